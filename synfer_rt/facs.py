@@ -1,0 +1,147 @@
+"""Facial action units: the vocabularies that adapters were trained on, and AU vectors.
+
+An AU vector is a float32 array of intensities in [0, 1], one per name of its vocabulary.
+Sources: FACS (Ekman, Friesen and Hager 2002) for the names; OpenGraphAU (Luo et al. 2022) for the
+41 units and their order, which is the vector that SynFER's adapter takes (arXiv 2410.09865).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from synfer_rt.errors import UserError
+
+_MAIN = (1, 2, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 22, 23, 24, 25, 26, 27)
+_NOSTRIL_AND_BITE = (32, 38, 39)
+_SIDED = (1, 2, 4, 6, 10, 12, 14)
+
+
+def _names(numbers: Iterable[int]) -> tuple[str, ...]:
+    return tuple(f"AU{n}" for n in numbers)
+
+
+OPENGRAPHAU_41 = _names(_MAIN + _NOSTRIL_AND_BITE) + tuple(
+    f"{side}{n}" for n in _SIDED for side in ("L", "R")
+)
+
+VOCABULARIES: dict[str, tuple[str, ...]] = {
+    "opengraphau-41": OPENGRAPHAU_41,
+    "disfa-12": _names((1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26)),
+    "bp4d-12": _names((1, 2, 4, 6, 7, 10, 12, 14, 15, 17, 23, 24)),
+    "disfa-8": _names((1, 2, 4, 6, 9, 12, 25, 26)),
+}
+
+ACTION_UNITS: dict[str, str] = {
+    "AU1": "inner brow raiser",
+    "AU2": "outer brow raiser",
+    "AU4": "brow lowerer",
+    "AU5": "upper lid raiser",
+    "AU6": "cheek raiser",
+    "AU7": "lid tightener",
+    "AU9": "nose wrinkler",
+    "AU10": "upper lip raiser",
+    "AU11": "nasolabial deepener",
+    "AU12": "lip corner puller",
+    "AU13": "sharp lip puller",
+    "AU14": "dimpler",
+    "AU15": "lip corner depressor",
+    "AU16": "lower lip depressor",
+    "AU17": "chin raiser",
+    "AU18": "lip pucker",
+    "AU19": "tongue show",
+    "AU20": "lip stretcher",
+    "AU22": "lip funneler",
+    "AU23": "lip tightener",
+    "AU24": "lip pressor",
+    "AU25": "lips part",
+    "AU26": "jaw drop",
+    "AU27": "mouth stretch",
+    "AU32": "lip bite",
+    "AU38": "nostril dilator",
+    "AU39": "nostril compressor",
+} | {
+    f"{side}{n}": f"{word} {text}"
+    for n, text in (
+        (1, "inner brow raiser"),
+        (2, "outer brow raiser"),
+        (4, "brow lowerer"),
+        (6, "cheek raiser"),
+        (10, "upper lip raiser"),
+        (12, "lip corner puller"),
+        (14, "dimpler"),
+    )
+    for side, word in (("L", "left"), ("R", "right"))
+}
+
+
+def vocabulary(name: str) -> tuple[str, ...]:
+    """The AU names of a vocabulary, in the order of its vector.
+
+    Raises UserError for a name that is not in VOCABULARIES.
+    """
+    if name not in VOCABULARIES:
+        known = ", ".join(VOCABULARIES)
+        raise UserError(f"Unknown AU vocabulary {name!r}; known are {known}.")
+    return VOCABULARIES[name]
+
+
+def parse_aus(assignments: Iterable[str], names: tuple[str, ...]) -> dict[str, float]:
+    """Read `AU12=0.8`, `L12=0.4`, `12=1` or `AU12` (full intensity) into {name: intensity}.
+
+    Intensities lie in [0, 1]. Raises UserError for an unknown unit (naming the nearest one of
+    `names`), a value that is no number, and a value outside the range.
+    """
+    aus: dict[str, float] = {}
+    for text in assignments:
+        name, _, value = text.partition("=")
+        name = name.strip().upper()
+        if name.isdigit():
+            name = f"AU{name}"
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1, 0.0)
+            raise UserError(
+                f"Unknown action unit {name!r}; the nearest of this model is {near[0]} "
+                f"({ACTION_UNITS.get(near[0], 'no FACS name')})."
+            )
+        try:
+            aus[name] = float(value) if value else 1.0
+        except ValueError:
+            raise UserError(f"Action unit {text!r}: write it as {name}=0.8.") from None
+    check_intensities(aus)
+    return aus
+
+
+def check_intensities(aus: Mapping[str, float]) -> None:
+    """Raise UserError for the first intensity outside [0, 1] (NaN included)."""
+    for name, value in aus.items():
+        if not 0.0 <= value <= 1.0:
+            raise UserError(f"{name}={value:g} is outside its range; intensities lie in 0 to 1.")
+
+
+def au_vector(aus: Mapping[str, float], names: tuple[str, ...] = OPENGRAPHAU_41) -> np.ndarray:
+    """{name: intensity} as a float32 vector of len(names).
+
+    A unit given without its sides acts on both (AU12 sets L12 and R12 where they are not given);
+    a side given alone sets its unit to the stronger side, as OpenGraphAU labels it.
+    """
+    full = dict(aus)
+    for n in _SIDED:
+        both, left, right = f"AU{n}", f"L{n}", f"R{n}"
+        if both in aus:
+            full.setdefault(left, aus[both])
+            full.setdefault(right, aus[both])
+        elif left in aus or right in aus:
+            full[both] = max(aus.get(left, 0.0), aus.get(right, 0.0))
+    return np.array([full.get(name, 0.0) for name in names], np.float32)
+
+
+def mirror(vectors: np.ndarray) -> np.ndarray:
+    """The OpenGraphAU-41 vectors [..., 41] of the mirrored faces: left and right exchanged."""
+    order = [
+        OPENGRAPHAU_41.index({"L": "R", "R": "L"}[name[0]] + name[1:]) if name[0] in "LR" else i
+        for i, name in enumerate(OPENGRAPHAU_41)
+    ]
+    return vectors[..., order]
