@@ -1,0 +1,73 @@
+"""What a reference face shows: the expression classes, and random action-unit combinations."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+
+from reference.faces.rig import ACTION_UNITS, ONE_SIDED, Aus, symmetric
+from synfer_rt import expressions, labels
+
+CLASSES = labels.scheme("affectnet-8")
+
+_MOUTH_SHAPES = (12, 15, 18, 20, 22, 23, 24)
+"""Of these a random combination holds at most one."""
+
+_FORBIDDEN = frozenset(
+    frozenset(pair)
+    for pair in (
+        *combinations(_MOUTH_SHAPES, 2),
+        (2, 4), (9, 1), (9, 2), (43, 5), (43, 7), (43, 6), (26, 27), (5, 6),
+        (24, 10), (24, 16), (24, 25), (24, 26), (24, 27),
+        (23, 10), (23, 16), (23, 25), (23, 26), (23, 27),
+        (18, 10), (18, 14), (18, 16), (18, 25), (18, 26), (18, 27),
+        (22, 14), (22, 16), (22, 26), (22, 27), (22, 17),
+        (17, 16), (17, 25), (17, 26), (17, 27), (15, 27), (14, 27), (14, 26), (12, 17),
+    )
+)  # fmt: skip
+_RANDOM_WEIGHT = {16: 2.0, 18: 2.0, 22: 2.0, 23: 2.0, 27: 0.7}
+"""The units hardest to see are drawn more often."""
+
+
+def compatible(a: int, b: int) -> bool:
+    """Whether two action units may act together in a random combination."""
+    return frozenset((a, b)) not in _FORBIDDEN
+
+
+def sample_expression(rng: np.random.Generator, label: str) -> Aus:
+    """Action units of one face that shows `label`, one of CLASSES."""
+    aus: Aus = dict(expressions.draw(label, rng.random(expressions.DRAWS)))
+    # Nobody's face is quite still: a trace of one unrelated unit on half of the images.
+    if rng.random() < 0.5:
+        au = int(rng.choice(ACTION_UNITS))
+        if au not in aus and au not in (26, 27, 43) and all(compatible(au, b) for b in aus):
+            aus |= symmetric({au: rng.uniform(0, 0.12)})
+    return aus
+
+
+def _draw_sides(rng: np.random.Generator, au: int, value: float, share: float) -> Aus:
+    """`value` on both sides, or for a `share` of the AUs that have sides mostly on one."""
+    if au in ONE_SIDED and rng.random() < share:
+        weak = value * rng.uniform(0, 0.2)
+        return {au: (value, weak) if rng.random() < 0.5 else (weak, value)}
+    return symmetric({au: value})
+
+
+def sample_random(rng: np.random.Generator, single_share: float = 0.25) -> Aus:
+    """Action units of no class: exactly one at 0..1, or two to five compatible ones at .25..1."""
+    weights = np.array([_RANDOM_WEIGHT.get(au, 1.0) for au in ACTION_UNITS])
+    order = rng.choice(
+        ACTION_UNITS, len(ACTION_UNITS), replace=False, p=weights / weights.sum()
+    ).tolist()
+    if rng.random() < single_share:
+        return _draw_sides(rng, order[0], rng.uniform(0, 1), 0.3)
+    count = rng.integers(2, 6)
+    chosen: list[int] = []
+    for au in order:
+        if len(chosen) < count and all(compatible(au, b) for b in chosen):
+            chosen.append(au)
+    aus: Aus = {}
+    for au in chosen:
+        aus |= _draw_sides(rng, au, rng.uniform(0.25, 1), 0.3)
+    return aus

@@ -1,0 +1,175 @@
+"""From FACS action units to face-unit and wrinkle weights.
+
+A set of action units is a dict ``{number: (left, right)}`` of intensities 0..1; left is the
+SUBJECT's left, as in FACS. AU 43 (eye closure) is in the rig though not in OpenGraphAU's 41.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from synfer_rt.facs import OPENGRAPHAU_41
+
+Aus = dict[int, tuple[float, float]]
+
+ACTION_UNITS = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 16, 17, 18, 20, 22, 23, 24, 25, 26, 27, 43)
+"""The action units the rig can move."""
+
+ONE_SIDED = frozenset({1, 2, 4, 6, 10, 12, 14})
+"""Those whose sides OpenGraphAU's vector names; all others are kept symmetric."""
+
+
+def _sides(**weights: float) -> dict[str, float]:
+    """Expand a unit name with ``SIDE`` to its left and right form."""
+    out = {}
+    for name, weight in weights.items():
+        out[f"{name}Left"] = out[f"{name}Right"] = weight
+    return out
+
+
+def _both(weights: dict[str, float]) -> dict[str, float]:
+    return {n.format(side): w for n, w in weights.items() for side in ("left", "right")}
+
+
+_UNITS_OF_AU: dict[int, dict[str, float]] = {
+    1: {
+        "browInnerUp": 1.0,
+        **_both({"mh:eyebrows-{}-inner-up": 0.5, "sculpt:brow-oblique-{}": 0.8}),
+    },
+    2: {
+        **_sides(browOuterUp=1.0),
+        **_both({"mh:eyebrows-{}-extern-up": 0.3, "sculpt:brow-raise-{}": 0.45}),
+    },
+    4: {**_sides(browDown=1.2), **_both({"sculpt:corrugator-{}": 1.0})},
+    5: {**_sides(eyeWide=1.35), **_both({"mh:eye-{}-opened-up": 0.35})},
+    6: _sides(cheekSquint=1.1, eyeSquint=0.45),
+    7: _sides(eyeSquint=1.1, eyeBlink=0.14),
+    9: {
+        **_sides(noseSneer=1.5, mouthUpperUp=0.3, browDown=0.1),
+        **_both({"mh:nose-{}-elevation": 0.5, "sculpt:corrugator-{}": 0.1}),
+    },
+    10: {**_sides(mouthUpperUp=1.25), **_both({"mh:nose-{}-elevation": 0.25})},
+    12: {**_sides(mouthSmile=1.05), **_both({"mh:mouth-corner-puller-{}": 0.4})},
+    14: _sides(mouthDimple=1.5, mouthSmile=0.1),
+    15: _sides(mouthFrown=1.4),
+    16: _sides(mouthLowerDown=1.25),
+    17: {"mouthShrugLower": 1.2, "mouthShrugUpper": 0.6},
+    18: {"mouthPucker": 1.5},
+    20: _sides(mouthStretch=1.35),
+    22: {"mouthFunnel": 1.15},
+    23: {
+        **_sides(mouthPress=0.35),
+        "mouthRollLower": 0.75,
+        "mouthRollUpper": 0.65,
+        "mouthPucker": 0.35,
+    },
+    24: {**_sides(mouthPress=1.1), "mouthRollLower": 0.4, "mouthRollUpper": 0.35},
+    25: {**_sides(mouthLowerDown=0.6, mouthUpperUp=0.4), "jawOpen": 0.12},
+    26: {"jawOpen": 0.45, "mouthPucker": 0.06},
+    27: {"jawOpen": 0.95, "mouthPucker": 0.15},
+    43: _sides(eyeBlink=1.0),
+}
+_LIMIT = {"jawOpen": 1.0, "eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0}
+
+_WRINKLES_OF_AU: dict[int, dict[str, float]] = {
+    1: {"forehead_inner": 0.85},
+    2: {"forehead_outer": 0.9},
+    4: {"glabella": 1.25},
+    6: {"crow_feet": 0.8, "nasolabial": 0.15},
+    7: {"crow_feet": 0.3, "lower_lid": 0.9},
+    9: {"nose_bridge": 1.0, "nasolabial": 0.5, "glabella": 0.4},
+    10: {"nasolabial": 0.8},
+    12: {"nasolabial": 0.75},
+    14: {"dimple": 1.0},
+    15: {"mouth_corner": 0.9},
+    17: {"chin": 1.0},
+    20: {"dimple": 0.3, "mouth_corner": 0.2},
+}
+
+
+def symmetric(intensities: dict[int, float]) -> Aus:
+    """Same intensity on both sides."""
+    return {number: (value, value) for number, value in intensities.items()}
+
+
+def _side_of(unit: str) -> int | None:
+    """0 for a left unit, 1 for a right one, None for a unit of both sides."""
+    lower = unit.lower()
+    return 0 if "left" in lower else 1 if "right" in lower else None
+
+
+def face_units(aus: Aus) -> dict[str, float]:
+    """Face-unit weights of a set of action units, interactions resolved."""
+    weights: dict[str, float] = {}
+    for number, sides in aus.items():
+        for unit, gain in _UNITS_OF_AU[number].items():
+            side = _side_of(unit)
+            amount = max(sides) if side is None else sides[side]
+            # A one-sided AU 1 must not lift the middle of the brow fully.
+            if side is None and number == 1:
+                amount = sum(sides) / 2
+            weights[unit] = weights.get(unit, 0.0) + gain * amount
+    weights = {unit: min(w, _LIMIT.get(unit, 1.6)) for unit, w in weights.items()}
+    for side in ("Left", "Right"):
+        _resolve_lids(weights, side)
+    _resolve_lips(weights)
+    for side, lowered in zip(("left", "right"), aus.get(4, (0.0, 0.0)), strict=True):
+        # Under a lowered brow there is no room for the lid's full lift.
+        lift = f"mh:eye-{side}-opened-up"
+        if lift in weights:
+            weights[lift] *= 1 - 0.9 * lowered
+    return weights
+
+
+def _resolve_lids(weights: dict[str, float], side: str) -> None:
+    """Lids neither pass through each other nor open and close at once."""
+    blink, wide = f"eyeBlink{side}", f"eyeWide{side}"
+    if weights.get(wide, 0) > 0 and weights.get(blink, 0) > 0:
+        weights[blink] *= 0.3
+    squint, cheek = f"eyeSquint{side}", f"cheekSquint{side}"
+    shut = weights.get(blink, 0) + 0.55 * weights.get(squint, 0) + 0.35 * weights.get(cheek, 0)
+    if shut > 1.05:
+        for unit in (squint, cheek):
+            if unit in weights:
+                weights[unit] *= max(0.0, 2.05 - shut)
+
+
+def _resolve_lips(weights: dict[str, float]) -> None:
+    """Rolled lips cannot part: an opening mouth unrolls them."""
+    parting = weights.get("jawOpen", 0) + 0.5 * weights.get("mouthLowerDownLeft", 0)
+    for unit in ("mouthRollLower", "mouthRollUpper"):
+        if unit in weights:
+            weights[unit] *= max(0.0, 1 - 1.5 * parting)
+
+
+def mouth_opening(weights: dict[str, float]) -> float:
+    """How far light enters the mouth, 0..1, from face-unit weights."""
+    opening = (
+        1.2 * weights.get("jawOpen", 0)
+        + 0.5 * weights.get("mouthLowerDownLeft", 0)
+        + 0.4 * weights.get("mouthUpperUpLeft", 0)
+        + 0.3 * weights.get("mouthSmileLeft", 0)
+    )
+    return float(np.clip(opening, 0, 1))
+
+
+def wrinkle_gains(aus: Aus, side: int) -> dict[str, float]:
+    """Wrinkle name -> gain on one side (0 left, 1 right), before age and identity."""
+    gains: dict[str, float] = {}
+    for number, sides in aus.items():
+        for wrinkle, gain in _WRINKLES_OF_AU.get(number, {}).items():
+            gains[wrinkle] = gains.get(wrinkle, 0.0) + gain * sides[side]
+    return gains
+
+
+def au_vector(aus: Aus) -> np.ndarray:
+    """OpenGraphAU's vector, float32 [41] in 0..1: AU n is the stronger side, Ln and Rn the sides.
+
+    AU 43 is not in that vocabulary and is left out.
+    """
+    vector = np.zeros(len(OPENGRAPHAU_41), np.float32)
+    for i, name in enumerate(OPENGRAPHAU_41):
+        kind, number = name.rstrip("0123456789"), int(name.lstrip("AULR"))
+        left, right = aus.get(number, (0.0, 0.0))
+        vector[i] = {"AU": max(left, right), "L": left, "R": right}[kind]
+    return vector

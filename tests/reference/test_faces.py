@@ -1,0 +1,134 @@
+"""The reference face generator: reproducible, resumable, and its labels mean what they say."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import numpy as np
+import pytest
+
+moderngl = pytest.importorskip("moderngl", reason="the reference faces need moderngl")
+pytest.importorskip("scipy", reason="the reference faces need scipy")
+
+from reference.faces import appearance, dataset, expressions, rig, scene  # noqa: E402
+from reference.faces.render import Renderer  # noqa: E402
+from synfer_rt.facs import OPENGRAPHAU_41  # noqa: E402
+
+RECIPE = dataset.Recipe(seed=5, size=48, per_identity=3)
+
+
+@pytest.fixture(scope="module")
+def renderer():
+    try:
+        made = Renderer()
+    except Exception as error:
+        pytest.skip(f"no EGL: {error}")
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def person():
+    return appearance.sample_identity(np.random.default_rng(2), age=0.4, gender=0.3)
+
+
+def _frontal(renderer, person, aus):
+    return renderer.render(person, aus, scene.Pose(), scene.Light(azimuth=0.0), 64).astype(int)
+
+
+def test_a_shard_depends_on_seed_and_number_only(renderer):
+    first = dataset.generate(renderer, RECIPE, 3, 9)
+    dataset.generate(renderer, RECIPE, 0, 2)
+    again = dataset.generate(renderer, RECIPE, 3, 9)
+    other = dataset.generate(renderer, RECIPE, 4, 9)
+    for key in first:
+        np.testing.assert_array_equal(first[key], again[key])
+    assert not np.array_equal(first["images"], other["images"])
+    assert not set(first["identity"]) & set(other["identity"])
+
+
+def test_workers_do_not_change_shards_and_existing_ones_are_kept(renderer, tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset, "SHARD", 4)
+    dataset.main(tmp_path, RECIPE, 8, workers=2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["00000.npz", "00001.npz"]
+    with np.load(tmp_path / "00001.npz") as shard:
+        # Only the identity offset knows the shard size, and a spawned worker has the real one.
+        expected = dataset.generate(renderer, RECIPE, 1, 4)
+        for key in set(expected) - {"identity"}:
+            np.testing.assert_array_equal(shard[key], expected[key])
+    stamp = time.time() - 1000
+    os.utime(tmp_path / "00000.npz", (stamp, stamp))
+    dataset.main(tmp_path, RECIPE, 8, workers=1)
+    assert (tmp_path / "00000.npz").stat().st_mtime == pytest.approx(stamp)
+
+
+def test_shard_keys_shapes_and_types(renderer):
+    shard = dataset.generate(renderer, RECIPE, 0, 5)
+    assert shard["images"].shape == (5, 48, 48, 3)
+    assert shard["images"].dtype == np.uint8
+    assert shard["au"].shape == (5, 41)
+    assert shard["pose"].shape == (5, 3)
+    assert shard["light"].shape == (5, 4)
+    assert shard["label"].min() >= -1
+    assert tuple(shard["au_names"]) == OPENGRAPHAU_41
+    assert tuple(shard["label_names"]) == expressions.CLASSES
+
+
+@pytest.mark.parametrize("au", sorted(rig.ONE_SIDED))
+def test_a_left_unit_moves_the_subjects_left_which_is_the_images_right(renderer, person, au):
+    rest = _frontal(renderer, person, {})
+    for sides, share_on_image_right in (((1.0, 0.0), True), ((0.0, 1.0), False)):
+        change = np.abs(_frontal(renderer, person, {au: sides}) - rest).sum(axis=(0, 2))
+        left, right = change[:32].sum(), change[32:].sum()
+        assert (right > 1.5 * left) if share_on_image_right else (left > 1.5 * right)
+
+
+@pytest.mark.parametrize("au", rig.ACTION_UNITS)
+def test_every_action_unit_shows(renderer, person, au):
+    rest = _frontal(renderer, person, {})
+    moved = _frontal(renderer, person, rig.symmetric({au: 1.0}))
+    assert (np.abs(moved - rest).max(axis=2) > 20).sum() > 25
+
+
+def test_au_vector_follows_the_vocabulary():
+    vector = rig.au_vector({12: (0.25, 0.75), 9: (0.5, 0.5), 43: (1.0, 1.0)})
+    named = dict(zip(OPENGRAPHAU_41, vector.tolist(), strict=True))
+    assert vector.dtype == np.float32
+    assert {name: value for name, value in named.items() if value} == {
+        "AU9": 0.5,
+        "AU12": 0.75,
+        "L12": 0.25,
+        "R12": 0.75,
+    }
+
+
+def test_yaw_turns_the_face_to_the_images_right():
+    """The nose moves with the yaw; the eye line stays in place."""
+    sockets = np.array([[-0.3, 7.28, 1.25], [0.3, 7.28, 1.25]])
+    camera = scene.align(scene.Pose(yaw=0.3), sockets, np.array([0.0, 6.2, 1.3]))
+    nose = camera.head_to_clip @ [0.0, 6.95, 1.7, 1.0]
+    eyes = camera.head_to_clip @ [0.0, 7.28, 1.25, 1.0]
+    assert nose[0] / nose[3] > 0.05
+    assert eyes[:2] / eyes[3] == pytest.approx([0.0, 1 - 2 * scene.EYE_LINE])
+
+
+def test_random_combinations_hold_no_antagonists():
+    rng = np.random.default_rng(0)
+    counts = []
+    for _ in range(400):
+        aus = expressions.sample_random(rng)
+        counts.append(len(aus))
+        assert all(expressions.compatible(a, b) for a in aus for b in aus if a != b)
+        assert not {12, 15} <= aus.keys()
+        assert all(left == right for au, (left, right) in aus.items() if au not in rig.ONE_SIDED)
+    assert 0.15 < np.mean(np.array(counts) == 1) < 0.35
+
+
+def test_people_can_be_named_in_a_prompt():
+    rng = np.random.default_rng(0)
+    people = [appearance.sample_identity(rng) for _ in range(200)]
+    ages = np.histogram([p.age for p in people], [0, 0.19, 0.45, 0.73, 1.01])[0]
+    assert ages.min() > 30
+    assert np.mean([0.25 < p.gender < 0.75 for p in people]) < 0.12
+    assert 0.65 < np.mean([p.ancestry.max() > 0.75 for p in people]) < 0.9
