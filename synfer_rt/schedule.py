@@ -1,0 +1,103 @@
+"""Noise schedules: how much of the clean image is left at each training timestep.
+
+With alpha_bar (`alphas_cumprod`), noisy latents are sqrt(alpha_bar) * clean + sqrt(1 - alpha_bar)
+* noise (DDPM, arXiv 2006.11239, eq. 4). Names, meanings and rounding are those of diffusers, so
+that a model meets here the very numbers that it was trained with.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from synfer_rt.errors import UserError
+
+BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
+SPACINGS = ("leading", "linspace", "trailing")
+_REBUILD = "build the bundle again with `synfer-rt build-engines`"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A noise schedule over T training timesteps, and how a solver spreads its steps over them.
+
+    `alphas_cumprod` is float64 [T], decreasing, in [0, 1); its last value is 0 when the schedule
+    has zero terminal SNR. `timestep_spacing` is one of SPACINGS (arXiv 2305.08891, table 2).
+    """
+
+    alphas_cumprod: np.ndarray = field(repr=False, compare=False)
+    timestep_spacing: str = "leading"
+    steps_offset: int = 0
+    set_alpha_to_one: bool = True
+
+    @classmethod
+    def from_manifest(cls, fields: Mapping[str, Any]) -> Schedule:
+        """The schedule that a bundle's `schedule` section describes.
+
+        Raises UserError for a missing field, an unknown beta schedule or an unknown spacing.
+        """
+        try:
+            spacing = fields["timestep_spacing"]
+            betas = _betas(
+                fields["beta_schedule"],
+                int(fields["num_train_timesteps"]),
+                float(fields["beta_start"]),
+                float(fields["beta_end"]),
+            )
+            if fields["rescale_zero_terminal_snr"]:
+                betas = _rescale_zero_terminal_snr(betas)
+            offset, to_one = int(fields["steps_offset"]), bool(fields["set_alpha_to_one"])
+        except KeyError as missing:
+            raise UserError(f"The noise schedule lacks {missing}; {_REBUILD}.") from None
+        if spacing not in SPACINGS:
+            raise UserError(f"Unknown timestep spacing {spacing!r}; known are {_words(SPACINGS)}.")
+        return cls(_alphas_cumprod(betas).astype(np.float64), spacing, offset, to_one)
+
+
+def _words(names: tuple[str, ...]) -> str:
+    return ", ".join(names)
+
+
+def _linspace_f32(start: float, end: float, count: int) -> np.ndarray:
+    """`count` float32 numbers from start to end, rounded as torch.linspace rounds them.
+
+    It counts float32 steps from the nearer end, rounding once; numpy's last bits differ, which
+    1 - alpha_bar magnifies to 1e-4 at the first timesteps.
+    """
+    first, last = np.float32(start), np.float32(end)
+    step = np.float64((last - first) / np.float32(max(count - 1, 1)))
+    i = np.arange(count)
+    numbers = np.where(i < count // 2, first + step * i, last - step * i[::-1])
+    return numbers.astype(np.float32)
+
+
+def _betas(name: str, count: int, start: float, end: float) -> np.ndarray:
+    """Noise added at each training step, float32 [count]."""
+    if name == "linear":
+        return _linspace_f32(start, end, count)
+    if name == "scaled_linear":
+        return _linspace_f32(start**0.5, end**0.5, count) ** 2
+    if name == "squaredcos_cap_v2":  # Nichol and Dhariwal, arXiv 2102.09672, eq. 17
+        level = [math.cos((i / count + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(count + 1)]
+        return np.array([min(1 - b / a, 0.999) for a, b in pairwise(level)], np.float32)
+    raise UserError(f"Unknown beta schedule {name!r}; known are {_words(BETA_SCHEDULES)}.")
+
+
+def _alphas_cumprod(betas: np.ndarray) -> np.ndarray:
+    """Product of 1 - beta up to each step, float32; accumulated in float64 as torch does."""
+    alphas = np.float32(1) - betas
+    return np.cumprod(alphas, dtype=np.float64).astype(np.float32)
+
+
+def _rescale_zero_terminal_snr(betas: np.ndarray) -> np.ndarray:
+    """Betas whose last timestep holds noise only (arXiv 2305.08891, algorithm 1)."""
+    root = np.sqrt(_alphas_cumprod(betas))
+    first, last = root[0], root[-1]
+    root = (root - last) * (first / (first - last))
+    level = root**2
+    return np.float32(1) - np.concatenate([level[:1], level[1:] / level[:-1]])
