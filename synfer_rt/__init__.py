@@ -1,0 +1,56 @@
+"""Labelled facial-expression images at high throughput, without PyTorch.
+
+    from synfer_rt import Request, Sampler, open_bundle, trajectory
+
+The names below load on first use, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from synfer_rt.bundle import Bundle, open_bundle
+    from synfer_rt.errors import UserError
+    from synfer_rt.sampler import Request, Sample, Sampler
+    from synfer_rt.schedule import Schedule
+    from synfer_rt.solvers import Trajectory, trajectory
+
+__all__ = [
+    "Bundle",
+    "Request",
+    "Sample",
+    "Sampler",
+    "Schedule",
+    "Trajectory",
+    "UserError",
+    "open_bundle",
+    "trajectory",
+]
+
+_HOMES = {
+    "Bundle": "bundle",
+    "Request": "sampler",
+    "Sample": "sampler",
+    "Sampler": "sampler",
+    "Schedule": "schedule",
+    "Trajectory": "solvers",
+    "UserError": "errors",
+    "open_bundle": "bundle",
+    "trajectory": "solvers",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("synfer-rt")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,358 @@
+"""The bundle: a directory of engines and what is needed to run them, described by bundle.json.
+
+This file alone knows the manifest's schema; docs/architecture.md lists its fields. A bundle is
+checked wholly before anything of it is loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from synfer_rt import facs, labels
+from synfer_rt.errors import UserError
+from synfer_rt.interfaces import REQUIRED_ENGINES as REQUIRED_ENGINES
+from synfer_rt.interfaces import EngineSpec, TensorSpec, mismatch
+from synfer_rt.schedule import Schedule
+from synfer_rt.solvers import HISTORY_SLOTS, PREDICTION_TYPES, SOLVERS
+
+FORMAT = 1
+MANIFEST = "bundle.json"
+
+
+@dataclass(frozen=True)
+class Latent:
+    """Shape of one image's latents, [channels, height, width], and the VAE's scaling factor."""
+
+    channels: int
+    height: int
+    width: int
+    scaling_factor: float
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+        return self.channels, self.height, self.width
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """How the model's makers would sample it."""
+
+    solver: str
+    steps: int
+    guidance: float
+    au_scale: float
+    layout: str
+    layout_strength: float
+    negative_prompt: str
+
+
+@dataclass(frozen=True)
+class Layouts:
+    """Neutral faces to start from: `latents` float32 [N, C, h, w], and their words, str [N]."""
+
+    latents: np.ndarray
+    age: np.ndarray
+    gender: np.ndarray
+    ancestry: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A checked bundle; `open_bundle` makes it.
+
+    `image_size` is (H, W); `au_names` the AU vector's units in order, empty for a model without
+    AUs; `classes` the label scheme's names in order; `bundle_hash` the SHA-256 of bundle.json,
+    which through its `files` identifies every byte of the bundle; `manifest` the file as read.
+    """
+
+    path: Path
+    bundle_hash: str
+    name: str
+    version: str
+    licence: str
+    description: str
+    image_size: tuple[int, int]
+    latent: Latent
+    prediction_type: str
+    schedule: Schedule
+    au_names: tuple[str, ...]
+    label_scheme: str
+    max_length: int
+    defaults: Defaults
+    engines: Mapping[str, EngineSpec]
+    manifest: Mapping[str, Any] = field(repr=False, compare=False)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The label scheme's class names, in order."""
+        return labels.scheme(self.label_scheme)
+
+    @property
+    def classifiers(self) -> tuple[str, ...]:
+        """The names of the classifier engines, in the manifest's order."""
+        return tuple(name for name in self.engines if name.startswith("classifier."))
+
+    @property
+    def layout_count(self) -> int:
+        """How many layouts the bank holds; 0 without one."""
+        return int((self.manifest["layouts"] or {"count": 0})["count"])
+
+    @cached_property
+    def layouts(self) -> Layouts:
+        """The layout bank, loaded on first use. Raises UserError when there is none."""
+        section = self.manifest["layouts"]
+        if section is None:
+            raise UserError(f"{self.name} has no layout bank; start from noise with --layout none.")
+        file = self.path / section["file"]
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                words = [arrays[key].astype(str) for key in ("age", "gender", "ancestry")]
+                layouts = Layouts(arrays["latents"].astype(np.float32), *words)
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"{file} is no layout bank ({error}); {_remedy(self.path)}.") from None
+        expected = (section["count"], *self.latent.shape)
+        if layouts.latents.shape != expected or any(len(w) != len(layouts) for w in words):
+            shape = layouts.latents.shape
+            raise UserError(f"{file} holds {shape}, not {expected}; {_remedy(self.path)}.")
+        return layouts
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        from tokenizers import Tokenizer
+
+        file = self.path / self.manifest["tokenizer"]["file"]
+        try:
+            return Tokenizer.from_file(str(file))
+        except Exception as error:  # tokenizers raises plain Exception
+            raise UserError(f"{file} is no tokenizer ({error}); {_remedy(self.path)}.") from None
+
+    def tokenize(self, texts: Sequence[str]) -> np.ndarray:
+        """Token ids int64 [len(texts), max_length], padded, cut and framed by tokenizer.json."""
+        ids = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+        if any(len(row) != self.max_length for row in ids):
+            raise UserError(
+                f"{self.path / self.manifest['tokenizer']['file']} does not pad to "
+                f"{self.max_length} tokens; {_remedy(self.path)}."
+            )
+        return np.array(ids, np.int64).reshape(len(texts), self.max_length)
+
+
+def open_bundle(path: str | Path | None = None) -> Bundle:
+    """The bundle in directory `path`, checked; None means the one that is installed.
+
+    Every file is there, inside the directory, with its size and SHA-256, and the engines fit each
+    other. Raises UserError, naming file and remedy, for the first thing that is not so.
+    """
+    if path is None:
+        from synfer_rt.engines import default_bundle
+
+        path = default_bundle()
+    path = Path(path)
+    file = path / MANIFEST
+    try:
+        text = file.read_bytes()
+    except OSError as error:
+        remedy = _remedy(path, "give a directory that `synfer-rt build-engines` wrote")
+        raise UserError(f"{path} is no bundle ({MANIFEST}: {error.strerror}); {remedy}.") from None
+    try:
+        fields = json.loads(text)
+        bundle = _parse(path, fields, hashlib.sha256(text).hexdigest())
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        reason = f"lacks {error}" if isinstance(error, KeyError) else f"cannot be read ({error})"
+        raise UserError(f"{file} {reason}; {_remedy(path)}.") from None
+    _check_fields(bundle)
+    _check_files(bundle)
+    return bundle
+
+
+def write_manifest(directory: str | Path, fields: Mapping[str, Any]) -> Bundle:
+    """Write bundle.json over the finished files in `directory`, and open the bundle.
+
+    `fields` is all of the manifest but `format` and `files`, which are filled in. The file
+    appears whole or not at all, and only when the bundle that it describes passes every check.
+    Raises UserError otherwise.
+    """
+    directory = Path(directory)
+    engine_files = [engine["file"] for engine in fields["engines"].values()]
+    named = [*engine_files, fields["tokenizer"]["file"]]
+    named += [f"{file}.data" for file in engine_files if (directory / f"{file}.data").exists()]
+    if fields["layouts"] is not None:
+        named.append(fields["layouts"]["file"])
+    with ThreadPoolExecutor() as pool:
+        entries = pool.map(lambda name: _entry(_inside(directory, name)), named)
+        files = dict(sorted(zip(named, entries, strict=True)))
+    text = json.dumps({"format": FORMAT, **fields, "files": files}, indent=1, ensure_ascii=False)
+    bundle = _parse(directory, json.loads(text), hashlib.sha256(text.encode()).hexdigest())
+    _check_fields(bundle)
+    handle, temporary = tempfile.mkstemp(prefix=MANIFEST, dir=directory)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as out:
+            out.write(text)
+        os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide a shared bundle from its readers
+        os.replace(temporary, directory / MANIFEST)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return open_bundle(directory)
+
+
+def _remedy(
+    path: Path, otherwise: str = "build the bundle again with `synfer-rt build-engines`"
+) -> str:
+    try:
+        from synfer_rt.engines import default_bundle
+
+        if path.resolve() == default_bundle().resolve():
+            return "reinstall the package synfer-rt"
+    except (ImportError, UserError):
+        pass
+    return otherwise
+
+
+def _parse(path: Path, fields: Any, bundle_hash: str) -> Bundle:
+    """The manifest's fields as a Bundle; KeyError names a missing one."""
+    if not isinstance(fields, dict):
+        raise ValueError("not a JSON object")
+    if fields["format"] != FORMAT:
+        raise UserError(
+            f"{path / MANIFEST} has format {fields['format']}, this synfer-rt reads {FORMAT}; "
+            "install the version that matches, or build the bundle again with `synfer-rt "
+            "build-engines`."
+        )
+    vocabulary = fields["au_vocabulary"]
+    if isinstance(vocabulary, str):
+        au_names = facs.vocabulary(vocabulary)
+    else:
+        au_names = tuple(str(name) for name in vocabulary or ())
+    height, width = fields["image_size"]
+    labels.scheme(fields["label_scheme"])
+    for key in ("layouts", "source", "exporter", "files"):
+        fields[key]
+    return Bundle(
+        path=path,
+        bundle_hash=bundle_hash,
+        name=str(fields["name"]),
+        version=str(fields["version"]),
+        licence=str(fields["licence"]),
+        description=str(fields["description"]),
+        image_size=(int(height), int(width)),
+        latent=_record(Latent, fields["latent"]),
+        prediction_type=fields["prediction_type"],
+        schedule=Schedule.from_manifest(fields["schedule"]),
+        au_names=au_names,
+        label_scheme=fields["label_scheme"],
+        max_length=int(fields["tokenizer"]["max_length"]),
+        defaults=_record(Defaults, fields["defaults"]),
+        engines={name: _engine(name, spec) for name, spec in fields["engines"].items()},
+        manifest=fields,
+    )
+
+
+def _record(cls: Any, fields: Mapping[str, Any]) -> Any:
+    """A dataclass from those of `fields` that it knows; every one of its fields must be there."""
+    return cls(**{name: fields[name] for name in cls.__dataclass_fields__})
+
+
+def _engine(name: str, fields: Mapping[str, Any]) -> EngineSpec:
+    def tensors(key: str) -> tuple[TensorSpec, ...]:
+        return tuple(TensorSpec(t["name"], t["dtype"], tuple(t["shape"])) for t in fields[key])
+
+    return EngineSpec(
+        name,
+        fields["file"],
+        fields["precision"],
+        fields["opset"],
+        tensors("inputs"),
+        tensors("outputs"),
+        fields["label_scheme"] if name.startswith("classifier.") else None,
+        fields.get("parity") or {},
+    )
+
+
+def _check_fields(bundle: Bundle) -> None:
+    """Raise UserError unless the engines fit each other and the fields have possible values."""
+    slots, defaults = bundle.manifest["history_slots"], bundle.defaults
+    problem = mismatch(
+        bundle.engines,
+        bundle.latent.shape,
+        bundle.image_size,
+        bundle.max_length,
+        len(bundle.au_names),
+    )
+    if bundle.prediction_type not in PREDICTION_TYPES:
+        problem = f"unknown prediction type {bundle.prediction_type!r}"
+    elif slots != HISTORY_SLOTS:
+        problem = f"{slots} history slots instead of {HISTORY_SLOTS}"
+    elif defaults.solver not in SOLVERS:
+        problem = f"unknown default solver {defaults.solver!r}"
+    elif defaults.layout not in ("bank", "none"):
+        problem = f"the default layout is {defaults.layout!r}, not 'bank' or 'none'"
+    elif defaults.layout == "bank" and not bundle.layout_count:
+        problem = "the default layout is the bank, but there is none"
+    if problem is not None:
+        raise UserError(f"{bundle.path / MANIFEST}: {problem}; {_remedy(bundle.path)}.")
+
+
+def _check_files(bundle: Bundle) -> None:
+    """Raise UserError for the first file that is missing, outside, cut short or altered."""
+    files: Mapping[str, Any] = bundle.manifest["files"]
+    named = [spec.file for spec in bundle.engines.values()]
+    named.append(bundle.manifest["tokenizer"]["file"])
+    if bundle.manifest["layouts"] is not None:
+        named.append(bundle.manifest["layouts"]["file"])
+    for name in named:
+        if name not in files:
+            raise UserError(
+                f"{bundle.path / MANIFEST} has no hash of {name}; {_remedy(bundle.path)}."
+            )
+    paths = [_inside(bundle.path, name) for name in files]
+    with ThreadPoolExecutor() as pool:
+        for file, expected, found in zip(
+            paths, files.values(), pool.map(_entry, paths), strict=True
+        ):
+            if found["bytes"] != expected["bytes"]:
+                problem = f"has {found['bytes']} bytes instead of {expected['bytes']}"
+            elif found["sha256"] != expected["sha256"]:
+                problem = "was altered (its SHA-256 differs from the manifest's)"
+            else:
+                continue
+            raise UserError(f"{file} {problem}; {_remedy(bundle.path)}.")
+
+
+def _inside(directory: Path, name: str) -> Path:
+    """The file `name` of a bundle; UserError when it is missing or lies outside the directory."""
+    file = directory / name
+    if not file.resolve().is_relative_to(directory.resolve()) or Path(name).is_absolute():
+        raise UserError(f"{MANIFEST} names {name!r}, outside {directory}; do not use this bundle.")
+    if not file.is_file():
+        raise UserError(f"{file} is missing; {_remedy(directory)}.")
+    return file
+
+
+def _entry(file: Path) -> dict[str, Any]:
+    """Size and SHA-256 of a file."""
+    digest = hashlib.sha256()
+    try:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+            return {"sha256": digest.hexdigest(), "bytes": stream.tell()}
+    except OSError as error:
+        raise UserError(
+            f"{file} cannot be read ({error.strerror}); check its permissions."
+        ) from None

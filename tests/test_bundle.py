@@ -1,0 +1,307 @@
+"""A bundle is checked wholly before anything is loaded; every fault is one sentence."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from synfer_rt import engines
+from synfer_rt.bundle import MANIFEST, Bundle, open_bundle, write_manifest
+from synfer_rt.errors import UserError
+from tests import tiny_bundle as tiny
+
+
+@pytest.fixture
+def copy(tiny_bundle_path: Path, tmp_path: Path) -> Path:
+    """A bundle of one's own to damage."""
+    return Path(shutil.copytree(tiny_bundle_path, tmp_path / "copy"))
+
+
+def change(directory: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    """Edit the manifest in place."""
+    fields = json.loads((directory / MANIFEST).read_text())
+    edit(fields)
+    (directory / MANIFEST).write_text(json.dumps(fields))
+
+
+def rehash(directory: Path, name: str) -> None:
+    """Make the manifest agree with a changed file."""
+    data = (directory / name).read_bytes()
+    entry = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    change(directory, lambda fields: fields["files"].update({name: entry}))
+
+
+def test_a_bundle_says_what_it_is(tiny_bundle: Bundle) -> None:
+    assert tiny_bundle.name == "synfer-tiny"
+    assert tiny_bundle.image_size == tiny.IMAGE
+    assert tiny_bundle.latent.shape == tiny.LATENT
+    assert len(tiny_bundle.au_names) == tiny.AUS
+    assert tiny_bundle.classes[:2] == ("neutral", "happy")
+    assert tiny_bundle.classifiers == ("classifier.small",)
+    assert tiny_bundle.defaults.steps == 4
+    assert tiny_bundle.engines["decoder"].outputs[0].shape == ("B", 3, 32, 32)
+
+
+def test_its_hash_is_that_of_the_manifest(tiny_bundle: Bundle) -> None:
+    data = (tiny_bundle.path / MANIFEST).read_bytes()
+    assert tiny_bundle.bundle_hash == hashlib.sha256(data).hexdigest()
+
+
+def test_a_changed_manifest_changes_the_hash(tiny_bundle: Bundle, copy: Path) -> None:
+    change(copy, lambda fields: fields.update(description="another"))
+    assert open_bundle(copy).bundle_hash != tiny_bundle.bundle_hash
+
+
+def test_no_path_means_the_installed_bundle(
+    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "default_bundle", lambda: tiny_bundle.path)
+    assert open_bundle(None).bundle_hash == tiny_bundle.bundle_hash
+
+
+def test_a_damaged_installed_bundle_is_cured_by_reinstalling(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "default_bundle", lambda: copy)
+    (copy / "decoder.onnx").unlink()
+    with pytest.raises(UserError, match="reinstall the package"):
+        open_bundle(None)
+
+
+def test_token_ids_are_padded_and_framed(tiny_bundle: Bundle) -> None:
+    ids = tiny_bundle.tokenize(["a photo of a young woman, short hair", ""])
+    assert ids.shape == (2, tiny.TOKENS)
+    assert ids.dtype == np.int64
+    assert ids[1].tolist() == [2, 3] + [0] * (tiny.TOKENS - 2)
+    assert ids[0, 0] == 2
+    assert 1 not in ids[0]
+
+
+def test_a_long_prompt_is_cut(tiny_bundle: Bundle) -> None:
+    ids = tiny_bundle.tokenize(["a photo of " * 100])
+    assert ids.shape == (1, tiny.TOKENS)
+    assert ids[0, -1] == 3
+
+
+def test_the_layout_bank_is_latents_and_words(tiny_bundle: Bundle) -> None:
+    layouts = tiny_bundle.layouts
+    assert layouts.latents.shape == (6, *tiny.LATENT)
+    assert layouts.latents.dtype == np.float32
+    assert (layouts.gender[1], layouts.ancestry[2]) == ("male", "European")
+    assert len(layouts) == tiny_bundle.layout_count == 6
+
+
+def test_a_layout_bank_that_pickles_is_not_loaded(copy: Path) -> None:
+    words = np.array(["young"] * 6, dtype=object)
+    latents = np.zeros((6, *tiny.LATENT), np.float16)
+    np.savez(copy / "layouts.npz", latents=latents, age=words, gender=words, ancestry=words)
+    rehash(copy, "layouts.npz")
+    with pytest.raises(UserError, match=r"layouts.npz is no layout bank .*build-engines"):
+        _ = open_bundle(copy).layouts
+
+
+def test_a_layout_bank_of_another_shape_is_refused(copy: Path) -> None:
+    words = np.array(["young"] * 6)
+    latents = np.zeros((6, 4, 9, 9), np.float16)
+    np.savez(copy / "layouts.npz", latents=latents, age=words, gender=words, ancestry=words)
+    rehash(copy, "layouts.npz")
+    with pytest.raises(UserError, match=r"holds \(6, 4, 9, 9\), not \(6, 4, 8, 8\)"):
+        _ = open_bundle(copy).layouts
+
+
+def test_a_bundle_without_layouts_says_how_to_start(copy: Path) -> None:
+    def edit(fields: dict[str, Any]) -> None:
+        fields["layouts"] = None
+        fields["defaults"]["layout"] = "none"
+
+    change(copy, edit)
+    with pytest.raises(UserError, match="--layout none"):
+        _ = open_bundle(copy).layouts
+
+
+def test_a_directory_without_manifest_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is no bundle .*build-engines"):
+        open_bundle(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1}', '"bundle"'])
+def test_a_manifest_that_is_none_is_named(copy: Path, text: str) -> None:
+    (copy / MANIFEST).write_text(text)
+    with pytest.raises(UserError, match=r"bundle.json .*build-engines"):
+        open_bundle(copy)
+
+
+def test_a_manifest_of_another_format_is_refused(copy: Path) -> None:
+    change(copy, lambda fields: fields.update(format=2))
+    with pytest.raises(UserError, match="format 2, this synfer-rt reads 1"):
+        open_bundle(copy)
+
+
+@pytest.mark.parametrize("key", ["schedule", "engines", "files", "layouts", "source", "exporter"])
+def test_a_missing_field_is_named(copy: Path, key: str) -> None:
+    change(copy, lambda fields: fields.pop(key))
+    with pytest.raises(UserError, match=f"lacks '{key}'"):
+        open_bundle(copy)
+
+
+def test_a_missing_file_is_named(copy: Path) -> None:
+    (copy / "denoiser.onnx").unlink()
+    with pytest.raises(UserError, match=r"denoiser.onnx is missing; .*build-engines"):
+        open_bundle(copy)
+
+
+def test_a_truncated_file_is_named(copy: Path) -> None:
+    file = copy / "decoder.onnx"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"decoder.onnx has \d+ bytes instead of \d+"):
+        open_bundle(copy)
+
+
+def test_an_altered_file_is_named(copy: Path) -> None:
+    file = copy / "layouts.npz"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(UserError, match=r"layouts.npz was altered"):
+        open_bundle(copy)
+
+
+def test_a_file_that_is_used_but_not_hashed_is_refused(copy: Path) -> None:
+    change(copy, lambda fields: fields["files"].pop("tokenizer.json"))
+    with pytest.raises(UserError, match=r"no hash of tokenizer.json"):
+        open_bundle(copy)
+
+
+@pytest.mark.parametrize("name", ["../stranger", "/etc/hostname"])
+def test_a_path_outside_the_bundle_is_refused(copy: Path, name: str) -> None:
+    (copy.parent / "stranger").write_text("not yours")
+    change(copy, lambda fields: fields["files"].update({name: {"sha256": "", "bytes": 0}}))
+    with pytest.raises(UserError, match=r"outside .*do not use this bundle"):
+        open_bundle(copy)
+
+
+def test_a_link_that_leaves_the_bundle_is_refused(copy: Path) -> None:
+    outside = copy.parent / "decoder.onnx"
+    shutil.move(copy / "decoder.onnx", outside)
+    (copy / "decoder.onnx").symlink_to(outside)
+    with pytest.raises(UserError, match="outside"):
+        open_bundle(copy)
+
+
+@pytest.mark.parametrize("engine", ["conditioner", "denoiser", "decoder"])
+def test_an_engine_that_sampling_needs_must_be_there(copy: Path, engine: str) -> None:
+    change(copy, lambda fields: fields["engines"].pop(engine))
+    with pytest.raises(UserError, match=f"the engine {engine} is missing"):
+        open_bundle(copy)
+
+
+def drop_au_bias(engines: dict[str, Any]) -> None:
+    inputs = engines["denoiser"]["inputs"]
+    inputs[:] = [tensor for tensor in inputs if tensor["name"] != "au_bias"]
+
+
+def ask_for_more(engines: dict[str, Any]) -> None:
+    tensor = {"name": "depth", "dtype": "float32", "shape": ["B"]}
+    engines["denoiser"]["inputs"].append(tensor)
+
+
+def shrink_vocabulary(engines: dict[str, Any]) -> None:
+    engines["conditioner"]["inputs"][1]["shape"] = ["B", 2, 12]
+
+
+def freeze_batch(engines: dict[str, Any]) -> None:
+    engines["decoder"]["inputs"][0]["shape"][0] = 1
+
+
+def forget_a_class(engines: dict[str, Any]) -> None:
+    engines["classifier.small"]["label_scheme"] = "hsemotion-7"
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (drop_au_bias, "denoiser has no input au_bias"),
+        (ask_for_more, "nothing is known of denoiser's input depth"),
+        (shrink_vocabulary, r"conditioner has no input aus float32 \['B', 2, 41\]"),
+        (freeze_batch, "decoder has no input latents"),
+        (forget_a_class, r"no output probabilities float32 \['B', 7\]"),
+    ],
+)
+def test_engines_that_do_not_fit_each_other_are_refused(
+    copy: Path, edit: Callable[[dict[str, Any]], None], message: str
+) -> None:
+    change(copy, lambda fields: edit(fields["engines"]))
+    with pytest.raises(UserError, match=message):
+        open_bundle(copy)
+
+
+def test_an_unknown_engine_is_refused(copy: Path) -> None:
+    change(copy, lambda f: f["engines"].update(upscaler=f["engines"]["decoder"]))
+    with pytest.raises(UserError, match="unknown engine upscaler"):
+        open_bundle(copy)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("prediction_type", "sample", "unknown prediction type 'sample'"),
+        ("history_slots", 2, "2 history slots instead of 3"),
+        ("label_scheme", "ekman", "Unknown label scheme 'ekman'"),
+        ("au_vocabulary", "facs", "Unknown AU vocabulary 'facs'"),
+        ("layouts", None, "there is none"),
+    ],
+)
+def test_a_field_with_an_impossible_value_is_refused(
+    copy: Path, key: str, value: object, message: str
+) -> None:
+    change(copy, lambda fields: fields.update({key: value}))
+    with pytest.raises(UserError, match=message):
+        open_bundle(copy)
+
+
+def test_an_au_vocabulary_may_be_a_list_of_names(copy: Path) -> None:
+    names = [f"AU{n}" for n in range(1, tiny.AUS + 1)]
+    change(copy, lambda fields: fields.update(au_vocabulary=names))
+    assert open_bundle(copy).au_names == tuple(names)
+
+
+def test_a_model_without_aus_has_no_au_inputs(tmp_path: Path) -> None:
+    bundle = tiny.build(tmp_path / "plain", with_aus=False)
+    assert bundle.au_names == ()
+    assert [tensor.name for tensor in bundle.engines["conditioner"].inputs] == ["tokens"]
+
+
+def test_writing_a_manifest_hashes_engines_weights_tokenizer_and_layouts(copy: Path) -> None:
+    (copy / "denoiser.onnx.data").write_bytes(b"weights")
+    (copy / "README.md").write_text("a model card may change without breaking the bundle")
+    fields = json.loads((copy / MANIFEST).read_text())
+    del fields["format"], fields["files"]
+    files = write_manifest(copy, fields).manifest["files"]
+    assert sorted(files) == [
+        "classifier.small.onnx", "conditioner.onnx", "decoder.onnx", "denoiser.onnx",
+        "denoiser.onnx.data", "encoder.onnx", "layouts.npz", "tokenizer.json",
+    ]  # fmt: skip
+    assert files["denoiser.onnx.data"]["bytes"] == 7
+
+
+def test_a_bad_manifest_is_not_written(copy: Path) -> None:
+    before = (copy / MANIFEST).read_bytes()
+    fields = json.loads(before) | {"prediction_type": "sample"}
+    with pytest.raises(UserError, match="unknown prediction type"):
+        write_manifest(copy, fields)
+    assert (copy / MANIFEST).read_bytes() == before
+    assert not [file for file in copy.iterdir() if file.name.startswith(MANIFEST + ".")]
+
+
+def test_a_bundle_is_immutable(tiny_bundle: Bundle) -> None:
+    with pytest.raises(AttributeError):
+        tiny_bundle.name = "other"  # pyright: ignore[reportAttributeAccessIssue]
+    assert replace(tiny_bundle, name="other").name == "other"

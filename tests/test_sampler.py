@@ -1,0 +1,350 @@
+"""Sampling: an image depends on its own request alone, and broken ones do not get through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from synfer_rt import facs, labels, noise
+from synfer_rt.backends import open_engine, to_numpy
+from synfer_rt.bundle import Bundle
+from synfer_rt.errors import UserError
+from synfer_rt.sampler import Request, Sample, Sampler
+from synfer_rt.solvers import SOLVERS, Trajectory, trajectory
+from tests import tiny_bundle as tiny
+
+CPU = "onnxruntime-cpu"
+
+
+def request(index: int, **changes: Any) -> Request:
+    """Every field varies with the index, so that no two samples of a batch are alike."""
+    words = ("happy", "sad", "angry", "neutral")
+    fields = {
+        "index": index,
+        "seed": 11,
+        "label": "happy",
+        "prompt": f"a photo of a young woman with a {words[index % 4]} face",
+        "negative_prompt": "" if index % 3 else "dim light",
+        "aus": {"AU12": (index % 5) / 5, "AU4": (index % 7) / 7},
+        "guidance": 1.0 + index % 4,
+        "au_scale": 0.5 + (index % 3) / 2,
+        "layout": index % 6,
+    }
+    return Request(**(fields | changes))
+
+
+@pytest.fixture(scope="module")
+def way(tiny_bundle: Bundle) -> Trajectory:
+    return trajectory("dpmpp-2m", tiny_bundle.schedule, 4, 0.9, tiny_bundle.prediction_type)
+
+
+@pytest.fixture(scope="module")
+def sixty_four(sampler: Sampler, way: Trajectory) -> list[Sample]:
+    return sampler.sample([request(i) for i in range(64)], way, batch=64)
+
+
+def difference(one: Sample, other: Sample) -> int:
+    return int(np.abs(one.image.astype(int) - other.image.astype(int)).max())
+
+
+def test_the_images_of_a_batch_differ(sixty_four: list[Sample]) -> None:
+    assert all(difference(a, b) > 20 for a, b in pairwise(sixty_four))
+
+
+@pytest.mark.parametrize("index", [0, 7, 31, 63])
+def test_an_index_gives_the_same_image_alone_and_among_64(
+    sampler: Sampler, way: Trajectory, sixty_four: list[Sample], index: int
+) -> None:
+    (alone,) = sampler.sample([request(index)], way, batch=1)
+    assert difference(alone, sixty_four[index]) <= 2
+
+
+def test_an_index_gives_the_same_image_in_any_order(
+    sampler: Sampler, way: Trajectory, sixty_four: list[Sample]
+) -> None:
+    order = np.random.default_rng(0).permutation(64)
+    for sample in sampler.sample([request(int(i)) for i in order], way, batch=10):
+        assert difference(sample, sixty_four[sample.request.index]) <= 2
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_batches_do_not_matter_with_any_solver(
+    sampler: Sampler, tiny_bundle: Bundle, solver: str
+) -> None:
+    way = trajectory(solver, tiny_bundle.schedule, 6, 1.0, tiny_bundle.prediction_type)
+    requests = [request(i) for i in range(5)]
+    apart, together = (sampler.sample(requests, way, batch) for batch in (1, 5))
+    assert all(difference(a, b) <= 2 for a, b in zip(apart, together, strict=True))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 12},
+        {"prompt": "a portrait of an elderly man"},
+        {"negative_prompt": "bright light"},
+        {"aus": {"AU12": 1.0}},
+        {"au_scale": 3.0},
+        {"guidance": 7.0},
+        {"layout": 5},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_setting_of_one_image_changes_that_image_only(
+    sampler: Sampler, way: Trajectory, changes: dict[str, Any]
+) -> None:
+    before = [request(i) for i in range(6)]
+    after = [replace(r, **changes) if r.index == 3 else r for r in before]
+    one, other = (sampler.sample(requests, way, 6) for requests in (before, after))
+    for a, b in zip(one, other, strict=True):
+        if a.request.index == 3:
+            assert difference(a, b) > 5
+        else:
+            assert difference(a, b) <= 2
+
+
+def test_the_label_is_per_image(sampler: Sampler, way: Trajectory) -> None:
+    (probe,) = sampler.sample([request(0)], way, 1)
+    other = next(name for name in sampler.bundle.classes if name != probe.best)
+    requests = [request(0, label=probe.best), request(0, label=other)]
+    right, wrong = sampler.sample(requests, way, 2)
+    assert right.accepted
+    assert not wrong.accepted
+
+
+def test_at_guidance_1_the_negative_prompt_says_nothing(sampler: Sampler, way: Trajectory) -> None:
+    one, other = sampler.sample(
+        [request(1, guidance=1.0), request(1, guidance=1.0, negative_prompt="bright light")],
+        way,
+        batch=2,
+    )
+    assert difference(one, other) <= 1
+
+
+def test_guidance_pushes_the_prediction_from_the_unconditional_one(
+    sampler: Sampler, tiny_bundle: Bundle
+) -> None:
+    """One step at guidance w gives u + w (c - u); three values of w lie on a line."""
+    way = trajectory("ddim", tiny_bundle.schedule, 1, 1.0, tiny_bundle.prediction_type)
+    requests = [request(2)] * 3
+    conditioning, latents = sampler.condition(requests), sampler.start(requests, way)
+    (final,) = sampler.denoise(latents, conditioning, np.array([0, 1, 5], "f4"), way)
+    u, c, pushed = to_numpy(final)
+    np.testing.assert_allclose(pushed, u + 5 * (c - u), atol=1e-4)
+    assert np.abs(c - u).max() > 0.01
+
+
+def test_aus_without_scale_say_nothing(sampler: Sampler, way: Trajectory) -> None:
+    off = sampler.sample([request(1, aus={"AU12": 1.0}, au_scale=0.0)], way, 1)[0]
+    none = sampler.sample([request(1, aus={}, au_scale=1.0)], way, 1)[0]
+    assert difference(off, none) <= 1
+
+
+def test_the_unconditional_branch_has_the_negative_prompt_and_no_aus(sampler: Sampler) -> None:
+    bare = request(0, prompt="dim light", negative_prompt="", aus={})
+    full = request(0, prompt="a photo", negative_prompt="dim light", aus={"AU9": 1.0})
+    said = {k: to_numpy(v) for k, v in sampler.condition([bare, full]).items()}
+    np.testing.assert_array_equal(said["text"][1, 0], said["text"][0, 1])
+    np.testing.assert_array_equal(said["au_bias"][1, 0], 0)
+    assert np.abs(said["au_bias"][1, 1]).max() > 0
+
+
+def test_pure_noise_is_the_noise_of_seed_and_index(sampler: Sampler, tiny_bundle: Bundle) -> None:
+    way = trajectory("ddim", tiny_bundle.schedule, 4, 1.0, tiny_bundle.prediction_type)
+    latents = sampler.start([request(5, layout=None), request(9)], way)
+    np.testing.assert_array_equal(latents[0], noise.normal(11, 5, tiny.LATENT))
+    np.testing.assert_array_equal(latents[1], noise.normal(11, 9, tiny.LATENT))
+
+
+def test_a_layout_is_mixed_with_noise_by_the_schedule(
+    sampler: Sampler, tiny_bundle: Bundle, way: Trajectory
+) -> None:
+    (latents,) = sampler.start([request(5, layout=2)], way)
+    expected = way.signal * tiny_bundle.layouts.latents[2]
+    expected = expected + way.noise * noise.normal(11, 5, tiny.LATENT)
+    np.testing.assert_allclose(latents, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("layout", [-1, 6])
+def test_a_layout_that_the_bank_lacks_is_refused(
+    sampler: Sampler, way: Trajectory, layout: int
+) -> None:
+    with pytest.raises(UserError, match=f"Sample 8 asks for layout {layout}; .* 0 to 5"):
+        sampler.start([request(8, layout=layout)], way)
+
+
+def test_a_partial_trajectory_needs_a_layout(sampler: Sampler, way: Trajectory) -> None:
+    with pytest.raises(UserError, match=r"Sample 8 has no layout .*strength 1"):
+        sampler.start([request(8, layout=None)], way)
+
+
+def test_denoising_yields_after_each_step_and_may_be_stopped(
+    sampler: Sampler, way: Trajectory
+) -> None:
+    requests = [request(0), request(1)]
+    conditioning, latents = sampler.condition(requests), sampler.start(requests, way)
+    steps = sampler.denoise(latents, conditioning, np.ones(2, "f4"), way)
+    first = to_numpy(next(steps))
+    assert first.shape == (2, *tiny.LATENT)
+    assert np.abs(first - latents).max() > 0
+    assert len(list(steps)) == len(way.timesteps) - 1
+
+
+def test_decoding_many_is_decoding_each(sampler: Sampler) -> None:
+    latents = np.random.default_rng(0).standard_normal((5, *tiny.LATENT)).astype(np.float32)
+    images = sampler.decode(latents)
+    assert images.shape == (5, 3, *tiny.IMAGE)
+    assert 0 <= images.min() < images.max() <= 1
+    np.testing.assert_allclose(images[4:], sampler.decode(latents[4:]), atol=1e-6)
+
+
+def test_a_batch_larger_than_a_piece_comes_back_whole(
+    sampler: Sampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latents = np.random.default_rng(0).standard_normal((7, *tiny.LATENT)).astype(np.float32)
+    whole = sampler.decode(latents)
+    monkeypatch.setattr("synfer_rt.sampler._PIXELS_AT_ONCE", 3 * 32 * 32)
+    np.testing.assert_allclose(sampler.decode(latents), whole, atol=1e-6)
+
+
+def test_encoding_gives_mean_and_log_variance_of_latents(sampler: Sampler) -> None:
+    images = np.random.default_rng(0).random((3, 3, *tiny.IMAGE), np.float32)
+    mean, logvar = sampler.encode(images)
+    assert mean.shape == logvar.shape == (3, *tiny.LATENT)
+    assert np.abs(mean - logvar).max() > 0
+
+
+def test_the_classifiers_classes_are_mapped_by_name(sampler: Sampler, tiny_bundle: Bundle) -> None:
+    images = np.random.default_rng(0).random((4, 3, *tiny.IMAGE), np.float32)
+    raw = open_engine(tiny_bundle, "classifier.small", CPU).run({"images": images})
+    probabilities = sampler.classify(images)
+    theirs, ours = labels.scheme(tiny.CLASSIFIER_SCHEME), tiny_bundle.classes
+    assert theirs != ours
+    for name in ours:
+        np.testing.assert_allclose(
+            probabilities[:, ours.index(name)],
+            raw["probabilities"][:, theirs.index(name)],
+            rtol=1e-5,
+        )
+
+
+def test_a_sample_says_what_the_classifier_says(sixty_four: list[Sample]) -> None:
+    for sample in sixty_four:
+        assert tuple(sample.probabilities) == labels.scheme("affectnet-8")
+        assert sum(sample.probabilities.values()) == pytest.approx(1, abs=1e-5)
+        assert sample.best == max(sample.probabilities, key=sample.probabilities.__getitem__)
+        assert sample.accepted == (sample.best == "happy")
+        assert sample.image.shape == (*tiny.IMAGE, 3)
+        assert sample.image.dtype == np.uint8
+
+
+def test_without_a_classifier_nothing_is_judged(tmp_path: Path, way: Trajectory) -> None:
+    sampler = Sampler(tiny.build(tmp_path / "b", with_classifier=False), CPU, threads=1)
+    (sample,) = sampler.sample([request(0)], way, 1)
+    assert (sample.probabilities, sample.best, sample.accepted) == ({}, "", False)
+    with pytest.raises(UserError, match="has no classifier"):
+        sampler.classify(np.zeros((1, 3, *tiny.IMAGE), np.float32))
+
+
+def test_a_model_without_aus_samples_too(tmp_path: Path, way: Trajectory) -> None:
+    sampler = Sampler(tiny.build(tmp_path / "b", with_aus=False), CPU, threads=1)
+    one, other = sampler.sample([request(0, aus={}), request(0, aus={"AU12": 1.0})], way, 2)
+    assert difference(one, other) == 0
+
+
+def test_a_short_last_batch_is_padded_and_its_padding_dropped(
+    sampler: Sampler, way: Trajectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    start = Sampler.start
+
+    def counting(self: Sampler, requests: Any, way: Trajectory) -> np.ndarray:
+        sizes.append(len(requests))
+        return start(self, requests, way)
+
+    monkeypatch.setattr(Sampler, "start", counting)
+    samples = sampler.sample([request(i) for i in range(7)], way, batch=3)
+    assert [sample.request.index for sample in samples] == list(range(7))
+    assert sizes == [3, 3, 3]
+
+
+@pytest.mark.parametrize("batch", [0, -1])
+def test_a_batch_below_1_is_refused(sampler: Sampler, way: Trajectory, batch: int) -> None:
+    with pytest.raises(UserError, match="write 1 or more"):
+        sampler.sample([request(0)], way, batch)
+
+
+def test_no_requests_give_no_samples(sampler: Sampler, way: Trajectory) -> None:
+    assert sampler.sample([], way, 4) == []
+
+
+def test_an_image_that_overflows_float16_is_made_again_in_float32(
+    tmp_path: Path, tiny_bundle: Bundle, way: Trajectory, sixty_four: list[Sample]
+) -> None:
+    overflowing = tiny.build(tmp_path / "b", decoder_overflows=True)
+    sampler = Sampler(tiny_bundle, CPU, threads=1)
+    sampler._engines["decoder"] = open_engine(overflowing, "decoder", CPU, 1)
+    assert not np.isfinite(sampler.decode(np.ones((1, *tiny.LATENT), np.float32))).all()
+    samples = sampler.sample([request(i) for i in range(3)], way, batch=3)
+    assert sampler.retried == 3
+    for sample in samples:
+        assert difference(sample, sixty_four[sample.request.index]) <= 2
+
+
+def test_an_image_that_stays_broken_is_named(sampler: Sampler, way: Trajectory) -> None:
+    requests = [request(0), request(41, guidance=1e38)]
+    with pytest.raises(UserError, match=r"Sample 41 is flat or not finite .*guidance \(1e\+38\)"):
+        sampler.sample(requests, way, batch=2)
+
+
+def flat(images: np.ndarray) -> np.ndarray:
+    return np.full_like(images, 0.5)
+
+
+def almost_flat(images: np.ndarray) -> np.ndarray:
+    return 0.5 + 1e-4 * images
+
+
+def with_nan(images: np.ndarray) -> np.ndarray:
+    images = images.copy()
+    images[0, 1, 2, 3] = np.nan
+    return images
+
+
+@pytest.mark.parametrize("damage", [flat, almost_flat, with_nan])
+def test_a_flat_image_and_a_nan_are_noticed(
+    tiny_bundle: Bundle, way: Trajectory, damage: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    class Damaged(Sampler):
+        def decode(self, latents: np.ndarray) -> np.ndarray:
+            return damage(super().decode(latents))
+
+    sampler = Damaged(tiny_bundle, CPU, threads=1)
+    sampler.sample([request(0)], way, 1)
+    assert sampler.retried == 1
+
+
+def test_an_au_outside_its_range_is_refused(sampler: Sampler) -> None:
+    with pytest.raises(UserError, match=r"AU12=1.5 is outside its range"):
+        sampler.condition([request(0, aus={"AU12": 1.5})])
+
+
+def test_aus_reach_the_model_in_the_order_of_its_vocabulary(
+    sampler: Sampler, tiny_bundle: Bundle
+) -> None:
+    said = to_numpy(sampler.condition([request(0, aus={"AU26": 1.0}, au_scale=2.0)])["au_bias"])
+    vector = np.zeros((1, 2, tiny.AUS), np.float32)
+    vector[0, 1, facs.OPENGRAPHAU_41.index("AU26")] = 1
+    inputs = {
+        "tokens": np.zeros((1, 2, tiny.TOKENS), np.int64),
+        "aus": vector,
+        "au_scale": np.array([2], np.float32),
+    }
+    expected = open_engine(tiny_bundle, "conditioner", CPU).run(inputs)["au_bias"]
+    np.testing.assert_array_equal(said, expected)
