@@ -1,0 +1,377 @@
+"""The command `synfer-rt`. Every heavy import is inside the command that needs it."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from synfer_rt import __version__
+from synfer_rt.errors import UserError
+
+if TYPE_CHECKING:
+    from synfer_rt.bundle import Bundle
+    from synfer_rt.pipeline import Run, Summary
+
+_ELSEWHERE = {
+    "bench": ("synfer_rt.bench.cli", "bench", "Measure images per second, stage by stage."),
+    "build-engines": (
+        "synfer_rt.export.cli",
+        "build_engines",
+        "Export a checkpoint to a bundle of engines (needs PyTorch).",
+    ),
+}
+"""Commands that other folders define: module, attribute, and help that needs no import."""
+
+_INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+
+class _Refusal(click.ClickException):
+    """A UserError as click shows it: `Error: …`, exit code 2."""
+
+    exit_code = 2
+
+
+class _Commands(click.Group):
+    """The commands; those of _ELSEWHERE are imported when they run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *_ELSEWHERE])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in _ELSEWHERE:
+            module, attribute, _ = _ELSEWHERE[cmd_name]
+            return getattr(import_module(module), attribute)
+        return super().get_command(ctx, cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = []
+        for name in self.list_commands(ctx):
+            here = self.commands.get(name)
+            rows.append((name, here.get_short_help_str(80) if here else _ELSEWHERE[name][2]))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            raise _Refusal(str(error)) from None
+        except ModuleNotFoundError as error:
+            missing = (error.name or "").partition(".")[0]
+            if missing == "synfer_rt":
+                raise
+            command = ctx.invoked_subcommand or ctx.info_name
+            extra = "synfer-rt" if command in self.commands else "'synfer-rt[export]'"
+            raise _Refusal(
+                f"{command} needs the package {missing}, which is not installed; run "
+                f"pip install {extra}."
+            ) from None
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            ctx.exit(_INTERRUPTED)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="synfer-rt")
+def main() -> None:
+    """Make labelled facial-expression images at high throughput, without PyTorch."""
+
+
+_engines = click.option(
+    "--engines",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Bundle of engines; default the one that ships with synfer-rt.",
+)
+
+
+@main.command()
+@_engines
+@click.option("--count", default=256, show_default=True, help="How many images.")
+@click.option("--batch", default=256, show_default=True, help="Images made at once.")
+@click.option(
+    "--labels",
+    "labels_text",
+    default="all",
+    show_default=True,
+    metavar="all|happy,sad,…",
+    help="Expressions to ask for; they take turns.",
+)
+@click.option("--prompt", help="One prompt for all images; default a sentence drawn for each.")
+@click.option("--negative-prompt", help="What the images should not show.")
+@click.option(
+    "--au",
+    "au_assignments",
+    multiple=True,
+    metavar="AU12=0.8",
+    help="Intensity of an action unit, 0 to 1; repeatable. Default: drawn for each label.",
+)
+@click.option("--steps", type=int, help="Solver steps.  [default: the bundle's]")
+@click.option("--solver", help="ddim, euler, dpmpp-2m, dpmpp-3m or unipc.  [default: the bundle's]")
+@click.option("--guidance", type=float, help="Guidance scale.  [default: the bundle's]")
+@click.option("--au-scale", type=float, help="Strength of the AUs.  [default: the bundle's]")
+@click.option(
+    "--layout",
+    type=click.Choice(["bank", "none"]),
+    help="Start from a neutral face of the bundle, or from noise.  [default: the bundle's]",
+)
+@click.option(
+    "--layout-strength",
+    type=float,
+    help="How much of such a face is made anew, above 0 to 1.  [default: the bundle's]",
+)
+@click.option("--seed", default=0, show_default=True, help="The same seed makes the same images.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("synfer-out"),
+    show_default=True,
+    metavar="DIR",
+    help="Where the dataset is written; new or empty.",
+)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["imagefolder", "webdataset", "parquet"]),
+    default="imagefolder",
+    show_default=True,
+)
+@click.option("--backend", default="auto", show_default=True, help="See synfer-rt doctor.")
+@click.option("--threads", type=int, help="CPU threads of the engines.  [default: all cores]")
+@click.option("--resume", is_flag=True, help="Go on with the run that is in --out.")
+def sample(
+    engines: Path | None,
+    count: int,
+    batch: int,
+    steps: int | None,
+    solver: str | None,
+    layout_strength: float | None,
+    out: Path,
+    format_: str,
+    backend: str,
+    threads: int | None,
+    resume: bool,
+    **plan_options: Any,
+) -> None:
+    """Write a labelled dataset of faces.
+
+    \b
+    imagefolder  OUT/<label>/<index>.png and OUT/metadata.jsonl, a line an image
+    webdataset   OUT/000000.tar, … with .png, .json and .cls
+    parquet      OUT/data-00000.parquet, … with the image and every column
+
+    Beside them OUT/run.json holds the settings, and OUT/contact-sheet.png shows the first images
+    of each class. A run that was stopped goes on with the same command and --resume.
+    """
+    from synfer_rt.backends import choose
+    from synfer_rt.bundle import open_bundle
+    from synfer_rt.contact_sheet import FILE, write_contact_sheet
+    from synfer_rt.pipeline import ObservedSampler, Run, execute
+    from synfer_rt.plan import make_plan
+    from synfer_rt.progress import Progress
+    from synfer_rt.writers import open_output
+
+    for name, value in (("--count", count), ("--batch", batch), ("--threads", threads)):
+        if value is not None and value < 1:
+            raise UserError(f"{name} {value} is below its range; write 1 or more.")
+    bundle = open_bundle(engines)
+    plan = make_plan(bundle, **plan_options)
+    defaults = bundle.defaults
+    if plan.bank is None:
+        if layout_strength is not None:
+            raise UserError("--layout-strength needs a face to start from; add --layout bank.")
+        layout_strength = 1.0
+    elif layout_strength is None:
+        layout_strength = defaults.layout_strength
+    solver = defaults.solver if solver is None else solver
+    steps = defaults.steps if steps is None else steps
+    run = Run(bundle, plan, count, solver, steps, layout_strength)
+    _ = run.trajectory  # refuses what does not fit before anything is written
+    backend, why = choose(backend)
+
+    writer = open_output(out, run.settings(format_), resume=resume)
+    if writer.done == count:
+        writer.finish()
+        if not (out / FILE).exists():
+            write_contact_sheet(out, plan.labels)
+        click.echo(f"{out} already holds all {count} images.")
+        return
+    if writer.done:
+        click.echo(f"Resuming: {writer.done} of {count} images are there.", err=True)
+    click.echo(f"{bundle.name} {bundle.version} on {why}", err=True)
+    try:
+        sampler = ObservedSampler(bundle, backend, threads)
+        with Progress(writer.done, count) as progress:
+            summary = execute(run, sampler, writer, batch, progress.update)
+    except KeyboardInterrupt:
+        click.echo(
+            f"Interrupted with {writer.done} of {count} images written; run the same command with "
+            "--resume to go on.",
+            err=True,
+        )
+        click.get_current_context().exit(_INTERRUPTED)
+    write_contact_sheet(out, plan.labels)
+    _print_summary(run, summary, out)
+
+
+def _print_summary(run: Run, summary: Summary, out: Path) -> None:
+    from dataclasses import asdict
+
+    from rich.table import Table
+
+    console = _console()
+    made = "images" if summary.images == run.count else "made now"
+    table = Table("class", made, "accepted", "", box=None, header_style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for label, asked, yes in (
+        *((x, summary.requested[x], summary.accepted[x]) for x in run.plan.labels),
+        ("all", summary.images, sum(summary.accepted.values())),
+    ):
+        share = f"{yes / asked:.0%}" if asked else ""
+        judged = (str(yes), share) if run.bundle.classifiers else ("not judged", "")
+        table.add_row(label, str(asked), *judged)
+    console.print(table)
+    shares = ", ".join(
+        f"{name} {seconds / summary.seconds:.0%}" for name, seconds in asdict(summary.times).items()
+    )
+    again = f"; {summary.retried} came out broken and were made again" if summary.retried else ""
+    click.echo(
+        f"{summary.images} images in {summary.seconds:.1f} s, "
+        f"{summary.images_per_second:.1f} images/s ({shares}){again}\n"
+        f"{out} holds {run.count} images; look at {out / 'contact-sheet.png'}"
+    )
+
+
+def _console() -> Any:
+    """A rich console on stdout that wraps at the terminal's width, and nowhere else."""
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=160)
+
+
+@main.command()
+@click.argument("directory", type=click.Path(path_type=Path), required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest, path and hash as JSON.")
+def inspect(directory: Path | None, as_json: bool) -> None:
+    """Print a bundle of engines; default the one that ships with synfer-rt."""
+    import json
+
+    from synfer_rt.bundle import open_bundle
+
+    bundle = open_bundle(directory)
+    if as_json:
+        facts = {"path": str(bundle.path), "bundle": bundle.bundle_hash, **bundle.manifest}
+        click.echo(json.dumps(facts, indent=1, ensure_ascii=False))
+    else:
+        _print_bundle(bundle)
+
+
+def _print_bundle(bundle: Bundle) -> None:
+    from rich.table import Table
+
+    files = bundle.manifest["files"]
+    height, width = bundle.image_size
+    schedule, vocabulary = bundle.manifest["schedule"], bundle.manifest["au_vocabulary"]
+    named = vocabulary if isinstance(vocabulary, str) else "its own vocabulary"
+    defaults = bundle.manifest["defaults"]
+    console = _console()
+
+    facts = Table(show_header=False, box=None)
+    for name, value in (
+        ("bundle", f"{bundle.name} {bundle.version}"),
+        ("", bundle.description),
+        ("licence", bundle.licence),
+        ("path", bundle.path),
+        ("hash", bundle.bundle_hash),
+        ("size", _bytes(sum(entry["bytes"] for entry in files.values()))),
+        ("images", f"{width}x{height} from latents {list(bundle.latent.shape)}"),
+        ("classes", f"{bundle.label_scheme}: {', '.join(bundle.classes)}"),
+        ("action units", f"{named}, {len(bundle.au_names)}" if bundle.au_names else "none"),
+        ("layout bank", f"{bundle.layout_count} faces" if bundle.layout_count else "none"),
+        ("predicts", bundle.prediction_type),
+        ("schedule", ", ".join(f"{name} {value}" for name, value in schedule.items())),
+        ("defaults", ", ".join(f"{name} {value!r}" for name, value in defaults.items())),
+    ):
+        facts.add_row(name, str(value))
+    console.print(facts, markup=False)
+
+    table = Table("engine", "size", "precision", "opset", "inputs", "outputs", "parity", box=None)
+    for name, engine in bundle.engines.items():
+        sizes = [entry["bytes"] for file, entry in files.items() if file.startswith(engine.file)]
+        parity = engine.parity
+        measured = (
+            f"{parity['max_relative_error']:.1e} of {parity['tolerance']:.0e}"
+            if parity
+            else "unknown"
+        )
+        shapes = [
+            "\n".join(f"{tensor.name} {_shape(tensor.shape)}" for tensor in tensors)
+            for tensors in (engine.inputs, engine.outputs)
+        ]
+        size = _bytes(sum(sizes))
+        table.add_row(name, size, engine.precision, str(engine.opset), *shapes, measured)
+    console.print(table, markup=False)
+
+
+def _shape(shape: tuple[int | str, ...]) -> str:
+    return "x".join(str(size) for size in shape) or "scalar"
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"
+
+
+@main.command()
+@_engines
+def doctor(engines: Path | None) -> None:
+    """Say which backends work here, how to get the others, and whether the bundle is sound.
+
+    Exits with 1 when nothing can be sampled.
+    """
+    import platform
+
+    from rich.table import Table
+
+    from synfer_rt import backends
+    from synfer_rt.backends import onnxruntime
+    from synfer_rt.bundle import open_bundle
+
+    console = _console()
+    versions = ", ".join(_versions("numpy", "onnxruntime", "onnxruntime-gpu", "tokenizers"))
+    click.echo(f"synfer-rt {__version__}, Python {platform.python_version()}, {versions}")
+    click.echo(f"{platform.system()} {platform.machine()}, {backends.default_threads()} CPU cores")
+    table = Table("backend", "", "to get it", box=None, header_style="bold")
+    statuses = backends.statuses()
+    for status in statuses:
+        said = "works" if status.works else f"does not work: {status.reason}"
+        table.add_row(status.name, said, status.remedy)
+    console.print(table, markup=False)
+    if problem := onnxruntime.installation_problem():
+        click.echo(problem)
+    try:
+        bundle = open_bundle(engines)
+        click.echo(f"Bundle {bundle.name} {bundle.version} is sound ({bundle.path})")
+    except UserError as error:
+        click.echo(f"Bundle: {error}")
+        sound = False
+    else:
+        sound = True
+    if not (sound and any(status.works for status in statuses)):
+        click.get_current_context().exit(1)
+
+
+def _versions(*packages: str) -> list[str]:
+    from importlib import metadata
+
+    found = []
+    for package in packages:
+        try:
+            found.append(f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,138 @@
+"""What to generate: sample index in, request out, by a pure function of (seed, index).
+
+So any part of a run can be made anywhere, in any order, and a run that was killed goes on as if it
+had not been.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from synfer_rt import expressions, facs, labels, noise, prompts
+from synfer_rt.bundle import Bundle, Layouts
+from synfer_rt.errors import UserError
+from synfer_rt.sampler import Request
+
+_SYNONYMS = 3  # numbers that prompts.describe takes
+_DRAWS = prompts.DRAWS + _SYNONYMS + expressions.DRAWS
+_LARGEST_SEED = 2**63 - 1  # what int64 columns hold
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all requests of a run share; `make_plan` checks it.
+
+    `prompt` None means a sentence drawn for each request, `aus` None an AU vector drawn from the
+    label's prototypes; `bank` None means pure noise; `au_names` are the model's units.
+    """
+
+    labels: tuple[str, ...]
+    prompt: str | None
+    negative_prompt: str
+    aus: Mapping[str, float] | None
+    guidance: float
+    au_scale: float
+    seed: int
+    au_names: tuple[str, ...]
+    bank: Layouts | None = field(repr=False, compare=False)
+
+    def request(self, index: int) -> Request:
+        """The request of sample `index` (0 or more); labels take turns, so counts are balanced."""
+        uniforms = noise.uniform(self.seed, index, _DRAWS, "request")
+        for_words, for_synonyms, for_aus = np.split(
+            uniforms, [prompts.DRAWS, prompts.DRAWS + _SYNONYMS]
+        )
+        label = self.labels[index % len(self.labels)]
+        attributes = prompts.draw(for_words) if self.prompt is None else None
+        if attributes is not None:
+            prompt = prompts.describe(attributes, label, for_synonyms.tolist())
+        else:
+            prompt = self.prompt or ""
+        return Request(
+            index,
+            self.seed,
+            label,
+            prompt,
+            self.negative_prompt,
+            self._aus(label, for_aus),
+            self.guidance,
+            self.au_scale,
+            self._layout(index, attributes),
+        )
+
+    def _aus(self, label: str, uniforms: np.ndarray) -> Mapping[str, float]:
+        if self.aus is not None:
+            return self.aus
+        if not self.au_names:
+            return {}
+        aus = expressions.draw_aus(label, uniforms.tolist())
+        if all(name in self.au_names for name in aus):
+            return aus
+        # A vocabulary without sides, or without some units: say what of it the model is told.
+        vector = facs.au_vector(aus, self.au_names).tolist()
+        return {name: x for name, x in zip(self.au_names, vector, strict=True) if x > 0}
+
+    def _layout(self, index: int, attributes: prompts.Attributes | None) -> int | None:
+        """A row of the bank: of a face like the one described, or of any where none is like it."""
+        if self.bank is None:
+            return None
+        rows = np.arange(len(self.bank))
+        if attributes is not None:
+            alike = np.flatnonzero(
+                (self.bank.age == attributes.age)
+                & (self.bank.gender == attributes.gender)
+                & (self.bank.ancestry == attributes.ancestry)
+            )
+            rows = alike if len(alike) else rows
+        return int(rows[int(noise.uniform(self.seed, index, 1, "layout")[0] * len(rows))])
+
+
+def make_plan(
+    bundle: Bundle,
+    *,
+    labels_text: str = "all",
+    prompt: str | None = None,
+    negative_prompt: str | None = None,
+    au_assignments: Sequence[str] = (),
+    guidance: float | None = None,
+    au_scale: float | None = None,
+    layout: str | None = None,
+    seed: int = 0,
+) -> Plan:
+    """A plan for this bundle; None means the bundle's default.
+
+    `labels_text` is `all` or labels joined by commas; `au_assignments` are like `AU12=0.8`, none
+    of them means AUs drawn for each label; `layout` is "bank" or "none".
+
+    Raises UserError for an unknown label or AU (naming the nearest), AUs for a model without AUs,
+    an intensity outside its range, a scale that is not finite, a seed outside 0 to 2^63 - 1, and
+    a layout bank that is not there.
+    """
+    defaults = bundle.defaults
+    guidance = defaults.guidance if guidance is None else guidance
+    au_scale = defaults.au_scale if au_scale is None else au_scale
+    for name, value in (("guidance", guidance), ("AU scale", au_scale)):
+        if not math.isfinite(value):
+            raise UserError(f"The {name} is {value}; write a finite number.")
+    if not 0 <= seed <= _LARGEST_SEED:
+        raise UserError(f"The seed {seed} is outside its range; write one of 0 to 2^63 - 1.")
+    if au_assignments and not bundle.au_names:
+        raise UserError(
+            f"{bundle.name} is a model without action units; leave out --au, or choose another "
+            "bundle with --engines."
+        )
+    return Plan(
+        labels.parse_labels(labels_text, bundle.classes),
+        prompt,
+        defaults.negative_prompt if negative_prompt is None else negative_prompt,
+        facs.parse_aus(au_assignments, bundle.au_names) if au_assignments else None,
+        float(guidance),
+        float(au_scale),
+        seed,
+        bundle.au_names,
+        bundle.layouts if (layout or defaults.layout) == "bank" else None,
+    )

@@ -1,0 +1,62 @@
+"""How far a run is: a bar on a terminal, a plain line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import click
+
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+class Progress:
+    """Shows on stderr how many of `count` images there are, `done` of them from before.
+
+    A context manager; the bar is gone when it ends.
+    """
+
+    def __init__(self, done: int, count: int) -> None:
+        self._first, self._count = done, count
+        self._started = self._said = time.monotonic()
+        self._bar: Any = None
+
+    def __enter__(self) -> Progress:
+        if sys.stderr.isatty():
+            from rich import progress
+            from rich.console import Console
+
+            self._bar = progress.Progress(
+                progress.BarColumn(None),
+                progress.MofNCompleteColumn(),
+                progress.TextColumn("{task.fields[said]}"),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task("", total=self._count, completed=self._first, said="")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, images: float) -> None:
+        """`images` of the run are made, parts of one counted too."""
+        now = time.monotonic()
+        speed = (images - self._first) / max(now - self._started, 1e-9)
+        said = f"{speed:.1f} images/s"
+        if speed > 0:
+            said += f", {_duration((self._count - images) / speed)} left"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=int(images), said=said)
+        elif now - self._said >= _SECONDS_BETWEEN_LINES:
+            self._said = now
+            click.echo(f"{int(images)} of {self._count} images, {said}", err=True)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -1,0 +1,110 @@
+"""Datasets on disk: crash-safe, resumable, one module a format.
+
+A run directory holds `run.json` (the settings, from the first moment) and the samples in one of
+FORMATS. Samples are written in the order of their indices, so a run that was killed has the
+samples 0 to n-1 and resumes at n.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from synfer_rt.errors import UserError
+from synfer_rt.writers import imagefolder, parquet, webdataset
+from synfer_rt.writers.atomic import disk_errors, write_whole
+
+SHARD_SIZE = 10_000
+"""Samples in a shard of the formats that have shards."""
+
+
+class Writer(Protocol):
+    """Writes the samples of one run; `write`, `finish` and `close` raise UserError.
+
+    Raised when the disk is full or not writable, in one sentence with the remedy.
+    """
+
+    done: int
+    """The samples 0 to done-1 are there; the next `write` begins with sample `done`."""
+
+    def write(self, records: Sequence[Mapping[str, Any]], pngs: Sequence[bytes]) -> None:
+        """Write the next samples, in the order of their indices: records and PNG files."""
+        ...
+
+    def finish(self) -> None:
+        """All samples are written: give everything its final name, and close."""
+        ...
+
+    def close(self) -> None:
+        """Stop; what is written stays for a run that resumes."""
+        ...
+
+
+_WRITERS: dict[str, Callable[[Path, Mapping[str, Any]], Writer]] = {
+    "imagefolder": imagefolder.ImageFolderWriter,
+    "webdataset": webdataset.WebDatasetWriter,
+    "parquet": parquet.ParquetWriter,
+}
+_READERS = {
+    "imagefolder": imagefolder.read,
+    "webdataset": webdataset.read,
+    "parquet": parquet.read,
+}
+FORMATS = tuple(_WRITERS)
+
+
+def open_output(
+    out: Path, settings: Mapping[str, Any], *, resume: bool, shard_size: int = SHARD_SIZE
+) -> Writer:
+    """Start a run in `out`, or with `resume` continue the one that is there.
+
+    `settings` are JSON values: at least `format`, `count`, `classes` and `au_vocabulary`, and
+    whatever else decides what the samples are; they must be the same when a run is resumed.
+
+    Raises UserError when `out` holds anything and `resume` is false, when it holds something other
+    than a run, when the settings differ (naming the first that does), and when it is not writable.
+    """
+    settings = json.loads(json.dumps({**settings, "shard_size": shard_size}))
+    with disk_errors(out):
+        names = {path.name for path in out.iterdir()} if out.exists() else set()
+        if "run.json" in names:
+            if not resume:
+                raise UserError(
+                    f"{out} already holds a run; continue it with --resume, or choose another "
+                    "directory with --out."
+                )
+            _check_same(out, settings)
+        elif names - {"run.json.partial"}:
+            raise UserError(
+                f"{out} exists and holds no run of synfer-rt; choose another directory with --out."
+            )
+        else:
+            out.mkdir(parents=True, exist_ok=True)
+            write_whole(out / "run.json", json.dumps(settings, indent=2).encode() + b"\n")
+    return _WRITERS[settings["format"]](out, settings)
+
+
+def _check_same(out: Path, settings: Mapping[str, Any]) -> None:
+    before = _settings(out)
+    for name in [*before, *settings]:
+        old, new = before.get(name), settings.get(name)
+        if old != new:
+            raise UserError(
+                f"{out} was begun with another {name.replace('_', ' ')}: {json.dumps(old)}, now "
+                f"{json.dumps(new)}; resume it with its own settings, or choose another directory "
+                "with --out."
+            )
+
+
+def _settings(out: Path) -> dict[str, Any]:
+    try:
+        return json.loads((out / "run.json").read_bytes())
+    except (OSError, ValueError):
+        raise UserError(f"{out / 'run.json'} is not readable; choose another --out.") from None
+
+
+def read(out: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Every sample of a finished run, by index: its record and its PNG file's bytes."""
+    return _READERS[_settings(out)["format"]](out)

@@ -1,0 +1,87 @@
+"""The imagefolder format: a PNG per sample in its label's folder, and `metadata.jsonl`.
+
+This is the layout of Hugging Face's ImageFolder and of torchvision's. While a run goes on, the
+metadata is a journal, `metadata.jsonl.partial`: an image is synced before its line is written, so
+a line vouches for its image, and the journal gets its final name when the last line is there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from synfer_rt.writers.atomic import commit, disk_errors, open_growing, write_whole
+
+
+class ImageFolderWriter:
+    """Writes `OUT/<label>/<index:08d>.png` and `OUT/metadata.jsonl`; see `Writer`."""
+
+    def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
+        self.out = out
+        self._metadata = out / "metadata.jsonl"
+        self._journal = None
+        # Syncing a small file is waiting for the disk: several at once wait together.
+        self._pool = ThreadPoolExecutor(8, "save")
+        if self._metadata.exists():
+            self.done = int(settings["count"])
+            return
+        with disk_errors(self._metadata):
+            self._journal = open_growing(self._metadata)
+            self.done, length = self._whole_lines(self._journal.readlines())
+            self._journal.truncate(length)
+            self._journal.seek(length)
+
+    def _whole_lines(self, lines: Sequence[bytes]) -> tuple[int, int]:
+        """How many leading lines have their sample on the disk, and their length in bytes."""
+        length = 0
+        for number, line in enumerate(lines):
+            try:
+                record = json.loads(line) if line.endswith(b"\n") else {}
+            except ValueError:
+                record = {}
+            if record.get("index") != number or not (self.out / record["file_name"]).is_file():
+                return number, length
+            length += len(line)
+        return len(lines), length
+
+    def write(self, records: Sequence[Mapping[str, Any]], pngs: Sequence[bytes]) -> None:
+        """Write the next samples in the order of their indices."""
+        assert self._journal is not None
+        names = [f"{record['label']}/{record['index']:08d}.png" for record in records]
+        with disk_errors(self.out):
+            for folder in {self.out / record["label"] for record in records}:
+                folder.mkdir(exist_ok=True)
+            paths = [self.out / name for name in names]
+            list(self._pool.map(write_whole, paths, pngs))
+            for name, record in zip(names, records, strict=True):
+                line = json.dumps({"file_name": name, **record}, ensure_ascii=False)
+                self._journal.write(line.encode() + b"\n")
+            self._journal.flush()
+            os.fsync(self._journal.fileno())
+        self.done += len(records)
+
+    def finish(self) -> None:
+        """Give the metadata its final name."""
+        if self._journal is not None:
+            with disk_errors(self._metadata):
+                commit(self._journal, self._metadata)
+        self.close()
+
+    def close(self) -> None:
+        """Stop; what is written stays for a run with --resume."""
+        self._pool.shutdown()
+        if self._journal is not None:
+            with disk_errors(self._metadata):
+                self._journal.close()
+
+
+def read(out: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Every sample of a finished run, by index: its record and its PNG file's bytes."""
+    with (out / "metadata.jsonl").open(encoding="utf-8") as lines:
+        for line in lines:
+            record = json.loads(line)
+            yield record, (out / record["file_name"]).read_bytes()

@@ -1,0 +1,176 @@
+"""The webdataset format: tar shards of `<index>.png`, `<index>.json` and `<index>.cls`.
+
+A shard grows under a temporary name and is renamed when whole. Its bytes depend on nothing but
+the samples (no times, users or machine), and since a tar only ever grows at its end, a run that
+was killed goes on inside the shard it was at. `.cls` is the label's index in its scheme.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from synfer_rt.labels import scheme
+from synfer_rt.writers.atomic import commit, disk_errors, open_growing, partial
+
+_END = bytes(2 * tarfile.BLOCKSIZE)
+
+
+class ShardWriter:
+    """Fills tar shards one after another; see `Writer`.
+
+    `final(number)` is a shard's path when whole, `staging(number)` the path under which its tar is
+    whole, and `convert(tar, path)` makes the one from the other where they differ.
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        final: Callable[[int], Path],
+        staging: Callable[[int], Path] | None = None,
+        convert: Callable[[Path, Path], None] | None = None,
+    ) -> None:
+        self._count, self._size = int(settings["count"]), int(settings["shard_size"])
+        self._final, self._staging, self._convert = final, staging or final, convert
+        self._file: IO[bytes] | None = None
+        shards = -(-self._count // self._size)
+        whole = next((n for n in range(shards) if not final(n).exists()), shards)
+        self.done = min(whole * self._size, self._count)
+        with disk_errors(final(whole)):
+            for number in range(whole):
+                # A kill between the renaming of a converted shard and this leaves its tar.
+                partial(self._staging(number)).unlink(missing_ok=True)
+            if whole < shards:
+                self._open(whole)
+                if self.done > whole * self._size and self.done % self._size == 0:
+                    self._seal()  # killed between its last sample and its renaming
+
+    def _open(self, number: int) -> None:
+        """Open the tar of a shard after the last sample that is whole in it."""
+        file = open_growing(self._staging(number))
+        end = 0
+        for record, png, position in samples(file):
+            if record["index"] != self.done or not _is_whole_png(png):
+                break
+            end = position
+            self.done += 1
+        file.seek(end)
+        file.truncate()
+        self._file = file
+
+    def write(self, records: Sequence[Mapping[str, Any]], pngs: Sequence[bytes]) -> None:
+        """Write the next samples in the order of their indices."""
+        with disk_errors(self._final(self.done // self._size)):
+            for record, png in zip(records, pngs, strict=True):
+                if self._file is None:
+                    self._open(self.done // self._size)
+                assert self._file is not None
+                self._file.write(_sample(record, png))
+                self.done += 1
+                if self.done % self._size == 0:
+                    self._seal()
+            if self._file is not None:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+
+    def _seal(self) -> None:
+        """Give the open shard its final name."""
+        assert self._file is not None
+        number = (self.done - 1) // self._size
+        if self._convert is None:
+            self._file.write(_END)
+            self._file.write(bytes(-self._file.tell() % tarfile.RECORDSIZE))
+            commit(self._file, self._final(number))
+        else:
+            self._file.flush()
+            tar = partial(self._staging(number))
+            self._convert(tar, self._final(number))
+            self._file.close()
+            tar.unlink()
+        self._file = None
+
+    def finish(self) -> None:
+        """Give the last shard its final name."""
+        if self._file is not None:
+            with disk_errors(self._final(self.done // self._size)):
+                self._seal()
+
+    def close(self) -> None:
+        """Stop; what is written stays for a run with --resume."""
+        if self._file is not None:
+            with disk_errors(self._final(self.done // self._size)):
+                self._file.close()
+
+
+class WebDatasetWriter(ShardWriter):
+    """Writes `OUT/000000.tar`, `OUT/000001.tar`, …"""
+
+    def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
+        super().__init__(settings, lambda number: out / f"{number:06d}.tar")
+
+
+def _sample(record: Mapping[str, Any], png: bytes) -> bytes:
+    """The three tar members of a sample."""
+    key = f"{record['index']:08d}"
+    text = json.dumps({"file_name": f"{key}.png", **record}, ensure_ascii=False)
+    index = scheme(record["label_scheme"]).index(record["label"])
+    return (
+        _member(f"{key}.png", png)
+        + _member(f"{key}.json", text.encode())
+        + _member(f"{key}.cls", str(index).encode())
+    )
+
+
+def _member(name: str, data: bytes) -> bytes:
+    info = tarfile.TarInfo(name)  # its defaults: mode 0644, time, user and group 0
+    info.size = len(data)
+    padding = bytes(-len(data) % tarfile.BLOCKSIZE)
+    return info.tobuf(tarfile.USTAR_FORMAT) + data + padding
+
+
+def _members(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
+    """The leading members that are whole; a torn one ends the iteration."""
+    while True:
+        try:
+            info = tarfile.TarInfo.frombuf(file.read(tarfile.BLOCKSIZE), "utf-8", "strict")
+        except tarfile.HeaderError:
+            return
+        stored = file.read(info.size + -info.size % tarfile.BLOCKSIZE)
+        if len(stored) < info.size + -info.size % tarfile.BLOCKSIZE:
+            return
+        yield info.name, stored[: info.size]
+
+
+def samples(file: IO[bytes]) -> Iterator[tuple[dict[str, Any], bytes, int]]:
+    """The leading whole samples of a tar: record, PNG bytes, position of the sample's end."""
+    members = _members(file)
+    for (_, png), (_, text), _ in zip(members, members, members, strict=False):
+        try:
+            record = json.loads(text)
+        except ValueError:
+            return
+        yield record, png, file.tell()
+
+
+def _is_whole_png(png: bytes) -> bool:
+    """Whether the checksums hold: after a power cut a file's tail can be zeros."""
+    from PIL import Image
+
+    try:
+        Image.open(io.BytesIO(png)).verify()
+    except (OSError, SyntaxError):
+        return False
+    return True
+
+
+def read(out: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Every sample of a finished run, by index: its record and its PNG file's bytes."""
+    for path in sorted(out.glob("*.tar")):
+        with path.open("rb") as file:
+            for record, png, _ in samples(file):
+                yield record, png

@@ -1,0 +1,296 @@
+"""The command, as its users meet it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from synfer_rt import __version__
+from synfer_rt.cli import main
+from synfer_rt.solvers import SOLVERS
+from synfer_rt.writers import FORMATS, read
+from tests import tiny_bundle as tiny
+
+COMMAND = [sys.executable, "-m", "synfer_rt"]
+
+
+@pytest.fixture
+def sample(tiny_bundle_path, tmp_path):
+    def invoke(*options, engines=tiny_bundle_path, out=tmp_path / "out"):
+        arguments = ["sample", "--engines", str(engines), "--out", str(out), "--threads", "1"]
+        return CliRunner().invoke(main, [*arguments, *options])
+
+    return invoke
+
+
+def refused(result):
+    """The one sentence of a refusal."""
+    assert result.exit_code == 2, result.output
+    assert isinstance(result.exception, SystemExit)
+    *_, last = result.output.strip().splitlines()
+    assert last.startswith("Error: ") and last.endswith("."), result.output
+    assert "Traceback" not in result.output
+    return last
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_sample_writes_a_whole_dataset(sample, tmp_path, format):
+    result = sample("--count", "20", "--batch", "8", "--format", format)
+    assert result.exit_code == 0, result.output
+    records = [record for record, _ in read(tmp_path / "out")]
+    assert [record["index"] for record in records] == list(range(20))
+    expected = (
+        "file_name index seed requested_label label label_scheme probabilities accepted prompt "
+        "negative_prompt aus guidance au_scale solver steps bundle layout layout_strength"
+    )
+    assert set(expected.split()) == set(records[0])
+    assert not list((tmp_path / "out").rglob("*.partial"))
+
+
+def test_sample_ends_with_a_summary_and_a_contact_sheet(sample, tmp_path):
+    result = sample("--count", "16", "--labels", "happy,sad")
+    for said in ("happy", "sad", "accepted", "images/s", "contact-sheet.png"):
+        assert said in result.output
+    with Image.open(tmp_path / "out/contact-sheet.png") as sheet:
+        assert sheet.width > 8 * 96 and sheet.height > 2 * 96
+
+
+def test_options_left_out_are_the_bundles_defaults(sample, tmp_path):
+    sample("--count", "1")
+    settings = json.loads((tmp_path / "out/run.json").read_text())
+    defaults = tiny.manifest({})["defaults"]
+    for name in ("solver", "steps", "guidance", "au_scale", "layout", "layout_strength"):
+        assert settings[name] == defaults[name]
+
+
+def test_options_given_are_recorded(sample, tmp_path):
+    result = sample(
+        *("--count", "2", "--labels", "sad", "--prompt", "a photo of a man"),
+        *("--negative-prompt", "beard", "--au", "AU12=0.8", "--au", "AU6=0.5", "--steps", "3"),
+        *("--solver", "unipc", "--guidance", "1.5", "--au-scale", "0.7", "--layout", "none"),
+        *("--seed", "9"),
+    )
+    assert result.exit_code == 0, result.output
+    (record, _), _ = read(tmp_path / "out")
+    wanted = {
+        "requested_label": "sad",
+        "prompt": "a photo of a man",
+        "negative_prompt": "beard",
+        "aus": {"AU12": 0.8, "AU6": 0.5},
+        "steps": 3,
+        "solver": "unipc",
+        "guidance": 1.5,
+        "au_scale": 0.7,
+        "layout": None,
+        "layout_strength": 1.0,
+        "seed": 9,
+    }
+    assert {name: record[name] for name in wanted} == wanted
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--labels", "hapy"], "happy"),
+        (["--au", "AU121=0.5"], "AU12 "),
+        (["--au", "AU12=1.5"], "outside its range"),
+        (["--solver", "unipcc"], "unipc"),
+        (["--backend", "onnxruntime-cpuu"], "onnxruntime-cpu"),
+        (["--count", "0"], "--count 0"),
+        (["--batch", "0"], "--batch 0"),
+        (["--threads", "0"], "--threads 0"),
+        (["--steps", "0"], "0 steps"),
+        (["--steps", "5000"], "5000 steps"),
+        (["--guidance", "nan"], "guidance"),
+        (["--au-scale", "inf"], "AU scale"),
+        (["--seed", "-1"], "seed"),
+        (["--layout-strength", "1.5"], "Strength 1.5"),
+        (["--layout", "none", "--layout-strength", "0.5"], "--layout bank"),
+    ],
+)
+def test_bad_options_are_one_sentence_and_nothing_is_written(sample, tmp_path, options, said):
+    assert said in refused(sample(*options))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("options", [["--count", "many"], ["--format", "zip"], ["--layot", "bank"]])
+def test_a_misused_option_exits_with_2(sample, tmp_path, options):
+    assert sample(*options).exit_code == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_aus_for_a_model_without_them_are_refused(sample, tmp_path):
+    bundle = tiny.build(tmp_path / "bundle", with_aus=False)
+    said = refused(sample("--au", "AU12", engines=bundle.path))
+    assert "without action units" in said
+
+
+@pytest.mark.parametrize("harm", ["missing", "truncated", "altered"])
+def test_a_harmed_bundle_is_one_sentence(sample, tiny_bundle_path, tmp_path, harm):
+    shutil.copytree(tiny_bundle_path, tmp_path / "bundle")
+    file = tmp_path / "bundle/decoder.onnx"
+    data = file.read_bytes()
+    if harm == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(data[:-10] if harm == "truncated" else data[:-1] + b"\xff")
+    assert "decoder.onnx" in refused(sample(engines=tmp_path / "bundle"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_exists_is_refused(sample, tmp_path):
+    assert sample("--count", "4").exit_code == 0
+    before = (tmp_path / "out/metadata.jsonl").read_bytes()
+    assert "--resume" in refused(sample("--count", "4"))
+    assert (tmp_path / "out/metadata.jsonl").read_bytes() == before
+
+
+def test_resuming_with_other_settings_names_the_setting(sample):
+    sample("--count", "4", "--guidance", "2")
+    assert "guidance: 2.0, now 3.0" in refused(
+        sample("--count", "4", "--guidance", "3", "--resume")
+    )
+
+
+def test_resuming_a_finished_run_does_nothing(sample, tmp_path):
+    sample("--count", "4")
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*")}
+    result = sample("--count", "4", "--resume")
+    assert result.exit_code == 0 and "already holds all 4 images" in result.output
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*")} == before
+
+
+def test_resume_starts_a_run_that_is_not_there(sample, tmp_path):
+    assert sample("--count", "4", "--resume").exit_code == 0
+    assert len(list(read(tmp_path / "out"))) == 4
+
+
+def test_an_unwritable_output_is_one_sentence(sample, tmp_path):
+    (tmp_path / "file").touch()
+    assert "Cannot write" in refused(sample(out=tmp_path / "file/out"))
+
+
+def start(engines, out, *options):
+    command = [*COMMAND, "sample", "--engines", str(engines), "--out", str(out), "--threads", "1"]
+    return subprocess.Popen(
+        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for_images(process, out):
+    deadline = time.monotonic() + 30
+    while not list(out.rglob("*.png")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_a_killed_run_resumes_with_each_index_exactly_once(sample, tiny_bundle_path, tmp_path):
+    options = ("--count", "1200", "--batch", "4")
+    process = start(tiny_bundle_path, tmp_path / "out", *options)
+    wait_for_images(process, tmp_path / "out")
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "out/metadata.jsonl").exists()
+    result = sample("--count", "1200", "--batch", "256", "--resume")
+    assert result.exit_code == 0, result.output
+    assert [record["index"] for record, _ in read(tmp_path / "out")] == list(range(1200))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_an_interrupted_run_says_how_to_go_on(tiny_bundle_path, tmp_path):
+    process = start(tiny_bundle_path, tmp_path / "out", "--count", "100000", "--batch", "4")
+    wait_for_images(process, tmp_path / "out")
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "--resume" in said.splitlines()[-1] and "Traceback" not in said
+
+
+def test_inspect_prints_the_bundle(tiny_bundle_path):
+    result = CliRunner().invoke(main, ["inspect", str(tiny_bundle_path)])
+    assert result.exit_code == 0, result.output
+    for said in ("synfer-tiny", "Apache-2.0", "denoiser", "fp32", "Bx4x8x8", "scaled_linear"):
+        assert said in result.output
+
+
+def test_inspect_gives_json(tiny_bundle_path, tiny_bundle):
+    result = CliRunner().invoke(main, ["inspect", "--json", str(tiny_bundle_path)])
+    facts = json.loads(result.output)
+    assert facts["bundle"] == tiny_bundle.bundle_hash
+    assert facts["engines"] == tiny_bundle.manifest["engines"]
+
+
+def test_inspect_of_what_is_no_bundle_is_one_sentence(tmp_path):
+    assert "is no bundle" in refused(CliRunner().invoke(main, ["inspect", str(tmp_path)]))
+
+
+def test_doctor_names_every_backend_and_what_would_make_it_work(tiny_bundle_path):
+    result = CliRunner().invoke(main, ["doctor", "--engines", str(tiny_bundle_path)])
+    assert result.exit_code == 0, result.output
+    for said in ("onnxruntime-cpu", "works", "onnxruntime-cuda", "is sound"):
+        assert said in result.output
+
+
+def test_doctor_fails_where_nothing_can_be_sampled(tmp_path):
+    result = CliRunner().invoke(main, ["doctor", "--engines", str(tmp_path)])
+    assert result.exit_code == 1 and "is no bundle" in result.output
+
+
+def test_help_lists_every_command_without_importing_what_they_need():
+    code = (
+        "import sys, synfer_rt.cli\n"
+        "try: synfer_rt.cli.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'numpy', 'onnxruntime', 'rich', 'PIL', 'pyarrow', 'tokenizers', 'torch'}\n"
+        "print('imported', sorted(heavy & set(sys.modules)))\n"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    for command in ("sample", "build-engines", "bench", "inspect", "doctor"):
+        assert f"\n  {command} " in said
+    assert said.endswith("imported []\n")
+
+
+def test_a_run_imports_no_training_framework(tiny_bundle_path, tmp_path):
+    code = (
+        "import sys\n"
+        "from synfer_rt.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit as end: assert not end.code\n"
+        "print('imported', sorted({'torch', 'diffusers', 'transformers'} & set(sys.modules)))\n"
+    )
+    command = [sys.executable, "-c", code, "sample", "--engines", str(tiny_bundle_path)]
+    command += ["--out", str(tmp_path / "out"), "--count", "4", "--threads", "1"]
+    said = subprocess.run(command, capture_output=True, text=True)
+    assert said.stdout.endswith("imported []\n"), said.stderr
+
+
+def test_an_extra_that_is_not_installed_is_named(monkeypatch):
+    class Missing:
+        def find_spec(self, name, path=None, target=None):
+            if name == "synfer_rt.export.cli":
+                raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.delitem(sys.modules, "synfer_rt.export.cli", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Missing(), *sys.meta_path])
+    said = refused(CliRunner().invoke(main, ["build-engines", "x", "--out", "y"]))
+    assert "torch" in said and "pip install 'synfer-rt[export]'" in said
+
+
+def test_help_names_every_solver():
+    said = CliRunner().invoke(main, ["sample", "--help"]).output
+    assert all(solver in said for solver in SOLVERS)
+
+
+def test_version():
+    assert __version__ in CliRunner().invoke(main, ["--version"]).output

@@ -1,0 +1,149 @@
+"""The plan: requests as a pure function of (seed, index)."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from synfer_rt import facs, prompts
+from synfer_rt.errors import UserError
+from synfer_rt.plan import make_plan
+from tests import tiny_bundle as tiny
+
+
+def requests(plan, count):
+    return [plan.request(i) for i in range(count)]
+
+
+def test_a_request_depends_on_seed_and_index_alone(tiny_bundle):
+    plan, again = make_plan(tiny_bundle, seed=3), make_plan(tiny_bundle, seed=3)
+    forwards = requests(plan, 40)
+    backwards = [again.request(i) for i in reversed(range(40))][::-1]
+    assert forwards == backwards
+
+
+def test_another_seed_asks_for_other_images(tiny_bundle):
+    one, other = make_plan(tiny_bundle, seed=1), make_plan(tiny_bundle, seed=2)
+    differing = [one.request(i).prompt != other.request(i).prompt for i in range(20)]
+    assert sum(differing) >= 18
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 50])
+def test_labels_are_balanced_at_any_count(tiny_bundle, count):
+    counts = Counter(r.label for r in requests(make_plan(tiny_bundle), count))
+    every = [counts[label] for label in tiny_bundle.classes]
+    assert max(every) - min(every) <= 1
+
+
+def test_labels_are_those_asked_for_in_their_order(tiny_bundle):
+    plan = make_plan(tiny_bundle, labels_text="sad,happy")
+    assert [r.label for r in requests(plan, 4)] == ["sad", "happy", "sad", "happy"]
+
+
+def test_prompts_vary_and_name_the_expression(tiny_bundle):
+    made = requests(make_plan(tiny_bundle), 64)
+    assert len({r.prompt for r in made}) > 55
+    for request in made:
+        assert any(word in request.prompt for word in prompts.EXPRESSION_WORDS[request.label])
+
+
+def test_aus_vary_and_belong_to_the_expression(tiny_bundle):
+    made = requests(make_plan(tiny_bundle, labels_text="happy,neutral"), 60)
+    happy = [r.aus for r in made if r.label == "happy"]
+    assert all(aus["AU12"] > 0.4 for aus in happy)
+    assert len({tuple(aus.items()) for aus in happy}) > 20
+    assert all(r.aus == {} for r in made if r.label == "neutral")
+
+
+def test_a_given_prompt_is_every_images_prompt(tiny_bundle):
+    made = requests(make_plan(tiny_bundle, prompt="a photo of a man"), 16)
+    assert {r.prompt for r in made} == {"a photo of a man"}
+    assert len({tuple(r.aus.items()) for r in made}) > 8
+
+
+def test_given_aus_are_every_images_aus(tiny_bundle):
+    made = requests(make_plan(tiny_bundle, au_assignments=["AU12=0.8", "6"]), 16)
+    assert all(r.aus == {"AU12": 0.8, "AU6": 1.0} for r in made)
+
+
+def test_a_layout_is_of_a_face_like_the_one_described(tiny_bundle):
+    bank = tiny_bundle.layouts
+    plan = make_plan(tiny_bundle)
+    rows = list(zip(bank.age, bank.gender, bank.ancestry, strict=True))
+    met = 0
+    for index in range(300):
+        request = plan.request(index)
+        uniforms = prompts_uniforms(plan.seed, index)
+        drawn = prompts.draw(uniforms)
+        words = (drawn.age, drawn.gender, drawn.ancestry)
+        if words in rows:
+            assert request.layout is not None
+            met += 1
+            assert rows[request.layout] == words
+    assert met > 20
+
+
+def prompts_uniforms(seed, index):
+    from synfer_rt import noise
+
+    return noise.uniform(seed, index, prompts.DRAWS, "request")
+
+
+def test_a_face_without_its_like_starts_from_any_row(tiny_bundle):
+    layouts = Counter(r.layout for r in requests(make_plan(tiny_bundle), 300))
+    assert set(layouts) == set(range(len(tiny_bundle.layouts)))
+
+
+def test_with_a_given_prompt_every_row_is_as_likely(tiny_bundle):
+    plan = make_plan(tiny_bundle, prompt="a photo of a face")
+    layouts = Counter(r.layout for r in requests(plan, 600))
+    assert all(60 < layouts[row] < 140 for row in range(6))
+
+
+def test_without_the_bank_there_is_no_layout(tiny_bundle):
+    plan = make_plan(tiny_bundle, layout="none")
+    assert all(r.layout is None for r in requests(plan, 8))
+
+
+def test_defaults_are_the_bundles(tiny_bundle):
+    request = make_plan(tiny_bundle).request(0)
+    assert (request.guidance, request.au_scale, request.negative_prompt) == (2.0, 1.0, "")
+    request = make_plan(tiny_bundle, guidance=0.0, au_scale=0.5, negative_prompt="x").request(0)
+    assert (request.guidance, request.au_scale, request.negative_prompt) == (0.0, 0.5, "x")
+
+
+def test_a_model_without_aus_is_not_given_any(tmp_path):
+    bundle = tiny.build(tmp_path, with_aus=False)
+    assert make_plan(bundle).request(1).aus == {}
+    with pytest.raises(UserError, match="without action units"):
+        make_plan(bundle, au_assignments=["AU12"])
+
+
+def test_a_vocabulary_without_sides_is_told_the_stronger_side(tiny_bundle):
+    from dataclasses import replace
+
+    plan = make_plan(tiny_bundle, labels_text="contempt")
+    sided = [plan.request(i).aus for i in range(20)]
+    whole = replace(plan, au_names=facs.vocabulary("bp4d-12"))
+    for aus, request in zip(sided, requests(whole, 20), strict=True):
+        assert set(request.aus) <= set(facs.vocabulary("bp4d-12"))
+        assert request.aus["AU14"] == pytest.approx(max(aus["L14"], aus["R14"]))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"labels_text": "hapy"}, "nearest of this model is happy"),
+        ({"au_assignments": ["AU121"]}, "nearest of this model is AU12"),
+        ({"au_assignments": ["AU12=1.5"]}, "outside its range"),
+        ({"au_assignments": ["AU12=much"]}, "write it as"),
+        ({"guidance": float("nan")}, "guidance is nan"),
+        ({"au_scale": float("inf")}, "AU scale is inf"),
+        ({"seed": -1}, "seed -1 is outside"),
+        ({"seed": 2**63}, "outside its range"),
+    ],
+)
+def test_bad_options_are_refused_in_one_sentence(tiny_bundle, options, said):
+    with pytest.raises(UserError, match=said):
+        make_plan(tiny_bundle, **options)

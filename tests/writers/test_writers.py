@@ -1,0 +1,261 @@
+"""What every format promises: whole or not there, resumable, each index exactly once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from synfer_rt.errors import UserError
+from synfer_rt.writers import FORMATS, open_output, read
+
+pytestmark = pytest.mark.parametrize("format", FORMATS)
+
+SLOW_RUN = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from conftest import SmallRun
+from pathlib import Path
+from synfer_rt.writers import open_output
+run = SmallRun()
+out, format, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+writer = open_output(out, run.settings(format, count), resume=True, shard_size=run.shard_size)
+print(writer.done, flush=True)
+run.write(writer, count)
+writer.finish()
+"""
+
+
+def open_run(run, out, format, count=10, resume=False):
+    settings = run.settings(format, count)
+    return open_output(out, settings, resume=resume, shard_size=run.shard_size)
+
+
+def finished(run, out, format, count=10):
+    with_all = open_run(run, out, format, count, resume=True)
+    run.write(with_all, count)
+    with_all.finish()
+    return list(read(out))
+
+
+def final_files(out):
+    return sorted(p for p in out.rglob("*") if p.is_file() and p.suffix != ".partial")
+
+
+def assert_complete(run, samples, count=10):
+    assert [record["index"] for record, _ in samples] == list(range(count))
+    for record, png in samples:
+        assert png == run.png(record["index"])
+
+
+def test_what_is_written_is_read_back(run, tmp_path, format):
+    samples = finished(run, tmp_path / "out", format)
+    assert_complete(run, samples)
+    for record, _ in samples:
+        record.pop("file_name")
+        assert record == run.record(record["index"])
+
+
+def test_a_finished_run_leaves_no_temporary_file(run, tmp_path, format):
+    finished(run, tmp_path / "out", format)
+    assert not list((tmp_path / "out").rglob("*.partial"))
+
+
+def test_two_runs_of_the_same_samples_are_equal_byte_for_byte(run, tmp_path, format):
+    finished(run, tmp_path / "a", format)
+    writer = open_run(run, tmp_path / "b", format)
+    run.write(writer, 5)
+    writer.close()
+    finished(run, tmp_path / "b", format)
+    a, b = final_files(tmp_path / "a"), final_files(tmp_path / "b")
+    assert [p.relative_to(tmp_path / "a") for p in a] == [p.relative_to(tmp_path / "b") for p in b]
+    assert [p.read_bytes() for p in a] == [p.read_bytes() for p in b]
+
+
+def test_a_closed_run_resumes_where_it_stopped(run, tmp_path, format):
+    writer = open_run(run, tmp_path / "out", format)
+    run.write(writer, 6)
+    writer.close()
+    assert open_run(run, tmp_path / "out", format, resume=True).done == 6
+
+
+def test_a_finished_run_has_nothing_left_to_do(run, tmp_path, format):
+    finished(run, tmp_path / "out", format)
+    before = {p: p.stat().st_mtime_ns for p in final_files(tmp_path / "out")}
+    writer = open_run(run, tmp_path / "out", format, resume=True)
+    writer.finish()
+    assert writer.done == 10
+    assert {p: p.stat().st_mtime_ns for p in final_files(tmp_path / "out")} == before
+
+
+@pytest.mark.parametrize("lost", [1, 100, 600, 1500, 4000])
+def test_a_torn_temporary_file_costs_only_the_torn_samples(run, tmp_path, format, lost):
+    writer = open_run(run, tmp_path / "out", format)
+    run.write(writer, 7)
+    writer.close()
+    (torn,) = (tmp_path / "out").glob("*.partial")
+    size = torn.stat().st_size
+    os.truncate(torn, max(0, size - lost))
+    resumed = open_run(run, tmp_path / "out", format, resume=True)
+    assert resumed.done < 7
+    resumed.close()
+    assert_complete(run, finished(run, tmp_path / "out", format))
+
+
+def test_zeros_at_the_end_of_a_temporary_file_are_not_taken_for_samples(run, tmp_path, format):
+    writer = open_run(run, tmp_path / "out", format)
+    run.write(writer, 7)
+    writer.close()
+    (torn,) = (tmp_path / "out").glob("*.partial")
+    with torn.open("r+b") as file:
+        file.seek(-300, os.SEEK_END)
+        file.write(bytes(300))
+    assert_complete(run, finished(run, tmp_path / "out", format))
+
+
+def test_a_run_killed_between_the_last_sample_and_the_renaming_is_finished(run, tmp_path, format):
+    writer = open_run(run, tmp_path / "out", format)
+    run.write(writer, 10)
+    writer.close()
+    resumed = open_run(run, tmp_path / "out", format, resume=True)
+    assert resumed.done == 10
+    resumed.finish()
+    assert_complete(run, list(read(tmp_path / "out")))
+
+
+def test_sigkill_at_any_moment_leaves_each_index_exactly_once(run, tmp_path, format):
+    out, count = tmp_path / "out", 3000
+    script = SLOW_RUN.format(tests=str(Path(__file__).parent))
+    starts = []
+    for delay in (0.0, 0.01, 0.03, 0.1, 0.1):
+        command = [sys.executable, "-c", script, str(out), format, str(count)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        starts.append(int(process.stdout.readline()))
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        for path in final_files(out):
+            assert path.stat().st_size > 0
+    assert starts == sorted(starts) and 0 < starts[-1] < count
+    stop = starts[-1] + 100
+    settings = run.settings(format, stop)
+    # The count is a setting; a shorter run keeps the test short.
+    rewritten = (out / "run.json").read_text().replace(f": {count}", f": {settings['count']}")
+    (out / "run.json").write_text(rewritten)
+    assert_complete(run, finished(run, out, format, stop), stop)
+
+
+def test_an_output_that_exists_is_refused_without_resume(run, tmp_path, format):
+    finished(run, tmp_path / "out", format)
+    with pytest.raises(UserError, match="--resume"):
+        open_run(run, tmp_path / "out", format)
+
+
+def test_a_directory_of_something_else_is_refused(run, tmp_path, format):
+    (tmp_path / "thesis.tex").touch()
+    for resume in (False, True):
+        with pytest.raises(UserError, match="holds no run"):
+            open_run(run, tmp_path, format, resume=resume)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_other_settings_are_refused_by_name(run, tmp_path, format):
+    finished(run, tmp_path / "out", format)
+    settings = run.settings(format) | {"seed": 8}
+    with pytest.raises(UserError, match="another seed: 7, now 8"):
+        open_output(tmp_path / "out", settings, resume=True, shard_size=run.shard_size)
+
+
+def test_a_run_that_is_being_written_is_refused(run, tmp_path, format):
+    writer = open_run(run, tmp_path / "out", format)
+    run.write(writer, 3)
+    with pytest.raises(UserError, match="Another synfer-rt is writing"):
+        open_run(run, tmp_path / "out", format, resume=True)
+    run.write(writer, 10)
+    writer.finish()
+    assert_complete(run, list(read(tmp_path / "out")))
+
+
+def test_an_unwritable_directory_is_one_sentence(run, tmp_path, format):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"Cannot write .*--out"):
+        open_run(run, tmp_path / "file" / "out", format)
+
+
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="needs POSIX users")
+def test_a_directory_without_permission_is_one_sentence(run, tmp_path, format):
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o500)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        with pytest.raises(UserError, match="Permission denied"):
+            open_run(run, closed / "out", format)
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def test_a_path_that_is_too_long_is_one_sentence(run, tmp_path, format):
+    with pytest.raises(UserError, match="shorter path"):
+        open_run(run, tmp_path / ("x" * 300), format)
+
+
+@pytest.fixture
+def full_disk(tmp_path):
+    """A file system of 128 KiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = shutil.which("mount")
+    options = ["-t", "tmpfs", "-o", "size=128k", "none", str(disk)]
+    if not mount or subprocess.run([mount, *options], capture_output=True).returncode:
+        pytest.skip("may not mount a file system")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_is_one_sentence_and_the_run_resumes(run, full_disk, format):
+    writer = open_run(run, full_disk / "out", format, 400)
+    with pytest.raises(UserError, match="free some space"):
+        run.write(writer, 400)
+    try:
+        writer.close()
+    except UserError as error:
+        assert "free some space" in str(error)
+    subprocess.run(["mount", "-o", "remount,size=64m", str(full_disk)], check=True)
+    assert_complete(run, finished(run, full_disk / "out", format, 400), 400)
+
+
+FILE_LIMIT = """
+import resource, sys
+sys.path.insert(0, {tests!r})
+from conftest import SmallRun
+from pathlib import Path
+from synfer_rt.errors import UserError
+from synfer_rt.writers import open_output
+run = SmallRun()
+writer = open_output(Path(sys.argv[1]), run.settings(sys.argv[2], 40), resume=False)
+run.write(writer, 3)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    run.write(writer, 40)
+except UserError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX limits")
+def test_a_limit_on_file_sizes_is_one_sentence(tmp_path, format):
+    script = FILE_LIMIT.format(tests=str(Path(__file__).parent))
+    command = [sys.executable, "-c", script, str(tmp_path / "out"), format]
+    said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    assert "raise the limit on file sizes" in said and "--resume" in said
