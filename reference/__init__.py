@@ -1,0 +1,1 @@
+"""How the default model is made: faces, training, evaluation. Not installed."""

@@ -1,0 +1,113 @@
+"""Put trained parts together as the checkpoint that `synfer-rt build-engines` reads.
+
+python -m reference.assemble --renders DIR --diffusion DIR --vae DIR --classifiers DIR --out DIR
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+
+from reference import captions, classifiers, model, renders
+
+LAYOUTS = 512
+SETTINGS = {
+    "name": "synfer-mini",
+    "licence": "Apache-2.0",
+    "description": (
+        "Small face generator of SynFER's anatomy, trained from scratch on rendered CC0 heads; "
+        "64x64 pixels, eight expressions, 41 action units."
+    ),
+    "au_vocabulary": "opengraphau-41",
+    "label_scheme": "affectnet-8",
+    "class_labels": ["pooled_text", "aus"],
+}
+DEFAULTS = {
+    "solver": "dpmpp-2m",
+    "steps": 16,
+    "guidance": 2.5,
+    "au_scale": 1.0,
+    "layout": "bank",
+    "layout_strength": 0.8,
+    "negative_prompt": "",
+}
+
+
+def layout_bank(data: renders.Renders, vae: AutoencoderKL) -> dict[str, np.ndarray]:
+    """Latents of near-frontal neutral faces, spread evenly over age, gender and ancestry."""
+    table = data.annotations
+    neutral = (table["label"] == 0) & (np.abs(table["pose"][:, 0]) < 0.25)
+    rows = np.intersect1d(np.flatnonzero(neutral), data.rows(held_out=False))
+    groups: dict[tuple[str, str, str], list[int]] = {}
+    for row in rows:
+        face = captions.attributes({name: values[row] for name, values in table.items()})
+        if face.ancestry and not face.eyes:
+            groups.setdefault((face.age, face.gender, face.ancestry), []).append(int(row))
+    share = -(-LAYOUTS // len(groups))
+    chosen = [(row, *words) for words, members in groups.items() for row in members[:share]]
+    images = data.images[[row for row, *_ in chosen]]
+    with torch.no_grad():
+        latents = torch.cat(
+            [vae.encode(part).latent_dist.mean for part in classifiers.as_input(images).split(64)]
+        )
+    words = {
+        name: np.array([entry[i] for entry in chosen])
+        for i, name in enumerate(("age", "gender", "ancestry"), start=1)
+    }
+    return {"latents": latents.numpy().astype(np.float16), **words}
+
+
+def export_labeller(directory: Path, out: Path) -> None:
+    """The labeller as ONNX with its description beside it."""
+    out.mkdir(parents=True, exist_ok=True)
+    network = classifiers.load(directory, "labeller")
+    torch.onnx.export(
+        network,
+        (torch.zeros(2, 3, 64, 64),),
+        out / "fer.onnx",
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes=({0: torch.export.Dim("B", min=1, max=4096)},),
+        opset_version=21,
+        dynamo=True,
+        external_data=False,
+    )
+    description = {
+        "label_scheme": "affectnet-8",
+        "input_size": 64,
+        "channels": "rgb",
+        "mean": [0.5] * 3,
+        "std": [0.5] * 3,
+        "output": "logits",
+    }
+    (out / "fer.json").write_text(json.dumps(description, indent=2) + "\n")
+
+
+@click.command()
+@click.option("--renders", "directory", type=Path, required=True)
+@click.option("--diffusion", type=Path, required=True)
+@click.option("--vae", "vae_directory", type=Path, required=True)
+@click.option("--classifiers", "classifier_directory", type=Path, required=True)
+@click.option("--version", default="0.1.0")
+@click.option("--out", type=Path, required=True)
+def main(directory, diffusion, vae_directory, classifier_directory, version, out):
+    """Write the checkpoint, the layout bank and the labeller to OUT."""
+    vae = AutoencoderKL.from_pretrained(vae_directory).eval()
+    state = torch.load(diffusion / "diffusion.pt", weights_only=True)
+    denoiser = model.new_denoiser()
+    denoiser.load_state_dict(state["average"])
+    settings = SETTINGS | {"version": version, "images_seen": state["seen"], "defaults": DEFAULTS}
+    model.save(out, denoiser, vae, settings)
+    bank = layout_bank(renders.load(directory, 64), vae)
+    np.savez_compressed(out / "layouts.npz", **bank)
+    export_labeller(classifier_directory, out / "classifiers")
+    click.echo(f"{out}: {state['seen']} images seen, {len(bank['age'])} layouts")
+
+
+if __name__ == "__main__":
+    main()

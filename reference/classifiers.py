@@ -1,0 +1,214 @@
+"""Small image networks that label and judge faces, and their training on renders.
+
+    python -m reference.classifiers --renders DIR --out DIR --network labeller|judge|au-reader
+
+`labeller` ships in the bundle and may guide; `judge` and `au-reader` only ever measure. The three
+differ in shape and in seed.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from reference import renders
+from synfer_rt import facs, labels
+
+CLASSES = labels.scheme("affectnet-8")
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions with batch normalisation and a shortcut."""
+
+    def __init__(self, width: int, out: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(width, out, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(out),
+            nn.ReLU(),
+            nn.Conv2d(out, out, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(out),
+        )
+        self.shortcut = nn.Conv2d(width, out, 1, stride, bias=False)
+
+    def forward(self, x):
+        return F.relu(self.body(x) + self.shortcut(x))
+
+
+def residual_network(outputs: int, width: int = 24) -> nn.Module:
+    """A four-stage residual network on images [B, 3, 64, 64] in [-1, 1]; [B, outputs] logits."""
+    return nn.Sequential(
+        nn.Conv2d(3, width, 5, 2, 2, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        Residual(width, 2 * width, 2),
+        Residual(2 * width, 3 * width, 2),
+        Residual(3 * width, 5 * width, 2),
+        nn.Conv2d(5 * width, 48, 1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Dropout(0.2),
+        nn.Linear(48 * 16, outputs),
+    )
+
+
+class Separable(nn.Module):
+    """Depthwise 5x5 convolution, then two pointwise ones, beside a shortcut."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(width, width, 5, 1, 2, groups=width),
+            nn.GroupNorm(1, width),
+            nn.Conv2d(width, 2 * width, 1),
+            nn.GELU(),
+            nn.Conv2d(2 * width, width, 1),
+        )
+
+    def forward(self, x):
+        return x + self.body(x)
+
+
+def separable_network(outputs: int, width: int = 32) -> nn.Module:
+    """Patches of 4 pixels and depthwise-separable blocks at three sizes (after ConvNeXt)."""
+
+    def smaller(inputs: int, out: int) -> list[nn.Module]:
+        return [nn.GroupNorm(1, inputs), nn.Conv2d(inputs, out, 2, 2), Separable(out)]
+
+    return nn.Sequential(
+        nn.Conv2d(3, width, 4, 4),
+        nn.GroupNorm(1, width),
+        Separable(width),
+        Separable(width),
+        *smaller(width, 2 * width),
+        Separable(2 * width),
+        *smaller(2 * width, 3 * width),
+        Separable(3 * width),
+        nn.GroupNorm(1, 3 * width),
+        nn.Flatten(),
+        nn.Dropout(0.2),
+        nn.Linear(48 * width, outputs),
+    )
+
+
+NETWORKS = {
+    "labeller": (lambda: residual_network(len(CLASSES)), 11),
+    "judge": (lambda: separable_network(len(CLASSES)), 22),
+    "au-reader": (lambda: residual_network(len(facs.OPENGRAPHAU_41), 32), 33),
+}
+
+
+def augment(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Shift, brighten, contrast, blur and noise images [B, 3, S, S] in [-1, 1], each its own way.
+
+    Blur matters: generated faces are softer than renders, and a reader that never saw softness
+    would judge sharpness instead of expression.
+    """
+    b = len(images)
+
+    def u(low: float, high: float) -> torch.Tensor:
+        return low + (high - low) * torch.rand(b, 1, 1, 1, generator=generator)
+
+    scale, angle = u(0.92, 1.08).view(b), u(-0.12, 0.12).view(b)
+    cos, sin = angle.cos() * scale, angle.sin() * scale
+    shift = u(-0.08, 0.08).view(b), u(-0.08, 0.08).view(b)
+    theta = torch.stack([cos, -sin, shift[0], sin, cos, shift[1]], 1).view(b, 2, 3)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    soft = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="reflect"), 3, 1)
+    softer = F.avg_pool2d(F.pad(soft, (1, 1, 1, 1), mode="reflect"), 3, 1)
+    kind = u(0, 1)
+    images = torch.where(kind < 0.3, soft, torch.where(kind < 0.45, softer, images))
+    images = images * u(0.75, 1.25) + u(-0.2, 0.2)
+    return images + u(0, 0.08) * torch.randn(images.shape, generator=generator)
+
+
+def load(path: Path, name: str) -> nn.Module:
+    """A trained network in evaluation mode."""
+    network = NETWORKS[name][0]()
+    network.load_state_dict(torch.load(path / f"{name}.pt", weights_only=True))
+    return network.eval()
+
+
+def as_input(images_u8: np.ndarray) -> torch.Tensor:
+    """uint8 [n, S, S, 3] as float [n, 3, S, S] in [-1, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(images_u8)).permute(0, 3, 1, 2) / 127.5 - 1
+
+
+@torch.no_grad()
+def predict(network: nn.Module, images_u8: np.ndarray) -> np.ndarray:
+    """Raw outputs [n, outputs] for uint8 images [n, 64, 64, 3]."""
+    parts = [as_input(images_u8[i : i + 256]) for i in range(0, len(images_u8), 256)]
+    return torch.cat([network(part) for part in parts]).numpy()
+
+
+@click.command()
+@click.option("--renders", "directory", type=Path, required=True)
+@click.option("--out", type=Path, required=True)
+@click.option("--network", "name", type=click.Choice(list(NETWORKS)), required=True)
+@click.option("--minutes", default=8.0)
+@click.option("--batch", default=64)
+def main(directory, out, name, minutes, batch):
+    """Train one network and print how it does on held-out identities."""
+    torch.set_num_threads(1)
+    build, seed = NETWORKS[name]
+    torch.manual_seed(seed)
+    out.mkdir(parents=True, exist_ok=True)
+    data = renders.load(directory, 64)
+    table = data.annotations
+    classifies = name != "au-reader"
+    train, held = data.rows(False), data.rows(True)
+    if classifies:
+        train, held = (rows[table["label"][rows] >= 0] for rows in (train, held))
+    network, rng = build(), np.random.default_rng(seed)
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.AdamW(network.parameters(), 2e-3, weight_decay=0.05)
+    started, seen = time.time(), 0
+    while (elapsed := time.time() - started) < 60 * minutes:
+        progress = elapsed / (60 * minutes)
+        for group in optimizer.param_groups:
+            group["lr"] = 2e-3 * min(1.0, (elapsed + 2) / 15, 2 * (1 - progress) + 0.01)
+        rows = np.sort(rng.choice(train, batch, replace=False))
+        flips = rng.random(batch) < 0.5
+        images = as_input(data.images[rows])
+        images = torch.where(torch.from_numpy(flips)[:, None, None, None], images.flip(3), images)
+        outputs = network(augment(images, generator))
+        if classifies:
+            target = torch.from_numpy(table["label"][rows].astype(np.int64))
+            loss = F.cross_entropy(outputs, target, label_smoothing=0.05)
+        else:
+            aus = table["au"][rows].astype(np.float32)
+            aus = np.where(flips[:, None], facs.mirror(aus), aus)
+            loss = F.mse_loss(outputs, torch.from_numpy(aus))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        seen += batch
+    network.eval()
+    part = out / f"{name}.part"
+    torch.save(network.state_dict(), part)
+    part.replace(out / f"{name}.pt")
+    outputs = predict(network, data.images[held])
+    click.echo(f"{name}: {seen} images in {minutes:.0f} min")
+    if classifies:
+        right = outputs.argmax(1) == table["label"][held]
+        per_class = {c: right[table["label"][held] == i].mean() for i, c in enumerate(CLASSES)}
+        click.echo(f"held-out accuracy {right.mean():.3f} on {len(held)} renders")
+        click.echo(", ".join(f"{c} {a:.2f}" for c, a in per_class.items()))
+    else:
+        truth = table["au"][held].astype(np.float32)
+        for i, unit in enumerate(facs.OPENGRAPHAU_41):
+            if truth[:, i].std() > 0:
+                click.echo(
+                    f"{unit} correlation {np.corrcoef(outputs[:, i], truth[:, i])[0, 1]:.2f}"
+                )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""The rendered, fully annotated faces as arrays: one image stack and its annotations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.progress import track
+
+HELD_OUT_SHARE = 16
+"""One identity in this many is never trained on."""
+
+
+@dataclass(frozen=True)
+class Renders:
+    """`images` uint8 [N, S, S, 3] (memory-mapped) and `annotations`, arrays of N rows each.
+
+    The annotations are those that `reference.faces.dataset` writes: label, au, eye_closure,
+    identity, age, gender, ancestry, pose, light, hair_style, hair_color, beard, background.
+    """
+
+    images: np.ndarray
+    annotations: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def rows(self, held_out: bool) -> np.ndarray:
+        """Row numbers of the held-out identities, or of all the others."""
+        chosen = self.annotations["identity"] % HELD_OUT_SHARE == 0
+        return np.flatnonzero(chosen if held_out else ~chosen)
+
+
+def load(directory: Path, size: int) -> Renders:
+    """Read the shards of `directory` as one stack of `size` pixels, cached beside them.
+
+    The shards hold larger images; they are reduced by averaging whole blocks of pixels.
+    """
+    shards = sorted(directory.glob("[0-9]*.npz"))
+    if not shards:
+        raise SystemExit(f"{directory} has no shards; run python -m reference.faces.dataset first.")
+    stack, table = directory / f"images-{size}-{len(shards)}.npy", None
+    parts: dict[str, list[np.ndarray]] = {}
+    images = []
+    cached = stack.exists()
+    for shard in track(shards, "reading renders", disable=cached):
+        with np.load(shard) as arrays:
+            for name in arrays.files:
+                if name == "images":
+                    if not cached:
+                        images.append(reduce_blocks(arrays[name], size))
+                elif arrays[name].shape[:1] == arrays["label"].shape:
+                    parts.setdefault(name, []).append(arrays[name])
+    if not cached:
+        part = stack.with_suffix(".part.npy")
+        np.save(part, np.concatenate(images))
+        part.replace(stack)
+    table = {name: np.concatenate(values) for name, values in parts.items()}
+    return Renders(np.load(stack, mmap_mode="r"), table)
+
+
+def reduce_blocks(images: np.ndarray, size: int) -> np.ndarray:
+    """Average blocks of uint8 images [n, S, S, 3] down to [n, size, size, 3]; S = k * size."""
+    n, full = images.shape[:2]
+    k = full // size
+    if k * size != full:
+        raise ValueError(f"{full} pixels do not divide into {size}")
+    blocks = images.reshape(n, size, k, size, k, 3).astype(np.uint16)
+    return ((blocks.sum((2, 4)) + k * k // 2) // (k * k)).astype(np.uint8)

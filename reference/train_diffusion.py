@@ -1,0 +1,239 @@
+"""Train the text encoder, UNet and AU adapter of synfer-mini on the VAE's latents of renders.
+
+    torchrun --nproc-per-node 2 -m reference.train_diffusion --renders DIR --vae DIR --out DIR
+
+One single-threaded process per core, gradients averaged between them. Resumes from `--out`, whose
+`diffusion.log` keeps the learning curve. v-prediction (arXiv 2202.00512) with min-SNR weighting
+(arXiv 2303.09556) on a cosine schedule of zero terminal SNR (arXiv 2305.08891).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+import torch.distributed as dist
+from diffusers import AutoencoderKL
+from rich.progress import track
+from torch.nn import functional as F
+
+from reference import captions, model, renders
+from reference.tokenizer import build as build_tokenizer
+from reference.train_vae import feature_weights
+from synfer_rt import facs
+
+SNR_CAP = 5.0
+WEIGHT_FLOOR = 0.25
+DROP_TEXT, DROP_AUS, DROP_BOTH = 0.08, 0.08, 0.04
+CHECKPOINT_SECONDS = 240.0
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Posterior of every render and of its mirror image; float16 [2, N, C, h, w] each."""
+
+    mean: np.ndarray
+    std: np.ndarray
+
+
+def encode(vae: AutoencoderKL, data: renders.Renders, cache: Path) -> Latents:
+    """Encode all renders once, or read them from `cache`."""
+    if not cache.exists():
+        shape = (2, len(data), *model.LATENT)
+        mean, std = np.empty(shape, np.float16), np.empty(shape, np.float16)
+        for i in track(range(0, len(data), 64), "encoding renders"):
+            images = torch.from_numpy(data.images[i : i + 64]).permute(0, 3, 1, 2) / 127.5 - 1
+            for side, view in enumerate((images, images.flip(3))):
+                with torch.no_grad():
+                    posterior = vae.encode(view).latent_dist
+                mean[side, i : i + 64], std[side, i : i + 64] = posterior.mean, posterior.std
+        part = cache.with_suffix(".part.npz")
+        np.savez(part, mean=mean, std=std)
+        part.replace(cache)
+    with np.load(cache) as arrays:
+        return Latents(arrays["mean"], arrays["std"])
+
+
+class Examples:
+    """Batches of (latents, tokens, AU vectors) for row numbers of the renders."""
+
+    def __init__(self, data: renders.Renders, latents: Latents) -> None:
+        self.latents = latents
+        self.labels = data.annotations["label"]
+        aus = data.annotations["au"].astype(np.float32)
+        self.aus = np.stack([aus, facs.mirror(aus)])
+        columns = data.annotations
+        rows = ({name: columns[name][i] for name in columns} for i in range(len(data)))
+        self.faces = [captions.attributes(row) for row in rows]
+        self.tokenizer = build_tokenizer()
+
+    def batch(self, rows: np.ndarray, rng: np.random.Generator, dropout: bool = True):
+        """Mirrored at random, captioned anew, conditioning dropped for guidance."""
+        side = (rng.random(len(rows)) < 0.5).astype(int)
+        mean, std = self.latents.mean[side, rows], self.latents.std[side, rows]
+        x = mean.astype(np.float32) + std * rng.standard_normal(mean.shape, np.float32)
+        aus = self.aus[side, rows].copy()
+        drop = rng.random(len(rows)) if dropout else np.ones(len(rows))
+        texts = []
+        for i, (row, mirror) in enumerate(zip(rows, side, strict=True)):
+            face = captions.mirrored(self.faces[row]) if mirror else self.faces[row]
+            text = captions.caption(face, int(self.labels[row]), rng.random(12))
+            texts.append("" if drop[i] < DROP_TEXT + DROP_BOTH else text)
+        aus[(drop >= DROP_TEXT) & (drop < DROP_TEXT + DROP_BOTH + DROP_AUS)] = 0
+        tokens = np.array([e.ids for e in self.tokenizer.encode_batch(texts)])
+        return torch.from_numpy(x), torch.from_numpy(tokens), torch.from_numpy(aus)
+
+
+def velocity_loss(predict, batch, timesteps, alphas, weights, noise):
+    """Weighted mean square error of v = alpha * noise - sigma * x, one number per image."""
+    x, tokens, aus = batch
+    signal = alphas[timesteps].sqrt().view(-1, 1, 1, 1)
+    sigma = (1 - alphas[timesteps]).sqrt().view(-1, 1, 1, 1)
+    output = predict(signal * x + sigma * noise, timesteps, tokens, aus)
+    return (weights * (output - (signal * noise - sigma * x)).square()).mean((1, 2, 3))
+
+
+def min_snr_weight(alphas: torch.Tensor) -> torch.Tensor:
+    """min(SNR, cap) / (SNR + 1) for v-prediction, not below WEIGHT_FLOOR; [T]."""
+    snr = alphas / (1 - alphas)
+    return (snr.clamp(max=SNR_CAP) / (snr + 1)).clamp(min=WEIGHT_FLOOR)
+
+
+@torch.no_grad()
+def held_out_loss(denoiser, examples, rows, alphas, weights) -> float:
+    """On fixed images, noise and evenly spread timesteps; unweighted in time."""
+    rng = np.random.default_rng(0)
+    noise_source = torch.Generator().manual_seed(0)
+    losses = []
+    for part in np.array_split(rows, max(1, len(rows) // 64)):
+        batch = examples.batch(part, rng, dropout=False)
+        timesteps = torch.linspace(10, 989, len(part)).long()
+        noise = torch.randn(batch[0].shape, generator=noise_source)
+        losses.append(velocity_loss(denoiser, batch, timesteps, alphas, weights, noise))
+    return float(torch.cat(losses).mean())
+
+
+def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
+    """Mean over the processes, as one message."""
+    flat = torch.cat([p.grad.reshape(-1) for p in parameters])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    for p, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        p.grad.copy_(part.view_as(p))
+
+
+@click.command()
+@click.option("--renders", "directory", type=Path, required=True)
+@click.option("--vae", "vae_directory", type=Path, required=True)
+@click.option("--out", type=Path, required=True)
+@click.option("--minutes", default=90.0)
+@click.option("--batch", "batch_size", default=24, help="Images per process and step.")
+@click.option("--rate", default=6e-4, help="Learning rate after 200 steps of warm-up.")
+@click.option("--cool-from", default=1.0, help="Share of the minutes after which the rate falls.")
+@click.option("--start", type=Path, help="Checkpoint directory to begin from (weights only).")
+@click.option("--compile", "compiled", is_flag=True, help="torch.compile the UNet.")
+def main(directory, vae_directory, out, minutes, batch_size, rate, cool_from, start, compiled):
+    """Train for some minutes; checkpoints every few minutes."""
+    torch.set_num_threads(1)
+    logging.getLogger("diffusers").setLevel(logging.ERROR)
+    dist.init_process_group("gloo")
+    rank, world = dist.get_rank(), dist.get_world_size()
+    out.mkdir(parents=True, exist_ok=True)
+    data = renders.load(directory, 64) if rank == 0 else None
+    cache = out / "latents.npz"
+    if rank == 0:
+        vae = AutoencoderKL.from_pretrained(vae_directory).eval()
+        encode(vae, data, cache)
+    dist.barrier()
+    data = data or renders.load(directory, 64)
+    examples = Examples(data, encode(None, data, cache))
+    train, held = data.rows(False), data.rows(True)[:512]
+    torch.manual_seed(0)
+    denoiser = model.load(start)[0] if start else model.new_denoiser()
+    denoiser.to(memory_format=torch.channels_last)
+    parameters = [p for p in denoiser.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, rate, (0.9, 0.99), weight_decay=0.01, fused=True)
+    average = {k: v.detach().clone() for k, v in denoiser.state_dict().items()}
+    steps = seen = 0
+    state_file = out / "diffusion.pt"
+    if state_file.exists():
+        state = torch.load(state_file, weights_only=True)
+        denoiser.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        average, steps, seen = state["average"], state["steps"], state["seen"]
+    alphas = model.new_scheduler().alphas_cumprod
+    time_weight = min_snr_weight(alphas)
+    space_weight = F.avg_pool2d(feature_weights(64), 4)
+    space_weight = space_weight / space_weight.mean()
+    predict = torch.compile(denoiser) if compiled else denoiser
+    rng = np.random.default_rng((1, steps, rank))
+    torch.manual_seed(1000 * steps + rank)
+    started = saved = time.time()
+    running: list[float] = []
+    while True:
+        # One clock decides for all, lest one process wait for another that has stopped.
+        clock = torch.tensor([time.time() - started])
+        dist.broadcast(clock, 0)
+        elapsed = clock.item()
+        if elapsed > 60 * minutes:
+            break
+        progress = elapsed / (60 * minutes)
+        cooling = min(1.0, max(0.02, (1 - progress) / max(1e-9, 1 - cool_from)))
+        for group in optimizer.param_groups:
+            group["lr"] = rate * min(1.0, (steps + 1) / 200) * cooling
+        batch = examples.batch(rng.choice(train, batch_size, replace=False), rng)
+        strata = (torch.arange(batch_size) + torch.rand(batch_size)) / batch_size
+        timesteps = (strata * len(alphas)).long().clamp(max=len(alphas) - 1)
+        losses = velocity_loss(
+            predict, batch, timesteps, alphas, space_weight, torch.randn_like(batch[0])
+        )
+        loss = (time_weight[timesteps] * losses).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        average_gradients(parameters)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        steps += 1
+        seen += batch_size * world
+        running.append(losses.mean().item())
+        decay = min(0.9995, (1 + steps) / (20 + steps))
+        with torch.no_grad():
+            for k, v in denoiser.state_dict().items():
+                average[k].lerp_(v, 1 - decay) if v.is_floating_point() else average[k].copy_(v)
+        if rank == 0 and time.time() - saved > CHECKPOINT_SECONDS:
+            saved = time.time()
+            checkpoint(out, denoiser, average, optimizer, steps, seen)
+            kept = {k: v.clone() for k, v in denoiser.state_dict().items()}
+            denoiser.load_state_dict(average)
+            score = held_out_loss(denoiser, examples, held, alphas, space_weight)
+            denoiser.load_state_dict(kept)
+            report = (
+                f"{time.strftime('%Y-%m-%dT%H:%M:%S')} steps {steps} images {seen} "
+                f"{batch_size * world * len(running) / CHECKPOINT_SECONDS:.1f}/s "
+                f"loss {np.mean(running):.4f} held-out {score:.4f}"
+            )
+            running.clear()
+            click.echo(report)
+            with (out / "diffusion.log").open("a") as log:
+                log.write(report + "\n")
+    if rank == 0:
+        checkpoint(out, denoiser, average, optimizer, steps, seen)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def checkpoint(out: Path, denoiser, average, optimizer, steps: int, seen: int) -> None:
+    """Everything that resuming needs, to a temporary name and then renamed."""
+    part = out / "diffusion.part"
+    state = {"model": denoiser.state_dict(), "average": average, "steps": steps, "seen": seen}
+    torch.save(state | {"optimizer": optimizer.state_dict()}, part)
+    part.replace(out / "diffusion.pt")
+
+
+if __name__ == "__main__":
+    main()

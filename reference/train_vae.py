@@ -1,0 +1,180 @@
+"""Train the VAE of synfer-mini on renders, as a VAE-GAN (arXiv 2411.17254).
+
+    python -m reference.train_vae --renders DIR --out DIR [--minutes 30]
+
+Resumes from `--out`; the adversarial loss joins after `--adversarial-from` images.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from reference import model, renders
+
+KL_WEIGHT = 1e-3
+ADVERSARIAL_WEIGHT = 0.01
+CHECKPOINT_SECONDS = 180.0
+
+
+class PatchDiscriminator(nn.Module):
+    """Logits for overlapping patches of images [B, 3, H, W]."""
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        norm = nn.utils.parametrizations.spectral_norm
+        self.layers = nn.Sequential(
+            norm(nn.Conv2d(3, width, 4, 2, 1)),
+            nn.LeakyReLU(0.2),
+            norm(nn.Conv2d(width, 2 * width, 4, 2, 1)),
+            nn.LeakyReLU(0.2),
+            norm(nn.Conv2d(2 * width, 4 * width, 3, 1, 1)),
+            nn.LeakyReLU(0.2),
+            norm(nn.Conv2d(4 * width, 1, 3, 1, 1)),
+        )
+
+    def forward(self, images):
+        return self.layers(images)
+
+
+def feature_weights(size: int) -> torch.Tensor:
+    """[1, 1, size, size]: 1, rising to 3 at the eyes, brows and mouth of an aligned face."""
+    y, x = np.mgrid[0:size, 0:size] / (size - 1)
+    eyes = np.exp(-(((y - 0.36) / 0.13) ** 2) - ((x - 0.5) / 0.38) ** 4)
+    mouth = np.exp(-(((y - 0.78) / 0.15) ** 2) - ((x - 0.5) / 0.26) ** 4)
+    return torch.from_numpy(1 + 2 * np.maximum(eyes, mouth)).float()[None, None]
+
+
+def reconstruction_loss(output, target, weights) -> torch.Tensor:
+    """Weighted L1 on pixels, and L1 on gradients and on averages at two scales.
+
+    The averages hold on to colour, which fine detail would otherwise crowd out of few latents.
+    """
+    difference = output - target
+    loss = (weights * difference.abs()).mean()
+    for _ in range(2):
+        for axis in (2, 3):
+            loss = loss + 0.5 * difference.diff(dim=axis).abs().mean()
+        difference = F.avg_pool2d(difference, 2)
+        loss = loss + difference.abs().mean()
+    return loss
+
+
+def batch(stack: np.ndarray, rows: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
+    """Images of `rows` as float [-1, 1] NCHW, each mirrored with probability 1/2."""
+    images = torch.from_numpy(stack[np.sort(rows)]).permute(0, 3, 1, 2).float() / 127.5 - 1
+    flips = torch.from_numpy(rng.random(len(rows)) < 0.5)
+    return torch.where(flips[:, None, None, None], images.flip(3), images)
+
+
+def psnr(vae, images) -> float:
+    """Of the posterior mean's reconstruction, in dB."""
+    with torch.no_grad():
+        output = vae.decode(vae.encode(images).latent_dist.mean).sample.clamp(-1, 1)
+    return float(-10 * torch.log10((output - images).square().mean() / 4))
+
+
+def standardise_latents(vae, images) -> None:
+    """Fold a per-channel shift and scale into the 1x1 convolutions around the latents.
+
+    Afterwards latents sampled for `images` have mean 0 and deviation 1, and the scaling factor
+    that diffusion needs is 1.
+    """
+    with torch.no_grad():
+        latents = torch.cat([vae.encode(part).latent_dist.sample() for part in images.split(64)])
+        mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
+        c = len(mean)
+        before, after = vae.quant_conv, vae.post_quant_conv
+        after.bias += (after.weight[:, :, 0, 0] * mean).sum(1)
+        after.weight *= std[None, :, None, None]
+        before.bias[:c] = (before.bias[:c] - mean) / std
+        before.weight[:c] /= std[:, None, None, None]
+        before.bias[c:] -= 2 * std.log()
+
+
+@click.command()
+@click.option("--renders", "directory", type=Path, required=True)
+@click.option("--out", type=Path, required=True)
+@click.option("--minutes", default=30.0)
+@click.option("--batch", "batch_size", default=6)
+@click.option("--rate", default=1.5e-3, help="Peak learning rate; it falls to 0 over the minutes.")
+@click.option("--adversarial-from", default=10**9, help="Images after which the GAN loss joins.")
+@click.option("--seed", default=0)
+def main(directory, out, minutes, batch_size, rate, adversarial_from, seed):
+    """Train for some minutes, then write OUT/vae (a diffusers AutoencoderKL)."""
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    out.mkdir(parents=True, exist_ok=True)
+    data = renders.load(directory, 64)
+    train, held = data.rows(False), data.rows(True)
+    check = batch(data.images, held[:128], np.random.default_rng(1))
+    vae, judge = model.new_vae(), PatchDiscriminator()
+    optimizer = torch.optim.AdamW(vae.parameters(), rate, (0.9, 0.99), weight_decay=0.01)
+    opponent = torch.optim.AdamW(judge.parameters(), 4e-4, (0.5, 0.9))
+    seen, state_file = 0, out / "vae.pt"
+    if state_file.exists():
+        state = torch.load(state_file, weights_only=True)
+        vae.load_state_dict(state["vae"])
+        judge.load_state_dict(state["judge"])
+        optimizer.load_state_dict(state["optimizer"])
+        opponent.load_state_dict(state["opponent"])
+        seen = state["seen"]
+    rng = np.random.default_rng((seed, seen))
+    weights = feature_weights(64)
+    started = saved = time.time()
+    while (elapsed := time.time() - started) < 60 * minutes:
+        progress = elapsed / (60 * minutes)
+        for group in optimizer.param_groups:
+            warm = min(1.0, (elapsed + 5) / 30)
+            group["lr"] = rate * warm * min(1.0, 2.5 * (1 - progress) + 0.01)
+        images = batch(data.images, rng.choice(train, batch_size, replace=False), rng)
+        posterior = vae.encode(images).latent_dist
+        output = vae.decode(posterior.sample()).sample
+        reconstruction = reconstruction_loss(output, images, weights)
+        divergence = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
+        loss = reconstruction + KL_WEIGHT * divergence
+        if seen >= adversarial_from:
+            real, fake = judge(images), judge(output.detach())
+            hinge = F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+            opponent.zero_grad()
+            hinge.backward()
+            opponent.step()
+            loss = loss - ADVERSARIAL_WEIGHT * judge(output).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimizer.step()
+        seen += batch_size
+        if time.time() - saved > CHECKPOINT_SECONDS:
+            saved = time.time()
+            report = (
+                f"{seen} images, {elapsed / 60:.1f} min, L1 {reconstruction.item():.4f}, "
+                f"KL {divergence.item():.2f}, held-out PSNR {psnr(vae, check):.2f} dB"
+            )
+            click.echo(report)
+            with (out / "vae.log").open("a") as log:
+                log.write(report + "\n")
+            write(state_file, vae, judge, optimizer, opponent, seen)
+    write(state_file, vae, judge, optimizer, opponent, seen)
+    click.echo(f"held-out PSNR {psnr(vae, check):.2f} dB after {seen} images")
+    standardise_latents(vae, batch(data.images, rng.choice(train, 1024), rng))
+    vae.save_pretrained(out / "vae")
+
+
+def write(path, vae, judge, optimizer, opponent, seen) -> None:
+    """Checkpoint to a temporary name, then rename."""
+    part = path.with_suffix(".part")
+    state = {"vae": vae.state_dict(), "judge": judge.state_dict(), "seen": seen}
+    state |= {"optimizer": optimizer.state_dict(), "opponent": opponent.state_dict()}
+    torch.save(state, part)
+    part.replace(path)
+
+
+if __name__ == "__main__":
+    main()
