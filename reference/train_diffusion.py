@@ -23,6 +23,7 @@ from rich.progress import track
 from torch.nn import functional as F
 
 from reference import captions, model, renders
+from reference.classifiers import as_input
 from reference.tokenizer import build as build_tokenizer
 from reference.train_vae import feature_weights
 from synfer_rt import facs
@@ -35,28 +36,35 @@ CHECKPOINT_SECONDS = 240.0
 
 @dataclass(frozen=True)
 class Latents:
-    """Posterior of every render and of its mirror image; float16 [2, N, C, h, w] each."""
+    """Posterior of every render (side 0) and of its mirror image (1); float16 [2, N, C, h, w]."""
 
     mean: np.ndarray
     std: np.ndarray
 
 
-def encode(vae: AutoencoderKL, data: renders.Renders, cache: Path) -> Latents:
-    """Encode all renders once, or read them from `cache`."""
-    if not cache.exists():
-        shape = (2, len(data), *model.LATENT)
-        mean, std = np.empty(shape, np.float16), np.empty(shape, np.float16)
-        for i in track(range(0, len(data), 64), "encoding renders"):
-            images = torch.from_numpy(data.images[i : i + 64]).permute(0, 3, 1, 2) / 127.5 - 1
-            for side, view in enumerate((images, images.flip(3))):
-                with torch.no_grad():
-                    posterior = vae.encode(view).latent_dist
-                mean[side, i : i + 64], std[side, i : i + 64] = posterior.mean, posterior.std
-        part = cache.with_suffix(".part.npz")
-        np.savez(part, mean=mean, std=std)
-        part.replace(cache)
-    with np.load(cache) as arrays:
-        return Latents(arrays["mean"], arrays["std"])
+SIDES = (0, 1)
+
+
+def encode(vae: AutoencoderKL, data: renders.Renders, side: int, cache: Path) -> None:
+    """Write the posteriors of one side of all renders to `cache`, unless it is there."""
+    if cache.exists():
+        return
+    shape = (len(data), *model.LATENT)
+    mean, std = np.empty(shape, np.float16), np.empty(shape, np.float16)
+    for i in track(range(0, len(data), 64), f"encoding side {side}"):
+        images = as_input(data.images[i : i + 64])
+        with torch.no_grad():
+            posterior = vae.encode(images.flip(3) if side else images).latent_dist
+        mean[i : i + 64], std[i : i + 64] = posterior.mean, posterior.std
+    part = cache.with_suffix(".part.npz")
+    np.savez(part, mean=mean, std=std)
+    part.replace(cache)
+
+
+def read_latents(caches: list[Path]) -> Latents:
+    """What `encode` wrote for both sides."""
+    sides = [np.load(cache) for cache in caches]
+    return Latents(*(np.stack([side[name] for side in sides]) for name in ("mean", "std")))
 
 
 class Examples:
@@ -136,22 +144,20 @@ def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
 @click.option("--rate", default=6e-4, help="Learning rate after 200 steps of warm-up.")
 @click.option("--cool-from", default=1.0, help="Share of the minutes after which the rate falls.")
 @click.option("--start", type=Path, help="Checkpoint directory to begin from (weights only).")
-@click.option("--compile", "compiled", is_flag=True, help="torch.compile the UNet.")
-def main(directory, vae_directory, out, minutes, batch_size, rate, cool_from, start, compiled):
+def main(directory, vae_directory, out, minutes, batch_size, rate, cool_from, start):
     """Train for some minutes; checkpoints every few minutes."""
     torch.set_num_threads(1)
     logging.getLogger("diffusers").setLevel(logging.ERROR)
     dist.init_process_group("gloo")
     rank, world = dist.get_rank(), dist.get_world_size()
     out.mkdir(parents=True, exist_ok=True)
-    data = renders.load(directory, 64) if rank == 0 else None
-    cache = out / "latents.npz"
-    if rank == 0:
-        vae = AutoencoderKL.from_pretrained(vae_directory).eval()
-        encode(vae, data, cache)
+    data = renders.load(directory, 64)
+    caches = [out / f"latents-{side}.npz" for side in SIDES]
+    vae = AutoencoderKL.from_pretrained(vae_directory).eval()
+    for side in SIDES[rank::world]:
+        encode(vae, data, side, caches[side])
     dist.barrier()
-    data = data or renders.load(directory, 64)
-    examples = Examples(data, encode(None, data, cache))
+    examples = Examples(data, read_latents(caches))
     train, held = data.rows(False), data.rows(True)[:512]
     torch.manual_seed(0)
     denoiser = model.load(start)[0] if start else model.new_denoiser()
@@ -170,7 +176,6 @@ def main(directory, vae_directory, out, minutes, batch_size, rate, cool_from, st
     time_weight = min_snr_weight(alphas)
     space_weight = F.avg_pool2d(feature_weights(64), 4)
     space_weight = space_weight / space_weight.mean()
-    predict = torch.compile(denoiser) if compiled else denoiser
     rng = np.random.default_rng((1, steps, rank))
     torch.manual_seed(1000 * steps + rank)
     started = saved = time.time()
@@ -190,7 +195,7 @@ def main(directory, vae_directory, out, minutes, batch_size, rate, cool_from, st
         strata = (torch.arange(batch_size) + torch.rand(batch_size)) / batch_size
         timesteps = (strata * len(alphas)).long().clamp(max=len(alphas) - 1)
         losses = velocity_loss(
-            predict, batch, timesteps, alphas, space_weight, torch.randn_like(batch[0])
+            denoiser, batch, timesteps, alphas, space_weight, torch.randn_like(batch[0])
         )
         loss = (time_weight[timesteps] * losses).mean()
         optimizer.zero_grad()

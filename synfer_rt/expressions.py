@@ -6,7 +6,7 @@ expressions of emotion" (2008): a class shows itself in one of a few variants, w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from synfer_rt.facs import OPENGRAPHAU_41
@@ -23,8 +23,8 @@ class Variant:
     OpenGraphAU's vocabulary: renders show it, AU vectors do not name it.
     """
 
-    required: dict[int, Range]
-    optional: dict[int, tuple[float, Range]] = field(default_factory=dict)
+    required: Mapping[int, Range]
+    optional: Mapping[int, tuple[float, Range]] = field(default_factory=dict)
     one_sided: frozenset[int] = frozenset()
 
 

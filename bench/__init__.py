@@ -1,0 +1,1 @@
+"""The benchmark: throughput, time per stage and memory, alone and against peers."""

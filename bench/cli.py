@@ -1,0 +1,182 @@
+"""`synfer-rt bench`: the command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from synfer_rt.errors import UserError
+
+if TYPE_CHECKING:
+    from synfer_rt.bench.measure import Case
+    from synfer_rt.bundle import Bundle
+
+FORMAT = 1
+_CLONE = Path(__file__).resolve().parents[1]
+_PACKAGES = ("synfer-rt", "numpy", "onnxruntime", "onnxruntime-gpu")
+
+
+@click.command()
+@click.option(
+    "--engines", type=click.Path(path_type=Path), help="Bundle.  [default: the one installed]"
+)
+@click.option(
+    "--batch",
+    "batches",
+    default="1,8,64,256",
+    show_default=True,
+    metavar="N,N,…",
+    help="Images made at once.",
+)
+@click.option("--steps", type=int, help="Solver steps.  [default: the bundle's]")
+@click.option("--solver", help="Solver.  [default: the bundle's]")
+@click.option("--backend", default="auto", show_default=True, help="Backend, see `doctor`.")
+@click.option("--threads", type=int, help="CPU threads of each engine.  [default: all cores]")
+@click.option(
+    "--repeats", type=int, default=3, show_default=True, help="Visits to each system and batch."
+)
+@click.option(
+    "--compare",
+    "peers",
+    type=click.Choice(["diffusers"]),
+    multiple=True,
+    help="Also run the same weights, solver and steps in this system.",
+)
+@click.option(
+    "--checkpoint",
+    type=click.Path(path_type=Path),
+    help="What the bundle was built from, for --compare.  [default: the clone's, of synfer-mini]",
+)
+@click.option("--json", "file", type=click.Path(path_type=Path), help="Write every number there.")
+def bench(
+    engines: Path | None,
+    batches: str,
+    steps: int | None,
+    solver: str | None,
+    backend: str,
+    threads: int | None,
+    repeats: int,
+    peers: tuple[str, ...],
+    checkpoint: Path | None,
+    file: Path | None,
+) -> None:
+    """Measure throughput, time per stage and memory.
+
+    Every visit to a system at a batch size is a fresh process that loads, warms up and runs;
+    visits go round all of them, --repeats times. Images start from pure noise and are written to
+    the system's temporary folder.
+    """
+    from rich.console import Console
+
+    from synfer_rt.backends import choose, default_threads
+    from synfer_rt.bench import machine, measure, report
+    from synfer_rt.bundle import open_bundle
+    from synfer_rt.solvers import trajectory
+
+    sizes = parse_batches(batches)
+    for name, value in (("--repeats", repeats), ("--threads", threads)):
+        if value is not None and value < 1:
+            raise UserError(f"{name} {value} measures nothing; write 1 or more.")
+    if file is not None:
+        _check_writable(file)
+    bundle = open_bundle(engines)
+    solver = solver or bundle.defaults.solver
+    steps = bundle.defaults.steps if steps is None else steps
+    trajectory(solver, bundle.schedule, steps, 1.0, bundle.prediction_type)
+    backend, why = choose(backend)
+    threads = threads or default_threads()
+    if peers:
+        checkpoint = _checkpoint(bundle, checkpoint, peers)
+
+    console, messages = Console(), Console(stderr=True)
+    messages.print(f"Backend: {why}", highlight=False)
+
+    def progress(number: int, count: int, case: Case) -> None:
+        messages.print(
+            f"visit {number + 1} of {count}: {case.system}, batch {case.batch}", highlight=False
+        )
+
+    setup = measure.Setup(bundle.path, solver, steps, backend, threads, checkpoint)
+    cases = [measure.Case(system, n) for n in sizes for system in ("synfer-rt", *peers)]
+    visits, images = measure.measure(setup, cases, repeats, progress)
+    summary = measure.summarise(visits)
+    result: dict[str, Any] = {
+        "format": FORMAT,
+        "machine": machine.describe(threads, _packages(peers)),
+        "settings": {
+            "bundle": f"{bundle.name} {bundle.version}",
+            "bundle_hash": bundle.bundle_hash,
+            "solver": solver,
+            "steps": steps,
+            "guidance": bundle.defaults.guidance,
+            "backend": backend,
+            "threads": threads,
+            "batches": sizes,
+            "repeats": repeats,
+            "peers": list(peers),
+            "warm_up_steps": min(steps, measure.WARM_UP_STEPS),
+        },
+        "visits": visits,
+        "summary": summary,
+        "speedups": measure.speedups(summary),
+        "differences": measure.differences(images),
+    }
+    if file is not None:
+        _write(file, result)
+    report.show(console, result)
+
+
+def parse_batches(text: str) -> list[int]:
+    """Read `1,8,64` into sizes, in the order given, each once.
+
+    Raises UserError for anything but whole numbers of 1 or more.
+    """
+    sizes: list[int] = []
+    for word in text.split(","):
+        if not word.strip().isdecimal() or int(word) < 1:
+            raise UserError(
+                f"--batch {text!r} is no list of batch sizes; write whole numbers of 1 or more, "
+                "such as 1,8,64."
+            )
+        if int(word) not in sizes:
+            sizes.append(int(word))
+    return sizes
+
+
+def _checkpoint(bundle: Bundle, given: Path | None, peers: tuple[str, ...]) -> Path:
+    """The checkpoint that peers load, found to be the bundle's."""
+    from synfer_rt.bench.peers import check
+
+    checkpoint = given or _CLONE / "reference" / "checkpoint" / bundle.name
+    if not (checkpoint / "model_index.json").is_file():
+        raise UserError(
+            f"--compare needs the checkpoint that {bundle.name} was built from, and {checkpoint} "
+            "is none; give its directory with --checkpoint."
+        )
+    for peer in peers:
+        check(peer, checkpoint, bundle)
+    return checkpoint
+
+
+def _packages(peers: tuple[str, ...]) -> list[str]:
+    from synfer_rt.bench.peers import PACKAGES
+
+    return [*_PACKAGES, *(package for peer in peers for package in PACKAGES[peer])]
+
+
+def _check_writable(file: Path) -> None:
+    """A benchmark takes minutes: refuse a file that cannot be written before, not after."""
+    if file.is_dir() or not file.parent.is_dir():
+        raise UserError(f"{file} cannot be written; give --json a file in a directory that exists.")
+
+
+def _write(file: Path, result: dict[str, Any]) -> None:
+    try:
+        file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"{file} cannot be written ({error.strerror}); give --json another file."
+        ) from None

@@ -1,0 +1,97 @@
+"""What a measurement was made on; without it a number of seconds means nothing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from synfer_rt.backends import default_threads
+
+
+def describe(threads: int, packages: Iterable[str]) -> dict[str, Any]:
+    """The machine, the date and the versions of those `packages` that are installed.
+
+    Keys: cpu (model), cores (logical ones that this process may use), threads (used by each
+    engine), ram_bytes, gpus (list of name, memory and driver; empty without NVIDIA's driver),
+    system, python, versions, date (UTC, ISO 8601).
+    """
+    return {
+        "cpu": _cpu_model(),
+        "cores": default_threads(),
+        "threads": threads,
+        "ram_bytes": _ram_bytes(),
+        "gpus": _nvidia_smi("--query-gpu=name,memory.total,driver_version"),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": dict(_versions(packages)),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def peak_rss_bytes() -> int | None:
+    """The largest resident set of this process so far; None where the system does not tell."""
+    try:
+        # Not getrusage: after an exec its maximum still includes the parent's.
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if platform.system() == "Darwin" else peak * 1024
+
+
+def gpu_bytes() -> int | None:
+    """GPU memory that the driver counts for this process now; None without a GPU in use.
+
+    Inference runtimes keep their arenas, so after a run this is close to the peak.
+    """
+    for row in _nvidia_smi("--query-compute-apps=pid,used_memory"):
+        pid, _, memory = row.partition(", ")
+        if pid == str(os.getpid()) and memory.split()[0].isdigit():
+            return int(memory.split()[0]) * 2**20
+    return None
+
+
+def _nvidia_smi(query: str) -> list[str]:
+    command = ["nvidia-smi", query, "--format=csv,noheader"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return result.stdout.split("\n")[:-1] if result.returncode == 0 else []
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _ram_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return None
+
+
+def _versions(packages: Iterable[str]) -> Iterable[tuple[str, str]]:
+    for name in packages:
+        try:
+            yield name, metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue

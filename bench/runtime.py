@@ -1,0 +1,79 @@
+"""synfer-rt itself as a benchmarked system: the pipeline of `synfer-rt sample`, one batch a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from synfer_rt.backends import Engine, Value
+from synfer_rt.bench.measure import SHOWN, Setup, Stopwatch
+from synfer_rt.bundle import Bundle, open_bundle
+from synfer_rt.pipeline import ObservedSampler, Run, execute
+from synfer_rt.plan import Plan, make_plan
+from synfer_rt.writers import open_output, read
+
+
+def plan_of(bundle: Bundle) -> Plan:
+    """What every system makes: the bundle's own defaults, but from pure noise.
+
+    From a layout a solver starts midway, which peers' schedulers do not do.
+    """
+    return make_plan(bundle, layout="none", seed=0)
+
+
+class Runtime:
+    """The bundle's engines, from requests to files on the disk. See `measure.System`.
+
+    A run is a single batch, so writing overlaps with nothing here, as it does in a long run.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        self.bundle = open_bundle(setup.engines)
+        self._plan = plan_of(self.bundle)
+        self._solver = setup.solver
+        self._sampler = _TimedSampler(self.bundle, setup.backend, setup.threads)
+        for name in ("conditioner", "denoiser", "decoder", *self.bundle.classifiers[:1]):
+            self._sampler.engine(name)
+
+    def run(self, batch: int, steps: int, watch: Stopwatch, out: Path) -> None:
+        """Write the images of indices 0 to batch-1 as an image folder."""
+        run = Run(self.bundle, self._plan, batch, self._solver, steps, layout_strength=1.0)
+        self._sampler.watch = watch
+        writer = open_output(out, run.settings("imagefolder"), resume=False)
+        times = dataclasses.asdict(execute(run, self._sampler, writer, batch).times)
+        del times["other"]
+        watch.stages.update(times)
+
+    def images(self, out: Path) -> np.ndarray:
+        """The first images of the run in `out`, uint8 [n, H, W, 3]."""
+        from PIL import Image
+
+        pngs = [png for _, png in read(out)][:SHOWN]
+        return np.stack([np.asarray(Image.open(io.BytesIO(png))) for png in pngs])
+
+
+class _TimedSampler(ObservedSampler):
+    """Counts the time inside engine calls on `watch`."""
+
+    watch = Stopwatch()
+
+    def engine(self, name: str) -> Engine:
+        return _TimedEngine(super().engine(name), self.watch)
+
+
+class _TimedEngine:
+    def __init__(self, engine: Engine, watch: Stopwatch) -> None:
+        self.spec, self.backend = engine.spec, engine.backend
+        self._engine, self._watch = engine, watch
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        with self._watch.engine(self.spec.name):
+            return self._engine.run(inputs)
+
+    def run_on_device(self, inputs: Mapping[str, Value]) -> dict[str, Value]:
+        with self._watch.engine(self.spec.name):
+            return self._engine.run_on_device(inputs)

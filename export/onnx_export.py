@@ -1,0 +1,149 @@
+"""PyTorch module -> ONNX file whose batch is truly dynamic, weights in float32 or float16."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx_ir as ir
+import torch
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+from torch import Tensor, nn
+from torch._dynamo.exc import UserError as ExportError
+from torch.export import Dim
+
+from synfer_rt.errors import UserError
+
+OPSET = 21
+"""The newest opset whose GroupNormalization stays whole and that TensorRT-RTX compiles."""
+
+MAX_BATCH = 4096
+INLINE_BYTES = 1_500_000_000
+"""Weights beyond this go to `<engine>.onnx.data`: one protobuf file ends at 2 GiB."""
+
+_SMALL = 1024
+_HALF_MAX = 65504.0
+
+
+def export_onnx(
+    module: nn.Module,
+    inputs: Mapping[str, Tensor],
+    outputs: tuple[str, ...],
+    static: frozenset[str],
+    path: Path,
+    precision: str,
+) -> None:
+    """Write `module` to `path`; its inputs and outputs stay float32 (or int64).
+
+    `inputs` are the forward's arguments in order, with a batch of at least 2; those not named in
+    `static` have the batch in front. `precision` is "fp32" or "fp16", how weights are stored: they
+    are cast to float32 where they are used, which the runtime does once when it loads.
+    Raises UserError when the graph would fix the batch.
+    """
+    batch = Dim("B", min=1, max=MAX_BATCH)
+    shapes = tuple({} if name in static else {0: batch} for name in inputs)
+    with torch.no_grad(), _quiet():
+        try:
+            program = torch.export.export(
+                module, tuple(inputs.values()), dynamic_shapes=_as_signature(module, shapes)
+            )
+        except ExportError as error:
+            raise UserError(
+                f"The {path.stem} of this checkpoint cannot be exported with a free batch: "
+                f"{str(error).strip().splitlines()[0]}; report its architecture as an issue."
+            ) from error
+        exported = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            verbose=False,
+        )
+    assert exported is not None
+    model = exported.model
+    ClearMetadataAndDocStringPass()(model)
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    _name_batch(model, static, path.stem)
+    if precision == "fp16":
+        store_half(model.graph)
+    save(model, path)
+
+
+def save(model: ir.Model, path: Path) -> None:
+    """Write an ONNX model, the weights beside it in `<path>.data` when they are large."""
+    weights = model.graph.initializers.values()
+    size = sum(v.const_value.nbytes for v in weights if v.const_value is not None)
+    external = f"{path.name}.data" if size > INLINE_BYTES else None
+    ir.save(model, path, external_data=external)
+
+
+def store_half(graph: ir.Graph) -> None:
+    """Keep the large float32 weights of `graph` as float16 behind a Cast, in place.
+
+    Vectors (biases, norms) and small tables stay float32: they weigh nothing and rounding them
+    costs most. So do weights outside float16's range.
+    """
+    first = graph[0]
+    for name, value in list(graph.initializers.items()):
+        tensor = value.const_value
+        if tensor is None or tensor.dtype != ir.DataType.FLOAT or len(tensor.shape) < 2:
+            continue
+        array = tensor.numpy()
+        if array.size < _SMALL or abs(array).max() > _HALF_MAX:
+            continue
+        half = ir.Value(
+            name=f"{name}.half",
+            const_value=ir.Tensor(array.astype("float16"), name=f"{name}.half"),
+            shape=value.shape,
+            type=ir.TensorType(ir.DataType.FLOAT16),
+        )
+        cast = ir.node("Cast", [half], {"to": ir.DataType.FLOAT.value}, name=f"{name}.cast")
+        cast.outputs[0].type, cast.outputs[0].shape = value.type, value.shape
+        ir.convenience.replace_all_uses_with(value, cast.outputs[0])
+        del graph.initializers[name]
+        cast.outputs[0].name = name
+        graph.register_initializer(half)
+        graph.insert_before(first, cast)
+
+
+def _as_signature(module: nn.Module, shapes: tuple[dict, ...]) -> tuple:
+    """Group the shapes as the forward's signature does: a *parameter takes a tuple of them."""
+    code = module.forward.__code__
+    named = code.co_argcount - 1
+    varargs = bool(code.co_flags & 0x04)
+    return (*shapes[:named], shapes[named:]) if varargs else shapes
+
+
+def _name_batch(model: ir.Model, static: frozenset[str], engine: str) -> None:
+    """Call the leading dimension of every batched input and output `B`; it must be symbolic."""
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        if value.name in static:
+            continue
+        assert value.shape is not None
+        if not isinstance(value.shape[0], ir.SymbolicDim):
+            raise UserError(
+                f"The exporter fixed the batch of {value.name} of the {engine} at "
+                f"{value.shape[0]}; report the checkpoint's architecture as an issue."
+            )
+        value.shape = ir.Shape(["B", *list(value.shape)[1:]])
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the exporter's remarks about its own inner workings."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,122 @@
+"""`synfer-rt bench` on a tiny bundle: what it reports, and what it refuses before it measures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from synfer_rt.bench.cli import bench, parse_batches
+from synfer_rt.bench.measure import STAGES
+from synfer_rt.cli import main
+from synfer_rt.errors import UserError
+
+BATCHES, REPEATS = [1, 3], 2
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(bench, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def report(tiny_bundle_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The JSON and the printed text of one benchmark."""
+    file = tmp_path_factory.mktemp("bench") / "bench.json"
+    result = invoke(
+        *("--engines", tiny_bundle_path, "--batch", "1,3", "--repeats", REPEATS),
+        *("--threads", 1, "--backend", "onnxruntime-cpu", "--json", file),
+    )
+    assert result.exit_code == 0, result.output
+    return {**json.loads(file.read_text()), "text": result.output}
+
+
+def test_the_json_has_machine_settings_and_raw_visits(report: dict[str, Any]):
+    assert report["format"] == 1
+    assert set(report["machine"]) == {
+        *("cpu", "cores", "threads", "ram_bytes", "gpus", "system", "python", "versions", "date")
+    }
+    assert report["settings"]["solver"] == "dpmpp-2m"
+    assert report["settings"]["steps"] == 4
+    assert report["settings"]["backend"] == "onnxruntime-cpu"
+    assert report["settings"]["threads"] == report["machine"]["threads"] == 1
+
+
+def test_every_batch_is_visited_in_turn(report: dict[str, Any]):
+    visits = report["visits"]
+    assert [(v["repeat"], v["batch"]) for v in visits] == [(0, 1), (0, 3), (1, 1), (1, 3)]
+    assert [v["order"] for v in visits] == list(range(len(BATCHES) * REPEATS))
+    assert [entry["batch"] for entry in report["summary"]] == BATCHES
+
+
+def test_the_stages_add_up_to_the_whole(report: dict[str, Any]):
+    for visit in report["visits"]:
+        for run in visit["runs"]:
+            assert tuple(run["stages"]) == STAGES
+            assert sum(run["stages"].values()) == pytest.approx(run["total"])
+            assert min(run["stages"].values()) > 0
+
+
+def test_engine_calls_lie_within_their_stages(report: dict[str, Any]):
+    stages = {
+        "conditioner": "condition",
+        "denoiser": "denoise",
+        "decoder": "decode",
+        "classifier.small": "label",
+    }
+    for visit in report["visits"]:
+        for run in visit["runs"]:
+            assert set(run["engines"]) == set(stages)
+            for engine, seconds in run["engines"].items():
+                assert 0 < seconds < run["stages"][stages[engine]]
+
+
+def test_warm_up_is_apart(report: dict[str, Any]):
+    assert report["settings"]["warm_up_steps"] == 2
+    assert all(visit["warm_up_seconds"] > 0 < visit["load_seconds"] for visit in report["visits"])
+
+
+def test_the_table_shows_each_batch(report: dict[str, Any]):
+    lines = [line.split() for line in report["text"].splitlines()]
+    shown = [line[1] for line in lines if line[:1] == ["synfer-rt"]]
+    assert shown == ["1", "3", "1", "3"]  # speeds, then stages
+
+
+@pytest.mark.parametrize("text", ["", "0", "1,,8", "-1", "8,x", "1.5"])
+def test_a_bad_list_of_batches_is_refused(text: str):
+    with pytest.raises(UserError, match="no list of batch sizes"):
+        parse_batches(text)
+
+
+def test_the_command_ends_with_code_2_and_one_sentence():
+    result = CliRunner().invoke(main, ["bench", "--batch", "8,x"])
+    assert result.exit_code == 2
+    assert result.output.startswith("Error: --batch '8,x' is no list of batch sizes")
+    assert result.output.count("\n") == 1
+
+
+def test_a_batch_given_twice_is_measured_once():
+    assert parse_batches("8, 1,8") == [8, 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--repeats", "0"), "--repeats 0 measures nothing"),
+        (("--threads", "0"), "--threads 0 measures nothing"),
+        (("--solver", "dmpp-2m"), "the nearest is dpmpp-2m"),
+        (("--steps", "0"), "0 steps do not fit"),
+        (("--backend", "cuda"), "Unknown backend"),
+        (("--json", "/no/such/directory/bench.json"), "cannot be written"),
+        (("--compare", "diffusers", "--checkpoint", "/no/such/directory"), "--checkpoint"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_at_once(
+    tiny_bundle_path: Path, arguments: tuple[str, ...], message: str
+):
+    result = invoke("--engines", tiny_bundle_path, *arguments)
+    assert isinstance(result.exception, UserError)
+    assert message in str(result.exception)
+    assert "visit" not in result.output

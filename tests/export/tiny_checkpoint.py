@@ -1,0 +1,223 @@
+"""Tiny random checkpoints: synfer-mini's kind and Stable Diffusion 1.5's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+import transformers
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from synfer_rt import prompts
+
+TEXT_WIDTH = 16
+UNITS = 41
+
+
+def make_mini(directory: Path) -> None:
+    """Word tokenizer, class projection, adapter, classifier, layouts, v-prediction, zero SNR."""
+    torch.manual_seed(0)
+    tokenizer = _word_tokenizer(24)
+    unet = _unet(
+        1, class_embed_type="projection", projection_class_embeddings_input_dim=TEXT_WIDTH + UNITS
+    )
+    scheduler = diffusers.DDIMScheduler(
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        clip_sample=False,
+    )
+    text_encoder = _text_encoder(len(tokenizer), 24, bos=2, eos=3)
+    _save(
+        directory, scheduler, unet=unet, vae=_vae(), text_encoder=text_encoder, tokenizer=tokenizer
+    )
+    save_adapter(unet, directory / "au_adapter.safetensors")
+    (directory / "classifiers").mkdir()
+    save_classifier(directory / "classifiers" / "small.onnx", channels=3, classes=8)
+    (directory / "classifiers" / "small.json").write_text(
+        json.dumps(
+            {
+                "label_scheme": "affectnet-8",
+                "input_size": 24,
+                "channels": "rgb",
+                "mean": [0.5, 0.4, 0.3],
+                "std": [0.2, 0.3, 0.5],
+                "output": "logits",
+            }
+        )
+    )
+    np.savez(
+        directory / "layouts.npz",
+        latents=np.random.default_rng(1).standard_normal((5, 4, 8, 8)).astype("f2"),
+        age=np.array(["young"] * 5),
+        gender=np.array(["female"] * 5),
+        ancestry=np.array(["European"] * 5),
+    )
+    settings = {
+        "name": "mini",
+        "version": "3",
+        "licence": "Apache-2.0",
+        "description": "random weights",
+        "au_vocabulary": "opengraphau-41",
+        "label_scheme": "affectnet-8",
+        "defaults": {"solver": "ddim", "steps": 6, "guidance": 3.0, "layout": "bank"},
+        "class_labels": ["pooled_text", "aus"],
+    }
+    (directory / "synfer.json").write_text(json.dumps(settings))
+
+
+def make_sd(directory: Path, adapter: bool = True) -> None:
+    """CLIP tokenizer, the scheduler of Stable Diffusion 1.5, epsilon; no files of SynFER's own."""
+    torch.manual_seed(1)
+    tokenizer = _clip_tokenizer(directory / "tokenizer")
+    unet = _unet(2 if adapter else 1)
+    scheduler = diffusers.PNDMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        skip_prk_steps=True,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    text_encoder = _text_encoder(len(tokenizer), 20, bos, eos)
+    _save(directory, scheduler, unet=unet, vae=_vae(), text_encoder=text_encoder)
+    index = json.loads((directory / "model_index.json").read_text())
+    index["tokenizer"] = ["transformers", "CLIPTokenizer"]
+    (directory / "model_index.json").write_text(json.dumps(index))
+    if adapter:
+        save_adapter(unet, directory / "au_adapter.safetensors")
+
+
+def _unet(levels: int, **options: Any) -> Any:
+    """One level without a middle, or two levels with one and with up- and downsampling."""
+    return diffusers.UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(16, 32)[:levels],
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D")[:levels],
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D")[-levels:],
+        mid_block_type="UNetMidBlock2DCrossAttn" if levels > 1 else None,
+        layers_per_block=1,
+        cross_attention_dim=TEXT_WIDTH,
+        attention_head_dim=2,
+        norm_num_groups=4,
+        **options,
+    )
+
+
+def _vae() -> Any:
+    kind: Any = diffusers.AutoencoderKL  # its annotations allow one level only
+    return kind(
+        block_out_channels=(8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=16,
+        scaling_factor=0.4,
+        shift_factor=0.1,
+    )
+
+
+def _text_encoder(vocab: int, positions: int, bos: int, eos: int) -> Any:
+    config = transformers.CLIPTextConfig(
+        vocab_size=vocab,
+        hidden_size=TEXT_WIDTH,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=positions,
+        bos_token_id=bos,
+        eos_token_id=eos,
+    )
+    return transformers.CLIPTextModel(config)
+
+
+def _save(directory: Path, scheduler: Any, **parts: Any) -> None:
+    index: dict[str, Any] = {"_class_name": "StableDiffusionPipeline"}
+    for name, part in {**parts, "scheduler": scheduler}.items():
+        part.save_pretrained(directory / name)
+        library = "diffusers" if type(part).__module__.startswith("diffusers") else "transformers"
+        index[name] = [library, type(part).__name__]
+    (directory / "model_index.json").write_text(json.dumps(index))
+
+
+def save_adapter(unet: Any, path: Path, units: int = UNITS, width: int = TEXT_WIDTH) -> None:
+    """A random adapter for `unet` in SynFER's layout."""
+    tensors = {
+        "image_proj.proj.weight": torch.randn(width, units) / units**0.5,
+        "image_proj.proj.bias": torch.randn(width),
+    }
+    for i, name in enumerate(unet.attn_processors):
+        if ".attn2." in name:
+            inner = unet.get_submodule(name.removesuffix(".processor")).inner_dim
+            for kind in "kv":
+                tensors[f"ip_adapter.{i}.to_{kind}_ip.weight"] = torch.randn(inner, width)
+    save_file(tensors, path)
+
+
+def _word_tokenizer(length: int) -> Any:
+    words = sorted({word.lower() for word in prompts.words()} - {","})
+    vocabulary = {w: i for i, w in enumerate(["[PAD]", "[UNK]", "[BOS]", "[EOS]", ",", *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(",", "isolated")]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[BOS] $A [EOS]", special_tokens=[("[BOS]", 2), ("[EOS]", 3)]
+    )
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        bos_token="[BOS]",
+        eos_token="[EOS]",
+        model_max_length=length,
+    )
+
+
+def _clip_tokenizer(folder: Path) -> Any:
+    """A CLIP tokenizer with single letters and a few merges, from vocab.json, merges.txt."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = ["a n", "p h", "ph o", "t o</w>", "pho to</w>", "f a", "fa c", "fac e</w>"]
+    symbols = [*letters, *(f"{letter}</w>" for letter in letters)]
+    symbols += [merge.replace(" ", "") for merge in merges]
+    symbols += ["<|startoftext|>", "<|endoftext|>"]
+    folder.mkdir(parents=True)
+    (folder / "vocab.json").write_text(json.dumps({s: i for i, s in enumerate(symbols)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
+    config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 20}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return transformers.CLIPTokenizer.from_pretrained(folder)
+
+
+def save_classifier(path: Path, channels: int, classes: int, opset: int = 17) -> None:
+    """A random ONNX classifier: 3x3 convolution of stride 4, mean over pixels, logits."""
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    draw = np.random.default_rng(5)
+    weights = {
+        "kernel": draw.standard_normal((classes, channels, 3, 3)).astype("f4"),
+        "bias": draw.standard_normal(classes).astype("f4"),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "kernel", "bias"], ["maps"], strides=[4, 4]),
+        helper.make_node("GlobalAveragePool", ["maps"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["logits"]),
+    ]
+    shape = ["N", channels, 24, 24]
+    graph = helper.make_graph(
+        nodes,
+        "classifier",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", classes])],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    opsets = [helper.make_opsetid("", opset)]
+    save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
