@@ -15,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -123,7 +124,7 @@ class Bundle:
             with np.load(file, allow_pickle=False) as arrays:
                 words = [arrays[key].astype(str) for key in ("age", "gender", "ancestry")]
                 layouts = Layouts(arrays["latents"].astype(np.float32), *words)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
             raise UserError(f"{file} is no layout bank ({error}); {_remedy(self.path)}.") from None
         expected = (section["count"], *self.latent.shape)
         if layouts.latents.shape != expected or any(len(w) != len(layouts) for w in words):
@@ -172,11 +173,11 @@ def open_bundle(path: str | Path | None = None) -> Bundle:
     try:
         fields = json.loads(text)
         bundle = _parse(path, fields, hashlib.sha256(text).hexdigest())
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        _check_fields(bundle)
+        _check_files(bundle)
+    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
         reason = f"lacks {error}" if isinstance(error, KeyError) else f"cannot be read ({error})"
         raise UserError(f"{file} {reason}; {_remedy(path)}.") from None
-    _check_fields(bundle)
-    _check_files(bundle)
     return bundle
 
 
@@ -264,8 +265,19 @@ def _parse(path: Path, fields: Any, bundle_hash: str) -> Bundle:
 
 
 def _record(cls: Any, fields: Mapping[str, Any]) -> Any:
-    """A dataclass from those of `fields` that it knows; every one of its fields must be there."""
-    return cls(**{name: fields[name] for name in cls.__dataclass_fields__})
+    """A dataclass from those of `fields` that it knows; every one of its fields must be there.
+
+    Raises TypeError for a value of another type; a whole number is also a float.
+    """
+    values = {}
+    for name, kind in get_type_hints(cls).items():
+        value = fields[name]
+        if isinstance(value, bool) or not isinstance(
+            value, (int, float) if kind is float else kind
+        ):
+            raise TypeError(f"{name} {value!r} is no {kind.__name__}")
+        values[name] = kind(value)
+    return cls(**values)
 
 
 def _engine(name: str, fields: Mapping[str, Any]) -> EngineSpec:

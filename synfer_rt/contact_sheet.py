@@ -29,8 +29,8 @@ def write_contact_sheet(out: Path, labels: Sequence[str]) -> Path:
     """
     samples = itertools.islice(read(out), PER_CLASS * len(labels))
     file = io.BytesIO()
-    contact_sheet(samples, labels).save(file, "PNG")
     with disk_errors(out / FILE):
+        contact_sheet(samples, labels).save(file, "PNG")
         write_whole(out / FILE, file.getvalue())
     return out / FILE
 

@@ -58,7 +58,7 @@ def parse_labels(text: str, classes: Sequence[str]) -> tuple[str, ...]:
 
     Raises UserError for a label that is not one of `classes`, naming the nearest.
     """
-    if text.strip() == "all":
+    if text.strip().lower() == "all":
         return tuple(classes)
     labels: list[str] = []
     for word in (part.strip().lower() for part in text.split(",") if part.strip()):

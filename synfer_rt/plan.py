@@ -120,13 +120,24 @@ def make_plan(
             raise UserError(f"The {name} is {value}; write a finite number.")
     if not 0 <= seed <= _LARGEST_SEED:
         raise UserError(f"The seed {seed} is outside its range; write one of 0 to 2^63 - 1.")
+    for option, text in (("--prompt", prompt), ("--negative-prompt", negative_prompt)):
+        try:
+            (text or "").encode()
+        except UnicodeEncodeError:
+            raise UserError(f"{option} is not valid text; write it in UTF-8.") from None
+    chosen = labels.parse_labels(labels_text, bundle.classes)
+    if prompt is not None and au_assignments and len(chosen) > 1:
+        raise UserError(
+            "With both --prompt and --au nothing is left for the label to decide; say which "
+            f"expression they show, such as --labels {chosen[0]}."
+        )
     if au_assignments and not bundle.au_names:
         raise UserError(
             f"{bundle.name} is a model without action units; leave out --au, or choose another "
             "bundle with --engines."
         )
     return Plan(
-        labels.parse_labels(labels_text, bundle.classes),
+        chosen,
         prompt,
         defaults.negative_prompt if negative_prompt is None else negative_prompt,
         facs.parse_aus(au_assignments, bundle.au_names) if au_assignments else None,

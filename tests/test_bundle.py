@@ -267,6 +267,28 @@ def test_a_field_with_an_impossible_value_is_refused(
         open_bundle(copy)
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda fields: fields.pop("history_slots"),
+        lambda fields: fields["tokenizer"].pop("file"),
+        lambda fields: fields["layouts"].pop("count"),
+        lambda fields: fields.update(files=None),
+        lambda fields: fields.update(files=[]),
+        lambda fields: fields["schedule"].update(num_train_timesteps=0),
+        lambda fields: fields["defaults"].update(solver=["ddim"]),
+        lambda fields: fields["defaults"].update(steps="16"),
+        lambda fields: fields["defaults"].update(guidance=None),
+    ],
+)
+def test_a_manifest_of_another_shape_is_refused(
+    copy: Path, edit: Callable[[dict[str, Any]], object]
+) -> None:
+    change(copy, edit)
+    with pytest.raises(UserError, match="build the bundle again"):
+        open_bundle(copy)
+
+
 def test_an_au_vocabulary_may_be_a_list_of_names(copy: Path) -> None:
     names = [f"AU{n}" for n in range(1, tiny.AUS + 1)]
     change(copy, lambda fields: fields.update(au_vocabulary=names))

@@ -142,6 +142,8 @@ def test_a_vocabulary_without_sides_is_told_the_stronger_side(tiny_bundle):
         ({"au_scale": float("inf")}, "AU scale is inf"),
         ({"seed": -1}, "seed -1 is outside"),
         ({"seed": 2**63}, "outside its range"),
+        ({"prompt": "\udcff"}, "--prompt is not valid text"),
+        ({"prompt": "a face", "au_assignments": ["AU12"]}, "such as --labels"),
     ],
 )
 def test_bad_options_are_refused_in_one_sentence(tiny_bundle, options, said):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -36,7 +37,8 @@ class OnnxRuntimeEngine:
         self._device = "cpu" if backend == "onnxruntime-cpu" else "cuda"
         file = bundle.path / self.spec.file
         try:
-            self._session = _session(file, backend, threads, _tensorrt_options(bundle, name))
+            tensorrt = _tensorrt_options(bundle, name) if backend == "onnxruntime-tensorrt" else {}
+            self._session = _session(file, backend, threads, tensorrt)
         except UserError:
             raise
         except Exception as error:  # the runtime's exceptions share no base class but this
@@ -49,7 +51,8 @@ class OnnxRuntimeEngine:
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name, in host memory."""
-        values = self._session.run(self._outputs, {name: inputs[name] for name in self._inputs})
+        with self._failures():
+            values = self._session.run(self._outputs, {name: inputs[name] for name in self._inputs})
         return dict(zip(self._outputs, values, strict=True))
 
     def run_on_device(self, inputs: Mapping[str, Value]) -> dict[str, Value]:
@@ -57,16 +60,28 @@ class OnnxRuntimeEngine:
         from onnxruntime import OrtValue
 
         binding = self._session.io_binding()
-        for name in self._inputs:
-            value = inputs[name]
-            if isinstance(value, np.ndarray):
-                contiguous = np.ascontiguousarray(value).reshape(value.shape)
-                value = OrtValue.ortvalue_from_numpy(contiguous, self._device, 0)
-            binding.bind_ortvalue_input(name, value)
-        for name in self._outputs:
-            binding.bind_output(name, self._device)
-        self._session.run_with_iobinding(binding)
+        with self._failures():
+            for name in self._inputs:
+                value = inputs[name]
+                if isinstance(value, np.ndarray):
+                    contiguous = np.ascontiguousarray(value).reshape(value.shape)
+                    value = OrtValue.ortvalue_from_numpy(contiguous, self._device, 0)
+                binding.bind_ortvalue_input(name, value)
+            for name in self._outputs:
+                binding.bind_output(name, self._device)
+            self._session.run_with_iobinding(binding)
         return dict(zip(self._outputs, binding.get_outputs(), strict=True))
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """What fails while an engine runs is memory, with rare exceptions: say so in a sentence."""
+        try:
+            yield
+        except Exception as error:  # the runtime's exceptions share no base class but this
+            raise UserError(
+                f"{self.spec.name} failed on {self.backend} ({_first_line(error)}); if memory ran "
+                "out, write a smaller --batch."
+            ) from error
 
 
 def status(backend: str) -> BackendStatus:
@@ -157,10 +172,12 @@ def _session(file: Path, backend: str, threads: int, tensorrt: Mapping[str, Any]
 def _tensorrt_options(bundle: Bundle, name: str) -> dict[str, Any]:
     """TensorRT compiles an engine for minutes: keep it, by the bundle that it came from."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    cache = home / "synfer-rt" / "tensorrt" / bundle.bundle_hash
+    cache.mkdir(parents=True, exist_ok=True)  # ONNX Runtime makes the last folder only
     return {
         "trt_fp16_enable": bundle.engines[name].precision == "fp16",
         "trt_engine_cache_enable": True,
-        "trt_engine_cache_path": str(home / "synfer-rt" / "tensorrt" / bundle.bundle_hash),
+        "trt_engine_cache_path": str(cache),
         "trt_engine_cache_prefix": name,
     }
 

@@ -100,7 +100,10 @@ def _check_same(out: Path, settings: Mapping[str, Any]) -> None:
 
 def _settings(out: Path) -> dict[str, Any]:
     try:
-        return json.loads((out / "run.json").read_bytes())
+        settings = json.loads((out / "run.json").read_bytes())
+        if not isinstance(settings, dict):
+            raise ValueError
+        return settings
     except (OSError, ValueError):
         raise UserError(f"{out / 'run.json'} is not readable; choose another --out.") from None
 

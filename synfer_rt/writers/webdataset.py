@@ -38,6 +38,7 @@ class ShardWriter:
         self._count, self._size = int(settings["count"]), int(settings["shard_size"])
         self._final, self._staging, self._convert = final, staging or final, convert
         self._file: IO[bytes] | None = None
+        self._units: Sequence[str] = settings["au_vocabulary"] or ()
         shards = -(-self._count // self._size)
         whole = next((n for n in range(shards) if not final(n).exists()), shards)
         self.done = min(whole * self._size, self._count)
@@ -70,7 +71,7 @@ class ShardWriter:
                 if self._file is None:
                     self._open(self.done // self._size)
                 assert self._file is not None
-                self._file.write(_sample(record, png))
+                self._file.write(_sample(record, png, self._units))
                 self.done += 1
                 if self.done % self._size == 0:
                     self._seal()
@@ -114,9 +115,15 @@ class WebDatasetWriter(ShardWriter):
         super().__init__(settings, lambda number: out / f"{number:06d}.tar")
 
 
-def _sample(record: Mapping[str, Any], png: bytes) -> bytes:
-    """The three tar members of a sample."""
+def _sample(record: Mapping[str, Any], png: bytes, units: Sequence[str]) -> bytes:
+    """The three tar members of a sample.
+
+    Every unit is named, null where nothing is said of it: readers take the columns of a whole
+    dataset from its first samples.
+    """
     key = f"{record['index']:08d}"
+    if record["aus"] is not None:
+        record = {**record, "aus": {name: record["aus"].get(name) for name in units}}
     text = json.dumps({"file_name": f"{key}.png", **record}, ensure_ascii=False)
     index = scheme(record["label_scheme"]).index(record["label"])
     return (
@@ -173,4 +180,6 @@ def read(out: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
     for path in sorted(out.glob("*.tar")):
         with path.open("rb") as file:
             for record, png, _ in samples(file):
+                if record["aus"] is not None:
+                    record["aus"] = {k: x for k, x in record["aus"].items() if x is not None}
                 yield record, png

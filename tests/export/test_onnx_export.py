@@ -14,7 +14,7 @@ from torch import nn
 
 from synfer_rt.errors import UserError
 from synfer_rt.export.onnx_export import export_onnx
-from synfer_rt.export.verify import max_relative_error
+from synfer_rt.export.verify import check, max_relative_error
 
 
 class BranchesOnBatch(nn.Module):
@@ -94,3 +94,12 @@ def test_the_measured_error_sees_a_wrong_engine(perceptrons: dict[str, Path]) ->
     with torch.no_grad():
         wrong.get_parameter("layers.0.weight").mul_(1.5)
     assert max_relative_error(perceptrons["fp32"], wrong, inputs) > 1e-2
+
+
+def test_an_engine_of_nan_does_not_pass(perceptrons: dict[str, Path]) -> None:
+    def inputs(batch: int) -> dict[str, torch.Tensor]:
+        return {"x": torch.full((batch, 256), torch.nan), "scale": torch.tensor(1.0)}
+
+    error = max_relative_error(perceptrons["fp32"], lambda x, scale: torch.ones_like(x), inputs)
+    with pytest.raises(UserError, match="differs from PyTorch"):
+        check("denoiser", error, 1e-2)

@@ -6,7 +6,7 @@ import json
 import tarfile
 
 from synfer_rt.labels import scheme
-from synfer_rt.writers import open_output
+from synfer_rt.writers import open_output, read
 
 
 def write_some(run, out, count=10):
@@ -65,3 +65,12 @@ def test_a_shard_that_went_missing_is_made_again(run, tmp_path):
     run.write(writer, 10)
     writer.finish()
     assert (tmp_path / "out/000001.tar").read_bytes() == kept
+
+
+def test_every_sample_names_every_unit(run, tmp_path):
+    """Readers take the columns of a whole dataset from its first samples."""
+    write_some(run, tmp_path / "out").finish()
+    with tarfile.open(tmp_path / "out" / "000000.tar") as tar:
+        aus = [json.loads(member(tar, f"{i:08d}.json"))["aus"] for i in range(2)]
+    assert aus == [{"AU6": None, "AU12": None}, {"AU6": None, "AU12": 0.5}]
+    assert [record["aus"] for record, _ in read(tmp_path / "out")][:2] == [{}, {"AU12": 0.5}]
