@@ -10,8 +10,10 @@ from pathlib import Path
 
 import click
 import numpy as np
+import onnx_ir as ir
 import torch
 from diffusers import AutoencoderKL
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
 from reference import captions, classifiers, model, renders
 
@@ -29,7 +31,7 @@ SETTINGS = {
 }
 DEFAULTS = {
     "solver": "dpmpp-2m",
-    "steps": 16,
+    "steps": 12,
     "guidance": 2.5,
     "au_scale": 1.0,
     "layout": "bank",
@@ -66,17 +68,21 @@ def export_labeller(directory: Path, out: Path) -> None:
     """The labeller as ONNX with its description beside it."""
     out.mkdir(parents=True, exist_ok=True)
     network = classifiers.load(directory, "labeller")
-    torch.onnx.export(
+    exported = torch.onnx.export(
         network,
         (torch.zeros(2, 3, 64, 64),),
-        out / "fer.onnx",
         input_names=["images"],
         output_names=["logits"],
         dynamic_shapes=({0: torch.export.Dim("B", min=1, max=4096)},),
         opset_version=21,
         dynamo=True,
-        external_data=False,
+        verbose=False,
     )
+    # The exporter writes stack traces with local paths into every node.
+    ClearMetadataAndDocStringPass()(exported.model)
+    exported.model.metadata_props.clear()
+    exported.model.graph.metadata_props.clear()
+    ir.save(exported.model, out / "fer.onnx")
     description = {
         "label_scheme": "affectnet-8",
         "input_size": 64,

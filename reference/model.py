@@ -184,7 +184,11 @@ def save(directory: Path, denoiser: Denoiser, vae: AutoencoderKL, settings: dict
     bare = UNet2DConditionModel.from_config(denoiser.unet.config)
     bare.load_state_dict(unet_state)
     bare.half().save_pretrained(directory / "unet")
-    vae.save_pretrained(directory / "vae")
+    # Saved anew, since a loaded model's configuration names the directory that it came from.
+    clean = AutoencoderKL.from_config(vae.config)
+    clean.load_state_dict(vae.state_dict())
+    clean.register_to_config(_name_or_path="")
+    clean.save_pretrained(directory / "vae")
     denoiser.text_encoder.save_pretrained(directory / "text_encoder")
     new_scheduler().save_pretrained(directory / "scheduler")
     PreTrainedTokenizerFast(
