@@ -60,7 +60,7 @@ def fer_predict(model_file: Path, images_u8: np.ndarray) -> np.ndarray:
 def accuracy(predicted: np.ndarray, truth: np.ndarray, names: tuple[str, ...]) -> dict:
     """Overall and per-class accuracy of indices into `names`, with the 95 % half-width."""
     right = predicted == truth
-    per_class = {n: float(right[truth == i].mean()) for i, n in enumerate(names) if n in names}
+    per_class = {n: float(right[truth == i].mean()) for i, n in enumerate(names)}
     p = float(right.mean())
     half = 1.96 * (p * (1 - p) / len(right)) ** 0.5
     return {"accuracy": p, "half_width": half, "images": len(right), "per_class": per_class}
