@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reference.faces import head
+from reference.faces import head, scene
 
 ANCESTRIES = ("african", "asian", "european")
 _TARGET_ANCESTRY = ("african", "asian", "caucasian")
@@ -22,7 +22,15 @@ _HAIR_RGB = np.array(
 )  # fmt: skip
 HAIR_STYLES = ("bald", "cropped", "short", "long")
 
-_SKIN_RGB = np.array([(0.32, 0.18, 0.115), (0.79, 0.61, 0.47), (0.86, 0.68, 0.58)])
+_SKIN_RGB = np.array(
+    [
+        (0.90, 0.735, 0.655), (0.84, 0.655, 0.545), (0.74, 0.555, 0.435),
+        (0.60, 0.425, 0.315), (0.45, 0.305, 0.225), (0.32, 0.215, 0.165),
+    ]
+)  # fmt: skip
+"""Skin from the least to the most melanin, evenly spaced in 0..1."""
+_MELANIN = np.array([(0.60, 1.0), (0.15, 0.42), (0.0, 0.30)])
+"""Range of melanin by ancestry."""
 _IRIS_RGB = np.array(
     [
         (0.12, 0.06, 0.03), (0.20, 0.11, 0.05), (0.06, 0.035, 0.025),
@@ -81,6 +89,7 @@ class Identity:
     wrinkle: float
     roughness: float
     blush: float
+    cloth: np.ndarray
     eye_shadow: float
 
 
@@ -158,6 +167,17 @@ def sample_ancestry(rng: np.random.Generator) -> np.ndarray:
     return np.roll(ancestry, rng.integers(3))
 
 
+def _skin(rng: np.random.Generator, ancestry: np.ndarray) -> np.ndarray:
+    """Melanin sets the tone; blood reddens it, carotene yellows it."""
+    melanin = float(ancestry @ (_MELANIN[:, 0] + np.ptp(_MELANIN, axis=1) * rng.random(3)))
+    steps = np.linspace(0, 1, len(_SKIN_RGB))
+    tone = np.array([np.interp(melanin, steps, channel) for channel in _SKIN_RGB.T])
+    red, yellow = rng.normal(0, 0.025), rng.normal(0.02 * ancestry[1], 0.018)
+    return (
+        tone * (1 + np.array([red, -red + 0.3 * yellow, -red - yellow])) * rng.uniform(0.94, 1.06)
+    )
+
+
 def _hair_color(rng: np.random.Generator, age: float, european: float) -> int:
     if age > 0.75 and rng.random() < 0.75:
         return int(rng.choice([6, 7]))
@@ -185,7 +205,7 @@ def sample_identity(
     for name, value in _detail_shape(rng).items():
         shape[name] = shape.get(name, 0.0) + value
 
-    skin = (ancestry @ _SKIN_RGB) * rng.uniform(0.84, 1.1) + rng.normal(0, 0.01, 3)
+    skin = _skin(rng, ancestry)
     hair_color = _hair_color(rng, age, float(ancestry[2]))
     hair = np.clip(_HAIR_RGB[hair_color] * rng.uniform(0.85, 1.15), 0, 1)
     style_p = [0.09, 0.33, 0.55, 0.03] if male else [0.0, 0.06, 0.24, 0.70]
@@ -218,9 +238,9 @@ def sample_identity(
         ancestry=ancestry,
         shape=shape,
         rest={
-            "eyeWide": rng.uniform(0.0, 0.22),
-            "mouthSmile": rng.uniform(0.04, 0.16),
-            "brow-raise": rng.uniform(0.0, 0.28),
+            "eyeWide": rng.uniform(0.02, 0.16),
+            "mouthSmile": rng.uniform(0.08, 0.20),
+            "brow-raise": rng.uniform(0.0, 0.15),
             "jawOpen": rng.uniform(0, 0.02),
         },
         skin=np.clip(skin, 0.05, 0.95),
@@ -229,7 +249,7 @@ def sample_identity(
         hair_color=hair_color,
         hairline=float(hairline),
         hair_volume=float(rng.uniform(0.03, 0.14)),
-        fringe=bool(style >= 2 and rng.random() < 0.2),
+        fringe=bool(style >= 2 and rng.random() < 0.12),
         brow=np.array(
             [
                 rng.uniform(0.020, 0.036) * (1.15 if male else 0.85),
@@ -247,6 +267,7 @@ def sample_identity(
         tooth=np.array([0.92, 0.89, 0.82]) * rng.uniform(0.85, 1.0),
         wrinkle=float(rng.uniform(0.5, 1.15)) if rng.random() > 0.08 else 0.0,
         roughness=float(rng.uniform(0.3, 1)),
+        cloth=np.array(scene.sample_color(rng, 0.05, 0.85)),
         blush=float(rng.uniform(0.2, 1)),
         eye_shadow=float(rng.uniform(0.1, 0.9)),
     )

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reference.faces import appearance, expressions, rig, scene
+from reference.faces import appearance, expressions, film, rig, scene
 from synfer_rt.facs import OPENGRAPHAU_41
 
 if TYPE_CHECKING:
@@ -97,9 +97,11 @@ def generate(renderer: Renderer, recipe: Recipe, shard: int, count: int) -> dict
             else:
                 aus = expressions.sample_expression(rng, expressions.CLASSES[label])
             pose, light = scene.sample_pose(rng), scene.sample_light(rng)
+            look = film.sample_film(rng)
             if len(rows) == count:
                 break
-            images[len(rows)] = renderer.render(identity, aus, pose, light, recipe.size)
+            rendered = renderer.render(identity, aus, pose, light, recipe.size)
+            images[len(rows)] = film.develop(rendered, look)
             rows.append(
                 {
                     "label": label,

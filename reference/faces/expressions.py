@@ -26,7 +26,10 @@ _FORBIDDEN = frozenset(
         (17, 16), (17, 25), (17, 26), (17, 27), (15, 27), (14, 27), (14, 26), (12, 17),
     )
 )  # fmt: skip
-_RANDOM_WEIGHT = {16: 2.0, 18: 2.0, 22: 2.0, 23: 2.0, 27: 0.7}
+_RANDOM_WEIGHT = {
+    2: 1.3, 5: 1.5, 6: 1.5, 7: 1.5, 14: 1.3, 15: 1.3, 16: 1.7, 17: 1.5, 18: 1.7,
+    20: 2.0, 22: 1.7, 23: 2.0, 24: 1.7, 27: 0.7,
+}  # fmt: skip
 """The units hardest to see are drawn more often."""
 
 
@@ -54,14 +57,14 @@ def _draw_sides(rng: np.random.Generator, au: int, value: float, share: float) -
     return symmetric({au: value})
 
 
-def sample_random(rng: np.random.Generator, single_share: float = 0.25) -> Aus:
+def sample_random(rng: np.random.Generator, single_share: float = 0.35) -> Aus:
     """Action units of no class: exactly one at 0..1, or two to five compatible ones at .25..1."""
     weights = np.array([_RANDOM_WEIGHT.get(au, 1.0) for au in ACTION_UNITS])
     order = rng.choice(
         ACTION_UNITS, len(ACTION_UNITS), replace=False, p=weights / weights.sum()
     ).tolist()
     if rng.random() < single_share:
-        return _draw_sides(rng, order[0], rng.uniform(0, 1), 0.3)
+        return _draw_sides(rng, order[0], rng.uniform(0, 1), 0.4)
     count = rng.integers(2, 6)
     chosen: list[int] = []
     for au in order:
@@ -69,5 +72,5 @@ def sample_random(rng: np.random.Generator, single_share: float = 0.25) -> Aus:
             chosen.append(au)
     aus: Aus = {}
     for au in chosen:
-        aus |= _draw_sides(rng, au, rng.uniform(0.25, 1), 0.3)
+        aus |= _draw_sides(rng, au, rng.uniform(0.25, 1), 0.4)
     return aus

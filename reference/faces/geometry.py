@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from reference.faces.head import CAP, EYE, HeadModel
+from reference.faces.head import CAP, EYE, LONG_HAIR, HeadModel
 
 _REST_EYE_DISTANCE = 0.6155
 """Distance in decimetres between the eye centres of the base mesh."""
@@ -80,6 +80,13 @@ class Geometry:
         rest = self.rest[:n][self._cap]
         # The cap thickens towards the crown and the back, and is thin at the front hairline.
         self._cap_profile = np.clip((rest[:, 1] - 7.6) * 1.2 + 0.5 - rest[:, 2], 0.1, 1)[:, None]
+        # The strips of long hair leave slits: that behind must reach further out than that beside
+        # the face, which in turn must hang close to the neck.
+        self._long = model.material == LONG_HAIR
+        long = self.rest[:n][self._long]
+        beside = np.clip((long[:, 2] + 0.35) / 0.15, 0, 1)
+        close = 0.16 * np.clip((6.95 - long[:, 1]) / 0.4, 0, 1)
+        self._spread = long[:, 0] * (0.6 * (1 - beside) - close * beside)
         # Normals are computed on source vertices so that uv seams and the hair cap do not show.
         faces = model.source[model.triangles]
         self._faces = faces[model.material[model.triangles[:, 0]] != CAP]
@@ -117,6 +124,7 @@ class Geometry:
         normals = self._normals(skin)[model.source]
         positions = skin[model.source]
         lift = (cap_volume * self._cap_profile + 0.012) * scale
+        positions[self._long, 0] += self._spread * scale
         positions[self._cap] += normals[self._cap] * lift
         balls = (self._sphere * radii[:, None, None] + centres[:, None]).reshape(-1, 3)
         return PosedHead(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from reference.faces import geometry, grain, rig, scene, wrinkles
 from reference.faces import head as head_model
@@ -19,6 +20,16 @@ from reference.faces.head import CAP, EYE, LONG_HAIR, SKIN
 _SHADERS = Path(__file__).parent / "shaders"
 _PASSES = (("skin", ""), ("eyes_mouth", ""), ("hair", ""), ("skin", "#define BEARD\n"))
 _SKIN, _EYES_MOUTH, _HAIR, _BEARDED = range(4)
+_SUPERSAMPLING = 1.5
+_LEAST_RASTER = 192
+"""Pixels of the raster that a smaller image is reduced from."""
+_SHADOW_SIZE = 160
+"""Pixels of the key light's depth map; coarse, as its filter then softens the shadow's edge."""
+_SHADOW_CENTRE = np.array([0.0, -0.3, -0.5])
+_SHADOW_REACH = 1.5
+"""Centre, from between the eyes, and half extent of that map in decimetres of the base mesh."""
+_EXPOSURE_SKIN = 0.45
+"""Mean linear reflectance of a skin that needs no exposure correction."""
 _DYNAMIC = (("position", 3), ("normal", 3))
 _STATIC = (("rest", 3), ("uv", 2), ("material", 1), ("occlusion", 2))
 _CONVERGENCE = 0.03
@@ -34,6 +45,17 @@ def _direction(azimuth: float, elevation: float) -> np.ndarray:
             np.cos(azimuth) * np.cos(elevation),
         ]
     )
+
+
+def _key_view(toward: np.ndarray, posed: geometry.PosedHead) -> np.ndarray:
+    """Head-to-clip matrix [4, 4] of a distant light in the direction `toward`."""
+    right = np.cross([0.0, 1.0, 0.0], toward)
+    right /= np.linalg.norm(right)
+    axes = np.stack([right, np.cross(toward, right), -toward]) / (_SHADOW_REACH * posed.scale)
+    matrix = np.eye(4)
+    matrix[:3, :3] = axes
+    matrix[:3, 3] = -axes @ (posed.eye_centres.mean(0) + _SHADOW_CENTRE * posed.scale)
+    return matrix
 
 
 def rest_units(identity: Identity, units: dict[str, float]) -> dict[str, float]:
@@ -62,13 +84,12 @@ def _lash_color(identity: Identity) -> np.ndarray:
 class Renderer:
     """An offscreen context with the head uploaded; one per process."""
 
-    def __init__(self, supersampling: int = 2) -> None:
+    def __init__(self) -> None:
         import moderngl
 
         self._gl = moderngl
         self._context = moderngl.create_context(standalone=True, backend="egl")
         self._context.enable(moderngl.DEPTH_TEST | moderngl.CULL_FACE)
-        self._supersampling = supersampling
         self._model = head_model.load()
         self._geometry = geometry.Geometry(self._model)
         self._wrinkles = wrinkles.WrinkleMaps()
@@ -108,16 +129,35 @@ class Renderer:
                 form = " ".join(f"{k}f" if n in program else f"{4 * k}x" for n, k in fields)
                 layout.append((buffer, form, *(n for n, _ in present)))
             self._arrays.append(context.vertex_array(program, layout, index))
-            for member in program:
-                if isinstance(program[member], self._gl.Uniform):
-                    self._uniforms.setdefault(member, []).append(program[member])
+            self._register(program)
+        program = context.program(
+            vertex_shader=header + (_SHADERS / "depth.vert").read_text(),
+            fragment_shader=header + (_SHADERS / "depth.frag").read_text(),
+        )
+        self._register(program)
+        self._blocker = context.vertex_array(program, [(self._posed, "3f 12x", "position")], index)
+        self._key_depth = context.depth_texture((_SHADOW_SIZE, _SHADOW_SIZE))
+        self._key_depth.compare_func = "<="
+        self._key_depth.repeat_x = self._key_depth.repeat_y = False
+        self._key_view = context.framebuffer(depth_attachment=self._key_depth)
 
         masks = self._model.masks
         self._masks = context.texture(masks.shape[1::-1], 2, masks.tobytes())
         self._wrinkle_map = context.texture((wrinkles.WIDTH, wrinkles.HEIGHT), 3, dtype="f4")
         self._wrinkle_map.repeat_x = self._wrinkle_map.repeat_y = False
         self._grain = context.texture((grain.SIZE, grain.SIZE), 4, grain.texture().tobytes())
-        self._set(masks=0, wrinkles=1, grain=2, wrinkle_box=(*wrinkles.X_RANGE, *wrinkles.Y_RANGE))
+        self._set(
+            masks=0,
+            wrinkles=1,
+            grain=2,
+            key_depth=3,
+            wrinkle_box=(*wrinkles.X_RANGE, *wrinkles.Y_RANGE),
+        )
+
+    def _register(self, program: Any) -> None:
+        for member in program:
+            if isinstance(program[member], self._gl.Uniform):
+                self._uniforms.setdefault(member, []).append(program[member])
 
     def _visible_triangles(self) -> np.ndarray:
         """Triangles [F, 3] that some sampled pose can show: the back of the head is left out."""
@@ -187,13 +227,17 @@ class Renderer:
         self._write_wrinkles(identity, aus)
 
         camera = scene.align(pose, posed.eye_centres, posed.chin)
-        exposure = light.exposure
+        # Cameras meter faces: dark skin is exposed somewhat longer.
+        exposure = light.exposure * (_EXPOSURE_SKIN / np.mean(identity.skin**2)) ** 0.25
+        key = _direction(light.azimuth, light.elevation)
         self._set(
             head_to_clip=camera.head_to_clip.T,
             turn=camera.rotation.T,
             camera=camera.position,
             mouth_opening=rig.mouth_opening(units),
-            key_direction=_direction(light.azimuth, light.elevation),
+            head_to_key=_key_view(camera.rotation.T @ key, posed).T,
+            hardness=light.hardness,
+            key_direction=key,
             key_color=np.asarray(light.key) * exposure,
             fill_direction=_direction(light.fill_azimuth, 0.2),
             fill_color=np.full(3, light.fill * exposure),
@@ -207,19 +251,23 @@ class Renderer:
         )
         for name in (
             "skin", "hair", "hair_style", "hairline", "brow", "brow_rgb", "iris", "pupil", "lip",
-            "lip_opacity", "beard", "tooth", "roughness", "blush", "eye_shadow", "age",
+            "lip_opacity", "beard", "tooth", "roughness", "blush", "eye_shadow", "age", "cloth",
         ):  # fmt: skip
             self._set(**{name: getattr(identity, name)})
         return self._draw(identity, light, size)
 
     def _draw(self, identity: Identity, light: scene.Light, size: int) -> np.ndarray:
-        n = size * self._supersampling
+        self._key_view.use()
+        self._key_view.clear(depth=1.0)
+        self._blocker.render(first=0, vertices=self._starts[1])
+        n = max(_LEAST_RASTER, round(_SUPERSAMPLING * size))
         target = self._framebuffer(n)
         target.use()
         target.clear(0, 0, 0, 0, depth=1.0)
         self._masks.use(0)
         self._wrinkle_map.use(1)
         self._grain.use(2)
+        self._key_depth.use(3)
         start = self._starts
         skin = _BEARDED if identity.beard > 0 else _SKIN
         self._arrays[skin].render(first=0, vertices=start[1])
@@ -229,12 +277,8 @@ class Renderer:
             self._context.disable(self._gl.CULL_FACE)
             self._arrays[_HAIR].render(first=start[2], vertices=end - start[2])
             self._context.enable(self._gl.CULL_FACE)
-        raw = np.frombuffer(target.read(components=4), np.uint8).reshape(n, n, 4)[::-1]
-        s = self._supersampling
-        sums = np.zeros((size, size, 4), np.uint16)
-        for row in range(s):
-            for column in range(s):
-                sums += raw[row::s, column::s]
-        image = sums.astype(np.float32) * (1 / (s * s))
+        # RGBX: four bands resized alike, as the empty pixels are black already.
+        raster = Image.frombuffer("RGBX", (n, n), target.read(components=4), "raw", "RGBX", 0, -1)
+        image = np.asarray(raster.resize((size, size), Image.Resampling.BILINEAR), np.float32)
         back = scene.background_image(light, size)
         return (image[..., :3] + (1 - image[..., 3:] / 255) * back + 0.5).astype(np.uint8)

@@ -6,14 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-EYE_LINE = 0.36
+EYE_LINE = 0.335
 """Height of the eye line in the aligned frame, as a share from the top."""
-EYE_DISTANCE = 0.35
+EYE_DISTANCE = 0.365
 """Distance between the eye centres, as a share of the frame's width."""
 
 _LOWEST_CHIN = 1.05
 """Share of the frame below the eye line that eyes to chin may fill, before jitter; the measured
 point lies under the chin, hence above 1."""
+
+
+Color = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ class Light:
 
     azimuth, elevation: of the key in radians, positive to the image's right and up. key: rgb.
     fill, fill_azimuth: of the second light. ambient: 0..1. background: rgb 0..1.
-    background_contrast: spread of the blotches. seed: drives the blotches.
+    background_contrast: spread of the blotches. hardness: how dark the key's shadows are, 0..1.
+    seed: drives the blotches.
     """
 
     azimuth: float = 0.4
@@ -54,6 +58,7 @@ class Light:
     background: tuple[float, float, float] = (0.6, 0.6, 0.6)
     background_contrast: float = 0.03
     exposure: float = 1.0
+    hardness: float = 0.6
     seed: int = 0
 
     @property
@@ -75,23 +80,31 @@ def sample_pose(rng: np.random.Generator) -> Pose:
     )
 
 
+def sample_color(rng: np.random.Generator, darkest: float, lightest: float) -> Color:
+    """The colour of a thing: any hue, mostly muted, its brightness between the bounds."""
+    value, hue = rng.uniform(darkest, lightest), 2 * np.pi * rng.random()
+    saturation = 0.5 * rng.beta(1.2, 4)
+    swing = np.cos(hue - np.array([0.0, 2.0, 4.0]) * np.pi / 3)
+    red, green, blue = np.clip(value * (1 + saturation * swing), 0, 1).tolist()
+    return red, green, blue
+
+
 def sample_light(rng: np.random.Generator) -> Light:
     """From soft frontal to hard side light, warm or cold, before any background."""
     warmth = rng.uniform(-1, 1)
     azimuth = float(np.clip(rng.normal(0, 0.65), -1.5, 1.5))
-    key = np.array([1 + 0.12 * warmth, 1, 1 - 0.15 * warmth]) * rng.uniform(0.9, 1.75)
-    colourful = rng.random() < 0.4
-    background = rng.uniform(0.03, 0.95) + rng.normal(0, 0.14 if colourful else 0.04, 3)
+    key = np.array([1 + 0.08 * warmth, 1, 1 - 0.11 * warmth]) * rng.uniform(0.9, 1.75)
     return Light(
         azimuth=azimuth,
         elevation=float(rng.uniform(-0.05, 0.95)),
         key=tuple(float(c) for c in key),
         fill=float(rng.uniform(0.05, 0.5)),
         fill_azimuth=float(azimuth + np.pi * rng.uniform(0.5, 1.3)),
-        ambient=float(rng.uniform(0.14, 0.48)),
-        background=tuple(float(c) for c in np.clip(background, 0, 1)),
+        ambient=float(rng.uniform(0.18, 0.48)),
+        background=sample_color(rng, 0.05, 0.92),
         background_contrast=float(rng.uniform(0.02, 0.16)),
         exposure=float(rng.uniform(0.85, 1.15)),
+        hardness=float(rng.uniform(0.15, 0.8)),
         seed=int(rng.integers(1 << 31)),
     )
 

@@ -1,7 +1,9 @@
 """Face units the CC0 sets lack, sculpted as smooth displacement fields on the rest pose.
 
 ARKit's ``browDown`` lowers a brow hardly at all and never draws the two together, which is what
-makes anger legible; the raisers stop short of surprise for the same reason.
+makes anger legible; the raisers stop short of surprise for the same reason. Its ``cheekSquint``
+does not bulge the cheek under the eye, ``mouthStretch`` lowers the corners more than it draws them
+apart, and nothing lifts the outer brow alone.
 """
 
 from __future__ import annotations
@@ -26,10 +28,23 @@ def units(base: np.ndarray) -> dict[str, np.ndarray]:
         brow = _bump(base, (s * 0.32, 7.54), (0.33, 0.14)) * own_half
         inner_tip = _bump(base, (s * 0.14, 7.52), (0.13, 0.13)) * own_half
         out[f"sculpt:corrugator-{side}"] = inner * mirror * np.array(
-            [-0.026, -0.072, 0.022], np.float32
-        ) + middle * mirror * np.array([-0.018, -0.040, 0.016], np.float32)
+            [-0.026, -0.085, 0.024], np.float32
+        ) + middle * mirror * np.array([-0.018, -0.052, 0.018], np.float32)
         out[f"sculpt:brow-raise-{side}"] = brow * np.array([0, 0.085, 0.0], np.float32)
         out[f"sculpt:brow-oblique-{side}"] = (
             inner_tip * mirror * np.array([-0.02, 0.075, 0.01], np.float32)
+        )
+        outer = _bump(base, (s * 0.46, 7.53), (0.17, 0.15)) * own_half
+        out[f"sculpt:brow-outer-{side}"] = outer * np.array([0, 0.085, 0.0], np.float32)
+        # The infraorbital triangle: up under the eye and out, towards the lower lid.
+        cheek = _bump(base, (s * 0.40, 6.98), (0.19, 0.13)) * own_half
+        bag = _bump(base, (s * 0.35, 7.12), (0.18, 0.055)) * own_half
+        out[f"sculpt:cheek-raise-{side}"] = cheek * np.array(
+            [0, 0.055, 0.045], np.float32
+        ) + bag * np.array([0, 0.035, 0.012], np.float32)
+        # Risorius: straight out and a little back, around the arch of the teeth.
+        corner = _bump(base, (s * 0.27, 6.60), (0.17, 0.13)) * own_half
+        out[f"sculpt:lip-stretch-{side}"] = (
+            corner * mirror * np.array([0.065, -0.008, -0.03], np.float32)
         )
     return out

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reference.faces import appearance, expressions, rig, scene
+from reference.faces import appearance, expressions, film, rig, scene
 from reference.faces.render import Renderer
 
 _COMBINATIONS = ((6, 12), (6, 12, 25), (1, 4), (1, 2, 5), (4, 7), (9, 10, 25), (20, 25), (4, 5, 25))
@@ -41,7 +41,8 @@ def expression_sheet(path: Path, *, people: int = 8, size: int = 128, seed: int 
         for label in expressions.CLASSES:
             aus = expressions.sample_expression(rng, label)
             pose, light = scene.sample_pose(rng), scene.sample_light(rng)
-            cells.append((label, renderer.render(identity, aus, pose, light, size)))
+            rendered = renderer.render(identity, aus, pose, light, size)
+            cells.append((label, film.develop(rendered, film.sample_film(rng))))
     _sheet(cells, len(expressions.CLASSES), path)
 
 

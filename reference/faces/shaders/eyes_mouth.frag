@@ -1,4 +1,4 @@
-uniform vec3 gaze_right, gaze_left, iris, tooth, lashes;
+uniform vec3 gaze_right, gaze_left, iris, tooth, lashes, skin;
 uniform float pupil;
 
 const int EYE = 1, TEETH = 2, TONGUE = 3;
@@ -35,5 +35,5 @@ void main() {
     if (v_material == EYE) write_pixel(eyeball(n));
     else if (v_material == TEETH) write_pixel(teeth());
     else if (v_material == TONGUE) write_pixel(light_surface(vec3(0.45, 0.14, 0.14), n, 0.5, 0.15, 20.0, 0.5) * smoothstep(0.9, 1.4, v_rest.z));
-    else write_pixel(light_surface(lashes, n, v_occlusion, 0.0, 1.0, 0.0));
+    else write_pixel(light_surface(mix(lashes, 0.8 * skin * skin, 0.6 * step(v_rest.y, 7.265)), n, v_occlusion, 0.0, 1.0, 0.0));
 }

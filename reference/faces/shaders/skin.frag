@@ -1,6 +1,6 @@
 uniform sampler2D masks, wrinkles;
 uniform vec4 wrinkle_box;                               // x min, x max, y min, y max
-uniform vec3 skin, brow_rgb, lip;
+uniform vec3 skin, brow_rgb, lip, cloth;
 uniform vec4 brow;                                      // thickness, arch, offset, opacity
 uniform float lip_opacity, beard, roughness, blush, eye_shadow, age;
 uniform int hair_style;
@@ -12,7 +12,7 @@ void main() {
     vec2 mask = texture(masks, v_uv).rg;                // lips, inside of the mouth
     float inside = step(0.5, mask.g);
 
-    vec4 texel = grain_at(c, vec2(1.0));
+    vec4 texel = grain_at(vec2(1.0));
     float fine = texel.r, pores = texel.g, blotches = texel.b;
 
     float crease = 0.0;
@@ -27,11 +27,8 @@ void main() {
     }
 
     vec3 albedo = skin * 1.04 * (1.0 + 0.14 * (blotches - 0.5) + 0.14 * roughness * (fine - 0.5) + 0.10 * roughness * (pores - 0.5));
-    float cheek = exp(-pow((ax - 0.48) / 0.2, 2.0) - pow((c.y - 6.86) / 0.17, 2.0));
-    float nose = exp(-pow(ax / 0.12, 2.0) - pow((c.y - 6.9) / 0.1, 2.0)) * step(1.4, c.z);
-    albedo = mix(albedo, albedo * vec3(1.06, 0.82, 0.80), (cheek + 0.7 * nose) * 0.55 * blush);
-    float under_eye = exp(-pow((ax - 0.32) / 0.17, 2.0) - pow((c.y - 7.10) / 0.06, 2.0)) * step(0.9, c.z);
-    albedo *= 1.0 - 0.14 * under_eye * eye_shadow;
+    albedo = mix(albedo, albedo * vec3(1.06, 0.82, 0.80), (v_flush.x + 0.7 * v_flush.y) * 0.55 * blush);
+    albedo *= 1.0 - 0.14 * v_flush.z * eye_shadow;
     if (age > 0.7) {                                    // liver spots
         float spots = smoothstep(0.78, 0.90, texel.a) * (age - 0.7) * 1.2;
         albedo *= 1.0 - spots * vec3(0.25, 0.38, 0.45);
@@ -40,7 +37,7 @@ void main() {
 #ifdef BEARD
     {
         float jaw = smoothstep(6.64, 6.46, c.y - 0.9 * max(ax - 0.30, 0.0) + 0.05 * (fine - 0.5));
-        float moustache = smoothstep(0.05, 0.0, abs(c.y - 6.77) - 0.03) * smoothstep(0.40, 0.30, ax) * step(1.2, c.z);
+        float moustache = smoothstep(0.05, 0.0, abs(c.y - 6.775 + 0.12 * ax) - 0.036 * (1.0 - ax / 0.42)) * smoothstep(0.40, 0.30, ax) * step(1.2, c.z);
         float where = max(jaw, moustache) * smoothstep(5.95, 6.2, c.y) * (1.0 - mask.r) * smoothstep(0.20, 0.50, c.z);
         albedo = mix(albedo, hair * 0.8 + 0.02, where * beard * (0.5 + 0.5 * pores));
     }
@@ -53,7 +50,7 @@ void main() {
         float t = clamp((ax - 0.09) / 0.52, 0.0, 1.0);
         float brow_height = 7.485 + brow.z + 0.042 * sin(t * 2.3) + brow.y * sin(t * 2.6) * 0.7 - 0.075 * t * t;
         float brow_half = brow.x * (1.0 - 0.62 * t * t) * smoothstep(-0.05, 0.10, (ax - 0.07) / 0.5);
-        float strands = grain_at(c, vec2(1.0, 0.4)).r;
+        float strands = grain_at(vec2(1.0, 0.4)).r;
         float off = abs(c.y - brow_height) + 0.016 * (strands - 0.5);
         float on_brow = smoothstep(brow_half + 0.013, brow_half - 0.013, off) * smoothstep(0.66, 0.56, ax) * smoothstep(0.06, 0.12, ax);
         albedo = mix(albedo, brow_rgb, on_brow * brow.w * (0.8 + 0.3 * strands));
@@ -64,8 +61,10 @@ void main() {
         albedo = mix(albedo, hair * 0.75, smoothstep(-0.06, 0.02, root));
     }
 
+    albedo = mix(albedo, cloth * (0.85 + 0.3 * fine), smoothstep(0.01, -0.01, c.y - 5.80 - 0.1 * c.z));
+
     // One call for skin and mouth: llvmpipe runs both sides of a branch.
-    float sky = mix(v_occlusion * (1.0 - 0.45 * crease), 0.25, inside);
+    float sky = mix(v_occlusion * (1.0 - 0.55 * crease), 0.25, inside);
     albedo = mix(albedo, vec3(0.53, 0.26, 0.26), inside);
     float specular = mix(0.10 + 0.10 * on_lip + 0.05 * (1.0 - roughness), 0.05, inside);
     vec3 color = light_surface(albedo * albedo, n, sky, specular, mix(14.0, 34.0, on_lip), 1.0 - inside);
