@@ -3,6 +3,8 @@
     python -m reference.train_vae --renders DIR --out DIR [--minutes 30]
 
 Resumes from `--out`; the adversarial loss joins after `--adversarial-from` images.
+With `--decoder-of VAE` only that VAE's decoder is trained, so that every latent keeps its meaning
+and a diffusion model of these latents stays valid.
 """
 
 from __future__ import annotations
@@ -13,13 +15,17 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
+from diffusers import AutoencoderKL
 from torch import nn
 from torch.nn import functional as F
 
 from reference import model, renders
 
 KL_WEIGHT = 1e-3
-ADVERSARIAL_WEIGHT = 0.01
+ADVERSARIAL_SHARE = 0.4
+"""Of the reconstruction's gradient at the decoder's last layer that the adversary's may have."""
+DISCRIMINATOR_ALONE = 1500
+"""Images that the discriminator sees before the decoder heeds it."""
 CHECKPOINT_SECONDS = 180.0
 
 
@@ -66,6 +72,15 @@ def reconstruction_loss(output, target, weights) -> torch.Tensor:
     return loss
 
 
+def adversarial_weight(reconstruction, adversarial, last_layer) -> torch.Tensor:
+    """Scale that gives the adversarial loss its share of the gradient (arXiv 2012.09841, eq. 7)."""
+    wanted, given = (
+        torch.autograd.grad(loss, last_layer, retain_graph=True)[0].norm()
+        for loss in (reconstruction, adversarial)
+    )
+    return (ADVERSARIAL_SHARE * wanted / (given + 1e-6)).clamp(max=1.0).detach()
+
+
 def batch(stack: np.ndarray, rows: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
     """Images of `rows` as float [-1, 1] NCHW, each mirrored with probability 1/2."""
     images = torch.from_numpy(stack[np.sort(rows)]).permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -105,8 +120,9 @@ def standardise_latents(vae, images) -> None:
 @click.option("--batch", "batch_size", default=6)
 @click.option("--rate", default=1.5e-3, help="Peak learning rate; it falls to 0 over the minutes.")
 @click.option("--adversarial-from", default=10**9, help="Images after which the GAN loss joins.")
+@click.option("--decoder-of", type=Path, help="Train this VAE's decoder, and nothing else of it.")
 @click.option("--seed", default=0)
-def main(directory, out, minutes, batch_size, rate, adversarial_from, seed):
+def main(directory, out, minutes, batch_size, rate, adversarial_from, decoder_of, seed):
     """Train for some minutes, then write OUT/vae (a diffusers AutoencoderKL)."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)
@@ -114,8 +130,13 @@ def main(directory, out, minutes, batch_size, rate, adversarial_from, seed):
     data = renders.load(directory, 64)
     train, held = data.rows(False), data.rows(True)
     check = batch(data.images, held[:128], np.random.default_rng(1))
-    vae, judge = model.new_vae(), PatchDiscriminator()
-    optimizer = torch.optim.AdamW(vae.parameters(), rate, (0.9, 0.99), weight_decay=0.01)
+    vae = AutoencoderKL.from_pretrained(decoder_of) if decoder_of else model.new_vae()
+    judge = PatchDiscriminator()
+    if decoder_of:
+        vae.encoder.requires_grad_(False)
+        vae.quant_conv.requires_grad_(False)
+    trained = [p for p in vae.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, rate, (0.9, 0.99), weight_decay=0.01)
     opponent = torch.optim.AdamW(judge.parameters(), 4e-4, (0.5, 0.9))
     seen, state_file = 0, out / "vae.pt"
     if state_file.exists():
@@ -134,7 +155,8 @@ def main(directory, out, minutes, batch_size, rate, adversarial_from, seed):
             warm = min(1.0, (elapsed + 5) / 30)
             group["lr"] = rate * warm * min(1.0, 2.5 * (1 - progress) + 0.01)
         images = batch(data.images, rng.choice(train, batch_size, replace=False), rng)
-        posterior = vae.encode(images).latent_dist
+        with torch.set_grad_enabled(not decoder_of):
+            posterior = vae.encode(images).latent_dist
         output = vae.decode(posterior.sample()).sample
         reconstruction = reconstruction_loss(output, images, weights)
         divergence = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
@@ -145,10 +167,13 @@ def main(directory, out, minutes, batch_size, rate, adversarial_from, seed):
             opponent.zero_grad()
             hinge.backward()
             opponent.step()
-            loss = loss - ADVERSARIAL_WEIGHT * judge(output).mean()
+            if seen >= adversarial_from + DISCRIMINATOR_ALONE:
+                fooled = -judge(output).mean()
+                weight = adversarial_weight(reconstruction, fooled, vae.decoder.conv_out.weight)
+                loss = loss + weight * fooled
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         seen += batch_size
         if time.time() - saved > CHECKPOINT_SECONDS:
@@ -163,7 +188,8 @@ def main(directory, out, minutes, batch_size, rate, adversarial_from, seed):
             write(state_file, vae, judge, optimizer, opponent, seen)
     write(state_file, vae, judge, optimizer, opponent, seen)
     click.echo(f"held-out PSNR {psnr(vae, check):.2f} dB after {seen} images")
-    standardise_latents(vae, batch(data.images, rng.choice(train, 1024), rng))
+    if not decoder_of:
+        standardise_latents(vae, batch(data.images, rng.choice(train, 1024), rng))
     vae.save_pretrained(out / "vae")
 
 
