@@ -3,7 +3,7 @@
     python -m reference.classifiers --renders DIR --out DIR --network labeller|judge|au-reader
 
 `labeller` ships in the bundle and may guide; `judge` and `au-reader` only ever measure. The three
-differ in shape and in seed.
+differ in shape and in seed. A training that was stopped goes on with the same command.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from reference import renders
 from synfer_rt import facs, labels
 
 CLASSES = labels.scheme("affectnet-8")
+CHECKPOINT_SECONDS = 120.0
 
 
 class Residual(nn.Module):
@@ -148,6 +149,13 @@ def predict(network: nn.Module, images_u8: np.ndarray) -> np.ndarray:
     return torch.cat([network(part) for part in parts]).numpy()
 
 
+def write(path: Path, state: dict) -> None:
+    """Save to a temporary name, then rename."""
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    part.replace(path)
+
+
 @click.command()
 @click.option("--renders", "directory", type=Path, required=True)
 @click.option("--out", type=Path, required=True)
@@ -166,10 +174,19 @@ def main(directory, out, name, minutes, batch):
     train, held = data.rows(False), data.rows(True)
     if classifies:
         train, held = (rows[table["label"][rows] >= 0] for rows in (train, held))
-    network, rng = build(), np.random.default_rng(seed)
-    generator = torch.Generator().manual_seed(seed)
+    network = build()
     optimizer = torch.optim.AdamW(network.parameters(), 2e-3, weight_decay=0.05)
-    started, seen = time.time(), 0
+    seen, spent, state_file = 0, 0.0, out / f"{name}-training.pt"
+    if state_file.exists():
+        state = torch.load(state_file, weights_only=True)
+        network.load_state_dict(state["network"])
+        optimizer.load_state_dict(state["optimizer"])
+        seen, spent = state["seen"], state["seconds"]
+        click.echo(f"{name}: going on after {seen} images and {spent / 60:.1f} min")
+    torch.manual_seed(seed + seen)
+    rng, generator = np.random.default_rng((seed, seen)), torch.Generator().manual_seed(seed + seen)
+    saved = time.time()
+    started = saved - spent
     while (elapsed := time.time() - started) < 60 * minutes:
         progress = elapsed / (60 * minutes)
         for group in optimizer.param_groups:
@@ -190,10 +207,13 @@ def main(directory, out, name, minutes, batch):
         loss.backward()
         optimizer.step()
         seen += batch
+        if time.time() - saved > CHECKPOINT_SECONDS:
+            saved = time.time()
+            state = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
+            write(state_file, state | {"seen": seen, "seconds": saved - started})
     network.eval()
-    part = out / f"{name}.part"
-    torch.save(network.state_dict(), part)
-    part.replace(out / f"{name}.pt")
+    write(out / f"{name}.pt", network.state_dict())
+    state_file.unlink(missing_ok=True)
     outputs = predict(network, data.images[held])
     click.echo(f"{name}: {seen} images in {minutes:.0f} min")
     if classifies:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +20,12 @@ class Renders:
 
     The annotations are those that `reference.faces.dataset` writes: label, au, eye_closure,
     identity, age, gender, ancestry, pose, light, hair_style, hair_color, beard, background.
+    `key` names the shards that they come from, for what is cached of them.
     """
 
     images: np.ndarray
     annotations: dict[str, np.ndarray]
+    key: str
 
     def __len__(self) -> int:
         return len(self.images)
@@ -40,7 +44,9 @@ def load(directory: Path, size: int) -> Renders:
     shards = sorted(directory.glob("[0-9]*.npz"))
     if not shards:
         raise SystemExit(f"{directory} has no shards; run python -m reference.faces.dataset first.")
-    stack, table = directory / f"images-{size}-{len(shards)}.npy", None
+    facts = [(shard.name, shard.stat().st_size, shard.stat().st_mtime_ns) for shard in shards]
+    key = hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
+    stack = directory / f"images-{size}-{key}.npy"
     parts: dict[str, list[np.ndarray]] = {}
     images = []
     cached = stack.exists()
@@ -53,11 +59,11 @@ def load(directory: Path, size: int) -> Renders:
                 elif arrays[name].shape[:1] == arrays["label"].shape:
                     parts.setdefault(name, []).append(arrays[name])
     if not cached:
-        part = stack.with_suffix(".part.npy")
+        part = stack.with_suffix(f".{os.getpid()}.part.npy")
         np.save(part, np.concatenate(images))
         part.replace(stack)
     table = {name: np.concatenate(values) for name, values in parts.items()}
-    return Renders(np.load(stack, mmap_mode="r"), table)
+    return Renders(np.load(stack, mmap_mode="r"), table, key)
 
 
 def reduce_blocks(images: np.ndarray, size: int) -> np.ndarray:

@@ -9,7 +9,9 @@ One single-threaded process per core, gradients averaged between them. Resumes f
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +47,15 @@ class Latents:
 SIDES = (0, 1)
 
 
+def caches_of(vae: AutoencoderKL, data: renders.Renders, out: Path) -> list[Path]:
+    """Where the posteriors of both sides belong: named by the encoder's weights and the renders."""
+    digest = hashlib.sha256(data.key.encode())
+    for name, weights in vae.state_dict().items():
+        if name.startswith(("encoder.", "quant_conv.")):
+            digest.update(weights.numpy().tobytes())
+    return [out / f"latents-{side}-{digest.hexdigest()[:12]}.npz" for side in SIDES]
+
+
 def encode(vae: AutoencoderKL, data: renders.Renders, side: int, cache: Path) -> None:
     """Write the posteriors of one side of all renders to `cache`, unless it is there."""
     if cache.exists():
@@ -56,7 +67,7 @@ def encode(vae: AutoencoderKL, data: renders.Renders, side: int, cache: Path) ->
         with torch.no_grad():
             posterior = vae.encode(images.flip(3) if side else images).latent_dist
         mean[i : i + 64], std[i : i + 64] = posterior.mean, posterior.std
-    part = cache.with_suffix(".part.npz")
+    part = cache.with_suffix(f".{os.getpid()}.part.npz")
     np.savez(part, mean=mean, std=std)
     part.replace(cache)
 
@@ -152,8 +163,8 @@ def main(directory, vae_directory, out, minutes, batch_size, rate, cool_from, st
     rank, world = dist.get_rank(), dist.get_world_size()
     out.mkdir(parents=True, exist_ok=True)
     data = renders.load(directory, 64)
-    caches = [out / f"latents-{side}.npz" for side in SIDES]
     vae = AutoencoderKL.from_pretrained(vae_directory).eval()
+    caches = caches_of(vae, data, out)
     for side in SIDES[rank::world]:
         encode(vae, data, side, caches[side])
     dist.barrier()

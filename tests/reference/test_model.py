@@ -13,7 +13,7 @@ import torch
 from reference import model, train_vae
 from reference.tokenizer import MAX_LENGTH
 from synfer_rt.export.adapter import read_adapter
-from synfer_rt.export.modules import Conditioner, Denoiser, cross_attentions
+from synfer_rt.export.modules import Conditioner, Denoiser, adapter_layers
 
 SETTINGS = {"name": "test", "class_labels": ["pooled_text", "aus"]}
 
@@ -41,8 +41,9 @@ def test_the_exported_modules_predict_what_training_predicted(trained: Path):
     aus = torch.rand(3, 41, generator=draw)
     wanted = denoiser(latents, torch.full((3,), 400), tokens, aus)
 
-    widths = {i: a.to_v.out_features for i, a in cross_attentions(denoiser.unet).items()}
-    adapter = read_adapter(trained / "au_adapter.safetensors", widths, model.TEXT_WIDTH)
+    adapter = read_adapter(
+        trained / "au_adapter.safetensors", adapter_layers(denoiser.unet), model.TEXT_WIDTH
+    )
     fresh, _ = model.load(trained)
     conditioner = Conditioner(fresh.text_encoder, fresh.unet, adapter, SETTINGS["class_labels"])
     engine = Denoiser(fresh.unet, conditioner.outputs).eval()
