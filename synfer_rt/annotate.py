@@ -1,0 +1,223 @@
+"""What several annotators say together, and which labels to keep: pure functions on arrays.
+
+FERAnno and any number of classifiers vote (He et al., SynFER, arXiv 2410.09865, section 3.4);
+thresholds on the vote's confidence adapt to each class (after arXiv 2303.08617).
+
+Every decision is made on numbers of DECIMALS decimals, those that are written into a record: so a
+run that resumes decides from its records as it would have decided without the interruption.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right, insort
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from synfer_rt import labels
+from synfer_rt.errors import UserError
+
+DECIMALS = 6
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What one annotator says: `probabilities` [B, n] in the order of its own label scheme."""
+
+    annotator: str
+    scheme: str
+    probabilities: np.ndarray
+
+    def best(self, row: int) -> str:
+        """The class that it takes image `row` for."""
+        return labels.scheme(self.scheme)[int(np.argmax(self.probabilities[row]))]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the annotators say together of one image.
+
+    `probabilities` are their average by class name, rounded, and `label` is its best class;
+    `rectified` says that another label was wanted, which these two replace.
+    """
+
+    label: str
+    probabilities: dict[str, float]
+    rectified: bool
+
+    @property
+    def confidence(self) -> float:
+        """The probability of `label`, in [0, 1]."""
+        return self.probabilities[self.label]
+
+
+def average(opinions: Sequence[Opinion], scheme: str) -> np.ndarray:
+    """The mean distribution float64 [B, n] of the opinions, in the order of `scheme`.
+
+    An annotator that lacks a class abstains on it: it takes over what those say that know it, and
+    spreads the rest by its own distribution. Else a class that only some know could hardly win.
+    A class that nobody knows has 0. Raises ValueError without opinions, UserError for an unknown
+    scheme.
+    """
+    if not opinions:
+        raise ValueError("no opinion to average")
+    classes = labels.scheme(scheme)
+    given = np.stack(
+        [labels.convert(o.probabilities.astype(np.float64), o.scheme, scheme) for o in opinions]
+    )
+    known = np.array([[name in labels.scheme(o.scheme) for name in classes] for o in opinions])
+    votes = np.maximum(known.sum(0), 1)
+    elsewhere = (given * known[:, None]).sum(0) / votes
+    taken = np.where(known[:, None], 0.0, elsewhere)
+    completed = taken + given * (1 - taken.sum(-1, keepdims=True))
+    return completed.mean(0)
+
+
+def vote(opinions: Sequence[Opinion], scheme: str, wanted: Sequence[str | None]) -> list[Verdict]:
+    """A verdict for each of B images; `wanted` are their labels as requested or given, if any.
+
+    Where the vote agrees with the wanted label, that label stays; where it does not, the average
+    distribution and its best class replace it (arXiv 2410.09865, section 3.4). Of equally likely
+    classes the wanted one is the best, else the first of the scheme.
+    """
+    classes = labels.scheme(scheme)
+    return [
+        _verdict(dict(zip(classes, row, strict=True)), label)
+        for row, label in zip(
+            average(opinions, scheme).round(DECIMALS).tolist(), wanted, strict=True
+        )
+    ]
+
+
+def _verdict(probabilities: dict[str, float], wanted: str | None) -> Verdict:
+    highest = max(probabilities.values())
+    best = [name for name, probability in probabilities.items() if probability == highest]
+    label = wanted if wanted in best else best[0]
+    return Verdict(label, probabilities, wanted is not None and label != wanted)
+
+
+Accept = Callable[[Verdict], bool]
+"""Whether a verdict is accepted. To be asked once for each sample, in the order of the indices."""
+
+
+class RunningQuantile:
+    """Accepts the share `accept_rate` of each class that is the most confident of it so far.
+
+    A sample is accepted when, among all of its label seen up to and with itself, fewer than
+    ceil(accept_rate * count) are more confident: so the threshold of a class is the running
+    (1 - accept_rate) quantile of its confidences, and rises for classes that come out well.
+
+    The state is a pure function of the (label, confidence) pairs seen, in their order. Hence the
+    contract: a decision depends on the samples of lower index and on nothing else, not on the
+    batch and not on interruptions; a run that resumes shows the records it has to `accept` again.
+    """
+
+    def __init__(self, accept_rate: float) -> None:
+        if not 0 < accept_rate <= 1:
+            raise UserError(
+                f"--accept-rate {accept_rate:g} is outside its range; write a share above 0, up "
+                "to 1."
+            )
+        self.accept_rate = accept_rate
+        self._seen: dict[str, list[float]] = {}
+
+    def __call__(self, verdict: Verdict) -> bool:
+        """Whether the verdict is accepted; it counts as seen from now on."""
+        seen = self._seen.setdefault(verdict.label, [])
+        insort(seen, verdict.confidence)
+        return len(seen) - bisect_right(seen, verdict.confidence) < self._share(len(seen))
+
+    def thresholds(self) -> dict[str, float]:
+        """The least confidence that is accepted now, by label; for reports."""
+        return {label: seen[-self._share(len(seen))] for label, seen in self._seen.items()}
+
+    def _share(self, count: int) -> int:
+        # 0.07 * 100 is a little more than 7 in floating point, and must not become 8.
+        return math.ceil(round(self.accept_rate * count, 9))
+
+
+def acceptance(accept_rate: float | None = None, threshold: float | None = None) -> Accept:
+    """How verdicts are accepted: by a share of each class, by a fixed confidence, or by agreement.
+
+    With `accept_rate` a RunningQuantile, with `threshold` whatever is at least as confident, with
+    neither whatever was not rectified. Raises UserError for both, and for one outside its range.
+    """
+    if accept_rate is not None and threshold is not None:
+        raise UserError("--accept-rate and --threshold exclude each other; leave one out.")
+    if accept_rate is not None:
+        return RunningQuantile(accept_rate)
+    if threshold is None:
+        return lambda verdict: not verdict.rectified
+    if not 0 <= threshold <= 1:
+        raise UserError(f"--threshold {threshold:g} is outside its range; write one of 0 to 1.")
+    return lambda verdict: verdict.confidence >= threshold
+
+
+def replay(accept: Accept, verdicts: Sequence[Verdict]) -> None:
+    """Bring `accept` to the state in which it was after these verdicts."""
+    for verdict in verdicts:
+        accept(verdict)
+
+
+def next_round(
+    accepted: Mapping[str, int], quota: Mapping[str, int], budget: int
+) -> tuple[str, ...]:
+    """The labels to request next, so that each class gets `quota` accepted images.
+
+    As many of each class as it still lacks, the classes taking turns, at most `budget` in all;
+    nothing when all quotas are met. It never asks for more than is missing, so the counts end at
+    their quotas, but for images that were rectified into a class that was full.
+
+    The contract of a run with quotas: index i of a round requests the i-th label of the round, a
+    round is known when the round before it is finished, and nothing else decides it. So indices
+    are without gaps, each is made once, and a run is the same at any batch size (a batch ends
+    where its round ends) and after any interruption (the rounds follow from the records).
+    """
+    missing = {label: max(0, count - accepted.get(label, 0)) for label, count in quota.items()}
+    turns = max(missing.values(), default=0)
+    queue = (label for turn in range(turns) for label, count in missing.items() if turn < count)
+    return tuple(label for _, label in zip(range(max(budget, 0)), queue, strict=False))
+
+
+class Quotas:
+    """The labels that a run with quotas requests, by index, from what was accepted before.
+
+    `budget` is the most images that the run makes. `label(i)` may be asked once all samples of the
+    rounds before that of `i` were shown to `count`, in their order.
+    """
+
+    def __init__(self, quota: Mapping[str, int], budget: int) -> None:
+        self.quota, self.budget = dict(quota), budget
+        self.accepted = dict.fromkeys(quota, 0)
+        self.counted = self._begin = 0
+        self._round = next_round(self.accepted, quota, budget)
+
+    @property
+    def end(self) -> int:
+        """The first index after the present round; a batch must not reach beyond it."""
+        return self._begin + len(self._round)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every quota is met, or the budget is used up."""
+        return not self._round
+
+    def label(self, index: int) -> str:
+        """The label to request of an index of the present round."""
+        return self._round[index - self._begin]
+
+    def count(self, label: str, accepted: bool) -> None:
+        """The next sample turned out to show `label`, and was accepted or not."""
+        self.counted += 1
+        if accepted:
+            self.accepted[label] = self.accepted.get(label, 0) + 1
+        if self.counted == self.end:
+            self._begin = self.counted
+            self._round = next_round(self.accepted, self.quota, self.budget - self.counted)
+
+    def missing(self) -> dict[str, int]:
+        """How many accepted images each class still lacks; empty when none does."""
+        lacks = {label: count - self.accepted[label] for label, count in self.quota.items()}
+        return {label: count for label, count in lacks.items() if count > 0}

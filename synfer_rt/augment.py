@@ -1,0 +1,364 @@
+"""Semantic augmentation for long tails: new images of rare classes from real ones.
+
+A real image is encoded, a point near its posterior's mean is drawn, and the decoded image shows the
+same meaning anew (Li et al., arXiv 2411.17254, with the VAE of the diffusion model). A few
+diffusion steps at the class's prompt and action units can repair what the noise has spoilt. The
+vote of the bundle's annotators checks each image.
+
+Addition k of a run is a pure function of the run's settings and k: all its draws are keyed by
+(seed, index, attempt).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from synfer_rt import noise
+from synfer_rt.annotate import Verdict, next_round
+from synfer_rt.backends import to_numpy
+from synfer_rt.datasets import Item
+from synfer_rt.datasets.items import canonical
+from synfer_rt.ensemble import Ensemble
+from synfer_rt.errors import UserError
+from synfer_rt.images import read_image
+from synfer_rt.plan import Plan, make_plan
+from synfer_rt.prompts import EXPRESSION_WORDS
+from synfer_rt.sampler import Request
+from synfer_rt.solvers import Trajectory, trajectory
+from synfer_rt.writers import Writer
+
+_ATTEMPT = 1 << 40
+"""What separates the keys of an addition's attempts; no dataset has as many images."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What decides the additions.
+
+    `noise_scale` multiplies the posterior's standard deviation, which is small: 1 gives near
+    copies. With `repair_steps` the part `repair_strength` in (0, 1) of the noise schedule is run in
+    that many steps; 0 repairs nothing. After `attempts` that the check refuses, the one with the
+    highest probability of the class is kept, and not accepted.
+    """
+
+    originals: tuple[Item, ...] = field(repr=False)
+    additions: tuple[str, ...] = field(repr=False)
+    noise_scale: float
+    repair_steps: int
+    repair_strength: float
+    attempts: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        for name, value, good, remedy in (
+            ("--noise-scale", self.noise_scale, 0 <= self.noise_scale <= 1000, "one of 0 to 1000"),
+            ("--repair-steps", self.repair_steps, self.repair_steps >= 0, "0 or more"),
+            (
+                "--repair-strength",
+                self.repair_strength,
+                0 < self.repair_strength < 1,
+                "one between 0 and 1",
+            ),
+            ("--attempts", self.attempts, self.attempts >= 1, "1 or more"),
+            ("--seed", self.seed, 0 <= self.seed < 1 << 63, "one of 0 to 2^63 - 1"),
+        ):
+            if not good:
+                raise UserError(f"{name} {value:g} is outside its range; write {remedy}.")
+
+    @property
+    def count(self) -> int:
+        """Images of the whole output."""
+        return len(self.originals) + len(self.additions)
+
+    @cached_property
+    def _members(self) -> dict[str, list[int]]:
+        members: dict[str, list[int]] = {}
+        for i, item in enumerate(self.originals):
+            members.setdefault(item.label or "", []).append(i)
+        return members
+
+    @cached_property
+    def _ordinals(self) -> list[int]:
+        """Each addition's number within its class."""
+        counts: dict[str, int] = {}
+        ordinals = []
+        for label in self.additions:
+            ordinals.append(counts.get(label, 0))
+            counts[label] = ordinals[-1] + 1
+        return ordinals
+
+    def source(self, index: int, attempt: int) -> Item:
+        """The original that addition `index` starts from: the class's images take turns."""
+        addition = index - len(self.originals)
+        members = self._members[self.additions[addition]]
+        return self.originals[members[(self._ordinals[addition] + attempt) % len(members)]]
+
+
+def targets(counts: Mapping[str, int], balance: str) -> dict[str, int]:
+    """How many images each class of `counts` shall have.
+
+    `balance` is "max" (as many as the largest class), a number, or a JSON file of
+    {class: number}, which may leave classes out. Nothing is ever taken away: a class that has more
+    keeps them. Raises UserError for anything else, and for a class without an image to vary.
+    """
+    if balance == "max" or balance.isdigit():
+        level = max(counts.values()) if balance == "max" else int(balance)
+        return {label: max(level, count) for label, count in counts.items()}
+    try:
+        given = json.loads(Path(balance).read_bytes())
+        wanted = {canonical(str(name)) or str(name): int(count) for name, count in given.items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"--balance {balance} is neither max, a number nor a JSON file of "
+            f'{{"class": number}} ({error}).'
+        ) from None
+    for label in wanted:
+        if label not in counts:
+            raise UserError(
+                f"{balance} asks for {label}, of which the dataset has no image to vary; leave it "
+                "out, or make some with `synfer-rt sample`."
+            )
+    return {label: max(count, wanted.get(label, 0)) for label, count in counts.items()}
+
+
+def additions(counts: Mapping[str, int], wanted: Mapping[str, int]) -> tuple[str, ...]:
+    """The labels of the images to add, the classes taking turns."""
+    return next_round(counts, wanted, sum(wanted.values()))
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    image: np.ndarray
+    verdict: Verdict
+    request: Request
+    source: Item
+    attempt: int
+    accepted: bool
+
+
+class Augmenter:
+    """Makes the images of an augmentation, with the engines of the ensemble's bundle."""
+
+    def __init__(self, job: Augmentation, ensemble: Ensemble) -> None:
+        self.job, self.ensemble = job, ensemble
+        self.sampler = ensemble.sampler
+        self.bundle = ensemble.sampler.bundle
+        if "encoder" not in self.bundle.engines:
+            raise UserError(
+                f"{self.bundle.name} has no encoder, which augment starts with; build it with "
+                "`synfer-rt build-engines`, or choose another with --engines."
+            )
+        for label in sorted({str(item.label) for item in job.originals}):
+            if label not in self.bundle.classes:
+                raise UserError(
+                    f"{self.bundle.name} does not know the class {label}; leave its images out, or "
+                    "choose another bundle with --engines."
+                )
+        _ = self._trajectory  # refuses steps that do not fit before anything is written
+        self._plans: dict[str, Plan] = {}
+
+    @cached_property
+    def _trajectory(self) -> Trajectory | None:
+        job = self.job
+        if not job.repair_steps:
+            return None
+        return trajectory(
+            self.bundle.defaults.solver,
+            self.bundle.schedule,
+            job.repair_steps,
+            job.repair_strength,
+            self.bundle.prediction_type,
+        )
+
+    def settings(self, format: str) -> dict[str, Any]:
+        """What decides the output, as JSON values, for run.json."""
+        job = self.job
+        return {
+            "command": "augment",
+            "bundle": self.bundle.bundle_hash,
+            "format": format,
+            "count": job.count,
+            "originals": len(job.originals),
+            "noise_scale": job.noise_scale,
+            "repair_steps": job.repair_steps,
+            "repair_strength": job.repair_strength,
+            "attempts": job.attempts,
+            "seed": job.seed,
+            "label_scheme": self.bundle.label_scheme,
+            "classes": list(self.bundle.classes),
+            "au_vocabulary": list(self.bundle.au_names) or None,
+        }
+
+    def make(self, indices: Sequence[int]) -> list[tuple[dict[str, Any], bytes]]:
+        """The records and PNG files of these indices, originals and additions alike."""
+        begin = len(self.job.originals)
+        made = {i: self._original(i) for i in indices if i < begin}
+        candidates = self._additions([i for i in indices if i >= begin])
+        made |= {i: self._augmented(i, c) for i, c in candidates.items()}
+        return [made[i] for i in indices]
+
+    def _additions(self, indices: Sequence[int]) -> dict[int, _Candidate]:
+        chosen: dict[int, _Candidate] = {}
+        pending = list(indices)
+        for attempt in range(self.job.attempts):
+            if not pending:
+                break
+            for i, candidate in zip(pending, self._attempt(pending, attempt), strict=True):
+                label = candidate.request.label
+                rival = chosen.get(i)
+                if rival is None or _rank(candidate, label) > _rank(rival, label):
+                    chosen[i] = candidate
+            pending = [i for i in pending if not chosen[i].accepted]
+        return chosen
+
+    def _attempt(self, indices: Sequence[int], attempt: int) -> list[_Candidate]:
+        job, sampler = self.job, self.sampler
+        keys = [index + attempt * _ATTEMPT for index in indices]
+        sources = [job.source(index, attempt) for index in indices]
+        requests = [self._request(s.label or "", key) for s, key in zip(sources, keys, strict=True)]
+        images = [read_image(source.read(), self.bundle.image_size) for source in sources]
+        mean, logvar = sampler.encode(np.stack(images))
+        latents = mean + np.float32(job.noise_scale) * np.exp(logvar / 2) * self._noise(
+            keys, "posterior"
+        )
+        way = self._trajectory
+        if way is not None:
+            start = np.float32(way.signal) * latents
+            start += np.float32(way.noise) * self._noise(keys, "latents")
+            guidance = np.array([request.guidance for request in requests], np.float32)
+            for step in sampler.denoise(start, sampler.condition(requests), guidance, way):
+                latents = step
+            latents = to_numpy(latents)
+        decoded = sampler.decode(latents)
+        finite = [bool(np.isfinite(image).all()) for image in decoded]
+        decoded = np.nan_to_num(decoded, nan=0.0).clip(0, 1)
+        verdicts = self.ensemble.judge(
+            decoded, [request.label for request in requests], np.nan_to_num(latents)
+        )
+        pixels = np.rint(decoded.transpose(0, 2, 3, 1) * 255).astype(np.uint8)
+        return [
+            _Candidate(
+                pixels[i],
+                verdicts[i],
+                requests[i],
+                sources[i],
+                attempt,
+                finite[i] and not verdicts[i].rectified,
+            )
+            for i in range(len(indices))
+        ]
+
+    def _noise(self, keys: Sequence[int], stream: str) -> np.ndarray:
+        shape = self.bundle.latent.shape
+        return np.stack([noise.normal(self.job.seed, key, shape, stream) for key in keys])
+
+    def _request(self, label: str, key: int) -> Request:
+        """The class's prompt, and AUs drawn from its prototypes."""
+        if label not in self._plans:
+            prompt = f"a photo of a {EXPRESSION_WORDS[label][0]} face"
+            self._plans[label] = make_plan(
+                self.bundle, labels_text=label, prompt=prompt, layout="none", seed=self.job.seed
+            )
+        return self._plans[label].request(key)
+
+    def _original(self, index: int) -> tuple[dict[str, Any], bytes]:
+        item = self.job.originals[index]
+        record = self._record(index, item.label or "") | {
+            "accepted": True,
+            "origin": "original",
+            "source": item.name,
+        }
+        return record, original_png(item.read())
+
+    def _augmented(self, index: int, made: _Candidate) -> tuple[dict[str, Any], bytes]:
+        record = self._record(index, made.request.label) | {
+            "probabilities": made.verdict.probabilities,
+            "accepted": made.accepted,
+            "origin": "augmented",
+            "source": made.source.name,
+            "noise_scale": self.job.noise_scale,
+            "attempt": made.attempt,
+        }
+        if self.job.repair_steps:
+            request = made.request
+            record |= {
+                "prompt": request.prompt,
+                "negative_prompt": request.negative_prompt,
+                "aus": dict(request.aus) if self.bundle.au_names else None,
+                "guidance": request.guidance,
+                "au_scale": request.au_scale,
+                "solver": self.bundle.defaults.solver,
+                "steps": self.job.repair_steps,
+                "layout_strength": self.job.repair_strength,
+            }
+        return record, png(made.image)
+
+    def _record(self, index: int, label: str) -> dict[str, Any]:
+        nothing = ("prompt", "negative_prompt", "aus", "guidance", "au_scale", "solver", "steps")
+        return {
+            "index": index,
+            "seed": self.job.seed,
+            "requested_label": label,
+            "label": label,
+            "label_scheme": self.bundle.label_scheme,
+            "probabilities": None,
+            "accepted": None,
+            **dict.fromkeys(nothing),
+            "layout": None,
+            "layout_strength": None,
+            "bundle": self.bundle.bundle_hash,
+            "origin": None,
+            "source": None,
+            "noise_scale": None,
+            "attempt": None,
+        }
+
+
+def execute(
+    augmenter: Augmenter,
+    writer: Writer,
+    batch: int,
+    on_progress: Callable[[int], None] = lambda images: None,
+) -> None:
+    """Make what `writer` does not have yet, `batch` at a time, and finish the output.
+
+    Whatever ends the run early, what was made before is kept for a run that resumes.
+    """
+    count = augmenter.job.count
+    try:
+        for begin in range(writer.done, count, batch):
+            made = augmenter.make(range(begin, min(begin + batch, count)))
+            writer.write([record for record, _ in made], [file for _, file in made])
+            on_progress(writer.done)
+        writer.finish()
+    finally:
+        writer.close()
+
+
+def original_png(content: bytes) -> bytes:
+    """An image file's picture as PNG: upright, RGB, in its own size."""
+    from PIL import Image, ImageOps
+
+    with Image.open(io.BytesIO(content)) as image:
+        return png(np.asarray(ImageOps.exif_transpose(image).convert("RGB")))
+
+
+def png(image: np.ndarray) -> bytes:
+    """uint8 [H, W, 3] as a PNG file."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return file.getvalue()
+
+
+def _rank(candidate: _Candidate, label: str) -> tuple[bool, float]:
+    return candidate.accepted, candidate.verdict.probabilities[label]

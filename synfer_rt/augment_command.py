@@ -1,0 +1,171 @@
+"""The command `synfer-rt augment`."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from synfer_rt.datasets import FORMATS, Item, Skipped
+from synfer_rt.datasets.items import load
+from synfer_rt.errors import UserError
+from synfer_rt.label import INTERRUPTED, report_skipped
+
+if TYPE_CHECKING:
+    from synfer_rt.datasets import Dataset
+
+SKIPPED_FILE = "skipped.jsonl"
+_READERS = 4
+
+
+def usable(dataset: Dataset, size: tuple[int, int]) -> Dataset:
+    """The dataset without what has no label or cannot be decoded; that is among its `skipped`.
+
+    Raises UserError when nothing is left, and for several splits in one: adding to a test set would
+    make its score meaningless.
+    """
+    splits = sorted({item.split for item in dataset.items if item.split})
+    if len(splits) > 1:
+        raise UserError(
+            f"{dataset.path} has the splits {', '.join(splits)}; say which to augment with --split."
+        )
+
+    def problem(item: Item) -> str | None:
+        if item.label is None:
+            return item.problem or "it has no label"
+        image = load(item, size)
+        return image if isinstance(image, str) else None
+
+    with ThreadPoolExecutor(_READERS, "read") as pool:
+        problems = list(pool.map(problem, dataset.items))
+    good = [item for item, why in zip(dataset.items, problems, strict=True) if why is None]
+    bad = [Skipped(i.name, why) for i, why in zip(dataset.items, problems, strict=True) if why]
+    if not good:
+        raise UserError(
+            f"{dataset.path} has no labelled image that can be read ({bad[0].name}: "
+            f"{bad[0].reason}); see --format and --label-scheme."
+        )
+    return replace(dataset, items=tuple(good), skipped=(*dataset.skipped, *bad))
+
+
+@click.command()
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="DIR",
+    help="Where originals and additions are written; new or empty.",
+)
+@click.option(
+    "--balance",
+    default="max",
+    show_default=True,
+    metavar="max|COUNT|FILE",
+    help="Images a class shall have: as the largest, a number, or a JSON file of numbers.",
+)
+@click.option("--noise-scale", default=8.0, show_default=True, help="Noise around the posterior.")
+@click.option("--repair-steps", default=0, show_default=True, help="Diffusion steps afterwards.")
+@click.option(
+    "--repair-strength", default=0.5, show_default=True, help="How much these steps make anew."
+)
+@click.option("--attempts", default=4, show_default=True, help="Tries until the check agrees.")
+@click.option("--seed", default=0, show_default=True, help="The same seed makes the same images.")
+@click.option(
+    "--input-format",
+    type=click.Choice(["auto", *FORMATS]),
+    default="auto",
+    show_default=True,
+    help="Layout of the dataset.",
+)
+@click.option("--label-scheme", help="What numbers mean as labels, such as raf-db.")
+@click.option("--split", help="Only this part: train, val or test.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["imagefolder", "webdataset"]),
+    default="imagefolder",
+    show_default=True,
+)
+@click.option("--engines", type=click.Path(path_type=Path), metavar="DIR", help="Bundle.")
+@click.option("--batch", default=64, show_default=True, help="Images made at once.")
+@click.option("--backend", default="auto", show_default=True, help="See synfer-rt doctor.")
+@click.option("--threads", type=int, help="CPU threads of the engines.  [default: all cores]")
+@click.option("--resume", is_flag=True, help="Go on with the run that is in --out.")
+def augment(
+    dataset: Path,
+    out: Path,
+    balance: str,
+    noise_scale: float,
+    repair_steps: int,
+    repair_strength: float,
+    attempts: int,
+    seed: int,
+    input_format: str,
+    label_scheme: str | None,
+    split: str | None,
+    format_: str,
+    engines: Path | None,
+    batch: int,
+    backend: str,
+    threads: int | None,
+    resume: bool,
+) -> None:
+    """Fill up the rare classes of a labelled dataset with varied copies of their own images.
+
+    OUT gets every original that can be read, in its own size, and the additions in the bundle's;
+    metadata says of each which it is (origin), what it was made from (source) and whether the
+    bundle's annotators see its class in it (accepted). The input is only read; what of it is left
+    out is listed in OUT/skipped.jsonl.
+    """
+    from synfer_rt.augment import Augmentation, Augmenter, additions, execute, targets
+    from synfer_rt.bundle import open_bundle
+    from synfer_rt.datasets import read_dataset, refuse_inside
+    from synfer_rt.ensemble import Ensemble
+    from synfer_rt.progress import Progress
+    from synfer_rt.sampler import Sampler
+    from synfer_rt.writers import open_output, read
+    from synfer_rt.writers.atomic import disk_errors, write_whole
+
+    if batch < 1:
+        raise UserError(f"--batch {batch} is below its range; write 1 or more.")
+    bundle = open_bundle(engines)
+    refuse_inside(out, [dataset])
+    source = usable(read_dataset(dataset, input_format, label_scheme, split), bundle.image_size)
+    counts = source.counts()
+    labels = additions(counts, targets(counts, balance))
+    job = Augmentation(
+        source.items, labels, noise_scale, repair_steps, repair_strength, attempts, seed
+    )
+    augmenter = Augmenter(job, Ensemble(Sampler(bundle, backend, threads)))
+    settings = augmenter.settings(format_) | {"dataset": source.digest, "balance": balance}
+    writer = open_output(out, settings, resume=resume)
+    lines = [json.dumps({"file_name": s.name, "error": s.reason}) for s in source.skipped]
+    with disk_errors(out):
+        write_whole(out / SKIPPED_FILE, "".join(f"{line}\n" for line in lines).encode())
+    try:
+        with Progress(writer.done, job.count) as progress:
+            execute(augmenter, writer, batch, progress.update)
+    except KeyboardInterrupt:
+        click.echo(
+            f"Interrupted with {writer.done} of {job.count} images written; run the same command "
+            "with --resume to go on.",
+            err=True,
+        )
+        click.get_current_context().exit(INTERRUPTED)
+    accepted = Counter(
+        record["label"]
+        for record, _ in read(out)
+        if record["origin"] == "augmented" and record["accepted"]
+    )
+    added = Counter(labels)
+    for name in bundle.classes:
+        if counts.get(name):
+            click.echo(f"{name}: {counts[name]} + {added[name]}, accepted {accepted[name]}")
+    click.echo(f"{job.count} images in {out}")
+    report_skipped({s.name: s.reason for s in source.skipped}, out / SKIPPED_FILE)

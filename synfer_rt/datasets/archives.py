@@ -1,0 +1,129 @@
+"""Datasets in archives: Parquet files and WebDataset's tars, read in place, nothing unpacked."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Mapping, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+from synfer_rt.datasets.items import (
+    IMAGES,
+    UNLABELLED,
+    Found,
+    Item,
+    Label,
+    Skipped,
+    label_of,
+    split_of,
+)
+
+
+def webdataset(root: Path, files: Sequence[Path], label_scheme: str | None) -> Found:
+    """Tars of `key.png`, `key.json` and `key.cls`; the JSON's label goes before the number."""
+    for file in (file for file in files if file.suffix == ".tar"):
+        shard, size = file.relative_to(root).as_posix(), file.stat().st_size
+        samples: dict[str, dict[str, tarfile.TarInfo]] = {}
+        problem = None
+        try:
+            with tarfile.open(file, "r:") as tar:
+                for member in tar:
+                    if not member.isfile() or member.offset_data + member.size > size:
+                        problem = "it is no file" if not member.isfile() else "it is cut short"
+                        yield Skipped(f"{shard}/{member.name}", problem)
+                        continue
+                    folder, _, name = member.name.rpartition("/")
+                    key, _, extension = name.partition(".")
+                    samples.setdefault(f"{folder}/{key}".lstrip("/"), {})[extension.lower()] = (
+                        member
+                    )
+        except (tarfile.TarError, OSError) as error:
+            yield Skipped(shard, f"it is no whole, uncompressed tar ({error})")
+        for key, members in samples.items():
+            image = next((m for e, m in members.items() if f".{e}" in IMAGES), None)
+            if image is None:
+                yield Skipped(f"{shard}/{key}", "it has no image")
+                continue
+            texts = {e: _at(file, members[e]) for e in ("json", "cls") if e in members}
+            label = _sample_label(texts, label_scheme)
+            yield Item(f"{shard}/{key}", *label, split_of(file.name), partial(_at, file, image))
+
+
+def _sample_label(texts: Mapping[str, bytes], label_scheme: str | None) -> Label:
+    try:
+        record = json.loads(texts.get("json", b"{}"))
+        value = record.get("label")
+    except (ValueError, AttributeError):
+        return None, "its JSON cannot be read"
+    if value is not None:
+        return label_of(value, record.get("label_scheme") or label_scheme)
+    if "cls" in texts:
+        return label_of(texts["cls"].decode("utf-8", "replace"), label_scheme)
+    return UNLABELLED
+
+
+def _at(file: Path, member: tarfile.TarInfo) -> bytes:
+    with file.open("rb") as stream:
+        stream.seek(member.offset_data)
+        return stream.read(member.size)
+
+
+def parquet(root: Path, files: Sequence[Path], label_scheme: str | None) -> Found:
+    """Parquet files with an `image` column (bytes) and, for labels, a `label` column."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for file in (file for file in files if file.suffix == ".parquet"):
+        shard = file.relative_to(root).as_posix()
+        try:
+            with pq.ParquetFile(file) as table:
+                columns = table.schema_arrow.names
+                if "image" not in columns:
+                    raise pa.ArrowInvalid("it has no column image")
+                names = _class_names(table.schema_arrow)
+                wanted = [name for name in ("label", "label_scheme", "split") if name in columns]
+                for group in range(table.num_row_groups):
+                    count = table.metadata.row_group(group).num_rows
+                    rows = table.read_row_group(group, wanted).to_pylist() or [{}] * count
+                    for i, row in enumerate(rows):
+                        label = _row_label(row, names, label_scheme)
+                        split = split_of(str(row.get("split") or file.name))
+                        read = partial(_cell, file, group, i)
+                        yield Item(f"{shard}/{group}-{i}", *label, split, read)
+        except (pa.ArrowException, OSError) as error:
+            yield Skipped(shard, f"it is no Parquet file of images ({error})")
+
+
+def _row_label(row: Mapping[str, Any], names: Sequence[str], label_scheme: str | None) -> Label:
+    value = row.get("label")
+    if value is None:
+        return UNLABELLED
+    if isinstance(value, int) and 0 <= value < len(names):
+        value = names[value]
+    return label_of(value, row.get("label_scheme") or label_scheme)
+
+
+def _class_names(schema: Any) -> Sequence[str]:
+    """The names behind the numbers of a `label` column, as Hugging Face's `datasets` keeps them."""
+    try:
+        return json.loads(schema.metadata[b"huggingface"])["info"]["features"]["label"]["names"]
+    except (TypeError, KeyError, ValueError):
+        return ()
+
+
+def _cell(file: Path, group: int, row: int) -> bytes:
+    value = _images_of(file, group)[row].as_py()
+    content = value.get("bytes") if isinstance(value, dict) else value
+    if not isinstance(content, bytes):
+        raise OSError("the Parquet file holds no bytes of it")
+    return content
+
+
+@lru_cache(maxsize=4)
+def _images_of(file: Path, group: int) -> Any:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(file) as table:
+        return table.read_row_group(group, ["image"]).column(0)

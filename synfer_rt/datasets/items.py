@@ -1,0 +1,102 @@
+"""An image of a dataset, and the usual ways to write what it shows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from synfer_rt import labels
+from synfer_rt.errors import UserError
+from synfer_rt.images import read_image
+
+IMAGES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
+"""Suffixes of files that nobody would list in a table for anything but an image."""
+Label = tuple[str | None, str | None]
+"""A canonical name and None, or None and the reason; both None where no label was looked for."""
+UNLABELLED: Label = (None, None)
+
+_SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+_SPLITS |= dict.fromkeys(("val", "valid", "validation"), "val")
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image of a dataset: its name there, its label by canonical name, and its bytes.
+
+    Without a label, `problem` says why, or is None where labels were not looked for. `split` is
+    train, val or test where the layout says so.
+    """
+
+    name: str
+    label: str | None
+    problem: str | None
+    split: str | None
+    read: Callable[[], bytes] = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Something that is not used, and why."""
+
+    name: str
+    reason: str
+
+
+@lru_cache(maxsize=4096)
+def canonical(word: str) -> str | None:
+    """The canonical name of an expression written in one of the usual ways, or None."""
+    try:
+        (name,) = labels.parse_labels(word, labels.scheme("affectnet-8"))
+    except (UserError, ValueError):
+        return None
+    return name
+
+
+def label_of(value: Any, label_scheme: str | None) -> Label:
+    """A label as a dataset has it, a word or a number, as (canonical name, None) or (None, why)."""
+    text = str(value).strip()
+    number = text.removesuffix(".0")
+    if not number.lstrip("-").isdigit():
+        name = canonical(text)
+        return (name, None) if name else (None, f"its label {text!r} is no known expression")
+    if label_scheme is None:
+        return None, f"its label is the number {number}; say its meaning with --label-scheme"
+    if label_scheme not in labels.SCHEMES:
+        return None, f"its label scheme {label_scheme!r} is unknown"
+    classes = labels.scheme(label_scheme)
+    index = int(number) - (label_scheme == "raf-db")
+    if 0 <= index < len(classes):
+        return classes[index], None
+    return None, f"its label {number} is outside {label_scheme}"
+
+
+def load(item: Item, size: tuple[int, int]) -> np.ndarray | str:
+    """The image as float32 [3, H, W] in [0, 1] for `size` (H, W), or why it cannot be read."""
+    try:
+        return read_image(item.read(), size)
+    except UserError as error:
+        # Where pillow speaks of bytes in memory it gives their address, which differs every time.
+        return re.sub(r" ?<_io\.BytesIO[^>]*>", "", str(error))
+    except OSError as error:
+        return f"It cannot be read ({error.strerror or error})."
+
+
+Found = Iterator[Item | Skipped]
+
+
+def item(root: Path, file: Path, label: Label, split: str | None = None) -> Item:
+    """A file below `root`; the split is that of its folders where none is given."""
+    relative = file.relative_to(root)
+    split = split or next(filter(None, map(split_of, relative.parts[:-1])), None)
+    return Item(relative.as_posix(), *label, split, file.read_bytes)
+
+
+def split_of(name: str) -> str | None:
+    """The split that the name of a folder or file begins with, such as `train_set`, or None."""
+    return _SPLITS.get(name.lower().replace("-", "_").partition("_")[0].partition(".")[0])

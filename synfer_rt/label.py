@@ -1,0 +1,230 @@
+"""`synfer-rt label`: labels for images that exist, by the vote of a bundle's annotators.
+
+The result is a table with a line for each image, in the order of the dataset; one that cannot be
+read has a line too, which says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+from synfer_rt.annotate import Accept, Verdict
+from synfer_rt.datasets import FORMATS, Dataset, Item
+from synfer_rt.datasets.items import load
+from synfer_rt.errors import UserError
+from synfer_rt.label_table import Record, Table, Tally
+
+if TYPE_CHECKING:
+    from synfer_rt.ensemble import Ensemble
+
+DEFAULT_FILE = "labels.jsonl"
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+_READERS = 4
+_SHOWN = 20
+
+
+def label_images(
+    dataset: Dataset,
+    ensemble: Ensemble,
+    table: Table,
+    accept: Accept,
+    batch: int,
+    on_progress: Callable[[int], None] = lambda images: None,
+) -> Tally:
+    """Label the images of `dataset` that `table` does not have yet, `batch` at a time; finish it.
+
+    A label that the dataset gives counts as the wanted one, if the bundle knows it. What the table
+    has is shown to `accept` first, so that it decides as if nothing had interrupted the run.
+    """
+    tally = Tally()
+    try:
+        for record in table.records():
+            tally.add(record)
+            if "error" not in record:
+                accept(Verdict(record["label"], record["probabilities"], record["rectified"]))
+        size = ensemble.sampler.bundle.image_size
+        for items, images in _read(dataset.items, table.done, batch, size):
+            records = _records(items, images, table.done, ensemble, accept)
+            table.write(records)
+            for record in records:
+                tally.add(record)
+            on_progress(table.done)
+        first = table.done
+        left_out = [
+            {"index": first + i, "file_name": entry.name, "error": entry.reason}
+            for i, entry in enumerate(dataset.skipped[first - len(dataset.items) :])
+        ]
+        table.write(left_out)
+        for record in left_out:
+            tally.add(record)
+        table.finish(ensemble.sampler.bundle.classes)
+    finally:
+        table.close()
+    return tally
+
+
+def _records(
+    items: Sequence[Item],
+    images: Sequence[np.ndarray | str],
+    first: int,
+    ensemble: Ensemble,
+    accept: Accept,
+) -> list[Record]:
+    bundle = ensemble.sampler.bundle
+    records: list[Record] = [
+        {"index": first + i, "file_name": item.name, "error": str(image)}
+        for i, (item, image) in enumerate(zip(items, images, strict=True))
+    ]
+    sound = [i for i, image in enumerate(images) if isinstance(image, np.ndarray)]
+    if not sound:
+        return records
+    pixels = np.stack([np.asarray(images[i]) for i in sound])
+    given = [items[i].label for i in sound]
+    opinions = ensemble.opinions(pixels)
+    verdicts = ensemble.verdicts(opinions, [x if x in bundle.classes else None for x in given])
+    aus = ensemble.aus(pixels)
+    for row, i in enumerate(sound):
+        verdict = verdicts[row]
+        records[i] = {
+            "index": first + i,
+            "file_name": items[i].name,
+            "given_label": given[row],
+            "label": verdict.label,
+            "label_scheme": bundle.label_scheme,
+            "probabilities": verdict.probabilities,
+            "rectified": verdict.rectified,
+            "accepted": accept(verdict),
+            "votes": {opinion.annotator: opinion.best(row) for opinion in opinions},
+            "aus": None if aus is None else _named(aus[row], bundle.au_names),
+            "bundle": bundle.bundle_hash,
+        }
+    return records
+
+
+def _named(aus: np.ndarray, names: Sequence[str]) -> dict[str, float]:
+    return {name: round(float(x), 4) for name, x in zip(names, aus, strict=True)}
+
+
+def _read(
+    items: Sequence[Item], first: int, batch: int, size: tuple[int, int]
+) -> Iterator[tuple[Sequence[Item], list[np.ndarray | str]]]:
+    """Batches of items from `first` on, and their images or why one cannot be read.
+
+    The next batch is read while this one is used.
+    """
+
+    def begin(start: int) -> list[Future[Any]]:
+        return [pool.submit(load, item, size) for item in items[start : start + batch]]
+
+    with ThreadPoolExecutor(_READERS, "read") as pool:
+        ahead = begin(first)
+        for start in range(first, len(items), batch):
+            ready, ahead = ahead, begin(start + batch)
+            yield items[start : start + batch], [future.result() for future in ready]
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["auto", *FORMATS]),
+    default="auto",
+    show_default=True,
+    help="Layout of the dataset.",
+)
+@click.option("--label-scheme", help="What numbers mean as labels, such as raf-db.")
+@click.option("--split", help="Only this part: train, val or test.")
+@click.option("--engines", type=click.Path(path_type=Path), metavar="DIR", help="Bundle.")
+@click.option("--batch", default=64, show_default=True, help="Images labelled at once.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path(DEFAULT_FILE),
+    show_default=True,
+    metavar="FILE|DIR",
+    help="A .jsonl or .csv file, or a directory for labels.jsonl.",
+)
+@click.option("--accept-rate", type=float, help="Accept this share of each class, 0 to 1.")
+@click.option("--threshold", type=float, help="Accept from this confidence on, 0 to 1.")
+@click.option("--backend", default="auto", show_default=True, help="See synfer-rt doctor.")
+@click.option("--threads", type=int, help="CPU threads of the engines.  [default: all cores]")
+@click.option("--resume", is_flag=True, help="Go on with the table that is in --out.")
+def label(
+    images: tuple[Path, ...],
+    format_: str,
+    label_scheme: str | None,
+    split: str | None,
+    engines: Path | None,
+    batch: int,
+    out: Path,
+    accept_rate: float | None,
+    threshold: float | None,
+    backend: str,
+    threads: int | None,
+    resume: bool,
+) -> None:
+    """Label images that exist: files, folders, or a dataset.
+
+    Each line of the table has the class probabilities that the bundle's annotators agree on, the
+    label, whether it replaces one that the dataset gives (rectified), whether it is accepted (by
+    --accept-rate or --threshold; else: not rectified), and action units where the bundle reads
+    them. An image that cannot be read has a line with the reason.
+    """
+    from synfer_rt.annotate import acceptance
+    from synfer_rt.bundle import open_bundle
+    from synfer_rt.datasets import read_datasets, refuse_inside
+    from synfer_rt.ensemble import Ensemble
+    from synfer_rt.progress import Progress
+    from synfer_rt.sampler import Sampler
+
+    if batch < 1:
+        raise UserError(f"--batch {batch} is below its range; write 1 or more.")
+    accept = acceptance(accept_rate, threshold)
+    bundle = open_bundle(engines)
+    out = out / DEFAULT_FILE if out.is_dir() or not out.suffix else out
+    refuse_inside(out, images)
+    dataset = read_datasets(images, format_, label_scheme, split)
+    ensemble = Ensemble(Sampler(bundle, backend, threads))
+    settings = {
+        "bundle": bundle.bundle_hash,
+        "images": dataset.digest,
+        "accept_rate": accept_rate,
+        "threshold": threshold,
+    }
+    ensemble.load()
+    table = Table(out, settings, resume)
+    if table.finished:
+        click.echo(f"{out} is already whole.")
+        return
+    count = len(dataset.items) + len(dataset.skipped)
+    try:
+        with Progress(table.done, count) as progress:
+            tally = label_images(dataset, ensemble, table, accept, batch, progress.update)
+    except KeyboardInterrupt:
+        click.echo(
+            f"Interrupted with {table.done} of {count} images labelled; run the same command with "
+            "--resume to go on.",
+            err=True,
+        )
+        click.get_current_context().exit(INTERRUPTED)
+    for name in bundle.classes:
+        if tally.labels[name]:
+            click.echo(f"{name}: {tally.labels[name]}, accepted {tally.accepted[name]}")
+    images_labelled = sum(tally.labels.values())
+    click.echo(f"{images_labelled} images labelled, {tally.rectified} rectified: {out}")
+    report_skipped(tally.skipped, out)
+
+
+def report_skipped(skipped: Mapping[str, str], where: Path) -> None:
+    """Say on stderr how many files were skipped, and which."""
+    if skipped:
+        click.echo(f"{len(skipped)} files skipped (all of them in {where}):", err=True)
+        for name, reason in list(skipped.items())[:_SHOWN]:
+            click.echo(f"  {name}: {reason}", err=True)

@@ -1,0 +1,156 @@
+"""The table that `synfer-rt label` writes: a line for each image, crash-safe and resumable.
+
+While a run goes on the table is a journal of JSON lines, `<name>.partial`, whose first line holds
+the settings; when the last line is there it gets its final name and form.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, TextIO
+
+from synfer_rt.errors import UserError
+from synfer_rt.writers.atomic import disk_errors, open_growing, partial
+
+SUFFIXES = (".jsonl", ".csv")
+Record = dict[str, Any]
+
+
+class Table:
+    """The growing table of one run, at `path` when it is whole; `done` lines of it are there.
+
+    `settings` are JSON values that decide what the lines say. Raises UserError for a name that does
+    not end in one of SUFFIXES, when the table exists or is begun and `resume` is false, when it was
+    begun with other settings, and when it is not writable.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any], resume: bool) -> None:
+        if path.suffix not in SUFFIXES:
+            raise UserError(f"{path} is no name of a table; let --out end in .jsonl or .csv.")
+        self.path, self.done = path, 0
+        self.finished = path.exists()
+        self._journal: IO[bytes] | None = None
+        if not resume and (self.finished or _begun(path)):
+            raise UserError(
+                f"{path} is already there or begun; go on with --resume, or choose another --out."
+            )
+        if self.finished:
+            return
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._journal = open_growing(path)
+            before, self.done, length = _whole_lines(self._journal)
+            settings = json.loads(json.dumps(settings))
+            if before is not None and before != settings:
+                self._journal.close()
+                names = [n for n in [*before, *settings] if before.get(n) != settings.get(n)]
+                raise UserError(
+                    f"{path} was begun with another {names[0].replace('_', ' ')}; resume it as it "
+                    "was begun, or choose another --out."
+                )
+            self._journal.seek(length)
+            self._journal.truncate()
+            if before is None:
+                self._append([settings])
+
+    def records(self) -> Iterator[Record]:
+        """The lines that are there, in their order."""
+        source = self.path if self.finished else partial(self.path)
+        if self.finished and source.suffix != ".jsonl":
+            raise ValueError("a finished table of CSV is not read back")
+        with source.open(encoding="utf-8") as lines:
+            yield from map(json.loads, lines if self.finished else islice(lines, 1, None))
+
+    def write(self, records: Sequence[Record]) -> None:
+        """Append records; they are on the disk when this returns."""
+        with disk_errors(self.path):
+            self._append(records)
+        self.done += len(records)
+
+    def _append(self, records: Sequence[Mapping[str, Any]]) -> None:
+        assert self._journal is not None
+        for record in records:
+            self._journal.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+        self._journal.flush()
+        os.fsync(self._journal.fileno())
+
+    def finish(self, classes: Sequence[str]) -> None:
+        """Give the table its final name and form; in CSV `classes` are columns."""
+        assert self._journal is not None
+        form = self.path.with_name(f"{self.path.name}.whole.partial")
+        with disk_errors(self.path):
+            with form.open("w", encoding="utf-8", newline="") as out:
+                if self.path.suffix == ".csv":
+                    self._write_csv(out, classes)
+                else:
+                    for record in self.records():
+                        out.write(json.dumps(record, ensure_ascii=False) + "\n")
+                out.flush()
+                os.fsync(out.fileno())
+            os.replace(form, self.path)
+            self._journal.close()
+            partial(self.path).unlink()
+        self.finished = True
+
+    def _write_csv(self, out: TextIO, classes: Sequence[str]) -> None:
+        first = next((r["aus"] for r in self.records() if r.get("aus")), {})
+        columns = ["file_name", "label", "accepted", "rectified", "given_label", "error"]
+        writer = csv.DictWriter(
+            out, [*columns, *classes, *first], restval="", extrasaction="ignore"
+        )
+        writer.writeheader()
+        for record in self.records():
+            numbers = {**(record.get("probabilities") or {}), **(record.get("aus") or {})}
+            writer.writerow({**record, **numbers})
+
+    def close(self) -> None:
+        """Stop; what is written stays for a run with --resume."""
+        if self._journal is not None:
+            self._journal.close()
+
+
+class Tally:
+    """What the lines of a table say in all: images by label, the accepted ones, the bad ones."""
+
+    def __init__(self) -> None:
+        self.labels: Counter[str] = Counter()
+        self.accepted: Counter[str] = Counter()
+        self.rectified = 0
+        self.skipped: dict[str, str] = {}
+
+    def add(self, record: Record) -> None:
+        """Count one line."""
+        if "error" in record:
+            self.skipped[record["file_name"]] = record["error"]
+            return
+        self.labels[record["label"]] += 1
+        self.accepted[record["label"]] += record["accepted"]
+        self.rectified += record["rectified"]
+
+
+def _begun(path: Path) -> bool:
+    return partial(path).exists() and partial(path).stat().st_size > 0
+
+
+def _whole_lines(file: IO[bytes]) -> tuple[Record | None, int, int]:
+    """The settings, how many whole lines follow them, and the length of all these in bytes."""
+    settings, count, length = None, 0, 0
+    for line in file:
+        try:
+            record = json.loads(line) if line.endswith(b"\n") else None
+        except ValueError:
+            record = None
+        if not isinstance(record, dict) or (settings is not None and record["index"] != count):
+            break
+        if settings is None:
+            settings = record
+        else:
+            count += 1
+        length += len(line)
+    return settings, count, length

@@ -1,0 +1,282 @@
+"""Augmentation of a rare class, on the tiny bundle and real files."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from synfer_rt.augment import Augmentation, Augmenter, additions, execute, targets
+from synfer_rt.augment_command import augment, usable
+from synfer_rt.datasets import Dataset, read_dataset
+from synfer_rt.ensemble import Ensemble
+from synfer_rt.errors import UserError
+from synfer_rt.images import read_image
+from synfer_rt.sampler import Sampler
+from synfer_rt.writers import open_output, read
+
+COUNTS = {"happy": 5, "sad": 2, "fear": 1}
+
+
+@pytest.fixture(scope="module")
+def ensemble(sampler: Sampler) -> Ensemble:
+    return Ensemble(sampler)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A long tail, a broken image and one without a class."""
+    root = tmp_path_factory.mktemp("data")
+    draw = np.random.default_rng(3)
+    for name, count in COUNTS.items():
+        (root / name).mkdir()
+        for i in range(count):
+            pixels = draw.integers(0, 256, (40, 36, 3), np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{i}.png")
+    (root / "fear" / "broken.png").write_bytes(b"\x89PNG torn")
+    Image.new("L", (9, 9)).save(root / "stray.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def dataset(folder: Path, ensemble: Ensemble) -> Dataset:
+    return usable(read_dataset(folder), ensemble.sampler.bundle.image_size)
+
+
+def job(dataset: Dataset, **changes: Any) -> Augmentation:
+    counts = dataset.counts()
+    fields: dict[str, Any] = {
+        "originals": dataset.items,
+        "additions": additions(counts, targets(counts, "max")),
+        "noise_scale": 1.0,
+        "repair_steps": 0,
+        "repair_strength": 0.5,
+        "attempts": 2,
+        "seed": 4,
+    }
+    return Augmentation(**fields | changes)
+
+
+def decoded(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)), np.int16)
+
+
+def written(job: Augmentation, ensemble: Ensemble, out: Path, batch: int = 4) -> list[Any]:
+    augmenter = Augmenter(job, ensemble)
+    writer = open_output(out, augmenter.settings("imagefolder"), resume=False)
+    execute(augmenter, writer, batch)
+    return list(read(out))
+
+
+class TestTargets:
+    def test_max_brings_every_class_to_the_largest(self):
+        assert targets(COUNTS, "max") == {"happy": 5, "sad": 5, "fear": 5}
+
+    def test_a_number_takes_nothing_away(self):
+        assert targets(COUNTS, "3") == {"happy": 5, "sad": 3, "fear": 3}
+
+    def test_a_file_names_classes_in_the_usual_ways(self, tmp_path: Path):
+        (tmp_path / "b.json").write_text(json.dumps({"sadness": 4, "Happy": 1}))
+        assert targets(COUNTS, str(tmp_path / "b.json")) == {"happy": 5, "sad": 4, "fear": 1}
+
+    def test_a_class_without_images_is_refused(self, tmp_path: Path):
+        (tmp_path / "b.json").write_text(json.dumps({"contempt": 4}))
+        with pytest.raises(UserError, match="no image to vary"):
+            targets(COUNTS, str(tmp_path / "b.json"))
+
+    @pytest.mark.parametrize("wrong", ["most", "-3", "1.5"])
+    def test_anything_else_is_refused(self, wrong: str):
+        with pytest.raises(UserError, match="--balance"):
+            targets(COUNTS, wrong)
+
+    def test_additions_fill_up_exactly_and_take_turns(self):
+        labels = additions(COUNTS, targets(COUNTS, "max"))
+        assert Counter(labels) == {"sad": 3, "fear": 4}
+        assert labels[:4] == ("sad", "fear", "sad", "fear")
+
+
+class TestOutput:
+    def test_has_the_distribution_that_was_asked_for(
+        self, dataset: Dataset, ensemble: Ensemble, tmp_path: Path
+    ):
+        samples = written(job(dataset), ensemble, tmp_path / "out")
+        assert Counter(record["label"] for record, _ in samples) == dict.fromkeys(COUNTS, 5)
+        assert [record["index"] for record, _ in samples] == list(range(15))
+        names = {item.name: item.label for item in dataset.items}
+        for record, _ in samples:
+            assert names[record["source"]] == record["label"]
+
+    def test_originals_keep_their_pixels_and_size(
+        self, dataset: Dataset, ensemble: Ensemble, folder: Path, tmp_path: Path
+    ):
+        samples = written(job(dataset), ensemble, tmp_path / "out")
+        originals = [(r, png) for r, png in samples if r["origin"] == "original"]
+        assert len(originals) == 8
+        for record, png in originals:
+            before = np.asarray(Image.open(folder / record["source"]), np.int16)
+            np.testing.assert_array_equal(decoded(png), before)
+
+    def test_is_the_same_in_any_batch_and_after_an_interruption(
+        self, dataset: Dataset, ensemble: Ensemble, tmp_path: Path
+    ):
+        plan = job(dataset, noise_scale=2.0, repair_steps=2)
+        whole = written(plan, ensemble, tmp_path / "whole", batch=64)
+        augmenter = Augmenter(plan, ensemble)
+        settings = augmenter.settings("imagefolder")
+        writer = open_output(tmp_path / "cut", settings, resume=False)
+
+        def stop(done: int) -> None:
+            if done >= 10:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            execute(augmenter, writer, 5, stop)
+        writer = open_output(tmp_path / "cut", settings, resume=True)
+        assert writer.done == 10
+        execute(augmenter, writer, 3)
+        for (one, a), (other, b) in zip(whole, read(tmp_path / "cut"), strict=True):
+            assert (one["source"], one["attempt"]) == (other["source"], other["attempt"])
+            assert np.abs(decoded(a) - decoded(b)).max() <= 2
+
+    def test_never_touches_the_input(
+        self, dataset: Dataset, ensemble: Ensemble, folder: Path, tmp_path: Path
+    ):
+        def hashes() -> dict[Path, str]:
+            files = (f for f in folder.rglob("*") if f.is_file())
+            return {f: hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+        before = hashes()
+        written(job(dataset), ensemble, tmp_path / "out")
+        assert hashes() == before
+
+
+class TestAdditions:
+    def made(self, dataset: Dataset, ensemble: Ensemble, **changes: Any) -> list[Any]:
+        plan = job(dataset, **changes)
+        return Augmenter(plan, ensemble).make(range(len(plan.originals), plan.count))
+
+    def test_without_noise_are_the_decoded_means(self, dataset: Dataset, ensemble: Ensemble):
+        items = {item.name: item for item in dataset.items}
+        sampler = ensemble.sampler
+        for record, png in self.made(dataset, ensemble, noise_scale=0.0):
+            pixels = read_image(items[record["source"]].read(), sampler.bundle.image_size)
+            mean, _ = sampler.encode(pixels[None])
+            expected = sampler.decode(mean)[0].transpose(1, 2, 0) * 255
+            assert np.abs(decoded(png) - expected).max() <= 1
+
+    def test_move_further_with_more_noise(self, dataset: Dataset, ensemble: Ensemble):
+        plain, little, much = (
+            np.stack([decoded(png) for _, png in self.made(dataset, ensemble, **changes)])
+            for changes in (
+                {"noise_scale": 0.0, "attempts": 1},
+                {"noise_scale": 0.3, "attempts": 1},
+                {"noise_scale": 3.0, "attempts": 1},
+            )
+        )
+        near, far = np.abs(little - plain).mean(), np.abs(much - plain).mean()
+        assert 0 < near < far
+
+    def test_of_one_source_differ(self, dataset: Dataset, ensemble: Ensemble):
+        made = self.made(dataset, ensemble, attempts=1)
+        fears = [png for record, png in made if record["label"] == "fear"]
+        assert len(fears) == 4 and len(set(fears)) == 4
+
+    def test_sources_take_turns(self, dataset: Dataset, ensemble: Ensemble):
+        made = self.made(dataset, ensemble, attempts=1)
+        used = Counter(r["source"] for r, _ in made if r["label"] == "sad")
+        assert sorted(used.values()) == [1, 2]
+
+    def test_are_accepted_only_when_the_vote_agrees(self, dataset: Dataset, ensemble: Ensemble):
+        for record, _ in self.made(dataset, ensemble):
+            shares = record["probabilities"]
+            agreed = shares[record["label"]] == max(shares.values())
+            assert record["accepted"] == agreed
+
+    def test_more_attempts_show_the_class_no_worse(self, dataset: Dataset, ensemble: Ensemble):
+        def shares(attempts: int) -> dict[int, float]:
+            made = self.made(dataset, ensemble, attempts=attempts, noise_scale=6.0)
+            return {r["index"]: r["probabilities"][r["label"]] for r, _ in made}
+
+        once, often = shares(1), shares(6)
+        assert all(often[i] >= once[i] for i in once)
+        assert any(often[i] > once[i] for i in once)
+
+    def test_repair_is_recorded_and_changes_the_image(self, dataset: Dataset, ensemble: Ensemble):
+        (plain, before), *_ = self.made(dataset, ensemble, attempts=1)
+        (record, after), *_ = self.made(dataset, ensemble, attempts=1, repair_steps=3)
+        assert (plain["prompt"], plain["steps"]) == (None, None)
+        assert record["steps"] == 3 and record["label"] == "fear"
+        assert "fearful" in record["prompt"] and record["aus"]["AU20"] > 0.5
+        assert before != after
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"noise_scale": -1.0},
+            {"noise_scale": float("nan")},
+            {"repair_steps": -1},
+            {"repair_strength": 1.0},
+            {"attempts": 0},
+            {"seed": -1},
+        ],
+    )
+    def test_a_number_outside_its_range(self, dataset: Dataset, wrong: dict[str, Any]):
+        with pytest.raises(UserError, match="outside its range"):
+            job(dataset, **wrong)
+
+    def test_more_repair_than_timesteps(self, dataset: Dataset, ensemble: Ensemble):
+        with pytest.raises(UserError, match="do not fit"):
+            Augmenter(job(dataset, repair_steps=900), ensemble)
+
+    def test_several_splits_at_once(self, tmp_path: Path):
+        for split in ("train", "test"):
+            (tmp_path / split / "happy").mkdir(parents=True)
+            Image.new("RGB", (8, 8)).save(tmp_path / split / "happy" / "a.png")
+        with pytest.raises(UserError, match="--split"):
+            usable(read_dataset(tmp_path), (8, 8))
+
+    def test_a_dataset_without_labels(self, tmp_path: Path):
+        Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+        with pytest.raises(UserError, match="no labelled image"):
+            usable(read_dataset(tmp_path), (8, 8))
+
+
+class TestCommand:
+    def command(self, bundle: Path, *arguments: object) -> Any:
+        options = ["--engines", bundle, "--backend", "onnxruntime-cpu", "--threads", 1]
+        return CliRunner().invoke(
+            augment, list(map(str, (*arguments, *options))), catch_exceptions=False
+        )
+
+    def test_writes_a_balanced_dataset_and_lists_what_was_skipped(
+        self, tiny_bundle_path: Path, folder: Path, tmp_path: Path
+    ):
+        out = tmp_path / "out"
+        found = self.command(tiny_bundle_path, folder, "--out", out, "--balance", 4)
+        assert found.exit_code == 0
+        assert "fear: 1 + 3" in found.output and "2 files skipped" in found.output
+        lines = (out / "skipped.jsonl").read_text().splitlines()
+        skipped = {json.loads(line)["file_name"] for line in lines}
+        assert skipped == {"fear/broken.png", "stray.png"}
+        assert {path.name for path in (out / "fear").iterdir()} >= {"00000000.png"}
+        counts = Counter(item.label for item in read_dataset(out).items)
+        assert counts == {"happy": 5, "sad": 4, "fear": 4}
+
+    def test_resumes_its_own_run_and_no_other(
+        self, tiny_bundle_path: Path, folder: Path, tmp_path: Path
+    ):
+        arguments = (folder, "--out", tmp_path / "out", "--balance", 3)
+        self.command(tiny_bundle_path, *arguments)
+        assert self.command(tiny_bundle_path, *arguments, "--resume").exit_code == 0
+        with pytest.raises(UserError, match="another noise scale"):
+            self.command(tiny_bundle_path, *arguments, "--resume", "--noise-scale", 2)

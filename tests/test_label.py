@@ -1,0 +1,174 @@
+"""Labelling of images that exist, on the tiny bundle and real files."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from synfer_rt.annotate import acceptance
+from synfer_rt.bundle import Bundle
+from synfer_rt.datasets import Dataset, read_dataset
+from synfer_rt.ensemble import Ensemble
+from synfer_rt.errors import UserError
+from synfer_rt.label import label, label_images
+from synfer_rt.label_table import Table
+from synfer_rt.sampler import Sampler
+from synfer_rt.writers.atomic import partial
+from tests.annotators import with_annotators
+
+
+@pytest.fixture(scope="module")
+def ensemble(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Ensemble:
+    bundle = with_annotators(tiny_bundle, tmp_path_factory.mktemp("bundle") / "all")
+    return Ensemble(Sampler(bundle, "onnxruntime-cpu", threads=1))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eleven images in two classes' folders, a broken one and a text among them."""
+    root = tmp_path_factory.mktemp("data")
+    draw = np.random.default_rng(0)
+    for i in range(11):
+        path = root / ("happy" if i % 2 else "sad") / f"{i:02d}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(draw.integers(0, 256, (40, 30, 3), np.uint8)).save(path)
+    (root / "happy" / "05b.jpg").write_bytes(b"\xff\xd8\xff torn")
+    (root / "notes.txt").write_text("not an image")
+    return root
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def run(
+    dataset: Dataset, ensemble: Ensemble, path: Path, batch: int = 4, resume: bool = False
+) -> list[dict[str, Any]]:
+    table = Table(path, {"images": dataset.digest}, resume)
+    label_images(dataset, ensemble, table, acceptance(accept_rate=0.5), batch)
+    return lines(path)
+
+
+def test_every_image_has_a_line_and_bad_files_say_why(
+    folder: Path, ensemble: Ensemble, tmp_path: Path
+):
+    records = run(read_dataset(folder), ensemble, tmp_path / "t.jsonl")
+    assert [r["index"] for r in records] == list(range(13))
+    bad = {r["file_name"]: r["error"] for r in records if "error" in r}
+    assert set(bad) == {"happy/05b.jpg", "notes.txt"}
+    good = [r for r in records if "error" not in r]
+    for record in good:
+        assert record["label"] == max(record["probabilities"], key=record["probabilities"].get)
+        assert record["rectified"] == (record["label"] != record["given_label"])
+        assert record["given_label"] == record["file_name"].split("/")[0]
+        assert set(record["votes"]) == set(ensemble.members)
+        assert len(record["aus"]) == 41 and record["bundle"] == ensemble.sampler.bundle.bundle_hash
+    assert {r["accepted"] for r in good} == {True, False}
+
+
+def test_the_lines_do_not_depend_on_the_batch(folder: Path, ensemble: Ensemble, tmp_path: Path):
+    dataset = read_dataset(folder)
+    small, large = (run(dataset, ensemble, tmp_path / f"{b}.jsonl", b) for b in (1, 64))
+    for one, other in zip(small, large, strict=True):
+        decided = ("index", "file_name", "label", "rectified", "accepted", "error")
+        assert [one.get(k) for k in decided] == [other.get(k) for k in decided]
+        for name, share in one.get("probabilities", {}).items():
+            assert other["probabilities"][name] == pytest.approx(share, abs=2e-6)
+
+
+class _Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("after", [4, 8])
+def test_an_interrupted_run_resumes_to_the_same_table(
+    folder: Path, ensemble: Ensemble, tmp_path: Path, after: int
+):
+    dataset = read_dataset(folder)
+    whole = run(dataset, ensemble, tmp_path / "whole.jsonl")
+
+    def stop(done: int) -> None:
+        if done >= after:
+            raise _Stop
+
+    path = tmp_path / "cut.jsonl"
+    table = Table(path, {"images": dataset.digest}, False)
+    with pytest.raises(_Stop):
+        label_images(dataset, ensemble, table, acceptance(accept_rate=0.5), 4, stop)
+    assert not path.exists()
+    with partial(path).open("ab") as journal:  # killed while a line was written
+        journal.write(b'{"index": 99, "file_')
+    assert run(dataset, ensemble, path, resume=True) == whole
+    assert not partial(path).exists()
+
+
+def test_a_csv_has_a_column_for_each_class_and_unit(
+    folder: Path, ensemble: Ensemble, tmp_path: Path
+):
+    dataset = read_dataset(folder)
+    table = Table(tmp_path / "t.csv", {}, False)
+    tally = label_images(dataset, ensemble, table, acceptance(), 8)
+    with (tmp_path / "t.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 13 and {"contempt", "AU12", "error"} <= set(rows[0])
+    shares = [float(rows[0][name]) for name in ensemble.sampler.bundle.classes]
+    assert sum(shares) == pytest.approx(1, abs=1e-5)
+    assert sum(tally.labels.values()) == 11 and len(tally.skipped) == 2
+
+
+class TestTable:
+    def test_one_that_is_there_needs_resume(self, tmp_path: Path):
+        Table(tmp_path / "t.jsonl", {"a": 1}, False).close()
+        with pytest.raises(UserError, match="--resume"):
+            Table(tmp_path / "t.jsonl", {"a": 1}, False)
+
+    def test_one_that_was_begun_otherwise_is_refused(self, tmp_path: Path):
+        Table(tmp_path / "t.jsonl", {"accept_rate": 0.5}, False).close()
+        with pytest.raises(UserError, match="another accept rate"):
+            Table(tmp_path / "t.jsonl", {"accept_rate": 0.7}, True)
+
+    def test_two_runs_cannot_grow_one(self, tmp_path: Path):
+        table = Table(tmp_path / "t.jsonl", {}, False)
+        with pytest.raises(UserError, match="Another synfer-rt"):
+            Table(tmp_path / "t.jsonl", {}, True)
+        table.close()
+
+    def test_another_suffix_is_refused(self, tmp_path: Path):
+        with pytest.raises(UserError, match=r"\.jsonl or \.csv"):
+            Table(tmp_path / "t.xlsx", {}, False)
+
+
+class TestCommand:
+    def command(self, bundle: Path, *arguments: object) -> Any:
+        options = ["--engines", bundle, "--backend", "onnxruntime-cpu", "--threads", 1]
+        arguments = (*arguments, *options)
+        return CliRunner().invoke(label, list(map(str, arguments)), catch_exceptions=False)
+
+    def test_labels_a_folder_into_a_directory(
+        self, tiny_bundle_path: Path, folder: Path, tmp_path: Path
+    ):
+        found = self.command(tiny_bundle_path, folder, "--out", tmp_path / "out")
+        assert found.exit_code == 0
+        assert "11 images labelled" in found.output and "2 files skipped" in found.output
+        assert "happy/05b.jpg" in found.output
+        assert len(lines(tmp_path / "out" / "labels.jsonl")) == 13
+        again = self.command(tiny_bundle_path, folder, "--out", tmp_path / "out", "--resume")
+        assert "already whole" in again.output
+
+    def test_labels_single_images(self, tiny_bundle_path: Path, folder: Path, tmp_path: Path):
+        names = [folder / "sad" / "00.png", folder / "happy" / "01.png"]
+        found = self.command(tiny_bundle_path, *names, "--out", tmp_path / "t.csv")
+        assert found.exit_code == 0 and "2 images labelled, 0 rectified" in found.output
+
+    def test_never_writes_into_the_input(self, tiny_bundle_path: Path, folder: Path):
+        before = sorted(folder.rglob("*"))
+        with pytest.raises(UserError, match="inside the input"):
+            self.command(tiny_bundle_path, folder, "--out", folder / "labels.jsonl")
+        assert sorted(folder.rglob("*")) == before
