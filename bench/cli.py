@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from synfer_rt.cli import MOST_THREADS, RUNTIMES, check_number
 from synfer_rt.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 _CLONE = Path(__file__).resolve().parents[1]
-_PACKAGES = ("synfer-rt", "numpy", "onnxruntime", "onnxruntime-gpu")
+_PACKAGES = ("synfer-rt", "numpy", *RUNTIMES)
 
 
 @click.command()
@@ -33,7 +35,14 @@ _PACKAGES = ("synfer-rt", "numpy", "onnxruntime", "onnxruntime-gpu")
 )
 @click.option("--steps", type=int, help="Solver steps.  [default: the bundle's]")
 @click.option("--solver", help="Solver.  [default: the bundle's]")
-@click.option("--backend", default="auto", show_default=True, help="Backend, see `doctor`.")
+@click.option(
+    "--backend",
+    "backends",
+    default="auto",
+    show_default=True,
+    metavar="NAME,NAME,…",
+    help="Backend, see `doctor`; further ones are peers of the first.",
+)
 @click.option("--threads", type=int, help="CPU threads of each engine.  [default: all cores]")
 @click.option(
     "--repeats", type=int, default=3, show_default=True, help="Visits to each system and batch."
@@ -56,7 +65,7 @@ def bench(
     batches: str,
     steps: int | None,
     solver: str | None,
-    backend: str,
+    backends: str,
     threads: int | None,
     repeats: int,
     peers: tuple[str, ...],
@@ -77,22 +86,23 @@ def bench(
     from synfer_rt.solvers import trajectory
 
     sizes = parse_batches(batches)
-    for name, value in (("--repeats", repeats), ("--threads", threads)):
-        if value is not None and value < 1:
-            raise UserError(f"{name} {value} measures nothing; write 1 or more.")
+    check_number("--repeats", repeats)
+    check_number("--threads", threads, MOST_THREADS)
     if file is not None:
         _check_writable(file)
     bundle = open_bundle(engines)
     solver = solver or bundle.defaults.solver
     steps = bundle.defaults.steps if steps is None else steps
     trajectory(solver, bundle.schedule, steps, 1.0, bundle.prediction_type)
-    backend, why = choose(backend)
+    chosen = [choose(name.strip(), bundle) for name in backends.split(",")]
+    backend, *rivals = dict.fromkeys(name for name, _ in chosen)
     threads = threads or default_threads()
     if peers:
         checkpoint = _checkpoint(bundle, checkpoint, peers)
 
     console, messages = Console(), Console(stderr=True)
-    messages.print(f"Backend: {why}", highlight=False)
+    for _, why in chosen:
+        messages.print(f"Backend: {why}", highlight=False, markup=False)
 
     def progress(number: int, count: int, case: Case) -> None:
         messages.print(
@@ -100,7 +110,7 @@ def bench(
         )
 
     setup = measure.Setup(bundle.path, solver, steps, backend, threads, checkpoint)
-    cases = [measure.Case(system, n) for n in sizes for system in ("synfer-rt", *peers)]
+    cases = [measure.Case(system, n) for n in sizes for system in ("synfer-rt", *rivals, *peers)]
     visits, images = measure.measure(setup, cases, repeats, progress)
     summary = measure.summarise(visits)
     result: dict[str, Any] = {
@@ -124,9 +134,9 @@ def bench(
         "speedups": measure.speedups(summary),
         "differences": measure.differences(images),
     }
+    report.show(console, result)
     if file is not None:
         _write(file, result)
-    report.show(console, result)
 
 
 def parse_batches(text: str) -> list[int]:
@@ -169,8 +179,14 @@ def _packages(peers: tuple[str, ...]) -> list[str]:
 
 def _check_writable(file: Path) -> None:
     """A benchmark takes minutes: refuse a file that cannot be written before, not after."""
-    if file.is_dir() or not file.parent.is_dir():
-        raise UserError(f"{file} cannot be written; give --json a file in a directory that exists.")
+    try:
+        writable = not file.is_dir() and os.access(file.parent, os.W_OK)
+    except OSError:  # such as a name that is too long
+        writable = False
+    if not writable:
+        raise UserError(
+            f"{file} cannot be written; give --json a file in a directory that exists and is yours."
+        )
 
 
 def _write(file: Path, result: dict[str, Any]) -> None:

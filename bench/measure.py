@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from synfer_rt.backends import BACKENDS
 from synfer_rt.bench import machine
 from synfer_rt.errors import UserError
 
@@ -56,7 +57,11 @@ class Setup:
 
 @dataclass(frozen=True)
 class Case:
-    """One system ("synfer-rt" or a name of peers.PEERS) at one batch size."""
+    """One system at one batch size.
+
+    "synfer-rt" runs on the setup's backend; a backend's name is synfer-rt on that one; any other
+    is a name of peers.PEERS.
+    """
 
     system: str
     batch: int
@@ -166,10 +171,10 @@ def visit(setup: Setup, case: Case) -> tuple[dict[str, Any], np.ndarray]:
 
 
 def _load(setup: Setup, system: str) -> System:
-    if system == "synfer-rt":
+    if system == "synfer-rt" or system in BACKENDS:
         from synfer_rt.bench.runtime import Runtime
 
-        return Runtime(setup)
+        return Runtime(setup if system == "synfer-rt" else replace(setup, backend=system))
     from synfer_rt.bench import peers
 
     return peers.PEERS[system](setup)

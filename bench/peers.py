@@ -94,7 +94,7 @@ class Diffusers:
         self._images = np.zeros((0, 3, *self.bundle.image_size), np.float32)
         self._torch = torch
         torch.set_num_threads(setup.threads)
-        on_gpu = setup.backend != "onnxruntime-cpu" and torch.cuda.is_available()
+        on_gpu = not setup.backend.endswith("-cpu") and torch.cuda.is_available()
         half = on_gpu and self.bundle.engines["denoiser"].precision == "fp16"
         self._to = {
             "device": "cuda" if on_gpu else "cpu",
@@ -153,10 +153,8 @@ class Diffusers:
         aus = aus.to(**self._to)
         keywords: dict[str, Any] = {"encoder_hidden_states": text}
         if self._adapter is not None:
-            weight = self._adapter.proj_weight.to(**self._to)
-            bias = self._adapter.proj_bias.to(**self._to)
-            token = torch.nn.functional.linear(aus, weight, bias)
-            keywords["encoder_hidden_states"] = (text, [token[:, None]])
+            project = self._adapter.projection.to(**self._to)
+            keywords["encoder_hidden_states"] = (text, [project(self._adapter.maximum * aus)])
         parts = {"pooled_text": encoded.pooler_output, "aus": self.bundle.defaults.au_scale * aus}
         if self._class_labels:
             keywords["class_labels"] = torch.cat([parts[name] for name in self._class_labels], 1)
@@ -198,9 +196,10 @@ def _processors(unet: Any, adapter: AUAdapter, scale: float) -> dict[str, Any]:
             processors[name] = AttnProcessor2_0()
             continue
         width, token_width = adapter.to_v[i].shape
-        processor = IPAdapterAttnProcessor2_0(width, token_width, num_tokens=(1,), scale=scale)
-        # The key stays as it was drawn: attention over one key costs the same and gives the same
-        # whatever the key.
+        processor = IPAdapterAttnProcessor2_0(
+            width, token_width, num_tokens=(adapter.tokens,), scale=scale
+        )
+        processor.to_k_ip[0].weight.data = adapter.to_k[i]
         processor.to_v_ip[0].weight.data = adapter.to_v[i]
         processors[name] = processor
     return processors

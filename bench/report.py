@@ -21,12 +21,14 @@ def show(console: Console, result: Mapping[str, Any]) -> None:
     about, settings = result["machine"], result["settings"]
     gpus = "".join(f", {gpu}" for gpu in about["gpus"])
     ram = f", {about['ram_bytes'] / 2**30:.0f} GiB" if about["ram_bytes"] else ""
-    console.print(f"{about['cpu']}, {about['cores']} cores{ram}{gpus}; {about['date']}")
+    machine = f"{about['cpu']}, {about['cores']} cores{ram}{gpus}; {about['date']}"
+    console.print(machine, markup=False)
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     console.print(f"Python {about['python']}, {versions}")
     console.print(
         f"{settings['bundle']}: {settings['solver']}, {settings['steps']} steps, "
-        f"{settings['backend']}, {settings['threads']} threads"
+        f"{settings['backend']}, {settings['threads']} threads",
+        markup=False,
     )
     console.print(_speeds(result))
     console.print(_stages(result))

@@ -36,8 +36,7 @@ class Runtime:
         self._plan = plan_of(self.bundle)
         self._solver = setup.solver
         self._sampler = _TimedSampler(self.bundle, setup.backend, setup.threads)
-        for name in ("conditioner", "denoiser", "decoder", *self.bundle.classifiers[:1]):
-            self._sampler.engine(name)
+        self._sampler.load()
 
     def run(self, batch: int, steps: int, watch: Stopwatch, out: Path) -> None:
         """Write the images of indices 0 to batch-1 as an image folder."""

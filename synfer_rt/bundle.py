@@ -23,7 +23,7 @@ import numpy as np
 from synfer_rt import facs, labels
 from synfer_rt.errors import UserError
 from synfer_rt.interfaces import REQUIRED_ENGINES as REQUIRED_ENGINES
-from synfer_rt.interfaces import EngineSpec, TensorSpec, mismatch
+from synfer_rt.interfaces import EngineSpec, PlanSpec, TensorSpec, mismatch, read_plans
 from synfer_rt.schedule import Schedule
 from synfer_rt.solvers import HISTORY_SLOTS, PREDICTION_TYPES, SOLVERS
 
@@ -78,7 +78,8 @@ class Bundle:
 
     `image_size` is (H, W); `au_names` the AU vector's units in order, empty for a model without
     AUs; `classes` the label scheme's names in order; `bundle_hash` the SHA-256 of bundle.json,
-    which through its `files` identifies every byte of the bundle; `manifest` the file as read.
+    which through its `files` identifies every byte of the bundle; `plans` the compiled engines by
+    target and engine, mostly none; `manifest` the file as read.
     """
 
     path: Path
@@ -96,6 +97,7 @@ class Bundle:
     max_length: int
     defaults: Defaults
     engines: Mapping[str, EngineSpec]
+    plans: Mapping[str, Mapping[str, PlanSpec]]
     manifest: Mapping[str, Any] = field(repr=False, compare=False)
 
     @property
@@ -189,11 +191,12 @@ def write_manifest(directory: str | Path, fields: Mapping[str, Any]) -> Bundle:
     Raises UserError otherwise.
     """
     directory = Path(directory)
-    engine_files = [engine["file"] for engine in fields["engines"].values()]
-    named = [*engine_files, fields["tokenizer"]["file"]]
-    named += [f"{file}.data" for file in engine_files if (directory / f"{file}.data").exists()]
+    named = {engine["file"] for engine in fields["engines"].values()}
+    named.add(fields["tokenizer"]["file"])
     if fields["layouts"] is not None:
-        named.append(fields["layouts"]["file"])
+        named.add(fields["layouts"]["file"])
+    present = [file for file in directory.rglob("*") if file.is_file() and file.name != MANIFEST]
+    named = sorted({*named, *(file.relative_to(directory).as_posix() for file in present)})
     with ThreadPoolExecutor() as pool:
         entries = pool.map(lambda name: _entry(_inside(directory, name)), named)
         files = dict(sorted(zip(named, entries, strict=True)))
@@ -244,6 +247,11 @@ def _parse(path: Path, fields: Any, bundle_hash: str) -> Bundle:
     labels.scheme(fields["label_scheme"])
     for key in ("layouts", "source", "exporter", "files"):
         fields[key]
+    engines = {name: _engine(name, spec) for name, spec in fields["engines"].items()}
+    try:
+        plans = read_plans(fields.get("plans", {}), engines, fields["files"])
+    except ValueError as problem:
+        raise UserError(f"{path / MANIFEST}: {problem}; {_remedy(path)}.") from None
     return Bundle(
         path=path,
         bundle_hash=bundle_hash,
@@ -259,7 +267,8 @@ def _parse(path: Path, fields: Any, bundle_hash: str) -> Bundle:
         label_scheme=fields["label_scheme"],
         max_length=int(fields["tokenizer"]["max_length"]),
         defaults=_record(Defaults, fields["defaults"]),
-        engines={name: _engine(name, spec) for name, spec in fields["engines"].items()},
+        engines=engines,
+        plans=plans,
         manifest=fields,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,19 +15,42 @@ from synfer_rt.errors import UserError
 
 if TYPE_CHECKING:
     from synfer_rt.bundle import Bundle
+    from synfer_rt.interfaces import PlanSpec
     from synfer_rt.pipeline import Run, Summary
 
 _ELSEWHERE = {
+    "augment": ("synfer_rt.augment_command", "augment", "Fill up the rare classes of a dataset."),
     "bench": ("synfer_rt.bench.cli", "bench", "Measure images per second, stage by stage."),
     "build-engines": (
         "synfer_rt.export.cli",
         "build_engines",
         "Export a checkpoint to a bundle of engines (needs PyTorch).",
     ),
+    "label": ("synfer_rt.label", "label", "Label images that exist."),
 }
 """Commands that other folders define: module, attribute, and help that needs no import."""
 
+_WITHOUT_TORCH = ("augment", "label")
+
+MOST_THREADS = 1024
+RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx")
+"""Packages that execute engines."""
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+
+def not_installed(command: str, package: str, requirement: str) -> UserError:
+    """The error of a command whose `package` is missing, and comes with pip's `requirement`."""
+    return UserError(
+        f"{command} needs the package {package}, which is not installed; run "
+        f"pip install '{requirement}'."
+    )
+
+
+def check_number(option: str, value: int | None, most: int | None = None) -> None:
+    """Raise UserError unless an option's value is 1 to `most`, or was not given."""
+    if value is not None and (value < 1 or (most is not None and value > most)):
+        allowed = "1 or more" if most is None else f"1 to {most}"
+        raise UserError(f"{option} {value} is outside its range; write {allowed}.")
 
 
 class _Refusal(click.ClickException):
@@ -64,12 +88,10 @@ class _Commands(click.Group):
             missing = (error.name or "").partition(".")[0]
             if missing == "synfer_rt":
                 raise
-            command = ctx.invoked_subcommand or ctx.info_name
-            extra = "synfer-rt" if command in self.commands else "'synfer-rt[export]'"
-            raise _Refusal(
-                f"{command} needs the package {missing}, which is not installed; run "
-                f"pip install {extra}."
-            ) from None
+            command = ctx.invoked_subcommand or ctx.info_name or ""
+            here = command in self.commands or command in _WITHOUT_TORCH
+            extra = "synfer-rt" if here else "synfer-rt[export]"
+            raise _Refusal(str(not_installed(command, missing, extra))) from None
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(_INTERRUPTED)
@@ -173,11 +195,11 @@ def sample(
     from synfer_rt.pipeline import ObservedSampler, Run, execute
     from synfer_rt.plan import make_plan
     from synfer_rt.progress import Progress
-    from synfer_rt.writers import open_output
+    from synfer_rt.writers import check_output, discard_empty, open_output
 
-    for name, value in (("--count", count), ("--batch", batch), ("--threads", threads)):
-        if value is not None and value < 1:
-            raise UserError(f"{name} {value} is below its range; write 1 or more.")
+    check_number("--count", count)
+    check_number("--batch", batch)
+    check_number("--threads", threads, MOST_THREADS)
     bundle = open_bundle(engines)
     plan = make_plan(bundle, **plan_options)
     defaults = bundle.defaults
@@ -191,9 +213,14 @@ def sample(
     steps = defaults.steps if steps is None else steps
     run = Run(bundle, plan, count, solver, steps, layout_strength)
     _ = run.trajectory  # refuses what does not fit before anything is written
-    backend, why = choose(backend)
+    backend, why = choose(backend, bundle)
 
-    writer = open_output(out, run.settings(format_), resume=resume)
+    settings = run.settings(format_)
+    begun = check_output(out, settings, resume=resume)
+    sampler = ObservedSampler(bundle, backend, threads)
+    if not begun:
+        sampler.load()  # what does not load leaves nothing behind
+    writer = open_output(out, settings, resume=resume)
     if writer.done == count:
         writer.finish()
         if not (out / FILE).exists():
@@ -204,7 +231,6 @@ def sample(
         click.echo(f"Resuming: {writer.done} of {count} images are there.", err=True)
     click.echo(f"{bundle.name} {bundle.version} on {why}", err=True)
     try:
-        sampler = ObservedSampler(bundle, backend, threads)
         with Progress(writer.done, count) as progress:
             summary = execute(run, sampler, writer, batch, progress.update)
     except KeyboardInterrupt:
@@ -214,6 +240,9 @@ def sample(
             err=True,
         )
         click.get_current_context().exit(_INTERRUPTED)
+    finally:
+        if not writer.done:
+            discard_empty(out)
     write_contact_sheet(out, plan.labels)
     _print_summary(run, summary, out)
 
@@ -245,6 +274,12 @@ def _print_summary(run: Run, summary: Summary, out: Path) -> None:
         f"{summary.images_per_second:.1f} images/s ({shares}){again}\n"
         f"{out} holds {run.count} images; look at {out / 'contact-sheet.png'}"
     )
+    if summary.broken:
+        click.echo(
+            f"{summary.broken} of them are flat or not finite, and not accepted; a lower "
+            "--guidance or --au-scale, more --steps or another --solver may help.",
+            err=True,
+        )
 
 
 def _console() -> Any:
@@ -292,6 +327,7 @@ def _print_bundle(bundle: Bundle) -> None:
         ("images", f"{width}x{height} from latents {list(bundle.latent.shape)}"),
         ("classes", f"{bundle.label_scheme}: {', '.join(bundle.classes)}"),
         ("action units", f"{named}, {len(bundle.au_names)}" if bundle.au_names else "none"),
+        ("plans", "; ".join(map(_plans, filter(None, bundle.plans.values()))) or "none"),
         ("layout bank", f"{bundle.layout_count} faces" if bundle.layout_count else "none"),
         ("predicts", bundle.prediction_type),
         ("schedule", ", ".join(f"{name} {value}" for name, value in schedule.items())),
@@ -322,6 +358,14 @@ def _shape(shape: tuple[int | str, ...]) -> str:
     return "x".join(str(size) for size in shape) or "scalar"
 
 
+def _plans(plans: Mapping[str, PlanSpec]) -> str:
+    """What the plans of one target (one or more) are for."""
+    target = next(iter(plans.values())).target
+    versions = ", ".join(sorted({plan.version for plan in plans.values()}))
+    gpus = ", ".join(sorted({gpu for plan in plans.values() for gpu in plan.compute_capabilities}))
+    return f"{target} {versions} for {gpus} ({', '.join(plans)})"
+
+
 def _bytes(count: int) -> str:
     return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"
 
@@ -342,12 +386,11 @@ def doctor(engines: Path | None) -> None:
     from synfer_rt.bundle import open_bundle
 
     console = _console()
-    versions = ", ".join(_versions("numpy", "onnxruntime", "onnxruntime-gpu", "tokenizers"))
+    versions = ", ".join(_versions("numpy", "tokenizers", *RUNTIMES))
     click.echo(f"synfer-rt {__version__}, Python {platform.python_version()}, {versions}")
     click.echo(f"{platform.system()} {platform.machine()}, {backends.default_threads()} CPU cores")
     table = Table("backend", "", "to get it", box=None, header_style="bold")
-    statuses = backends.statuses()
-    for status in statuses:
+    for status in backends.statuses():
         said = "works" if status.works else f"does not work: {status.reason}"
         table.add_row(status.name, said, status.remedy)
     console.print(table, markup=False)
@@ -356,12 +399,9 @@ def doctor(engines: Path | None) -> None:
     try:
         bundle = open_bundle(engines)
         click.echo(f"Bundle {bundle.name} {bundle.version} is sound ({bundle.path})")
+        click.echo(f"It runs on {backends.choose(bundle=bundle)[1]}")
     except UserError as error:
-        click.echo(f"Bundle: {error}")
-        sound = False
-    else:
-        sound = True
-    if not (sound and any(status.works for status in statuses)):
+        click.echo(f"Nothing can be sampled: {error}")
         click.get_current_context().exit(1)
 
 

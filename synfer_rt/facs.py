@@ -91,23 +91,26 @@ def vocabulary(name: str) -> tuple[str, ...]:
 def parse_aus(assignments: Iterable[str], names: tuple[str, ...]) -> dict[str, float]:
     """Read `AU12=0.8`, `L12=0.4`, `12=1` or `AU12` (full intensity) into {name: intensity}.
 
-    Intensities lie in [0, 1]. Raises UserError for an unknown unit (naming the nearest one of
-    `names`), a value that is no number, and a value outside the range.
+    Names are read in upper or lower case and returned as `names` has them. Intensities lie in
+    [0, 1]. Raises UserError for an unknown unit (naming the nearest one of `names`), a value that
+    is no number, and a value outside the range.
     """
+    spelling = {name.upper(): name for name in names}
     aus: dict[str, float] = {}
     for text in assignments:
-        name, _, value = text.partition("=")
-        name = name.strip().upper()
-        if name.isdigit():
-            name = f"AU{name}"
-        if name not in names:
-            near = difflib.get_close_matches(name, names, 1, 0.0)
+        word, equals, value = text.partition("=")
+        word = word.strip().upper()
+        if word.isdigit():
+            word = f"AU{word}"
+        if word not in spelling:
+            near = spelling[difflib.get_close_matches(word, spelling, 1, 0.0)[0]]
             raise UserError(
-                f"Unknown action unit {name!r}; the nearest of this model is {near[0]} "
-                f"({ACTION_UNITS.get(near[0], 'no FACS name')})."
+                f"Unknown action unit {word!r}; the nearest of this model is {near} "
+                f"({ACTION_UNITS.get(near.upper(), 'no FACS name')})."
             )
+        name = spelling[word]
         try:
-            aus[name] = float(value) if value else 1.0
+            aus[name] = float(value) if equals else 1.0
         except ValueError:
             raise UserError(f"Action unit {text!r}: write it as {name}=0.8.") from None
     check_intensities(aus)
@@ -125,8 +128,10 @@ def au_vector(aus: Mapping[str, float], names: tuple[str, ...] = OPENGRAPHAU_41)
     """{name: intensity} as a float32 vector of len(names).
 
     A unit given without its sides acts on both (AU12 sets L12 and R12 where they are not given);
-    a side given alone sets its unit to the stronger side, as OpenGraphAU labels it.
+    a side given alone sets its unit to the stronger side, as OpenGraphAU labels it. Upper and
+    lower case are the same name.
     """
+    aus = {name.upper(): intensity for name, intensity in aus.items()}
     full = dict(aus)
     for n in _SIDED:
         both, left, right = f"AU{n}", f"L{n}", f"R{n}"
@@ -135,7 +140,7 @@ def au_vector(aus: Mapping[str, float], names: tuple[str, ...] = OPENGRAPHAU_41)
             full.setdefault(right, aus[both])
         elif left in aus or right in aus:
             full[both] = max(aus.get(left, 0.0), aus.get(right, 0.0))
-    return np.array([full.get(name, 0.0) for name in names], np.float32)
+    return np.array([full.get(name.upper(), 0.0) for name in names], np.float32)
 
 
 def mirror(vectors: np.ndarray) -> np.ndarray:

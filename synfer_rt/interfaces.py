@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,8 @@ from synfer_rt.solvers import HISTORY_SLOTS
 BATCH = "B"
 """The name of the dynamic dimension in a tensor's shape."""
 REQUIRED_ENGINES = ("conditioner", "denoiser", "decoder")
+PLAN_TARGETS = ("tensorrt-rtx", "tensorrt")
+"""The libraries that engines are compiled for ahead of time."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,25 @@ class EngineSpec:
     outputs: tuple[TensorSpec, ...]
     label_scheme: str | None = None
     parity: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PlanSpec:
+    """An engine compiled ahead of time for some GPUs.
+
+    `target` is one of PLAN_TARGETS, `version` the library's that compiled it (no other loads it),
+    `compute_capabilities` are like "sm89". `batches` are the smallest, the best and the largest
+    number of images; `source_sha256` is that of the ONNX file that was compiled.
+    """
+
+    target: str
+    engine: str
+    file: str
+    version: str
+    compute_capabilities: tuple[str, ...]
+    batches: tuple[int, int, int]
+    precision: str
+    source_sha256: str
 
 
 Tensors = tuple[TensorSpec, ...]
@@ -84,6 +106,95 @@ def mismatch(
         if problem:
             return problem
     return None
+
+
+def read_plans(
+    section: Any, engines: Mapping[str, EngineSpec], files: Mapping[str, Any]
+) -> dict[str, dict[str, PlanSpec]]:
+    """The manifest's `plans` by target and engine; `files` is the manifest's.
+
+    Raises ValueError, in the middle of a sentence, for the first thing that is not as it must be.
+    """
+    if not isinstance(section, dict):
+        raise ValueError("its plans are no object")
+    plans: dict[str, dict[str, PlanSpec]] = {}
+    for target, entries in section.items():
+        if target not in PLAN_TARGETS:
+            raise ValueError(f"it has plans for the unknown target {target!r}")
+        if not isinstance(entries, dict):
+            raise ValueError(f"its {target} plans are no object")
+        for engine, fields in entries.items():
+            if engine not in engines:
+                raise ValueError(f"it has a {target} plan of the unknown engine {engine!r}")
+            plan = _plan(target, engine, fields, engines[engine])
+            subject = f"its {target} plan of {engine}"
+            if plan.file not in files:
+                raise ValueError(f"{subject} is {plan.file}, of which there is no hash")
+            source = engines[engine].file
+            if source in files and plan.source_sha256 != files[source]["sha256"]:
+                raise ValueError(f"{subject} was compiled from another {source}")
+            plans.setdefault(target, {})[engine] = plan
+    return plans
+
+
+def _plan(target: str, engine: str, fields: Any, spec: EngineSpec) -> PlanSpec:
+    subject = f"its {target} plan of {engine}"
+    if not isinstance(fields, dict):
+        raise ValueError(f"{subject} is no object")
+    texts = {}
+    for name in ("file", "version", "precision", "source_sha256"):
+        texts[name] = fields.get(name)
+        if not isinstance(texts[name], str) or not texts[name]:
+            raise ValueError(f"{subject} has no {name}")
+    capabilities = fields.get("compute_capabilities")
+    if (
+        not isinstance(capabilities, list)
+        or not capabilities
+        or not all(isinstance(c, str) and re.fullmatch(r"sm\d{2,3}", c) for c in capabilities)
+    ):
+        raise ValueError(f"{subject} has compute capabilities {capabilities!r}, not such as sm89")
+    profiles = fields.get("profiles")
+    if not isinstance(profiles, dict):
+        raise ValueError(f"{subject} has no profiles")
+    return PlanSpec(
+        target=target,
+        engine=engine,
+        compute_capabilities=tuple(capabilities),
+        batches=_batches(subject, profiles, spec),
+        **texts,
+    )
+
+
+def _batches(subject: str, profiles: Mapping[str, Any], spec: EngineSpec) -> tuple[int, int, int]:
+    """The smallest, best and largest batch of a plan's profiles, which must fit the engine."""
+    if set(profiles) != {tensor.name for tensor in spec.inputs}:
+        names = ", ".join(sorted(tensor.name for tensor in spec.inputs))
+        raise ValueError(f"{subject} has profiles of {', '.join(sorted(profiles))}, not of {names}")
+    batches = set()
+    for tensor in spec.inputs:
+        profile = profiles[tensor.name]
+        if not isinstance(profile, dict) or set(profile) != {"min", "opt", "max"}:
+            raise ValueError(f"{subject} has no min, opt and max for {tensor.name}")
+        sizes = []
+        for key in ("min", "opt", "max"):
+            shape = profile[key]
+            if not isinstance(shape, list) or len(shape) != len(tensor.shape):
+                raise ValueError(f"{subject} has the shape {shape!r} for {tensor}")
+            for found, size in zip(shape, tensor.shape, strict=True):
+                if type(found) is not int or found < 1 or size not in (BATCH, found):
+                    raise ValueError(f"{subject} has the shape {shape} for {tensor}")
+            sizes += shape[:1] if tensor.shape[:1] == (BATCH,) else []
+        if sizes:
+            batches.add(tuple(sizes))
+    if len(batches) != 1:
+        raise ValueError(f"{subject} has profiles with different batches")
+    smallest, best, largest = batches.pop()
+    if not smallest <= best <= largest:
+        raise ValueError(
+            f"{subject} has batches {smallest}, {best}, {largest}, which do not rise from min over "
+            "opt to max"
+        )
+    return smallest, best, largest
 
 
 def _f32(name: str, *shape: int | str) -> TensorSpec:

@@ -126,13 +126,19 @@ class StageTimes:
 class ObservedSampler(Sampler):
     """A sampler that tells where its time goes (`times`) and how far it is.
 
-    `on_step` is called after each solver step of a batch.
+    `on_step` is called after each solver step with what it was worth in images: those that take
+    the step, over the number of steps.
     """
 
     def __init__(self, bundle: Bundle, backend: str = "auto", threads: int | None = None) -> None:
         super().__init__(bundle, backend, threads)
         self.times = StageTimes()
-        self.on_step: Callable[[], None] = lambda: None
+        self.on_step: Callable[[float], None] = lambda images: None
+
+    def load(self) -> None:
+        """Load the engines that a run needs. Raises UserError when one does not load."""
+        for name in (*REQUIRED_ENGINES, *self.bundle.classifiers[:1]):
+            self.engine(name)
 
     def condition(self, requests: Sequence[Request]) -> dict[str, Value]:
         """See Sampler."""
@@ -151,7 +157,7 @@ class ObservedSampler(Sampler):
         for _ in trajectory.timesteps:
             with self.times.stage("denoise"):
                 latents = next(steps)
-            self.on_step()
+            self.on_step(len(guidance) / len(trajectory.timesteps))
             yield latents
 
     def decode(self, latents: np.ndarray) -> np.ndarray:
@@ -167,13 +173,17 @@ class ObservedSampler(Sampler):
 
 @dataclass(frozen=True)
 class Summary:
-    """What one call of `execute` made; `requested` and `accepted` count samples by label."""
+    """What one call of `execute` made; `requested` and `accepted` count samples by label.
+
+    `retried` and `broken` count samples as `Sampler` does.
+    """
 
     images: int
     seconds: float
     requested: Mapping[str, int]
     accepted: Mapping[str, int]
     retried: int
+    broken: int
     times: StageTimes
 
     @property
@@ -199,9 +209,9 @@ def execute(
         raise UserError(f"A batch of {batch} holds no image; write 1 or more.")
     first = writer.done
     if first < run.count:
-        for name in (*REQUIRED_ENGINES, *run.bundle.classifiers[:1]):
-            sampler.engine(name)  # loading is no part of the run's time
-    started, retried = time.perf_counter(), sampler.retried
+        sampler.load()  # no part of the run's time
+    retried, broken = sampler.retried, sampler.broken
+    started = time.perf_counter()
     sampler.times = times = StageTimes()
     batch = min(batch, max(run.count - first, 1))
     requested: Counter[str] = Counter()
@@ -217,10 +227,12 @@ def execute(
     try:
         for begin in range(first, run.count, batch):
             requests = [run.plan.request(i) for i in range(begin, min(begin + batch, run.count))]
-            steps = iter(range(1, run.steps + 1))
+            made, end = float(begin), begin + len(requests)
 
-            def step(begin: int = begin, size: int = len(requests), steps: Any = steps) -> None:
-                on_progress(begin + size * next(steps, run.steps) / run.steps)
+            def step(images: float, end: int = end) -> None:
+                nonlocal made
+                made = min(made + images, end)  # padding is no image
+                on_progress(made)
 
             sampler.on_step = step
             samples = sampler.sample(requests, run.trajectory, batch)
@@ -242,9 +254,8 @@ def execute(
     seconds = time.perf_counter() - started
     times.other = seconds - times.condition - times.denoise - times.decode - times.label
     times.other -= times.write
-    return Summary(
-        run.count - first, seconds, requested, accepted, sampler.retried - retried, times
-    )
+    retried, broken = sampler.retried - retried, sampler.broken - broken
+    return Summary(run.count - first, seconds, requested, accepted, retried, broken, times)
 
 
 def _png(image: np.ndarray) -> bytes:

@@ -6,7 +6,6 @@ had not been.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -20,6 +19,7 @@ from synfer_rt.sampler import Request
 _SYNONYMS = 3  # numbers that prompts.describe takes
 _DRAWS = prompts.DRAWS + _SYNONYMS + expressions.DRAWS
 _LARGEST_SEED = 2**63 - 1  # what int64 columns hold
+_LARGEST_SCALE = 1000.0  # far beyond use, and far from overflow in float32
 
 
 @dataclass(frozen=True)
@@ -109,15 +109,18 @@ def make_plan(
     of them means AUs drawn for each label; `layout` is "bank" or "none".
 
     Raises UserError for an unknown label or AU (naming the nearest), AUs for a model without AUs,
-    an intensity outside its range, a scale that is not finite, a seed outside 0 to 2^63 - 1, and
-    a layout bank that is not there.
+    an intensity outside its range, a scale outside -1000 to 1000, a seed outside 0 to 2^63 - 1,
+    and a layout bank that is not there.
     """
     defaults = bundle.defaults
     guidance = defaults.guidance if guidance is None else guidance
     au_scale = defaults.au_scale if au_scale is None else au_scale
     for name, value in (("guidance", guidance), ("AU scale", au_scale)):
-        if not math.isfinite(value):
-            raise UserError(f"The {name} is {value}; write a finite number.")
+        if not abs(value) <= _LARGEST_SCALE:
+            raise UserError(
+                f"The {name} {value:g} is outside its range; write a number of "
+                f"{-_LARGEST_SCALE:g} to {_LARGEST_SCALE:g}."
+            )
     if not 0 <= seed <= _LARGEST_SEED:
         raise UserError(f"The seed {seed} is outside its range; write one of 0 to 2^63 - 1.")
     for option, text in (("--prompt", prompt), ("--negative-prompt", negative_prompt)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,13 +11,25 @@ from functools import cached_property
 import numpy as np
 
 from synfer_rt import facs, labels, noise
-from synfer_rt.backends import Engine, Value, choose, open_engine, to_numpy
+from synfer_rt.backends import Engine, Value, batch_limits, choose, open_engine, to_numpy
+from synfer_rt.backends.memory import free_memory
 from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError
 from synfer_rt.solvers import HISTORY_SLOTS, Trajectory
 
+_FALLBACK = "onnxruntime-cpu"
+"""Where an image that came out broken is made again: in float32."""
+_POSITIONS_AT_ONCE = 4096
+"""Latent positions (height times width of each image) that a CPU takes through an engine at once.
+
+More is no faster, and takes memory in proportion: synfer-mini, whose images have 256 positions,
+needs as long an image in pieces of 16 as of 64.
+"""
 _PIXELS_AT_ONCE = 1 << 20
-"""How many output pixels the decoder and the classifiers take in one call."""
+"""Image pixels that a GPU decodes or classifies at once, if they fit into its memory."""
+_BYTES_A_PIXEL = 4096
+"""What an SD-1.5-size decoder holds for each pixel: at its widest, 256 channels in float32 as a
+layer's input, output, shortcut and workspace."""
 _FLAT = 1e-3
 
 
@@ -46,7 +59,8 @@ class Sample:
 
     `image` is uint8 [H, W, 3]. `probabilities` has the names of the bundle's label scheme, `best`
     is the likeliest, and `accepted` says whether that is the requested label. In a bundle without
-    a classifier nobody has judged: no probabilities, an empty `best`, not accepted.
+    a classifier nobody has judged: no probabilities, an empty `best`, not accepted. A `broken`
+    image is flat or was not finite, and is never accepted.
     """
 
     request: Request
@@ -54,21 +68,24 @@ class Sample:
     probabilities: dict[str, float]
     best: str
     accepted: bool
+    broken: bool = False
 
 
 class Sampler:
     """A bundle's engines, loaded, and the stages between a request and a sample.
 
-    `backend` is the name of the backend that runs, `why` a sentence on its choice; `retried`
-    counts the samples that came out broken and were made again. Engines load on first use.
+    `backend` is the name of the backend that runs, `why` a sentence on its choice. `retried` counts
+    the samples that came out broken and were made again, `broken` those that are so in the end.
+    Engines load on first use.
     """
 
     def __init__(self, bundle: Bundle, backend: str = "auto", threads: int | None = None) -> None:
         self.bundle = bundle
-        self.backend, self.why = choose(backend)
-        self.retried = 0
+        self.backend, self.why = choose(backend, bundle)
+        self.retried = self.broken = 0
         self._threads = threads
         self._engines: dict[str, Engine] = {}
+        self._most: dict[str, int] = {}
 
     def engine(self, name: str) -> Engine:
         """The engine `name`, loaded once. Raises UserError when the bundle lacks it."""
@@ -174,65 +191,88 @@ class Sampler:
     ) -> list[Sample]:
         """Make every request's image, `batch` at a time, in the order given.
 
-        The last batch is padded to `batch`, so that a backend compiles for one size only. An
-        image that is flat or not finite is made again, alone, on the CPU in float32. Raises
-        UserError, naming the index, when that is no better.
+        A batch goes through the engines in equal pieces, of one size only, as large as the device
+        is fast at; the last is padded. An image that is flat or not finite is made again, alone,
+        on the CPU in float32, unless that is what it comes from. If it is no better, the sample
+        is `broken`: it is there, and not accepted.
         """
         if batch < 1:
             raise UserError(f"A batch of {batch} holds no image; write 1 or more.")
+        size = self._piece(batch, "conditioner", "denoiser")
         samples: list[Sample] = []
         for first in range(0, len(requests), batch):
             part = list(requests[first : first + batch])
-            padded = part + [part[-1]] * (batch - len(part))
-            images = self._images(padded, trajectory)[: len(part)]
-            for i in np.flatnonzero(~_sound(images)):
-                images[i] = self._made_again(part[i], trajectory)
+            padded = part + [part[-1]] * (-len(part) % size)
+            images = self._images(padded, trajectory, size)
+            if self.backend != _FALLBACK:
+                for i in np.flatnonzero(~_sound(images[: len(part)])):
+                    self.retried += 1
+                    images[i] = self._fallback._images([part[i]], trajectory, 1)[0]
             samples += self._labelled(part, images)
         return samples
 
-    def _images(self, requests: Sequence[Request], trajectory: Trajectory) -> np.ndarray:
-        guidance = np.array([r.guidance for r in requests], np.float32)
-        conditioning = self.condition(requests)
-        latents: Value = self.start(requests, trajectory)
-        for step in self.denoise(latents, conditioning, guidance, trajectory):
-            latents = step
-        return self.decode(to_numpy(latents))
-
-    def _made_again(self, request: Request, trajectory: Trajectory) -> np.ndarray:
-        self.retried += 1
-        image = self._fallback._images([request], trajectory)
-        if not _sound(image)[0]:
-            raise UserError(
-                f"Sample {request.index} is flat or not finite even in float32; lower its "
-                f"guidance ({request.guidance:g}) and AU scale ({request.au_scale:g}), or take "
-                "another solver or more steps."
-            )
-        return image[0]
+    def _images(self, requests: Sequence[Request], trajectory: Trajectory, size: int) -> np.ndarray:
+        """Images float32 [B, 3, H, W], sampled `size` at a time, which B is a multiple of."""
+        latents = []
+        for first in range(0, len(requests), size):
+            piece = requests[first : first + size]
+            guidance = np.array([r.guidance for r in piece], np.float32)
+            conditioning = self.condition(piece)
+            current: Value = self.start(piece, trajectory)
+            for step in self.denoise(current, conditioning, guidance, trajectory):
+                current = step
+            latents.append(to_numpy(current))
+        return self.decode(np.concatenate(latents))
 
     @cached_property
     def _fallback(self) -> Sampler:
-        return Sampler(self.bundle, "onnxruntime-cpu", self._threads)
+        return Sampler(self.bundle, _FALLBACK, self._threads)
 
     def _labelled(self, requests: Sequence[Request], images: np.ndarray) -> list[Sample]:
+        """The samples of the requests; there may be more images, as padding."""
+        sound = _sound(images)
+        images = np.nan_to_num(images, nan=0.0).clip(0, 1)
         names = self.bundle.classes if self.bundle.classifiers else ()
-        rows = self.classify(images) if names else np.zeros((len(requests), 0), np.float32)
-        pixels = np.rint(images.clip(0, 1).transpose(0, 2, 3, 1) * 255).astype(np.uint8)
+        rows = self.classify(images) if names else np.zeros((len(images), 0), np.float32)
+        pixels = np.rint(images.transpose(0, 2, 3, 1) * 255).astype(np.uint8)
         samples = []
-        for request, image, row in zip(requests, pixels, rows.tolist(), strict=True):
-            best = names[int(np.argmax(row))] if names else ""
-            probabilities = dict(zip(names, row, strict=True))
-            samples.append(Sample(request, image, probabilities, best, best == request.label))
+        for i, request in enumerate(requests):
+            best = names[int(np.argmax(rows[i]))] if names else ""
+            probabilities = dict(zip(names, rows[i].tolist(), strict=True))
+            accepted, broken = bool(sound[i]) and best == request.label, not sound[i]
+            self.broken += broken
+            samples.append(Sample(request, pixels[i], probabilities, best, accepted, broken))
         return samples
 
+    def _piece(self, count: int, *engines: str) -> int:
+        """The size of the fewest equal pieces of `count` images that all the engines take."""
+        most = min(self._at_once(name) for name in engines)
+        least = max(batch_limits(self.bundle, name, self.backend)[0] for name in engines)
+        return max(math.ceil(count / math.ceil(count / most)), least)
+
+    def _at_once(self, name: str) -> int:
+        """The most images for one call of an engine, found out once."""
+        if name not in self._most:
+            _, planned = batch_limits(self.bundle, name, self.backend)
+            pixels = math.prod(self.bundle.image_size)
+            sizes = [sys.maxsize if planned is None else planned]
+            if self.backend.endswith("-cpu"):
+                sizes.append(_POSITIONS_AT_ONCE // math.prod(self.bundle.latent.shape[1:]))
+            if name not in ("conditioner", "denoiser"):
+                sizes.append(_PIXELS_AT_ONCE // pixels)
+                free = free_memory(self.backend)
+                if free is not None:
+                    sizes.append(free // 2 // (_BYTES_A_PIXEL * pixels))
+            self._most[name] = max(min(sizes), 1)
+        return self._most[name]
+
     def _in_pieces(self, name: str, key: str, array: np.ndarray) -> dict[str, np.ndarray]:
-        """Run an engine over the batch in equal pieces, small enough for its activations."""
+        """Run an engine over the batch in equal pieces; the last is padded."""
         engine = self.engine(name)
-        count = len(array)
-        at_once = max(1, _PIXELS_AT_ONCE // math.prod(self.bundle.image_size))
-        pieces = max(1, math.ceil(count / at_once))
-        size = math.ceil(count / pieces)
-        padded = np.concatenate([array, np.repeat(array[-1:], size * pieces - count, 0)])
-        outputs = [engine.run({key: padded[i * size :][:size]}) for i in range(pieces)]
+        count, size = len(array), self._piece(len(array), name)
+        padded = np.concatenate([array, np.repeat(array[-1:], -count % size, 0)])
+        pieces = [padded[i : i + size] for i in range(0, len(padded), size)]
+        outputs = [engine.run({key: piece}) for piece in pieces]
         return {k: np.concatenate([o[k] for o in outputs])[:count] for k in outputs[0]}
 
 

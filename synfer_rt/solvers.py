@@ -88,6 +88,9 @@ def trajectory(
     """
     _check(solver, strength, prediction_type)
     span = round(strength * len(schedule.alphas_cumprod))
+    if not span:
+        least = 1 / len(schedule.alphas_cumprod)
+        raise UserError(f"Strength {strength:g} runs no timestep; write one of {least:g} to 1.")
     if not 1 <= steps <= span:
         raise UserError(
             f"{steps} steps do not fit; write a number from 1 to {span}, the timesteps of this "

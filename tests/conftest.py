@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+# The tests run in as many processes as there are cores, so each computes on one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from synfer_rt.bundle import Bundle, open_bundle
 from synfer_rt.sampler import Sampler
 from tests import tiny_bundle as tiny
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing that a runtime compiles in a test stays in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -37,10 +50,9 @@ def mini_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def built(checkpoint: Path, out: Path) -> Bundle:
-    from synfer_rt.export.build import build_bundle
-    from synfer_rt.export.checkpoint import read_checkpoint
+    from synfer_rt.export.build import Source, build_bundle
 
-    return build_bundle(read_checkpoint(checkpoint), out)
+    return build_bundle(Source(checkpoint), out)
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,17 @@ import numpy as np
 import pytest
 
 from synfer_rt import backends
-from synfer_rt.backends import BACKENDS, choose, default_threads, open_engine, to_numpy
+from synfer_rt.backends import (
+    BACKENDS,
+    TARGETS,
+    choose,
+    default_threads,
+    memory,
+    open_engine,
+    to_numpy,
+)
 from synfer_rt.backends import onnxruntime as ort_backend
+from synfer_rt.backends.memory import free_memory
 from synfer_rt.bundle import MANIFEST, Bundle, open_bundle
 from synfer_rt.errors import UserError
 from tests.test_bundle import rehash
@@ -25,7 +34,7 @@ def decoder_inputs(count: int = 2) -> dict[str, np.ndarray]:
 
 
 def gpu_works() -> bool:
-    return any(s.works for s in backends.statuses() if s.name != CPU)
+    return any(s.works for s in backends.statuses() if not s.name.endswith("-cpu"))
 
 
 def test_every_backend_has_a_status_and_the_cpu_works() -> None:
@@ -41,21 +50,23 @@ def test_a_backend_that_does_not_work_says_why_and_what_to_do() -> None:
             assert "pip" in status.remedy
 
 
-def test_auto_takes_the_best_that_works_and_names_the_others() -> None:
-    works = [status.name for status in backends.statuses() if status.works]
-    name, why = choose("auto")
-    assert name == works[0]
+def test_auto_takes_the_best_that_works_and_names_the_others(tiny_bundle: Bundle) -> None:
+    plain = [s.name for s in backends.statuses() if s.works and s.name not in TARGETS]
+    name, why = choose("auto", tiny_bundle)
+    assert name == plain[0]
     for better in BACKENDS[: BACKENDS.index(name)]:
         assert f"not {better}: " in why
 
 
 @pytest.mark.skipif(gpu_works(), reason="a GPU works here")
-def test_asking_for_a_backend_that_does_not_work_is_refused_with_the_reason() -> None:
-    status = next(s for s in backends.statuses() if s.name == "onnxruntime-cuda")
-    with pytest.raises(UserError, match="onnxruntime-cuda does not work here: ") as error:
-        choose("onnxruntime-cuda")
-    assert status.reason in str(error.value)
-    assert status.remedy in str(error.value)
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if not name.endswith("-cpu")])
+def test_asking_for_a_backend_that_does_not_work_is_refused_with_the_reason(backend: str) -> None:
+    status = next(s for s in backends.statuses() if s.name == backend)
+    with pytest.raises(UserError, match=f"{backend} does not work here: ") as error:
+        choose(backend)
+    assert str(error.value).count(status.reason) == 1
+    assert str(error.value).count(status.remedy) == 1
+    assert str(error.value).count("pip install") == 1
 
 
 def test_an_unknown_backend_is_refused_with_the_nearest() -> None:
@@ -75,7 +86,7 @@ def test_both_packages_installed_is_named_with_its_remedy(
     install(tmp_path, "onnxruntime", "1.31.0")
     install(tmp_path, "onnxruntime-gpu", "1.30.0")
     monkeypatch.syspath_prepend(tmp_path)
-    problem = backends.installation_problem()
+    problem = ort_backend.installation_problem()
     assert problem is not None
     assert "onnxruntime 1.31.0 and onnxruntime-gpu 1.30.0 are both installed" in problem
     assert "pip uninstall -y onnxruntime" in problem
@@ -159,9 +170,47 @@ def test_nothing_is_printed_while_an_engine_loads(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("runtime", ["openvino", "tensorrt-rtx"])
+def test_what_a_runtime_compiles_is_kept_by_bundle(
+    tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    directory = tmp_path / "synfer-rt" / runtime / tiny_bundle.bundle_hash
+    assert backends.cache_directory(runtime, tiny_bundle) == directory
+    assert directory.is_dir()
+
+
+def test_where_nothing_can_be_written_nothing_is_kept(
+    tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert backends.cache_directory("openvino", tiny_bundle) is None
+
+
+def test_a_cpu_backend_tells_how_much_memory_is_free() -> None:
+    free = free_memory(CPU)
+    if Path("/proc/meminfo").exists():
+        assert free is not None
+        assert 0 < free < 1 << 50
+
+
+def test_a_container_s_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_GROUP", tmp_path)
+    (tmp_path / "memory.max").write_text("5000\n")
+    (tmp_path / "memory.current").write_text("2000\n")
+    assert free_memory(CPU) == 3000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_memory(CPU) != 3000
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not gpu_works(), reason="no GPU works here")
-def test_a_gpu_agrees_with_the_cpu(tiny_bundle: Bundle) -> None:
+@pytest.mark.parametrize("backend", ["onnxruntime-cuda", "onnxruntime-tensorrt"])
+def test_onnxruntime_on_a_gpu_agrees_with_the_cpu(tiny_bundle: Bundle, backend: str) -> None:
+    if not backends.status(backend).works:
+        pytest.skip(backends.status(backend).reason)
     on_cpu = open_engine(tiny_bundle, "decoder", CPU).run(decoder_inputs())["images"]
-    on_gpu = open_engine(tiny_bundle, "decoder", "auto").run_on_device(decoder_inputs())["images"]
+    on_gpu = open_engine(tiny_bundle, "decoder", backend).run_on_device(decoder_inputs())["images"]
+    assert on_gpu.device_name() == "cuda"
     np.testing.assert_allclose(to_numpy(on_gpu), on_cpu, atol=2e-3)

@@ -301,14 +301,28 @@ def test_a_model_without_aus_has_no_au_inputs(tmp_path: Path) -> None:
     assert [tensor.name for tensor in bundle.engines["conditioner"].inputs] == ["tokens"]
 
 
-def test_writing_a_manifest_hashes_engines_weights_tokenizer_and_layouts(copy: Path) -> None:
+def test_a_bundle_without_plans_has_none(tiny_bundle: Bundle) -> None:
+    assert tiny_bundle.plans == {}
+
+
+def test_plans_are_found_by_target_and_engine(copy: Path) -> None:
+    bundle = tiny.add_plans(open_bundle(copy), "tensorrt-rtx", "1.7.1")
+    plan = tiny.add_plans(bundle, "tensorrt", "10.1").plans["tensorrt-rtx"]["denoiser"]
+    assert plan.file == "tensorrt-rtx/denoiser.plan"
+    assert plan.version == "1.7.1"
+    assert plan.compute_capabilities == ("sm80", "sm89")
+    assert plan.batches == (1, 4, 8)
+    assert plan.source_sha256 == bundle.manifest["files"]["denoiser.onnx"]["sha256"]
+
+
+def test_writing_a_manifest_hashes_every_file(copy: Path) -> None:
     (copy / "denoiser.onnx.data").write_bytes(b"weights")
-    (copy / "README.md").write_text("a model card may change without breaking the bundle")
+    (copy / "README.md").write_text("a model card")
     fields = json.loads((copy / MANIFEST).read_text())
     del fields["format"], fields["files"]
     files = write_manifest(copy, fields).manifest["files"]
     assert sorted(files) == [
-        "classifier.small.onnx", "conditioner.onnx", "decoder.onnx", "denoiser.onnx",
+        "README.md", "classifier.small.onnx", "conditioner.onnx", "decoder.onnx", "denoiser.onnx",
         "denoiser.onnx.data", "encoder.onnx", "layouts.npz", "tokenizer.json",
     ]  # fmt: skip
     assert files["denoiser.onnx.data"]["bytes"] == 7

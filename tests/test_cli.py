@@ -10,11 +10,14 @@ import subprocess
 import sys
 import time
 
+import onnx
 import pytest
 from click.testing import CliRunner
+from onnx import numpy_helper, parser
 from PIL import Image
 
 from synfer_rt import __version__
+from synfer_rt.bundle import open_bundle, write_manifest
 from synfer_rt.cli import main
 from synfer_rt.solvers import SOLVERS
 from synfer_rt.writers import FORMATS, read
@@ -27,6 +30,7 @@ COMMAND = [sys.executable, "-m", "synfer_rt"]
 def sample(tiny_bundle_path, tmp_path):
     def invoke(*options, engines=tiny_bundle_path, out=tmp_path / "out"):
         arguments = ["sample", "--engines", str(engines), "--out", str(out), "--threads", "1"]
+        arguments += ["--backend", "onnxruntime-cpu"]
         return CliRunner().invoke(main, [*arguments, *options])
 
     return invoke
@@ -114,6 +118,11 @@ def test_options_given_are_recorded(sample, tmp_path):
         (["--au-scale", "inf"], "AU scale"),
         (["--seed", "-1"], "seed"),
         (["--layout-strength", "1.5"], "Strength 1.5"),
+        (["--layout-strength", "0.0001"], "write one of 0.001 to 1"),
+        (["--threads", "99999999999"], "--threads 99999999999 is outside its range; write 1 to"),
+        (["--guidance", "1e308"], "write a number of -1000 to 1000"),
+        (["--au-scale", "-1e39"], "write a number of -1000 to 1000"),
+        (["--au", "AU12="], "write it as AU12=0.8"),
         (["--layout", "none", "--layout-strength", "0.5"], "--layout bank"),
     ],
 )
@@ -145,6 +154,54 @@ def test_a_harmed_bundle_is_one_sentence(sample, tiny_bundle_path, tmp_path, har
         file.write_bytes(data[:-10] if harm == "truncated" else data[:-1] + b"\xff")
     assert "decoder.onnx" in refused(sample(engines=tmp_path / "bundle"))
     assert not (tmp_path / "out").exists()
+
+
+def other_decoder(bundle, directory, decoder):
+    """A copy of a bundle that has this ONNX file for its decoder, and is sound."""
+    shutil.copytree(bundle, directory)
+    (directory / "decoder.onnx").write_bytes(decoder)
+    fields = json.loads((directory / "bundle.json").read_text())
+    fields = {name: value for name, value in fields.items() if name not in ("format", "files")}
+    write_manifest(directory, fields)
+    return directory
+
+
+FAILING_DECODER = parser.parse_model("""
+<ir_version: 10, opset_import: ["" : 21]>
+decoder (float[B,4,8,8] latents) => (float[B,3,32,32] images) {
+  shape = Constant <value_ints = [5, 3, 32, 32]> ()
+  images = Reshape (latents, shape)
+}
+""").SerializeToString()
+"""It loads, and fails on any batch."""
+
+
+def test_an_engine_that_does_not_load_leaves_nothing_behind(sample, tiny_bundle_path, tmp_path):
+    engines = other_decoder(tiny_bundle_path, tmp_path / "bundle", b"no model")
+    assert "decoder.onnx cannot be loaded" in refused(sample(engines=engines))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_fails_before_its_first_sample_leaves_its_directory_free(
+    sample, tiny_bundle_path, tmp_path
+):
+    engines = other_decoder(tiny_bundle_path, tmp_path / "bundle", FAILING_DECODER)
+    assert "decoder failed" in refused(sample("--guidance", "2", engines=engines))
+    assert sample("--count", "4", "--guidance", "1.5").exit_code == 0
+    assert len(list(read(tmp_path / "out"))) == 4
+
+
+def test_images_that_stay_flat_are_written_counted_and_not_accepted(
+    sample, tiny_bundle_path, tmp_path
+):
+    model = onnx.load(tiny_bundle_path / "decoder.onnx")
+    for weight in model.graph.initializer:
+        weight.CopyFrom(numpy_helper.from_array(0 * numpy_helper.to_array(weight), weight.name))
+    engines = other_decoder(tiny_bundle_path, tmp_path / "bundle", model.SerializeToString())
+    result = sample("--count", "8", engines=engines)
+    assert result.exit_code == 0
+    assert "8 of them are flat or not finite, and not accepted; a lower --guidance" in result.output
+    assert [record["accepted"] for record, _ in read(tmp_path / "out")] == [False] * 8
 
 
 def test_an_output_that_exists_is_refused(sample, tmp_path):
@@ -212,7 +269,7 @@ def test_an_interrupted_run_says_how_to_go_on(tiny_bundle_path, tmp_path):
     process = start(tiny_bundle_path, tmp_path / "out", "--count", "100000", "--batch", "4")
     wait_for_images(process, tmp_path / "out")
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=20)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "--resume" in said.splitlines()[-1] and "Traceback" not in said
 
@@ -222,6 +279,13 @@ def test_inspect_prints_the_bundle(tiny_bundle_path):
     assert result.exit_code == 0, result.output
     for said in ("synfer-tiny", "Apache-2.0", "denoiser", "fp32", "Bx4x8x8", "scaled_linear"):
         assert said in result.output
+
+
+def test_inspect_prints_plans(tiny_bundle_path, tmp_path):
+    copy = open_bundle(shutil.copytree(tiny_bundle_path, tmp_path / "copy"))
+    tiny.add_plans(copy, version="1.7.1")
+    said = " ".join(CliRunner().invoke(main, ["inspect", str(tmp_path / "copy")]).output.split())
+    assert "tensorrt-rtx 1.7.1 for sm" in said and "denoiser" in said
 
 
 def test_inspect_gives_json(tiny_bundle_path, tiny_bundle):
@@ -238,7 +302,7 @@ def test_inspect_of_what_is_no_bundle_is_one_sentence(tmp_path):
 def test_doctor_names_every_backend_and_what_would_make_it_work(tiny_bundle_path):
     result = CliRunner().invoke(main, ["doctor", "--engines", str(tiny_bundle_path)])
     assert result.exit_code == 0, result.output
-    for said in ("onnxruntime-cpu", "works", "onnxruntime-cuda", "is sound"):
+    for said in ("onnxruntime-cpu", "works", "onnxruntime-cuda", "is sound", "It runs on "):
         assert said in result.output
 
 

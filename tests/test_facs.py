@@ -61,6 +61,7 @@ def test_the_last_assignment_of_a_unit_counts() -> None:
         ("AU21=0.5", "Unknown action unit 'AU21'; the nearest of this model is AU"),
         ("smile=1", "Unknown action unit 'SMILE'"),
         ("AU12=high", "'AU12=high': write it as AU12=0.8"),
+        ("AU12=", "'AU12=': write it as AU12=0.8"),
         ("AU12=1.5", "AU12=1.5 is outside its range"),
         ("AU12=-0.1", "AU12=-0.1 is outside its range"),
         ("AU12=nan", "AU12=nan is outside its range"),
@@ -74,6 +75,27 @@ def test_a_bad_assignment_is_refused(text: str, message: str) -> None:
 def test_a_unit_that_the_model_lacks_is_refused() -> None:
     with pytest.raises(UserError, match="Unknown action unit 'AU7'"):
         facs.parse_aus(["AU7"], facs.vocabulary("disfa-12"))
+
+
+OWN = ("au12", "Smile", "l12")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("AU12=0.5", {"au12": 0.5}), ("12=1", {"au12": 1.0}), ("smile=0.2", {"Smile": 0.2})],
+)
+def test_a_unit_is_found_however_its_vocabulary_writes_it(text: str, expected: dict) -> None:
+    assert facs.parse_aus([text], OWN) == expected
+
+
+def test_an_unknown_unit_is_told_the_nearest_as_its_vocabulary_writes_it() -> None:
+    with pytest.raises(UserError, match=r"nearest of this model is l12 \(left lip corner puller\)"):
+        facs.parse_aus(["L11"], OWN)
+
+
+def test_a_vector_finds_units_in_upper_and_lower_case() -> None:
+    assert facs.au_vector({"AU12": 0.5, "Smile": 0.25}, OWN).tolist() == [0.5, 0.25, 0.5]
+    assert facs.au_vector({"au12": 0.5})[ALL.index("R12")] == 0.5
 
 
 def vector(**aus: float) -> dict[str, float]:

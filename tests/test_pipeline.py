@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from synfer_rt import facs, sampler
 from synfer_rt.errors import UserError
 from synfer_rt.pipeline import ObservedSampler, Run, execute
 from synfer_rt.plan import make_plan
@@ -113,6 +114,16 @@ def test_progress_rises_to_the_count_by_steps(run, observed, tmp_path):
     assert len(told) == 3 * run.steps
 
 
+def test_progress_counts_a_batch_that_is_sampled_in_pieces(run, tiny_bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr(sampler, "_POSITIONS_AT_ONCE", 4 * 64)  # 4 images at once
+    observed = ObservedSampler(tiny_bundle, "onnxruntime-cpu", threads=1)
+    told: list[float] = []
+    execute(run, observed, output(run, tmp_path / "out"), 21, told.append)
+    assert len(told) == 6 * run.steps
+    assert told[: run.steps] == [1, 2, 3, 4]
+    assert told == sorted(told) and told[-1] == 21
+
+
 def test_an_interrupted_run_keeps_what_was_written_and_resumes(run, observed, tmp_path):
     def interrupt(images: float) -> None:
         if images > 16:
@@ -142,7 +153,9 @@ def test_parquet_has_every_column_of_the_record(run, observed, tmp_path):
     (sample,) = observed.sample([run.plan.request(1)], run.trajectory, 1)
     record, _ = list(read(tmp_path / "out"))[1]
     assert set(record) == {"file_name", *run.record(sample)}
-    assert record["aus"] == run.record(sample)["aus"]
+    units = run.bundle.au_names
+    told, asked = (facs.au_vector(r["aus"], units) for r in (record, run.record(sample)))
+    np.testing.assert_array_equal(told, asked)
 
 
 def test_a_batch_below_one_is_refused(run, observed, tmp_path):

@@ -131,6 +131,15 @@ def test_a_vocabulary_without_sides_is_told_the_stronger_side(tiny_bundle):
         assert request.aus["AU14"] == pytest.approx(max(aus["L14"], aus["R14"]))
 
 
+def test_a_vocabulary_in_lower_case_is_told_its_aus(tiny_bundle):
+    from dataclasses import replace
+
+    plan = make_plan(tiny_bundle, labels_text="happy")
+    names = tuple(name.lower() for name in tiny_bundle.au_names)
+    for request in requests(replace(plan, au_names=names), 8):
+        assert request.aus["au12"] > 0
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -138,8 +147,9 @@ def test_a_vocabulary_without_sides_is_told_the_stronger_side(tiny_bundle):
         ({"au_assignments": ["AU121"]}, "nearest of this model is AU12"),
         ({"au_assignments": ["AU12=1.5"]}, "outside its range"),
         ({"au_assignments": ["AU12=much"]}, "write it as"),
-        ({"guidance": float("nan")}, "guidance is nan"),
-        ({"au_scale": float("inf")}, "AU scale is inf"),
+        ({"guidance": float("nan")}, "guidance nan is outside its range"),
+        ({"guidance": 1e308}, "write a number of -1000 to 1000"),
+        ({"au_scale": float("inf")}, "AU scale inf is outside its range"),
         ({"seed": -1}, "seed -1 is outside"),
         ({"seed": 2**63}, "outside its range"),
         ({"prompt": "\udcff"}, "--prompt is not valid text"),

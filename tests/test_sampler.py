@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from synfer_rt import facs, labels, noise
-from synfer_rt.backends import open_engine, to_numpy
+from synfer_rt.backends import open_engine, status, to_numpy
 from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError
 from synfer_rt.sampler import Request, Sample, Sampler
@@ -20,6 +20,10 @@ from synfer_rt.solvers import SOLVERS, Trajectory, trajectory
 from tests import tiny_bundle as tiny
 
 CPU = "onnxruntime-cpu"
+OPENVINO = "openvino-cpu"
+needs_openvino = pytest.mark.skipif(
+    not status(OPENVINO).works, reason=f"{OPENVINO}: {status(OPENVINO).reason}"
+)
 
 
 def request(index: int, **changes: Any) -> Request:
@@ -204,13 +208,71 @@ def test_decoding_many_is_decoding_each(sampler: Sampler) -> None:
     np.testing.assert_allclose(images[4:], sampler.decode(latents[4:]), atol=1e-6)
 
 
-def test_a_batch_larger_than_a_piece_comes_back_whole(
-    sampler: Sampler, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("at_once", [1, 2, 3, 5, 7, 100])
+def test_images_are_the_same_in_pieces_of_any_size(
+    tiny_bundle: Bundle, way: Trajectory, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    latents = np.random.default_rng(0).standard_normal((7, *tiny.LATENT)).astype(np.float32)
-    whole = sampler.decode(latents)
-    monkeypatch.setattr("synfer_rt.sampler._PIXELS_AT_ONCE", 3 * 32 * 32)
-    np.testing.assert_allclose(sampler.decode(latents), whole, atol=1e-6)
+    requests = [request(i) for i in range(7)]
+    whole = Sampler(tiny_bundle, CPU, threads=1).sample(requests, way, 7)
+    monkeypatch.setattr("synfer_rt.sampler._POSITIONS_AT_ONCE", at_once * 8 * 8)
+    pieces = Sampler(tiny_bundle, CPU, threads=1).sample(requests, way, 7)
+    for one, other in zip(whole, pieces, strict=True):
+        np.testing.assert_array_equal(one.image, other.image)
+
+
+@pytest.mark.parametrize(
+    ("at_once", "count", "batch", "sizes"),
+    [
+        (4, 8, 8, [4, 4]),
+        (4, 6, 6, [3, 3]),
+        (4, 7, 6, [3, 3, 3]),
+        (100, 7, 3, [3, 3, 3]),
+        (1, 2, 2, [1, 1]),
+    ],
+)
+def test_a_batch_is_sampled_in_equal_pieces_and_the_last_is_padded(
+    tiny_bundle: Bundle,
+    way: Trajectory,
+    monkeypatch: pytest.MonkeyPatch,
+    at_once: int,
+    count: int,
+    batch: int,
+    sizes: list[int],
+) -> None:
+    found: list[int] = []
+    start = Sampler.start
+
+    def counting(self: Sampler, requests: Any, way: Trajectory) -> np.ndarray:
+        found.append(len(requests))
+        return start(self, requests, way)
+
+    monkeypatch.setattr(Sampler, "start", counting)
+    monkeypatch.setattr("synfer_rt.sampler._POSITIONS_AT_ONCE", at_once * 8 * 8)
+    sampler = Sampler(tiny_bundle, CPU, threads=1)
+    samples = sampler.sample([request(i) for i in range(count)], way, batch)
+    assert [sample.request.index for sample in samples] == list(range(count))
+    assert found == sizes
+
+
+@pytest.mark.parametrize(
+    ("free", "pieces"),
+    [(None, [6]), (1 << 40, [6]), (2 * 3 * 4096 * 32 * 32, [3, 3]), (0, [1] * 6)],
+)
+def test_as_many_images_are_decoded_at_once_as_fit_into_free_memory(
+    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, free: int | None, pieces: list[int]
+) -> None:
+    monkeypatch.setattr("synfer_rt.sampler.free_memory", lambda backend: free)
+    sampler = Sampler(tiny_bundle, CPU, threads=1)
+    decoder, found = sampler.engine("decoder"), []
+
+    class Counting:
+        def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            found.append(len(inputs["latents"]))
+            return decoder.run(inputs)
+
+    monkeypatch.setitem(sampler._engines, "decoder", Counting())
+    assert sampler.decode(np.zeros((6, *tiny.LATENT), np.float32)).shape[0] == 6
+    assert found == pieces
 
 
 def test_encoding_gives_mean_and_log_variance_of_latents(sampler: Sampler) -> None:
@@ -258,22 +320,6 @@ def test_a_model_without_aus_samples_too(tmp_path: Path, way: Trajectory) -> Non
     assert difference(one, other) == 0
 
 
-def test_a_short_last_batch_is_padded_and_its_padding_dropped(
-    sampler: Sampler, way: Trajectory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes: list[int] = []
-    start = Sampler.start
-
-    def counting(self: Sampler, requests: Any, way: Trajectory) -> np.ndarray:
-        sizes.append(len(requests))
-        return start(self, requests, way)
-
-    monkeypatch.setattr(Sampler, "start", counting)
-    samples = sampler.sample([request(i) for i in range(7)], way, batch=3)
-    assert [sample.request.index for sample in samples] == list(range(7))
-    assert sizes == [3, 3, 3]
-
-
 @pytest.mark.parametrize("batch", [0, -1])
 def test_a_batch_below_1_is_refused(sampler: Sampler, way: Trajectory, batch: int) -> None:
     with pytest.raises(UserError, match="write 1 or more"):
@@ -284,23 +330,43 @@ def test_no_requests_give_no_samples(sampler: Sampler, way: Trajectory) -> None:
     assert sampler.sample([], way, 4) == []
 
 
+@needs_openvino
 def test_an_image_that_overflows_float16_is_made_again_in_float32(
     tmp_path: Path, tiny_bundle: Bundle, way: Trajectory, sixty_four: list[Sample]
 ) -> None:
     overflowing = tiny.build(tmp_path / "b", decoder_overflows=True)
-    sampler = Sampler(tiny_bundle, CPU, threads=1)
+    sampler = Sampler(tiny_bundle, OPENVINO, threads=1)
     sampler._engines["decoder"] = open_engine(overflowing, "decoder", CPU, 1)
     assert not np.isfinite(sampler.decode(np.ones((1, *tiny.LATENT), np.float32))).all()
     samples = sampler.sample([request(i) for i in range(3)], way, batch=3)
-    assert sampler.retried == 3
+    assert (sampler.retried, sampler.broken) == (3, 0)
     for sample in samples:
         assert difference(sample, sixty_four[sample.request.index]) <= 2
+        assert not sample.broken
 
 
-def test_an_image_that_stays_broken_is_named(sampler: Sampler, way: Trajectory) -> None:
-    requests = [request(0), request(41, guidance=1e38)]
-    with pytest.raises(UserError, match=r"Sample 41 is flat or not finite .*guidance \(1e\+38\)"):
-        sampler.sample(requests, way, batch=2)
+@pytest.mark.parametrize("backend", [CPU, pytest.param(OPENVINO, marks=needs_openvino)])
+def test_a_sample_that_stays_broken_is_not_accepted_and_the_others_are_made(
+    tiny_bundle: Bundle, way: Trajectory, sixty_four: list[Sample], backend: str
+) -> None:
+    sampler = Sampler(tiny_bundle, backend, threads=1)
+    sound, broken = sampler.sample([request(0), request(41, guidance=1e38)], way, batch=2)
+    label = broken.best
+    (again,) = sampler.sample([request(41, guidance=1e38, label=label)], way, batch=1)
+    assert sampler.broken == 2
+    assert broken.broken
+    assert not again.accepted
+    assert np.isfinite(list(broken.probabilities.values())).all()
+    assert difference(sound, sixty_four[0]) <= 2
+    assert not sound.broken
+
+
+def test_what_failed_in_float32_on_the_cpu_is_not_tried_again_there(
+    tiny_bundle: Bundle, way: Trajectory
+) -> None:
+    sampler = Sampler(tiny_bundle, CPU, threads=1)
+    sampler.sample([request(41, guidance=1e38)], way, batch=1)
+    assert (sampler.retried, sampler.broken) == (0, 1)
 
 
 def flat(images: np.ndarray) -> np.ndarray:
@@ -317,6 +383,7 @@ def with_nan(images: np.ndarray) -> np.ndarray:
     return images
 
 
+@needs_openvino
 @pytest.mark.parametrize("damage", [flat, almost_flat, with_nan])
 def test_a_flat_image_and_a_nan_are_noticed(
     tiny_bundle: Bundle, way: Trajectory, damage: Callable[[np.ndarray], np.ndarray]
@@ -325,9 +392,12 @@ def test_a_flat_image_and_a_nan_are_noticed(
         def decode(self, latents: np.ndarray) -> np.ndarray:
             return damage(super().decode(latents))
 
-    sampler = Damaged(tiny_bundle, CPU, threads=1)
+    sampler = Damaged(tiny_bundle, OPENVINO, threads=1)
     sampler.sample([request(0)], way, 1)
-    assert sampler.retried == 1
+    assert (sampler.retried, sampler.broken) == (1, 0)
+    on_cpu = Damaged(tiny_bundle, CPU, threads=1)
+    (sample,) = on_cpu.sample([request(0)], way, 1)
+    assert (on_cpu.retried, on_cpu.broken, sample.broken) == (0, 1, True)
 
 
 def test_an_au_outside_its_range_is_refused(sampler: Sampler) -> None:

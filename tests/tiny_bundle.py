@@ -189,6 +189,38 @@ def build(
     return write_manifest(directory, manifest(engines, with_aus=with_aus))
 
 
+def add_plans(
+    bundle: Bundle,
+    target: str = "tensorrt-rtx",
+    version: str = "1.7.1",
+    batches: tuple[int, int, int] = (1, 4, 8),
+) -> Bundle:
+    """Give a bundle plans, which are its ONNX files, and open it again."""
+    entries = {}
+    for name, spec in bundle.engines.items():
+        file = f"{target}/{name}.plan"
+        (bundle.path / file).parent.mkdir(exist_ok=True)
+        (bundle.path / file).write_bytes((bundle.path / spec.file).read_bytes())
+        profiles = {
+            tensor.name: {
+                key: [batch if size == "B" else size for size in tensor.shape]
+                for key, batch in zip(("min", "opt", "max"), batches, strict=True)
+            }
+            for tensor in spec.inputs
+        }
+        entries[name] = {
+            "file": file,
+            "version": version,
+            "compute_capabilities": ["sm80", "sm89"],
+            "profiles": profiles,
+            "precision": "fp16",
+            "source_sha256": bundle.manifest["files"][spec.file]["sha256"],
+        }
+    fields = {k: v for k, v in bundle.manifest.items() if k not in ("format", "files")}
+    plans = {**fields.get("plans", {}), target: entries}
+    return write_manifest(bundle.path, {**fields, "plans": plans})
+
+
 def manifest(engines: dict[str, Any], *, with_aus: bool = True) -> dict[str, Any]:
     """The fields of bundle.json for these engines."""
     return {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from synfer_rt.backends import BackendStatus, Value
+from synfer_rt.backends import BackendStatus, Value, cache_directory, first_line
 from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError
 
@@ -39,11 +38,9 @@ class OnnxRuntimeEngine:
         try:
             tensorrt = _tensorrt_options(bundle, name) if backend == "onnxruntime-tensorrt" else {}
             self._session = _session(file, backend, threads, tensorrt)
-        except UserError:
-            raise
         except Exception as error:  # the runtime's exceptions share no base class but this
             raise UserError(
-                f"{file} cannot be loaded by {backend} ({_first_line(error)}); build the bundle "
+                f"{file} cannot be loaded by {backend} ({first_line(error)}); build the bundle "
                 "again with `synfer-rt build-engines`."
             ) from None
         self._inputs = [node.name for node in self._session.get_inputs()]
@@ -79,9 +76,14 @@ class OnnxRuntimeEngine:
             yield
         except Exception as error:  # the runtime's exceptions share no base class but this
             raise UserError(
-                f"{self.spec.name} failed on {self.backend} ({_first_line(error)}); if memory ran "
+                f"{self.spec.name} failed on {self.backend} ({first_line(error)}); if memory ran "
                 "out, write a smaller --batch."
             ) from error
+
+
+def open_engine(bundle: Bundle, name: str, backend: str, threads: int) -> OnnxRuntimeEngine:
+    """See `synfer_rt.backends.open_engine`."""
+    return OnnxRuntimeEngine(bundle, name, backend, threads)
 
 
 def status(backend: str) -> BackendStatus:
@@ -101,7 +103,7 @@ def status(backend: str) -> BackendStatus:
         node = session.get_inputs()[0]
         session.run(None, {node.name: np.zeros(node.shape, np.float32)})
     except Exception as error:  # the runtime's exceptions share no base class but this
-        return BackendStatus(backend, False, _first_line(error), remedy)
+        return BackendStatus(backend, False, first_line(error), remedy)
     return BackendStatus(backend, True, "works", "")
 
 
@@ -143,7 +145,7 @@ def _remedy(backend: str) -> str:
 def _session(file: Path, backend: str, threads: int, tensorrt: Mapping[str, Any]) -> Any:
     """An inference session in which the backend's provider comes first.
 
-    Raises UserError when ONNX Runtime falls back to another provider, which it does silently.
+    Raises RuntimeError when ONNX Runtime falls back to another provider, which it does silently.
     """
     import onnxruntime
 
@@ -163,25 +165,19 @@ def _session(file: Path, backend: str, threads: int, tensorrt: Mapping[str, Any]
         providers.insert(0, ("TensorrtExecutionProvider", dict(tensorrt)))
     session = onnxruntime.InferenceSession(str(file), options, providers=providers)
     if session.get_providers()[0] != _PROVIDERS[backend]:
-        raise UserError(
-            f"{backend} does not load (its libraries or its GPU are missing); {_remedy(backend)}."
-        )
+        raise RuntimeError("it does not load: its libraries or its GPU are missing")
     return session
 
 
 def _tensorrt_options(bundle: Bundle, name: str) -> dict[str, Any]:
     """TensorRT compiles an engine for minutes: keep it, by the bundle that it came from."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    cache = home / "synfer-rt" / "tensorrt" / bundle.bundle_hash
-    cache.mkdir(parents=True, exist_ok=True)  # ONNX Runtime makes the last folder only
-    return {
-        "trt_fp16_enable": bundle.engines[name].precision == "fp16",
-        "trt_engine_cache_enable": True,
-        "trt_engine_cache_path": str(cache),
-        "trt_engine_cache_prefix": name,
-    }
-
-
-def _first_line(error: Exception) -> str:
-    """An exception's message as the middle of a sentence."""
-    return str(error).strip().split("\n")[0].rstrip(".")
+    options: dict[str, Any] = {"trt_fp16_enable": bundle.engines[name].precision == "fp16"}
+    if cache := cache_directory("tensorrt", bundle):
+        options |= {
+            "trt_engine_cache_enable": True,
+            "trt_engine_cache_path": str(cache),
+            "trt_engine_cache_prefix": name,
+            "trt_timing_cache_enable": True,
+            "trt_timing_cache_path": str(cache),
+        }
+    return options

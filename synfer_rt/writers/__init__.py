@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -63,10 +64,25 @@ def open_output(
     `settings` are JSON values: at least `format`, `count`, `classes` and `au_vocabulary`, and
     whatever else decides what the samples are; they must be the same when a run is resumed.
 
-    Raises UserError when `out` holds anything and `resume` is false, when it holds something other
-    than a run, when the settings differ (naming the first that does), and when it is not writable.
+    Raises UserError as `check_output` does, and when `out` is not writable.
     """
-    settings = json.loads(json.dumps({**settings, "shard_size": shard_size}))
+    begun = check_output(out, settings, resume=resume, shard_size=shard_size)
+    settings = _stored(settings, shard_size)
+    if not begun:
+        with disk_errors(out):
+            out.mkdir(parents=True, exist_ok=True)
+            write_whole(out / "run.json", json.dumps(settings, indent=2).encode() + b"\n")
+    return _WRITERS[settings["format"]](out, settings)
+
+
+def check_output(
+    out: Path, settings: Mapping[str, Any], *, resume: bool, shard_size: int = SHARD_SIZE
+) -> bool:
+    """Whether `out` holds a run that `open_output` would continue, not start; writes nothing.
+
+    Raises UserError when `out` holds anything and `resume` is false, when it holds something other
+    than a run, and when the settings differ (naming the first that does).
+    """
     with disk_errors(out):
         names = {path.name for path in out.iterdir()} if out.exists() else set()
         if "run.json" in names:
@@ -75,15 +91,35 @@ def open_output(
                     f"{out} already holds a run; continue it with --resume, or choose another "
                     "directory with --out."
                 )
-            _check_same(out, settings)
-        elif names - {"run.json.partial"}:
+            _check_same(out, _stored(settings, shard_size))
+            return True
+        if names - {"run.json.partial"}:
             raise UserError(
                 f"{out} exists and holds no run of synfer-rt; choose another directory with --out."
             )
-        else:
-            out.mkdir(parents=True, exist_ok=True)
-            write_whole(out / "run.json", json.dumps(settings, indent=2).encode() + b"\n")
-    return _WRITERS[settings["format"]](out, settings)
+    return False
+
+
+def discard_empty(out: Path) -> None:
+    """Take back the start of a run of which nothing is written, so that any other may start.
+
+    To be called when the run's writer is closed. A directory that holds more is left as it is.
+    """
+    with suppress(OSError):
+        # The settings go last: without them the rest would be taken for something else.
+        paths = sorted(out.iterdir(), key=lambda path: path.name == "run.json")
+        if all(path.name == "run.json" or _is_empty_partial(path) for path in paths):
+            for path in paths:
+                path.unlink()
+
+
+def _is_empty_partial(path: Path) -> bool:
+    return path.suffix == ".partial" and path.is_file() and path.stat().st_size == 0
+
+
+def _stored(settings: Mapping[str, Any], shard_size: int) -> dict[str, Any]:
+    """The settings as run.json gives them back."""
+    return json.loads(json.dumps({**settings, "shard_size": shard_size}))
 
 
 def _check_same(out: Path, settings: Mapping[str, Any]) -> None:
@@ -109,5 +145,8 @@ def _settings(out: Path) -> dict[str, Any]:
 
 
 def read(out: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
-    """Every sample of a finished run, by index: its record and its PNG file's bytes."""
+    """Every sample of a finished run, by index: its record and its PNG file's bytes.
+
+    A format with columns has all units in `aus`; the others those of the request.
+    """
     return _READERS[_settings(out)["format"]](out)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -31,22 +31,23 @@ class ImageFolderWriter:
             return
         with disk_errors(self._metadata):
             self._journal = open_growing(self._metadata)
-            self.done, length = self._whole_lines(self._journal.readlines())
+            self.done, length = self._whole_lines(self._journal)
             self._journal.truncate(length)
             self._journal.seek(length)
 
-    def _whole_lines(self, lines: Sequence[bytes]) -> tuple[int, int]:
+    def _whole_lines(self, lines: Iterable[bytes]) -> tuple[int, int]:
         """How many leading lines have their sample on the disk, and their length in bytes."""
-        length = 0
-        for number, line in enumerate(lines):
+        number = length = 0
+        for line in lines:
             try:
                 record = json.loads(line) if line.endswith(b"\n") else {}
             except ValueError:
                 record = {}
             if record.get("index") != number or not (self.out / record["file_name"]).is_file():
                 return number, length
+            number += 1
             length += len(line)
-        return len(lines), length
+        return number, length
 
     def write(self, records: Sequence[Mapping[str, Any]], pngs: Sequence[bytes]) -> None:
         """Write the next samples in the order of their indices."""

@@ -53,8 +53,7 @@ def _image(record: Mapping[str, Any], png: bytes) -> dict[str, Any]:
 def schema(classes: list[str], vocabulary: list[str] | None) -> pa.Schema:
     """The columns of a run: those of its records, `image` before them.
 
-    `probabilities` has a field per class; `aus` one per unit of the vocabulary, null where the
-    request did not name the unit.
+    `probabilities` has a field per class, `aus` one per unit of the vocabulary.
     """
     import pyarrow as pa
 
@@ -94,7 +93,4 @@ def read(out: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(_ROW_GROUP):
                 for row in batch.to_pylist():
-                    aus = row["aus"]
-                    if aus is not None:
-                        row["aus"] = {name: x for name, x in aus.items() if x is not None}
                     yield row, row.pop("image")["bytes"]

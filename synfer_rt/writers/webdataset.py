@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from synfer_rt.facs import au_vector
 from synfer_rt.labels import scheme
 from synfer_rt.writers.atomic import commit, disk_errors, open_growing, partial
 
@@ -118,12 +119,15 @@ class WebDatasetWriter(ShardWriter):
 def _sample(record: Mapping[str, Any], png: bytes, units: Sequence[str]) -> bytes:
     """The three tar members of a sample.
 
-    Every unit is named, null where nothing is said of it: readers take the columns of a whole
-    dataset from its first samples.
+    Every unit has its number, as in the vector that the model was told: readers take the columns
+    of a whole dataset, and their types, from its first samples.
     """
     key = f"{record['index']:08d}"
     if record["aus"] is not None:
-        record = {**record, "aus": {name: record["aus"].get(name) for name in units}}
+        vector = au_vector(record["aus"], tuple(units))
+        # str gives the shortest decimal that is this float32.
+        aus = {name: float(str(x)) for name, x in zip(units, vector, strict=True)}
+        record = {**record, "aus": aus}
     text = json.dumps({"file_name": f"{key}.png", **record}, ensure_ascii=False)
     index = scheme(record["label_scheme"]).index(record["label"])
     return (
@@ -180,6 +184,4 @@ def read(out: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
     for path in sorted(out.glob("*.tar")):
         with path.open("rb") as file:
             for record, png, _ in samples(file):
-                if record["aus"] is not None:
-                    record["aus"] = {k: x for k, x in record["aus"].items() if x is not None}
                 yield record, png

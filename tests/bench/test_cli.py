@@ -84,6 +84,20 @@ def test_the_table_shows_each_batch(report: dict[str, Any]):
     assert shown == ["1", "3", "1", "3"]  # speeds, then stages
 
 
+def test_a_second_backend_is_compared_with_the_first(tmp_path: Path, tiny_bundle_path: Path):
+    pytest.importorskip("openvino", reason="needs a second backend (synfer-rt[openvino])")
+    file = tmp_path / "bench.json"
+    result = invoke(
+        *("--engines", tiny_bundle_path, "--batch", 2, "--steps", 2, "--repeats", 1),
+        *("--threads", 1, "--backend", "onnxruntime-cpu,openvino-cpu", "--json", file),
+    )
+    assert result.exit_code == 0, result.output
+    report = json.loads(file.read_text())
+    assert [entry["system"] for entry in report["summary"]] == ["synfer-rt", "openvino-cpu"]
+    assert [entry["peer"] for entry in report["speedups"]] == ["openvino-cpu"]
+    assert report["differences"][0]["mean"] < 1
+
+
 @pytest.mark.parametrize("text", ["", "0", "1,,8", "-1", "8,x", "1.5"])
 def test_a_bad_list_of_batches_is_refused(text: str):
     with pytest.raises(UserError, match="no list of batch sizes"):
@@ -104,12 +118,14 @@ def test_a_batch_given_twice_is_measured_once():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--repeats", "0"), "--repeats 0 measures nothing"),
-        (("--threads", "0"), "--threads 0 measures nothing"),
+        (("--repeats", "0"), "--repeats 0 is outside its range"),
+        (("--threads", "0"), "--threads 0 is outside its range"),
+        (("--threads", "99999999999"), "write 1 to 1024"),
         (("--solver", "dmpp-2m"), "the nearest is dpmpp-2m"),
         (("--steps", "0"), "0 steps do not fit"),
         (("--backend", "cuda"), "Unknown backend"),
         (("--json", "/no/such/directory/bench.json"), "cannot be written"),
+        (("--json", "x" * 300), "cannot be written"),
         (("--compare", "diffusers", "--checkpoint", "/no/such/directory"), "--checkpoint"),
     ],
 )
@@ -120,3 +136,11 @@ def test_what_cannot_be_measured_is_refused_at_once(
     assert isinstance(result.exception, UserError)
     assert message in str(result.exception)
     assert "visit" not in result.output
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's full device")
+def test_a_file_that_cannot_be_written_does_not_cost_the_results(tiny_bundle_path: Path):
+    options = ("--batch", "1", "--steps", "1", "--repeats", "1", "--threads", "1")
+    result = invoke("--engines", tiny_bundle_path, *options, "--json", "/dev/full")
+    assert isinstance(result.exception, UserError)
+    assert "images/s" in result.output

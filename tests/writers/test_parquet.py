@@ -28,7 +28,7 @@ def test_shards_hold_the_image_and_every_column_of_the_record(run, tmp_path):
         np.testing.assert_array_equal(image, run.image(index))
         assert set(row) == {"image", "file_name", *run.record(index)}
         assert row["probabilities"] == run.record(index)["probabilities"]
-    assert rows[1]["aus"] == {"AU6": None, "AU12": 0.5}
+    assert rows[1]["aus"] == {"AU6": 0.0, "AU12": 0.5}
 
 
 def test_the_schema_declares_the_image_to_datasets(run, tmp_path):

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from synfer_rt.errors import UserError
-from synfer_rt.writers import FORMATS, open_output, read
+from synfer_rt.facs import au_vector
+from synfer_rt.writers import FORMATS, check_output, discard_empty, open_output, read
 
 pytestmark = pytest.mark.parametrize("format", FORMATS)
 
@@ -59,7 +60,10 @@ def test_what_is_written_is_read_back(run, tmp_path, format):
     assert_complete(run, samples)
     for record, _ in samples:
         record.pop("file_name")
-        assert record == run.record(record["index"])
+        units = ("AU6", "AU12")
+        expected = run.record(record["index"])
+        aus, asked = (au_vector(r.pop("aus"), units).tolist() for r in (record, expected))
+        assert (record, aus) == (expected, asked)
 
 
 def test_a_finished_run_leaves_no_temporary_file(run, tmp_path, format):
@@ -177,6 +181,28 @@ def test_other_settings_are_refused_by_name(run, tmp_path, format):
     settings = run.settings(format) | {"seed": 8}
     with pytest.raises(UserError, match="another seed: 7, now 8"):
         open_output(tmp_path / "out", settings, resume=True, shard_size=run.shard_size)
+
+
+def test_a_run_without_a_sample_can_be_taken_back(run, tmp_path, format):
+    open_run(run, tmp_path, format).close()
+    discard_empty(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_with_a_sample_is_never_taken_back(run, tmp_path, format):
+    writer = open_run(run, tmp_path, format)
+    run.write(writer, 1)
+    writer.close()
+    discard_empty(tmp_path)
+    assert open_run(run, tmp_path, format, resume=True).done == 1
+
+
+def test_asking_whether_a_run_is_there_writes_nothing(run, tmp_path, format):
+    settings = run.settings(format)
+    assert not check_output(tmp_path / "out", settings, resume=True)
+    assert not (tmp_path / "out").exists()
+    open_output(tmp_path / "out", settings, resume=False).close()
+    assert check_output(tmp_path / "out", settings, resume=True)
 
 
 def test_a_run_that_is_being_written_is_refused(run, tmp_path, format):

@@ -1,0 +1,119 @@
+"""A Stable-Diffusion-1.5-size checkpoint of random weights with a SynFER-layout adapter.
+
+It measures what a real one would cost (time, memory, numeric error) without fetching one:
+
+    python -m synfer_rt.bench.random_checkpoint DIRECTORY
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+LENGTH = 77
+"""Tokens of a prompt."""
+WIDTH = 768
+"""Width of the text encoder's states."""
+UNITS = 41
+"""Action units of the adapter: OpenGraphAU's."""
+_VOCABULARY = 49408
+
+
+def make_checkpoint(directory: Path) -> None:
+    """Write the checkpoint (4.5 GB), a part at a time: at most the UNet is in memory."""
+    import diffusers
+    import torch
+    import transformers
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    unet: Any = diffusers.UNet2DConditionModel(
+        sample_size=64, cross_attention_dim=WIDTH, attention_head_dim=8
+    )
+    unet.save_pretrained(directory / "unet")
+    tensors = {
+        "image_proj.proj.weight": torch.randn(WIDTH, UNITS) / UNITS**0.5,
+        "image_proj.proj.bias": torch.zeros(WIDTH),
+    }
+    for i, name in enumerate(unet.attn_processors):
+        layer = unet.get_submodule(name.removesuffix(".processor"))
+        if layer.is_cross_attention:
+            for kind in ("k", "v"):
+                weight = torch.randn(layer.inner_dim, WIDTH) / WIDTH**0.5
+                tensors[f"ip_adapter.{i}.to_{kind}_ip.weight"] = weight
+    save_file(tensors, directory / "au_adapter.safetensors")
+    del unet, tensors
+
+    blocks: dict[str, Any] = {
+        "block_out_channels": (128, 256, 512, 512),
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+    }
+    vae: Any = diffusers.AutoencoderKL
+    vae(latent_channels=4, layers_per_block=2, sample_size=512, **blocks).save_pretrained(
+        directory / "vae"
+    )
+    text: Any = transformers.CLIPTextConfig(
+        vocab_size=_VOCABULARY,
+        hidden_size=WIDTH,
+        intermediate_size=3072,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        max_position_embeddings=LENGTH,
+        hidden_act="quick_gelu",
+        projection_dim=WIDTH,
+        bos_token_id=_VOCABULARY - 2,
+        eos_token_id=_VOCABULARY - 1,
+        pad_token_id=_VOCABULARY - 1,
+    )
+    transformers.CLIPTextModel(text).save_pretrained(directory / "text_encoder")
+    scheduler = diffusers.PNDMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        skip_prk_steps=True,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+    scheduler.save_pretrained(directory / "scheduler")
+    _write_tokenizer(directory / "tokenizer")
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "scheduler": ["diffusers", "PNDMScheduler"],
+    }
+    (directory / "model_index.json").write_text(json.dumps(index, indent=1))
+
+
+def _write_tokenizer(folder: Path) -> None:
+    """A byte-level CLIP tokenizer without merges: one id a letter, the ends where CLIP has them."""
+    from tokenizers import pre_tokenizers
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    symbols = [*letters, *(f"{letter}</w>" for letter in letters)]
+    vocabulary = {symbol: i for i, symbol in enumerate(symbols)}
+    vocabulary |= {"<|startoftext|>": _VOCABULARY - 2, "<|endoftext|>": _VOCABULARY - 1}
+    folder.mkdir()
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": LENGTH}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+@click.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+def main(directory: Path) -> None:
+    """Write a random checkpoint of Stable Diffusion 1.5's size into the new DIRECTORY."""
+    directory.mkdir(parents=True)
+    make_checkpoint(directory)
+    click.echo(f"{directory} holds {sum(f.stat().st_size for f in directory.rglob('*'))} bytes.")
+
+
+if __name__ == "__main__":
+    main()

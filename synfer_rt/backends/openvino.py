@@ -1,0 +1,131 @@
+"""OpenVINO on the CPU, from a bundle's ONNX files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from synfer_rt.backends import BackendStatus, Value, cache_directory, first_line
+from synfer_rt.bundle import Bundle
+from synfer_rt.errors import UserError
+from synfer_rt.interfaces import BATCH
+
+NAME = "openvino-cpu"
+_MOST_SHAPES = 2
+"""For how many batch sizes an engine stays compiled; each holds weights in a form of its own."""
+
+
+class OpenVinoEngine:
+    """One ONNX file, compiled for each batch size that it meets. See `synfer_rt.backends.Engine`.
+
+    A fixed size costs a compilation, and makes the denoiser faster than ONNX Runtime, where a
+    dynamic one is slower. What is compiled is kept on the disk.
+
+    The denoiser, where nearly all time goes, computes in bfloat16 on a CPU that can, but not the
+    solver: its coefficients are large and cancel each other, more than eight bits can hold. That
+    step is taken outside the graph, in float32 everywhere.
+    """
+
+    def __init__(self, bundle: Bundle, name: str, threads: int) -> None:
+        import openvino
+
+        self.spec = bundle.engines[name]
+        self.backend = NAME
+        self._core = openvino.Core()
+        half = name == "denoiser" and "BF16" in self._core.get_property(
+            "CPU", "OPTIMIZATION_CAPABILITIES"
+        )
+        self.precision = "bf16" if half else "f32"
+        self._properties: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": self.precision,
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "ENABLE_CPU_PINNING": False,  # runs side by side would be pinned to the same cores
+        }
+        if cache := cache_directory("openvino", bundle):
+            self._properties["CACHE_DIR"] = str(cache)
+        file = bundle.path / self.spec.file
+        try:
+            self._model = self._core.read_model(file)
+        except Exception as error:  # the runtime's exceptions share no base class but this
+            raise UserError(
+                f"{file} cannot be loaded by {NAME} ({first_line(error)}); build the bundle again "
+                "with `synfer-rt build-engines`."
+            ) from None
+        self._steps_outside = name == "denoiser"
+        if self._steps_outside:
+            for output in self._model.outputs:
+                if output.any_name != "prediction":
+                    self._model.remove_result(output.get_node())
+        self._requests: dict[int, Any] = {}
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Outputs by name."""
+        given = {tensor.name: np.asarray(inputs[tensor.name]) for tensor in self.spec.inputs}
+        batched = next(t.name for t in self.spec.inputs if t.shape[:1] == (BATCH,))
+        try:
+            request = self._request(len(given[batched]))
+            results = request.infer(given, share_inputs=True)
+            outputs = {port.any_name: results[port] for port in request.model_outputs}
+        except Exception as error:  # the runtime's exceptions share no base class but this
+            raise UserError(
+                f"{self.spec.name} failed on {NAME} ({first_line(error)}); if memory ran out, "
+                "write a smaller --batch."
+            ) from error
+        return _solver_step(given, outputs["prediction"]) if self._steps_outside else outputs
+
+    def run_on_device(self, inputs: Mapping[str, Value]) -> dict[str, Value]:
+        """The same: the device's memory is the host's."""
+        return self.run(inputs)
+
+    def _request(self, batch: int) -> Any:
+        """The engine compiled for `batch` images; the sizes used last are kept."""
+        request = self._requests.pop(batch, None)
+        if request is None:
+            if len(self._requests) == _MOST_SHAPES:
+                del self._requests[next(iter(self._requests))]
+            model = self._model.clone()
+            model.reshape(
+                {
+                    t.name: [batch if size == BATCH else size for size in t.shape]
+                    for t in self.spec.inputs
+                }
+            )
+            compiled = self._core.compile_model(model, "CPU", self._properties)
+            request = compiled.create_infer_request()
+        self._requests[batch] = request
+        return request
+
+
+def _solver_step(inputs: Mapping[str, np.ndarray], prediction: np.ndarray) -> dict[str, np.ndarray]:
+    """`coefficients @ [latents, prediction, history]`: the next latents and the next history."""
+    latents = inputs["latents"]
+    stack = np.concatenate([latents[:, None], prediction[:, None], inputs["history"]], 1)
+    with np.errstate(over="ignore", invalid="ignore"):  # the sampler looks for broken images
+        rows = inputs["coefficients"] @ stack.reshape(*stack.shape[:2], -1)
+    rows = rows.reshape(*rows.shape[:2], *latents.shape[1:])
+    return {"next_latents": rows[:, 0], "next_history": rows[:, 1:], "prediction": prediction}
+
+
+def open_engine(bundle: Bundle, name: str, backend: str, threads: int) -> OpenVinoEngine:
+    """See `synfer_rt.backends.open_engine`."""
+    return OpenVinoEngine(bundle, name, threads)
+
+
+def status(backend: str) -> BackendStatus:
+    """Whether OpenVINO is there and finds the CPU."""
+    remedy = "run `pip install --force-reinstall openvino`"
+    try:
+        import openvino
+
+        devices = openvino.Core().available_devices
+    except ModuleNotFoundError:
+        remedy = "run `pip install openvino`"
+        return BackendStatus(backend, False, "openvino is not installed", remedy)
+    except Exception as error:  # the runtime's exceptions share no base class but this
+        return BackendStatus(backend, False, first_line(error), remedy)
+    if "CPU" not in devices:
+        return BackendStatus(backend, False, "OpenVINO does not know this CPU", remedy)
+    return BackendStatus(backend, True, "works", "")

@@ -1,0 +1,337 @@
+"""TensorRT and TensorRT-RTX: a bundle's plans on an NVIDIA GPU.
+
+Both libraries have one Python API. A plan runs on the compute capabilities and with the version of
+the library that it was compiled for, and nowhere else, so that is settled from the manifest before
+anything is loaded. Tensors stay in the GPU's memory from one engine to the next.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from synfer_rt.backends import TARGETS, BackendStatus, Value, cache_directory, cuda
+from synfer_rt.backends.cuda import CudaError, DeviceArray
+from synfer_rt.bundle import Bundle
+from synfer_rt.errors import UserError
+from synfer_rt.interfaces import BATCH, REQUIRED_ENGINES, PlanSpec, TensorSpec
+
+_MOST_BATCHES = 4
+"""For how many sizes of a batch an engine keeps memory and a graph."""
+
+
+class TensorRTEngine:
+    """One plan, ready for any batch of its profile. See `synfer_rt.backends.Engine`.
+
+    `graphs` says whether a call is replayed as one CUDA graph, recorded once for each batch size.
+    """
+
+    def __init__(self, bundle: Bundle, name: str, backend: str, graphs: bool = True) -> None:
+        self.spec = bundle.engines[name]
+        self.backend = backend
+        self._plan = plan = checked_plan(bundle, name, backend)
+        self._device = cuda.device()
+        self._graphs = graphs
+        self._trt = trt = _import(plan.target)
+        file = bundle.path / plan.file
+        self._log = log = _logger(trt)
+        self._runtime = trt.Runtime(log)
+        self._engine = self._runtime.deserialize_cuda_engine(file.read_bytes())
+        if self._engine is None:
+            raise UserError(f"{file} cannot be loaded ({log.said()}); {_rebuild(plan.target)}.")
+        if problem := _differs(trt, self._engine, (*self.spec.inputs, *self.spec.outputs)):
+            raise UserError(f"{file} {problem}; {_rebuild(plan.target)}.")
+        self._batches: dict[int, _Batch] = {}
+        self._kernels = _KernelCache(bundle, name, self._device) if _compiles_late(trt) else None
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Outputs by name, in host memory."""
+        return {name: value.numpy() for name, value in self.run_on_device(inputs).items()}
+
+    def run_on_device(self, inputs: Mapping[str, Value]) -> dict[str, Value]:
+        """Outputs by name, as arrays in the GPU's memory; they are the caller's to keep."""
+        size = batch_size(self._plan, self.spec.inputs, inputs)
+        try:
+            batch = self._batch(size)
+            for name, array in batch.inputs.items():
+                array.fill(inputs[name])
+            batch.run()
+            return {name: array.copy() for name, array in batch.outputs.items()}
+        except (RuntimeError, ValueError) as error:
+            raise UserError(
+                f"{self.spec.name} failed on {self.backend} ({error}); if memory ran out, write a "
+                "smaller --batch."
+            ) from error
+
+    def _batch(self, size: int) -> _Batch:
+        """What runs a batch of `size` images; the sizes used last are kept."""
+        batch = self._batches.pop(size, None)
+        if batch is None:
+            if len(self._batches) == _MOST_BATCHES:
+                self._device.wait()  # it may still be running
+                del self._batches[next(iter(self._batches))]
+            batch = _Batch(self, size)
+            if self._kernels is not None:
+                self._kernels.save()
+        self._batches[size] = batch
+        return batch
+
+    def _context(self) -> Any:
+        """An execution context. A graph is bound to its context, so every batch has its own."""
+        if self._kernels is None:
+            context = self._engine.create_execution_context()
+        else:
+            context = self._engine.create_execution_context(
+                self._kernels.configured(self._trt, self._engine, self._graphs)
+            )
+        if context is None:
+            raise CudaError(self._log.said())
+        return context
+
+
+class _Batch:
+    """A plan at one batch size: its context, and inputs and outputs at addresses that stay."""
+
+    def __init__(self, engine: TensorRTEngine, size: int) -> None:
+        self._device, self._context = engine._device, engine._context()
+        self._log = engine._log
+        self._recordable = engine._graphs and engine._kernels is None
+        self._graph: cuda.Graph | None = None
+
+        def arrays(tensors: tuple[TensorSpec, ...]) -> dict[str, DeviceArray]:
+            return {
+                tensor.name: DeviceArray(self._device, sized(tensor, size), tensor.dtype)
+                for tensor in tensors
+            }
+
+        self.inputs = arrays(engine.spec.inputs)
+        self.outputs = arrays(engine.spec.outputs)
+        for tensor in engine.spec.inputs:
+            if tensor.shape[:1] == (BATCH,):
+                self._check(self._context.set_input_shape(tensor.name, sized(tensor, size)))
+            self.inputs[tensor.name].fill(np.zeros(sized(tensor, size), tensor.dtype))
+        for name, array in (self.inputs | self.outputs).items():
+            self._check(self._context.set_tensor_address(name, array.pointer))
+        self._enqueue()  # what is set up on the first call cannot be recorded
+        self._device.wait()
+
+    def run(self) -> None:
+        """Enqueue one call."""
+        if self._graph is None and self._recordable:
+            self._graph = self._device.record(self._enqueue)
+        if self._graph is None:
+            self._enqueue()
+        else:
+            self._graph.launch()
+
+    def _enqueue(self) -> None:
+        self._check(self._context.execute_async_v3(self._device.stream))
+
+    def _check(self, done: bool) -> None:
+        if not done:
+            raise CudaError(self._log.said())
+
+
+class _KernelCache:
+    """The kernels that TensorRT-RTX compiles for this very GPU when a plan first runs, on disk."""
+
+    def __init__(self, bundle: Bundle, name: str, device: cuda.Device) -> None:
+        directory = cache_directory("tensorrt-rtx", bundle)
+        self._file = directory and directory / f"{name}-{device.compute_capability}.kernels"
+        self._cache: Any = None
+
+    def configured(self, trt: Any, engine: Any, graphs: bool) -> Any:
+        """The settings of a context.
+
+        Kernels are specialised for a shape before its first call, not beside it: otherwise they
+        would change in the middle of a run, and the last bits of the images with them. The library
+        records its graphs itself, as it alone knows when its kernels are final.
+        """
+        config = engine.create_runtime_config()
+        strategy = trt.DynamicShapesKernelSpecializationStrategy
+        config.dynamic_shapes_kernel_specialization_strategy = strategy.EAGER
+        kind = trt.CudaGraphStrategy
+        config.cuda_graph_strategy = kind.WHOLE_GRAPH_CAPTURE if graphs else kind.DISABLED
+        if self._cache is None:
+            self._cache = config.create_runtime_cache()
+            if self._file is not None and self._file.is_file():
+                self._cache.deserialize(self._file.read_bytes())  # False, and empty, if outdated
+        config.set_runtime_cache(self._cache)
+        return config
+
+    def save(self) -> None:
+        """Write the file anew, whole or, on a full disk, not at all."""
+        if self._file is None or self._cache is None:
+            return
+        with suppress(OSError):
+            handle, temporary = tempfile.mkstemp(prefix=self._file.name, dir=self._file.parent)
+            try:
+                with os.fdopen(handle, "wb") as out:
+                    out.write(bytes(self._cache.serialize()))
+                os.replace(temporary, self._file)
+            except BaseException:
+                os.unlink(temporary)
+                raise
+
+
+def open_engine(bundle: Bundle, name: str, backend: str, threads: int) -> TensorRTEngine:
+    """See `synfer_rt.backends.open_engine`; a GPU has no use for `threads`."""
+    return TensorRTEngine(bundle, name, backend)
+
+
+def status(backend: str) -> BackendStatus:
+    """Whether the library and a GPU are there."""
+    target = TARGETS[backend]
+    remedy = f"on a machine with an NVIDIA driver run `pip install {target} cuda-python`"
+    try:
+        _import(target)
+    except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError)
+        reason = f"{target} is not installed" if missing else str(error).split("\n")[0]
+        return BackendStatus(backend, False, reason, remedy)
+    if problem := cuda.problem():
+        return BackendStatus(backend, False, problem, remedy)
+    return BackendStatus(backend, True, "works", "")
+
+
+def obstacle(bundle: Bundle, backend: str) -> tuple[str, str] | None:
+    """Why the bundle's plans cannot run here and what would help, or None.
+
+    The library and a GPU must be there.
+    """
+    target = TARGETS[backend]
+    version, capability = _here(target)
+    problem = plans_obstacle(bundle, target, version, capability)
+    return (problem, _rebuild(target, capability)) if problem else None
+
+
+def plans_obstacle(bundle: Bundle, target: str, version: str, capability: str) -> str | None:
+    """Why no sampling is possible with the bundle's plans, in the middle of a sentence, or None.
+
+    `version` is that of the library which would run them, `capability` that of the GPU, like
+    "sm89".
+    """
+    plans = bundle.plans.get(target, {})
+    for name in (*REQUIRED_ENGINES, *bundle.classifiers[:1]):
+        if name not in plans:
+            return lacks_plan(bundle, target, name)
+        if problem := plan_obstacle(plans[name], version, capability):
+            return problem
+    return None
+
+
+def lacks_plan(bundle: Bundle, target: str, name: str) -> str:
+    """What is said of a bundle without a plan, in the middle of a sentence."""
+    if not bundle.plans.get(target):
+        return f"{bundle.name} has no {target} plans"
+    return f"{bundle.name} has no {target} plan of {name}"
+
+
+def plan_obstacle(plan: PlanSpec, version: str, capability: str) -> str | None:
+    """Why a plan cannot run, in the middle of a sentence, or None."""
+    if plan.version != version:
+        return (
+            f"the {plan.target} plan of {plan.engine} was compiled by {plan.target} "
+            f"{plan.version}, and {version} is installed"
+        )
+    if capability not in plan.compute_capabilities:
+        return (
+            f"the {plan.target} plan of {plan.engine} is for {', '.join(plan.compute_capabilities)}"
+            f", and this GPU is {capability}"
+        )
+    return None
+
+
+def checked_plan(bundle: Bundle, name: str, backend: str) -> PlanSpec:
+    """The plan of engine `name`, which is made for what is here. Raises UserError otherwise."""
+    target = TARGETS[backend]
+    version, capability = _here(target)
+    plan = bundle.plans.get(target, {}).get(name)
+    problem = plan_obstacle(plan, version, capability) if plan else lacks_plan(bundle, target, name)
+    if plan is None or problem:
+        raise UserError(f"{backend} cannot run {name}: {problem}; {_rebuild(target, capability)}.")
+    return plan
+
+
+def batch_size(plan: PlanSpec, tensors: tuple[TensorSpec, ...], inputs: Mapping[str, Value]) -> int:
+    """The number of images in `inputs`. Raises UserError for one that the plan does not run."""
+    first = next(tensor.name for tensor in tensors if tensor.shape[:1] == (BATCH,))
+    size = inputs[first].shape[0]
+    smallest, best, largest = plan.batches
+    if not smallest <= size <= largest:
+        raise UserError(
+            f"The {plan.target} plan of {plan.engine} runs {smallest} to {largest} images at once, "
+            f"not {size}; write such a --batch, or build the bundle again with `synfer-rt "
+            f"build-engines --target {plan.target} --batch {min(smallest, size)}:{best}:"
+            f"{max(largest, size)}`."
+        )
+    return size
+
+
+def sized(tensor: TensorSpec, batch: int) -> tuple[int, ...]:
+    """A tensor's shape at a batch size."""
+    return tuple(batch if size == BATCH else int(size) for size in tensor.shape)
+
+
+def _here(target: str) -> tuple[str, str]:
+    """The installed library's version and the GPU's compute capability."""
+    return str(_import(target).__version__), cuda.device().compute_capability
+
+
+def _import(target: str) -> Any:
+    module = import_module(target.replace("-", "_"))
+    if not hasattr(module, "Runtime"):  # what a half-removed installation leaves behind
+        raise ModuleNotFoundError(f"{target} is not installed")
+    return module
+
+
+def _rebuild(target: str, capability: str | None = None) -> str:
+    command = f"synfer-rt build-engines CHECKPOINT --out DIR --target {target}"
+    if capability is not None:
+        command += f" --compute-capability {capability}"
+    return f"build the bundle again, with the library that is installed here, by `{command}`"
+
+
+def _compiles_late(trt: Any) -> bool:
+    """Whether kernels are compiled when a plan runs: TensorRT-RTX does, TensorRT does not."""
+    return hasattr(trt, "CudaGraphStrategy")
+
+
+def _differs(trt: Any, engine: Any, tensors: tuple[TensorSpec, ...]) -> str | None:
+    """How the tensors of a plan differ from those that the manifest promises, or None."""
+    names = {engine.get_tensor_name(i) for i in range(engine.num_io_tensors)}
+    for tensor in tensors:
+        if tensor.name not in names:
+            return f"has no tensor {tensor.name}"
+        shape = tuple(-1 if size == BATCH else size for size in tensor.shape)
+        if tuple(engine.get_tensor_shape(tensor.name)) != shape:
+            return f"has another shape of {tensor}"
+        if np.dtype(trt.nptype(engine.get_tensor_dtype(tensor.name))) != np.dtype(tensor.dtype):
+            return f"has another type of {tensor}"
+    if strangers := names - {tensor.name for tensor in tensors}:
+        return f"has the unknown tensor {min(strangers)}"
+    return None
+
+
+def _logger(trt: Any) -> Any:
+    """The library's errors, kept for the sentence that reports them, instead of printed."""
+
+    class Log(trt.ILogger):
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self._errors: list[str] = []
+
+        def log(self, severity: Any, msg: str) -> None:
+            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
+                self._errors.append(msg.split("\n")[0].rstrip("."))
+
+        def said(self) -> str:
+            return self._errors[0] if self._errors else "it does not say why"
+
+    return Log()

@@ -1,0 +1,168 @@
+"""OpenVINO computes what ONNX Runtime computes, at any batch size, and keeps what it compiled."""
+
+from __future__ import annotations
+
+import shutil
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from synfer_rt import backends
+from synfer_rt.backends import cache_directory, choose, open_engine, to_numpy
+from synfer_rt.bundle import Bundle, open_bundle
+from synfer_rt.errors import UserError
+from synfer_rt.interfaces import EngineSpec
+from synfer_rt.sampler import Sampler
+from synfer_rt.solvers import trajectory
+from tests.test_bundle import rehash
+from tests.test_sampler import difference, request
+
+CPU, OPENVINO = "onnxruntime-cpu", "openvino-cpu"
+ENGINES = ("conditioner", "denoiser", "decoder", "encoder", "classifier.small")
+
+pytestmark = pytest.mark.skipif(
+    not backends.status(OPENVINO).works, reason=backends.status(OPENVINO).reason
+)
+
+
+def inputs(spec: EngineSpec, batch: int, seed: int = 0) -> dict[str, np.ndarray]:
+    draws = np.random.default_rng(seed)
+    arrays = {}
+    for tensor in spec.inputs:
+        shape = [batch if size == "B" else int(size) for size in tensor.shape]
+        whole = tensor.dtype == "int64"
+        values = draws.integers(0, 40, shape) if whole else draws.standard_normal(shape)
+        arrays[tensor.name] = np.asarray(values, tensor.dtype)
+    return arrays
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8])
+@pytest.mark.parametrize("name", ENGINES)
+def test_every_engine_gives_what_onnxruntime_gives(
+    tiny_bundle: Bundle, name: str, batch: int
+) -> None:
+    given = inputs(tiny_bundle.engines[name], batch)
+    wanted = open_engine(tiny_bundle, name, CPU, 1).run(given)
+    found = open_engine(tiny_bundle, name, OPENVINO, 1).run(given)
+    assert list(found) == list(wanted)
+    for output in wanted:
+        assert found[output].dtype == wanted[output].dtype
+        np.testing.assert_allclose(found[output], wanted[output], rtol=1e-4, atol=1e-4)
+
+
+def test_one_engine_runs_batches_of_different_sizes_in_turn(tiny_bundle: Bundle) -> None:
+    spec = tiny_bundle.engines["decoder"]
+    engine, wanted = (open_engine(tiny_bundle, "decoder", name, 1) for name in (OPENVINO, CPU))
+    for batch in (2, 5, 2, 1, 7, 5):
+        given = inputs(spec, batch, seed=batch)
+        np.testing.assert_allclose(
+            engine.run(given)["images"], wanted.run(given)["images"], atol=1e-5
+        )
+
+
+def test_an_output_is_the_callers_to_keep(tiny_bundle: Bundle) -> None:
+    spec = tiny_bundle.engines["decoder"]
+    engine = open_engine(tiny_bundle, "decoder", OPENVINO, 1)
+    first = engine.run(inputs(spec, 2, seed=1))["images"]
+    before = first.copy()
+    engine.run(inputs(spec, 2, seed=2))
+    np.testing.assert_array_equal(first, before)
+
+
+def test_values_go_from_engine_to_engine(tiny_bundle: Bundle) -> None:
+    decoder, encoder = (open_engine(tiny_bundle, n, OPENVINO, 1) for n in ("decoder", "encoder"))
+    images = decoder.run_on_device(inputs(tiny_bundle.engines["decoder"], 2))["images"]
+    mean = to_numpy(encoder.run_on_device({"images": images})["mean"])
+    assert mean.shape == (2, 4, 8, 8)
+
+
+def test_a_sample_is_that_of_onnxruntime(tiny_bundle: Bundle) -> None:
+    way = trajectory("dpmpp-2m", tiny_bundle.schedule, 4, 0.9, tiny_bundle.prediction_type)
+    requests = [request(i) for i in range(7)]
+    one, other = (
+        Sampler(tiny_bundle, name, threads=1).sample(requests, way, 7) for name in (CPU, OPENVINO)
+    )
+    assert all(difference(a, b) <= 2 for a, b in zip(one, other, strict=True))
+    assert all(difference(a, b) > 20 for a, b in pairwise(other))
+
+
+def test_the_solver_computes_in_float32_whatever_the_denoiser_does(tiny_bundle: Bundle) -> None:
+    """Coefficients that cancel: in bfloat16 the difference would be lost."""
+    engine = open_engine(tiny_bundle, "denoiser", OPENVINO, 1)
+    given = inputs(tiny_bundle.engines["denoiser"], 2)
+    given["history"][:, 0] = given["latents"] * 1.001
+    rows = np.zeros((4, 5), np.float32)
+    rows[0, 0], rows[0, 2] = 100, -100
+    found = engine.run(given | {"coefficients": rows})["next_latents"]
+    np.testing.assert_allclose(found, -0.1 * given["latents"], atol=1e-3)
+
+
+def test_bfloat16_is_used_where_the_cpu_has_it_and_for_the_denoiser_alone(
+    tiny_bundle: Bundle,
+) -> None:
+    import openvino
+
+    from synfer_rt.backends.openvino import OpenVinoEngine
+
+    capable = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    precisions = {name: OpenVinoEngine(tiny_bundle, name, 1).precision for name in ENGINES}
+    assert precisions.pop("denoiser") == ("bf16" if capable else "f32")
+    assert set(precisions.values()) == {"f32"}
+
+
+def test_what_was_compiled_is_loaded_from_the_disk_the_next_time(
+    tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    given = inputs(tiny_bundle.engines["decoder"], 2)
+    cold = open_engine(tiny_bundle, "decoder", OPENVINO, 1).run(given)["images"]
+    directory = cache_directory("openvino", tiny_bundle)
+    assert directory is not None
+    blobs = {file: file.stat().st_mtime_ns for file in directory.iterdir()}
+    assert blobs
+    warm = open_engine(tiny_bundle, "decoder", OPENVINO, 1).run(given)["images"]
+    assert {file: file.stat().st_mtime_ns for file in directory.iterdir()} == blobs
+    np.testing.assert_array_equal(warm, cold)
+
+
+def test_where_nothing_can_be_kept_it_runs_all_the_same(
+    tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    given = inputs(tiny_bundle.engines["decoder"], 2)
+    images = open_engine(tiny_bundle, "decoder", OPENVINO, 1).run(given)["images"]
+    assert images.shape == (2, 3, 32, 32)
+
+
+def test_the_threads_are_those_asked_for(tiny_bundle: Bundle) -> None:
+    from synfer_rt.backends.openvino import OpenVinoEngine
+
+    engine = OpenVinoEngine(tiny_bundle, "decoder", 1)
+    compiled = engine._request(2).get_compiled_model()
+    assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
+
+
+@pytest.mark.parametrize("data", [b"", b"no protobuf at all", b"\x08\x0a"])
+def test_a_corrupt_engine_with_the_right_hash_is_refused(
+    tiny_bundle_path: Path, tmp_path: Path, data: bytes
+) -> None:
+    copy = Path(shutil.copytree(tiny_bundle_path, tmp_path / "copy"))
+    (copy / "decoder.onnx").write_bytes(data)
+    rehash(copy, "decoder.onnx")
+    with pytest.raises(UserError, match=r"decoder.onnx cannot be loaded .*build-engines"):
+        open_engine(open_bundle(copy), "decoder", OPENVINO)
+
+
+def test_inputs_that_do_not_fit_are_reported_in_a_sentence(tiny_bundle: Bundle) -> None:
+    engine = open_engine(tiny_bundle, "decoder", OPENVINO, 1)
+    with pytest.raises(UserError, match="decoder failed on openvino-cpu"):
+        engine.run({"latents": np.zeros((2, 4, 9, 9), np.float32)})
+
+
+def test_auto_prefers_it_to_onnxruntime_on_a_machine_without_gpu(tiny_bundle: Bundle) -> None:
+    if any(s.works for s in backends.statuses() if not s.name.endswith("-cpu")):
+        pytest.skip("a GPU works here")
+    assert choose("auto", tiny_bundle)[0] == OPENVINO

@@ -1,0 +1,427 @@
+"""TensorRT and TensorRT-RTX.
+
+The first part needs no GPU. The second is what to run where there is one, with `pytest -m gpu`: it
+compiles the tiny bundle for that GPU and holds it against ONNX Runtime on the CPU, engine by engine
+and for whole samples. Without a GPU the same tests run on a simulated one (host_gpu.py).
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from synfer_rt import backends
+from synfer_rt.backends import (
+    TARGETS,
+    BackendStatus,
+    batch_limits,
+    choose,
+    cuda,
+    open_engine,
+    tensorrt,
+    to_numpy,
+)
+from synfer_rt.backends.cuda import CudaError, Pool
+from synfer_rt.bundle import Bundle, open_bundle, write_manifest
+from synfer_rt.errors import UserError
+from synfer_rt.interfaces import TensorSpec
+from synfer_rt.sampler import Sampler
+from synfer_rt.solvers import Trajectory, trajectory
+from tests import tiny_bundle as tiny
+from tests.backends.host_gpu import HostLibrary, HostRuntime
+from tests.backends.test_openvino import ENGINES, inputs
+from tests.test_sampler import difference, request
+
+CPU = "onnxruntime-cpu"
+SMALLEST, BEST, LARGEST = 1, 4, 8
+
+
+@pytest.fixture(scope="module")
+def dressed(tiny_bundle_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle with plans in its manifest, for batches of 1 to 8."""
+    copy = shutil.copytree(tiny_bundle_path, tmp_path_factory.mktemp("plans") / "tiny")
+    return tiny.add_plans(open_bundle(copy))
+
+
+def test_a_tensor_has_the_batch_s_size() -> None:
+    assert tensorrt.sized(TensorSpec("latents", "float32", ("B", 4, 8, 8)), 3) == (3, 4, 8, 8)
+    assert tensorrt.sized(TensorSpec("timestep", "float32", ()), 3) == ()
+    assert tensorrt.sized(TensorSpec("coefficients", "float32", (4, 5)), 3) == (4, 5)
+
+
+@pytest.mark.parametrize("batch", [SMALLEST, 3, LARGEST])
+def test_a_batch_within_the_profile_is_taken(dressed: Bundle, batch: int) -> None:
+    plan, spec = dressed.plans["tensorrt-rtx"]["denoiser"], dressed.engines["denoiser"]
+    assert tensorrt.batch_size(plan, spec.inputs, inputs(spec, batch)) == batch
+
+
+@pytest.mark.parametrize("batch", [0, LARGEST + 1, 100])
+def test_a_batch_outside_the_profile_is_refused(dressed: Bundle, batch: int) -> None:
+    plan, spec = dressed.plans["tensorrt-rtx"]["denoiser"], dressed.engines["denoiser"]
+    with pytest.raises(UserError, match=f"runs 1 to 8 images at once, not {batch}; .*--batch"):
+        tensorrt.batch_size(plan, spec.inputs, inputs(spec, batch))
+
+
+def test_the_limits_of_a_batch_are_the_profile_s(dressed: Bundle) -> None:
+    assert batch_limits(dressed, "denoiser", "tensorrt-rtx-cuda") == (SMALLEST, LARGEST)
+    assert batch_limits(dressed, "denoiser", "tensorrt-cuda") == (1, None)
+    assert batch_limits(dressed, "denoiser", CPU) == (1, None)
+
+
+@pytest.mark.parametrize(
+    ("batches", "count", "sizes"),
+    [
+        ((1, 4, 8), 20, [7, 7, 7]),
+        ((1, 4, 8), 8, [8]),
+        ((4, 4, 8), 2, [4]),
+        ((3, 3, 3), 7, [3, 3, 3]),
+    ],
+)
+def test_a_sampler_fits_a_batch_into_the_profile(
+    tiny_bundle_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    batches: tuple[int, int, int],
+    count: int,
+    sizes: list[int],
+) -> None:
+    """The engines here are those of the CPU; how a batch is split is settled before they run."""
+    copy = open_bundle(shutil.copytree(tiny_bundle_path, tmp_path / "copy"))
+    bundle = tiny.add_plans(copy, batches=batches)
+    sampler = Sampler(bundle, CPU, threads=1)
+    sampler.backend = "tensorrt-rtx-cuda"
+    monkeypatch.setattr("synfer_rt.sampler.free_memory", lambda backend: None)
+    found: list[int] = []
+
+    class Counting:
+        def __init__(self, name: str) -> None:
+            self.engine = open_engine(bundle, name, CPU, 1)
+
+        def run(self, given: dict[str, Any]) -> dict[str, Any]:
+            found.append(len(next(iter(given.values()))))
+            return self.engine.run(given)
+
+        def run_on_device(self, given: dict[str, Any]) -> dict[str, Any]:
+            found.append(len(given["tokens"] if "tokens" in given else given["guidance"]))
+            return self.engine.run_on_device(given)
+
+    for name in ENGINES:
+        monkeypatch.setitem(sampler._engines, name, Counting(name))
+    way = trajectory("ddim", bundle.schedule, 1, 1.0, bundle.prediction_type)
+    samples = sampler.sample([request(i) for i in range(count)], way, batch=count)
+    assert [sample.request.index for sample in samples] == list(range(count))
+    each = [size for size in sizes for _ in ("conditioner", "denoiser")]
+    assert found == each + sizes + sizes  # then all of them decoded, then all judged
+
+
+def test_released_memory_is_handed_out_again() -> None:
+    asked: list[int] = []
+
+    def allocate(size: int) -> int:
+        asked.append(size)
+        return 1000 * len(asked)
+
+    pool = Pool(allocate, lambda pointer: None)
+    one, other = pool.take(64), pool.take(64)
+    assert one != other
+    pool.release(64, one)
+    assert pool.take(64) == one
+    assert pool.take(32) not in (one, other)
+    assert asked == [64, 64, 32]
+
+
+def test_when_memory_runs_out_what_lies_idle_is_freed_first() -> None:
+    held: dict[int, int] = {}
+
+    def allocate(size: int) -> int:
+        if sum(held.values()) + size > 100:
+            raise CudaError("cudaErrorMemoryAllocation")
+        pointer = max(held, default=0) + 1
+        held[pointer] = size
+        return pointer
+
+    pool = Pool(allocate, held.pop)
+    pool.release(80, pool.take(80))
+    assert pool.take(90) in held
+    assert list(held.values()) == [90]
+    with pytest.raises(CudaError, match="MemoryAllocation"):
+        pool.take(20)
+
+
+def test_a_failed_call_is_named() -> None:
+    runtime = pytest.importorskip("cuda.bindings.runtime")
+    assert cuda._call((runtime.cudaError_t.cudaSuccess, 3, 4)) == (3, 4)
+    assert cuda._call((runtime.cudaError_t.cudaSuccess, 3)) == 3
+    with pytest.raises(CudaError, match="cudaErrorMemoryAllocation"):
+        cuda._call((runtime.cudaError_t.cudaErrorMemoryAllocation, None))
+
+
+@pytest.mark.skipif(cuda.problem() is None, reason="there is a GPU here")
+@pytest.mark.parametrize("backend", TARGETS)
+def test_without_a_gpu_it_says_what_is_missing(backend: str) -> None:
+    found = tensorrt.status(backend)
+    assert not found.works
+    assert "installed" in found.reason or "GPU" in found.reason
+    assert f"pip install {TARGETS[backend]} cuda-python" in found.remedy
+    with pytest.raises(UserError, match=r"No GPU: .*--backend"):
+        cuda.device()
+
+
+def test_a_file_that_is_no_plan_is_refused_with_what_the_library_says() -> None:
+    trt = pytest.importorskip("tensorrt_rtx")
+    log = tensorrt._logger(trt)
+    assert trt.Runtime(log).deserialize_cuda_engine(b"no plan at all" * 100) is None
+    assert "deserialize" in log.said()
+
+
+# What follows runs on a GPU, and everywhere on a simulated one.
+
+ON = [
+    *(pytest.param((name, False), marks=pytest.mark.gpu, id=name) for name in TARGETS),
+    *(pytest.param((name, True), id=f"{name}-simulated") for name in TARGETS),
+]
+
+
+@pytest.fixture(scope="module", params=ON)
+def gpu(request: pytest.FixtureRequest) -> Iterator[tuple[str, bool]]:
+    """The backend, and whether its GPU is simulated."""
+    name, simulated = request.param
+    if not simulated:
+        status = backends.status(name)
+        if not status.works:
+            pytest.skip(f"{name}: {status.reason}")
+        yield request.param
+        return
+    runtime = HostRuntime()
+    device = cuda.Device(runtime)
+    library = HostLibrary(runtime, with_kernels=name == "tensorrt-rtx-cuda")
+
+    def works(other: str) -> BackendStatus:
+        return BackendStatus(other, other == name or other.endswith("-cpu"), "not simulated", "")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cuda, "device", lambda: device)
+        patch.setattr(cuda, "problem", lambda: None)
+        patch.setattr(tensorrt, "_import", lambda target: library)
+        patch.setattr(backends, "status", works)
+        yield request.param
+
+
+@pytest.fixture(scope="module")
+def backend(gpu: tuple[str, bool]) -> str:
+    return gpu[0]
+
+
+@pytest.fixture(scope="module")
+def planned(
+    gpu: tuple[str, bool],
+    tiny_bundle_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Bundle:
+    """The tiny bundle, compiled for this GPU in float32."""
+    target, simulated = TARGETS[gpu[0]], gpu[1]
+    copy = tmp_path_factory.mktemp(target) / "tiny"
+    bundle = open_bundle(shutil.copytree(tiny_bundle_path, copy))
+    if simulated:
+        return tiny.add_plans(bundle, target, HostLibrary.__version__)
+    from synfer_rt.export.tensorrt import compile_plans
+
+    entries = compile_plans(
+        {name: copy / spec.file for name, spec in bundle.engines.items()},
+        copy,
+        target,
+        [cuda.device().compute_capability],
+        (SMALLEST, BEST, LARGEST),
+        "fp32",
+        tmp_path_factory.mktemp("log") / "build.log",
+    )
+    for name, entry in entries.items():
+        entry["source_sha256"] = bundle.manifest["files"][bundle.engines[name].file]["sha256"]
+    fields = {k: v for k, v in bundle.manifest.items() if k not in ("format", "files")}
+    return write_manifest(copy, {**fields, "plans": {target: entries}})
+
+
+@pytest.fixture(scope="module")
+def way(tiny_bundle: Bundle) -> Trajectory:
+    return trajectory("dpmpp-2m", tiny_bundle.schedule, 4, 0.9, tiny_bundle.prediction_type)
+
+
+@pytest.fixture
+def transfers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """The sizes in bytes of what is brought home from the GPU."""
+    sizes: list[int] = []
+    download = cuda.Device.download
+
+    def counting(self: cuda.Device, pointer: int, target: np.ndarray) -> None:
+        sizes.append(target.nbytes)
+        download(self, pointer, target)
+
+    monkeypatch.setattr(cuda.Device, "download", counting)
+    yield sizes
+
+
+@pytest.mark.parametrize("batch", [SMALLEST, 3, LARGEST])
+@pytest.mark.parametrize("name", ENGINES)
+def test_every_engine_gives_what_onnxruntime_gives_on_the_cpu(
+    planned: Bundle, backend: str, name: str, batch: int
+) -> None:
+    given = inputs(planned.engines[name], batch)
+    wanted = open_engine(planned, name, CPU, 1).run(given)
+    found = open_engine(planned, name, backend).run(given)
+    assert list(found) == list(wanted)
+    for output, array in wanted.items():
+        assert found[output].dtype == array.dtype
+        np.testing.assert_allclose(found[output], array, atol=2e-3 * np.abs(array).max())
+
+
+@pytest.mark.parametrize("batch", [1, 3, LARGEST, 20])
+def test_a_whole_sample_is_that_of_the_cpu(
+    planned: Bundle, backend: str, way: Trajectory, batch: int
+) -> None:
+    requests = [request(i) for i in range(batch)]
+    one, other = (
+        Sampler(planned, name, threads=1).sample(requests, way, batch) for name in (CPU, backend)
+    )
+    assert all(difference(a, b) <= 3 for a, b in zip(one, other, strict=True))
+
+
+def test_the_same_requests_give_the_same_bits(
+    planned: Bundle, backend: str, way: Trajectory
+) -> None:
+    requests = [request(i) for i in range(5)]
+    sampler = Sampler(planned, backend)
+    runs = [sampler.sample(requests, way, 5) for _ in range(3)]
+    runs.append(Sampler(planned, backend).sample(requests, way, 5))
+    for run in runs[1:]:
+        for one, other in zip(runs[0], run, strict=True):
+            np.testing.assert_array_equal(one.image, other.image)
+
+
+@pytest.mark.parametrize("batch", [1, 3, LARGEST])
+def test_with_and_without_graphs_the_outputs_are_equal(
+    planned: Bundle, backend: str, batch: int
+) -> None:
+    given = inputs(planned.engines["denoiser"], batch)
+    with_graphs, without = (
+        tensorrt.TensorRTEngine(planned, "denoiser", backend, graphs) for graphs in (True, False)
+    )
+    wanted = without.run(given)
+    for _ in range(4):  # run, recorded, replayed, replayed
+        found = with_graphs.run(given)
+        for name, array in wanted.items():
+            np.testing.assert_array_equal(found[name], array)
+
+
+def test_a_replayed_graph_reads_the_inputs_of_its_call(planned: Bundle, backend: str) -> None:
+    spec = planned.engines["denoiser"]
+    engine, wanted = (
+        open_engine(planned, "denoiser", backend),
+        open_engine(planned, "denoiser", CPU),
+    )
+    for seed, batch in enumerate((3, 3, 1, 3, 8, 1, 3)):
+        given = inputs(spec, batch, seed)
+        expected = wanted.run(given)["next_latents"]
+        found = engine.run(given)["next_latents"]
+        np.testing.assert_allclose(found, expected, atol=2e-3 * np.abs(expected).max())
+
+
+def test_many_batch_sizes_in_turn_leave_memory_for_a_few(planned: Bundle, backend: str) -> None:
+    engine = tensorrt.TensorRTEngine(planned, "decoder", backend)
+    spec = planned.engines["decoder"]
+    first = engine.run(inputs(spec, 1))["images"]
+    for batch in range(1, LARGEST + 1):
+        engine.run(inputs(spec, batch))
+    assert len(engine._batches) == tensorrt._MOST_BATCHES
+    np.testing.assert_array_equal(engine.run(inputs(spec, 1))["images"], first)
+
+
+def test_latents_do_not_leave_the_gpu_between_steps(
+    planned: Bundle, backend: str, way: Trajectory, transfers: list[int]
+) -> None:
+    sampler = Sampler(planned, backend)
+    requests = [request(i) for i in range(4)]
+    conditioning, latents = sampler.condition(requests), sampler.start(requests, way)
+    steps = list(sampler.denoise(latents, conditioning, np.ones(4, "f4"), way))
+    assert transfers == []
+    final = to_numpy(steps[-1])
+    assert transfers == [final.nbytes]
+    assert final.shape == (4, *tiny.LATENT)
+
+
+def test_what_a_step_gave_stays_as_it_is_while_others_run(
+    planned: Bundle, backend: str, way: Trajectory
+) -> None:
+    sampler = Sampler(planned, backend)
+    requests = [request(i) for i in range(2)]
+    conditioning, latents = sampler.condition(requests), sampler.start(requests, way)
+    at_once, in_the_end = [], []
+    for step in sampler.denoise(latents, conditioning, np.ones(2, "f4"), way):
+        at_once.append(to_numpy(step))
+        in_the_end.append(step)
+    for early, late in zip(at_once, in_the_end, strict=True):
+        np.testing.assert_array_equal(to_numpy(late), early)
+
+
+def test_buffers_are_used_again(
+    planned: Bundle, backend: str, way: Trajectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampler = Sampler(planned, backend)
+    requests = [request(i) for i in range(4)]
+    for _ in range(2):  # the first gives up what is idle, to learn how much memory is free
+        sampler.sample(requests, way, 4)
+    allocated: list[int] = []
+    pool = cuda.device().pool
+    allocate = pool._allocate
+    monkeypatch.setattr(pool, "_allocate", lambda size: (allocated.append(size), allocate(size))[1])
+    for _ in range(3):
+        sampler.sample(requests, way, 4)
+    assert allocated == []
+
+
+def test_a_graph_is_recorded_once_for_each_batch_size(
+    planned: Bundle, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if backend == "tensorrt-rtx-cuda":
+        pytest.skip("TensorRT-RTX records its graphs itself")
+    recorded: list[int] = []
+    record = cuda.Device.record
+
+    def counting(self: cuda.Device, work: Any) -> cuda.Graph:
+        recorded.append(1)
+        return record(self, work)
+
+    monkeypatch.setattr(cuda.Device, "record", counting)
+    engine = open_engine(planned, "denoiser", backend)
+    for batch in (2, 2, 2, 5, 5, 2):
+        engine.run(inputs(planned.engines["denoiser"], batch))
+    assert len(recorded) == 2
+
+
+def test_kernels_compiled_for_this_gpu_are_kept(
+    planned: Bundle, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if backend == "tensorrt-cuda":
+        pytest.skip("TensorRT compiles nothing when a plan runs")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    given = inputs(planned.engines["decoder"], 2)
+    cold = open_engine(planned, "decoder", backend).run(given)["images"]
+    (file,) = tmp_path.rglob("decoder-*.kernels")
+    assert file.stat().st_size > 0
+    warm = open_engine(planned, "decoder", backend).run(given)["images"]
+    np.testing.assert_array_equal(warm, cold)
+
+
+def test_more_images_than_the_profile_has_are_refused(planned: Bundle, backend: str) -> None:
+    engine = open_engine(planned, "decoder", backend)
+    with pytest.raises(UserError, match="runs 1 to 8 images at once, not 9"):
+        engine.run(inputs(planned.engines["decoder"], 9))
+
+
+def test_auto_takes_the_plans(planned: Bundle, backend: str) -> None:
+    name, _ = choose("auto", planned)
+    assert name == backend
