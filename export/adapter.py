@@ -1,80 +1,284 @@
-"""AU adapters in SynFER's file layout (IP-Adapter's; He et al., arXiv 2410.09865).
+"""AU adapters, told apart by what their files hold, not by what these are called.
 
-Two groups: `image_proj` turns an AU vector into one token of the text encoder's width; `ip_adapter`
-holds the key and value projections of that token for every cross-attention layer, numbered by the
-place of its processor in the UNet's `attn_processors`.
+Three layouts are read, from safetensors or torch files:
+
+- SynFER's (He et al., arXiv 2410.09865), which is IP-Adapter's (Ye et al., arXiv 2308.06721):
+  `image_proj` turns an AU vector into tokens of the text encoder's width, by one linear layer or by
+  two with a GELU between, with or without a LayerNorm at the end; `ip_adapter` holds the key and
+  value projections of these tokens for every cross-attention layer, numbered by the place of its
+  processor in the UNet's `attn_processors`.
+- FineFace's (Varanka et al., arXiv 2407.20175): `au_encoder` is a linear layer whose result follows
+  the AUs themselves in the one token, zeros filling it up; `au_to_k` and `au_to_v` stand under the
+  names of the processors. Its AUs are intensities from 0 to 5. A directory with the files of a
+  FineFace model counts as one adapter, the LoRA among them included.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from synfer_rt.errors import UserError
 
+FINEFACE_MAXIMUM = 5.0
+"""DISFA's intensities, on which FineFace is trained, end at 5."""
 
-@dataclass(frozen=True)
-class AUAdapter:
-    """One AU token: `token = proj_weight @ aus + proj_bias`, its value `to_v[i] @ token`.
+_WRAPPERS = ("module", "state_dict", "model", "unet")
+_SUFFIXES = (".safetensors", ".bin", ".ckpt", ".pt", ".pth")
 
-    `proj_weight` [D, A] and `proj_bias` [D] in float32; `to_v` maps the index of an attention
-    processor to [width, D]. The keys are not kept: attention over one key ignores them.
-    """
 
-    proj_weight: torch.Tensor
-    proj_bias: torch.Tensor
-    to_v: dict[int, torch.Tensor]
+class CrossAttention(NamedTuple):
+    """A cross-attention layer of a UNet: its processor's place and name, and its inner width."""
+
+    index: int
+    name: str
+    width: int
+
+
+class TokenProjection(nn.Module):
+    """AU vectors [..., A] -> tokens [..., T, D]: `layers`, then T rows, then `norm` if any."""
+
+    def __init__(self, layers: nn.Sequential, tokens: int, norm: nn.LayerNorm | None) -> None:
+        super().__init__()
+        self.layers, self.tokens, self.norm = layers, tokens, norm
 
     @property
     def units(self) -> int:
         """A, the length of the AU vector."""
-        return self.proj_weight.shape[1]
+        return self._first.in_features
+
+    @property
+    def affine(self) -> nn.Linear | None:
+        """The projection as one linear layer, where it is no more than that."""
+        return self._first if len(self.layers) == 1 and self.norm is None else None
+
+    @property
+    def _first(self) -> nn.Linear:
+        first = self.layers[0]
+        assert isinstance(first, nn.Linear)
+        return first
+
+    def forward(self, aus: Tensor) -> Tensor:
+        """The tokens."""
+        tokens = self.layers(aus).unflatten(-1, (self.tokens, -1))
+        return tokens if self.norm is None else self.norm(tokens)
 
 
-def read_adapter(path: Path, widths: Mapping[int, int], token_width: int) -> AUAdapter:
-    """Read an adapter, a safetensors file or a torch pickle, told apart by content.
+@dataclass(frozen=True)
+class AUAdapter:
+    """AU tokens and their key and value projections, [width, D] by the index of a processor.
 
-    `widths` maps the index of every cross-attention processor of the UNet to its inner width, and
-    `token_width` is D. Raises UserError when the file is missing, cut short, of another kind, or
-    does not fit the UNet.
+    `maximum` is the AU intensity that a request's 1.0 stands for; `vocabulary` the one that the
+    layout implies, if it does; `lora` are LoRA weights that came in the adapter's files.
     """
-    if not path.is_file():
+
+    projection: TokenProjection
+    to_k: dict[int, Tensor]
+    to_v: dict[int, Tensor]
+    maximum: float = 1.0
+    vocabulary: str | None = None
+    lora: dict[str, Tensor] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
+
+    @property
+    def units(self) -> int:
+        """A, the length of the AU vector."""
+        return self.projection.units
+
+    @property
+    def tokens(self) -> int:
+        """T, the number of AU tokens."""
+        return self.projection.tokens
+
+
+def read_adapter(path: Path, layers: Sequence[CrossAttention], token_width: int) -> AUAdapter:
+    """Read an adapter: a safetensors file, a torch file, or a directory of FineFace's files.
+
+    `layers` are all cross-attention layers of the UNet and `token_width` is D. Raises UserError
+    when the file is missing, cut short, of another kind, or does not fit the UNet.
+    """
+    files, tensors = _read(path)
+    lora = {name: tensor for name, tensor in tensors.items() if _is_lora(name)}
+    adapter = {_unwrapped(name): t.float() for name, t in tensors.items() if name not in lora}
+    given = _Given(path, adapter)
+    if any(name.startswith(("image_proj.", "ip_adapter.")) for name in adapter):
+        return _ip_adapter(given, layers, token_width, lora, files)
+    if any(_is_fineface(name) for name in adapter):
+        return _fineface(given, layers, token_width, lora, files)
+    raise UserError(
+        f"{path} is no AU adapter of a known layout: found are {_some(tensors)}; expected are "
+        f"{_some(_ip_names(layers))} (SynFER's layout) or au_encoder.weight, au_encoder.bias, "
+        f"{_some(_fineface_names(layers), 2)} (FineFace's); give the adapter's own file."
+    )
+
+
+@dataclass(frozen=True)
+class _Given:
+    path: Path
+    tensors: Mapping[str, Tensor]
+
+    def require(self, expected: Collection[str]) -> None:
+        """UserError unless exactly the names `expected` are there."""
+        missing, more = set(expected) - set(self.tensors), set(self.tensors) - set(expected)
+        if missing or more:
+            raise UserError(
+                f"The AU adapter {self.path} does not fit this UNet: it lacks {_some(missing)} and "
+                f"has besides {_some(more)}; found are {_some(self.tensors)}, expected "
+                f"{_some(expected)}; give the adapter that was trained with this checkpoint."
+            )
+
+    def take(self, name: str, *shape: int | None) -> Tensor:
+        """The tensor `name`; UserError unless it has `shape`, whose None is any size."""
+        tensor = self.tensors[name]
+        found = tuple(tensor.shape)
+        if len(found) != len(shape) or any(
+            wanted not in (None, size) for wanted, size in zip(shape, found, strict=True)
+        ):
+            wanted = ", ".join("any" if size is None else str(size) for size in shape)
+            raise UserError(
+                f"The AU adapter {self.path} has {name} {list(found)}; this UNet needs "
+                f"[{wanted}]; give the adapter that was trained with this checkpoint."
+            )
+        return tensor
+
+    def linear(self, name: str, out: int | None = None, inner: int | None = None) -> nn.Linear:
+        """The linear layer `name`, of `out` results from `inner` inputs."""
+        weight = self.take(f"{name}.weight", out, inner)
+        return _linear(weight, self.take(f"{name}.bias", len(weight)))
+
+
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    linear.weight, linear.bias = nn.Parameter(weight, False), nn.Parameter(bias, False)
+    return linear
+
+
+def _ip_names(layers: Sequence[CrossAttention], proj: Iterable[str] = ("proj",)) -> set[str]:
+    names = {f"image_proj.{layer}.{part}" for layer in proj for part in ("weight", "bias")}
+    return names | {f"ip_adapter.{at.index}.to_{kind}_ip.weight" for at in layers for kind in "kv"}
+
+
+def _ip_adapter(
+    given: _Given,
+    layers: Sequence[CrossAttention],
+    width: int,
+    lora: dict[str, Tensor],
+    files: tuple[Path, ...],
+) -> AUAdapter:
+    parts = {name.split(".", 1)[1].rpartition(".")[0] for name in given.tensors if "_proj." in name}
+    linear = ["proj.0", "proj.2"] if "proj.0" in parts else ["proj"]
+    norms = [name for name in ("norm", "proj.3") if name in parts][:1]
+    given.require(_ip_names(layers, [*linear, *norms]))
+    first, last = (f"image_proj.{name}" for name in (linear[0], linear[-1]))
+    rows = len(given.take(f"{last}.weight", None, None))
+    if rows == 0 or rows % width:
+        raise UserError(
+            f"The AU adapter {given.path} has {last}.weight "
+            f"{list(given.tensors[f'{last}.weight'].shape)}; AU tokens of this text encoder need a "
+            f"multiple of {width} rows; give an adapter of that width."
+        )
+    stack: list[nn.Module] = [given.linear(first)]
+    if len(linear) > 1:
+        hidden = given.tensors[f"{first}.weight"].shape[0]
+        stack += [nn.GELU(), given.linear(last, inner=hidden)]
+    norm = None
+    if norms:
+        norm = nn.LayerNorm(width).requires_grad_(False)
+        norm.weight.data = given.take(f"image_proj.{norms[0]}.weight", width)
+        norm.bias.data = given.take(f"image_proj.{norms[0]}.bias", width)
+    keys, values = (
+        {
+            at.index: given.take(f"ip_adapter.{at.index}.to_{kind}_ip.weight", at.width, width)
+            for at in layers
+        }
+        for kind in "kv"
+    )
+    projection = TokenProjection(nn.Sequential(*stack), rows // width, norm)
+    return AUAdapter(projection, keys, values, lora=lora, files=files)
+
+
+def _fineface_names(layers: Sequence[CrossAttention]) -> set[str]:
+    return {f"{at.name}.au_to_{kind}.weight" for at in layers for kind in "kv"}
+
+
+def _is_fineface(name: str) -> bool:
+    return ".au_to_" in name or name.startswith("au_encoder.")
+
+
+def _fineface(
+    given: _Given,
+    layers: Sequence[CrossAttention],
+    width: int,
+    lora: dict[str, Tensor],
+    files: tuple[Path, ...],
+) -> AUAdapter:
+    given.require({"au_encoder.weight", "au_encoder.bias", *_fineface_names(layers)})
+    weight = given.take("au_encoder.weight", None, None)
+    hidden, units = weight.shape
+    if units + hidden > width:
+        raise UserError(
+            f"The AU adapter {given.path} puts {units} action units and {hidden} numbers into one "
+            f"token, wider than this text encoder's {width}; give the one trained with it."
+        )
+    token, bias = torch.zeros(width, units), torch.zeros(width)
+    token[:units], token[units : units + hidden] = torch.eye(units), weight
+    bias[units : units + hidden] = given.take("au_encoder.bias", hidden)
+    keys, values = (
+        {at.index: given.take(f"{at.name}.au_to_{kind}.weight", at.width, width) for at in layers}
+        for kind in "kv"
+    )
+    projection = TokenProjection(nn.Sequential(_linear(token, bias)), 1, None)
+    vocabulary = "disfa-12" if units == 12 else None
+    return AUAdapter(projection, keys, values, FINEFACE_MAXIMUM, vocabulary, lora, files)
+
+
+def _read(path: Path) -> tuple[tuple[Path, ...], dict[str, Tensor]]:
+    """The files of an adapter and all their tensors by name."""
+    if path.is_file():
+        return (path,), read_tensors(path, "AU adapter")
+    if not path.is_dir():
         raise UserError(f"There is no AU adapter {path}; give its file with --au-adapter.")
-    tensors = {name: tensor.float() for name, tensor in _read_tensors(path).items()}
-    expected = {"image_proj.proj.weight", "image_proj.proj.bias"}
-    expected |= {f"ip_adapter.{i}.to_{kind}_ip.weight" for i in widths for kind in "kv"}
-    if set(tensors) != expected:
+    files: list[Path] = []
+    tensors: dict[str, Tensor] = {}
+    for file in sorted(f for f in path.iterdir() if f.suffix in _SUFFIXES):
+        content = read_tensors(file, "AU adapter")
+        # What a training run leaves beside its adapter (optimizer, frozen UNet) is not part of it.
+        if content and all(_is_lora(n) or _is_fineface(_unwrapped(n)) for n in content):
+            files.append(file)
+            tensors |= content
+    if not files:
         raise UserError(
-            f"The AU adapter {path} does not fit this UNet: "
-            f"it lacks {_some(expected - set(tensors))} and has besides "
-            f"{_some(set(tensors) - expected)}; found are {_some(tensors)}, expected "
-            f"{_some(expected)}; give the adapter that was trained with this checkpoint."
+            f"{path} holds no file of an AU adapter; give a directory with FineFace's "
+            "au_encoder and attn_processors, or the adapter's own file."
         )
-    proj, bias = tensors["image_proj.proj.weight"], tensors["image_proj.proj.bias"]
-    if proj.ndim != 2 or proj.shape[0] != token_width or bias.shape != (token_width,):
-        raise UserError(
-            f"The AU adapter {path} has image_proj.proj.weight {list(proj.shape)} and bias "
-            f"{list(bias.shape)}; one AU token of this text encoder needs [{token_width}, AUs] "
-            f"and [{token_width}]; give an adapter with one token of that width."
-        )
-    for i, width in widths.items():
-        for kind in "kv":
-            name = f"ip_adapter.{i}.to_{kind}_ip.weight"
-            if tuple(tensors[name].shape) != (width, token_width):
-                raise UserError(
-                    f"The AU adapter {path} has {name} {list(tensors[name].shape)}; this UNet "
-                    f"needs [{width}, {token_width}]; give the adapter trained with it."
-                )
-    return AUAdapter(proj, bias, {i: tensors[f"ip_adapter.{i}.to_v_ip.weight"] for i in widths})
+    return tuple(files), tensors
 
 
-def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+def _is_lora(name: str) -> bool:
+    return ".lora" in name or "_lora." in name or name.startswith("lora_")
+
+
+def _unwrapped(name: str) -> str:
+    """`name` without what a training framework put around it, such as `module.unet.`."""
+    head, _, rest = name.partition(".")
+    if head in _WRAPPERS or name.startswith("au_encoder.au_encoder."):
+        return _unwrapped(rest)
+    return name
+
+
+def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
+    """Every tensor of a safetensors or torch file by its dotted name; numbers are left out.
+
+    `what` names the file in a message. Raises UserError when it is neither, or is cut short. A
+    torch file is read as plain data: code in it is refused, not run.
+    """
     with path.open("rb") as file:
         head = file.read(9)
         if head[:2] == b"PK" or head[:1] == b"\x80":
@@ -84,35 +288,29 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
                 content = torch.load(file, map_location="cpu", weights_only=True)
             except Exception as error:
                 raise UserError(
-                    f"The AU adapter {path} is a torch file that cannot be read as plain tensors "
+                    f"The {what} {path} is a torch file that cannot be read as plain tensors "
                     f"({_first_line(error)}); fetch it again or save it as safetensors."
                 ) from error
-            return dict(_flatten(content, path))
+            return dict(_flatten(content))
     if head[8:] != b"{":
         raise UserError(
-            f"The AU adapter {path} is neither a safetensors nor a torch file; "
-            "give one of these with --au-adapter."
+            f"The {what} {path} is neither a safetensors nor a torch file; give one of these."
         )
     try:
         return load_file(path)
     except SafetensorError as error:
         raise UserError(
-            f"The AU adapter {path} is not a whole safetensors file ({_first_line(error)}); "
+            f"The {what} {path} is not a whole safetensors file ({_first_line(error)}); "
             "fetch it again."
         ) from error
 
 
-def _flatten(content: Any, path: Path, prefix: str = "") -> Iterable[tuple[str, torch.Tensor]]:
-    if isinstance(content, torch.Tensor):
+def _flatten(content: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    if isinstance(content, Tensor):
         yield prefix, content
     elif isinstance(content, Mapping):
         for key, value in content.items():
-            yield from _flatten(value, path, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        raise UserError(
-            f"The AU adapter {path} holds a {type(content).__name__} at {prefix or 'its top'}; "
-            "expected are the groups image_proj and ip_adapter of named tensors."
-        )
+            yield from _flatten(value, f"{prefix}.{key}" if prefix else str(key))
 
 
 def _some(names: Collection[str], limit: int = 8) -> str:

@@ -1,265 +1,147 @@
-"""Checkpoint -> bundle: export every engine, verify it against PyTorch, write the manifest."""
+"""Checkpoint -> bundle: its engines, its small files and its manifest, all of it or nothing."""
 
 from __future__ import annotations
 
 import os
 import platform
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
-from importlib import metadata
+from dataclasses import replace
+from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-import onnx
-import onnx_ir as ir
-import torch
-from torch import Tensor, nn
 
 import synfer_rt
-from synfer_rt.bundle import MANIFEST, Bundle, open_bundle, write_manifest
+from synfer_rt.bundle import Bundle, write_manifest
 from synfer_rt.errors import UserError
 from synfer_rt.solvers import HISTORY_SLOTS
 
-from .checkpoint import LAYOUTS_FILE, Checkpoint, source_hashes
-from .classifier import ClassifierSource, compose_classifier, reference
-from .modules import Conditioner, Decoder, Denoiser, Encoder
-from .onnx_export import export_onnx, save, store_half
-from .tokenizer import PROBES, export_tokenizer
-from .verify import BATCHES, TOLERANCES, Inputs, check, max_relative_error
+from .build_key import LIBRARIES, classifier_key, engine_key, file_hashes, source_hashes
+from .build_log import LOG, build_log
+from .checkpoint import LAYOUTS_FILE, Checkpoint
+from .engine import Built, Source
+from .engines import Options, Recipe, make_engines
+from .graphs import ENGINES
+from .plans import check_plan_options, make_plans
+from .staging import Staging, log_file, staging
+from .tokenizer import export_tokenizer
 
-PRECISIONS = tuple(TOLERANCES)
 MODEL_CARD = "README.md"
 """A checkpoint's model card goes with its bundle."""
-_EXAMPLE_BATCH = 2
-_VERSIONS = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "onnxruntime")
-
-
-@dataclass(frozen=True)
-class Built:
-    """One finished engine: bytes of its files, its error against PyTorch, seconds it took."""
-
-    name: str
-    bytes: int
-    precision: str
-    error: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class _Graph:
-    """A module to export; `static` are the inputs that have no batch in front."""
-
-    name: str
-    module: nn.Module
-    inputs: Inputs
-    outputs: tuple[str, ...]
-    static: frozenset[str] = frozenset()
 
 
 def build_bundle(
-    checkpoint: Checkpoint,
+    source: Source,
     out: Path,
-    precision: str = "fp32",
-    tolerance: float | None = None,
-    force: bool = False,
+    options: Options | None = None,
     report: Callable[[Built], None] = lambda built: None,
 ) -> Bundle:
-    """Export `checkpoint` into the bundle `out`, calling `report` after each engine.
+    """Build `source` into the bundle `out`, calling `report` after each engine and plan.
 
-    `precision` is how weights are stored, "fp32" or "fp16"; `tolerance` the largest relative error
-    allowed, None for that of verify.TOLERANCES. The bundle is built in a directory beside `out`
-    and renamed when it is whole. Raises UserError when `out` exists (unless `force`, which replaces
-    a bundle but nothing else), cannot be written, or an engine differs from PyTorch.
+    What an earlier build of the same model made, finished or not, is reused where its build key
+    is the same (build_key.py). `<out>.log` records the build. Raises UserError for a checkpoint,
+    an `out` (staging.py) or options that cannot be used, and for an engine whose error is above
+    the tolerance; an old bundle is then as it was.
     """
-    allowed = TOLERANCES[precision] if tolerance is None else tolerance
-    with finished_directory(out, force) as making:
-        max_length = export_tokenizer(
-            checkpoint.tokenizer,
-            checkpoint.text_encoder.config.max_position_embeddings,
-            making / "tokenizer.json",
-        )
-        layouts = _copy_layouts(checkpoint, making)
-        if (card := checkpoint.directory / MODEL_CARD).is_file():
-            shutil.copyfile(card, making / MODEL_CARD)
-        engines: dict[str, Any] = {}
-
-        def finish(name: str, path: Path, error: float, start: float, **extra: Any) -> None:
-            check(name, error, allowed)
-            size = sum(file.stat().st_size for file in making.glob(f"{path.name}*"))
-            engines[name] = {
-                "file": path.name,
-                "precision": precision,
-                **_interface(path),
-                "parity": {
-                    "tolerance": allowed,
-                    "max_relative_error": error,
-                    "batches": list(BATCHES),
-                },
-                **extra,
-            }
-            report(Built(name, size, precision, error, time.perf_counter() - start))
-
-        for graph in _graphs(checkpoint, max_length):
-            start, path = time.perf_counter(), making / f"{graph.name}.onnx"
-            example = graph.inputs(_EXAMPLE_BATCH)
-            export_onnx(graph.module, example, graph.outputs, graph.static, path, precision)
-            error = max_relative_error(path, graph.module, graph.inputs)
-            finish(graph.name, path, error, start)
-        for source in checkpoint.classifiers:
-            start, name = time.perf_counter(), f"classifier.{source.name}"
-            path = making / f"{name}.onnx"
-            error = _build_classifier(source, checkpoint.image_size, path, precision)
-            finish(name, path, error, start, label_scheme=source.label_scheme)
-        write_manifest(making, _manifest(checkpoint, engines, max_length, layouts))
-    return open_bundle(out)
+    options = options or Options()
+    out = Path(os.path.abspath(out))
+    if "openvino" in options.targets and not util.find_spec("openvino"):
+        raise UserError("The target openvino needs its package; run `pip install openvino`.")
+    check_plan_options(options)
+    checkpoint = source.read()
+    _check_stems(checkpoint)
+    with staging(out, checkpoint.settings.name, options.force) as place, _logged(out):
+        LOG.info("building %s from %s with %s", out, source, options)
+        recipe = _prepare(checkpoint, source, place, options)
+        del checkpoint  # every engine reads its own, so that none holds another's modules
+        engines = make_engines(recipe, report)
+        plans = make_plans(recipe, engines, report)
+        fields = {**recipe.manifest, "engines": engines} | ({"plans": plans} if plans else {})
+        entries = [engines, *plans.values()]
+        files = {entry["file"] for named in entries for entry in named.values()}
+        files |= {f"{file}.data" for file in files}
+        place.keep_only(files | {"tokenizer.json", LAYOUTS_FILE, MODEL_CARD})
+        bundle = write_manifest(place.bundle, fields)
+        LOG.info("%s is whole", out)
+    return replace(bundle, path=out)
 
 
 @contextmanager
-def finished_directory(out: Path, force: bool) -> Iterator[Path]:
-    """A directory beside `out` that takes its name when the block ends well, or is removed."""
-    _check_target(out, force)
-    making = out.parent / f".{out.name}.building-{os.getpid()}"
-    try:
-        making.mkdir(parents=True)
-        yield making
-        replaced = out.parent / f".{out.name}.replaced-{os.getpid()}"
-        if out.exists():
-            out.rename(replaced)
-        making.rename(out)
-        shutil.rmtree(replaced, ignore_errors=True)
-    except OSError as error:
-        raise UserError(
-            f"{out} cannot be written ({error.strerror or error}); give --out a directory on a "
-            "disk with room and permission."
-        ) from error
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
+def _logged(out: Path) -> Iterator[None]:
+    """The build log around a build, and in it how the build failed if it did."""
+    with build_log(log_file(out)):
+        versions = {name: metadata.version(name) for name in LIBRARIES}
+        LOG.info("synfer-rt %s, %s", synfer_rt.__version__, versions)
+        try:
+            yield
+        except BaseException:
+            LOG.exception("the build failed")
+            raise
 
 
-def _check_target(out: Path, force: bool) -> None:
-    if not out.exists():
-        return
-    if not force:
-        raise UserError(f"{out} exists; give another --out, or --force to replace it.")
-    if not out.is_dir() or (any(out.iterdir()) and not (out / MANIFEST).exists()):
-        raise UserError(f"{out} is no bundle, so --force leaves it alone; give another --out.")
+def _check_stems(checkpoint: Checkpoint) -> None:
+    paths: dict[str, Path] = {}
+    for source in checkpoint.classifiers:
+        other = paths.setdefault(source.name, source.path)
+        if other is not source.path:
+            raise UserError(
+                f"The classifiers {other} and {source.path} would both be called "
+                f"classifier.{source.name}; rename one of the files."
+            )
 
 
-def _graphs(checkpoint: Checkpoint, max_length: int) -> Iterator[_Graph]:
-    """The four engines of the model itself, with example inputs that depend on the batch alone."""
-    channels, height, width = checkpoint.latent_shape
-    conditioner = Conditioner(
-        checkpoint.text_encoder,
-        checkpoint.unet,
-        checkpoint.adapter,
-        checkpoint.settings.class_labels,
-    ).eval()
-    denoiser = Denoiser(checkpoint.unet, conditioner.outputs).eval()
-    slots = HISTORY_SLOTS
-
-    def to_condition(batch: int) -> dict[str, Tensor]:
-        texts = [text for i in range(batch) for text in ("", PROBES[1 + i % (len(PROBES) - 1)])]
-        options = {"padding": "max_length", "truncation": True, "max_length": max_length}
-        ids = checkpoint.tokenizer(texts, **options)["input_ids"]
-        given = {"tokens": torch.tensor(ids).view(batch, 2, max_length)}
-        if conditioner.takes_aus:
-            draw = _generator(batch)
-            aus = torch.rand(batch, 2, checkpoint.units, generator=draw)
-            aus[:, 0] = 0
-            given |= {"aus": aus, "au_scale": 0.5 + torch.rand(batch, generator=draw)}
-        return given
-
-    def latents(batch: int) -> dict[str, Tensor]:
-        shape = (batch, channels, height, width)
-        return {"latents": torch.randn(shape, generator=_generator(batch))}
-
-    def to_denoise(batch: int) -> dict[str, Tensor]:
-        draw = _generator(batch)
-        with torch.no_grad():
-            conditioning = conditioner(*to_condition(batch).values())
-        shape = (batch, slots, channels, height, width)
-        return {
-            **latents(batch),
-            "history": torch.randn(shape, generator=draw),
-            "timestep": torch.tensor(checkpoint.schedule["num_train_timesteps"] / 2),
-            "guidance": 1 + 4 * torch.rand(batch, generator=draw),
-            "coefficients": torch.randn(slots + 1, slots + 2, generator=draw),
-            **dict(zip(conditioner.outputs, conditioning, strict=True)),
-        }
-
-    def images(batch: int) -> dict[str, Tensor]:
-        return {"images": _images(batch, checkpoint.image_size)}
-
-    yield _Graph("conditioner", conditioner, to_condition, conditioner.outputs)
-    outputs = ("next_latents", "next_history", "prediction")
-    static = frozenset({"timestep", "coefficients"})
-    yield _Graph("denoiser", denoiser, to_denoise, outputs, static)
-    yield _Graph("decoder", Decoder(checkpoint.vae).eval(), latents, ("images",))
-    yield _Graph("encoder", Encoder(checkpoint.vae).eval(), images, ("mean", "logvar"))
+def _prepare(checkpoint: Checkpoint, source: Source, place: Staging, options: Options) -> Recipe:
+    """Write the small files of the bundle, and find out what its engines are made of."""
+    length = export_tokenizer(
+        checkpoint.tokenizer,
+        checkpoint.text_encoder.config.max_position_embeddings,
+        place.bundle / "tokenizer.json",
+    )
+    (place.bundle / LAYOUTS_FILE).unlink(missing_ok=True)
+    layouts = _copy_layouts(checkpoint, place.bundle)
+    (place.bundle / MODEL_CARD).unlink(missing_ok=True)
+    if (card := checkpoint.directory / MODEL_CARD).is_file():
+        shutil.copyfile(card, place.bundle / MODEL_CARD)
+    hashes = file_hashes(checkpoint)
+    keys = build_keys(checkpoint, source, options, length, hashes)
+    manifest = _manifest(checkpoint, length, layouts, hashes)
+    return Recipe(source, place, options, manifest, keys, length)
 
 
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def _images(batch: int, size: tuple[int, int]) -> Tensor:
-    return torch.rand((batch, 3, *size), generator=_generator(batch))
-
-
-def _build_classifier(
-    source: ClassifierSource, image_size: tuple[int, int], path: Path, precision: str
-) -> float:
-    model = ir.from_proto(compose_classifier(source, image_size))
-    if precision == "fp16":
-        store_half(model.graph)
-    save(model, path)
-    inputs = partial(_one_input, size=image_size)
-    return max_relative_error(path, partial(reference, source), inputs)
-
-
-def _one_input(batch: int, size: tuple[int, int]) -> dict[str, Tensor]:
-    return {"images": _images(batch, size)}
-
-
-def _interface(path: Path) -> dict[str, Any]:
-    """The engine's opset, inputs and outputs as the file has them."""
-    model = onnx.load(path, load_external_data=False)
-
-    def tensors(values: Any) -> list[dict[str, Any]]:
-        return [
-            {
-                "name": value.name,
-                "dtype": np.dtype(
-                    onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-                ).name,
-                "shape": [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim],
-            }
-            for value in values
-        ]
-
-    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-    return {
-        "opset": opset,
-        "inputs": tensors(model.graph.input),
-        "outputs": tensors(model.graph.output),
-    }
+def build_keys(
+    checkpoint: Checkpoint,
+    source: Source,
+    options: Options,
+    max_length: int,
+    hashes: Mapping[Path, str],
+) -> dict[str, str]:
+    """The build key of every engine's export, by engine; `hashes` are file_hashes(checkpoint)."""
+    loras = [(hashes[lora.path], lora.scale) for lora in source.loras]
+    keys = {}
+    for name in ENGINES:
+        precision = options.exported_precision_of(name)
+        keys[name] = engine_key(checkpoint, hashes, name, precision, max_length, loras)
+    for classifier in checkpoint.classifiers:
+        name = f"classifier.{classifier.name}"
+        precision, sha = options.exported_precision_of(name), hashes[classifier.path]
+        keys[name] = classifier_key(classifier, checkpoint.image_size, precision, sha)
+    return keys
 
 
 def _manifest(
     checkpoint: Checkpoint,
-    engines: dict[str, Any],
     max_length: int,
     layouts: dict[str, Any] | None,
+    hashes: Mapping[Path, str],
 ) -> dict[str, Any]:
+    """What bundle.json says besides the engines."""
     settings = checkpoint.settings
     channels, height, width = checkpoint.latent_shape
-    versions = {name: metadata.version(name) for name in _VERSIONS}
+    versions = {name: metadata.version(name) for name in LIBRARIES}
     return {
         "name": settings.name,
         "version": settings.version,
@@ -280,10 +162,9 @@ def _manifest(
         "tokenizer": {"file": "tokenizer.json", "max_length": max_length},
         "defaults": settings.defaults,
         "layouts": layouts,
-        "engines": engines,
         "source": {
             "name": checkpoint.directory.resolve().name,
-            "sha256": source_hashes(checkpoint),
+            "sha256": source_hashes(checkpoint, hashes),
         },
         "exporter": {
             "synfer_rt": synfer_rt.__version__,

@@ -1,7 +1,7 @@
 """Read a checkpoint: a diffusers Stable Diffusion directory, with SynFER's additions if any.
 
     model_index.json, unet/, vae/, text_encoder/, tokenizer/, scheduler/     (diffusers)
-    au_adapter.safetensors    the AU adapter (adapter.py)
+    au_adapter.safetensors    the AU adapter (adapter.py), with au_adapter.json (settings.py)
     synfer.json               name, licence, defaults and what else settings.py reads
     classifiers/<name>.onnx   with <name>.json (classifier.py)
     layouts.npz               latents of neutral faces to start from
@@ -12,10 +12,9 @@ Only the first line is required. Everything wrong with a checkpoint is a UserErr
 from __future__ import annotations
 
 import hashlib
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,10 @@ from synfer_rt.solvers import PREDICTION_TYPES
 
 from .adapter import AUAdapter, read_adapter
 from .classifier import ClassifierSource, read_classifier
-from .modules import cross_attentions
+from .lora import Lora, merge_lora, merge_tensors
+from .modules import adapter_layers
 from .settings import Settings, read_json, read_settings
+from .weights import load_model, quiet, weight_files
 
 ADAPTER_FILE = "au_adapter.safetensors"
 LAYOUTS_FILE = "layouts.npz"
@@ -44,11 +45,22 @@ _CLASSES = {
 }
 
 
+_PLAIN_BLOCKS = {
+    "CrossAttnDownBlock2D",
+    "DownBlock2D",
+    "UNetMidBlock2DCrossAttn",
+    "UpBlock2D",
+    "CrossAttnUpBlock2D",
+    None,
+}
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A checkpoint, read and found consistent; the modules are in float32 and in eval mode.
 
-    What diffusers and transformers load is Any: their `config` has no type to check against."""
+    LoRAs are merged into their weights, and the UNet's `sample_size` is what is to be built. What
+    diffusers and transformers load is Any: their `config` has no type to check against."""
 
     directory: Path
     settings: Settings
@@ -66,8 +78,7 @@ class Checkpoint:
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of one image's latents."""
-        size = self.unet.config.sample_size
-        height, width = (size, size) if isinstance(size, int) else size
+        height, width = self.unet.config.sample_size
         return self.unet.config.in_channels, height, width
 
     @property
@@ -90,14 +101,20 @@ def read_checkpoint(
     directory: Path,
     au_adapter: Path | None = None,
     classifiers: tuple[ClassifierSource, ...] = (),
+    loras: Sequence[Lora] = (),
+    resolution: tuple[int, int] | None = None,
 ) -> Checkpoint:
     """Read `directory`; `au_adapter` replaces its adapter, `classifiers` its classifiers.
 
+    `loras` (lora.parse_lora) are merged in their order, after one that comes with the adapter.
+    `resolution` is (H, W) in pixels (parse_resolution), None for the checkpoint's own; layouts are
+    latents of one size, so a checkpoint that is built at another goes without.
     Raises UserError for whatever is missing, unreadable, unsupported or does not fit together.
     """
     index = read_json(directory / "model_index.json", "a diffusers directory has one")
     for part, wanted in _CLASSES.items():
-        found = (index.get(part) or [None, None])[1]
+        entry = index.get(part)
+        found = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
         if found is None or not (directory / part).is_dir():
             raise UserError(
                 f"{directory} has no {part}/; give a whole Stable Diffusion directory in "
@@ -108,25 +125,36 @@ def read_checkpoint(
                 f"{directory} has a {found} as {part}, this exporter reads {wanted}; "
                 "give a Stable Diffusion 1.x or 2.x checkpoint."
             )
-    unet = _load(diffusers.UNet2DConditionModel, directory / "unet")
-    vae = _load(diffusers.AutoencoderKL, directory / "vae")
-    text_encoder = _load(transformers.CLIPTextModel, directory / "text_encoder")
+    unet = load_model(diffusers.UNet2DConditionModel, directory / "unet")
+    vae = load_model(diffusers.AutoencoderKL, directory / "vae")
+    text_encoder = load_model(transformers.CLIPTextModel, directory / "text_encoder")
     _check_anatomy(directory, unet, vae, text_encoder)
+    resized = _set_size(directory, unet, vae, resolution)
 
     path = au_adapter or directory / ADAPTER_FILE
     adapter = None
     if au_adapter or path.is_file():
-        widths = {i: layer.inner_dim for i, layer in cross_attentions(unet).items()}
-        adapter = read_adapter(path, widths, unet.config.cross_attention_dim)
-    layouts = directory / LAYOUTS_FILE
-    settings = read_settings(directory, adapter, unet, text_encoder, layouts.is_file())
+        adapter = read_adapter(path, adapter_layers(unet), unet.config.cross_attention_dim)
+    file = directory / LAYOUTS_FILE
+    layouts = file if file.is_file() and not resized else None
+    settings = read_settings(directory, adapter, path, unet, text_encoder, layouts is not None)
+    if adapter is not None:
+        adapter = replace(adapter, maximum=settings.au_maximum)
+    with quiet():
+        if adapter is not None and adapter.lora:
+            merge_tensors(adapter.lora, unet, text_encoder, 1.0, path)
+        for lora in loras:
+            merge_lora(lora, unet, text_encoder)
     schedule, prediction_type = _schedule(directory / "scheduler")
     if not classifiers:
         files = sorted((directory / "classifiers").glob("*.onnx"))
         classifiers = tuple(read_classifier(file) for file in files)
 
-    weights = [f for part in ("unet", "vae", "text_encoder") for f in _weights(directory / part)]
-    weights += [path] if adapter else []
+    weights = [
+        f for part in ("unet", "vae", "text_encoder") for f in weight_files(directory / part)
+    ]
+    weights += adapter.files if adapter else []
+    weights += [lora.path for lora in loras]
     weights += [source.path for source in classifiers]
     return Checkpoint(
         directory=directory,
@@ -139,7 +167,7 @@ def read_checkpoint(
         schedule=schedule,
         prediction_type=prediction_type,
         classifiers=classifiers,
-        layouts=layouts if layouts.is_file() else None,
+        layouts=layouts,
         weight_files=tuple(weights),
     )
 
@@ -158,36 +186,35 @@ def source_hashes(checkpoint: Checkpoint) -> dict[str, str]:
     return hashes
 
 
-def _weights(folder: Path) -> list[Path]:
-    files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])
-    safe = [file for file in files if file.suffix == ".safetensors"]
-    whole = [file for file in safe or files if ".fp16." not in file.name]
-    return whole or safe or files
+def parse_resolution(text: str) -> tuple[int, int]:
+    """Read `HxW` in pixels; UserError for anything else."""
+    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text.strip().lower())
+    if found is None:
+        raise UserError(f"The resolution {text!r} is no size; write height and width as 512x512.")
+    return int(found[1]), int(found[2])
 
 
-def _load(model: Any, folder: Path) -> Any:
-    """A model of diffusers or transformers with all its weights, float32, frozen, in eval mode."""
-    files = _weights(folder)
-    if not files:
-        raise UserError(f"{folder} holds no weights (*.safetensors); fetch the checkpoint again.")
-    options = {"variant": "fp16"} if ".fp16." in files[0].name else {}
-    try:
-        with _quiet():
-            module, report = model.from_pretrained(
-                folder, local_files_only=True, output_loading_info=True, **options
+def _set_size(directory: Path, unet: Any, vae: Any, resolution: tuple[int, int] | None) -> bool:
+    """Write the latents' (h, w) into the UNet's config; whether they are not the checkpoint's."""
+    size = unet.config.sample_size
+    if isinstance(size, int):
+        # Checkpoints of the first versions of diffusers say 32 where they were trained at 64.
+        version = re.match(r"0\.(\d+)\.", str(unet.config.get("_diffusers_version") or ""))
+        early = version is not None and int(version[1]) < 9
+        size = (64, 64) if early and size == 32 else (size, size)
+    height, width = native = (int(size[0]), int(size[1]))
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    if resolution is not None:
+        multiple = factor * 2 ** (len(unet.config.block_out_channels) - 1)
+        if any(pixels % multiple for pixels in resolution):
+            near = (max(multiple, round(pixels / multiple) * multiple) for pixels in resolution)
+            raise UserError(
+                f"{directory} cannot make images of {resolution[0]}x{resolution[1]}: height and "
+                f"width must be multiples of {multiple}; the nearest is {'x'.join(map(str, near))}."
             )
-    except Exception as error:  # each format and library raises its own kinds
-        reason = str(error).strip().partition("\n")[0].rstrip(".")
-        raise UserError(
-            f"{folder} cannot be loaded as {model.__name__} ({reason}); fetch the checkpoint again."
-        ) from error
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise UserError(
-            f"{folder} lacks {len(missing)} weights of its {model.__name__}, such as {missing[0]}; "
-            "fetch the checkpoint again."
-        )
-    return module.float().requires_grad_(False).eval()
+        height, width = (pixels // factor for pixels in resolution)
+    unet.register_to_config(sample_size=(height, width))
+    return (height, width) != native
 
 
 def _check_anatomy(directory: Path, unet: Any, vae: Any, text_encoder: Any) -> None:
@@ -198,6 +225,15 @@ def _check_anatomy(directory: Path, unet: Any, vae: Any, text_encoder: Any) -> N
         problem = (
             f"the UNet has {channels} channels in, {config.out_channels} out, the VAE {latent}"
         )
+    elif not _PLAIN_BLOCKS.issuperset(
+        (*config.down_block_types, *config.up_block_types, config.mid_block_type)
+    ):
+        kinds = {*config.down_block_types, *config.up_block_types, config.mid_block_type}
+        problem = f"the UNet has blocks {', '.join(map(str, kinds - _PLAIN_BLOCKS))}"
+    elif config.dual_cross_attention or config.only_cross_attention:
+        problem = "the UNet's cross-attention is not that of Stable Diffusion"
+    elif getattr(text_encoder.config, "use_attention_mask", False):
+        problem = "the text encoder wants a mask over the padding"
     elif config.cross_attention_dim != text_encoder.config.hidden_size:
         width = text_encoder.config.hidden_size
         problem = f"the UNet reads text of width {config.cross_attention_dim}, not {width}"
@@ -226,7 +262,7 @@ def _schedule(folder: Path) -> tuple[dict[str, Any], str]:
     scheduler = getattr(diffusers, str(given.get("_class_name")), None)
     if scheduler is None:
         raise UserError(f"{folder} names no scheduler of diffusers; name DDIMScheduler, say.")
-    with _quiet():
+    with quiet():
         config = scheduler.from_config(given).config
     if config.get("trained_betas") is not None or "beta_schedule" not in config:
         raise UserError(f"{folder} has betas of its own; known are {', '.join(BETA_SCHEDULES)}.")
@@ -253,7 +289,7 @@ def _schedule(folder: Path) -> tuple[dict[str, Any], str]:
 
 def _tokenizer(folder: Path) -> Any:
     try:
-        with _quiet():
+        with quiet():
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # tokenizers raises plain Exception
         reason = str(error).strip().partition("\n")[0].rstrip(".")
@@ -261,22 +297,3 @@ def _tokenizer(folder: Path) -> Any:
     if not tokenizer.is_fast:
         raise UserError(f"{folder} holds no tokenizer that `tokenizers` can run; give a CLIP one.")
     return tokenizer
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the loaders' remarks and progress bars; what matters of them is checked instead."""
-    loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
-    levels = [logger.level for logger in loggers]
-    bars = [library.utils.logging for library in (diffusers, transformers)]
-    shown = [bar.is_progress_bar_enabled() for bar in bars]
-    for logger, bar in zip(loggers, bars, strict=True):
-        logger.setLevel(logging.ERROR)
-        bar.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for logger, level, bar, on in zip(loggers, levels, bars, shown, strict=True):
-            logger.setLevel(level)
-            if on:
-                bar.enable_progress_bar()

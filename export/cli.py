@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from synfer_rt.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from .engine import Built
 
 
 @click.command("build-engines")
@@ -18,7 +25,14 @@ from synfer_rt.errors import UserError
 @click.option(
     "--au-adapter",
     type=click.Path(path_type=Path),
-    help="AU adapter in SynFER's layout.  [default: CHECKPOINT/au_adapter.safetensors]",
+    help="AU adapter.  [default: CHECKPOINT/au_adapter.safetensors]",
+)
+@click.option(
+    "--lora",
+    "loras",
+    multiple=True,
+    metavar="FILE[:SCALE]",
+    help="LoRA to merge into the weights, at scale 1 unless given; may be repeated.",
 )
 @click.option(
     "--classifier",
@@ -43,31 +57,78 @@ from synfer_rt.errors import UserError
     "64,rgb,mean=0.5/0.5/0.5,std=0.5/0.5/0.5; add `probabilities` where no softmax is missing.",
 )
 @click.option(
+    "--resolution",
+    metavar="HxW",
+    help="Size of the images in pixels.  [default: the checkpoint's]",
+)
+@click.option(
     "--precision",
-    type=click.Choice(["fp32", "fp16"]),
+    type=click.Choice(["fp32", "fp16", "int8"]),
     default="fp32",
     show_default=True,
-    help="How weights are stored.",
+    help="How weights are stored; int8 is for the denoiser and the classifiers, which then compute "
+    "in it too, and the others are fp16.",
+)
+@click.option(
+    "--target",
+    "targets",
+    type=click.Choice(["onnx", "openvino", "tensorrt", "tensorrt-rtx"]),
+    multiple=True,
+    help="ONNX engines are always built; openvino verifies them there too, tensorrt and "
+    "tensorrt-rtx compile plans of them for NVIDIA GPUs; may be repeated.",
+)
+@click.option(
+    "--compute-capability",
+    "capabilities",
+    metavar="sm80,sm86,…",
+    help="GPUs that the plans are for.  [default: all that tensorrt-rtx knows; for tensorrt the "
+    "GPU that is here]",
+)
+@click.option(
+    "--batch",
+    default="1:8:32",
+    show_default=True,
+    metavar="MIN:OPT:MAX",
+    help="Smallest, best and largest batch of the plans; ONNX engines take any.",
 )
 @click.option(
     "--tolerance",
     type=float,
     help="Largest error against PyTorch, relative to each output's largest value.  "
-    "[default: 1e-4 for fp32, 2e-2 for fp16]",
+    "[default: 1e-4 for fp32, 2e-2 for fp16, 0.2 for int8]",
 )
-@click.option("--force", is_flag=True, help="Replace the bundle that is at --out.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Engines built at once, each in a process of its own.",
+)
+@click.option(
+    "--force", is_flag=True, help="Reuse nothing, and replace a bundle of another model at --out."
+)
 def build_engines(
     checkpoint: Path,
     out: Path,
     au_adapter: Path | None,
+    loras: tuple[str, ...],
     classifiers: tuple[Path, ...],
     schemes: tuple[str, ...],
     specs: tuple[str, ...],
+    resolution: str | None,
     precision: str,
+    targets: tuple[str, ...],
+    capabilities: str | None,
+    batch: str,
     tolerance: float | None,
+    jobs: int,
     force: bool,
 ) -> None:
-    """Export CHECKPOINT, a diffusers Stable Diffusion directory, to a bundle of ONNX engines."""
+    """Export CHECKPOINT, a diffusers Stable Diffusion directory, to a bundle of ONNX engines.
+
+    The same command again updates the bundle: what did not change is not built again.
+    """
     if tolerance is not None and not (tolerance > 0 and math.isfinite(tolerance)):
         raise UserError(f"The tolerance {tolerance:g} is no error; give a number above 0.")
     if not len(classifiers) == len(schemes) == len(specs):
@@ -75,31 +136,68 @@ def build_engines(
             f"There are {len(classifiers)} --classifier, {len(schemes)} --classifier-labels and "
             f"{len(specs)} --classifier-input; give one of each for every classifier."
         )
+    profile = _parse_batch(batch)
+    if capabilities is not None and not any(target.startswith("tensorrt") for target in targets):
+        raise UserError(
+            "--compute-capability is for plans; add --target tensorrt-rtx or --target tensorrt."
+        )
     try:
-        from .build import Built, build_bundle
-        from .checkpoint import read_checkpoint
+        from .build import Options, Source, build_bundle
+        from .checkpoint import parse_resolution
         from .classifier import parse_classifier
+        from .lora import parse_lora
     except ImportError as error:
         raise UserError(
-            f"build-engines needs {error.name}; run `pip install synfer-rt[export]`."
+            f"build-engines needs {error.name}; run `pip install 'synfer-rt[export]'`."
         ) from error
     from rich.console import Console
-    from rich.table import Table
 
     console = Console()
     built: list[Built] = []
 
     def report(engine: Built) -> None:
         built.append(engine)
-        console.print(f"{engine.name}: exported and verified in {engine.seconds:.1f} s")
+        how = "reused" if engine.reused else f"built and verified in {engine.seconds:.1f} s"
+        console.print(f"{engine.name}: {how}", highlight=False, soft_wrap=True)
 
-    sources = tuple(map(parse_classifier, classifiers, schemes, specs))
-    source = read_checkpoint(checkpoint, au_adapter, sources)
-    bundle = build_bundle(source, out, precision, tolerance, force, report)
-    table = Table("engine", "size", "precision", "max relative error", "seconds")
+    source = Source(
+        checkpoint,
+        au_adapter,
+        tuple(map(parse_classifier, classifiers, schemes, specs)),
+        tuple(map(parse_lora, loras)),
+        None if resolution is None else parse_resolution(resolution),
+    )
+    names = tuple(name.strip() for name in (capabilities or "").split(",") if name.strip())
+    options = Options(precision, tolerance, targets, names, profile, jobs, force)
+    bundle = build_bundle(source, out, options, report)
+    console.print(_table(built))
+    console.print(f"{bundle.name} is in {out}, its build log in {out}.log.", soft_wrap=True)
+
+
+def _parse_batch(text: str) -> tuple[int, int, int]:
+    try:
+        least, best, most = (int(number) for number in text.split(":"))
+    except ValueError:
+        least, best, most = 0, 0, 0
+    if not 1 <= least <= best <= most:
+        raise UserError(
+            f"The batch {text!r} is no profile; write MIN:OPT:MAX with 1 <= MIN <= OPT <= MAX, "
+            "such as 1:8:32."
+        )
+    return least, best, most
+
+
+def _table(built: Sequence[Built]) -> Table:
+    from rich.table import Table
+
+    table = Table("engine", "size", "precision", "max relative error", "seconds", "peak memory")
     for engine in built:
-        size = f"{engine.bytes / 1e6:.2f} MB"
-        error, seconds = f"{engine.error:.1e}", f"{engine.seconds:.1f}"
-        table.add_row(engine.name, size, engine.precision, error, seconds)
-    console.print(table)
-    console.print(f"{bundle.name} is in {out}.", soft_wrap=True)
+        table.add_row(
+            engine.name,
+            f"{engine.bytes / 1e6:.2f} MB",
+            engine.precision,
+            "-" if engine.error is None else f"{engine.error:.1e}",
+            "reused" if engine.reused else f"{engine.seconds:.1f}",
+            "-" if engine.peak_bytes is None else f"{engine.peak_bytes / 1e9:.2f} GB",
+        )
+    return table

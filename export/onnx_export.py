@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx_ir as ir
@@ -21,8 +18,9 @@ OPSET = 21
 """The newest opset whose GroupNormalization stays whole and that TensorRT-RTX compiles."""
 
 MAX_BATCH = 4096
-INLINE_BYTES = 1_500_000_000
-"""Weights beyond this go to `<engine>.onnx.data`: one protobuf file ends at 2 GiB."""
+INLINE_BYTES = 100_000_000
+"""Weights beyond this go to `<engine>.onnx.data`, which runtimes map instead of reading it whole;
+one protobuf file would end at 2 GiB anyway."""
 
 _SMALL = 1024
 _HALF_MAX = 65504.0
@@ -45,7 +43,7 @@ def export_onnx(
     """
     batch = Dim("B", min=1, max=MAX_BATCH)
     shapes = tuple({} if name in static else {0: batch} for name in inputs)
-    with torch.no_grad(), _quiet():
+    with torch.no_grad():
         try:
             program = torch.export.export(
                 module, tuple(inputs.values()), dynamic_shapes=_as_signature(module, shapes)
@@ -62,9 +60,13 @@ def export_onnx(
             input_names=list(inputs),
             output_names=list(outputs),
             verbose=False,
+            optimize=False,
         )
     assert exported is not None
     model = exported.model
+    weights = list(model.graph.initializers.values())
+    exported.optimize()
+    weights += model.graph.initializers.values()
     ClearMetadataAndDocStringPass()(model)
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
@@ -72,6 +74,9 @@ def export_onnx(
     if precision == "fp16":
         store_half(model.graph)
     save(model, path)
+    # The optimizer's rules remember the last graph, and with it would keep every weight in memory.
+    for value in (*weights, *model.graph.initializers.values()):
+        value.const_value = None
 
 
 def save(model: ir.Model, path: Path) -> None:
@@ -94,11 +99,11 @@ def store_half(graph: ir.Graph) -> None:
         if tensor is None or tensor.dtype != ir.DataType.FLOAT or len(tensor.shape) < 2:
             continue
         array = tensor.numpy()
-        if array.size < _SMALL or abs(array).max() > _HALF_MAX:
+        if array.size < _SMALL or max(array.max(), -array.min()) > _HALF_MAX:
             continue
         half = ir.Value(
             name=f"{name}.half",
-            const_value=ir.Tensor(array.astype("float16"), name=f"{name}.half"),
+            const_value=_half(tensor, f"{name}.half"),
             shape=value.shape,
             type=ir.TensorType(ir.DataType.FLOAT16),
         )
@@ -109,6 +114,16 @@ def store_half(graph: ir.Graph) -> None:
         cast.outputs[0].name = name
         graph.register_initializer(half)
         graph.insert_before(first, cast)
+
+
+def _half(tensor: ir.TensorProtocol, name: str) -> ir.LazyTensor:
+    """`tensor` in float16, converted when it is written: never are all of them in memory."""
+    return ir.LazyTensor(
+        lambda: ir.Tensor(tensor.numpy().astype("float16"), name=name),
+        dtype=ir.DataType.FLOAT16,
+        shape=ir.Shape(tensor.shape.numpy()),
+        name=name,
+    )
 
 
 def _as_signature(module: nn.Module, shapes: tuple[dict, ...]) -> tuple:
@@ -131,19 +146,3 @@ def _name_batch(model: ir.Model, static: frozenset[str], engine: str) -> None:
                 f"{value.shape[0]}; report the checkpoint's architecture as an issue."
             )
         value.shape = ir.Shape(["B", *list(value.shape)[1:]])
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporter's remarks about its own inner workings."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -1,8 +1,16 @@
-"""synfer.json: what a bundle says of its model that diffusers' files do not."""
+"""synfer.json: what a bundle says of its model that diffusers' files do not.
+
+A JSON file beside the adapter and named like it (`au_adapter.json`; for a directory, in it) may
+give the adapter's own fields, which go before those of synfer.json:
+
+    au_vocabulary    a key of facs.VOCABULARIES, or a list of names in the order of the AU vector
+    au_maximum       the intensity that the adapter was trained on for the strongest AU: 1, or 5
+"""
 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +23,7 @@ from .adapter import AUAdapter
 
 SETTINGS_FILE = "synfer.json"
 
+_ADAPTER_FIELDS = ("au_vocabulary", "au_maximum")
 _CLASS_LABEL_PARTS = ("pooled_text", "aus")
 _VOCABULARY_BY_LENGTH = {len(facs.OPENGRAPHAU_41): "opengraphau-41"}
 
@@ -23,6 +32,7 @@ _VOCABULARY_BY_LENGTH = {len(facs.OPENGRAPHAU_41): "opengraphau-41"}
 class Settings:
     """What a bundle says of its model that diffusers' files do not; from synfer.json.
 
+    `au_maximum` is the AU intensity of the model that a request's 1.0 stands for;
     `defaults` has the fields of `bundle.Defaults`; `class_labels` names the parts of the vector
     that the UNet's class embedding takes, in order: `pooled_text`, `aus`.
     """
@@ -35,6 +45,7 @@ class Settings:
     label_scheme: str
     defaults: dict[str, Any]
     class_labels: tuple[str, ...]
+    au_maximum: float = 1.0
 
 
 def read_json(path: Path, why: str) -> dict[str, Any]:
@@ -51,31 +62,42 @@ def read_json(path: Path, why: str) -> dict[str, Any]:
 
 
 def read_settings(
-    directory: Path, adapter: AUAdapter | None, unet: Any, text_encoder: Any, has_layouts: bool
+    directory: Path,
+    adapter: AUAdapter | None,
+    adapter_path: Path,
+    unet: Any,
+    text_encoder: Any,
+    has_layouts: bool,
 ) -> Settings:
     """The settings of checkpoint `directory`, with sensible values for what it leaves out.
 
-    Raises UserError for what is unknown and for what does not fit the adapter or the UNet.
+    Without layouts the default layout is "none", whatever the file says. Raises UserError for what
+    is unknown and for what does not fit the adapter or the UNet.
     """
     path = directory / SETTINGS_FILE
     given = read_json(path, "mend its permissions") if path.exists() else {}
-    units = adapter.units if adapter else 0
+    units, says = adapter.units if adapter else 0, path
+    if adapter is not None and (beside := _beside(adapter_path)).is_file():
+        read = read_json(beside, "mend its permissions")
+        own = {name: read[name] for name in _ADAPTER_FIELDS if name in read}
+        given |= own
+        says = beside if own else path
     vocabulary = given.get("au_vocabulary")
     parts = tuple(given.get("class_labels") or ())
     if adapter is None and "aus" not in parts:
         vocabulary = None
     elif vocabulary is None:
-        vocabulary = _VOCABULARY_BY_LENGTH.get(units)
+        vocabulary = (adapter and adapter.vocabulary) or _VOCABULARY_BY_LENGTH.get(units)
         if vocabulary is None:
             known = ", ".join(facs.VOCABULARIES)
             raise UserError(
                 f"The AU adapter takes {units} action units, whose order is not known; write "
-                f'{{"au_vocabulary": …}} into {path}: one of {known}, or a list of names.'
+                f'{{"au_vocabulary": …}} into {says}: one of {known}, or a list of names.'
             )
-    names = facs.vocabulary(vocabulary) if isinstance(vocabulary, str) else vocabulary or ()
+    names = _names(says, vocabulary)
     if adapter and len(names) != units:
         raise UserError(
-            f"The AU adapter takes {units} action units, the vocabulary {vocabulary!r} in {path} "
+            f"The AU adapter takes {units} action units, the vocabulary {vocabulary!r} in {says} "
             f"has {len(names)}; write the one that the adapter was trained with."
         )
     _check_class_labels(path, parts, unet, text_encoder, len(names))
@@ -88,10 +110,15 @@ def read_settings(
         "layout_strength": 0.8,
         "negative_prompt": "",
     }
-    unknown = sorted(set(given.get("defaults", {})) - set(defaults))
+    own_defaults = given.get("defaults") or {}
+    if not isinstance(own_defaults, dict):
+        raise UserError(f'{path} has defaults that are no object; write {{"steps": 25}}, say.')
+    unknown = sorted(set(own_defaults) - set(defaults))
     if unknown:
         raise UserError(f"{path} has unknown defaults {unknown}; known are {', '.join(defaults)}.")
-    defaults |= given.get("defaults", {})
+    defaults |= own_defaults
+    if not has_layouts:
+        defaults["layout"] = "none"
     if defaults["solver"] not in SOLVERS:
         raise UserError(
             f"{path} has the solver {defaults['solver']!r}; known are {', '.join(SOLVERS)}."
@@ -107,7 +134,39 @@ def read_settings(
         label_scheme=scheme,
         defaults=defaults,
         class_labels=parts,
+        au_maximum=_maximum(says, given.get("au_maximum"), adapter),
     )
+
+
+def _beside(adapter: Path) -> Path:
+    return adapter / "au_adapter.json" if adapter.is_dir() else adapter.with_suffix(".json")
+
+
+def _names(path: Path, vocabulary: Any) -> tuple[str, ...]:
+    """The AU names of a vocabulary; UserError unless it is a known key or a list of names."""
+    if isinstance(vocabulary, str):
+        return facs.vocabulary(vocabulary)
+    names = () if vocabulary is None else vocabulary
+    if (
+        not isinstance(names, (list, tuple))
+        or not all(isinstance(name, str) and name for name in names)
+        or len(set(names)) < len(names)
+    ):
+        raise UserError(
+            f"The au_vocabulary {vocabulary!r} in {path} is no list of different names; write "
+            f"one, or one of {', '.join(facs.VOCABULARIES)}."
+        )
+    return tuple(names)
+
+
+def _maximum(path: Path, given: Any, adapter: AUAdapter | None) -> float:
+    if given is None:
+        return adapter.maximum if adapter else 1.0
+    if adapter is None:
+        raise UserError(f"{path} has an au_maximum, but there is no AU adapter; remove it.")
+    if isinstance(given, bool) or not isinstance(given, (int, float)) or not 0 < given < math.inf:
+        raise UserError(f"The au_maximum {given!r} in {path} is no intensity; write 1 or 5, say.")
+    return float(given)
 
 
 def _check_class_labels(

@@ -1,8 +1,9 @@
-"""Hold an exported engine against PyTorch, at batches of 1 and 3."""
+"""Hold an exported engine against PyTorch, at two batches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,43 +12,98 @@ from torch import Tensor
 
 from synfer_rt.errors import UserError
 
-BATCHES = (1, 3)
-TOLERANCES = {"fp32": 1e-4, "fp16": 2e-2}
+from .graphs import Inputs
+
+_BATCHES = (1, 3)
+_BATCHES_OF_LARGE_IMAGES = (1, 2)
+_LARGE = 384 * 384
+TOLERANCES = {"fp32": 1e-4, "fp16": 2e-2, "int8": 0.2}
 """Largest relative error that an engine may have, by the precision of its weights."""
 
-Inputs = Callable[[int], Mapping[str, Tensor]]
-"""Batch size -> example inputs by name, in the order of the forward's arguments."""
+Arrays = dict[str, np.ndarray]
+Case = tuple[Arrays, tuple[np.ndarray, ...]]
+"""Inputs by name, and what PyTorch makes of them."""
 
 
-def max_relative_error(
-    path: Path, forward: Callable[..., Tensor | tuple[Tensor, ...]], inputs: Inputs
-) -> float:
-    """The engine's largest error over BATCHES and outputs, relative to the output's largest value.
+def batches(image_size: tuple[int, int]) -> tuple[int, int]:
+    """The batches at which engines for images of `image_size` (H, W) are verified.
 
-    The engine runs on ONNX Runtime's CPU provider, `forward` in PyTorch float32.
+    On a CPU self-attention keeps a score for each pair of positions: 2.1 GB for an image of
+    512x512 with guidance. A third such image would take more memory than everything else.
     """
-    import onnxruntime
+    return _BATCHES if math.prod(image_size) <= _LARGE else _BATCHES_OF_LARGE_IMAGES
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    errors = []
-    for batch in BATCHES:
+
+def references(
+    forward: Callable[..., Tensor | tuple[Tensor, ...]],
+    inputs: Inputs,
+    batches: Sequence[int] = _BATCHES,
+) -> list[Case]:
+    """`forward` in PyTorch at each batch; it may leave memory before the engine enters it."""
+    cases = []
+    for batch in batches:
         given = inputs(batch)
         with torch.no_grad():
             wanted = forward(*given.values())
-        found = session.run(None, {name: t.numpy() for name, t in given.items()})
-        for out, ref in zip(found, wanted if isinstance(wanted, tuple) else (wanted,), strict=True):
-            errors.append(_relative(np.asarray(out), ref.numpy()))
+        outputs = wanted if isinstance(wanted, tuple) else (wanted,)
+        arrays = {name: tensor.numpy() for name, tensor in given.items()}
+        cases.append((arrays, tuple(output.numpy() for output in outputs)))
+    return cases
+
+
+def measured(path: Path, inputs: Iterable[Arrays]) -> list[Case]:
+    """What the engine in `path` makes of `inputs` on ONNX Runtime: cases for another of its kind.
+
+    An int8 engine is held against the float32 one that it was made of, on inputs that it really
+    gets; on random ones, outside the ranges it was calibrated for, its error says nothing.
+    """
+    run = _onnxruntime(path)
+    return [(given, tuple(run(given))) for given in inputs]
+
+
+def max_relative_error(path: Path, cases: Sequence[Case], runtime: str = "onnxruntime") -> float:
+    """The engine's largest error over `cases` and outputs, relative to the output's largest value.
+
+    The engine runs on the CPU with "onnxruntime" or "openvino", both computing in float32.
+    """
+    run = _RUNTIMES[runtime](path)
+    errors = [
+        _relative(out, ref)
+        for given, wanted in cases
+        for out, ref in zip(run(given), wanted, strict=True)
+    ]
     return float(np.max(errors))  # unlike max(), not deaf to NaN
 
 
-def check(engine: str, error: float, tolerance: float) -> None:
+def check(engine: str, error: float, tolerance: float, runtime: str = "onnxruntime") -> None:
     """Raise UserError when `error` is above `tolerance` (or not a number)."""
     if not error <= tolerance:
+        where = "" if runtime == "onnxruntime" else f" on {runtime}"
         raise UserError(
-            f"The engine {engine} differs from PyTorch by {error:.1e} of its largest value, more "
-            f"than the tolerance {tolerance:.1e}; build with --precision fp32, or allow more with "
-            "--tolerance."
+            f"The engine {engine} differs from PyTorch by {error:.1e} of its largest value{where}, "
+            f"more than the tolerance {tolerance:.1e}; build with --precision fp32, or allow more "
+            "with --tolerance."
         )
+
+
+def _onnxruntime(path: Path) -> Callable[[Arrays], list[np.ndarray]]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.enable_cpu_mem_arena = False  # it would keep the largest batch's activations
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda given: [np.asarray(output) for output in session.run(None, given)]
+
+
+def _openvino(path: Path) -> Callable[[Arrays], list[np.ndarray]]:
+    import openvino
+
+    hints = {"INFERENCE_PRECISION_HINT": "f32"}  # the runtime would choose bfloat16 by itself
+    request = openvino.Core().compile_model(path, "CPU", hints).create_infer_request()
+    return lambda given: [np.array(output) for output in request.infer(given).values()]
+
+
+_RUNTIMES = {"onnxruntime": _onnxruntime, "openvino": _openvino}
 
 
 def _relative(found: np.ndarray, wanted: np.ndarray) -> float:

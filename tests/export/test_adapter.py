@@ -1,4 +1,4 @@
-"""AU adapters: both file forms read, everything else refused in a sentence."""
+"""AU adapters: every layout and file form read by content, all else refused in a sentence."""
 
 from __future__ import annotations
 
@@ -8,60 +8,154 @@ import pytest
 
 pytest.importorskip("diffusers", reason="the build side needs synfer-rt[export]")
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from synfer_rt.errors import UserError
-from synfer_rt.export.adapter import read_adapter
+from synfer_rt.export.adapter import AUAdapter, CrossAttention, read_adapter
 
-WIDTHS = {1: 8, 3: 12}
-TENSORS = {
-    "image_proj.proj.weight": torch.rand(6, 5),
-    "image_proj.proj.bias": torch.rand(6),
-    "ip_adapter.1.to_k_ip.weight": torch.rand(8, 6),
-    "ip_adapter.1.to_v_ip.weight": torch.rand(8, 6),
-    "ip_adapter.3.to_k_ip.weight": torch.rand(12, 6),
-    "ip_adapter.3.to_v_ip.weight": torch.rand(12, 6),
+A, D = 5, 6
+LAYERS = (
+    CrossAttention(1, "down.attn2.processor", 8),
+    CrossAttention(3, "up.attn2.processor", 12),
+)
+IP = {
+    f"ip_adapter.{at.index}.to_{k}_ip.weight": torch.rand(at.width, D)
+    for at in LAYERS
+    for k in "kv"
 }
+LINEAR = {"image_proj.proj.weight": torch.rand(D, A), "image_proj.proj.bias": torch.rand(D)}
+NORM = {"weight": torch.rand(D), "bias": torch.rand(D)}
+SYNFER = LINEAR | IP
+ENCODER = {"au_encoder.weight": torch.rand(3, 2), "au_encoder.bias": torch.rand(3)}
+PROCESSORS = {f"{at.name}.au_to_{k}.weight": torch.rand(at.width, D) for at in LAYERS for k in "kv"}
+LORA = {
+    "unet.down.to_q.lora_A.weight": torch.rand(2, 8),
+    "unet.down.to_q.lora_B.weight": torch.rand(8, 2),
+}
+AUS = torch.rand(4, 2, A)
 
 
 def grouped() -> dict[str, dict[str, torch.Tensor]]:
     groups: dict[str, dict[str, torch.Tensor]] = {"image_proj": {}, "ip_adapter": {}}
-    for name, tensor in TENSORS.items():
+    for name, tensor in SYNFER.items():
         group, _, rest = name.partition(".")
         groups[group][rest] = tensor
     return groups
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    path = tmp_path / "au_adapter.safetensors"
-    save_file(TENSORS, path)
+def saved(tensors: dict[str, torch.Tensor], path: Path) -> Path:
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
     return path
+
+
+def read(path: Path) -> AUAdapter:
+    return read_adapter(path, LAYERS, D)
 
 
 def refusal(path: Path) -> str:
     with pytest.raises(UserError) as error:
-        read_adapter(path, WIDTHS, 6)
+        read(path)
     return str(error.value)
 
 
-def test_a_safetensors_adapter_is_read(file: Path) -> None:
-    adapter = read_adapter(file, WIDTHS, 6)
-    assert adapter.units == 5
-    assert torch.equal(adapter.proj_weight, TENSORS["image_proj.proj.weight"])
-    assert torch.equal(adapter.to_v[3], TENSORS["ip_adapter.3.to_v_ip.weight"])
+def test_a_safetensors_adapter_is_read(tmp_path: Path) -> None:
+    adapter = read(saved(SYNFER, tmp_path / "au_adapter.safetensors"))
+    assert (adapter.units, adapter.tokens, adapter.maximum, adapter.vocabulary) == (A, 1, 1, None)
+    wanted = F.linear(AUS, *LINEAR.values())
+    torch.testing.assert_close(adapter.projection(AUS), wanted[..., None, :])
+    assert torch.equal(adapter.to_k[1], IP["ip_adapter.1.to_k_ip.weight"])
+    assert torch.equal(adapter.to_v[3], IP["ip_adapter.3.to_v_ip.weight"])
 
 
 def test_half_precision_is_widened(tmp_path: Path) -> None:
-    save_file({name: t.half() for name, t in TENSORS.items()}, tmp_path / "half.safetensors")
-    assert read_adapter(tmp_path / "half.safetensors", WIDTHS, 6).proj_weight.dtype == torch.float32
+    path = saved({name: t.half() for name, t in SYNFER.items()}, tmp_path / "half.safetensors")
+    assert read(path).projection(AUS).dtype == read(path).to_v[1].dtype == torch.float32
 
 
 @pytest.mark.parametrize("name", ["adapter.bin", "model.safetensors"])
-def test_a_torch_file_is_told_by_content_whatever_its_name(tmp_path: Path, name: str) -> None:
+def test_a_torch_pickle_is_read_whatever_its_name(tmp_path: Path, name: str) -> None:
     torch.save(grouped(), tmp_path / name)
-    adapter = read_adapter(tmp_path / name, WIDTHS, 6)
-    assert torch.equal(adapter.to_v[1], TENSORS["ip_adapter.1.to_v_ip.weight"])
+    assert torch.equal(read(tmp_path / name).to_v[1], IP["ip_adapter.1.to_v_ip.weight"])
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        {"state_dict": grouped(), "epoch": 3},
+        {f"module.{name}": tensor for name, tensor in SYNFER.items()},
+        {"model": {f"module.{name}": tensor for name, tensor in SYNFER.items()}},
+    ],
+)
+def test_what_training_wraps_around_an_adapter_is_taken_off(tmp_path: Path, wrapped: dict) -> None:
+    torch.save(wrapped, tmp_path / "last.ckpt")
+    assert torch.equal(read(tmp_path / "last.ckpt").to_v[3], IP["ip_adapter.3.to_v_ip.weight"])
+
+
+def test_several_tokens_are_rows_of_the_projection(tmp_path: Path) -> None:
+    wide = {
+        "image_proj.proj.weight": torch.rand(4 * D, A),
+        "image_proj.proj.bias": torch.rand(4 * D),
+    }
+    adapter = read(saved(SYNFER | wide, tmp_path / "tokens.safetensors"))
+    assert adapter.tokens == 4
+    wanted = F.linear(AUS, *wide.values())[..., 2 * D : 3 * D]
+    torch.testing.assert_close(adapter.projection(AUS)[..., 2, :], wanted)
+
+
+def test_a_norm_after_the_projection_is_applied_to_each_token(tmp_path: Path) -> None:
+    norm = {f"image_proj.norm.{part}": tensor for part, tensor in NORM.items()}
+    adapter = read(saved(SYNFER | norm, tmp_path / "norm.safetensors"))
+    wanted = F.layer_norm(F.linear(AUS, *LINEAR.values()), (D,), *NORM.values())
+    torch.testing.assert_close(adapter.projection(AUS)[..., 0, :], wanted)
+
+
+@pytest.mark.parametrize("norm", ["norm", "proj.3", None])
+def test_ip_adapters_two_layer_projections_are_read(tmp_path: Path, norm: str | None) -> None:
+    first, second = (torch.rand(7, A), torch.rand(7)), (torch.rand(2 * D, 7), torch.rand(2 * D))
+    layers = {"proj.0": first, "proj.2": second} | ({norm: tuple(NORM.values())} if norm else {})
+    file = {
+        f"image_proj.{name}.{part}": tensor
+        for name, tensors in layers.items()
+        for part, tensor in zip(("weight", "bias"), tensors, strict=True)
+    }
+    adapter = read(saved(IP | file, tmp_path / "mlp.safetensors"))
+    assert (adapter.units, adapter.tokens) == (A, 2)
+    wanted = F.linear(F.gelu(F.linear(AUS, *first)), *second).unflatten(-1, (2, D))
+    if norm:
+        wanted = F.layer_norm(wanted, (D,), *NORM.values())
+    torch.testing.assert_close(adapter.projection(AUS), wanted)
+
+
+def test_finefaces_token_is_the_aus_their_encoding_and_zeros(tmp_path: Path) -> None:
+    adapter = read(saved(ENCODER | PROCESSORS, tmp_path / "fineface.safetensors"))
+    assert (adapter.units, adapter.tokens, adapter.maximum) == (2, 1, 5)
+    aus = torch.rand(3, 2)
+    wanted = torch.cat([aus, F.linear(aus, *ENCODER.values()), torch.zeros(3, 1)], 1)
+    torch.testing.assert_close(adapter.projection(aus)[:, 0], wanted)
+    assert torch.equal(adapter.to_v[3], PROCESSORS["up.attn2.processor.au_to_v.weight"])
+
+
+def test_a_directory_of_fineface_is_one_adapter_with_its_lora(tmp_path: Path) -> None:
+    torch.save(ENCODER, tmp_path / "au_encoder.ckpt")
+    torch.save(PROCESSORS, tmp_path / "attn_processors.ckpt")
+    saved(LORA, tmp_path / "pytorch_lora_weights.safetensors")
+    torch.save({"state": {0: {"exp_avg": torch.rand(2)}}, "lr": 1.0}, tmp_path / "optimizer.bin")
+    saved({"unet.conv_in.weight": torch.rand(2)}, tmp_path / "model.safetensors")
+    adapter = read(tmp_path)
+    assert adapter.tokens == 1 and set(adapter.lora) == set(LORA)
+    assert [file.name for file in adapter.files] == [
+        "attn_processors.ckpt",
+        "au_encoder.ckpt",
+        "pytorch_lora_weights.safetensors",
+    ]
+
+
+def test_finefaces_twelve_units_are_disfas(tmp_path: Path) -> None:
+    encoder = {"au_encoder.weight": torch.rand(4, 12), "au_encoder.bias": torch.rand(4)}
+    wide = {name: torch.rand(len(t), 20) for name, t in PROCESSORS.items()}
+    path = saved(encoder | wide, tmp_path / "twelve.safetensors")
+    assert read_adapter(path, LAYERS, 20).vocabulary == "disfa-12"
 
 
 def test_a_pickle_with_code_in_it_is_not_run(tmp_path: Path) -> None:
@@ -75,37 +169,58 @@ def test_a_pickle_with_code_in_it_is_not_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("length", [4, 200, 900])
-def test_a_file_cut_short_is_refused(file: Path, length: int) -> None:
-    file.write_bytes(file.read_bytes()[:length])
-    assert str(file) in refusal(file)
+def test_a_file_cut_short_is_refused(tmp_path: Path, length: int) -> None:
+    path = saved(SYNFER, tmp_path / "short.safetensors")
+    path.write_bytes(path.read_bytes()[:length])
+    assert str(path) in refusal(path)
 
 
-def test_unknown_keys_are_listed_with_the_expected_ones(tmp_path: Path) -> None:
-    path = tmp_path / "other.safetensors"
-    save_file({"au_encoder.weight": torch.rand(2, 2)}, path)
-    message = refusal(path)
-    assert "found are au_encoder.weight" in message
+def test_an_unknown_layout_is_refused_with_the_keys_found_and_expected(tmp_path: Path) -> None:
+    message = refusal(saved({"tokens.weight": torch.rand(2, 2)}, tmp_path / "other.safetensors"))
+    assert "found are tokens.weight" in message
     assert "image_proj.proj.bias" in message and "ip_adapter.3.to_v_ip.weight" in message
+    assert "au_encoder.weight" in message and "down.attn2.processor.au_to_k.weight" in message
 
 
 def test_an_adapter_that_lacks_a_layer_is_refused_by_its_name(tmp_path: Path) -> None:
-    path = tmp_path / "short.safetensors"
-    save_file({k: v for k, v in TENSORS.items() if k != "ip_adapter.3.to_v_ip.weight"}, path)
-    assert "lacks ip_adapter.3.to_v_ip.weight and has besides nothing" in refusal(path)
+    short = {k: v for k, v in SYNFER.items() if k != "ip_adapter.3.to_v_ip.weight"}
+    message = refusal(saved(short, tmp_path / "short.safetensors"))
+    assert "lacks ip_adapter.3.to_v_ip.weight and has besides nothing" in message
 
 
-def test_more_than_one_token_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "tokens.safetensors"
-    wide = {"image_proj.proj.weight": torch.rand(24, 5), "image_proj.proj.bias": torch.rand(24)}
-    save_file(TENSORS | wide, path)
-    assert "one AU token" in refusal(path)
+def test_a_perceiver_is_refused_by_its_keys(tmp_path: Path) -> None:
+    plus = {"image_proj.latents": torch.rand(1, 4, D), "image_proj.proj_in.weight": torch.rand(2)}
+    message = refusal(saved(IP | plus, tmp_path / "plus.safetensors"))
+    assert "lacks image_proj.proj.bias" in message and "image_proj.latents" in message
 
 
-def test_a_layer_of_another_width_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "width.safetensors"
-    save_file(TENSORS | {"ip_adapter.1.to_v_ip.weight": torch.rand(9, 6)}, path)
-    assert "[9, 6]; this UNet needs [8, 6]" in refusal(path)
+def test_fineface_without_its_encoder_is_refused(tmp_path: Path) -> None:
+    message = refusal(saved(PROCESSORS, tmp_path / "attn.safetensors"))
+    assert "lacks au_encoder.bias, au_encoder.weight" in message
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"ip_adapter.1.to_v_ip.weight": torch.rand(9, D)}, "[9, 6]; this UNet needs [8, 6]"),
+        ({"image_proj.proj.weight": torch.rand(7, A)}, "need a multiple of 6 rows"),
+        ({"image_proj.proj.bias": torch.rand(3)}, "image_proj.proj.bias [3]; this UNet needs [6]"),
+    ],
+)
+def test_a_tensor_of_another_size_is_refused(
+    tmp_path: Path, change: dict[str, torch.Tensor], reason: str
+) -> None:
+    assert reason in refusal(saved(SYNFER | change, tmp_path / "width.safetensors"))
+
+
+def test_a_fineface_token_wider_than_the_text_is_refused(tmp_path: Path) -> None:
+    wide = {"au_encoder.weight": torch.rand(5, 2), "au_encoder.bias": torch.rand(5)}
+    assert "wider than" in refusal(saved(wide | PROCESSORS, tmp_path / "wide.safetensors"))
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     assert "--au-adapter" in refusal(tmp_path / "none.safetensors")
+
+
+def test_a_directory_without_an_adapter_is_refused(tmp_path: Path) -> None:
+    assert "holds no file of an AU adapter" in refusal(tmp_path)

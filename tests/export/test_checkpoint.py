@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from synfer_rt.errors import UserError
-from synfer_rt.export.checkpoint import read_checkpoint
-from tests.export.tiny_checkpoint import save_adapter
+from synfer_rt.export.checkpoint import parse_resolution, read_checkpoint, source_hashes
+from synfer_rt.export.lora import Lora
+from tests.export.tiny_checkpoint import make_sd2, save_adapter, save_fineface, save_lora
 
 
 @pytest.fixture
@@ -93,6 +94,144 @@ def test_a_vocabulary_that_the_length_does_not_tell_must_be_named(
     assert read_checkpoint(sd).units == 12
 
 
+def test_stable_diffusion_2_is_read_without_its_safety_checker(tmp_path: Path) -> None:
+    make_sd2(tmp_path / "sd2")
+    checkpoint = read_checkpoint(tmp_path / "sd2")
+    assert checkpoint.prediction_type == "v_prediction"
+    assert checkpoint.unet.config.use_linear_projection
+    assert checkpoint.unet.down_blocks[0].attentions[0].transformer_blocks[0].attn2.heads == 2
+    assert checkpoint.unet.mid_block.attentions[0].transformer_blocks[0].attn2.heads == 4
+    assert checkpoint.text_encoder.config.hidden_act == "gelu"
+    assert checkpoint.tokenizer.pad_token == "!"
+
+
+def test_fineface_states_its_vocabulary_and_intensities(tmp_path: Path) -> None:
+    make_sd2(tmp_path / "sd2")
+    plain = read_checkpoint(tmp_path / "sd2")
+    save_fineface(plain.unet, tmp_path / "fineface")
+    checkpoint = read_checkpoint(tmp_path / "sd2", tmp_path / "fineface")
+    assert checkpoint.settings.au_vocabulary == "disfa-12" and checkpoint.units == 12
+    assert checkpoint.adapter is not None
+    assert checkpoint.adapter.maximum == checkpoint.settings.au_maximum == 5
+    changed = [
+        name
+        for name, tensor in checkpoint.unet.state_dict().items()
+        if not torch.equal(tensor, plain.unet.state_dict()[name])
+    ]
+    assert changed and all(".to_" in n or ".net.2." in n or ".conv1." in n for n in changed)
+    hashed = source_hashes(checkpoint)
+    assert {"au_encoder.ckpt", "attn_processors.ckpt"} < set(hashed)
+
+
+def test_a_file_beside_the_adapter_names_its_vocabulary_and_maximum(
+    plain_checkpoint: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.safetensors"
+    save_adapter(read_checkpoint(plain_checkpoint).unet, path, units=3)
+    (tmp_path / "mine.json").write_text('{"au_vocabulary": ["AU1", "smirk", "L12"]}')
+    checkpoint = read_checkpoint(plain_checkpoint, path)
+    assert checkpoint.settings.au_vocabulary == ["AU1", "smirk", "L12"] and checkpoint.units == 3
+    assert checkpoint.adapter is not None and checkpoint.adapter.maximum == 1
+    change(tmp_path / "mine.json", au_maximum=4)
+    checkpoint = read_checkpoint(plain_checkpoint, path)
+    assert checkpoint.adapter is not None and checkpoint.adapter.maximum == 4
+    change(tmp_path / "mine.json", au_vocabulary="disfa-12")
+    with pytest.raises(UserError, match=r"'disfa-12' in .*mine\.json has 12"):
+        read_checkpoint(plain_checkpoint, path)
+
+
+def test_a_lora_is_merged_at_its_scale_and_hashed(plain_checkpoint: Path, tmp_path: Path) -> None:
+    path = save_lora(tmp_path, unet=read_checkpoint(plain_checkpoint).unet)
+    name = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    once, twice, never = (
+        read_checkpoint(plain_checkpoint, loras=loras).unet.get_submodule(name).weight
+        for loras in ([Lora(path, 2.0)], [Lora(path), Lora(path)], [])
+    )
+    torch.testing.assert_close(once, twice)
+    assert not torch.equal(once, never)
+    assert path.name in source_hashes(read_checkpoint(plain_checkpoint, loras=[Lora(path)]))
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+@pytest.mark.parametrize("kind", ["bin", "fp16.safetensors", "fp16.bin"])
+def test_torch_files_and_half_precision_variants_are_read(sd: Path, part: str, kind: str) -> None:
+    path = next((sd / part).glob("*.safetensors"))
+    before = getattr(read_checkpoint(sd), part).state_dict()
+    tensors = load_file(path)
+    path.unlink()
+    if "fp16" in kind:
+        tensors = {name: tensor.half() for name, tensor in tensors.items()}
+    if kind.endswith("bin"):
+        stem = "pytorch_model" if part == "text_encoder" else path.stem
+        torch.save(tensors, path.parent / f"{stem}.{kind}")
+    else:
+        save_file(tensors, path.with_suffix(f".{kind}"), {"format": "pt"})
+    checkpoint = read_checkpoint(sd)
+    for name, tensor in getattr(checkpoint, part).state_dict().items():
+        torch.testing.assert_close(tensor, before[name], atol=1e-3, rtol=1e-3)
+    assert {file.parent.name for file in checkpoint.weight_files} > {"unet", "vae"}
+
+
+def test_full_precision_is_preferred_and_other_variants_are_left_alone(sd: Path) -> None:
+    path = sd / "unet" / "diffusion_pytorch_model.safetensors"
+    for name in ("fp16", "non_ema"):
+        path.with_suffix(f".{name}.safetensors").write_bytes(b"never read")
+    files = [file for file in read_checkpoint(sd).weight_files if file.parent.name == "unet"]
+    assert files == [path]
+
+
+def test_a_pickle_with_code_in_it_is_not_run(sd: Path, tmp_path: Path) -> None:
+    class Code:
+        def __reduce__(self) -> tuple:
+            return (Path.touch, (tmp_path / "ran",))
+
+    path = sd / "unet" / "diffusion_pytorch_model.safetensors"
+    path.unlink()
+    torch.save({"conv_in.weight": Code()}, path.with_suffix(".bin"))
+    assert "unet cannot be loaded" in refusal(sd)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_attention_of_the_first_vaes_is_read(sd: Path) -> None:
+    path = sd / "vae" / "diffusion_pytorch_model.safetensors"
+    before = read_checkpoint(sd).vae.state_dict()
+    names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    tensors = load_file(path)
+    for new, old in names.items():
+        tensors = {name.replace(f".{new}.", f".{old}."): t for name, t in tensors.items()}
+    assert any(".proj_attn." in name for name in tensors)
+    save_file(tensors, path, {"format": "pt"})
+    after = read_checkpoint(sd).vae.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_resolution_sets_the_latents_and_leaves_layouts_behind(mini_checkpoint: Path) -> None:
+    checkpoint = read_checkpoint(mini_checkpoint, resolution=(24, 32))
+    assert checkpoint.latent_shape == (4, 12, 16) and checkpoint.image_size == (24, 32)
+    assert checkpoint.layouts is None and checkpoint.settings.defaults["layout"] == "none"
+    checkpoint = read_checkpoint(mini_checkpoint, resolution=(16, 16))
+    assert checkpoint.layouts is not None and checkpoint.settings.defaults["layout"] == "bank"
+
+
+def test_a_resolution_that_does_not_fit_is_refused_with_the_nearest(sd_checkpoint: Path) -> None:
+    with pytest.raises(UserError, match=r"multiples of 4; the nearest is 20x4\."):
+        read_checkpoint(sd_checkpoint, resolution=(21, 1))
+
+
+def test_a_resolution_is_height_times_width() -> None:
+    assert parse_resolution("512x768") == (512, 768)
+    for wrong in ("512", "0x512", "512x-1", "512.5x512"):
+        with pytest.raises(UserError, match="write height and width as 512x512"):
+            parse_resolution(wrong)
+
+
+def test_the_first_diffusers_wrong_sample_size_is_put_right(sd: Path) -> None:
+    change(sd / "unet" / "config.json", _diffusers_version="0.6.0", sample_size=32)
+    assert read_checkpoint(sd).latent_shape == (4, 64, 64)
+    change(sd / "unet" / "config.json", _diffusers_version="0.20.0")
+    assert read_checkpoint(sd).latent_shape == (4, 32, 32)
+
+
 def test_text_encoder_keys_of_older_transformers_are_read(sd: Path) -> None:
     path = sd / "text_encoder" / "model.safetensors"
     before = read_checkpoint(sd).text_encoder.state_dict()
@@ -153,6 +292,9 @@ def test_class_labels_must_fill_the_class_embedding(mini: Path) -> None:
         ({"defaults": {"solver": "magic"}}, "solver 'magic'"),
         ({"au_vocabulary": "disfa-12"}, "the vocabulary 'disfa-12'"),
         ({"label_scheme": "mine"}, "Unknown label scheme"),
+        ({"au_vocabulary": ["AU1", "AU1"]}, "no list of different names"),
+        ({"au_maximum": 0}, "au_maximum 0"),
+        ({"au_maximum": "5"}, "au_maximum '5'"),
     ],
 )
 def test_wrong_settings_are_refused(mini: Path, fields: dict[str, Any], reason: str) -> None:

@@ -67,7 +67,7 @@ def plain_pytorch(checkpoint: Path, solver: str) -> np.ndarray:
         u, c = unconditional(latents, t), conditional(latents, t)
         guided = u + GUIDANCE[:, None, None, None] * (c - u)
         latents = scheduler.step(guided, t, latents).prev_sample
-    shift = vae.config.shift_factor
+    shift = vae.config.shift_factor or 0
     images = vae.decode(latents / vae.config.scaling_factor + shift).sample
     return (images / 2 + 0.5).clamp(0, 1).numpy()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from torch import nn
 
 from synfer_rt.errors import UserError
 from synfer_rt.export.onnx_export import export_onnx
-from synfer_rt.export.verify import check, max_relative_error
+from synfer_rt.export.verify import check, max_relative_error, references
 
 
 class BranchesOnBatch(nn.Module):
@@ -76,6 +78,18 @@ def test_fp16_halves_the_file_and_keeps_float32_outside(perceptrons: dict[str, P
     assert sorted(np.prod(t.dims) for t in halves) == [256 * 512, 256 * 512]
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_an_exported_module_leaves_memory(tmp_path: Path, precision: str) -> None:
+    module = Perceptron()
+    weights = [weakref.ref(parameter) for parameter in module.parameters()]
+    # With positions beside the batch the weights are transposed, and the originals replaced.
+    inputs = {"x": torch.rand(2, 3, 256), "scale": torch.tensor(2.0)}
+    export_onnx(module, inputs, ("y",), frozenset({"scale"}), tmp_path / "x.onnx", precision)
+    del module
+    gc.collect()
+    assert [weight() for weight in weights if weight() is not None] == []
+
+
 @pytest.mark.parametrize(("precision", "least", "most"), [("fp32", 0, 1e-5), ("fp16", 1e-6, 1e-3)])
 def test_the_measured_error_tells_the_precisions_apart(
     perceptrons: dict[str, Path], precision: str, least: float, most: float
@@ -83,7 +97,9 @@ def test_the_measured_error_tells_the_precisions_apart(
     def inputs(batch: int) -> dict[str, torch.Tensor]:
         return {"x": torch.linspace(0, 1, batch * 256).view(batch, 256), "scale": torch.tensor(3.0)}
 
-    assert least <= max_relative_error(perceptrons[precision], Perceptron(), inputs) < most
+    assert (
+        least <= max_relative_error(perceptrons[precision], references(Perceptron(), inputs)) < most
+    )
 
 
 def test_the_measured_error_sees_a_wrong_engine(perceptrons: dict[str, Path]) -> None:
@@ -93,13 +109,14 @@ def test_the_measured_error_sees_a_wrong_engine(perceptrons: dict[str, Path]) ->
     wrong = Perceptron()
     with torch.no_grad():
         wrong.get_parameter("layers.0.weight").mul_(1.5)
-    assert max_relative_error(perceptrons["fp32"], wrong, inputs) > 1e-2
+    assert max_relative_error(perceptrons["fp32"], references(wrong, inputs)) > 1e-2
 
 
 def test_an_engine_of_nan_does_not_pass(perceptrons: dict[str, Path]) -> None:
     def inputs(batch: int) -> dict[str, torch.Tensor]:
         return {"x": torch.full((batch, 256), torch.nan), "scale": torch.tensor(1.0)}
 
-    error = max_relative_error(perceptrons["fp32"], lambda x, scale: torch.ones_like(x), inputs)
+    cases = references(lambda x, scale: torch.ones_like(x), inputs)
+    error = max_relative_error(perceptrons["fp32"], cases)
     with pytest.raises(UserError, match="differs from PyTorch"):
         check("denoiser", error, 1e-2)

@@ -1,4 +1,4 @@
-"""Tiny random checkpoints: synfer-mini's kind and Stable Diffusion 1.5's."""
+"""Tiny random checkpoints: synfer-mini's kind and those of Stable Diffusion 1.5 and 2.1."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from typing import Any
 
 import diffusers
 import numpy as np
+import peft
 import torch
 import transformers
+from diffusers.utils.peft_utils import recurse_remove_peft_layers
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from synfer_rt import prompts
 
 TEXT_WIDTH = 16
+SD2_TEXT_WIDTH = 24
 UNITS = 41
+DISFA_UNITS, FINEFACE_HIDDEN = 12, 6
 
 
 def make_mini(directory: Path) -> None:
@@ -34,7 +38,12 @@ def make_mini(directory: Path) -> None:
     )
     text_encoder = _text_encoder(len(tokenizer), 24, bos=2, eos=3)
     _save(
-        directory, scheduler, unet=unet, vae=_vae(), text_encoder=text_encoder, tokenizer=tokenizer
+        directory,
+        scheduler,
+        unet=unet,
+        vae=_vae(shift_factor=0.1),
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
     )
     save_adapter(unet, directory / "au_adapter.safetensors")
     (directory / "classifiers").mkdir()
@@ -94,23 +103,62 @@ def make_sd(directory: Path, adapter: bool = True) -> None:
         save_adapter(unet, directory / "au_adapter.safetensors")
 
 
+def make_sd2(directory: Path, prediction_type: str = "v_prediction") -> None:
+    """What sets Stable Diffusion 2.1 apart: linear projections, heads by level, the other CLIP.
+
+    Its text encoder ends a layer early, with GELU, and its tokenizer pads with "!".
+    """
+    torch.manual_seed(2)
+    tokenizer = _clip_tokenizer(directory / "tokenizer", pad_token="!")
+    unet = _unet(
+        2,
+        cross_attention_dim=SD2_TEXT_WIDTH,
+        attention_head_dim=[2, 4],
+        use_linear_projection=True,
+        upcast_attention=True,
+    )
+    scheduler = diffusers.DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type=prediction_type,
+    )
+    text_encoder = _text_encoder(
+        len(tokenizer),
+        20,
+        tokenizer.bos_token_id,
+        tokenizer.eos_token_id,
+        hidden_act="gelu",
+        hidden_size=SD2_TEXT_WIDTH,
+        num_hidden_layers=2,
+    )
+    _save(directory, scheduler, unet=unet, vae=_vae(), text_encoder=text_encoder)
+    index = json.loads((directory / "model_index.json").read_text())
+    index["tokenizer"] = ["transformers", "CLIPTokenizer"]
+    index |= {"safety_checker": [None, None], "requires_safety_checker": False}
+    (directory / "model_index.json").write_text(json.dumps(index))
+
+
 def _unet(levels: int, **options: Any) -> Any:
     """One level without a middle, or two levels with one and with up- and downsampling."""
-    return diffusers.UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(16, 32)[:levels],
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D")[:levels],
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D")[-levels:],
-        mid_block_type="UNetMidBlock2DCrossAttn" if levels > 1 else None,
-        layers_per_block=1,
-        cross_attention_dim=TEXT_WIDTH,
-        attention_head_dim=2,
-        norm_num_groups=4,
-        **options,
-    )
+    parts = {
+        "sample_size": 8,
+        "block_out_channels": (16, 32)[:levels],
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D")[:levels],
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D")[-levels:],
+        "mid_block_type": "UNetMidBlock2DCrossAttn" if levels > 1 else None,
+        "layers_per_block": 1,
+        "cross_attention_dim": TEXT_WIDTH,
+        "attention_head_dim": 2,
+        "norm_num_groups": 4,
+    }
+    return diffusers.UNet2DConditionModel(**(parts | options))
 
 
-def _vae() -> Any:
+def _vae(**options: Any) -> Any:
     kind: Any = diffusers.AutoencoderKL  # its annotations allow one level only
     return kind(
         block_out_channels=(8, 16),
@@ -120,22 +168,22 @@ def _vae() -> Any:
         norm_num_groups=4,
         sample_size=16,
         scaling_factor=0.4,
-        shift_factor=0.1,
+        **options,
     )
 
 
-def _text_encoder(vocab: int, positions: int, bos: int, eos: int) -> Any:
-    config = transformers.CLIPTextConfig(
-        vocab_size=vocab,
-        hidden_size=TEXT_WIDTH,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=positions,
-        bos_token_id=bos,
-        eos_token_id=eos,
-    )
-    return transformers.CLIPTextModel(config)
+def _text_encoder(vocab: int, positions: int, bos: int, eos: int, **options: Any) -> Any:
+    parts = {
+        "vocab_size": vocab,
+        "hidden_size": TEXT_WIDTH,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "max_position_embeddings": positions,
+        "bos_token_id": bos,
+        "eos_token_id": eos,
+    }
+    return transformers.CLIPTextModel(transformers.CLIPTextConfig(**(parts | options)))
 
 
 def _save(directory: Path, scheduler: Any, **parts: Any) -> None:
@@ -147,18 +195,63 @@ def _save(directory: Path, scheduler: Any, **parts: Any) -> None:
     (directory / "model_index.json").write_text(json.dumps(index))
 
 
-def save_adapter(unet: Any, path: Path, units: int = UNITS, width: int = TEXT_WIDTH) -> None:
-    """A random adapter for `unet` in SynFER's layout."""
+def save_adapter(
+    unet: Any, path: Path, units: int = UNITS, tokens: int = 1, norm: bool = False
+) -> None:
+    """A random adapter for `unet` in SynFER's layout, of one linear layer and a norm if wanted."""
+    width = unet.config.cross_attention_dim
     tensors = {
-        "image_proj.proj.weight": torch.randn(width, units) / units**0.5,
-        "image_proj.proj.bias": torch.randn(width),
+        "image_proj.proj.weight": torch.randn(tokens * width, units) / units**0.5,
+        "image_proj.proj.bias": torch.randn(tokens * width),
     }
+    if norm:
+        tensors["image_proj.norm.weight"] = 1 + torch.rand(width)
+        tensors["image_proj.norm.bias"] = torch.randn(width)
     for i, name in enumerate(unet.attn_processors):
         if ".attn2." in name:
             inner = unet.get_submodule(name.removesuffix(".processor")).inner_dim
             for kind in "kv":
                 tensors[f"ip_adapter.{i}.to_{kind}_ip.weight"] = torch.randn(inner, width)
     save_file(tensors, path)
+
+
+def save_fineface(unet: Any, directory: Path) -> None:
+    """A random FineFace model for `unet`, in the three files that its training code writes."""
+    width = unet.config.cross_attention_dim
+    directory.mkdir(parents=True)
+    encoder = torch.nn.Linear(DISFA_UNITS, FINEFACE_HIDDEN)
+    torch.save(
+        {f"au_encoder.{name}": tensor for name, tensor in encoder.state_dict().items()},
+        directory / "au_encoder.ckpt",
+    )
+    attention = {}
+    for name in unet.attn_processors:
+        if ".attn2." in name:
+            inner = unet.get_submodule(name.removesuffix(".processor")).inner_dim
+            for kind in "kv":
+                attention[f"{name}.au_to_{kind}.weight"] = torch.randn(inner, width) / 3
+    torch.save(attention, directory / "attn_processors.ckpt")
+    save_lora(directory, unet=unet)
+
+
+def save_lora(directory: Path, scale: float = 0.2, alpha: int = 2, **models: Any) -> Path:
+    """A random LoRA of rank 2 for `models` (unet, text_encoder), saved by diffusers."""
+    layers: dict[str, Any] = {}
+    for part, model in models.items():
+        names = "to_q to_v to_out.0 ff.net.2 conv1" if part == "unet" else "q_proj fc1"
+        config = peft.LoraConfig(
+            r=2, lora_alpha=alpha, target_modules=names.split(), init_lora_weights=False
+        )
+        model.add_adapter(config)
+        found = peft.get_peft_model_state_dict(model, adapter_name="default")
+        layers[f"{part}_lora_layers"] = {k: scale * torch.randn_like(v) for k, v in found.items()}
+        if alpha != 2:
+            layers[f"{part}_lora_adapter_metadata"] = model.peft_config["default"].to_dict()
+        recurse_remove_peft_layers(model)
+        del model.peft_config
+        model._hf_peft_config_loaded = False
+    diffusers.StableDiffusionPipeline.save_lora_weights(directory, **layers)
+    return directory / "pytorch_lora_weights.safetensors"
 
 
 def _word_tokenizer(length: int) -> Any:
@@ -182,7 +275,7 @@ def _word_tokenizer(length: int) -> Any:
     )
 
 
-def _clip_tokenizer(folder: Path) -> Any:
+def _clip_tokenizer(folder: Path, **special: str) -> Any:
     """A CLIP tokenizer with single letters and a few merges, from vocab.json, merges.txt."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     merges = ["a n", "p h", "ph o", "t o</w>", "pho to</w>", "f a", "fa c", "fac e</w>"]
@@ -192,7 +285,7 @@ def _clip_tokenizer(folder: Path) -> Any:
     folder.mkdir(parents=True)
     (folder / "vocab.json").write_text(json.dumps({s: i for i, s in enumerate(symbols)}))
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
-    config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 20}
+    config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 20} | special
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     return transformers.CLIPTokenizer.from_pretrained(folder)
 

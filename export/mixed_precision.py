@@ -1,0 +1,265 @@
+"""float32 graph -> one that multiplies in float16 and keeps what is delicate in float32.
+
+The fp16 files of a bundle store weights in float16 and compute in float32. A strongly typed
+compiler such as TensorRT's takes a graph's types as they stand, so it needs the casts spelled out
+(the division of labour is that of Micikevicius et al., arXiv 1710.03740).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
+
+EXACT_INPUTS = frozenset({"guidance", "coefficients"})
+"""What depends on these is the algebra of guidance and solver: errors there add up over steps."""
+
+_PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div"})
+_ACTIVATIONS = frozenset(
+    {"Clip", "Elu", "Gelu", "HardSwish", "LeakyRelu", "Neg", "PRelu", "Relu", "Sigmoid", "Tanh"}
+)
+_MOVES: Mapping[str, tuple[int, ...] | None] = {
+    **dict.fromkeys(("Concat", "Max", "Min")),
+    **dict.fromkeys(("DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "MaxPool"), (0,)),
+    **dict.fromkeys(("Reshape", "Resize", "Slice", "SpaceToDepth", "Split", "Squeeze"), (0,)),
+    **dict.fromkeys(("Tile", "Transpose", "Unsqueeze"), (0,)),
+    "Pad": (0, 2),
+    "Where": (1, 2),
+}
+"""Operators that choose or move numbers, with the inputs that share the output's type; None: all.
+
+These and the sets above may be float16. All else stays float32: statistics of normalisations,
+softmax, sines of the timestep, powers, roots, reductions, and what is not known here.
+"""
+_ROUNDING = _PRODUCTS | _ARITHMETIC | _ACTIVATIONS
+_SMALLEST, _LARGEST = float(np.finfo(np.float16).tiny), float(np.finfo(np.float16).max)
+
+
+def compute_half(source: Path, out: Path) -> None:
+    """Write the engine file `source` to `out` (weights to `<out>.data`) computing in float16.
+
+    Float16 reigns between the first and the last product (convolution, matrix product); inputs
+    and outputs keep their types. Weights may be stored in float32, or in float16 behind Casts;
+    large ones are streamed, never held together.
+    """
+    model = ir.load(source)
+    if any(v.dtype is None for node in model.graph for v in node.outputs):
+        ShapeInferencePass()(model)
+    graph = model.graph
+    exact = _exact_nodes(graph)
+    half = _half_nodes(graph, exact)
+    for node in exact:
+        if node.op_type == "MatMul":
+            _spell_out_product(graph, node)
+    halves = _Casts(graph, ir.DataType.FLOAT16)
+    floats = _Casts(graph, ir.DataType.FLOAT)
+    from_half = {value for node in half for value in node.outputs if _is_float(value)}
+    for node in list(graph):
+        inside = node in half
+        shared = _shared_inputs(node) if inside else range(len(node.inputs))
+        for i in shared:
+            value = node.inputs[i]
+            if value is None or not _is_float(value) or (value in from_half) == inside:
+                continue
+            node.replace_input_with(i, (halves if inside else floats).of(value))
+    for i, value in enumerate(graph.outputs):
+        if value in from_half:
+            name, value.name = value.name, f"{value.name}.half"
+            graph.outputs[i] = floats.of(value)
+            graph.outputs[i].name = name
+    for value in from_half:
+        value.type = ir.TensorType(ir.DataType.FLOAT16)
+    RemoveUnusedNodesPass()(model)
+    ir.save(model, out, external_data=f"{out.name}.data")
+
+
+def error_of_half(source: Path, half: Path, inputs: Mapping[str, np.ndarray]) -> float:
+    """The largest error of `half` over its outputs, relative to the largest value of `source`'s.
+
+    Both run on ONNX Runtime's CPU provider, one after the other. By itself it computes neighbouring
+    float16 nodes in float32 without rounding between them, and misses what overflows: so `half` is
+    run with its roundings spelled out, products accumulated in float32 as GPUs do.
+    """
+    rounded = half.with_suffix(".rounded.onnx")
+    model = ir.load(half)
+    _spell_out_roundings(model.graph)
+    ir.save(model, rounded)  # the weights stay in half's external data
+    try:
+        wanted, found = (_run(file, inputs) for file in (source, rounded))
+    finally:
+        rounded.unlink()
+    errors = [
+        float(np.abs(a - b).max(initial=0.0)) / (float(np.abs(b).max(initial=0.0)) or 1.0)
+        for a, b in zip(found, wanted, strict=True)
+    ]
+    return float(np.max(errors))  # unlike max(), not deaf to NaN
+
+
+def _run(file: Path, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    return [np.asarray(value, np.float32) for value in session.run(None, dict(inputs))]
+
+
+def _spell_out_roundings(graph: ir.Graph) -> None:
+    """Let every float16 node that rounds compute in float32, and cast its output to float16."""
+    floats = _Casts(graph, ir.DataType.FLOAT, stored=False)
+    for node in list(graph):
+        out = node.outputs[0]
+        if node.op_type not in _ROUNDING or out.dtype != ir.DataType.FLOAT16:
+            continue
+        for i, value in enumerate(node.inputs):
+            if value is not None:
+                node.replace_input_with(i, floats.of(value))
+        out.type = ir.TensorType(ir.DataType.FLOAT)
+        readers = [use for use in out.uses()]
+        rounded = _Casts(graph, ir.DataType.FLOAT16).of(out)
+        for reader, i in readers:
+            reader.replace_input_with(i, rounded)
+
+
+def _exact_nodes(graph: ir.Graph) -> set[ir.Node]:
+    """The nodes of the guidance and solver algebra."""
+    given = (value for value in graph.inputs if value.name in EXACT_INPUTS)
+    return _reached(reader for value in given for reader in value.consumers())
+
+
+def _spell_out_product(graph: ir.Graph, node: ir.Node) -> None:
+    """Write the MatMul [k, m] @ [B, m, n] as a sum of products.
+
+    A GPU would round the factors of a float32 product to TF32, and Turing has none at all.
+    """
+    matrix, stack = node.inputs
+    if matrix is None or stack is None or (_rank(matrix), _rank(stack)) != (2, 3):
+        return
+    axes = [ir.Value(name=f"{node.name}.axis{i}", const_value=_axis(i)) for i in (-1, 1, 2)]
+    for value in axes:
+        value.type, value.shape = ir.TensorType(ir.DataType.INT64), ir.Shape([1])
+        graph.register_initializer(value)
+    columns = ir.node("Unsqueeze", [matrix, axes[0]])
+    rows = ir.node("Unsqueeze", [stack, axes[1]])
+    terms = ir.node("Mul", [columns.outputs[0], rows.outputs[0]])
+    total = ir.node("ReduceSum", [terms.outputs[0], axes[2]], {"keepdims": 0})
+    graph.insert_before(node, [columns, rows, terms, total])
+    for made in (columns, rows, terms, total):
+        made.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+    ir.convenience.replace_nodes_and_values(graph, node, [node], [], node.outputs, total.outputs)
+
+
+def _axis(index: int) -> ir.Tensor:
+    return ir.Tensor(np.array([index], np.int64))
+
+
+def _rank(value: ir.Value) -> int | None:
+    return None if value.shape is None else len(value.shape)
+
+
+def _half_nodes(graph: ir.Graph, exact: set[ir.Node]) -> set[ir.Node]:
+    """The nodes that compute in float16."""
+    products = [n for n in graph if n.op_type in _PRODUCTS and n not in exact]
+    after = _reached(products)
+    before = _reached(products, backwards=True)
+    half = {n for n in after & before if _may_be_half(n)} - exact
+    for node in reversed(graph):
+        # Alone before a float32 node, a sum would only be rounded to be widened again.
+        readers = node.outputs[0].consumers()
+        if node.op_type in _ARITHMETIC and readers and not half.intersection(readers):
+            half.discard(node)
+    return half
+
+
+def _reached(start: Iterable[ir.Node], backwards: bool = False) -> set[ir.Node]:
+    """The nodes of `start` and all that depend on them, or (backwards) that they depend on."""
+    step: Callable[[ir.Node], Iterable[ir.Node]] = (
+        (lambda node: node.predecessors()) if backwards else (lambda node: node.successors())
+    )
+    reached, todo = set(), list(start)
+    while todo:
+        node = todo.pop()
+        if node not in reached:
+            reached.add(node)
+            todo.extend(step(node))
+    return reached
+
+
+def _may_be_half(node: ir.Node) -> bool:
+    return (
+        node.domain in ("", "ai.onnx")
+        and (node.op_type in _ROUNDING or node.op_type in _MOVES)
+        and _is_float(node.outputs[0])
+        and all(_fits(node.inputs[i]) for i in _shared_inputs(node))
+    )
+
+
+def _shared_inputs(node: ir.Node) -> range | tuple[int, ...]:
+    """Positions of the inputs that have the type of the node's output."""
+    positions = _MOVES.get(node.op_type)
+    given = range(len(node.inputs))
+    return given if positions is None else tuple(i for i in positions if i in given)
+
+
+def _fits(value: ir.Value | None) -> bool:
+    """Whether float16 can hold a value: false for constants that would overflow or vanish."""
+    tensor = None if value is None else ir.convenience.get_const_tensor(value)
+    if tensor is None or tensor.dtype != ir.DataType.FLOAT:
+        return True
+    array = np.abs(tensor.numpy())
+    vanishes = array.size == 1 and 0 < float(array.max()) < _SMALLEST
+    return not vanishes and float(array.max(initial=0.0)) <= _LARGEST
+
+
+def _is_float(value: ir.Value) -> bool:
+    return value.dtype == ir.DataType.FLOAT
+
+
+class _Casts:
+    """Values of a graph in another type; each is cast once, constants (if `stored`) as stored."""
+
+    def __init__(self, graph: ir.Graph, dtype: ir.DataType, stored: bool = True) -> None:
+        self._graph, self._dtype, self._store = graph, dtype, stored
+        self._made: dict[ir.Value, ir.Value] = {}
+
+    def of(self, value: ir.Value) -> ir.Value:
+        if value not in self._made:
+            self._made[value] = self._stored(value) or self._cast(value)
+        return self._made[value]
+
+    def _stored(self, value: ir.Value) -> ir.Value | None:
+        """An initializer of the wanted type that is worth `value`."""
+        maker = value.producer()
+        if not self._store:
+            return None
+        if maker is not None and maker.op_type == "Cast":
+            stored = maker.inputs[0]
+            if stored is not None and stored.is_initializer() and stored.dtype == self._dtype:
+                return stored
+        tensor = value.const_value
+        if not value.is_initializer() or tensor is None:
+            return None
+        dtype = self._dtype
+        name = f"{value.name}.{dtype.name.lower()}"
+        cast = ir.LazyTensor(
+            lambda: ir.Tensor(tensor.numpy().astype(dtype.numpy()), name=name),
+            dtype=dtype,
+            shape=tensor.shape,  # type: ignore[arg-type] # static, as every initializer's is
+            name=name,
+        )
+        stored = ir.Value(name=name, type=ir.TensorType(dtype), shape=value.shape, const_value=cast)
+        self._graph.register_initializer(stored)
+        return stored
+
+    def _cast(self, value: ir.Value) -> ir.Value:
+        node = ir.node("Cast", [value], {"to": self._dtype.value})
+        cast = node.outputs[0]
+        cast.type, cast.shape = ir.TensorType(self._dtype), value.shape
+        maker = value.producer()
+        if maker is None:
+            self._graph.insert_before(self._graph[0], node)
+        else:
+            self._graph.insert_after(maker, node)
+        return cast

@@ -1,0 +1,126 @@
+"""The plans of a bundle: which engines TensorRT compiles, and which it did already."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from synfer_rt.errors import UserError
+
+from .build_key import code_hash, digest, sha256
+from .build_log import LOG
+from .engine import Built, Source, finished
+from .engines import Options, Recipe
+from .graphs import engine_graph, images_of
+from .staging import Entry, log_file
+from .tensorrt import TARGETS, Compiled, check_options, compile_plans
+
+_CODE = ("tensorrt", "mixed_precision")
+
+
+def check_plan_options(options: Options) -> None:
+    """Raise the UserError that compile_plans would, before anything long is begun."""
+    for target in _targets(options):
+        check_options(target, options.capabilities, options.batch, options.precision)
+
+
+def make_plans(
+    recipe: Recipe, engines: Mapping[str, Entry], report: Callable[[Built], None]
+) -> dict[str, dict[str, Entry]]:
+    """Compile every engine for every target asked for: the manifest's `plans`.
+
+    A plan is reused when its ONNX file, the library and the options are those of an earlier build.
+    Raises UserError as `tensorrt.compile_plans` does.
+    """
+    place, options, log = recipe.place, recipe.options, log_file(recipe.place.out)
+    hashes = {name: sha256(place.bundle / entry["file"]) for name, entry in engines.items()}
+    plans: dict[str, dict[str, Entry]] = {target: {} for target in _targets(options)}
+    missing: list[tuple[str, str, str]] = []
+    for target in plans:
+        library = import_module(TARGETS[target]).__version__
+        asked = (target, library, options.capabilities, options.batch, code_hash(*_CODE))
+        old = (((place.old or {}).get("plans") or {}).get(target)) or {}
+        for name, entry in engines.items():
+            key = digest(asked, hashes[name], entry["precision"])
+            record = f"{target}.{name}"
+            plan = place.recorded(record, key) or place.inherited(old.get(name), key)
+            if plan is None:
+                missing.append((target, name, key))
+            else:
+                place.record(record, plan)
+                plans[target][name] = plan
+                report(finished(_title(target, name), plan, place.bundle, None))
+    if not missing:
+        return plans
+    halves = {name for _, name, _ in missing if engines[name]["precision"] == "fp16"}
+    examples = _examples(recipe.source, halves, recipe.max_length)
+
+    def compile_plan(todo: tuple[str, str, str]) -> Entry:
+        target, name, key = todo
+        LOG.info("%s: compiling for %s", name, target)
+        done: list[Compiled] = []
+        compile_plans(
+            {name: place.bundle / engines[name]["file"]},
+            place.bundle,
+            target,
+            options.capabilities,
+            options.batch,
+            engines[name]["precision"],
+            log,
+            _timing_cache(),
+            {name: examples[name]} if name in examples else None,
+            done.append,
+        )
+        plan = {**done[0].entry, "source_sha256": hashes[name], "build_key": key}
+        place.record(f"{target}.{name}", plan)
+        title, seconds, peak = _title(target, name), done[0].seconds, done[0].peak_bytes
+        report(finished(title, plan, place.bundle, seconds, peak))
+        return plan
+
+    with ThreadPoolExecutor(options.jobs) as pool:  # each plan is built in a process of its own
+        try:
+            for (target, name, _), plan in zip(
+                missing, pool.map(compile_plan, missing), strict=True
+            ):
+                plans[target][name] = plan
+        except UserError:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return plans
+
+
+def _targets(options: Options) -> list[str]:
+    return [target for target in TARGETS if target in options.targets]
+
+
+def _timing_cache() -> Path:
+    """What TensorRT learnt of this machine's kernels serves every bundle."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = home / "synfer-rt" / "tensorrt"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / "timing.cache"
+
+
+def _title(target: str, engine: str) -> str:
+    return f"{engine} ({target})"
+
+
+def _examples(source: Source, names: set[str], max_length: int) -> dict[str, dict[str, np.ndarray]]:
+    """Inputs of batch 1 for the engines `names`, by engine and input."""
+    if not names:
+        return {}
+    checkpoint = source.read()
+    examples: dict[str, Any] = {}
+    for name in names:
+        if name.startswith("classifier."):
+            inputs = images_of(checkpoint.image_size)
+        else:
+            inputs = engine_graph(checkpoint, name, max_length).inputs
+        examples[name] = {key: value.numpy() for key, value in inputs(1).items()}
+    return examples

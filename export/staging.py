@@ -1,0 +1,212 @@
+"""Where a bundle is built: beside its final place, under a lock, so that a killed build resumes.
+
+<out>                   the bundle, old or new, always whole
+<out>.log               the build log; its lock keeps a second build away
+.<out>.building/bundle  the files of the bundle that is being built
+.<out>.building/*.done  what is finished of it
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from synfer_rt.bundle import MANIFEST
+from synfer_rt.errors import UserError
+
+from .build_key import sha256
+
+Entry = dict[str, Any]
+"""What the manifest says of an engine or a plan; `file` and `build_key` among it."""
+
+
+@dataclass(frozen=True)
+class Staging:
+    """A bundle under construction; `old` is the manifest of the one it updates, or None."""
+
+    out: Path
+    work: Path
+    old: dict[str, Any] | None
+
+    @property
+    def bundle(self) -> Path:
+        """The directory that takes the name `out` when it is whole."""
+        return self.work / "bundle"
+
+    def record(self, name: str, entry: Entry) -> None:
+        """Note that `name` is finished, so that a build after this one can reuse it."""
+        file = self.work / f"{name}.done"
+        half = file.with_suffix(".half")
+        half.write_text(json.dumps(entry))
+        half.replace(file)
+
+    def entry(self, name: str) -> Entry:
+        """What was recorded of `name`."""
+        return json.loads((self.work / f"{name}.done").read_bytes())
+
+    def recorded(self, name: str, key: str) -> Entry | None:
+        """What an interrupted build finished as `name`, if it has this key."""
+        try:
+            entry = self.entry(name)
+        except (OSError, ValueError):
+            return None
+        return entry if self._has(entry, key, self.bundle) else None
+
+    def inherited(self, entry: Entry | None, key: str) -> Entry | None:
+        """`entry` of the old bundle, its files now here too, if it has this key."""
+        if self.old is None or not self._has(entry, key, self.out):
+            return None
+        assert entry is not None
+        for name in _files(entry["file"], self.out):
+            listed = self.old.get("files", {}).get(name) or {}
+            if sha256(self.out / name) != listed.get("sha256"):
+                return None
+            target = self.bundle / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)
+            try:
+                target.hardlink_to(self.out / name)
+            except OSError:  # a disk without hard links
+                shutil.copyfile(self.out / name, target)
+        return entry
+
+    def discard(self, name: str, file: str) -> None:
+        """Forget `name` and remove its files; one that is shared with the old bundle stays there.
+
+        Exporters write into an existing file, and the old bundle may share it.
+        """
+        (self.work / f"{name}.done").unlink(missing_ok=True)
+        for old in (file, f"{file}.data"):
+            (self.bundle / old).unlink(missing_ok=True)
+
+    def keep_only(self, files: set[str]) -> None:
+        """Remove what is no file of the new bundle."""
+        for file in self.bundle.rglob("*"):
+            if file.is_file() and file.relative_to(self.bundle).as_posix() not in files:
+                file.unlink()
+        for folder in sorted(self.bundle.rglob("*"), reverse=True):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+
+    def _has(self, entry: Entry | None, key: str, folder: Path) -> bool:
+        return (
+            isinstance(entry, dict)
+            and entry.get("build_key") == key
+            and (folder / str(entry.get("file"))).is_file()
+        )
+
+
+def log_file(out: Path) -> Path:
+    """The build log of the bundle `out`."""
+    return out.parent / f"{out.name}.log"
+
+
+@contextmanager
+def staging(out: Path, model: str, force: bool) -> Iterator[Staging]:
+    """Make or update the bundle `out` of the model called `model`: all of it, or nothing.
+
+    When the block ends well its directory takes the name `out`; otherwise what it finished is
+    kept for the next build. `force` reuses nothing and replaces the bundle of another model.
+    Raises UserError for what is no bundle, the bundle of another model, a place that cannot be
+    written, and a place that another build is writing.
+    """
+    work = out.parent / f".{out.name}.building"
+    check_target(out, model, force)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(log_file(out), out):
+            _restore(out)
+            old = check_target(out, model, force)
+            if force:
+                shutil.rmtree(work, ignore_errors=True)
+            place = Staging(out, work, None if force else old)
+            place.bundle.mkdir(parents=True, exist_ok=True)
+            try:
+                yield place
+                _swap(place.bundle, out)
+                shutil.rmtree(work, ignore_errors=True)
+            finally:
+                if not any(work.rglob("*.done")):
+                    shutil.rmtree(work, ignore_errors=True)
+    except OSError as error:
+        raise UserError(
+            f"{out} cannot be written ({error.strerror or error}); give --out a directory on a "
+            "disk with room and permission."
+        ) from error
+
+
+def check_target(out: Path, model: str, force: bool) -> dict[str, Any] | None:
+    """The manifest of the bundle at `out`, or None where there is nothing; UserError otherwise."""
+    try:
+        content = sorted(out.iterdir()) if out.exists() else []
+    except NotADirectoryError:
+        content = [out]
+    if not content:
+        return None
+    if not (out / MANIFEST).is_file():
+        raise UserError(f"{out} exists and is no bundle; give another --out.")
+    try:
+        manifest = json.loads((out / MANIFEST).read_bytes())
+        name = manifest["name"]
+    except (ValueError, TypeError, KeyError):
+        manifest, name = {}, None
+    if name != model and not force:
+        what = "a bundle that cannot be read" if name is None else f"the bundle of {name}"
+        raise UserError(
+            f"{out} holds {what}, not of {model}; give another --out, or --force to replace it."
+        )
+    return manifest
+
+
+@contextmanager
+def _locked(log: Path, out: Path) -> Iterator[None]:
+    """Hold the lock of a build; the system frees it when the process dies, however it dies."""
+    with log.open("a") as file:
+        if os.name == "posix":
+            import fcntl
+
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"Another build is writing {out} (its log is {log}); wait for it, or give "
+                    "another --out."
+                ) from None
+        yield
+
+
+def _replaced(out: Path) -> Path:
+    return out.parent / f".{out.name}.replaced"
+
+
+def _restore(out: Path) -> None:
+    """Put the old bundle back if a build was killed between the two renames of _swap."""
+    old = _replaced(out)
+    if old.exists() and not out.exists():
+        old.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _swap(new: Path, out: Path) -> None:
+    """Give `new` the name `out`; the directory that had it goes only when that succeeded."""
+    old = _replaced(out)
+    if out.exists():
+        out.rename(old)
+    try:
+        new.rename(out)
+    except BaseException:
+        if old.exists():
+            old.rename(out)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _files(file: str, folder: Path) -> list[str]:
+    """An engine's file and that of its external weights, if it has one."""
+    return [name for name in (file, f"{file}.data") if (folder / name).is_file()]

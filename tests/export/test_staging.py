@@ -1,0 +1,112 @@
+"""A bundle takes its name when it is whole; until then the old one keeps it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("diffusers", reason="the build side needs synfer-rt[export]")
+
+from synfer_rt.errors import UserError
+from synfer_rt.export.build_key import sha256
+from synfer_rt.export.staging import staging
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """What stands for the old bundle of the model `old`."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "bundle.json").write_text(json.dumps({"name": "old"}))
+    return out
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.iterdir())
+
+
+def test_the_new_bundle_takes_the_place_of_the_old_one(out: Path) -> None:
+    with staging(out, "old", force=False) as place:
+        (place.bundle / "new").touch()
+        assert names(out) == ["bundle.json"]
+    assert names(out) == ["new"] and names(out.parent) == ["out", "out.log"]
+
+
+def test_the_old_bundle_comes_back_when_the_new_one_cannot_take_its_place(out: Path) -> None:
+    with pytest.raises(UserError, match="cannot be written"), staging(out, "old", False) as place:
+        place.bundle.rmdir()
+    assert names(out) == ["bundle.json"] and names(out.parent) == ["out", "out.log"]
+
+
+def test_the_old_bundle_comes_back_after_a_kill_between_the_renames(out: Path) -> None:
+    out.rename(out.parent / ".out.replaced")
+    with staging(out, "old", force=False) as place:
+        assert place.old == {"name": "old"} and names(out) == ["bundle.json"]
+
+
+def test_two_builds_of_one_bundle_are_refused(out: Path) -> None:
+    if os.name != "posix":
+        pytest.skip("locks are POSIX's")
+    with (
+        staging(out, "old", False),
+        pytest.raises(UserError, match=r"Another build is writing .*out\.log"),
+        staging(out, "old", False),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("text", ['{"name": "new"}', "[]", "{"])
+def test_another_bundle_is_replaced_by_force_only(out: Path, text: str) -> None:
+    (out / "bundle.json").write_text(text)
+    with pytest.raises(UserError, match="--force"), staging(out, "old", False):
+        pass
+    with staging(out, "old", force=True) as place:
+        assert place.old is None
+
+
+@pytest.fixture
+def engine(out: Path) -> dict[str, str]:
+    """The entry of an engine of the old bundle."""
+    (out / "x.onnx").write_text("old weights")
+    files = {"x.onnx": {"sha256": sha256(out / "x.onnx")}}
+    (out / "bundle.json").write_text(json.dumps({"name": "old", "files": files}))
+    return {"file": "x.onnx", "build_key": "k"}
+
+
+def test_an_engine_is_inherited_by_its_key_and_only_whole(
+    out: Path, engine: dict[str, str]
+) -> None:
+    with staging(out, "old", False) as place:
+        assert place.inherited(engine, "another key") is None
+        assert place.inherited(engine, "k") == engine
+        assert (place.bundle / "x.onnx").read_text() == "old weights"
+        (out / "x.onnx").unlink()
+        (out / "x.onnx").write_text("altered")
+        assert place.inherited(engine, "k") is None
+
+
+def test_a_new_engine_is_not_written_into_the_file_of_the_old_one(
+    out: Path, engine: dict[str, str]
+) -> None:
+    with pytest.raises(KeyboardInterrupt), staging(out, "old", False) as place:
+        assert place.inherited(engine, "k")
+        place.discard("x", "x.onnx")
+        (place.bundle / "x.onnx").write_text("new")
+        raise KeyboardInterrupt
+    assert (out / "x.onnx").read_text() == "old weights"
+
+
+def test_what_is_finished_outlives_an_interrupted_build(out: Path) -> None:
+    entry = {"file": "x.onnx", "build_key": "k"}
+    with pytest.raises(KeyboardInterrupt), staging(out, "old", False) as place:
+        (place.bundle / "x.onnx").touch()
+        place.record("x", entry)
+        raise KeyboardInterrupt
+    with staging(out, "old", False) as place:
+        assert place.recorded("x", "k") == entry
+        assert place.recorded("x", "another key") is None
+        place.keep_only({"y.onnx"})
+        assert place.recorded("x", "k") is None
