@@ -11,7 +11,7 @@ eight classes.
 from __future__ import annotations
 
 import json
-import platform
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +24,8 @@ from scipy.stats import spearmanr
 
 from reference import classifiers, renders
 from synfer_rt import facs, labels
+from synfer_rt.backends import default_threads
+from synfer_rt.bench.machine import describe
 from synfer_rt.bundle import open_bundle
 from synfer_rt.plan import make_plan
 from synfer_rt.sampler import Request, Sampler
@@ -88,14 +90,18 @@ def generate(
     return np.stack(images), accepted
 
 
+def without_expression(prompt: str) -> str:
+    """A sentence of `prompts.describe` that says nothing an action unit would have to fight."""
+    return re.sub(r" with an? \w+ face\b", "", prompt)
+
+
 def sweeps(plan, faces: int) -> list[Request]:
     """Every unit of SWEPT at every strength of SWEEP on the same `faces` faces, nothing else."""
     requests = []
     for unit in SWEPT:
         for face in range(faces):
-            # Class 0 is neutral, so the drawn prompt asks for nothing that the unit must fight.
             base = plan.request(face)
-            prompt = base.prompt.split(" with a ")[0].split(" with an ")[0]
+            prompt = without_expression(base.prompt)
             for strength in SWEEP:
                 aus = {unit: float(strength)}
                 requests.append(replace(base, prompt=prompt, aus=aus))
@@ -135,13 +141,9 @@ def percent(value: float) -> str:
 
 
 def machine() -> str:
-    """Processor and cores, as the operating system names them."""
-    names = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    return f"{names[0]}, {len(names)} cores" if names else platform.machine()
+    """Processor and cores, as the benchmark names them."""
+    about = describe(default_threads(), ())
+    return f"{about['cpu']}, {about['cores']} cores"
 
 
 def accuracy_table(report: dict, judge: str, names: tuple[str, ...]) -> list[str]:
@@ -223,6 +225,7 @@ def markdown(report: dict) -> str:
 @click.option("--guidance", type=float)
 @click.option("--layout", type=click.Choice(["bank", "none"]))
 @click.option("--strength", type=float)
+@click.option("--backend", default="onnxruntime-cpu")
 @click.option("--threads", type=int)
 @click.option("--no-sweeps", is_flag=True)
 def main(
@@ -238,6 +241,7 @@ def main(
     guidance,
     layout,
     strength,
+    backend,
     threads,
     no_sweeps,
 ):
@@ -252,7 +256,7 @@ def main(
     solver, steps = solver or defaults.solver, steps or defaults.steps
     way = trajectory(solver, bundle.schedule, steps, strength, bundle.prediction_type)
     plan = make_plan(bundle, guidance=guidance, layout=layout, seed=SEED)
-    sampler = Sampler(bundle, threads=threads)
+    sampler = Sampler(bundle, backend, threads)
     judge = classifiers.load(classifier_directory, "judge")
     pictures = out / "results"
     pictures.mkdir(parents=True, exist_ok=True)
@@ -269,6 +273,7 @@ def main(
             "guidance": plan.guidance,
             "layout": layout,
             "layout_strength": strength,
+            "backend": backend,
             "seed": SEED,
         },
     }

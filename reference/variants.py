@@ -1,0 +1,104 @@
+"""What a backend or a precision costs in quality: the evaluation repeated, on the same requests.
+
+    python -m reference.variants --classifiers DIR --fer FILE --out docs/results/variants.md \\
+        --variant engines/synfer-mini,onnxruntime-cpu --variant engines/synfer-mini,openvino-cpu \\
+        --variant INT8_BUNDLE,onnxruntime-cpu
+
+The first variant is the one that the others' images are compared with.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+
+from reference import classifiers
+from reference.evaluate import (
+    CLASSES,
+    SEED,
+    generate,
+    judge_images,
+    machine,
+    percent,
+    sweep_correlations,
+    sweeps,
+)
+from synfer_rt.bundle import open_bundle
+from synfer_rt.plan import make_plan
+from synfer_rt.sampler import Sampler
+from synfer_rt.solvers import trajectory
+
+ENOUGH = 0.6
+"""Rank correlation from which a unit counts as steered."""
+
+
+@click.command()
+@click.option("--variant", "variants", multiple=True, required=True, metavar="BUNDLE,BACKEND")
+@click.option("--classifiers", "classifier_directory", type=Path, required=True)
+@click.option("--fer", type=Path)
+@click.option("--out", type=Path, required=True, help="Markdown file.")
+@click.option("--per-class", default=70)
+@click.option("--faces", default=4, type=click.IntRange(min=2), help="Faces of the AU sweeps.")
+@click.option("--threads", type=int)
+def main(variants, classifier_directory, fer, out, per_class, faces, threads):
+    """Judge every variant at the bundle's defaults and write the table."""
+    import torch
+
+    torch.set_num_threads(threads or 1)
+    judge = classifiers.load(classifier_directory, "judge")
+    reader = classifiers.load(classifier_directory, "au-reader")
+    lines = [
+        "# What backend and precision cost in quality",
+        "",
+        f"Written by `python -m reference.variants` on {time.strftime('%Y-%m-%d')} ({machine()}); "
+        f"{per_class} images a class and AU sweeps on {faces} faces, the same requests and noise "
+        "for every row, at the model's defaults; accuracies in percent (see "
+        f"[results](../results.md) for the judges). AU units are those whose rank "
+        f"correlation with the request is at least {ENOUGH:g}; the last column is the mean "
+        "difference of the images from the first row's, in levels of 255.",
+        "",
+        "| bundle | denoiser | backend | judge | photo-trained `fer` | AU units | difference |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    first = None
+    for variant in variants:
+        directory, _, backend = variant.partition(",")
+        bundle = open_bundle(Path(directory))
+        defaults = bundle.defaults
+        sampler = Sampler(bundle, backend or "auto", threads)
+        strength = defaults.layout_strength if defaults.layout == "bank" else 1.0
+        way = trajectory(
+            defaults.solver, bundle.schedule, defaults.steps, strength, bundle.prediction_type
+        )
+        plan = make_plan(bundle, seed=SEED)
+        requests = [plan.request(i) for i in range(per_class * len(CLASSES))]
+        images, _ = generate(sampler, requests, way)
+        asked = np.array([CLASSES.index(request.label) for request in requests])
+        report = judge_images(images, asked, judge, fer)
+        swept, _ = generate(sampler, sweeps(plan, faces), way)
+        units = sweep_correlations(swept, reader, faces)
+        first = images if first is None else first
+        cells = [
+            f"{bundle.name} {bundle.version} `{bundle.bundle_hash[:12]}`",
+            bundle.engines["denoiser"].precision,
+            sampler.backend,
+            *(
+                f"{percent(report[name]['accuracy'])} ± {percent(report[name]['half_width'])}"
+                if name in report
+                else ""
+                for name in ("judge", "fer")
+            ),
+            f"{sum(value >= ENOUGH for value in units.values())} of {len(units)}",
+            f"{np.abs(images.astype(np.int16) - first).mean():.3f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+        click.echo(lines[-1])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
