@@ -11,7 +11,6 @@ Only the first line is required. Everything wrong with a checkpoint is a UserErr
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -170,20 +169,6 @@ def read_checkpoint(
         layouts=layouts,
         weight_files=tuple(weights),
     )
-
-
-def source_hashes(checkpoint: Checkpoint) -> dict[str, str]:
-    """SHA-256 of every weight file, by its path within the checkpoint or its name outside it."""
-    hashes = {}
-    for file in checkpoint.weight_files:
-        inside = file.is_relative_to(checkpoint.directory)
-        name = file.relative_to(checkpoint.directory).as_posix() if inside else file.name
-        digest = hashlib.sha256()
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-        hashes[name] = digest.hexdigest()
-    return hashes
 
 
 def parse_resolution(text: str) -> tuple[int, int]:

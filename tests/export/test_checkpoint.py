@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from synfer_rt.errors import UserError
-from synfer_rt.export.checkpoint import parse_resolution, read_checkpoint, source_hashes
+from synfer_rt.export.checkpoint import parse_resolution, read_checkpoint
 from synfer_rt.export.lora import Lora
 from tests.export.tiny_checkpoint import make_sd2, save_adapter, save_fineface, save_lora
 
@@ -119,8 +119,8 @@ def test_fineface_states_its_vocabulary_and_intensities(tmp_path: Path) -> None:
         if not torch.equal(tensor, plain.unet.state_dict()[name])
     ]
     assert changed and all(".to_" in n or ".net.2." in n or ".conv1." in n for n in changed)
-    hashed = source_hashes(checkpoint)
-    assert {"au_encoder.ckpt", "attn_processors.ckpt"} < set(hashed)
+    names = {file.name for file in checkpoint.weight_files}
+    assert {"au_encoder.ckpt", "attn_processors.ckpt"} < names
 
 
 def test_a_file_beside_the_adapter_names_its_vocabulary_and_maximum(
@@ -140,7 +140,9 @@ def test_a_file_beside_the_adapter_names_its_vocabulary_and_maximum(
         read_checkpoint(plain_checkpoint, path)
 
 
-def test_a_lora_is_merged_at_its_scale_and_hashed(plain_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_lora_is_merged_at_its_scale_and_is_a_source(
+    plain_checkpoint: Path, tmp_path: Path
+) -> None:
     path = save_lora(tmp_path, unet=read_checkpoint(plain_checkpoint).unet)
     name = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
     once, twice, never = (
@@ -149,7 +151,7 @@ def test_a_lora_is_merged_at_its_scale_and_hashed(plain_checkpoint: Path, tmp_pa
     )
     torch.testing.assert_close(once, twice)
     assert not torch.equal(once, never)
-    assert path.name in source_hashes(read_checkpoint(plain_checkpoint, loras=[Lora(path)]))
+    assert path in read_checkpoint(plain_checkpoint, loras=[Lora(path)]).weight_files
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
