@@ -264,8 +264,16 @@ def test_a_killed_run_resumes_with_each_index_exactly_once(sample, tiny_bundle_p
     assert [record["index"] for record, _ in read(tmp_path / "out")] == list(range(1200))
 
 
+@pytest.fixture
+def interruptible():
+    """Processes started here can be interrupted, which those of a test worker ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
-def test_an_interrupted_run_says_how_to_go_on(tiny_bundle_path, tmp_path):
+def test_an_interrupted_run_says_how_to_go_on(tiny_bundle_path, tmp_path, interruptible):
     process = start(tiny_bundle_path, tmp_path / "out", "--count", "100000", "--batch", "4")
     wait_for_images(process, tmp_path / "out")
     process.send_signal(signal.SIGINT)
