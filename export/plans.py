@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from synfer_rt.backends import cache_home
 from synfer_rt.errors import UserError
 
 from .build_key import code_hash, digest, sha256
@@ -101,8 +101,7 @@ def _targets(options: Options) -> list[str]:
 
 def _timing_cache() -> Path:
     """What TensorRT learnt of this machine's kernels serves every bundle."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = home / "synfer-rt" / "tensorrt"
+    folder = cache_home() / "tensorrt"
     folder.mkdir(parents=True, exist_ok=True)
     return folder / "timing.cache"
 

@@ -57,7 +57,7 @@ def main(engines, classifier_directory, fer, out, per_class, threads):
 
     torch.set_num_threads(threads or 1)
     bundle = open_bundle(engines)
-    sampler = Sampler(bundle, threads=threads)
+    sampler = Sampler(bundle, "onnxruntime-cpu", threads)
     judge = classifiers.load(classifier_directory, "judge")
     lines = [
         "# Defaults of synfer-mini, as the judges see them",

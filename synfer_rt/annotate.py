@@ -155,12 +155,6 @@ def acceptance(accept_rate: float | None = None, threshold: float | None = None)
     return lambda verdict: verdict.confidence >= threshold
 
 
-def replay(accept: Accept, verdicts: Sequence[Verdict]) -> None:
-    """Bring `accept` to the state in which it was after these verdicts."""
-    for verdict in verdicts:
-        accept(verdict)
-
-
 def next_round(
     accepted: Mapping[str, int], quota: Mapping[str, int], budget: int
 ) -> tuple[str, ...]:

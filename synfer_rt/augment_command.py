@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from synfer_rt.cli import INTERRUPTED, MOST_THREADS, check_number
 from synfer_rt.datasets import FORMATS, Item, Skipped
 from synfer_rt.datasets.items import load
 from synfer_rt.errors import UserError
-from synfer_rt.label import INTERRUPTED, report_skipped
+from synfer_rt.label import report_skipped
 
 if TYPE_CHECKING:
     from synfer_rt.datasets import Dataset
@@ -132,8 +133,8 @@ def augment(
     from synfer_rt.writers import open_output, read
     from synfer_rt.writers.atomic import disk_errors, write_whole
 
-    if batch < 1:
-        raise UserError(f"--batch {batch} is below its range; write 1 or more.")
+    check_number("--batch", batch)
+    check_number("--threads", threads, MOST_THREADS)
     bundle = open_bundle(engines)
     refuse_inside(out, [dataset])
     source = usable(read_dataset(dataset, input_format, label_scheme, split), bundle.image_size)

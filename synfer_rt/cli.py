@@ -35,7 +35,7 @@ _WITHOUT_TORCH = ("augment", "label")
 MOST_THREADS = 1024
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx")
 """Packages that execute engines."""
-_INTERRUPTED = 130  # 128 + SIGINT, as shells count
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 
 def not_installed(command: str, package: str, requirement: str) -> UserError:
@@ -94,7 +94,7 @@ class _Commands(click.Group):
             raise _Refusal(str(not_installed(command, missing, extra))) from None
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
-            ctx.exit(_INTERRUPTED)
+            ctx.exit(INTERRUPTED)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -239,7 +239,7 @@ def sample(
             "--resume to go on.",
             err=True,
         )
-        click.get_current_context().exit(_INTERRUPTED)
+        click.get_current_context().exit(INTERRUPTED)
     finally:
         if not writer.done:
             discard_empty(out)

@@ -15,16 +15,15 @@ import click
 import numpy as np
 
 from synfer_rt.annotate import Accept, Verdict
+from synfer_rt.cli import INTERRUPTED, MOST_THREADS, check_number
 from synfer_rt.datasets import FORMATS, Dataset, Item
 from synfer_rt.datasets.items import load
-from synfer_rt.errors import UserError
 from synfer_rt.label_table import Record, Table, Tally
 
 if TYPE_CHECKING:
     from synfer_rt.ensemble import Ensemble
 
 DEFAULT_FILE = "labels.jsonl"
-INTERRUPTED = 130  # 128 + SIGINT, as shells count
 _READERS = 4
 _SHOWN = 20
 
@@ -184,8 +183,8 @@ def label(
     from synfer_rt.progress import Progress
     from synfer_rt.sampler import Sampler
 
-    if batch < 1:
-        raise UserError(f"--batch {batch} is below its range; write 1 or more.")
+    check_number("--batch", batch)
+    check_number("--threads", threads, MOST_THREADS)
     accept = acceptance(accept_rate, threshold)
     bundle = open_bundle(engines)
     out = out / DEFAULT_FILE if out.is_dir() or not out.suffix else out

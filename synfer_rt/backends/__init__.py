@@ -31,8 +31,8 @@ _FILES = {
 BACKENDS = tuple(_FILES)
 """The best first; `auto` takes the first that works and that the bundle has engines for.
 
-On the CPU, OpenVINO is before ONNX Runtime: in float32 it makes 1.0 to 1.1 times as many images of
-synfer-mini a second, and where the CPU has bfloat16 it computes the denoiser in that.
+On the CPU, OpenVINO is before ONNX Runtime: it is the faster in float32 (README, What was
+measured), and where the CPU has bfloat16 it computes the denoiser in that.
 """
 TARGETS = {"tensorrt-rtx-cuda": "tensorrt-rtx", "tensorrt-cuda": "tensorrt"}
 """The backends that run plans, and those of which library: a key of a bundle's `plans`, and the
@@ -144,10 +144,14 @@ def batch_limits(bundle: Bundle, name: str, backend: str) -> tuple[int, int | No
     return (plan.batches[0], plan.batches[2]) if plan else (1, None)
 
 
+def cache_home() -> Path:
+    """The user's folder for what can be made again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "synfer-rt"
+
+
 def cache_directory(runtime: str, bundle: Bundle) -> Path | None:
     """Where a runtime keeps what it compiled of a bundle; None where nothing can be written."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    directory = home / "synfer-rt" / runtime / bundle.bundle_hash
+    directory = cache_home() / runtime / bundle.bundle_hash
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError:
