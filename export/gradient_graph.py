@@ -1,0 +1,293 @@
+"""A module that computes gradients -> ONNX, its backward pass written out as forward operators.
+
+Inference runtimes have no autograd, and torch.export does not see what it does. So the module is
+run on shapes alone while every operator is recorded, those of the backward pass included, and the
+recording is exported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+import torch.nn.functional as F
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
+from torch import Tensor, nn
+from torch._decomp import get_decompositions
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
+
+from synfer_rt.errors import UserError
+
+from .onnx_export import OPSET, save, store_half
+
+BATCH = 127
+"""Stands for the batch while a graph is made: a prime of which no dimension is a multiple."""
+
+
+class Traced(nn.Module):
+    """The graph of a module's forward, backward passes written out; see `trace`."""
+
+    def __init__(self, module: nn.Module, graph: GraphModule) -> None:
+        super().__init__()
+        self.module = module
+        self.graph = graph
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """What the module returns."""
+        return self.graph(_weights(self.module), *inputs)
+
+
+def export_gradient(
+    module: nn.Module,
+    inputs: Callable[[int], Mapping[str, Tensor]],
+    outputs: tuple[str, ...],
+    static: frozenset[str],
+    path: Path,
+    precision: str,
+) -> None:
+    """Write `module`, whose forward calls torch.autograd.grad, to `path` as a forward graph.
+
+    `inputs` gives the forward's arguments in order for a batch size; those not named in `static`
+    have the batch in front. `precision` is "fp32" or "fp16", as in `onnx_export.export_onnx`.
+    Raises UserError when the graph would fix the batch.
+
+    With a symbolic batch, each of three passes over the graph reasons about the shapes of
+    thousands of operators; with BATCH in its place it is many times faster, and `_free_batch` then
+    puts the batch back. The engine's parity at other batches proves that nothing was missed.
+    """
+    given = inputs(BATCH)
+    with torch.no_grad():
+        traced = trace(module, given)
+        program = torch.export.export(traced, tuple(given.values()))
+        exported = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(given),
+            output_names=list(outputs),
+            verbose=False,
+        )
+    assert exported is not None
+    model = exported.model
+    ClearMetadataAndDocStringPass()(model)
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    _free_batch(model, static, path.stem)
+    if precision == "fp16":
+        store_half(model.graph)
+    save(model, path)
+
+
+def trace(module: nn.Module, inputs: Mapping[str, Tensor]) -> Traced:
+    """`module` as a graph of operators that ONNX and TensorRT have; the batch is that of `inputs`.
+
+    `inputs` are the forward's arguments in order. The weights stay those of `module`.
+    """
+    mode = FakeTensorMode()  # shapes alone: nothing is computed
+
+    def run(weights: dict[str, Tensor], *given: Tensor) -> Any:
+        return torch.func.functional_call(module, weights, given)
+
+    weights = {name: mode.from_tensor(value.detach()) for name, value in _weights(module).items()}
+    given = [mode.from_tensor(value.detach()) for value in inputs.values()]
+    with mode, _PlainFormulas():
+        graph = make_fx(run, _decompositions())(weights, *given)
+    for node in graph.graph.nodes:
+        if node.target in _IDENTITIES:
+            node.replace_all_uses_with(node.args[0])
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    return Traced(module, graph)
+
+
+def _free_batch(model: ir.Model, static: frozenset[str], engine: str) -> None:
+    """Make BATCH the free dimension `B`, in place, wherever the graph has it.
+
+    That is in the shapes of inputs and outputs; in those that Reshape and Expand take, where -1
+    stands for what is left and 1 for as it is; and in constants that repeat one row for each
+    sample, which broadcasting does as well.
+    """
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if tensor is not None and tensor.shape and tensor.shape[0] == BATCH:
+            row = tensor.numpy()[:1]
+            if (tensor.numpy() == row).all():
+                value.const_value = ir.tensor(row.copy(), name=value.name)
+                value.shape = value.const_value.shape
+    shapes: dict[tuple[str, tuple[int, ...]], ir.Value] = {}
+    for node in list(model.graph):
+        if node.op_type not in ("Reshape", "Expand"):
+            continue
+        sizes = _static_shape(node.outputs[0])
+        batched = [i for i, size in enumerate(sizes) if size and size % BATCH == 0]
+        if not batched:
+            continue
+        place, before = batched[0], _static_shape(node.inputs[0])
+        grows = node.op_type == "Expand" and before[place - len(sizes) :][:1] != sizes[place:][:1]
+        if len(batched) > 1 or grows:
+            raise UserError(
+                f"The {engine} of this checkpoint cannot be exported with a free batch: a "
+                f"{node.op_type} to {sizes}; report its architecture as an issue."
+            )
+        sizes[place] = -1 if node.op_type == "Reshape" else 1
+        key = (node.op_type, tuple(sizes))
+        if key not in shapes:
+            tensor = ir.tensor(np.array(sizes, np.int64), name=f"{node.op_type}_{len(shapes)}")
+            shapes[key] = ir.Value(name=tensor.name, const_value=tensor)
+            shapes[key].shape, shapes[key].type = tensor.shape, ir.TensorType(ir.DataType.INT64)
+            model.graph.register_initializer(shapes[key])
+        node.replace_input_with(1, shapes[key])
+    for node in model.graph:
+        for value in node.outputs:
+            if value not in model.graph.outputs:
+                value.shape = None  # still that of BATCH; the runtimes infer the true one
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        if value.name not in static:
+            assert value.shape is not None
+            value.shape = ir.Shape(["B", *list(value.shape)[1:]])
+    RemoveUnusedNodesPass()(model)
+
+
+def _static_shape(value: ir.Value | None) -> list[int]:
+    assert value is not None and value.shape is not None
+    return [int(size) for size in value.shape]  # type: ignore[arg-type]
+
+
+def _weights(module: nn.Module) -> dict[str, Tensor]:
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+_IDENTITIES = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
+
+
+class _PlainFormulas(TorchFunctionMode):
+    """Functions whose fused kernels have no backward pass in ONNX, as formulas that have."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention:
+            return _attention(*args, **kwargs)
+        if func is F.interpolate:
+            return _interpolate(*args, **kwargs)
+        if func is F.layer_norm:
+            return _layer_norm(*args, **kwargs)
+        return func(*args, **kwargs)
+
+
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+) -> Tensor:
+    """Softmax attention (arXiv 1706.03762, eq. 1) without the dropout and the causal mask."""
+    assert not dropout_p and not is_causal
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    scores = (query * scale) @ key.transpose(-2, -1)
+    return (scores if attn_mask is None else scores + attn_mask).softmax(-1) @ value
+
+
+def _layer_norm(
+    x: Tensor,
+    shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Layer normalisation (arXiv 1607.06450) over the last axis, in single operations.
+
+    The backward pass of the fused one needs its mean and deviation, and TensorRT refuses a
+    LayerNormalization that gives them out.
+    """
+    assert len(shape) == 1
+    centred = x - x.mean(-1, keepdim=True)
+    normal = centred * (centred.square().mean(-1, keepdim=True) + eps).rsqrt()
+    normal = normal if weight is None else normal * weight
+    return normal if bias is None else normal + bias
+
+
+def _interpolate(
+    image: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest", **others: Any
+) -> Tensor:
+    """Nearest upsampling by whole factors as repetition, whose backward pass is a sum."""
+    height, width = image.shape[-2:]
+    if size is None and mode == "nearest" and scale_factor == int(scale_factor):
+        k = int(scale_factor)
+        repeated = image[:, :, :, None, :, None].expand(-1, -1, -1, k, -1, k)
+        return repeated.reshape(-1, image.shape[1], height * k, width * k)
+    return F.interpolate(image, size, scale_factor, mode, **others)
+
+
+def _convolution_backward(
+    gradient: Tensor,
+    image: Tensor,
+    weight: Tensor,
+    bias_sizes: Any,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+    wanted: Sequence[bool],
+) -> tuple[Tensor | None, None, None]:
+    """The input's gradient, a transposed convolution; weights are frozen and need none."""
+    assert not transposed and not wanted[1] and not wanted[2]
+    if not wanted[0]:
+        return None, None, None
+    covered = [
+        (g - 1) * s - 2 * p + d * (k - 1) + 1
+        for g, s, p, d, k in zip(
+            gradient.shape[2:], stride, padding, dilation, weight.shape[2:], strict=True
+        )
+    ]
+    rest = [int(size - c) for size, c in zip(image.shape[2:], covered, strict=True)]
+    result = torch.ops.aten.convolution(
+        gradient, weight, None, stride, padding, dilation, True, rest, groups
+    )
+    return result, None, None
+
+
+def _select_backward(gradient: Tensor, sizes: Sequence[int], dim: int, index: int) -> Tensor:
+    """The gradient at its place among zeros, by padding: the usual scatter would fix the batch."""
+    return _slice_backward(gradient.unsqueeze(dim), sizes, dim, index % sizes[dim], None, 1)
+
+
+def _slice_backward(
+    gradient: Tensor, sizes: Sequence[int], dim: int, start: int, _end: Any, step: int
+) -> Tensor:
+    assert step == 1 and start >= 0
+    padding = [0, 0] * (gradient.ndim - dim % gradient.ndim)
+    padding[-2:] = [start, sizes[dim] - start - gradient.shape[dim]]
+    return torch.ops.aten.constant_pad_nd(gradient, padding, 0.0)
+
+
+def _decompositions() -> dict[Any, Callable[..., Any]]:
+    """How to write out backward operators, none of which ONNX knows."""
+    aten = torch.ops.aten
+    table = get_decompositions(
+        [
+            aten._log_softmax_backward_data,
+            aten._softmax_backward_data,
+            aten.gelu_backward,
+            aten.native_group_norm_backward,
+            aten.silu_backward,
+            aten.threshold_backward,
+        ]
+    )
+    return {
+        **table,
+        aten.convolution_backward.default: _convolution_backward,
+        aten.select_backward.default: _select_backward,
+        aten.slice_backward.default: _slice_backward,
+    }

@@ -1,0 +1,203 @@
+"""Classifiers that guide: PyTorch networks whose gradient becomes part of an engine.
+
+A checkpoint holds them as folders of safetensors and JSON:
+
+    latent_classifier/    an ExpressionNet on scaled latents: forms "text-latent" and "latent"
+    image_classifier/     an ExpressionNet on images, or any image classifier that transformers
+                          saved (config.json, model.safetensors, preprocessor_config.json): "text"
+
+An ONNX file cannot guide, since it has no gradient; a guiding classifier should not judge either.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from synfer_rt import labels
+from synfer_rt.errors import UserError
+
+LATENT_FOLDER, IMAGE_FOLDER = "latent_classifier", "image_classifier"
+_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+_MODEL_TYPE = "synfer-expression-net"
+
+
+@dataclass(frozen=True)
+class NetConfig:
+    """Shape of an ExpressionNet: input [channels, size, size], stages of `widths`, classes."""
+
+    channels: int
+    size: int
+    patch: int
+    widths: tuple[int, ...]
+    label_scheme: str
+
+
+class _Residual(nn.Module):
+    def __init__(self, width: int, out: int, stride: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(8, width)
+        self.first = nn.Conv2d(width, out, 3, stride, 1)
+        self.second = nn.Conv2d(out, out, 3, 1, 1)
+        self.shortcut = nn.Conv2d(width, out, stride, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.shortcut(x) + self.second(F.silu(self.first(F.silu(self.norm(x)))))
+
+
+class ExpressionNet(nn.Module):
+    """A small residual network [B, channels, size, size] -> logits [B, classes].
+
+    Smooth throughout (SiLU, group normalisation, no pooling by maximum), for the sake of its
+    gradient. The first convolution has stride `patch`; every stage after the first halves the size.
+    """
+
+    def __init__(self, config: NetConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths, patch = config.widths, config.patch
+        self.stem = nn.Conv2d(config.channels, widths[0], patch + 2, patch, 1)
+        pairs = zip((widths[0], *widths), widths, strict=False)
+        self.stages = nn.Sequential(
+            *(_Residual(a, b, 1 if i == 0 else 2) for i, (a, b) in enumerate(pairs))
+        )
+        self.norm = nn.GroupNorm(8, widths[-1])
+        left = config.size // patch // 2 ** (len(widths) - 1)
+        classes = len(labels.scheme(config.label_scheme))
+        self.head = nn.Linear(widths[-1] * left * left, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
+        return self.head(F.silu(self.norm(self.stages(self.stem(x)))).flatten(1))
+
+    def save(self, folder: Path) -> None:
+        """Write config.json and model.safetensors into `folder`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        config = {"model_type": _MODEL_TYPE, **asdict(self.config)}
+        (folder / _CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+        state = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        save_file(state, folder / _WEIGHTS)
+
+
+class ExpressionLoss(nn.Module):
+    """Cross-entropy of a classifier with a wanted distribution, summed over the batch.
+
+    forward(x, target [B, classes of `scheme`]) -> scalar. `names` are the classifier's classes in
+    its order; the loss is over those that `scheme` knows too. A target among the others has no
+    gradient.
+    """
+
+    def __init__(self, classifier: nn.Module, names: tuple[str, ...], scheme: str) -> None:
+        super().__init__()
+        self.classifier = classifier
+        classes = labels.scheme(scheme)
+        shared = [name for name in names if name in classes]
+        # Choosing by multiplication, since the gradient of indexing is a scatter.
+        self.register_buffer("logits", torch.eye(len(names))[:, [names.index(n) for n in shared]])
+        self.register_buffer(
+            "wanted", torch.eye(len(classes))[:, [classes.index(n) for n in shared]]
+        )
+
+    def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        """The summed loss."""
+        scores = (self.classifier(x) @ self.logits).log_softmax(-1)
+        return -((target @ self.wanted) * scores).sum()
+
+
+class Decoded(nn.Module):
+    """A classifier of images [B, 3, H, W] in [-1, 1] as one of scaled latents [B, C, h, w].
+
+    Not clamped: a saturated pixel would have no gradient.
+    """
+
+    def __init__(self, vae: Any, classifier: nn.Module) -> None:
+        super().__init__()
+        self.vae = vae
+        self.classifier = classifier
+        self.scale = vae.config.scaling_factor
+        self.shift = vae.config.shift_factor or 0.0
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Logits."""
+        latents = latents / self.scale + self.shift
+        return self.classifier(self.vae.decode(latents, return_dict=False)[0])
+
+
+class _Transformers(nn.Module):
+    """An image classifier of transformers behind its own resizing and normalisation."""
+
+    def __init__(
+        self, model: Any, size: tuple[int, int], mean: list[float], std: list[float]
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.size = size
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        rows, columns = (
+            _resizing(old, new) for old, new in zip(images.shape[2:], self.size, strict=True)
+        )
+        images = rows @ (images / 2 + 0.5) @ columns.T
+        return self.model(pixel_values=(images - self.mean) / self.std).logits
+
+
+def _resizing(old: int, new: int) -> Tensor:
+    """Bilinear resampling as a matrix [new, old], which has a gradient that ONNX knows."""
+    steps = torch.eye(old).view(1, 1, old, old)
+    return F.interpolate(steps, (new, old), mode="bilinear", align_corners=False)[0, 0]
+
+
+def read_guiding(folder: Path) -> tuple[nn.Module, tuple[str, ...]]:
+    """The classifier in `folder`, frozen, and its class names in order; see the module.
+
+    An image classifier takes [-1, 1]. Raises UserError for what is missing, unreadable or no
+    classifier of expressions.
+    """
+    try:
+        fields = json.loads((folder / _CONFIG).read_bytes())
+        if fields.get("model_type") != _MODEL_TYPE:
+            network, names = _read_transformers(folder)
+        else:
+            config = NetConfig(
+                int(fields["channels"]),
+                int(fields["size"]),
+                int(fields["patch"]),
+                tuple(map(int, fields["widths"])),
+                fields["label_scheme"],
+            )
+            network, names = ExpressionNet(config), labels.scheme(config.label_scheme)
+            network.load_state_dict(load_file(folder / _WEIGHTS))
+    except UserError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise UserError(
+            f"{folder} holds no classifier that can guide ({reason}); train it again, or save one "
+            "there with transformers' save_pretrained."
+        ) from error
+    return network.float().eval().requires_grad_(False), names
+
+
+def _read_transformers(folder: Path) -> tuple[nn.Module, tuple[str, ...]]:
+    import transformers
+
+    model = transformers.AutoModelForImageClassification.from_pretrained(
+        folder, local_files_only=True, use_safetensors=True, attn_implementation="sdpa"
+    )
+    prepared = json.loads((folder / "preprocessor_config.json").read_bytes())
+    size = prepared["size"]
+    edge = size if isinstance(size, int) else size.get("height", size.get("shortest_edge"))
+    words = [model.config.id2label[i] for i in range(model.config.num_labels)]
+    names = tuple(labels.parse_labels(word, labels.scheme("affectnet-8"))[0] for word in words)
+    mean, std = prepared.get("image_mean", [0.5] * 3), prepared.get("image_std", [0.5] * 3)
+    return _Transformers(model, (int(edge), int(edge)), mean, std), names

@@ -1,0 +1,138 @@
+"""Classifiers that guide are read from safetensors and JSON, ours and those of transformers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("transformers", reason="the build side needs synfer-rt[export]")
+import torch
+import torch.nn.functional as F
+import transformers
+
+from synfer_rt import labels
+from synfer_rt.errors import UserError
+from synfer_rt.export.gradient_graph import trace
+from synfer_rt.export.guide import LatentGuide
+from synfer_rt.export.guiding_classifier import (
+    ExpressionLoss,
+    ExpressionNet,
+    NetConfig,
+    read_guiding,
+)
+
+CONFIG = NetConfig(4, 16, 2, (8, 16, 16), "raf-db")
+WORDS = ["Angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"]
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An image classifier as transformers saves it, with its own words for the classes."""
+    folder = tmp_path_factory.mktemp("vit")
+    torch.manual_seed(0)
+    config = transformers.ViTConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        image_size=24,
+        patch_size=8,
+        id2label=dict(enumerate(WORDS)),
+    )
+    transformers.ViTForImageClassification(config).save_pretrained(folder)
+    processor = {
+        "image_processor_type": "ViTImageProcessor",
+        "size": {"height": 24, "width": 24},
+        "image_mean": [0.4, 0.5, 0.6],
+        "image_std": [0.2, 0.3, 0.4],
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    return folder
+
+
+def test_a_saved_network_is_read_back(tmp_path: Path) -> None:
+    network = ExpressionNet(CONFIG).eval()
+    network.save(tmp_path)
+    found, names = read_guiding(tmp_path)
+    x = torch.randn(2, 4, 16, 16)
+    torch.testing.assert_close(found(x), network(x))
+    assert names == labels.scheme("raf-db")
+    assert not any(p.requires_grad for p in found.parameters())
+
+
+def test_an_image_classifier_of_transformers_sees_what_it_was_trained_on(vit: Path) -> None:
+    found, names = read_guiding(vit)
+    assert names == ("anger", "disgust", "fear", "happy", "neutral", "sad", "surprise")
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    prepared = F.interpolate(images, (24, 24), mode="bilinear", align_corners=False)
+    mean, std = torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.3, 0.4])
+    prepared = (prepared - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+    model: Any = transformers.ViTForImageClassification.from_pretrained(vit).eval()
+    with torch.no_grad():
+        wanted = model(prepared).logits
+    torch.testing.assert_close(found(images * 2 - 1), wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_its_gradient_can_be_traced(vit: Path) -> None:
+    classifier, names = read_guiding(vit)
+    module = LatentGuide(ExpressionLoss(classifier, names, "affectnet-8")).requires_grad_(False)
+    draw = torch.Generator().manual_seed(2)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=draw)
+
+    image = (2, 3, 16, 16)
+    inputs = {
+        "latents": random(*image),
+        "prediction": random(*image),
+        "next_latents": random(*image),
+        "next_history": random(2, 3, *image[1:]),
+        "coefficients": random(4, 5),
+        "clean": torch.tensor([0.8, -0.6]),
+        "target": torch.eye(8)[:2],
+        "strength": torch.ones(2),
+    }
+    traced = trace(module, inputs)
+    for found, wanted in zip(traced(*inputs.values()), module(*inputs.values()), strict=True):
+        torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+    operators = {str(node.target) for node in traced.graph.graph.nodes}
+    assert not [name for name in operators if "backward" in name or "layer_norm" in name]
+
+
+def test_the_loss_is_the_summed_cross_entropy_of_classes_matched_by_name() -> None:
+    logits, target = torch.randn(3, 7), torch.eye(8)[[1, 3, 6]]  # happy, surprise, anger
+    names = labels.scheme("raf-db")
+    found = ExpressionLoss(torch.nn.Identity(), names, "affectnet-8")(logits, target)
+    wanted = torch.tensor([names.index(name) for name in ("happy", "surprise", "anger")])
+    torch.testing.assert_close(found, F.cross_entropy(logits, wanted, reduction="sum"))
+
+
+def test_a_class_that_the_classifier_lacks_has_no_gradient() -> None:
+    logits = torch.randn(1, 7, requires_grad=True)
+    contempt = torch.eye(8)[7:]
+    ExpressionLoss(torch.nn.Identity(), labels.scheme("raf-db"), "affectnet-8")(
+        logits, contempt
+    ).backward()
+    assert logits.grad is not None and not logits.grad.any()
+
+
+@pytest.mark.parametrize("damage", ["config.json", "model.safetensors", "widths", "words"])
+def test_a_damaged_classifier_is_refused(damage: str, tmp_path: Path, vit: Path) -> None:
+    ExpressionNet(CONFIG).save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    if damage == "widths":
+        config["widths"] = [8, 8, 8]
+        (tmp_path / "config.json").write_text(json.dumps(config))
+    elif damage == "words":
+        config = json.loads((vit / "config.json").read_text())
+        config["id2label"] = {str(i): f"LABEL_{i}" for i in range(7)}
+        for file in vit.iterdir():
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+        (tmp_path / "config.json").write_text(json.dumps(config))
+    else:
+        (tmp_path / damage).write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"no classifier that can guide|Unknown label"):
+        read_guiding(tmp_path)

@@ -1,0 +1,71 @@
+"""Engines with the same weights keep them once, and compute what they did."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+from synfer_rt.export.shared_weights import share_weights
+
+SHAPE = (32, 32)
+
+
+def engine(path: Path, *seeds: int) -> Path:
+    """A chain of matrix products; the same seed is the same matrix."""
+    names = ["x", *(f"y{i}" for i in range(len(seeds)))]
+    nodes = [
+        helper.make_node("MatMul", [names[i], f"w{i}"], [names[i + 1]]) for i in range(len(seeds))
+    ]
+    weights = [np.random.default_rng(seed).standard_normal(SHAPE, np.float32) for seed in seeds]
+    graph = helper.make_graph(
+        nodes,
+        path.stem,
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["B", 32])],
+        [helper.make_tensor_value_info(names[-1], TensorProto.FLOAT, ["B", 32])],
+        [numpy_helper.from_array(w, f"w{i}") for i, w in enumerate(weights)],
+    )
+    opsets = [helper.make_opsetid("", 21)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
+    return path
+
+
+def result(path: Path) -> np.ndarray:
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, {"x": np.ones((2, 32), np.float32)})[0])
+
+
+def test_a_shared_matrix_is_kept_once_and_every_result_stays(tmp_path: Path) -> None:
+    owner = engine(tmp_path / "denoiser.onnx", 1, 2)
+    others = [engine(tmp_path / "a.onnx", 2, 3), engine(tmp_path / "b.onnx", 4)]
+    before = [result(path) for path in (owner, *others)]
+    sizes = [path.stat().st_size for path in (owner, *others)]
+    assert share_weights(owner, others) == 4 * 32 * 32
+    for path, wanted in zip((owner, *others), before, strict=True):
+        np.testing.assert_array_equal(result(path), wanted)
+    data = tmp_path / "denoiser.onnx.data"
+    assert data.stat().st_size == 4 * 32 * 32
+    smaller = [
+        size - path.stat().st_size for size, path in zip(sizes, (owner, *others), strict=True)
+    ]
+    assert smaller[0] > 4000 and smaller[1] > 4000 and smaller[2] < 100
+    assert sorted(tmp_path.iterdir()) == sorted([owner, *others, data])
+
+
+def test_sharing_twice_changes_nothing(tmp_path: Path) -> None:
+    owner, other = engine(tmp_path / "denoiser.onnx", 1), engine(tmp_path / "a.onnx", 1)
+    share_weights(owner, [other])
+    files = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    share_weights(owner, [other])
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == files
+
+
+def test_nothing_shared_is_nothing_done(tmp_path: Path) -> None:
+    owner, other = engine(tmp_path / "denoiser.onnx", 1), engine(tmp_path / "a.onnx", 2)
+    before = owner.read_bytes()
+    assert share_weights(owner, [other]) == 0
+    assert owner.read_bytes() == before
+    assert not (tmp_path / "denoiser.onnx.data").exists()

@@ -1,0 +1,150 @@
+"""Faces are turned into noise that leads back to them; what is no face is reported."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from synfer_rt import labels
+from synfer_rt.backends import to_numpy
+from synfer_rt.bundle import Bundle
+from synfer_rt.errors import UserError
+from synfer_rt.images import read_image
+from synfer_rt.inversion import (
+    NEUTRAL_PROMPT,
+    edit_prompt,
+    invert,
+    inverted,
+    read_photos,
+    sweep,
+)
+from synfer_rt.sampler import Request, Sampler
+from synfer_rt.solvers import SOLVERS, Trajectory, trajectory
+from tests import tiny_bundle as tiny
+
+
+def run(
+    way: Trajectory, start: np.ndarray, predict: Callable[[np.ndarray, float], np.ndarray]
+) -> np.ndarray:
+    """What the denoiser engine computes along `way`, with `predict` as its UNet."""
+    stack = np.zeros((5, *start.shape))
+    stack[0] = start
+    for timestep, matrix in zip(way.timesteps, way.coefficients.astype(np.float64), strict=True):
+        stack[1] = predict(stack[0], timestep)
+        rows = np.tensordot(matrix, stack, 1)
+        stack[0], stack[2:] = rows[0], rows[1:]
+    return stack[0]
+
+
+def smooth(x: np.ndarray, timestep: float) -> np.ndarray:
+    return np.tanh(x[::-1] + timestep / 1000)
+
+
+def ways(bundle: Bundle, solver: str, prediction_type: str) -> Trajectory:
+    return trajectory(solver, bundle.schedule, 12, 0.6, prediction_type)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_ddim_leads_back_once_the_rounds_have_converged(
+    tiny_bundle: Bundle, prediction_type: str
+) -> None:
+    way = ways(tiny_bundle, "ddim", prediction_type)
+    start = np.random.default_rng(0).standard_normal(50)
+    clean = run(way, start, smooth)
+    errors = [
+        np.abs(run(inverted(way, prediction_type, rounds), clean, smooth) - start).max()
+        for rounds in (1, 3, 20)
+    ]
+    assert errors[0] > 3 * errors[1] > 3 * errors[2]
+    assert errors[2] < 1e-4
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_every_solvers_start_is_found_for_a_known_image(
+    tiny_bundle: Bundle, solver: str, prediction_type: str
+) -> None:
+    way = ways(tiny_bundle, solver, prediction_type)
+    clean, noise = np.random.default_rng(1).standard_normal((2, 50))
+    a, b = way.coefficients[0, 1, :2].astype(float)
+    signal, level = (1 / a, -b / a) if prediction_type == "epsilon" else (a, -b)
+
+    def exact(x: np.ndarray, timestep: float) -> np.ndarray:
+        i = int(np.flatnonzero(way.timesteps == timestep)[0])
+        a, b = way.coefficients[i, 1, :2].astype(float)
+        signal, level = (1 / a, -b / a) if prediction_type == "epsilon" else (a, -b)
+        return noise if prediction_type == "epsilon" else signal * noise - level * clean
+
+    found = run(inverted(way, prediction_type, 1), clean, exact)
+    np.testing.assert_allclose(found, signal * clean + level * noise, atol=1e-4)
+
+
+def test_no_rounds_are_refused(tiny_bundle: Bundle) -> None:
+    with pytest.raises(UserError, match="0 rounds invert nothing"):
+        inverted(ways(tiny_bundle, "ddim", "v_prediction"), "v_prediction", 0)
+
+
+def test_images_come_back_through_the_engines(sampler: Sampler, tiny_bundle: Bundle) -> None:
+    way = trajectory("ddim", tiny_bundle.schedule, 100, 0.5, tiny_bundle.prediction_type)
+    images = np.random.default_rng(2).random((5, 3, *tiny.IMAGE), np.float32)
+    latents = invert(sampler, images, way, rounds=8, batch=2)
+    assert latents.shape == (5, *tiny.LATENT)
+    encoded, _ = sampler.encode(images)
+    assert np.abs(latents - encoded).max() > 0.1
+    neutral = [Request(i, 0, "", NEUTRAL_PROMPT, "", {}, 1.0, 1.0, None) for i in range(5)]
+    *_, back = sampler.denoise(latents, sampler.condition(neutral), np.ones(5, "f4"), way)
+    np.testing.assert_allclose(to_numpy(back), encoded, atol=1e-2)
+
+
+def test_an_image_is_inverted_alone_as_in_a_batch(sampler: Sampler, tiny_bundle: Bundle) -> None:
+    way = ways(tiny_bundle, "ddim", tiny_bundle.prediction_type)
+    images = np.random.default_rng(3).random((3, 3, *tiny.IMAGE), np.float32)
+    together, alone = invert(sampler, images, way), invert(sampler, images[1:2], way)
+    np.testing.assert_allclose(together[1:2], alone, atol=1e-5)
+
+
+def test_a_bundle_without_an_encoder_is_refused(sampler: Sampler, tiny_bundle: Bundle) -> None:
+    engines = {k: v for k, v in tiny_bundle.engines.items() if k != "encoder"}
+    without = Sampler(replace(tiny_bundle, engines=engines), "onnxruntime-cpu", 1)
+    way = ways(tiny_bundle, "ddim", tiny_bundle.prediction_type)
+    with pytest.raises(UserError, match="has no encoder"):
+        invert(without, np.zeros((1, 3, *tiny.IMAGE), np.float32), way)
+
+
+def test_photos_are_read_in_order_and_bad_ones_reported(tmp_path: Path) -> None:
+    for name, grey in (("b.png", 200), ("a.jpg", 100)):
+        Image.new("RGB", (40, 50), (grey,) * 3).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no face")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "b.png").read_bytes()[:60])
+    photos = read_photos(tmp_path, (32, 32))
+    assert [file.name for file in photos.files] == ["a.jpg", "b.png"]
+    np.testing.assert_array_equal(photos.images[1], read_image(tmp_path / "b.png", (32, 32)))
+    content = (tmp_path / "a.jpg").read_bytes()
+    assert photos.sha256[0] == hashlib.sha256(content).hexdigest()
+    assert len(photos) + len(photos.skipped) == 4
+    cut, notes = photos.skipped
+    assert str(tmp_path / "cut.png") in cut
+    assert str(tmp_path / "notes.txt") in notes
+
+
+def test_a_folder_without_any_image_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no face")
+    with pytest.raises(UserError, match=r"None of the 1 files .*notes\.txt"):
+        read_photos(tmp_path, (32, 32))
+
+
+def test_a_sweep_gives_one_photo_every_label_then_the_next() -> None:
+    found = [sweep(2, ["happy", "sad"], i) for i in range(5)]
+    assert found == [(0, "happy"), (0, "sad"), (1, "happy"), (1, "sad"), (0, "happy")]
+
+
+def test_an_edit_asks_for_the_expression_alone() -> None:
+    prompts = [edit_prompt(label) for label in labels.scheme("affectnet-8")]
+    assert len(set(prompts)) == 8
+    assert edit_prompt("anger") == "a photo of an angry face"
