@@ -262,7 +262,7 @@ def _print_summary(run: Run, summary: Summary, out: Path) -> None:
         ("all", summary.images, sum(summary.accepted.values())),
     ):
         share = f"{yes / asked:.0%}" if asked else ""
-        judged = (str(yes), share) if run.bundle.classifiers else ("not judged", "")
+        judged = (str(yes), share) if run.bundle.annotators else ("not judged", "")
         table.add_row(label, str(asked), *judged)
     console.print(table)
     shares = ", ".join(

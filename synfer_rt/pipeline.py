@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from synfer_rt.annotate import Verdict
 from synfer_rt.backends import Value, default_threads
 from synfer_rt.bundle import REQUIRED_ENGINES, Bundle
 from synfer_rt.errors import UserError
@@ -69,6 +70,7 @@ class Run:
             "layout": "none" if plan.bank is None else "bank",
             "layout_strength": self.layout_strength,
             "seed": plan.seed,
+            "accept_rate": None,
             "label_scheme": self.bundle.label_scheme,
             "classes": list(self.bundle.classes),
             "au_vocabulary": list(self.bundle.au_names) or None,
@@ -81,9 +83,10 @@ class Run:
             "index": request.index,
             "seed": request.seed,
             "requested_label": request.label,
-            "label": request.label,
+            "label": sample.label,
             "label_scheme": self.bundle.label_scheme,
-            "probabilities": {k: round(float(p), 6) for k, p in sample.probabilities.items()},
+            "probabilities": sample.probabilities,
+            "rectified": sample.rectified,
             "accepted": sample.accepted,
             "prompt": request.prompt,
             "negative_prompt": request.negative_prompt,
@@ -137,7 +140,7 @@ class ObservedSampler(Sampler):
 
     def load(self) -> None:
         """Load the engines that a run needs. Raises UserError when one does not load."""
-        for name in (*REQUIRED_ENGINES, *self.bundle.classifiers[:1]):
+        for name in (*REQUIRED_ENGINES, *self.bundle.annotators):
             self.engine(name)
 
     def condition(self, requests: Sequence[Request]) -> dict[str, Value]:
@@ -165,10 +168,12 @@ class ObservedSampler(Sampler):
         with self.times.stage("decode"):
             return super().decode(latents)
 
-    def classify(self, images: np.ndarray) -> np.ndarray:
+    def judge(
+        self, images: np.ndarray, wanted: Sequence[str], latents: np.ndarray | None = None
+    ) -> list[Verdict]:
         """See Sampler."""
         with self.times.stage("label"):
-            return super().classify(images)
+            return super().judge(images, wanted, latents)
 
 
 @dataclass(frozen=True)
