@@ -219,7 +219,7 @@ def sample(
     begun = check_output(out, settings, resume=resume)
     sampler = ObservedSampler(bundle, backend, threads)
     if not begun:
-        sampler.load()  # what does not load leaves nothing behind
+        sampler.load(run.engines)  # what does not load leaves nothing behind
     writer = open_output(out, settings, resume=resume)
     if writer.done == count:
         writer.finish()

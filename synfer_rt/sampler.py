@@ -17,6 +17,7 @@ from synfer_rt.backends.memory import free_memory
 from synfer_rt.bundle import Bundle
 from synfer_rt.ensemble import Ensemble
 from synfer_rt.errors import UserError
+from synfer_rt.guidance import Guide, SemanticGuidance, engine_name, targets
 from synfer_rt.solvers import HISTORY_SLOTS, Trajectory
 
 _FALLBACK = "onnxruntime-cpu"
@@ -148,10 +149,11 @@ class Sampler:
         conditioning: Mapping[str, Value],
         guidance: np.ndarray,
         trajectory: Trajectory,
+        guide: Guide | None = None,
     ) -> Iterator[Value]:
         """Yield the latents [B, C, h, w] after each step; the last are the clean ones.
 
-        `guidance` is float32 [B]. Between steps everything stays on the backend's device;
+        `guidance` is float32 [B]; `guide` steers the same batch along the trajectory. Between steps everything stays on the backend's device;
         `backends.to_numpy` brings latents home.
         """
         state: dict[str, Value] = {
@@ -161,9 +163,14 @@ class Sampler:
             "history": np.zeros((len(guidance), HISTORY_SLOTS, *self.bundle.latent.shape), "f4"),
         }
         denoiser = self.engine("denoiser")
-        for timestep, matrix in zip(trajectory.timesteps, trajectory.coefficients, strict=True):
-            state["timestep"], state["coefficients"] = np.asarray(timestep), matrix
-            outputs = denoiser.run_on_device(state)
+        for step, timestep in enumerate(trajectory.timesteps):
+            state["timestep"] = np.asarray(timestep)
+            state["coefficients"] = trajectory.coefficients[step]
+            if guide is not None:
+                state |= guide.before(step, state)
+            outputs: Mapping[str, Value] = denoiser.run_on_device(state)
+            if guide is not None:
+                outputs = guide.after(step, state, outputs)
             state["latents"], state["history"] = outputs["next_latents"], outputs["next_history"]
             yield state["latents"]
 
@@ -196,9 +203,15 @@ class Sampler:
         return Ensemble(self)
 
     def sample(
-        self, requests: Sequence[Request], trajectory: Trajectory, batch: int
+        self,
+        requests: Sequence[Request],
+        trajectory: Trajectory,
+        batch: int,
+        semantic: SemanticGuidance | None = None,
     ) -> list[Sample]:
         """Make every request's image, `batch` at a time, in the order given.
+
+        `semantic` steers each towards its label (see guidance.py).
 
         A batch goes through the engines in equal pieces, of one size only, as large as the device
         is fast at; the last is padded. An image that is flat or not finite is made again, alone,
@@ -207,23 +220,28 @@ class Sampler:
         """
         if batch < 1:
             raise UserError(f"A batch of {batch} holds no image; write 1 or more.")
-        size = self._piece(batch, "conditioner", "denoiser")
+        guides = () if semantic is None else (engine_name(semantic.form),)
+        size = self._piece(batch, "conditioner", "denoiser", *guides)
         samples: list[Sample] = []
         for first in range(0, len(requests), batch):
             part = list(requests[first : first + batch])
             padded = part + [part[-1]] * (-len(part) % size)
-            images, latents = self._images(padded, trajectory, size)
+            images, latents = self._images(padded, trajectory, size, semantic)
             if self.backend != _FALLBACK:
                 for i in np.flatnonzero(~_sound(images[: len(part)])):
                     self.retried += 1
-                    again = self._fallback._images([part[i]], trajectory, 1)
+                    again = self._fallback._images([part[i]], trajectory, 1, semantic)
                     images[i], latents[i] = again[0][0], again[1][0]
             samples += self._labelled(padded, images, latents)[: len(part)]
             self.broken += sum(sample.broken for sample in samples[first:])
         return samples
 
     def _images(
-        self, requests: Sequence[Request], trajectory: Trajectory, size: int
+        self,
+        requests: Sequence[Request],
+        trajectory: Trajectory,
+        size: int,
+        semantic: SemanticGuidance | None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Images float32 [B, 3, H, W] and their latents [B, C, h, w].
 
@@ -235,7 +253,11 @@ class Sampler:
             guidance = np.array([r.guidance for r in piece], np.float32)
             conditioning = self.condition(piece)
             current: Value = self.start(piece, trajectory)
-            for step in self.denoise(current, conditioning, guidance, trajectory):
+            guide = None
+            if semantic is not None:
+                wanted = targets([r.label for r in piece], self.bundle.classes)
+                guide = Guide(semantic, self.engine, wanted, trajectory)
+            for step in self.denoise(current, conditioning, guidance, trajectory, guide):
                 current = step
             parts.append(to_numpy(current))
         latents = np.concatenate(parts)
