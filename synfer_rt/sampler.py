@@ -153,8 +153,8 @@ class Sampler:
     ) -> Iterator[Value]:
         """Yield the latents [B, C, h, w] after each step; the last are the clean ones.
 
-        `guidance` is float32 [B]; `guide` steers the same batch along the trajectory. Between steps everything stays on the backend's device;
-        `backends.to_numpy` brings latents home.
+        `guidance` is float32 [B]; `guide` steers the same batch along the trajectory. Between steps
+        everything stays on the backend's device; `backends.to_numpy` brings latents home.
         """
         state: dict[str, Value] = {
             **conditioning,
