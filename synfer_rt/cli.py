@@ -114,6 +114,24 @@ _engines = click.option(
 @main.command()
 @_engines
 @click.option("--count", default=256, show_default=True, help="How many images.")
+@click.option(
+    "--count-accepted",
+    is_flag=True,
+    help="Go on until each class has --count accepted images, or --budget is used up.",
+)
+@click.option(
+    "--budget",
+    type=int,
+    help="The most images made for --count-accepted.  [default: 10 times those wanted]",
+)
+@click.option(
+    "--accept-rate", type=float, help="Accept the most confident part of each class, 0 to 1."
+)
+@click.option(
+    "--threshold",
+    type=float,
+    help="Accept from this confidence on, 0 to 1.  [default: where the annotators agree]",
+)
 @click.option("--batch", default=256, show_default=True, help="Images made at once.")
 @click.option(
     "--labels",
@@ -142,9 +160,15 @@ _engines = click.option(
     help="Start from a neutral face of the bundle, or from noise.  [default: the bundle's]",
 )
 @click.option(
+    "--layout-from",
+    type=click.Path(path_type=Path),
+    metavar="DIR|FILE",
+    help="Start from these photos of faces; each is to show every label.",
+)
+@click.option(
     "--layout-strength",
     type=float,
-    help="How much of such a face is made anew, above 0 to 1.  [default: the bundle's]",
+    help="How much of such a face is made anew, above 0 to 1.  [default: the bundle's; photos 0.7]",
 )
 @click.option(
     "--semantic-guidance",
@@ -189,6 +213,11 @@ def sample(
     batch: int,
     steps: int | None,
     solver: str | None,
+    count_accepted: bool,
+    budget: int | None,
+    accept_rate: float | None,
+    threshold: float | None,
+    layout_from: Path | None,
     layout_strength: float | None,
     semantic_guidance: float | None,
     semantic_form: str | None,
@@ -211,34 +240,66 @@ def sample(
     Beside them OUT/run.json holds the settings, and OUT/contact-sheet.png shows the first images
     of each class. A run that was stopped goes on with the same command and --resume.
     """
-    from synfer_rt import guidance
+    from synfer_rt import guidance, inversion
     from synfer_rt.backends import choose
     from synfer_rt.bundle import open_bundle
     from synfer_rt.contact_sheet import FILE, write_contact_sheet
     from synfer_rt.pipeline import ObservedSampler, Run, execute
     from synfer_rt.plan import make_plan
     from synfer_rt.progress import Progress
+    from synfer_rt.skipped import FILE as SKIPPED
+    from synfer_rt.skipped import report_skipped, write_skipped
     from synfer_rt.writers import check_output, discard_empty, open_output
 
     check_number("--count", count)
     check_number("--batch", batch)
+    check_number("--budget", budget)
     check_number("--threads", threads, MOST_THREADS)
     bundle = open_bundle(engines)
-    plan = make_plan(bundle, **plan_options)
+    photos = None
+    if layout_from is not None:
+        inversion.check_encoder(bundle)
+        photos = inversion.read_photos(layout_from, bundle.image_size)
+    plan = make_plan(bundle, photos=0 if photos is None else len(photos), **plan_options)
     defaults = bundle.defaults
-    if plan.bank is None:
+    if plan.bank is None and photos is None:
         if layout_strength is not None:
-            raise UserError("--layout-strength needs a face to start from; add --layout bank.")
+            raise UserError(
+                "--layout-strength needs a face to start from; add --layout bank or --layout-from."
+            )
         layout_strength = 1.0
     elif layout_strength is None:
-        layout_strength = defaults.layout_strength
+        layout_strength = inversion.STRENGTH if photos else defaults.layout_strength
+    quota = None
+    if count_accepted:
+        quota, wanted = count, count * len(plan.labels)
+        count = 10 * wanted if budget is None else budget
+        if count < wanted:
+            raise UserError(
+                f"A --budget of {count} cannot hold the {wanted} images wanted; raise it, or lower "
+                "--count."
+            )
+    elif budget is not None:
+        raise UserError("--budget needs --count-accepted; add it, or leave out --budget.")
     solver = defaults.solver if solver is None else solver
     steps = defaults.steps if steps is None else steps
     semantic = guidance.semantic_guidance(
         bundle, semantic_guidance, semantic_form, semantic_start, semantic_every
     )
-    run = Run(bundle, plan, count, solver, steps, layout_strength, semantic)
-    _ = run.trajectory  # refuses what does not fit before anything is written
+    run = Run(
+        bundle,
+        plan,
+        count,
+        solver,
+        steps,
+        layout_strength,
+        semantic,
+        photos,
+        accept_rate,
+        threshold,
+        quota,
+    )
+    run.check()
     backend, why = choose(backend, bundle)
 
     settings = run.settings(format_)
@@ -247,18 +308,29 @@ def sample(
     if not begun:
         sampler.load(run.engines)  # what does not load leaves nothing behind
     writer = open_output(out, settings, resume=resume)
-    if writer.done == count:
+    if writer.done == writer.count:
         writer.finish()
         if not (out / FILE).exists():
             write_contact_sheet(out, plan.labels)
-        click.echo(f"{out} already holds all {count} images.")
+        click.echo(f"{out} already holds all {writer.done} images.")
         return
     if writer.done:
         click.echo(f"Resuming: {writer.done} of {count} images are there.", err=True)
     click.echo(f"{bundle.name} {bundle.version} on {why}", err=True)
+    starts = None
     try:
-        with Progress(writer.done, count) as progress:
-            summary = execute(run, sampler, writer, batch, progress.update)
+        if photos is not None:
+            write_skipped(out, photos.skipped)
+            report_skipped(photos.skipped, out / SKIPPED)
+            starts = inversion.PhotoStarts(sampler, photos, run.trajectory)
+            there, alone = starts.round_trip()
+            click.echo(
+                f"{len(photos)} photos to start from; inverted and denoised the first come back at "
+                f"{there:.1f} dB (through the VAE alone: {alone:.1f} dB)",
+                err=True,
+            )
+        with Progress(writer.done, count, at_most=quota is not None) as progress:
+            summary = execute(run, sampler, writer, batch, progress.update, starts)
     except KeyboardInterrupt:
         click.echo(
             f"Interrupted with {writer.done} of {count} images written; run the same command with "
@@ -270,26 +342,28 @@ def sample(
         if not writer.done:
             discard_empty(out)
     write_contact_sheet(out, plan.labels)
-    _print_summary(run, summary, out)
+    _print_summary(run, summary, writer.done, out)
 
 
-def _print_summary(run: Run, summary: Summary, out: Path) -> None:
+def _print_summary(run: Run, summary: Summary, count: int, out: Path) -> None:
     from dataclasses import asdict
 
     from rich.table import Table
 
     console = _console()
-    made = "images" if summary.images == run.count else "made now"
+    made = "images" if summary.images == count else "made now"
     table = Table("class", made, "accepted", "", box=None, header_style="bold")
     for column in table.columns[1:]:
         column.justify = "right"
-    for label, asked, yes in (
-        *((x, summary.requested[x], summary.accepted[x]) for x in run.plan.labels),
-        ("all", summary.images, sum(summary.accepted.values())),
+    labelled, accepted = summary.labelled, summary.accepted
+    shown = [x for x in run.bundle.classes if x in run.plan.labels or x in labelled]
+    for label, images, yes in (
+        *((x, labelled.get(x, 0), accepted.get(x, 0)) for x in shown),
+        ("all", summary.images, sum(accepted.values())),
     ):
-        share = f"{yes / asked:.0%}" if asked else ""
+        share = f"{yes / images:.0%}" if images else ""
         judged = (str(yes), share) if run.bundle.annotators else ("not judged", "")
-        table.add_row(label, str(asked), *judged)
+        table.add_row(label, str(images), *judged)
     console.print(table)
     shares = ", ".join(
         f"{name} {seconds / summary.seconds:.0%}" for name, seconds in asdict(summary.times).items()
@@ -298,8 +372,15 @@ def _print_summary(run: Run, summary: Summary, out: Path) -> None:
     click.echo(
         f"{summary.images} images in {summary.seconds:.1f} s, "
         f"{summary.images_per_second:.1f} images/s ({shares}){again}\n"
-        f"{out} holds {run.count} images; look at {out / 'contact-sheet.png'}"
+        f"{out} holds {count} images; look at {out / 'contact-sheet.png'}"
     )
+    if summary.missing:
+        lacking = ", ".join(f"{name} {images}" for name, images in summary.missing.items())
+        click.echo(
+            f"The budget of {run.count} images is used up, and accepted images are missing: "
+            f"{lacking}.",
+            err=True,
+        )
     if summary.broken:
         click.echo(
             f"{summary.broken} of them are flat or not finite, and not accepted; a lower "
