@@ -77,6 +77,7 @@ class Staging:
         if not all(map(self._intact, names)):
             return None
         (self.bundle / file).parent.mkdir(parents=True, exist_ok=True)
+        (self.bundle / f"{file}.data").unlink(missing_ok=True)  # of a build that was interrupted
         if names <= {file, f"{file}.data"}:
             for name in names:
                 _link(self.out / name, self.bundle / name)
