@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +13,6 @@ from synfer_rt import __version__
 from synfer_rt.errors import UserError
 
 if TYPE_CHECKING:
-    from synfer_rt.bundle import Bundle
-    from synfer_rt.interfaces import PlanSpec
     from synfer_rt.pipeline import Run, Summary
 
 _ELSEWHERE = {
@@ -26,11 +23,13 @@ _ELSEWHERE = {
         "build_engines",
         "Export a checkpoint to a bundle of engines (needs PyTorch).",
     ),
+    "doctor": ("synfer_rt.doctor", "doctor", "Say which backends work here, and get the others."),
+    "inspect": ("synfer_rt.inspect_command", "inspect", "Print a bundle of engines."),
     "label": ("synfer_rt.label", "label", "Label images that exist."),
 }
-"""Commands that other folders define: module, attribute, and help that needs no import."""
+"""Commands that other files define: module, attribute, and help that needs no import."""
 
-_WITHOUT_TORCH = ("augment", "label")
+_WITHOUT_TORCH = ("augment", "doctor", "inspect", "label")
 
 MOST_THREADS = 1024
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx")
@@ -350,7 +349,7 @@ def _print_summary(run: Run, summary: Summary, count: int, out: Path) -> None:
 
     from rich.table import Table
 
-    console = _console()
+    screen = console()
     made = "images" if summary.images == count else "made now"
     table = Table("class", made, "accepted", "", box=None, header_style="bold")
     for column in table.columns[1:]:
@@ -364,7 +363,7 @@ def _print_summary(run: Run, summary: Summary, count: int, out: Path) -> None:
         share = f"{yes / images:.0%}" if images else ""
         judged = (str(yes), share) if run.bundle.annotators else ("not judged", "")
         table.add_row(label, str(images), *judged)
-    console.print(table)
+    screen.print(table)
     shares = ", ".join(
         f"{name} {seconds / summary.seconds:.0%}" for name, seconds in asdict(summary.times).items()
     )
@@ -389,136 +388,8 @@ def _print_summary(run: Run, summary: Summary, count: int, out: Path) -> None:
         )
 
 
-def _console() -> Any:
+def console() -> Any:
     """A rich console on stdout that wraps at the terminal's width, and nowhere else."""
     from rich.console import Console
 
     return Console() if sys.stdout.isatty() else Console(width=160)
-
-
-@main.command()
-@click.argument("directory", type=click.Path(path_type=Path), required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print the manifest, path and hash as JSON.")
-def inspect(directory: Path | None, as_json: bool) -> None:
-    """Print a bundle of engines; default the one that ships with synfer-rt."""
-    import json
-
-    from synfer_rt.bundle import open_bundle
-
-    bundle = open_bundle(directory)
-    if as_json:
-        facts = {"path": str(bundle.path), "bundle": bundle.bundle_hash, **bundle.manifest}
-        click.echo(json.dumps(facts, indent=1, ensure_ascii=False))
-    else:
-        _print_bundle(bundle)
-
-
-def _print_bundle(bundle: Bundle) -> None:
-    from rich.table import Table
-
-    files = bundle.manifest["files"]
-    height, width = bundle.image_size
-    schedule, vocabulary = bundle.manifest["schedule"], bundle.manifest["au_vocabulary"]
-    named = vocabulary if isinstance(vocabulary, str) else "its own vocabulary"
-    defaults = bundle.manifest["defaults"]
-    console = _console()
-
-    facts = Table(show_header=False, box=None)
-    for name, value in (
-        ("bundle", f"{bundle.name} {bundle.version}"),
-        ("", bundle.description),
-        ("licence", bundle.licence),
-        ("path", bundle.path),
-        ("hash", bundle.bundle_hash),
-        ("size", _bytes(sum(entry["bytes"] for entry in files.values()))),
-        ("images", f"{width}x{height} from latents {list(bundle.latent.shape)}"),
-        ("classes", f"{bundle.label_scheme}: {', '.join(bundle.classes)}"),
-        ("action units", f"{named}, {len(bundle.au_names)}" if bundle.au_names else "none"),
-        ("plans", "; ".join(map(_plans, filter(None, bundle.plans.values()))) or "none"),
-        ("layout bank", f"{bundle.layout_count} faces" if bundle.layout_count else "none"),
-        ("predicts", bundle.prediction_type),
-        ("schedule", ", ".join(f"{name} {value}" for name, value in schedule.items())),
-        ("defaults", ", ".join(f"{name} {value!r}" for name, value in defaults.items())),
-    ):
-        facts.add_row(name, str(value))
-    console.print(facts, markup=False)
-
-    table = Table("engine", "size", "precision", "opset", "inputs", "outputs", "parity", box=None)
-    for name, engine in bundle.engines.items():
-        sizes = [entry["bytes"] for file, entry in files.items() if file.startswith(engine.file)]
-        parity = engine.parity
-        measured = (
-            f"{parity['max_relative_error']:.1e} of {parity['tolerance']:.0e}"
-            if parity
-            else "unknown"
-        )
-        shapes = [
-            "\n".join(f"{tensor.name} {_shape(tensor.shape)}" for tensor in tensors)
-            for tensors in (engine.inputs, engine.outputs)
-        ]
-        size = _bytes(sum(sizes))
-        table.add_row(name, size, engine.precision, str(engine.opset), *shapes, measured)
-    console.print(table, markup=False)
-
-
-def _shape(shape: tuple[int | str, ...]) -> str:
-    return "x".join(str(size) for size in shape) or "scalar"
-
-
-def _plans(plans: Mapping[str, PlanSpec]) -> str:
-    """What the plans of one target (one or more) are for."""
-    target = next(iter(plans.values())).target
-    versions = ", ".join(sorted({plan.version for plan in plans.values()}))
-    gpus = ", ".join(sorted({gpu for plan in plans.values() for gpu in plan.compute_capabilities}))
-    return f"{target} {versions} for {gpus} ({', '.join(plans)})"
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"
-
-
-@main.command()
-@_engines
-def doctor(engines: Path | None) -> None:
-    """Say which backends work here, how to get the others, and whether the bundle is sound.
-
-    Exits with 1 when nothing can be sampled.
-    """
-    import platform
-
-    from rich.table import Table
-
-    from synfer_rt import backends
-    from synfer_rt.backends import onnxruntime
-    from synfer_rt.bundle import open_bundle
-
-    console = _console()
-    versions = ", ".join(_versions("numpy", "tokenizers", *RUNTIMES))
-    click.echo(f"synfer-rt {__version__}, Python {platform.python_version()}, {versions}")
-    click.echo(f"{platform.system()} {platform.machine()}, {backends.default_threads()} CPU cores")
-    table = Table("backend", "", "to get it", box=None, header_style="bold")
-    for status in backends.statuses():
-        said = "works" if status.works else f"does not work: {status.reason}"
-        table.add_row(status.name, said, status.remedy)
-    console.print(table, markup=False)
-    if problem := onnxruntime.installation_problem():
-        click.echo(problem)
-    try:
-        bundle = open_bundle(engines)
-        click.echo(f"Bundle {bundle.name} {bundle.version} is sound ({bundle.path})")
-        click.echo(f"It runs on {backends.choose(bundle=bundle)[1]}")
-    except UserError as error:
-        click.echo(f"Nothing can be sampled: {error}")
-        click.get_current_context().exit(1)
-
-
-def _versions(*packages: str) -> list[str]:
-    from importlib import metadata
-
-    found = []
-    for package in packages:
-        try:
-            found.append(f"{package} {metadata.version(package)}")
-        except metadata.PackageNotFoundError:
-            continue
-    return found
