@@ -112,11 +112,11 @@ _engines = click.option(
 
 @main.command()
 @_engines
-@click.option("--count", default=256, show_default=True, help="How many images.")
+@click.option("--count", default=256, show_default=True, help="How many images, of all classes.")
 @click.option(
     "--count-accepted",
     is_flag=True,
-    help="Go on until each class has --count accepted images, or --budget is used up.",
+    help="Go on until each class has --count images that are accepted, or --budget is used up.",
 )
 @click.option(
     "--budget",
@@ -243,6 +243,7 @@ def sample(
     from synfer_rt.backends import choose
     from synfer_rt.bundle import open_bundle
     from synfer_rt.contact_sheet import FILE, write_contact_sheet
+    from synfer_rt.datasets import refuse_inside
     from synfer_rt.pipeline import ObservedSampler, Run, execute
     from synfer_rt.plan import make_plan
     from synfer_rt.progress import Progress
@@ -258,6 +259,7 @@ def sample(
     photos = None
     if layout_from is not None:
         inversion.check_encoder(bundle)
+        refuse_inside(out, [layout_from])
         photos = inversion.read_photos(layout_from, bundle.image_size)
     plan = make_plan(bundle, photos=0 if photos is None else len(photos), **plan_options)
     defaults = bundle.defaults
@@ -292,11 +294,11 @@ def sample(
         solver,
         steps,
         layout_strength,
-        semantic,
-        photos,
-        accept_rate,
-        threshold,
-        quota,
+        semantic=semantic,
+        photos=photos,
+        accept_rate=accept_rate,
+        threshold=threshold,
+        quota=quota,
     )
     run.check()
     backend, why = choose(backend, bundle)

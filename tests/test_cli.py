@@ -238,6 +238,12 @@ def test_a_bad_selection_is_one_sentence(sample, tmp_path, options, said):
     assert not (tmp_path / "out").exists()
 
 
+def test_nothing_is_written_among_the_photos(sample, photos):
+    before = sorted(photos.iterdir())
+    refused(sample("--layout-from", str(photos), out=photos / "out"))
+    assert sorted(photos.iterdir()) == before
+
+
 def test_photos_and_a_layout_exclude_each_other(sample, photos, tmp_path):
     said = refused(sample("--layout-from", str(photos), "--layout", "bank"))
     assert "leave one out" in said and not (tmp_path / "out").exists()
