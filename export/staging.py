@@ -70,17 +70,12 @@ class Staging:
             target = self.bundle / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.unlink(missing_ok=True)
-            try:
-                target.hardlink_to(self.out / name)
-            except OSError:  # a disk without hard links
-                shutil.copyfile(self.out / name, target)
+            # Not a hard link: onnx_ir refuses to read weights from a file that has two names.
+            shutil.copyfile(self.out / name, target)
         return entry
 
     def discard(self, name: str, file: str) -> None:
-        """Forget `name` and remove its files; one that is shared with the old bundle stays there.
-
-        Exporters write into an existing file, and the old bundle may share it.
-        """
+        """Forget `name` and remove its files."""
         (self.work / f"{name}.done").unlink(missing_ok=True)
         for old in (file, f"{file}.data"):
             (self.bundle / old).unlink(missing_ok=True)

@@ -83,6 +83,7 @@ def test_an_engine_is_inherited_by_its_key_and_only_whole(
         assert place.inherited(engine, "another key") is None
         assert place.inherited(engine, "k") == engine
         assert (place.bundle / "x.onnx").read_text() == "old weights"
+        assert (place.bundle / "x.onnx").stat().st_nlink == 1, "onnx_ir reads no other weights"
         (out / "x.onnx").unlink()
         (out / "x.onnx").write_text("altered")
         assert place.inherited(engine, "k") is None
