@@ -48,10 +48,11 @@ def dressed(tiny_bundle_path: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return tiny.add_plans(open_bundle(copy))
 
 
-def test_a_tensor_has_the_batch_s_size() -> None:
-    assert tensorrt.sized(TensorSpec("latents", "float32", ("B", 4, 8, 8)), 3) == (3, 4, 8, 8)
-    assert tensorrt.sized(TensorSpec("timestep", "float32", ()), 3) == ()
-    assert tensorrt.sized(TensorSpec("coefficients", "float32", (4, 5)), 3) == (4, 5)
+def test_a_tensor_has_the_sizes_of_the_batch_and_of_its_images() -> None:
+    free = {"B": 3, "h": 6}
+    assert tensorrt.sized(TensorSpec("latents", "float32", ("B", 4, "h", 8)), free) == (3, 4, 6, 8)
+    assert tensorrt.sized(TensorSpec("timestep", "float32", ()), free) == ()
+    assert tensorrt.sized(TensorSpec("coefficients", "float32", (4, 5)), free) == (4, 5)
 
 
 @pytest.mark.parametrize("batch", [SMALLEST, 3, LARGEST])
