@@ -22,7 +22,6 @@ import numpy as np
 
 from synfer_rt import facs, labels
 from synfer_rt.errors import UserError
-from synfer_rt.interfaces import REQUIRED_ENGINES as REQUIRED_ENGINES
 from synfer_rt.interfaces import (
     IMAGE_AXES,
     LATENT_AXES,
@@ -32,6 +31,7 @@ from synfer_rt.interfaces import (
     mismatch,
     read_plans,
 )
+from synfer_rt.interfaces import REQUIRED_ENGINES as REQUIRED_ENGINES
 from synfer_rt.schedule import Schedule
 from synfer_rt.sizes import Sizes, format_size
 from synfer_rt.solvers import HISTORY_SLOTS, PREDICTION_TYPES, SOLVERS
@@ -85,10 +85,11 @@ class Layouts:
 class Bundle:
     """A checked bundle; `open_bundle` makes it.
 
-    `image_size` is (H, W), `sizes` what other sizes the engines take, None for none; `au_names` the AU vector's units in order, empty for a model without
-    AUs; `classes` the label scheme's names in order; `bundle_hash` the SHA-256 of bundle.json,
-    which through its `files` identifies every byte of the bundle; `plans` the compiled engines by
-    target and engine, mostly none; `manifest` the file as read.
+    `image_size` is (H, W), `sizes` what else the engines take, None where it is fixed; `au_names`
+    the AU vector's units in order, empty for a model without AUs; `classes` the label scheme's
+    names in order; `bundle_hash` the SHA-256 of bundle.json, which through its `files` identifies
+    every byte of the bundle; `plans` the compiled engines by target and engine, mostly none;
+    `manifest` the file as read.
     """
 
     path: Path

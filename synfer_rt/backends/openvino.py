@@ -17,7 +17,7 @@ _MOST_SHAPES = 2
 
 
 class OpenVinoEngine:
-    """One ONNX file, compiled for each batch and image size that it meets. See `synfer_rt.backends.Engine`.
+    """One ONNX file, compiled for each shape of its inputs. See `synfer_rt.backends.Engine`.
 
     A fixed size costs a compilation, and makes the denoiser faster than ONNX Runtime, where a
     dynamic one is slower. What is compiled is kept on the disk.

@@ -23,7 +23,7 @@ from synfer_rt.errors import UserError
 from synfer_rt.interfaces import BATCH, REQUIRED_ENGINES, PlanSpec, TensorSpec
 
 _MOST_BATCHES = 4
-"""For how many sizes of a batch and of its images an engine keeps memory and a graph."""
+"""For how many sizes of a batch and its images an engine keeps memory and a graph."""
 
 
 class TensorRTEngine:
@@ -70,7 +70,7 @@ class TensorRTEngine:
             ) from error
 
     def _batch(self, free: dict[str, int]) -> _Batch:
-        """What runs a batch whose free dimensions are `free`; those used last are kept."""
+        """What runs a batch whose free dimensions have these lengths; the last few are kept."""
         key = tuple(free.items())
         batch = self._batches.pop(key, None)
         if batch is None:
@@ -97,7 +97,7 @@ class TensorRTEngine:
 
 
 class _Batch:
-    """A plan at one size of the batch and its images: its context, and inputs and outputs at addresses that stay."""
+    """A plan at one shape of its inputs: its context, and tensors at addresses that stay."""
 
     def __init__(self, engine: TensorRTEngine, free: dict[str, int]) -> None:
         self._device, self._context = engine._device, engine._context()

@@ -194,13 +194,17 @@ def keys_of(source: Source, options: Options | None = None) -> dict[str, str]:
     return build_keys(checkpoint, source, options or Options(), 24, hashes)
 
 
-def test_precision_and_resolution_are_part_of_the_keys(mini: tuple[Source, Path]) -> None:
+def test_precision_and_sizes_are_part_of_the_keys(mini: tuple[Source, Path]) -> None:
     source, _ = mini
     keys = keys_of(source)
     half = keys_of(source, Options("fp16"))
     assert not set(keys.values()) & set(half.values())
-    larger = keys_of(replace(source, resolution=(32, 16)))
-    assert not set(keys.values()) & set(larger.values())
+    larger, free = (
+        keys_of(replace(source, **size)) for size in ({"resolution": (32, 16)}, {"sizes": (8, 32)})
+    )
+    for other in (larger, free):  # the conditioner sees neither latents nor images
+        assert {name for name in keys if keys[name] == other[name]} == {"conditioner"}
+    assert free["denoiser"] != larger["denoiser"]
 
 
 def test_an_interrupted_build_resumes(plain_checkpoint: Path, tmp_path: Path) -> None:
