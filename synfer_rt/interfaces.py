@@ -201,7 +201,7 @@ def _batches(
         sizes = []
         for i, key in enumerate(("min", "opt", "max")):
             shape = profile[key]
-            wanted = [axes[size][i] if size in axes else size for size in tensor.shape]
+            wanted = [axes[str(size)][i] if size in axes else size for size in tensor.shape]
             if not isinstance(shape, list) or len(shape) != len(tensor.shape):
                 raise ValueError(f"{subject} has the shape {shape!r} for {tensor}")
             for found, size in zip(shape, wanted, strict=True):

@@ -40,8 +40,8 @@ class Sizes:
 
     def other(self, size: Size) -> Size:
         """The smallest that is neither square nor `size`."""
-        narrow = (self.min + self.multiple_of, self.min)
-        return narrow if size != narrow else narrow[::-1]
+        less, more = self.min, self.min + self.multiple_of
+        return (more, less) if size != (more, less) else (less, more)
 
     def axes(self, size: Size, latent: Size) -> dict[str, tuple[int, int, int]]:
         """Smallest, best and largest length of the free axes H, W, h and w of engines.

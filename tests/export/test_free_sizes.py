@@ -24,7 +24,7 @@ from tests.export.test_pipelines import STEPS, Model, by_diffusers, requests
 from tests.export.tiny_checkpoint import save_classifier
 
 RANGE = (8, 32)
-OTHERS = [(24, 16), (12, 32)]
+OTHERS = [(24, 16), (8, 32)]
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_encoder_and_classifier_take_every_size(
 
     draws = np.random.default_rng(0)
     sampler = Sampler(bundle, "onnxruntime-cpu", threads=1)
-    for size in ((16, 16), (24, 24), *OTHERS):
+    for size in ((16, 16), (24, 24), (12, 28)):
         given = draws.random((3, 3, *size), np.float32)
         wanted = reference(classifier, torch.from_numpy(given)).numpy()
         found = sampler.engine("classifier.small").run({"images": given})["probabilities"]
