@@ -398,3 +398,10 @@ def test_the_command_says_what_was_reused_and_where_the_log_is(mini: tuple[Sourc
     assert result.exit_code == 0, result.exception
     assert "denoiser: reused" in result.output and "peak memory" in result.output
     assert f"{out}.log" in result.output
+
+
+@pytest.mark.parametrize("sizes", ["256", "256:", "512:256", "256:256", "0:64", "a:b"])
+def test_sizes_that_are_no_range_are_refused(tmp_path: Path, sizes: str) -> None:
+    arguments = [str(tmp_path), "--out", str(tmp_path / "out"), "--sizes", sizes]
+    with pytest.raises(UserError, match=r"are no range; write MIN:MAX in pixels"):
+        build_engines.main(arguments, standalone_mode=False)
