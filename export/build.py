@@ -7,7 +7,7 @@ import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
@@ -128,7 +128,7 @@ def build_keys(
     for classifier in checkpoint.classifiers:
         name = f"classifier.{classifier.name}"
         precision, sha = options.exported_precision_of(name), hashes[classifier.path]
-        keys[name] = classifier_key(classifier, checkpoint.image_size, precision, sha)
+        keys[name] = classifier_key(classifier, checkpoint, precision, sha)
     return keys
 
 
@@ -148,6 +148,7 @@ def _manifest(
         "licence": settings.licence,
         "description": settings.description,
         "image_size": list(checkpoint.image_size),
+        **({"sizes": asdict(checkpoint.sizes)} if checkpoint.sizes else {}),
         "latent": {
             "channels": channels,
             "height": height,

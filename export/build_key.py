@@ -46,7 +46,9 @@ def engine_key(
     """
     folders = {part: checkpoint.directory / part for part in _PARTS}
     weights = {part: _within(folder, hashes) for part, folder in folders.items()}
-    shape: dict[str, Any] = {"latent": checkpoint.latent_shape}
+    shape: dict[str, Any] = {}
+    if name != "conditioner":
+        shape = {"latent": checkpoint.latent_shape, "sizes": checkpoint.sizes}
     if name in ("decoder", "encoder"):
         return digest(name, precision, weights["vae"], shape, _tools())
     known = {source.path for source in checkpoint.classifiers}
@@ -64,11 +66,11 @@ def engine_key(
 
 
 def classifier_key(
-    source: ClassifierSource, image_size: tuple[int, int], precision: str, model: str
+    source: ClassifierSource, checkpoint: Checkpoint, precision: str, model: str
 ) -> str:
     """The key of a classifier; `model` is the hash of its file (file_hashes)."""
     fields = {**asdict(source), "path": model, "data": _external(source.path)}
-    return digest(fields, image_size, precision, _tools())
+    return digest(fields, checkpoint.image_size, checkpoint.sizes, precision, _tools())
 
 
 def file_hashes(checkpoint: Checkpoint) -> dict[Path, str]:

@@ -120,8 +120,12 @@ def read_classifier(path: Path) -> ClassifierSource:
         ) from None
 
 
-def compose_classifier(source: ClassifierSource, image_size: tuple[int, int]) -> onnx.ModelProto:
+def compose_classifier(
+    source: ClassifierSource, image_size: tuple[int | str, int | str]
+) -> onnx.ModelProto:
     """The classifier with its preparation and softmax, for images of `image_size` (H, W).
+
+    Names instead of numbers leave the size free.
 
     Raises UserError when the file is no classifier of the kind that `source` describes.
     """
@@ -207,7 +211,7 @@ def _shape(value: onnx.ValueInfoProto) -> list[Any]:
 
 def _preparation(
     source: ClassifierSource,
-    image_size: tuple[int, int],
+    image_size: tuple[int | str, int | str],
     channels_last: bool,
     opset: int,
     ir_version: int,
@@ -223,8 +227,14 @@ def _preparation(
         last = name
 
     if image_size != (size, size):
-        constants["scales"] = np.array([1, 1, size / image_size[0], size / image_size[1]], "f4")
-        step("Resize", "", "scales", mode="linear", coordinate_transformation_mode="half_pixel")
+        constants["first"], constants["two"] = np.array([0]), np.array([2])
+        constants["edges"] = np.array([size, size])
+        step("Shape")
+        step("Slice", "first", "two")
+        step("Concat", "edges", axis=0)
+        shape, last = last, "images"
+        how = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+        step("Resize", "", "", shape, **how)
     if source.channels == "grey":
         constants["luma"] = np.array(GREY, "f4").reshape(1, 3, 1, 1)
         step("Conv", "luma")

@@ -13,6 +13,9 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from synfer_rt.interfaces import IMAGE_AXES
+from synfer_rt.sizes import Size
+
 from .build_log import LOG, build_log
 from .checkpoint import Checkpoint, read_checkpoint
 from .classifier import ClassifierSource, compose_classifier, reference
@@ -34,7 +37,8 @@ class Source:
     au_adapter: Path | None = None
     classifiers: tuple[ClassifierSource, ...] = ()
     loras: tuple[Lora, ...] = ()
-    resolution: tuple[int, int] | None = None
+    resolution: Size | None = None
+    sizes: tuple[int, int] | None = None
 
     def read(self) -> Checkpoint:
         """The checkpoint; UserError for whatever is wrong with it."""
@@ -44,6 +48,7 @@ class Source:
             self.classifiers,
             loras=self.loras,
             resolution=self.resolution,
+            sizes=self.sizes,
         )
 
 
@@ -133,21 +138,33 @@ def finished(
 def _export(job: Job, path: Path) -> tuple[list[Case], dict[str, Any]]:
     """Write the engine unless it is there; its reference cases, and what else the entry says."""
     checkpoint = job.source.read()
+    size, sizes = checkpoint.image_size, checkpoint.sizes
+    other = sizes and sizes.other(size)
     if not job.name.startswith("classifier."):
         graph = engine_graph(checkpoint, job.name, job.max_length)
-        cases = references(graph.module, graph.inputs, job.batches)
+        cases = references(graph.module, graph.inputs, job.batches, other)
         if job.entry is None:
-            example = graph.inputs(_EXAMPLE_BATCH)
-            export_onnx(graph.module, example, graph.outputs, graph.static, path, job.precision)
+            # An axis of length 1, or as long as another, would be taken for a fixed one.
+            small = sizes and (2 * sizes.multiple_of, 3 * sizes.multiple_of)
+            example = graph.inputs(_EXAMPLE_BATCH, small)
+            export_onnx(
+                graph.module,
+                example,
+                graph.outputs,
+                graph.static,
+                path,
+                job.precision,
+                checkpoint.free_axes,
+            )
         return cases, {}
     stem = job.name.partition(".")[2]
     source = next(source for source in checkpoint.classifiers if source.name == stem)
     if job.entry is None:
-        model = ir.from_proto(compose_classifier(source, checkpoint.image_size))
+        model = ir.from_proto(compose_classifier(source, IMAGE_AXES if sizes else size))
         if job.precision == "fp16":
             store_half(model.graph)
         save(model, path)
-    cases = references(partial(reference, source), images_of(checkpoint.image_size), job.batches)
+    cases = references(partial(reference, source), images_of(size), job.batches, other)
     return cases, {"label_scheme": source.label_scheme}
 
 

@@ -146,6 +146,11 @@ _engines = click.option(
     type=float,
     help="How much of such a face is made anew, above 0 to 1.  [default: the bundle's]",
 )
+@click.option(
+    "--size",
+    metavar="HxW",
+    help="Size of the images, for a bundle that was built with --sizes.  [default: the bundle's]",
+)
 @click.option("--seed", default=0, show_default=True, help="The same seed makes the same images.")
 @click.option(
     "--out",
@@ -172,6 +177,7 @@ def sample(
     steps: int | None,
     solver: str | None,
     layout_strength: float | None,
+    size: str | None,
     out: Path,
     format_: str,
     backend: str,
@@ -195,12 +201,15 @@ def sample(
     from synfer_rt.pipeline import ObservedSampler, Run, execute
     from synfer_rt.plan import make_plan
     from synfer_rt.progress import Progress
+    from synfer_rt.sizes import parse_size, resized
     from synfer_rt.writers import check_output, discard_empty, open_output
 
     check_number("--count", count)
     check_number("--batch", batch)
     check_number("--threads", threads, MOST_THREADS)
     bundle = open_bundle(engines)
+    if size is not None:
+        bundle = resized(bundle, parse_size(size))
     plan = make_plan(bundle, **plan_options)
     defaults = bundle.defaults
     if plan.bank is None:
@@ -325,6 +334,7 @@ def _print_bundle(bundle: Bundle) -> None:
         ("hash", bundle.bundle_hash),
         ("size", _bytes(sum(entry["bytes"] for entry in files.values()))),
         ("images", f"{width}x{height} from latents {list(bundle.latent.shape)}"),
+        ("sizes", bundle.sizes or "no other"),
         ("classes", f"{bundle.label_scheme}: {', '.join(bundle.classes)}"),
         ("action units", f"{named}, {len(bundle.au_names)}" if bundle.au_names else "none"),
         ("plans", "; ".join(map(_plans, filter(None, bundle.plans.values()))) or "none"),
