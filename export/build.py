@@ -7,7 +7,7 @@ import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
@@ -144,7 +144,7 @@ def build_keys(
         keys[name] = engine_key(checkpoint, hashes, name, precision, max_length, loras)
     for name, network in checkpoint.networks.items():
         precision = options.exported_precision_of(name)
-        keys[name] = network_key(network, checkpoint.image_size, precision, hashes[network.path])
+        keys[name] = network_key(network, checkpoint, precision, hashes[network.path])
     return keys
 
 
@@ -164,6 +164,7 @@ def _manifest(
         "licence": settings.licence,
         "description": settings.description,
         "image_size": list(checkpoint.image_size),
+        **({"sizes": asdict(checkpoint.sizes)} if checkpoint.sizes else {}),
         "latent": {
             "channels": channels,
             "height": height,

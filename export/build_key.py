@@ -59,7 +59,9 @@ def engine_key(
     """
     directory = checkpoint.directory
     made_of = [_within(directory / part, hashes) for part in _MADE_OF[name]]
-    shape: dict[str, Any] = {"latent": checkpoint.latent_shape}
+    shape: dict[str, Any] = {}
+    if name != "conditioner":
+        shape = {"latent": checkpoint.latent_shape, "sizes": checkpoint.sizes}
     if name.startswith("guide."):
         shape["classes"] = labels.scheme(checkpoint.settings.label_scheme)
     if name == "annotator":
@@ -75,12 +77,10 @@ def engine_key(
     return digest(name, precision, made_of, adapters, shape, _tools())
 
 
-def network_key(
-    source: ImageNetwork, image_size: tuple[int, int], precision: str, model: str
-) -> str:
+def network_key(source: ImageNetwork, checkpoint: Checkpoint, precision: str, model: str) -> str:
     """The key of an engine that is an ONNX file; `model` is the hash of it (file_hashes)."""
     fields = {**asdict(source), "path": model, "data": _external(source.path)}
-    return digest(fields, image_size, precision, _tools())
+    return digest(fields, checkpoint.image_size, checkpoint.sizes, precision, _tools())
 
 
 def file_hashes(checkpoint: Checkpoint) -> dict[Path, str]:

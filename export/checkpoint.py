@@ -25,7 +25,9 @@ import transformers
 
 from synfer_rt import facs
 from synfer_rt.errors import UserError
+from synfer_rt.interfaces import IMAGE_AXES, LATENT_AXES
 from synfer_rt.schedule import BETA_SCHEDULES, SPACINGS
+from synfer_rt.sizes import Size, Sizes, format_size
 from synfer_rt.solvers import PREDICTION_TYPES
 
 from .adapter import AUAdapter, read_adapter
@@ -86,6 +88,7 @@ class Checkpoint:
     additions: tuple[str, ...]
     layouts: Path | None
     weight_files: tuple[Path, ...]
+    sizes: Sizes | None
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -96,9 +99,23 @@ class Checkpoint:
     @property
     def image_size(self) -> tuple[int, int]:
         """(H, W) in pixels."""
-        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
         _, height, width = self.latent_shape
-        return height * factor, width * factor
+        return height * _factor(self.vae), width * _factor(self.vae)
+
+    def latents_of(self, size: Size | None) -> tuple[int, int, int]:
+        """(channels, height, width) of the latents of an image of `size`; None: the default."""
+        height, width = size or self.image_size
+        return self.latent_shape[0], height // _factor(self.vae), width // _factor(self.vae)
+
+    @property
+    def free_axes(self) -> dict[str, int]:
+        """Of which number the free heights and widths are multiples, by axis; none if fixed."""
+        if self.sizes is None:
+            return {}
+        step = self.sizes.multiple_of
+        return dict.fromkeys(IMAGE_AXES, step) | dict.fromkeys(
+            LATENT_AXES, step // _factor(self.vae)
+        )
 
     @property
     def units(self) -> int:
@@ -122,20 +139,27 @@ def read_checkpoint(
     au_adapter: Path | None = None,
     classifiers: tuple[ClassifierSource, ...] = (),
     loras: Sequence[Lora] = (),
-    resolution: tuple[int, int] | None = None,
+    resolution: Size | None = None,
+    sizes: tuple[int, int] | None = None,
 ) -> Checkpoint:
     """Read `directory`; `au_adapter` replaces its adapter, `classifiers` its classifiers.
 
     `loras` (lora.parse_lora) are merged in their order, after one that comes with the adapter.
-    `resolution` is (H, W) in pixels (parse_resolution), None for the checkpoint's own; layouts and
-    ADDITIONS are for latents of one size, so a checkpoint that is built at another goes without.
+    `resolution` is (H, W) in pixels, None for the checkpoint's own. `sizes` are the smallest and
+    the largest height and width of engines of free size, None for engines of one size. Layouts and
+    ADDITIONS are for latents of one size: a checkpoint that is built at another goes without both,
+    one of free size without the additions.
     Raises UserError for whatever is missing, unreadable, unsupported or does not fit together.
     """
     index = read_json(directory / "model_index.json", "a diffusers directory has one")
     for part, wanted in _CLASSES.items():
         entry = index.get(part)
         found = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
-        if found is None or not (directory / part).is_dir():
+        if found is None and (directory / part).is_dir():
+            raise UserError(
+                f"{directory / 'model_index.json'} names no class of {part}; fetch it again."
+            )
+        if not (directory / part).is_dir():
             raise UserError(
                 f"{directory} has no {part}/; give a whole Stable Diffusion directory in "
                 "diffusers' format."
@@ -172,7 +196,8 @@ def read_checkpoint(
     file, au_reader = directory / AU_READER_FILE, None
     if file.is_file():
         au_reader = read_au_reader(file, _unit_names(settings))
-    additions = [name for name in ADDITIONS if not resized and (directory / name).is_dir()]
+    one_size = not (resized or sizes)
+    additions = [name for name in ADDITIONS if one_size and (directory / name).is_dir()]
 
     parts = ("unet", "vae", "text_encoder", *additions)
     weights = [file for part in parts for file in weight_files(directory / part)]
@@ -195,18 +220,41 @@ def read_checkpoint(
         additions=tuple(additions),
         layouts=layouts,
         weight_files=tuple(weights),
+        sizes=sizes and _sizes(directory, unet, vae, *sizes),
     )
 
 
-def parse_resolution(text: str) -> tuple[int, int]:
-    """Read `HxW` in pixels; UserError for anything else."""
-    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text.strip().lower())
-    if found is None:
-        raise UserError(f"The resolution {text!r} is no size; write height and width as 512x512.")
-    return int(found[1]), int(found[2])
+def _factor(vae: Any) -> int:
+    """Pixels of an edge to one latent position."""
+    return 2 ** (len(vae.config.block_out_channels) - 1)
 
 
-def _set_size(directory: Path, unet: Any, vae: Any, resolution: tuple[int, int] | None) -> bool:
+def _step(unet: Any, vae: Any) -> int:
+    """Of how many pixels an edge must be a multiple, for the UNet to halve its latents."""
+    return _factor(vae) * 2 ** (len(unet.config.block_out_channels) - 1)
+
+
+def _sizes(directory: Path, unet: Any, vae: Any, least: int, most: int) -> Sizes:
+    step = _step(unet, vae)
+    try:
+        sizes = Sizes(least, most, step)
+    except ValueError:
+        low = max(round(least / step), 1) * step
+        near = f"{low}:{max(round(most / step) * step, low + step)}"
+        raise UserError(
+            f"{directory} cannot make images of {least} to {most} pixels: the smallest and the "
+            f"largest edge must be different multiples of {step}; write --sizes {near}."
+        ) from None
+    default = tuple(n * _factor(vae) for n in unet.config.sample_size)
+    if not sizes.allow(default):
+        raise UserError(
+            f"The images of {directory} are {format_size(default)}, not of {sizes}; widen --sizes, "
+            "or give a --resolution within."
+        )
+    return sizes
+
+
+def _set_size(directory: Path, unet: Any, vae: Any, resolution: Size | None) -> bool:
     """Write the latents' (h, w) into the UNet's config; whether they are not the checkpoint's."""
     size = unet.config.sample_size
     if isinstance(size, int):
@@ -215,16 +263,15 @@ def _set_size(directory: Path, unet: Any, vae: Any, resolution: tuple[int, int] 
         early = version is not None and int(version[1]) < 9
         size = (64, 64) if early and size == 32 else (size, size)
     height, width = native = (int(size[0]), int(size[1]))
-    factor = 2 ** (len(vae.config.block_out_channels) - 1)
     if resolution is not None:
-        multiple = factor * 2 ** (len(unet.config.block_out_channels) - 1)
+        multiple = _step(unet, vae)
         if any(pixels % multiple for pixels in resolution):
             near = (max(multiple, round(pixels / multiple) * multiple) for pixels in resolution)
             raise UserError(
-                f"{directory} cannot make images of {resolution[0]}x{resolution[1]}: height and "
+                f"{directory} cannot make images of {format_size(resolution)}: height and "
                 f"width must be multiples of {multiple}; the nearest is {'x'.join(map(str, near))}."
             )
-        height, width = (pixels // factor for pixels in resolution)
+        height, width = (pixels // _factor(vae) for pixels in resolution)
     unet.register_to_config(sample_size=(height, width))
     return (height, width) != native
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from synfer_rt.errors import UserError
+from synfer_rt.sizes import parse_size
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -60,6 +61,12 @@ if TYPE_CHECKING:
     "--resolution",
     metavar="HxW",
     help="Size of the images in pixels.  [default: the checkpoint's]",
+)
+@click.option(
+    "--sizes",
+    metavar="MIN:MAX",
+    help="Smallest and largest height and width in pixels of engines whose size is free.  "
+    "[default: one size]",
 )
 @click.option(
     "--precision",
@@ -117,6 +124,7 @@ def build_engines(
     schemes: tuple[str, ...],
     specs: tuple[str, ...],
     resolution: str | None,
+    sizes: str | None,
     precision: str,
     targets: tuple[str, ...],
     capabilities: str | None,
@@ -143,7 +151,6 @@ def build_engines(
         )
     try:
         from .build import Options, Source, build_bundle
-        from .checkpoint import parse_resolution
         from .classifier import parse_classifier
         from .lora import parse_lora
     except ImportError as error:
@@ -165,7 +172,8 @@ def build_engines(
         au_adapter,
         tuple(map(parse_classifier, classifiers, schemes, specs)),
         tuple(map(parse_lora, loras)),
-        None if resolution is None else parse_resolution(resolution),
+        None if resolution is None else parse_size(resolution),
+        None if sizes is None else _parse_sizes(sizes),
     )
     names = tuple(name.strip() for name in (capabilities or "").split(",") if name.strip())
     options = Options(precision, tolerance, targets, names, profile, jobs, force)
@@ -185,6 +193,18 @@ def _parse_batch(text: str) -> tuple[int, int, int]:
             "such as 1:8:32."
         )
     return least, best, most
+
+
+def _parse_sizes(text: str) -> tuple[int, int]:
+    try:
+        least, most = (int(number) for number in text.split(":"))
+    except ValueError:
+        least, most = 0, 0
+    if not 1 <= least < most:
+        raise UserError(
+            f"The sizes {text!r} are no range; write MIN:MAX in pixels, such as 256:768."
+        )
+    return least, most
 
 
 def _table(built: Sequence[Built]) -> Table:

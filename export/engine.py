@@ -13,6 +13,9 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from synfer_rt.interfaces import IMAGE_AXES
+from synfer_rt.sizes import Size
+
 from .build_log import LOG, build_log
 from .checkpoint import Checkpoint, read_checkpoint
 from .classifier import ClassifierSource
@@ -36,7 +39,8 @@ class Source:
     au_adapter: Path | None = None
     classifiers: tuple[ClassifierSource, ...] = ()
     loras: tuple[Lora, ...] = ()
-    resolution: tuple[int, int] | None = None
+    resolution: Size | None = None
+    sizes: tuple[int, int] | None = None
 
     def read(self) -> Checkpoint:
         """The checkpoint; UserError for whatever is wrong with it."""
@@ -46,6 +50,7 @@ class Source:
             self.classifiers,
             loras=self.loras,
             resolution=self.resolution,
+            sizes=self.sizes,
         )
 
 
@@ -135,22 +140,29 @@ def finished(
 def _export(job: Job, path: Path) -> tuple[list[Case], dict[str, Any]]:
     """Write the engine unless it is there; its reference cases, and what else the entry says."""
     checkpoint = job.source.read()
+    size, sizes = checkpoint.image_size, checkpoint.sizes
+    other = sizes and sizes.other(size)
     network = checkpoint.networks.get(job.name)
     if network is not None:
         if job.entry is None:
-            model = ir.from_proto(compose_network(network, checkpoint.image_size))
+            model = ir.from_proto(compose_network(network, IMAGE_AXES if sizes else size))
             if job.precision == "fp16":
                 store_half(model.graph)
             save(model, path)
-        images = images_of(checkpoint.image_size)
-        cases = references(partial(reference, network), images, job.batches)
+        cases = references(partial(reference, network), images_of(size), job.batches, other)
         scheme = network.label_scheme if isinstance(network, ClassifierSource) else None
     else:
         graph = engine_graph(checkpoint, job.name, job.max_length)
-        cases = references(graph.module, graph.inputs, job.batches)
+        cases = references(graph.module, graph.inputs, job.batches, other)
         if job.entry is None:
-            export = export_gradient if graph.gradient else export_onnx
-            example = graph.inputs(_EXAMPLE_BATCH)
+            # An axis of length 1, or as long as another, would be taken for a fixed one.
+            small = sizes and (2 * sizes.multiple_of, 3 * sizes.multiple_of)
+            export = (
+                export_gradient
+                if graph.gradient
+                else partial(export_onnx, free_axes=checkpoint.free_axes)
+            )
+            example = graph.inputs(_EXAMPLE_BATCH, small)
             export(graph.module, example, graph.outputs, graph.static, path, job.precision)
         scheme = graph.label_scheme
     return cases, {"label_scheme": scheme} if scheme else {}

@@ -14,6 +14,7 @@ from typing import Any
 
 from synfer_rt.bundle import Bundle, write_manifest
 from synfer_rt.errors import UserError
+from synfer_rt.sizes import Sizes
 
 from .build_key import code_hash, digest
 from .build_log import LOG
@@ -83,6 +84,16 @@ class Recipe:
         """At which batches the engines are verified."""
         height, width = self.manifest["image_size"]
         return batches((height, width))
+
+    @property
+    def axes(self) -> dict[str, tuple[int, int, int]]:
+        """Smallest, best and largest length of each free height and width (Sizes.axes)."""
+        fields = self.manifest
+        if "sizes" not in fields:
+            return {}
+        height, width = fields["image_size"]
+        latent = fields["latent"]["height"], fields["latent"]["width"]
+        return Sizes(**fields["sizes"]).axes((height, width), latent)
 
     @property
     def openvino(self) -> bool:

@@ -1,16 +1,18 @@
-"""The engines of a model as PyTorch modules, with example inputs that depend on the batch alone."""
+"""The engines of a model as PyTorch modules, with example inputs of any batch and size."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from synfer_rt import labels
 from synfer_rt.errors import UserError
+from synfer_rt.sizes import Size
 from synfer_rt.solvers import HISTORY_SLOTS
 
 from .annotator import read_annotator
@@ -34,8 +36,13 @@ ADDED_ENGINES = {
 }
 """What the checkpoint's additions become, by the folder that each needs."""
 
-Inputs = Callable[[int], Mapping[str, Tensor]]
-"""Batch size -> example inputs by name, in the order of the forward's arguments."""
+
+class Inputs(Protocol):
+    """Example inputs by name, in the order of the forward's arguments."""
+
+    def __call__(self, batch: int, size: Size | None = None) -> Mapping[str, Tensor]:
+        """Those of `batch` images of `size` pixels, by default the checkpoint's."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -136,18 +143,21 @@ def _guiding(folder: Path, shape: tuple[int, int, int]) -> tuple[nn.Module, tupl
     return classifier, names
 
 
-def images_of(size: tuple[int, int]) -> Inputs:
-    """Random images [B, 3, H, W] in [0, 1] of `size` (H, W)."""
-    return lambda batch: {"images": torch.rand((batch, 3, *size), generator=_generator(batch))}
+def images_of(default: Size) -> Inputs:
+    """Random images [B, 3, H, W] in [0, 1], of the size `default` unless another is asked for."""
+    return lambda batch, size=None: {
+        "images": torch.rand((batch, 3, *(size or default)), generator=_generator(batch))
+    }
 
 
 def _latents(checkpoint: Checkpoint) -> Inputs:
-    shape = checkpoint.latent_shape
-    return lambda batch: {"latents": torch.randn((batch, *shape), generator=_generator(batch))}
+    return lambda batch, size=None: {
+        "latents": torch.randn((batch, *checkpoint.latents_of(size)), generator=_generator(batch))
+    }
 
 
 def _to_condition(checkpoint: Checkpoint, takes_aus: bool, max_length: int) -> Inputs:
-    def inputs(batch: int) -> dict[str, Tensor]:
+    def inputs(batch: int, size: Size | None = None) -> dict[str, Tensor]:
         texts = [text for i in range(batch) for text in ("", PROBES[1 + i % (len(PROBES) - 1)])]
         options = {"padding": "max_length", "truncation": True, "max_length": max_length}
         ids = checkpoint.tokenizer(texts, **options)["input_ids"]
@@ -169,11 +179,12 @@ def _conditioned(conditioner: Conditioner, given: Inputs, batch: int) -> dict[st
 
 
 def _to_denoise(checkpoint: Checkpoint, conditioner: Conditioner, given: Inputs) -> Inputs:
-    def inputs(batch: int) -> dict[str, Tensor]:
+    def inputs(batch: int, size: Size | None = None) -> dict[str, Tensor]:
+        latents = checkpoint.latents_of(size)
         draw = _generator(batch)
         return {
-            **_latents(checkpoint)(batch),
-            "history": torch.randn(batch, HISTORY_SLOTS, *checkpoint.latent_shape, generator=draw),
+            **_latents(checkpoint)(batch, size),
+            "history": torch.randn(batch, HISTORY_SLOTS, *latents, generator=draw),
             "timestep": _timestep(checkpoint),
             "guidance": 1 + 4 * torch.rand(batch, generator=draw),
             "coefficients": torch.randn(HISTORY_SLOTS + 1, HISTORY_SLOTS + 2, generator=draw),

@@ -98,8 +98,12 @@ class ImageNetwork(ABC):
         }
 
 
-def compose_network(network: ImageNetwork, image_size: tuple[int, int]) -> onnx.ModelProto:
+def compose_network(
+    network: ImageNetwork, image_size: tuple[int | str, int | str]
+) -> onnx.ModelProto:
     """The network with its preparation and its ending, for images of `image_size` (H, W).
+
+    Names instead of numbers leave the size free.
 
     Raises UserError when the file is no network of the kind that `network` describes.
     """
@@ -186,7 +190,7 @@ def _shape(value: onnx.ValueInfoProto) -> list[Any]:
 
 def _preparation(
     network: ImageNetwork,
-    image_size: tuple[int, int],
+    image_size: tuple[int | str, int | str],
     channels_last: bool,
     opset: int,
     ir_version: int,
@@ -202,8 +206,14 @@ def _preparation(
         last = name
 
     if image_size != (size, size):
-        constants["scales"] = np.array([1, 1, size / image_size[0], size / image_size[1]], "f4")
-        step("Resize", "", "scales", mode="linear", coordinate_transformation_mode="half_pixel")
+        constants["first"], constants["two"] = np.array([0]), np.array([2])
+        constants["edges"] = np.array([size, size])
+        step("Shape")
+        step("Slice", "first", "two")
+        step("Concat", "edges", axis=0)
+        shape, last = last, "images"
+        how = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+        step("Resize", "", "", shape, **how)
     if network.channels == "grey":
         constants["luma"] = np.array(GREY, "f4").reshape(1, 3, 1, 1)
         step("Conv", "luma")

@@ -1,4 +1,4 @@
-"""PyTorch module -> ONNX file whose batch is truly dynamic, weights in float32 or float16."""
+"""PyTorch module -> ONNX file whose batch (and size) is truly dynamic, weights in fp32 or fp16."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch._dynamo.exc import UserError as ExportError
 from torch.export import Dim
 
 from synfer_rt.errors import UserError
+from synfer_rt.interfaces import BATCH, SPATIAL
 
 OPSET = 21
 """The newest opset whose GroupNormalization stays whole and that TensorRT-RTX compiles."""
@@ -22,6 +23,7 @@ INLINE_BYTES = 100_000_000
 """Weights beyond this go to `<engine>.onnx.data`, which runtimes map instead of reading it whole;
 one protobuf file would end at 2 GiB anyway."""
 
+_MAX_STEPS = 1 << 16
 _SMALL = 1024
 _HALF_MAX = 65504.0
 
@@ -33,16 +35,26 @@ def export_onnx(
     static: frozenset[str],
     path: Path,
     precision: str,
+    free_axes: Mapping[str, int] | None = None,
 ) -> None:
     """Write `module` to `path`; its inputs and outputs stay float32 (or int64).
 
     `inputs` are the forward's arguments in order, with a batch of at least 2; those not named in
     `static` have the batch in front. `precision` is "fp32" or "fp16", how weights are stored: they
     are cast to float32 where they are used, which the runtime does once when it loads.
-    Raises UserError when the graph would fix the batch.
+    `free_axes` are the heights and widths (interfaces.SPATIAL) to keep free, with the number of
+    which each is a multiple; without them the size is that of `inputs`.
+    Raises UserError when the graph would fix the batch or a free axis.
     """
-    batch = Dim("B", min=1, max=MAX_BATCH)
-    shapes = tuple({} if name in static else {0: batch} for name in inputs)
+    free_axes = free_axes or {}
+    dims = {BATCH: Dim(BATCH, min=1, max=MAX_BATCH)}
+    for axis, step in free_axes.items():
+        # H and h are one axis seen by two engines, and no module has both as inputs.
+        dims[axis] = step * Dim(f"steps_{axis}", min=1, max=_MAX_STEPS)
+    shapes = tuple(
+        {i: dims[axis] for i, axis in _free(name, value.ndim, static, free_axes).items()}
+        for name, value in inputs.items()
+    )
     with torch.no_grad():
         try:
             program = torch.export.export(
@@ -50,7 +62,7 @@ def export_onnx(
             )
         except ExportError as error:
             raise UserError(
-                f"The {path.stem} of this checkpoint cannot be exported with a free batch: "
+                f"The {path.stem} of this checkpoint cannot be exported with a free batch or size: "
                 f"{str(error).strip().splitlines()[0]}; report its architecture as an issue."
             ) from error
         exported = torch.onnx.export(
@@ -70,7 +82,7 @@ def export_onnx(
     ClearMetadataAndDocStringPass()(model)
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
-    _name_batch(model, static, path.stem)
+    _name_axes(model, static, free_axes, path.stem)
     if precision == "fp16":
         store_half(model.graph)
     save(model, path)
@@ -134,15 +146,29 @@ def _as_signature(module: nn.Module, shapes: tuple[dict, ...]) -> tuple:
     return (*shapes[:named], shapes[named:]) if varargs else shapes
 
 
-def _name_batch(model: ir.Model, static: frozenset[str], engine: str) -> None:
-    """Call the leading dimension of every batched input and output `B`; it must be symbolic."""
+def _free(
+    name: str, rank: int, static: frozenset[str], free_axes: Mapping[str, int]
+) -> dict[int, str]:
+    """The free dimensions of an input or output, and their names."""
+    axes = {} if name in static else {0: BATCH}
+    for i, axis in enumerate(SPATIAL.get(name, ()), rank - 2):
+        if axis in free_axes:
+            axes[i] = axis
+    return axes
+
+
+def _name_axes(
+    model: ir.Model, static: frozenset[str], free_axes: Mapping[str, int], engine: str
+) -> None:
+    """Give the free dimensions of inputs and outputs their names; they must be symbolic."""
     for value in (*model.graph.inputs, *model.graph.outputs):
-        if value.name in static:
-            continue
-        assert value.shape is not None
-        if not isinstance(value.shape[0], ir.SymbolicDim):
-            raise UserError(
-                f"The exporter fixed the batch of {value.name} of the {engine} at "
-                f"{value.shape[0]}; report the checkpoint's architecture as an issue."
-            )
-        value.shape = ir.Shape(["B", *list(value.shape)[1:]])
+        assert value.name is not None and value.shape is not None
+        shape: list[ir.SymbolicDim | int | str] = list(value.shape)
+        for i, axis in _free(value.name, len(shape), static, free_axes).items():
+            if not isinstance(shape[i], ir.SymbolicDim):
+                raise UserError(
+                    f"The exporter fixed the {axis} of {value.name} of the {engine} at "
+                    f"{shape[i]}; report the checkpoint's architecture as an issue."
+                )
+            shape[i] = axis
+        value.shape = ir.Shape(shape)

@@ -45,7 +45,14 @@ def make_plans(
     missing: list[tuple[str, str, str]] = []
     for target in plans:
         library = import_module(TARGETS[target]).__version__
-        asked = (target, library, options.capabilities, options.batch, code_hash(*_CODE))
+        asked = (
+            target,
+            library,
+            options.capabilities,
+            options.batch,
+            recipe.axes,
+            code_hash(*_CODE),
+        )
         old = (((place.old or {}).get("plans") or {}).get(target)) or {}
         for name, entry in engines.items():
             key = digest(asked, entry["build_key"], precisions[name])
@@ -77,6 +84,7 @@ def make_plans(
             _timing_cache(),
             {name: examples[name]} if name in examples else None,
             done.append,
+            recipe.axes,
         )
         plan = {**done[0].entry, "build_key": key}
         place.record(f"{target}.{name}", plan)

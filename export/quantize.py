@@ -1,27 +1,20 @@
-"""Float engine -> static int8 (QDQ) engine, calibrated on the bundle's own trajectories.
-
-    python -m synfer_rt.export.quantize BUNDLE OUT
-
-makes a copy of a bundle whose denoiser and classifiers compute in int8.
-"""
+"""Float engine -> static int8 (QDQ) engine, calibrated on the bundle's own trajectories."""
 
 from __future__ import annotations
 
 import math
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import click
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
 
 from synfer_rt.backends import to_numpy
-from synfer_rt.bundle import Bundle, open_bundle, write_manifest
+from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError
 from synfer_rt.plan import make_plan
 from synfer_rt.sampler import Sampler
@@ -128,45 +121,6 @@ def quantize(
         save(result, out)
 
 
-def quantize_bundle(bundle: Bundle, out: Path, samples: int = 16) -> Bundle:
-    """A copy of `bundle` in `out` with int8 denoiser and classifiers, and without plans.
-
-    `samples` images calibrate each of them. The error in an engine's `parity` is that against the
-    engine it was made of. Raises UserError when `out` exists.
-    """
-    from .verify import TOLERANCES, max_relative_error, measured
-
-    try:
-        out.mkdir(parents=True)
-    except FileExistsError:
-        raise UserError(f"{out} exists; give another place for the int8 bundle.") from None
-    fields: dict[str, Any] = {
-        key: value for key, value in bundle.manifest.items() if key not in ("files", "plans")
-    }
-    fields["engines"] = engines = dict(fields["engines"])
-    for file in bundle.path.iterdir():
-        if file.is_file() and file.name != "bundle.json":
-            shutil.copyfile(file, out / file.name)
-    for name in ("denoiser", *bundle.classifiers):
-        source, made = bundle.path / engines[name]["file"], out / engines[name]["file"]
-        made.unlink()
-        made.with_name(f"{made.name}.data").unlink(missing_ok=True)
-        quantize(source, made, calibration_inputs(bundle, name, samples), name)
-        cases = measured(source, (x for n in (1, 3) for x in calibration_inputs(bundle, name, n)))
-        engines[name] = {
-            **engines[name],
-            "precision": "int8",
-            "parity": {
-                "tolerance": TOLERANCES["int8"],
-                "max_relative_error": max_relative_error(made, cases),
-                "batches": [1, 3],
-            },
-        }
-        engines[name].pop("build_key", None)
-        engines[name].pop("parity_openvino", None)
-    return write_manifest(out, fields)
-
-
 def _widen_weights(model: ir.Model) -> None:
     """Turn the float16 weights behind Casts to float32 ones, in place; converted when written."""
     graph = model.graph
@@ -261,21 +215,3 @@ def _reader(first: dict[str, np.ndarray], rest: Iterator[dict[str, np.ndarray]])
             return next(self._inputs, None) or next(rest, None)
 
     return Reader()
-
-
-@click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option("--samples", default=16, show_default=True, help="Images to calibrate on.")
-def _main(bundle: Path, out: Path, samples: int) -> None:
-    """Copy BUNDLE to OUT with an int8 denoiser and int8 classifiers."""
-    made = quantize_bundle(open_bundle(bundle), out, samples)
-    for name, engine in made.engines.items():
-        click.echo(f"{name}: {engine.precision}, error {engine.parity['max_relative_error']:.3g}")
-
-
-if __name__ == "__main__":
-    try:
-        _main()
-    except UserError as error:
-        raise SystemExit(str(error)) from None

@@ -83,7 +83,13 @@ def read_settings(
         given |= own
         says = beside if own else path
     vocabulary = given.get("au_vocabulary")
-    parts = tuple(given.get("class_labels") or ())
+    parts = given.get("class_labels") or ()
+    if not isinstance(parts, (list, tuple)):
+        raise UserError(
+            f"The class_labels {parts!r} in {path} are no list; write those of "
+            f"{', '.join(_CLASS_LABEL_PARTS)} that the UNet was trained with."
+        )
+    parts = tuple(parts)
     if adapter is None and "aus" not in parts:
         vocabulary = None
     elif vocabulary is None:
@@ -110,13 +116,23 @@ def read_settings(
         "layout_strength": 0.8,
         "negative_prompt": "",
     }
-    own_defaults = given.get("defaults") or {}
+    own_defaults = given.get("defaults", {})
     if not isinstance(own_defaults, dict):
         raise UserError(f'{path} has defaults that are no object; write {{"steps": 25}}, say.')
     unknown = sorted(set(own_defaults) - set(defaults))
     if unknown:
         raise UserError(f"{path} has unknown defaults {unknown}; known are {', '.join(defaults)}.")
+    for name, value in own_defaults.items():
+        kinds = (int, float) if isinstance(defaults[name], float) else type(defaults[name])
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            raise UserError(
+                f"{path} has the default {name} {value!r}; write one such as {defaults[name]!r}."
+            )
     defaults |= own_defaults
+    if defaults["layout"] not in ("bank", "none"):
+        raise UserError(
+            f"{path} has the default layout {defaults['layout']!r}; write bank or none."
+        )
     if not has_layouts:
         defaults["layout"] = "none"
     if defaults["solver"] not in SOLVERS:

@@ -88,10 +88,7 @@ class Staging:
         return entry
 
     def discard(self, name: str, file: str) -> None:
-        """Forget `name` and remove its files; one that is shared with the old bundle stays there.
-
-        Exporters write into an existing file, and the old bundle may share it.
-        """
+        """Forget `name` and remove its files."""
         (self.work / f"{name}.done").unlink(missing_ok=True)
         for old in (file, f"{file}.data"):
             (self.bundle / old).unlink(missing_ok=True)

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from synfer_rt.errors import UserError
+from synfer_rt.interfaces import BATCH
 
 TARGETS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 """The Python module of each target; the package to install has the target's name."""
@@ -54,7 +55,7 @@ class _Job:
 
     target: str
     capabilities: tuple[str, ...]
-    batch: tuple[int, int, int]
+    free: dict[str, tuple[int, int, int]]
     precision: str
     onnx: str
     plan: str
@@ -73,6 +74,7 @@ def compile_plans(
     timing_cache: Path | None = None,
     examples: Mapping[str, Mapping[str, np.ndarray]] | None = None,
     report: Callable[[Compiled], None] = lambda compiled: None,
+    axes: Mapping[str, tuple[int, int, int]] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Compile engines ahead of time to `out/<target>/<engine>.plan`; the manifest entry of each.
 
@@ -84,7 +86,8 @@ def compile_plans(
     appended to the file `log`; `timing_cache` is a file that plain TensorRT reads and extends
     (TensorRT-RTX times nothing until it runs). `examples` are inputs by engine and input name, any
     batch: an fp16 engine that has some is held against its float32 self before it is compiled, and
-    the error goes into the entry's `parity`. `report` is called after each plan.
+    the error goes into the entry's `parity`. `report` is called after each plan. `axes` are the
+    smallest, the best and the largest length of heights and widths that are free in the engines.
 
     Returns {engine: {file (relative to `out`), version, compute_capabilities, profiles, precision,
     parity?}}; `profiles` has every input, with one shape three times where it has no batch. Raises
@@ -108,7 +111,7 @@ def compile_plans(
             job = _Job(
                 target,
                 tuple(capabilities),
-                batch,
+                {BATCH: batch, **(axes or {})},
                 precision,
                 str(onnx_file),
                 os.path.join(making, plan.name),
@@ -313,7 +316,13 @@ def _compile(trt: Any, job: _Job, source: Path) -> dict[str, dict[str, list[int]
     profiles, profile = {}, builder.create_optimization_profile()
     for i in range(network.num_inputs):
         tensor = network.get_input(i)
-        shapes = [[b if n == -1 else n for n in tensor.shape] for b in job.batch]
+        shapes = [
+            [
+                job.free[tensor.get_dimension_name(k)][j] if n == -1 else n
+                for k, n in enumerate(tensor.shape)
+            ]
+            for j in range(3)
+        ]
         profiles[tensor.name] = dict(zip(("min", "opt", "max"), shapes, strict=True))
         if -1 in tensor.shape:
             profile.set_shape(tensor.name, *shapes)

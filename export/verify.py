@@ -12,6 +12,7 @@ from torch import Tensor
 
 from synfer_rt.backends.openvino import read_model
 from synfer_rt.errors import UserError
+from synfer_rt.sizes import Size
 
 from .graphs import Inputs
 
@@ -39,11 +40,15 @@ def references(
     forward: Callable[..., Tensor | tuple[Tensor, ...]],
     inputs: Inputs,
     batches: Sequence[int] = _BATCHES,
+    other: Size | None = None,
 ) -> list[Case]:
-    """`forward` in PyTorch at each batch; it may leave memory before the engine enters it."""
+    """`forward` in PyTorch at each batch, and at the size `other` where sizes are free.
+
+    It may leave memory before the engine enters it.
+    """
     cases = []
-    for batch in batches:
-        given = inputs(batch)
+    examples = [inputs(batch) for batch in batches]
+    for given in examples if other is None else [*examples, inputs(1, other)]:
         with torch.no_grad():
             wanted = forward(*given.values())
         outputs = wanted if isinstance(wanted, tuple) else (wanted,)

@@ -22,9 +22,19 @@ import numpy as np
 
 from synfer_rt import facs, labels
 from synfer_rt.errors import UserError
+from synfer_rt.interfaces import (
+    IMAGE_AXES,
+    LATENT_AXES,
+    EngineSpec,
+    PlanSpec,
+    TensorSpec,
+    has_labels,
+    mismatch,
+    read_plans,
+)
 from synfer_rt.interfaces import REQUIRED_ENGINES as REQUIRED_ENGINES
-from synfer_rt.interfaces import EngineSpec, PlanSpec, TensorSpec, has_labels, mismatch, read_plans
 from synfer_rt.schedule import Schedule
+from synfer_rt.sizes import Sizes, format_size
 from synfer_rt.solvers import HISTORY_SLOTS, PREDICTION_TYPES, SOLVERS
 
 FORMAT = 1
@@ -78,10 +88,11 @@ class Layouts:
 class Bundle:
     """A checked bundle; `open_bundle` makes it.
 
-    `image_size` is (H, W); `au_names` the AU vector's units in order, empty for a model without
-    AUs; `classes` the label scheme's names in order; `bundle_hash` the SHA-256 of bundle.json,
-    which through its `files` identifies every byte of the bundle; `plans` the compiled engines by
-    target and engine, mostly none; `manifest` the file as read.
+    `image_size` is (H, W), `sizes` what else the engines take, None where it is fixed; `au_names`
+    the AU vector's units in order, empty for a model without AUs; `classes` the label scheme's
+    names in order; `bundle_hash` the SHA-256 of bundle.json, which through its `files` identifies
+    every byte of the bundle; `plans` the compiled engines by target and engine, mostly none;
+    `manifest` the file as read.
     """
 
     path: Path
@@ -91,6 +102,7 @@ class Bundle:
     licence: str
     description: str
     image_size: tuple[int, int]
+    sizes: Sizes | None
     latent: Latent
     prediction_type: str
     schedule: Schedule
@@ -118,6 +130,12 @@ class Bundle:
         return self.classifiers + tuple(name for name in self.engines if name == ANNOTATOR)
 
     @property
+    def default_size(self) -> tuple[int, int]:
+        """(H, W) that the model was built for; `image_size` is another in a `sizes.resized` one."""
+        height, width = self.manifest["image_size"]
+        return height, width
+
+    @property
     def layout_count(self) -> int:
         """How many layouts the bank holds; 0 without one."""
         return int((self.manifest["layouts"] or {"count": 0})["count"])
@@ -128,6 +146,11 @@ class Bundle:
         section = self.manifest["layouts"]
         if section is None:
             raise UserError(f"{self.name} has no layout bank; start from noise with --layout none.")
+        if self.image_size != self.default_size:
+            raise UserError(
+                f"The layout bank of {self.name} is for images of {format_size(self.default_size)},"
+                f" not {format_size(self.image_size)}; start from noise with --layout none."
+            )
         file = self.path / section["file"]
         try:
             with np.load(file, allow_pickle=False) as arrays:
@@ -250,13 +273,16 @@ def _parse(path: Path, fields: Any, bundle_hash: str) -> Bundle:
         au_names = facs.vocabulary(vocabulary)
     else:
         au_names = tuple(str(name) for name in vocabulary or ())
-    height, width = fields["image_size"]
+    height, width = (int(pixels) for pixels in fields["image_size"])
+    latent = _record(Latent, fields["latent"])
+    sizes = _record(Sizes, fields["sizes"]) if fields.get("sizes") is not None else None
+    axes = sizes.axes((height, width), latent.shape[1:]) if sizes else {}
     labels.scheme(fields["label_scheme"])
     for key in ("layouts", "source", "exporter", "files"):
         fields[key]
     engines = {name: _engine(name, spec) for name, spec in fields["engines"].items()}
     try:
-        plans = read_plans(fields.get("plans", {}), engines, fields["files"])
+        plans = read_plans(fields.get("plans", {}), engines, fields["files"], axes)
     except ValueError as problem:
         raise UserError(f"{path / MANIFEST}: {problem}; {_remedy(path)}.") from None
     return Bundle(
@@ -266,8 +292,9 @@ def _parse(path: Path, fields: Any, bundle_hash: str) -> Bundle:
         version=str(fields["version"]),
         licence=str(fields["licence"]),
         description=str(fields["description"]),
-        image_size=(int(height), int(width)),
-        latent=_record(Latent, fields["latent"]),
+        image_size=(height, width),
+        sizes=sizes,
+        latent=latent,
         prediction_type=fields["prediction_type"],
         schedule=Schedule.from_manifest(fields["schedule"]),
         au_names=au_names,
@@ -315,10 +342,11 @@ def _engine(name: str, fields: Mapping[str, Any]) -> EngineSpec:
 def _check_fields(bundle: Bundle) -> None:
     """Raise UserError unless the engines fit each other and the fields have possible values."""
     slots, defaults = bundle.manifest["history_slots"], bundle.defaults
+    free = bundle.sizes is not None
     problem = mismatch(
         bundle.engines,
-        bundle.latent.shape,
-        bundle.image_size,
+        (bundle.latent.channels, *LATENT_AXES) if free else bundle.latent.shape,
+        IMAGE_AXES if free else bundle.image_size,
         bundle.max_length,
         len(bundle.au_names),
         len(bundle.classes),
@@ -331,6 +359,8 @@ def _check_fields(bundle: Bundle) -> None:
         problem = f"unknown default solver {defaults.solver!r}"
     elif defaults.layout not in ("bank", "none"):
         problem = f"the default layout is {defaults.layout!r}, not 'bank' or 'none'"
+    elif bundle.sizes is not None and not bundle.sizes.allow(bundle.image_size):
+        problem = f"its image size {list(bundle.image_size)} is not of {bundle.sizes}"
     elif defaults.layout == "bank" and not bundle.layout_count:
         problem = "the default layout is the bank, but there is none"
     if problem is not None:

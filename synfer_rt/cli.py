@@ -170,6 +170,11 @@ _engines = click.option(
     help="How much of such a face is made anew, above 0 to 1.  [default: the bundle's; photos 0.7]",
 )
 @click.option(
+    "--size",
+    metavar="HxW",
+    help="Size of the images, for a bundle that was built with --sizes.  [default: the bundle's]",
+)
+@click.option(
     "--semantic-guidance",
     type=float,
     metavar="F",
@@ -218,6 +223,7 @@ def sample(
     threshold: float | None,
     layout_from: Path | None,
     layout_strength: float | None,
+    size: str | None,
     semantic_guidance: float | None,
     semantic_form: str | None,
     semantic_start: float | None,
@@ -247,6 +253,7 @@ def sample(
     from synfer_rt.pipeline import ObservedSampler, Run, execute
     from synfer_rt.plan import make_plan
     from synfer_rt.progress import Progress
+    from synfer_rt.sizes import parse_size, resized
     from synfer_rt.skipped import FILE as SKIPPED
     from synfer_rt.skipped import report_skipped, write_skipped
     from synfer_rt.writers import check_output, discard_empty, open_output
@@ -256,6 +263,8 @@ def sample(
     check_number("--budget", budget)
     check_number("--threads", threads, MOST_THREADS)
     bundle = open_bundle(engines)
+    if size is not None:
+        bundle = resized(bundle, parse_size(size))
     photos = None
     if layout_from is not None:
         inversion.check_encoder(bundle)

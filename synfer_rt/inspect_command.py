@@ -51,6 +51,7 @@ def _print_bundle(bundle: Bundle) -> None:
         ("hash", bundle.bundle_hash),
         ("size", _bytes(sum(entry["bytes"] for entry in files.values()))),
         ("images", f"{width}x{height} from latents {list(bundle.latent.shape)}"),
+        ("sizes", bundle.sizes or "no other"),
         ("classes", f"{bundle.label_scheme}: {', '.join(bundle.classes)}"),
         ("action units", f"{named}, {len(bundle.au_names)}" if bundle.au_names else "none"),
         ("plans", "; ".join(map(_plans, filter(None, bundle.plans.values()))) or "none"),

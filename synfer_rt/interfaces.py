@@ -12,6 +12,13 @@ from synfer_rt.solvers import HISTORY_SLOTS
 
 BATCH = "B"
 """The name of the dynamic dimension in a tensor's shape."""
+IMAGE_AXES, LATENT_AXES = ("H", "W"), ("h", "w")
+"""Those of height and width, where an engine's are free."""
+SPATIAL = {"images": IMAGE_AXES} | dict.fromkeys(
+    ("latents", "history", "next_latents", "next_history", "prediction", "mean", "logvar"),
+    LATENT_AXES,
+)
+"""The inputs and outputs whose last two dimensions are these."""
 REQUIRED_ENGINES = ("conditioner", "denoiser", "decoder")
 PLAN_TARGETS = ("tensorrt-rtx", "tensorrt")
 """The libraries that engines are compiled for ahead of time."""
@@ -19,7 +26,7 @@ PLAN_TARGETS = ("tensorrt-rtx", "tensorrt")
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """An engine's input or output; `shape` holds sizes and, for the batch, BATCH."""
+    """An engine's input or output; `shape` holds sizes, and names of dynamic dimensions."""
 
     name: str
     dtype: str
@@ -76,17 +83,17 @@ def has_labels(engine: str) -> bool:
 
 def mismatch(
     engines: Mapping[str, EngineSpec],
-    latent: tuple[int, int, int],
-    image_size: tuple[int, int],
+    latent: tuple[int | str, ...],
+    image_size: tuple[int | str, ...],
     tokens: int,
     aus: int,
     classes: int,
 ) -> str | None:
     """The first thing that keeps the engines from working together, or None.
 
-    `latent` is one image's [C, h, w], `image_size` its [H, W], `tokens` the length of a prompt,
-    `aus` that of the AU vector, 0 for a model without AUs, and `classes` that of a target, a
-    distribution over the bundle's own labels.
+    `latent` is one image's [C, h, w], `image_size` its [H, W] (names where they are free),
+    `tokens` the length of a prompt, `aus` that of the AU vector, 0 for a model without AUs, and
+    `classes` that of a target, a distribution over the bundle's own labels.
     """
     for name in REQUIRED_ENGINES:
         if name not in engines:
@@ -125,9 +132,14 @@ def mismatch(
 
 
 def read_plans(
-    section: Any, engines: Mapping[str, EngineSpec], files: Mapping[str, Any]
+    section: Any,
+    engines: Mapping[str, EngineSpec],
+    files: Mapping[str, Any],
+    axes: Mapping[str, tuple[int, int, int]],
 ) -> dict[str, dict[str, PlanSpec]]:
     """The manifest's `plans` by target and engine; `files` is the manifest's.
+
+    `axes` are the smallest, best and largest length of free heights and widths (Sizes.axes).
 
     Raises ValueError, in the middle of a sentence, for the first thing that is not as it must be.
     """
@@ -142,7 +154,7 @@ def read_plans(
         for engine, fields in entries.items():
             if engine not in engines:
                 raise ValueError(f"it has a {target} plan of the unknown engine {engine!r}")
-            plan = _plan(target, engine, fields, engines[engine])
+            plan = _plan(target, engine, fields, engines[engine], axes)
             subject = f"its {target} plan of {engine}"
             if plan.file not in files:
                 raise ValueError(f"{subject} is {plan.file}, of which there is no hash")
@@ -153,7 +165,13 @@ def read_plans(
     return plans
 
 
-def _plan(target: str, engine: str, fields: Any, spec: EngineSpec) -> PlanSpec:
+def _plan(
+    target: str,
+    engine: str,
+    fields: Any,
+    spec: EngineSpec,
+    axes: Mapping[str, tuple[int, int, int]],
+) -> PlanSpec:
     subject = f"its {target} plan of {engine}"
     if not isinstance(fields, dict):
         raise ValueError(f"{subject} is no object")
@@ -176,12 +194,17 @@ def _plan(target: str, engine: str, fields: Any, spec: EngineSpec) -> PlanSpec:
         target=target,
         engine=engine,
         compute_capabilities=tuple(capabilities),
-        batches=_batches(subject, profiles, spec),
+        batches=_batches(subject, profiles, spec, axes),
         **texts,
     )
 
 
-def _batches(subject: str, profiles: Mapping[str, Any], spec: EngineSpec) -> tuple[int, int, int]:
+def _batches(
+    subject: str,
+    profiles: Mapping[str, Any],
+    spec: EngineSpec,
+    axes: Mapping[str, tuple[int, int, int]],
+) -> tuple[int, int, int]:
     """The smallest, best and largest batch of a plan's profiles, which must fit the engine."""
     if set(profiles) != {tensor.name for tensor in spec.inputs}:
         names = ", ".join(sorted(tensor.name for tensor in spec.inputs))
@@ -192,11 +215,12 @@ def _batches(subject: str, profiles: Mapping[str, Any], spec: EngineSpec) -> tup
         if not isinstance(profile, dict) or set(profile) != {"min", "opt", "max"}:
             raise ValueError(f"{subject} has no min, opt and max for {tensor.name}")
         sizes = []
-        for key in ("min", "opt", "max"):
+        for i, key in enumerate(("min", "opt", "max")):
             shape = profile[key]
+            wanted = [axes[str(size)][i] if size in axes else size for size in tensor.shape]
             if not isinstance(shape, list) or len(shape) != len(tensor.shape):
                 raise ValueError(f"{subject} has the shape {shape!r} for {tensor}")
-            for found, size in zip(shape, tensor.shape, strict=True):
+            for found, size in zip(shape, wanted, strict=True):
                 if type(found) is not int or found < 1 or size not in (BATCH, found):
                     raise ValueError(f"{subject} has the shape {shape} for {tensor}")
             sizes += shape[:1] if tensor.shape[:1] == (BATCH,) else []
@@ -222,7 +246,7 @@ def _conditioner_inputs(tokens: int, aus: int) -> Tensors:
     return (ids, _f32("aus", BATCH, 2, aus), _f32("au_scale", BATCH)) if aus else (ids,)
 
 
-def _denoiser(latent: tuple[int, int, int]) -> tuple[Tensors, Tensors]:
+def _denoiser(latent: tuple[int | str, ...]) -> tuple[Tensors, Tensors]:
     return (
         _f32("latents", BATCH, *latent),
         _f32("history", BATCH, HISTORY_SLOTS, *latent),
@@ -237,7 +261,7 @@ def _denoiser(latent: tuple[int, int, int]) -> tuple[Tensors, Tensors]:
 
 
 def _text_guide(
-    latent: tuple[int, int, int], classes: int, conditioning: Tensors
+    latent: tuple[int | str, ...], classes: int, conditioning: Tensors
 ) -> tuple[Tensors, Tensors]:
     moved = (replace(part, name="guided_text") for part in conditioning if part.name == "text")
     return (
@@ -248,7 +272,7 @@ def _text_guide(
     ), tuple(moved)
 
 
-def _latent_guide(latent: tuple[int, int, int], classes: int) -> tuple[Tensors, Tensors]:
+def _latent_guide(latent: tuple[int | str, ...], classes: int) -> tuple[Tensors, Tensors]:
     return (
         _f32("latents", BATCH, *latent),
         _f32("prediction", BATCH, *latent),

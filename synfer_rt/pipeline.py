@@ -93,7 +93,7 @@ class Run:
 
     def settings(self, format: str) -> dict[str, Any]:
         """The run as JSON values, for run.json."""
-        plan = self.plan
+        plan, size = self.plan, self.bundle.image_size
         return {
             "bundle": self.bundle.bundle_hash,
             "format": format,
@@ -117,6 +117,7 @@ class Run:
             "label_scheme": self.bundle.label_scheme,
             "classes": list(self.bundle.classes),
             "au_vocabulary": list(self.bundle.au_names) or None,
+            **({} if size == self.bundle.default_size else {"size": list(size)}),
         }
 
     def record(self, sample: Sample) -> dict[str, Any]:

@@ -52,7 +52,9 @@ denoiser (float[B,4,8,8] latents, float[B,3,4,8,8] history, float timestep, floa
   one = Constant <value_ints = [1]> ()
   both = Unsqueeze (latents, one)
   twice = Concat <axis = 1> (both, both)
-  image_shape = Constant <value_ints = [-1, 4, 8, 8]> ()
+  area = Shape <start = -2> (latents)
+  any_four = Constant <value_ints = [-1, 4]> ()
+  image_shape = Concat <axis = 0> (any_four, area)
   x = Reshape (twice, image_shape)
   hidden = Conv <pads = [1, 1, 1, 1]> (x, conv_in)
 
@@ -69,7 +71,8 @@ denoiser (float[B,4,8,8] latents, float[B,3,4,8,8] history, float timestep, floa
   active = Tanh (biased)
   y = Conv <pads = [1, 1, 1, 1]> (active, conv_out)
 
-  pair_shape = Constant <value_ints = [-1, 2, 4, 8, 8]> ()
+  any_two_four = Constant <value_ints = [-1, 2, 4]> ()
+  pair_shape = Concat <axis = 0> (any_two_four, area)
   pair = Reshape (y, pair_shape)
   first = Constant <value_int = 0> ()
   second = Constant <value_int = 1> ()
@@ -86,7 +89,8 @@ denoiser (float[B,4,8,8] latents, float[B,3,4,8,8] history, float timestep, floa
   flat_shape = Constant <value_ints = [0, 0, -1]> ()
   flat = Reshape (stack, flat_shape)
   stepped = MatMul (coefficients, flat)
-  row_shape = Constant <value_ints = [0, 4, 4, 8, 8]> ()
+  four_four = Constant <value_ints = [0, 4, 4]> ()
+  row_shape = Concat <axis = 0> (four_four, area)
   rows = Reshape (stepped, row_shape)
   next_latents = Gather <axis = 1> (rows, first)
   end = Constant <value_ints = [4]> ()
@@ -138,14 +142,23 @@ classifier (float[B,3,32,32] images) => (float[B,8] probabilities) {
 """
 
 
+_POOLED = "small = AveragePool <kernel_shape = [8, 8], strides = [8, 8]> (images)"
+_RESIZED = """batch_and_colours = Shape <end = 2> (images)
+  four_by_four = Constant <value_ints = [4, 4]> ()
+  size = Concat <axis = 0> (batch_and_colours, four_by_four)
+  nothing = Constant <value_floats: floats = []> ()
+  small = Resize <mode = "linear"> (images, nothing, nothing, size)"""
+
+
 def build(
     directory: Path,
     *,
     with_aus: bool = True,
     with_classifier: bool = True,
     decoder_overflows: bool = False,
+    sizes: dict[str, int] | None = None,
 ) -> Bundle:
-    """Write the bundle into `directory` and open it."""
+    """Write the bundle into `directory` and open it; with `sizes` its height and width are free."""
     directory.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer()
     tokenizer.save(str(directory / "tokenizer.json"))
@@ -178,6 +191,11 @@ def build(
         graphs["denoiser"] = (text, denoiser)
     if not with_classifier:
         del graphs["classifier.small"]
+    if sizes is not None:
+        for name, (text, weights_) in graphs.items():
+            text = text.replace(_POOLED, _RESIZED)
+            text = text.replace(",8,8]", ",h,w]").replace(",32,32]", ",H,W]")
+            graphs[name] = (text, weights_)
     engines = {name: _engine(directory, name, *graph) for name, graph in graphs.items()}
 
     layouts = {
@@ -187,7 +205,8 @@ def build(
         "ancestry": np.array(["African", "East Asian", "European"] * 2),
     }
     np.savez(directory / "layouts.npz", **layouts)
-    return write_manifest(directory, manifest(engines, with_aus=with_aus))
+    fields = manifest(engines, with_aus=with_aus)
+    return write_manifest(directory, fields if sizes is None else {**fields, "sizes": sizes})
 
 
 def add_engines(
@@ -216,14 +235,18 @@ def add_plans(
 ) -> Bundle:
     """Give a bundle plans, which are its ONNX files, and open it again."""
     entries = {}
+    latent = bundle.latent.height, bundle.latent.width
+    axes = bundle.sizes.axes(bundle.image_size, latent) if bundle.sizes else {}
     for name, spec in bundle.engines.items():
         file = f"{target}/{name}.plan"
         (bundle.path / file).parent.mkdir(exist_ok=True)
         (bundle.path / file).write_bytes((bundle.path / spec.file).read_bytes())
         profiles = {
             tensor.name: {
-                key: [batch if size == "B" else size for size in tensor.shape]
-                for key, batch in zip(("min", "opt", "max"), batches, strict=True)
+                key: [
+                    {"B": batches, **axes}[n][i] if isinstance(n, str) else n for n in tensor.shape
+                ]
+                for i, key in enumerate(("min", "opt", "max"))
             }
             for tensor in spec.inputs
         }

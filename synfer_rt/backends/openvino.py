@@ -11,15 +11,14 @@ import numpy as np
 from synfer_rt.backends import BackendStatus, Value, cache_directory, first_line
 from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError
-from synfer_rt.interfaces import BATCH
 
 NAME = "openvino-cpu"
 _MOST_SHAPES = 2
-"""For how many batch sizes an engine stays compiled; each holds weights in a form of its own."""
+"""For how many shapes of its inputs an engine stays compiled; each holds weights of its own."""
 
 
 class OpenVinoEngine:
-    """One ONNX file, compiled for each batch size that it meets. See `synfer_rt.backends.Engine`.
+    """One ONNX file, compiled for each shape of its inputs. See `synfer_rt.backends.Engine`.
 
     A fixed size costs a compilation, and makes the denoiser faster than ONNX Runtime, where a
     dynamic one is slower. What is compiled is kept on the disk.
@@ -60,14 +59,21 @@ class OpenVinoEngine:
             for output in self._model.outputs:
                 if output.any_name != "prediction":
                     self._model.remove_result(output.get_node())
-        self._requests: dict[int, Any] = {}
+        self._requests: dict[tuple[tuple[int, ...], ...], Any] = {}
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name."""
         given = {tensor.name: np.asarray(inputs[tensor.name]) for tensor in self.spec.inputs}
-        batched = next(t.name for t in self.spec.inputs if t.shape[:1] == (BATCH,))
         try:
-            request = self._request(len(given[batched]))
+            request = self._request(
+                {
+                    tensor.name: [
+                        length if isinstance(size, str) else size
+                        for size, length in zip(tensor.shape, given[tensor.name].shape, strict=True)
+                    ]
+                    for tensor in self.spec.inputs
+                }
+            )
             results = request.infer(given, share_inputs=True)
             outputs = {port.any_name: results[port] for port in request.model_outputs}
         except Exception as error:  # the runtime's exceptions share no base class but this
@@ -81,22 +87,18 @@ class OpenVinoEngine:
         """The same: the device's memory is the host's."""
         return self.run(inputs)
 
-    def _request(self, batch: int) -> Any:
-        """The engine compiled for `batch` images; the sizes used last are kept."""
-        request = self._requests.pop(batch, None)
+    def _request(self, shapes: Mapping[str, list[int]]) -> Any:
+        """The engine compiled for inputs of `shapes`; those used last are kept."""
+        key = tuple(map(tuple, shapes.values()))
+        request = self._requests.pop(key, None)
         if request is None:
             if len(self._requests) == _MOST_SHAPES:
                 del self._requests[next(iter(self._requests))]
             model = self._model.clone()
-            model.reshape(
-                {
-                    t.name: [batch if size == BATCH else size for size in t.shape]
-                    for t in self.spec.inputs
-                }
-            )
+            model.reshape(dict(shapes))
             compiled = self._core.compile_model(model, "CPU", self._properties)
             request = compiled.create_infer_request()
-        self._requests[batch] = request
+        self._requests[key] = request
         return request
 
 

@@ -23,7 +23,7 @@ from synfer_rt.errors import UserError
 from synfer_rt.interfaces import BATCH, REQUIRED_ENGINES, PlanSpec, TensorSpec
 
 _MOST_BATCHES = 4
-"""For how many sizes of a batch an engine keeps memory and a graph."""
+"""For how many sizes of a batch and its images an engine keeps memory and a graph."""
 
 
 class TensorRTEngine:
@@ -47,7 +47,7 @@ class TensorRTEngine:
             raise UserError(f"{file} cannot be loaded ({log.said()}); {_rebuild(plan.target)}.")
         if problem := _differs(trt, self._engine, (*self.spec.inputs, *self.spec.outputs)):
             raise UserError(f"{file} {problem}; {_rebuild(plan.target)}.")
-        self._batches: dict[int, _Batch] = {}
+        self._batches: dict[tuple[tuple[str, int], ...], _Batch] = {}
         self._kernels = _KernelCache(bundle, name, self._device) if _compiles_late(trt) else None
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -56,9 +56,9 @@ class TensorRTEngine:
 
     def run_on_device(self, inputs: Mapping[str, Value]) -> dict[str, Value]:
         """Outputs by name, as arrays in the GPU's memory; they are the caller's to keep."""
-        size = batch_size(self._plan, self.spec.inputs, inputs)
+        batch_size(self._plan, self.spec.inputs, inputs)
         try:
-            batch = self._batch(size)
+            batch = self._batch(lengths(self.spec.inputs, inputs))
             for name, array in batch.inputs.items():
                 array.fill(inputs[name])
             batch.run()
@@ -69,17 +69,18 @@ class TensorRTEngine:
                 "smaller --batch."
             ) from error
 
-    def _batch(self, size: int) -> _Batch:
-        """What runs a batch of `size` images; the sizes used last are kept."""
-        batch = self._batches.pop(size, None)
+    def _batch(self, free: dict[str, int]) -> _Batch:
+        """What runs a batch whose free dimensions have these lengths; the last few are kept."""
+        key = tuple(free.items())
+        batch = self._batches.pop(key, None)
         if batch is None:
             if len(self._batches) == _MOST_BATCHES:
                 self._device.wait()  # it may still be running
                 del self._batches[next(iter(self._batches))]
-            batch = _Batch(self, size)
+            batch = _Batch(self, free)
             if self._kernels is not None:
                 self._kernels.save()
-        self._batches[size] = batch
+        self._batches[key] = batch
         return batch
 
     def _context(self) -> Any:
@@ -96,26 +97,28 @@ class TensorRTEngine:
 
 
 class _Batch:
-    """A plan at one batch size: its context, and inputs and outputs at addresses that stay."""
+    """A plan at one shape of its inputs: its context, and tensors at addresses that stay."""
 
-    def __init__(self, engine: TensorRTEngine, size: int) -> None:
+    def __init__(self, engine: TensorRTEngine, free: dict[str, int]) -> None:
         self._device, self._context = engine._device, engine._context()
         self._log = engine._log
         self._recordable = engine._graphs and engine._kernels is None
         self._graph: cuda.Graph | None = None
 
-        def arrays(tensors: tuple[TensorSpec, ...]) -> dict[str, DeviceArray]:
-            return {
-                tensor.name: DeviceArray(self._device, sized(tensor, size), tensor.dtype)
-                for tensor in tensors
-            }
-
-        self.inputs = arrays(engine.spec.inputs)
-        self.outputs = arrays(engine.spec.outputs)
+        self.inputs: dict[str, DeviceArray] = {}
         for tensor in engine.spec.inputs:
-            if tensor.shape[:1] == (BATCH,):
-                self._check(self._context.set_input_shape(tensor.name, sized(tensor, size)))
-            self.inputs[tensor.name].fill(np.zeros(sized(tensor, size), tensor.dtype))
+            shape = sized(tensor, free)
+            if shape != tensor.shape:
+                self._check(self._context.set_input_shape(tensor.name, shape))
+            self.inputs[tensor.name] = array = DeviceArray(self._device, shape, tensor.dtype)
+            array.fill(np.zeros(shape, tensor.dtype))
+        # Only the plan knows how many pixels a latent position becomes.
+        self.outputs = {
+            tensor.name: DeviceArray(
+                self._device, tuple(self._context.get_tensor_shape(tensor.name)), tensor.dtype
+            )
+            for tensor in engine.spec.outputs
+        }
         for name, array in (self.inputs | self.outputs).items():
             self._check(self._context.set_tensor_address(name, array.pointer))
         self._enqueue()  # what is set up on the first call cannot be recorded
@@ -274,9 +277,19 @@ def batch_size(plan: PlanSpec, tensors: tuple[TensorSpec, ...], inputs: Mapping[
     return size
 
 
-def sized(tensor: TensorSpec, batch: int) -> tuple[int, ...]:
-    """A tensor's shape at a batch size."""
-    return tuple(batch if size == BATCH else int(size) for size in tensor.shape)
+def lengths(tensors: tuple[TensorSpec, ...], inputs: Mapping[str, Value]) -> dict[str, int]:
+    """The length of each free dimension of `inputs`, by its name."""
+    return {
+        size: length
+        for tensor in tensors
+        for size, length in zip(tensor.shape, inputs[tensor.name].shape, strict=True)
+        if isinstance(size, str)
+    }
+
+
+def sized(tensor: TensorSpec, free: Mapping[str, int]) -> tuple[int, ...]:
+    """A tensor's shape where the free dimensions have these lengths."""
+    return tuple(free[size] if isinstance(size, str) else size for size in tensor.shape)
 
 
 def _here(target: str) -> tuple[str, str]:
@@ -309,7 +322,7 @@ def _differs(trt: Any, engine: Any, tensors: tuple[TensorSpec, ...]) -> str | No
     for tensor in tensors:
         if tensor.name not in names:
             return f"has no tensor {tensor.name}"
-        shape = tuple(-1 if size == BATCH else size for size in tensor.shape)
+        shape = tuple(-1 if isinstance(size, str) else size for size in tensor.shape)
         if tuple(engine.get_tensor_shape(tensor.name)) != shape:
             return f"has another shape of {tensor}"
         if np.dtype(trt.nptype(engine.get_tensor_dtype(tensor.name))) != np.dtype(tensor.dtype):

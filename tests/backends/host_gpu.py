@@ -186,6 +186,16 @@ class _Context:
         self._shapes[name] = shape
         return True
 
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        session = self._engine.session
+        given = {
+            node.name: np.zeros(
+                self._shapes.get(node.name, tuple(node.shape)), HostLibrary.nptype(node.type)
+            )
+            for node in session.get_inputs()
+        }
+        return session.run([name], given)[0].shape
+
     def set_tensor_address(self, name: str, pointer: int) -> bool:
         self._addresses[name] = pointer
         return True

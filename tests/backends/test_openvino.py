@@ -145,7 +145,7 @@ def test_the_threads_are_those_asked_for(tiny_bundle: Bundle) -> None:
     from synfer_rt.backends.openvino import OpenVinoEngine
 
     engine = OpenVinoEngine(tiny_bundle, "decoder", 1)
-    compiled = engine._request(2).get_compiled_model()
+    compiled = engine._request({"latents": [2, 4, 8, 8]}).get_compiled_model()
     assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from synfer_rt.bundle import Bundle, open_bundle, write_manifest
 from synfer_rt.errors import UserError
 from synfer_rt.interfaces import TensorSpec
 from synfer_rt.sampler import Sampler
+from synfer_rt.sizes import resized
 from synfer_rt.solvers import Trajectory, trajectory
 from tests import tiny_bundle as tiny
 from tests.backends.host_gpu import HostLibrary, HostRuntime
@@ -48,10 +50,11 @@ def dressed(tiny_bundle_path: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return tiny.add_plans(open_bundle(copy))
 
 
-def test_a_tensor_has_the_batch_s_size() -> None:
-    assert tensorrt.sized(TensorSpec("latents", "float32", ("B", 4, 8, 8)), 3) == (3, 4, 8, 8)
-    assert tensorrt.sized(TensorSpec("timestep", "float32", ()), 3) == ()
-    assert tensorrt.sized(TensorSpec("coefficients", "float32", (4, 5)), 3) == (4, 5)
+def test_a_tensor_has_the_sizes_of_the_batch_and_of_its_images() -> None:
+    free = {"B": 3, "h": 6}
+    assert tensorrt.sized(TensorSpec("latents", "float32", ("B", 4, "h", 8)), free) == (3, 4, 6, 8)
+    assert tensorrt.sized(TensorSpec("timestep", "float32", ()), free) == ()
+    assert tensorrt.sized(TensorSpec("coefficients", "float32", (4, 5)), free) == (4, 5)
 
 
 @pytest.mark.parametrize("batch", [SMALLEST, 3, LARGEST])
@@ -224,13 +227,18 @@ def planned(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Bundle:
     """The tiny bundle, compiled for this GPU in float32."""
+    copy = tmp_path_factory.mktemp("planned") / "tiny"
+    return compiled_for(gpu, open_bundle(shutil.copytree(tiny_bundle_path, copy)))
+
+
+def compiled_for(gpu: tuple[str, bool], bundle: Bundle) -> Bundle:
+    """`bundle` with plans for this GPU."""
     target, simulated = TARGETS[gpu[0]], gpu[1]
-    copy = tmp_path_factory.mktemp(target) / "tiny"
-    bundle = open_bundle(shutil.copytree(tiny_bundle_path, copy))
     if simulated:
         return tiny.add_plans(bundle, target, HostLibrary.__version__)
     from synfer_rt.export.tensorrt import compile_plans
 
+    copy, latent = bundle.path, (bundle.latent.height, bundle.latent.width)
     entries = compile_plans(
         {name: copy / spec.file for name, spec in bundle.engines.items()},
         copy,
@@ -238,7 +246,8 @@ def planned(
         [cuda.device().compute_capability],
         (SMALLEST, BEST, LARGEST),
         "fp32",
-        tmp_path_factory.mktemp("log") / "build.log",
+        copy.with_suffix(".log"),
+        axes=bundle.sizes and bundle.sizes.axes(bundle.image_size, latent),
     )
     for name, entry in entries.items():
         entry["source_sha256"] = bundle.manifest["files"][bundle.engines[name].file]["sha256"]
@@ -288,6 +297,22 @@ def test_a_whole_sample_is_that_of_the_cpu(
         Sampler(planned, name, threads=1).sample(requests, way, batch) for name in (CPU, backend)
     )
     assert all(difference(a, b) <= 3 for a, b in zip(one, other, strict=True))
+
+
+def test_samples_of_free_sizes_are_those_of_the_cpu(
+    gpu: tuple[str, bool], backend: str, tmp_path: Path
+) -> None:
+    sizes = {"min": 16, "max": 48, "multiple_of": 8}
+    bundle = compiled_for(gpu, tiny.build(tmp_path / "free", sizes=sizes))
+    way = trajectory("ddim", bundle.schedule, 3, prediction_type=bundle.prediction_type)
+    requests = [replace(request(i), layout=None) for i in range(3)]
+    for size in ((32, 32), (24, 40), (48, 16)):
+        other = resized(bundle, size)
+        one, two = (
+            Sampler(other, name, threads=1).sample(requests, way, 3) for name in (CPU, backend)
+        )
+        assert one[0].image.shape == (*size, 3)
+        assert all(difference(a, b) <= 3 for a, b in zip(one, two, strict=True))
 
 
 def test_the_same_requests_give_the_same_bits(

@@ -194,13 +194,17 @@ def keys_of(source: Source, options: Options | None = None) -> dict[str, str]:
     return build_keys(checkpoint, source, options or Options(), 24, hashes)
 
 
-def test_precision_and_resolution_are_part_of_the_keys(mini: tuple[Source, Path]) -> None:
+def test_precision_and_sizes_are_part_of_the_keys(mini: tuple[Source, Path]) -> None:
     source, _ = mini
     keys = keys_of(source)
     half = keys_of(source, Options("fp16"))
     assert not set(keys.values()) & set(half.values())
-    larger = keys_of(replace(source, resolution=(32, 16)))
-    assert not set(keys.values()) & set(larger.values())
+    larger, free = (
+        keys_of(replace(source, **size)) for size in ({"resolution": (32, 16)}, {"sizes": (8, 32)})
+    )
+    for other in (larger, free):  # the conditioner sees neither latents nor images
+        assert {name for name in keys if keys[name] == other[name]} == {"conditioner"}
+    assert free["denoiser"] != larger["denoiser"]
 
 
 def test_an_interrupted_build_resumes(plain_checkpoint: Path, tmp_path: Path) -> None:
@@ -394,3 +398,10 @@ def test_the_command_says_what_was_reused_and_where_the_log_is(mini: tuple[Sourc
     assert result.exit_code == 0, result.exception
     assert "denoiser: reused" in result.output and "peak memory" in result.output
     assert f"{out}.log" in result.output
+
+
+@pytest.mark.parametrize("sizes", ["256", "256:", "512:256", "256:256", "0:64", "a:b"])
+def test_sizes_that_are_no_range_are_refused(tmp_path: Path, sizes: str) -> None:
+    arguments = [str(tmp_path), "--out", str(tmp_path / "out"), "--sizes", sizes]
+    with pytest.raises(UserError, match=r"are no range; write MIN:MAX in pixels"):
+        build_engines.main(arguments, standalone_mode=False)

@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from synfer_rt.errors import UserError
-from synfer_rt.export.checkpoint import parse_resolution, read_checkpoint
+from synfer_rt.export.checkpoint import read_checkpoint
 from synfer_rt.export.lora import Lora
+from synfer_rt.sizes import Sizes
 from tests.export.tiny_checkpoint import make_sd2, save_adapter, save_fineface, save_lora
 
 
@@ -220,11 +221,25 @@ def test_a_resolution_that_does_not_fit_is_refused_with_the_nearest(sd_checkpoin
         read_checkpoint(sd_checkpoint, resolution=(21, 1))
 
 
-def test_a_resolution_is_height_times_width() -> None:
-    assert parse_resolution("512x768") == (512, 768)
-    for wrong in ("512", "0x512", "512x-1", "512.5x512"):
-        with pytest.raises(UserError, match="write height and width as 512x512"):
-            parse_resolution(wrong)
+def test_sizes_are_multiples_of_what_the_unet_halves(sd_checkpoint: Path) -> None:
+    sizes = read_checkpoint(sd_checkpoint, sizes=(8, 24)).sizes
+    assert sizes == Sizes(8, 24, 4) and read_checkpoint(sd_checkpoint).sizes is None
+
+
+@pytest.mark.parametrize(
+    ("sizes", "remedy"),
+    [
+        ((7, 24), "different multiples of 4; write --sizes 8:24"),
+        ((16, 17), "write --sizes 16:20"),
+        ((1, 2), "write --sizes 4:8"),
+        ((20, 32), "are 16x16, not of 20 to 32 pixels in steps of 4; widen --sizes"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(
+    sd_checkpoint: Path, sizes: tuple[int, int], remedy: str
+) -> None:
+    with pytest.raises(UserError, match=remedy):
+        read_checkpoint(sd_checkpoint, sizes=sizes)
 
 
 def test_the_first_diffusers_wrong_sample_size_is_put_right(sd: Path) -> None:
@@ -266,6 +281,12 @@ def test_a_directory_of_another_kind_is_refused(tmp_path: Path) -> None:
     assert "model_index.json" in refusal(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("entry", [None, "UNet2DConditionModel", {"class": "UNet"}, ["diffusers"]])
+def test_an_index_that_names_no_class_is_refused(sd: Path, entry: Any) -> None:
+    change(sd / "model_index.json", unet=entry)
+    assert "model_index.json names no class of unet" in refusal(sd)
+
+
 def test_another_pipeline_is_refused_by_its_classes(sd: Path) -> None:
     change(sd / "model_index.json", unet=["diffusers", "FluxTransformer2DModel"])
     assert "FluxTransformer2DModel as unet" in refusal(sd)
@@ -291,7 +312,14 @@ def test_class_labels_must_fill_the_class_embedding(mini: Path) -> None:
     [
         ({"class_labels": ["style"]}, "unknown class_labels"),
         ({"defaults": {"stepz": 3}}, "unknown defaults"),
+        ({"defaults": None}, "defaults that are no object"),
+        ({"defaults": []}, "defaults that are no object"),
         ({"defaults": {"solver": "magic"}}, "solver 'magic'"),
+        ({"defaults": {"solver": ["ddim"]}}, "the default solver ['ddim']"),
+        ({"defaults": {"steps": 2.5}}, "the default steps 2.5"),
+        ({"defaults": {"guidance": True}}, "the default guidance True"),
+        ({"defaults": {"layout": "faces"}}, "the default layout 'faces'"),
+        ({"class_labels": 5}, "class_labels 5"),
         ({"au_vocabulary": "disfa-12"}, "the vocabulary 'disfa-12'"),
         ({"label_scheme": "mine"}, "Unknown label scheme"),
         ({"au_vocabulary": ["AU1", "AU1"]}, "no list of different names"),

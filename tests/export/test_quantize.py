@@ -12,9 +12,9 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper
 
-from synfer_rt.bundle import Bundle, open_bundle
+from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError
-from synfer_rt.export.quantize import calibration_inputs, quantize, quantize_bundle
+from synfer_rt.export.quantize import calibration_inputs, quantize
 
 ENGINES = ("denoiser", "classifier.small")
 
@@ -128,15 +128,3 @@ def test_no_inputs_and_no_weights_are_refused(bundle: Bundle, tmp_path: Path) ->
     with pytest.raises(UserError, match="has no weights to quantize"):
         quantize(plain, tmp_path / "x.onnx", iter(()), "relu")
     assert not (tmp_path / "x.onnx").exists()
-
-
-def test_a_bundle_is_copied_with_int8_engines(mini_bundle: Bundle, tmp_path: Path) -> None:
-    made = quantize_bundle(mini_bundle, tmp_path / "int8", samples=2)
-    assert {name: engine.precision for name, engine in made.engines.items()} == {
-        name: "int8" if name in ("denoiser", "classifier.small") else "fp32"
-        for name in mini_bundle.engines
-    }
-    assert 0 < made.engines["denoiser"].parity["max_relative_error"] < 0.5
-    assert made.bundle_hash != mini_bundle.bundle_hash == open_bundle(mini_bundle.path).bundle_hash
-    with pytest.raises(UserError, match="exists"):
-        quantize_bundle(mini_bundle, tmp_path / "int8")

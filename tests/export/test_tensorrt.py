@@ -18,6 +18,7 @@ from onnx import TensorProto, helper
 from synfer_rt.bundle import Bundle, open_bundle
 from synfer_rt.errors import UserError
 from synfer_rt.export.tensorrt import Compiled, check_options, compile_plans
+from tests import tiny_bundle as tiny
 
 CAPABILITIES = ("sm80", "sm86", "sm89", "sm120")
 BATCH = (1, 4, 64)
@@ -115,6 +116,27 @@ def test_the_profiles_are_the_interface_at_each_batch(built: tuple) -> None:
             }
             for tensor in engine.inputs
         }
+
+
+def test_free_heights_and_widths_have_the_whole_range(tmp_path: Path) -> None:
+    sizes = {"min": 16, "max": 48, "multiple_of": 8}
+    bundle = tiny.build(tmp_path / "free", sizes=sizes)
+    assert bundle.sizes is not None
+    entries = compile_plans(
+        {name: bundle.path / f"{name}.onnx" for name in ("decoder", "classifier.small")},
+        tmp_path,
+        "tensorrt-rtx",
+        ["sm89"],
+        (1, 2, 4),
+        "fp32",
+        tmp_path / "build.log",
+        axes=bundle.sizes.axes(bundle.image_size, (8, 8)),
+    )
+    profiles = {name: next(iter(entry["profiles"].values())) for name, entry in entries.items()}
+    assert profiles == {
+        "decoder": {"min": [1, 4, 4, 4], "opt": [2, 4, 8, 8], "max": [4, 4, 12, 12]},
+        "classifier.small": {"min": [1, 3, 16, 16], "opt": [2, 3, 32, 32], "max": [4, 3, 48, 48]},
+    }
 
 
 def test_float16_is_held_against_float32(built: tuple) -> None:
