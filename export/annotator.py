@@ -31,11 +31,10 @@ from synfer_rt.errors import UserError
 from synfer_rt.prompts import EXPRESSION_WORDS
 from synfer_rt.schedule import Schedule
 
-from .checkpoint import Checkpoint
+from .checkpoint import ANNOTATOR_FOLDER, Checkpoint
 from .modules import Conditioner, Denoiser, cross_attentions
 from .settings import read_json
 
-FOLDER = "annotator"
 TIMESTEP = 1
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
 _FINEST = 16
@@ -208,7 +207,7 @@ class FERAnno(nn.Module):
         fixed = {name: x.expand(count, *x.shape[1:]) for name, x in fixed.items()}
         with _recorded(self.denoiser.unet, tuple(latents.shape[2:]), self.tokens) as (parts, maps):
             timestep = torch.full((), float(TIMESTEP))
-            _predict(self.denoiser, self.signal * latents, timestep, fixed)
+            self.denoiser.predict(self.signal * latents, timestep, fixed)
         return parts, maps
 
     def logits(self, latents: Tensor) -> Tensor:
@@ -258,14 +257,12 @@ def new_annotator(
 
 def read_annotator(
     checkpoint: Checkpoint, conditioner: Conditioner, denoiser: Denoiser
-) -> tuple[FERAnno, str] | None:
-    """The trained annotator of `checkpoint` and its label scheme; None when it has none.
+) -> tuple[FERAnno, str]:
+    """The trained annotator in `checkpoint`'s folder, and its label scheme.
 
     Raises UserError when its files are unreadable, or were trained with another UNet.
     """
-    folder = checkpoint.directory / FOLDER
-    if not folder.is_dir():
-        return None
+    folder = checkpoint.directory / ANNOTATOR_FOLDER
     again = "train it again on this checkpoint, or remove the folder"
     fields = read_json(folder / _CONFIG, again)
     try:
@@ -282,7 +279,7 @@ def read_annotator(
 
 def save_annotator(directory: Path, annotator: FERAnno, config: AnnotatorConfig) -> None:
     """Write the head and its description into the checkpoint `directory`."""
-    folder = directory / FOLDER
+    folder = directory / ANNOTATOR_FOLDER
     folder.mkdir(exist_ok=True)
     state = {name: tensor.contiguous() for name, tensor in annotator.head.state_dict().items()}
     save_file(state, folder / _WEIGHTS)
@@ -297,20 +294,6 @@ def fingerprint(unet: nn.Module) -> str:
             digest.update(name.encode())
             digest.update(tensor.detach().float().contiguous().numpy().data)
     return digest.hexdigest()
-
-
-def _predict(
-    denoiser: Denoiser, latents: Tensor, timestep: Tensor, given: Mapping[str, Tensor]
-) -> Tensor:
-    """The UNet on one branch, conditioning [B, ...] by name."""
-    return denoiser.unet(
-        latents,
-        timestep,
-        encoder_hidden_states=given["text"],
-        class_labels=given.get("class_labels"),
-        cross_attention_kwargs={n: x for n, x in given.items() if n.startswith("au_")} or None,
-        return_dict=False,
-    )[0]
 
 
 @contextmanager

@@ -20,18 +20,28 @@ from synfer_rt.bundle import Bundle, write_manifest
 from synfer_rt.errors import UserError
 from synfer_rt.solvers import HISTORY_SLOTS
 
-from .build_key import LIBRARIES, classifier_key, engine_key, file_hashes, source_hashes
+from .build_key import (
+    LIBRARIES,
+    engine_key,
+    file_hashes,
+    network_key,
+    sha256,
+    source_hashes,
+)
 from .build_log import LOG, build_log
 from .checkpoint import LAYOUTS_FILE, Checkpoint
 from .engine import Built, Source
 from .engines import Options, Recipe, make_engines
-from .graphs import ENGINES
+from .graphs import engine_names
 from .plans import check_plan_options, make_plans
+from .shared_weights import share_weights
 from .staging import Staging, log_file, staging
 from .tokenizer import export_tokenizer
 
 MODEL_CARD = "README.md"
 """A checkpoint's model card goes with its bundle."""
+SHARING = ("denoiser", "decoder", "annotator", "guide.text", "guide.text-latent", "guide.latent")
+"""Engines that are made of the same networks, those first that every bundle has."""
 
 
 def build_bundle(
@@ -64,8 +74,15 @@ def build_bundle(
         entries = [engines, *plans.values()]
         files = {entry["file"] for named in entries for entry in named.values()}
         files |= {f"{file}.data" for file in files}
-        place.keep_only(files | {"tokenizer.json", LAYOUTS_FILE, MODEL_CARD})
-        bundle = write_manifest(place.bundle, fields)
+        whole = place.assemble(files | {"tokenizer.json", LAYOUTS_FILE, MODEL_CARD})
+        saved = share_weights(
+            [whole / engines[name]["file"] for name in SHARING if name in engines]
+        )
+        LOG.info("%d bytes of weights are shared", saved)
+        for named in plans.values():
+            for name, plan in named.items():
+                plan["source_sha256"] = sha256(whole / engines[name]["file"])
+        bundle = write_manifest(whole, fields)
         LOG.info("%s is whole", out)
     return replace(bundle, path=out)
 
@@ -122,13 +139,12 @@ def build_keys(
     """The build key of every engine's export, by engine; `hashes` are file_hashes(checkpoint)."""
     loras = [(hashes[lora.path], lora.scale) for lora in source.loras]
     keys = {}
-    for name in ENGINES:
+    for name in engine_names(checkpoint):
         precision = options.exported_precision_of(name)
         keys[name] = engine_key(checkpoint, hashes, name, precision, max_length, loras)
-    for classifier in checkpoint.classifiers:
-        name = f"classifier.{classifier.name}"
-        precision, sha = options.exported_precision_of(name), hashes[classifier.path]
-        keys[name] = classifier_key(classifier, checkpoint.image_size, precision, sha)
+    for name, network in checkpoint.networks.items():
+        precision = options.exported_precision_of(name)
+        keys[name] = network_key(network, checkpoint.image_size, precision, hashes[network.path])
     return keys
 
 

@@ -15,17 +15,30 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import onnx
+from synfer_rt import labels
 
-from .checkpoint import Checkpoint
-from .classifier import ClassifierSource
+from .checkpoint import ADDITIONS, ANNOTATOR_FOLDER, Checkpoint
+from .guiding_classifier import IMAGE_FOLDER, LATENT_FOLDER
+from .image_network import ImageNetwork
+from .shared_weights import data_files
 
 LIBRARIES = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "onnxruntime")
 
 _PARTS = ("unet", "vae", "text_encoder")
+_MADE_OF = {
+    "conditioner": ("text_encoder",),
+    "denoiser": ("unet",),
+    "decoder": ("vae",),
+    "encoder": ("vae",),
+    "annotator": ("unet", "text_encoder", "tokenizer", ANNOTATOR_FOLDER),
+    "guide.text": ("unet", "vae", IMAGE_FOLDER),
+    "guide.text-latent": ("unet", LATENT_FOLDER),
+    "guide.latent": (LATENT_FOLDER,),
+}
+"""The checkpoint's folders that the weights of each engine come from."""
 _SHAPES_NO_ENGINE = {
     *("build", "build_key", "build_log", "cli", "engines", "peak_memory", "staging", "verify"),
-    *("mixed_precision", "plans", "quantize", "tensorrt"),
+    *("mixed_precision", "plans", "quantize", "shared_weights", "tensorrt"),
 }
 """Code that comes before or after the export; the keys of int8 engines and of plans name theirs."""
 _SAYS_ONLY = {"name", "version", "licence", "description", "label_scheme", "defaults"}
@@ -39,42 +52,48 @@ def engine_key(
     max_length: int,
     loras: Iterable[tuple[str, float]],
 ) -> str:
-    """The key of an engine of graphs.ENGINES whose weights are stored as `precision`.
+    """The key of an engine of graphs.engine_names whose weights are stored as `precision`.
 
     `hashes` are those of the checkpoint's files (file_hashes), `loras` the merged ones with their
     scales, and `max_length` the tokens of a prompt.
     """
-    folders = {part: checkpoint.directory / part for part in _PARTS}
-    weights = {part: _within(folder, hashes) for part, folder in folders.items()}
+    directory = checkpoint.directory
+    made_of = [_within(directory / part, hashes) for part in _MADE_OF[name]]
     shape: dict[str, Any] = {"latent": checkpoint.latent_shape}
-    if name in ("decoder", "encoder"):
-        return digest(name, precision, weights["vae"], shape, _tools())
-    known = {source.path for source in checkpoint.classifiers}
-    adapters = [
-        sha
-        for file, sha in hashes.items()
-        if file.parent not in folders.values() and file not in known
-    ]
+    if name.startswith("guide."):
+        shape["classes"] = labels.scheme(checkpoint.settings.label_scheme)
+    if name == "annotator":
+        shape["schedule"] = checkpoint.schedule
+    if not {"unet", "text_encoder"} & {*_MADE_OF[name]}:
+        return digest(name, precision, made_of, shape, _tools())
+    if name == "conditioner" and checkpoint.adapter is not None:
+        # The adapter is folded through the UNet's output projections.
+        made_of.append(_within(directory / "unet", hashes))
+    adapters = sorted(hashes[file] for file in _adapters(checkpoint))
     settings = {k: v for k, v in asdict(checkpoint.settings).items() if k not in _SAYS_ONLY}
     shape |= {"tokens": max_length, "settings": settings, "loras": sorted(loras)}
-    used = [weights["text_encoder"] if name == "conditioner" else weights["unet"]]
-    if name == "conditioner" and checkpoint.adapter is not None:
-        used.append(weights["unet"])  # the adapter is folded through its output projections
-    return digest(name, precision, used, sorted(adapters), shape, _tools())
+    return digest(name, precision, made_of, adapters, shape, _tools())
 
 
-def classifier_key(
-    source: ClassifierSource, image_size: tuple[int, int], precision: str, model: str
+def network_key(
+    source: ImageNetwork, image_size: tuple[int, int], precision: str, model: str
 ) -> str:
-    """The key of a classifier; `model` is the hash of its file (file_hashes)."""
+    """The key of an engine that is an ONNX file; `model` is the hash of it (file_hashes)."""
     fields = {**asdict(source), "path": model, "data": _external(source.path)}
     return digest(fields, image_size, precision, _tools())
 
 
 def file_hashes(checkpoint: Checkpoint) -> dict[Path, str]:
-    """SHA-256 of every weight file and of the configurations of the models."""
-    configs = [checkpoint.directory / part / "config.json" for part in _PARTS]
-    return {file: sha256(file) for file in (*checkpoint.weight_files, *configs)}
+    """SHA-256 of every weight file, and of what else is in the folders that engines come from."""
+    folders = {part for parts in _MADE_OF.values() for part in parts}
+    folders -= {*ADDITIONS} - {*checkpoint.additions}
+    files = {
+        file
+        for folder in folders
+        for file in (checkpoint.directory / folder).iterdir()
+        if file.suffix in (".json", ".txt", ".model")
+    }
+    return {file: sha256(file) for file in (*checkpoint.weight_files, *sorted(files))}
 
 
 def source_hashes(checkpoint: Checkpoint, hashes: Mapping[Path, str]) -> dict[str, str]:
@@ -122,6 +141,19 @@ def _tools() -> dict[str, str]:
     return {name: metadata.version(name) for name in LIBRARIES} | {"code": code_hash(*names)}
 
 
+def _adapters(checkpoint: Checkpoint) -> list[Path]:
+    """The weight files of the AU adapter and of LoRAs."""
+    networks = {source.path for source in checkpoint.classifiers}
+    if checkpoint.au_reader is not None:
+        networks.add(checkpoint.au_reader.path)
+    folders = {checkpoint.directory / part for part in (*_PARTS, *ADDITIONS)}
+    return [
+        file
+        for file in checkpoint.weight_files
+        if file.parent not in folders and file not in networks
+    ]
+
+
 def _within(folder: Path, hashes: Mapping[Path, str]) -> list[tuple[str, str]]:
     return sorted((file.name, sha) for file, sha in hashes.items() if file.parent == folder)
 
@@ -129,14 +161,7 @@ def _within(folder: Path, hashes: Mapping[Path, str]) -> list[tuple[str, str]]:
 def _external(path: Path) -> list[str]:
     """Hashes of the files beside an ONNX file that hold weights of it."""
     try:
-        graph = onnx.load(path, load_external_data=False).graph
-    except Exception:  # compose_classifier says what is wrong with it
+        files = [path.parent / name for name in sorted(data_files(path))]
+    except Exception:  # compose_network says what is wrong with it
         return []
-    places = {
-        entry.value
-        for tensor in graph.initializer
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
-    files = [path.parent / place for place in sorted(places)]
     return [sha256(file) for file in files if file.is_file()]

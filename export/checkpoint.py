@@ -4,6 +4,9 @@
     au_adapter.safetensors    the AU adapter (adapter.py), with au_adapter.json (settings.py)
     synfer.json               name, licence, defaults and what else settings.py reads
     classifiers/<name>.onnx   with <name>.json (classifier.py)
+    au_reader.onnx            with au_reader.json (au_reader.py)
+    annotator/                FERAnno (annotator.py)
+    latent_classifier/, image_classifier/    networks that guide (guiding_classifier.py)
     layouts.npz               latents of neutral faces to start from
 
 Only the first line is required. Everything wrong with a checkpoint is a UserError.
@@ -26,14 +29,21 @@ from synfer_rt.schedule import BETA_SCHEDULES, SPACINGS
 from synfer_rt.solvers import PREDICTION_TYPES
 
 from .adapter import AUAdapter, read_adapter
+from .au_reader import AUReaderSource, read_au_reader
 from .classifier import ClassifierSource, read_classifier
+from .guiding_classifier import IMAGE_FOLDER, LATENT_FOLDER
+from .image_network import ImageNetwork
 from .lora import Lora, merge_lora, merge_tensors
 from .modules import adapter_layers
 from .settings import Settings, read_json, read_settings
 from .weights import load_model, quiet, weight_files
 
 ADAPTER_FILE = "au_adapter.safetensors"
+AU_READER_FILE = "au_reader.onnx"
 LAYOUTS_FILE = "layouts.npz"
+ANNOTATOR_FOLDER = "annotator"
+ADDITIONS = (ANNOTATOR_FOLDER, LATENT_FOLDER, IMAGE_FOLDER)
+"""Folders of networks that were trained on what this very model makes, at its own size."""
 
 _CLASSES = {
     "unet": "UNet2DConditionModel",
@@ -58,8 +68,9 @@ _PLAIN_BLOCKS = {
 class Checkpoint:
     """A checkpoint, read and found consistent; the modules are in float32 and in eval mode.
 
-    LoRAs are merged into their weights, and the UNet's `sample_size` is what is to be built. What
-    diffusers and transformers load is Any: their `config` has no type to check against."""
+    LoRAs are merged into their weights, and the UNet's `sample_size` is what is to be built;
+    `additions` are those folders of ADDITIONS that serve it. What diffusers and transformers load
+    is Any: their `config` has no type to check against."""
 
     directory: Path
     settings: Settings
@@ -71,6 +82,8 @@ class Checkpoint:
     schedule: dict[str, Any]
     prediction_type: str
     classifiers: tuple[ClassifierSource, ...]
+    au_reader: AUReaderSource | None
+    additions: tuple[str, ...]
     layouts: Path | None
     weight_files: tuple[Path, ...]
 
@@ -90,10 +103,18 @@ class Checkpoint:
     @property
     def units(self) -> int:
         """A, the length of the AU vector; 0 for a model without AUs."""
-        vocabulary = self.settings.au_vocabulary
-        if isinstance(vocabulary, str):
-            return len(facs.vocabulary(vocabulary))
-        return len(vocabulary or ())
+        return len(_unit_names(self.settings))
+
+    @property
+    def networks(self) -> dict[str, ImageNetwork]:
+        """Its ONNX files by the engines that they become."""
+        networks: dict[str, ImageNetwork] = {f"classifier.{c.name}": c for c in self.classifiers}
+        return networks | ({"au-reader": self.au_reader} if self.au_reader else {})
+
+
+def _unit_names(settings: Settings) -> tuple[str, ...]:
+    vocabulary = settings.au_vocabulary
+    return facs.vocabulary(vocabulary) if isinstance(vocabulary, str) else tuple(vocabulary or ())
 
 
 def read_checkpoint(
@@ -106,8 +127,8 @@ def read_checkpoint(
     """Read `directory`; `au_adapter` replaces its adapter, `classifiers` its classifiers.
 
     `loras` (lora.parse_lora) are merged in their order, after one that comes with the adapter.
-    `resolution` is (H, W) in pixels (parse_resolution), None for the checkpoint's own; layouts are
-    latents of one size, so a checkpoint that is built at another goes without.
+    `resolution` is (H, W) in pixels (parse_resolution), None for the checkpoint's own; layouts and
+    ADDITIONS are for latents of one size, so a checkpoint that is built at another goes without.
     Raises UserError for whatever is missing, unreadable, unsupported or does not fit together.
     """
     index = read_json(directory / "model_index.json", "a diffusers directory has one")
@@ -148,13 +169,17 @@ def read_checkpoint(
     if not classifiers:
         files = sorted((directory / "classifiers").glob("*.onnx"))
         classifiers = tuple(read_classifier(file) for file in files)
+    file, au_reader = directory / AU_READER_FILE, None
+    if file.is_file():
+        au_reader = read_au_reader(file, _unit_names(settings))
+    additions = [name for name in ADDITIONS if not resized and (directory / name).is_dir()]
 
-    weights = [
-        f for part in ("unet", "vae", "text_encoder") for f in weight_files(directory / part)
-    ]
+    parts = ("unet", "vae", "text_encoder", *additions)
+    weights = [file for part in parts for file in weight_files(directory / part)]
     weights += adapter.files if adapter else []
     weights += [lora.path for lora in loras]
     weights += [source.path for source in classifiers]
+    weights += [au_reader.path] if au_reader else []
     return Checkpoint(
         directory=directory,
         settings=settings,
@@ -166,6 +191,8 @@ def read_checkpoint(
         schedule=schedule,
         prediction_type=prediction_type,
         classifiers=classifiers,
+        au_reader=au_reader,
+        additions=tuple(additions),
         layouts=layouts,
         weight_files=tuple(weights),
     )

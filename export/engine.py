@@ -15,8 +15,10 @@ import onnx_ir as ir
 
 from .build_log import LOG, build_log
 from .checkpoint import Checkpoint, read_checkpoint
-from .classifier import ClassifierSource, compose_classifier, reference
+from .classifier import ClassifierSource
+from .gradient_graph import export_gradient
 from .graphs import engine_graph, images_of
+from .image_network import compose_network, reference
 from .lora import Lora
 from .onnx_export import export_onnx, save, store_half
 from .peak_memory import peak_bytes, reset_peak
@@ -133,22 +135,25 @@ def finished(
 def _export(job: Job, path: Path) -> tuple[list[Case], dict[str, Any]]:
     """Write the engine unless it is there; its reference cases, and what else the entry says."""
     checkpoint = job.source.read()
-    if not job.name.startswith("classifier."):
+    network = checkpoint.networks.get(job.name)
+    if network is not None:
+        if job.entry is None:
+            model = ir.from_proto(compose_network(network, checkpoint.image_size))
+            if job.precision == "fp16":
+                store_half(model.graph)
+            save(model, path)
+        images = images_of(checkpoint.image_size)
+        cases = references(partial(reference, network), images, job.batches)
+        scheme = network.label_scheme if isinstance(network, ClassifierSource) else None
+    else:
         graph = engine_graph(checkpoint, job.name, job.max_length)
         cases = references(graph.module, graph.inputs, job.batches)
         if job.entry is None:
+            export = export_gradient if graph.gradient else export_onnx
             example = graph.inputs(_EXAMPLE_BATCH)
-            export_onnx(graph.module, example, graph.outputs, graph.static, path, job.precision)
-        return cases, {}
-    stem = job.name.partition(".")[2]
-    source = next(source for source in checkpoint.classifiers if source.name == stem)
-    if job.entry is None:
-        model = ir.from_proto(compose_classifier(source, checkpoint.image_size))
-        if job.precision == "fp16":
-            store_half(model.graph)
-        save(model, path)
-    cases = references(partial(reference, source), images_of(checkpoint.image_size), job.batches)
-    return cases, {"label_scheme": source.label_scheme}
+            export(graph.module, example, graph.outputs, graph.static, path, job.precision)
+        scheme = graph.label_scheme
+    return cases, {"label_scheme": scheme} if scheme else {}
 
 
 def parity(

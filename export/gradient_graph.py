@@ -15,7 +15,19 @@ import numpy as np
 import onnx_ir as ir
 import torch
 import torch.nn.functional as F
-from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
+from onnx_ir.passes import Sequential
+from onnx_ir.passes.common import (
+    ClearMetadataAndDocStringPass,
+    CommonSubexpressionEliminationPass,
+    DeduplicateInitializersPass,
+    InlinePass,
+    LiftConstantsToInitializersPass,
+    NameFixPass,
+    RemoveUnusedFunctionsPass,
+    RemoveUnusedNodesPass,
+    RemoveUnusedOpsetsPass,
+)
+from onnxscript.optimizer import fold_constants
 from torch import Tensor, nn
 from torch._decomp import get_decompositions
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -46,7 +58,7 @@ class Traced(nn.Module):
 
 def export_gradient(
     module: nn.Module,
-    inputs: Callable[[int], Mapping[str, Tensor]],
+    inputs: Mapping[str, Tensor],
     outputs: tuple[str, ...],
     static: frozenset[str],
     path: Path,
@@ -54,15 +66,17 @@ def export_gradient(
 ) -> None:
     """Write `module`, whose forward calls torch.autograd.grad, to `path` as a forward graph.
 
-    `inputs` gives the forward's arguments in order for a batch size; those not named in `static`
-    have the batch in front. `precision` is "fp32" or "fp16", as in `onnx_export.export_onnx`.
+    The arguments are those of `onnx_export.export_onnx`; `inputs` may have any batch.
     Raises UserError when the graph would fix the batch.
 
     With a symbolic batch, each of three passes over the graph reasons about the shapes of
     thousands of operators; with BATCH in its place it is many times faster, and `_free_batch` then
     puts the batch back. The engine's parity at other batches proves that nothing was missed.
     """
-    given = inputs(BATCH)
+    given = {
+        name: value if name in static else value[:1].expand(BATCH, *value.shape[1:])
+        for name, value in inputs.items()
+    }
     with torch.no_grad():
         traced = trace(module, given)
         program = torch.export.export(traced, tuple(given.values()))
@@ -73,9 +87,11 @@ def export_gradient(
             input_names=list(given),
             output_names=list(outputs),
             verbose=False,
+            optimize=False,
         )
     assert exported is not None
     model = exported.model
+    _simplify(model)
     ClearMetadataAndDocStringPass()(model)
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
@@ -107,6 +123,24 @@ def trace(module: nn.Module, inputs: Mapping[str, Tensor]) -> Traced:
     return Traced(module, graph)
 
 
+def _simplify(model: ir.Model) -> None:
+    """What the exporter's optimizer does to a graph, in place, but for its rewriting rules.
+
+    Those take longer than all the rest on a graph of this size, and every runtime has its own.
+    """
+    InlinePass()(model)
+    fold_constants(model, onnx_shape_inference=True)
+    Sequential(
+        RemoveUnusedNodesPass(),
+        RemoveUnusedFunctionsPass(),
+        RemoveUnusedOpsetsPass(),
+        LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        DeduplicateInitializersPass(),
+        CommonSubexpressionEliminationPass(),
+        NameFixPass(),
+    )(model)
+
+
 def _free_batch(model: ir.Model, static: frozenset[str], engine: str) -> None:
     """Make BATCH the free dimension `B`, in place, wherever the graph has it.
 
@@ -123,19 +157,21 @@ def _free_batch(model: ir.Model, static: frozenset[str], engine: str) -> None:
                 value.shape = value.const_value.shape
     shapes: dict[tuple[str, tuple[int, ...]], ir.Value] = {}
     for node in list(model.graph):
-        if node.op_type not in ("Reshape", "Expand"):
-            continue
         sizes = _static_shape(node.outputs[0])
         batched = [i for i, size in enumerate(sizes) if size and size % BATCH == 0]
-        if not batched:
-            continue
-        place, before = batched[0], _static_shape(node.inputs[0])
-        grows = node.op_type == "Expand" and before[place - len(sizes) :][:1] != sizes[place:][:1]
+        reshapes = batched and node.op_type in ("Reshape", "Expand")
+        grows = False
+        if reshapes and node.op_type == "Expand":
+            before = _static_shape(node.inputs[0])
+            grows = before[batched[0] - len(sizes) :][:1] != sizes[batched[0] :][:1]
         if len(batched) > 1 or grows:
             raise UserError(
                 f"The {engine} of this checkpoint cannot be exported with a free batch: a "
                 f"{node.op_type} to {sizes}; report its architecture as an issue."
             )
+        if not reshapes:
+            continue
+        place = batched[0]
         sizes[place] = -1 if node.op_type == "Reshape" else 1
         key = (node.op_type, tuple(sizes))
         if key not in shapes:
@@ -156,7 +192,8 @@ def _free_batch(model: ir.Model, static: frozenset[str], engine: str) -> None:
 
 
 def _static_shape(value: ir.Value | None) -> list[int]:
-    assert value is not None and value.shape is not None
+    if value is None or value.shape is None:
+        return []
     return [int(size) for size in value.shape]  # type: ignore[arg-type]
 
 

@@ -4,18 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from synfer_rt import labels
+from synfer_rt.errors import UserError
 from synfer_rt.solvers import HISTORY_SLOTS
 
-from .checkpoint import Checkpoint
+from .annotator import read_annotator
+from .checkpoint import ANNOTATOR_FOLDER, Checkpoint
+from .guide import LatentGuide, TextGuide
+from .guiding_classifier import (
+    IMAGE_FOLDER,
+    LATENT_FOLDER,
+    Decoded,
+    ExpressionLoss,
+    read_guiding,
+)
 from .modules import Conditioner, Decoder, Denoiser, Encoder
 from .tokenizer import PROBES
 
-ENGINES = ("conditioner", "denoiser", "decoder", "encoder")
-"""The engines of every model; its classifiers come besides."""
+ADDED_ENGINES = {
+    "annotator": ANNOTATOR_FOLDER,
+    "guide.text": IMAGE_FOLDER,
+    "guide.text-latent": LATENT_FOLDER,
+    "guide.latent": LATENT_FOLDER,
+}
+"""What the checkpoint's additions become, by the folder that each needs."""
 
 Inputs = Callable[[int], Mapping[str, Tensor]]
 """Batch size -> example inputs by name, in the order of the forward's arguments."""
@@ -23,24 +40,45 @@ Inputs = Callable[[int], Mapping[str, Tensor]]
 
 @dataclass(frozen=True)
 class Graph:
-    """A module to export; `static` are the inputs that have no batch in front."""
+    """A module to export; `static` are the inputs that have no batch in front.
+
+    The forward of one with `gradient` calls torch.autograd.grad (gradient_graph.py);
+    `label_scheme` is that of an engine which gives probabilities.
+    """
 
     module: nn.Module
     inputs: Inputs
     outputs: tuple[str, ...]
     static: frozenset[str] = frozenset()
+    gradient: bool = False
+    label_scheme: str | None = None
+
+
+def engine_names(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """The engines that PyTorch modules of `checkpoint` become; its ONNX files come besides."""
+    added = [name for name, folder in ADDED_ENGINES.items() if folder in checkpoint.additions]
+    return ("conditioner", "denoiser", "decoder", "encoder", *added)
 
 
 def engine_graph(checkpoint: Checkpoint, name: str, max_length: int) -> Graph:
-    """The engine `name` of ENGINES; prompts have `max_length` tokens.
+    """The engine `name` of engine_names; prompts have `max_length` tokens.
 
-    What of the checkpoint's modules fixes the batch is replaced in place.
+    What of the checkpoint's modules fixes the batch is replaced in place. Raises UserError for an
+    addition that cannot be read or was made for another model.
     """
     if name == "decoder":
         return Graph(Decoder(checkpoint.vae).eval(), _latents(checkpoint), ("images",))
     if name == "encoder":
         images = images_of(checkpoint.image_size)
         return Graph(Encoder(checkpoint.vae).eval(), images, ("mean", "logvar"))
+    if name == "guide.latent":
+        return Graph(
+            LatentGuide(_latent_loss(checkpoint)).eval(),
+            _to_guide_latents(checkpoint),
+            ("guided_latents", "guided_history"),
+            frozenset({"clean", "coefficients"}),
+            gradient=True,
+        )
     conditioner = Conditioner(
         checkpoint.text_encoder,
         checkpoint.unet,
@@ -50,12 +88,52 @@ def engine_graph(checkpoint: Checkpoint, name: str, max_length: int) -> Graph:
     given = _to_condition(checkpoint, conditioner.takes_aus, max_length)
     if name == "conditioner":
         return Graph(conditioner, given, conditioner.outputs)
+    denoiser = Denoiser(checkpoint.unet, conditioner.outputs, checkpoint.adapter).eval()
+    if name == "annotator":
+        module, scheme = read_annotator(checkpoint, conditioner, denoiser)
+        return Graph(module, _latents(checkpoint), ("probabilities",), label_scheme=scheme)
+    if name in ("guide.text", "guide.text-latent"):
+        loss = _image_loss(checkpoint) if name == "guide.text" else _latent_loss(checkpoint)
+        return Graph(
+            TextGuide(denoiser, loss).eval(),
+            _to_guide_text(checkpoint, conditioner, given),
+            ("guided_text",),
+            frozenset({"timestep", "clean"}),
+            gradient=True,
+        )
     return Graph(
-        Denoiser(checkpoint.unet, conditioner.outputs, checkpoint.adapter).eval(),
+        denoiser,
         _to_denoise(checkpoint, conditioner, given),
         ("next_latents", "next_history", "prediction"),
         frozenset({"timestep", "coefficients"}),
     )
+
+
+def _latent_loss(checkpoint: Checkpoint) -> ExpressionLoss:
+    folder = checkpoint.directory / LATENT_FOLDER
+    classifier, names = _guiding(folder, checkpoint.latent_shape)
+    return ExpressionLoss(classifier, names, checkpoint.settings.label_scheme)
+
+
+def _image_loss(checkpoint: Checkpoint) -> ExpressionLoss:
+    folder = checkpoint.directory / IMAGE_FOLDER
+    classifier, names = _guiding(folder, (3, *checkpoint.image_size))
+    decoded = Decoded(checkpoint.vae, classifier)
+    return ExpressionLoss(decoded, names, checkpoint.settings.label_scheme)
+
+
+def _guiding(folder: Path, shape: tuple[int, int, int]) -> tuple[nn.Module, tuple[str, ...]]:
+    """The classifier in `folder` with its classes; UserError if it cannot see `shape`."""
+    classifier, names = read_guiding(folder)
+    try:
+        with torch.no_grad():
+            classifier(torch.zeros(1, *shape))
+    except RuntimeError:
+        raise UserError(
+            f"{folder} holds a classifier that cannot see {list(shape)}, the shape of what this "
+            "model makes; train one on it, or remove the folder."
+        ) from None
+    return classifier, names
 
 
 def images_of(size: tuple[int, int]) -> Inputs:
@@ -84,21 +162,68 @@ def _to_condition(checkpoint: Checkpoint, takes_aus: bool, max_length: int) -> I
     return inputs
 
 
+def _conditioned(conditioner: Conditioner, given: Inputs, batch: int) -> dict[str, Tensor]:
+    with torch.no_grad():
+        conditioning = conditioner(*given(batch).values())
+    return dict(zip(conditioner.outputs, conditioning, strict=True))
+
+
 def _to_denoise(checkpoint: Checkpoint, conditioner: Conditioner, given: Inputs) -> Inputs:
     def inputs(batch: int) -> dict[str, Tensor]:
         draw = _generator(batch)
-        with torch.no_grad():
-            conditioning = conditioner(*given(batch).values())
         return {
             **_latents(checkpoint)(batch),
             "history": torch.randn(batch, HISTORY_SLOTS, *checkpoint.latent_shape, generator=draw),
-            "timestep": torch.tensor(checkpoint.schedule["num_train_timesteps"] / 2),
+            "timestep": _timestep(checkpoint),
             "guidance": 1 + 4 * torch.rand(batch, generator=draw),
             "coefficients": torch.randn(HISTORY_SLOTS + 1, HISTORY_SLOTS + 2, generator=draw),
-            **dict(zip(conditioner.outputs, conditioning, strict=True)),
+            **_conditioned(conditioner, given, batch),
         }
 
     return inputs
+
+
+def _to_guide_text(checkpoint: Checkpoint, conditioner: Conditioner, given: Inputs) -> Inputs:
+    def inputs(batch: int) -> dict[str, Tensor]:
+        conditioning = _conditioned(conditioner, given, batch)
+        # Moves as long as the tokens: what the engine adds shall count in its verification.
+        length = conditioning["text"].norm(dim=-1).mean()
+        return {
+            **_latents(checkpoint)(batch),
+            "timestep": _timestep(checkpoint),
+            **_aim(checkpoint, batch, float(length)),
+            **conditioning,
+        }
+
+    return inputs
+
+
+def _to_guide_latents(checkpoint: Checkpoint) -> Inputs:
+    def inputs(batch: int) -> dict[str, Tensor]:
+        draw, shape = _generator(batch), checkpoint.latent_shape
+        return {
+            "latents": torch.randn(batch, *shape, generator=draw),
+            "prediction": torch.randn(batch, *shape, generator=draw),
+            "next_latents": torch.randn(batch, *shape, generator=draw),
+            "next_history": torch.randn(batch, HISTORY_SLOTS, *shape, generator=draw),
+            "coefficients": torch.randn(HISTORY_SLOTS + 1, HISTORY_SLOTS + 2, generator=draw),
+            **_aim(checkpoint, batch, 1.0),
+        }
+
+    return inputs
+
+
+def _aim(checkpoint: Checkpoint, batch: int, strength: float) -> dict[str, Tensor]:
+    draw, classes = _generator(batch), len(labels.scheme(checkpoint.settings.label_scheme))
+    return {
+        "clean": torch.tensor([0.8, -0.6]),
+        "target": torch.randn(batch, classes, generator=draw).softmax(-1),
+        "strength": strength * (0.5 + torch.rand(batch, generator=draw)),
+    }
+
+
+def _timestep(checkpoint: Checkpoint) -> Tensor:
+    return torch.tensor(checkpoint.schedule["num_train_timesteps"] / 2)
 
 
 def _generator(seed: int) -> torch.Generator:

@@ -25,6 +25,8 @@ from torch import Tensor, nn
 from synfer_rt import labels
 from synfer_rt.errors import UserError
 
+from .modules import free_batch
+
 LATENT_FOLDER, IMAGE_FOLDER = "latent_classifier", "image_classifier"
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 _MODEL_TYPE = "synfer-expression-net"
@@ -120,6 +122,7 @@ class Decoded(nn.Module):
 
     def __init__(self, vae: Any, classifier: nn.Module) -> None:
         super().__init__()
+        free_batch(vae)
         self.vae = vae
         self.classifier = classifier
         self.scale = vae.config.scaling_factor

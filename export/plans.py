@@ -13,7 +13,7 @@ import numpy as np
 from synfer_rt.backends import cache_home
 from synfer_rt.errors import UserError
 
-from .build_key import code_hash, digest, sha256
+from .build_key import code_hash, digest
 from .build_log import LOG
 from .engine import Built, Source, finished
 from .engines import Options, Recipe
@@ -35,11 +35,12 @@ def make_plans(
 ) -> dict[str, dict[str, Entry]]:
     """Compile every engine for every target asked for: the manifest's `plans`.
 
-    A plan is reused when its ONNX file, the library and the options are those of an earlier build.
+    A plan is reused when its engine, the library and the options are those of an earlier build.
+    Each lacks `source_sha256`, since its engine's file is not final yet.
     Raises UserError as `tensorrt.compile_plans` does.
     """
     place, options, log = recipe.place, recipe.options, log_file(recipe.place.out)
-    hashes = {name: sha256(place.bundle / entry["file"]) for name, entry in engines.items()}
+    precisions = {name: _precision(name, entry) for name, entry in engines.items()}
     plans: dict[str, dict[str, Entry]] = {target: {} for target in _targets(options)}
     missing: list[tuple[str, str, str]] = []
     for target in plans:
@@ -47,7 +48,7 @@ def make_plans(
         asked = (target, library, options.capabilities, options.batch, code_hash(*_CODE))
         old = (((place.old or {}).get("plans") or {}).get(target)) or {}
         for name, entry in engines.items():
-            key = digest(asked, hashes[name], entry["precision"])
+            key = digest(asked, entry["build_key"], precisions[name])
             record = f"{target}.{name}"
             plan = place.recorded(record, key) or place.inherited(old.get(name), key)
             if plan is None:
@@ -58,7 +59,7 @@ def make_plans(
                 report(finished(_title(target, name), plan, place.bundle, None))
     if not missing:
         return plans
-    halves = {name for _, name, _ in missing if engines[name]["precision"] == "fp16"}
+    halves = {name for _, name, _ in missing if precisions[name] == "fp16"}
     examples = _examples(recipe.source, halves, recipe.max_length)
 
     def compile_plan(todo: tuple[str, str, str]) -> Entry:
@@ -71,13 +72,13 @@ def make_plans(
             target,
             options.capabilities,
             options.batch,
-            engines[name]["precision"],
+            precisions[name],
             log,
             _timing_cache(),
             {name: examples[name]} if name in examples else None,
             done.append,
         )
-        plan = {**done[0].entry, "source_sha256": hashes[name], "build_key": key}
+        plan = {**done[0].entry, "build_key": key}
         place.record(f"{target}.{name}", plan)
         title, seconds, peak = _title(target, name), done[0].seconds, done[0].peak_bytes
         report(finished(title, plan, place.bundle, seconds, peak))
@@ -99,6 +100,11 @@ def _targets(options: Options) -> list[str]:
     return [target for target in TARGETS if target in options.targets]
 
 
+def _precision(engine: str, entry: Entry) -> str:
+    """What its plan computes in: gradients are too small for float16, whose least is 6e-8."""
+    return "fp32" if engine.startswith("guide.") else entry["precision"]
+
+
 def _timing_cache() -> Path:
     """What TensorRT learnt of this machine's kernels serves every bundle."""
     folder = cache_home() / "tensorrt"
@@ -117,7 +123,7 @@ def _examples(source: Source, names: set[str], max_length: int) -> dict[str, dic
     checkpoint = source.read()
     examples: dict[str, Any] = {}
     for name in names:
-        if name.startswith("classifier."):
+        if name in checkpoint.networks:
             inputs = images_of(checkpoint.image_size)
         else:
             inputs = engine_graph(checkpoint, name, max_length).inputs

@@ -1,72 +1,159 @@
 """Engines that hold the same weights keep them in one file.
 
-The guides contain the UNet that the denoiser is made of. ONNX lets a model's weights lie in any
-file beside it, so `denoiser.onnx.data` may serve them all, and a bundle carries the UNet once.
+FERAnno and two of the guides contain the UNet that the denoiser is made of, one of them the
+decoder too. ONNX lets a model's weights lie in any file beside it, so `denoiser.onnx.data` may
+serve them all, and a bundle carries the UNet once. Large weights are mapped and copied one at a
+time, never held together.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx
-from onnx.external_data_helper import load_external_data_for_model, set_external_data
+import onnx_ir as ir
+
+from .onnx_export import INLINE_BYTES
 
 _LEAST_BYTES = 1024
 """Smaller tensors stay where they are."""
 _ALIGNMENT = 4096
 """Of a tensor in the file, so that runtimes can map it."""
 
+_Key = tuple[int, str]
+"""Type and SHA-256 of a tensor's bytes."""
 
-def share_weights(owner: Path, others: Sequence[Path]) -> int:
-    """Move to `<owner>.data` what `owner` and any of `others` both hold, in all of these models.
 
-    All lie in one directory. Models that share nothing are left as they are. Returns the bytes
-    saved. A tensor is the same when its type and its bytes are; its shape may differ.
+@dataclass(frozen=True)
+class _Place:
+    file: Path
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A model as it is on disk, and its large weights by content."""
+
+    path: Path
+    model: ir.Model
+    values: Mapping[_Key, Sequence[Any]]
+
+    @property
+    def data(self) -> Path:
+        """The file of its own weights."""
+        return self.path.with_name(f"{self.path.name}.data")
+
+
+def share_weights(paths: Sequence[Path]) -> int:
+    """Keep once what several models hold: in `<path>.data` of the first that holds it.
+
+    All lie in one directory; files are replaced, not written into. A model that shares nothing is
+    left as it is. Returns the bytes saved. A tensor is the same when its type and its bytes are;
+    its shape may differ.
     """
-    models = {path: _load(path) for path in (owner, *others)}
-    held = {path: set(_tensors(model)) for path, model in models.items()}
-    wanted = set.union(set(), *(held[path] for path in others)) & held[owner]
-    if not wanted:
-        return 0
-    data, places = owner.with_name(f"{owner.name}.data"), {}
+    models = [_load(path) for path in paths]
+    owners: dict[_Key, _Model] = {}
+    lent: set[_Key] = set()
+    for model in models:
+        lent |= model.values.keys() & owners.keys()
+        owners = {**dict.fromkeys(model.values, model), **owners}
+    models = [model for model in models if model.values.keys() & lent]
+    places: dict[_Key, _Place] = {}
+    for model in models:
+        own = [key for key in model.values if owners[key] is model]
+        places |= _keep(model, own, lent, model.data)
+    for model in models:
+        _save(model, places, model.path)
+    return sum(
+        places[key].length
+        for model in models
+        for key in model.values.keys() & lent
+        if owners[key] is not model
+    )
+
+
+def copy_with_weights(source: Path, target: Path) -> None:
+    """Write the model `source` to `target` with all its weights within, or in `<target>.data`."""
+    model = _load(source)
+    data = target.with_name(f"{target.name}.data")
+    _save(model, _keep(model, list(model.values), set(), data), target)
+
+
+def data_files(path: Path) -> set[str]:
+    """Names of the files beside the model `path` that its weights lie in."""
+    graph = onnx.load(path, load_external_data=False).graph
+    entries = (entry for tensor in graph.initializer for entry in tensor.external_data)
+    return {entry.value for entry in entries if entry.key == "location"}
+
+
+def _load(path: Path) -> _Model:
+    model = ir.load(path)
+    values: dict[_Key, list[ir.Value]] = {}
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if tensor is None:
+            continue
+        if tensor.nbytes >= _LEAST_BYTES or isinstance(tensor, ir.ExternalTensor):
+            key = int(tensor.dtype), hashlib.sha256(_content(tensor)).hexdigest()
+            values.setdefault(key, []).append(value)
+    return _Model(path, model, values)
+
+
+def _content(tensor: ir.TensorProtocol) -> bytes:
+    content = tensor.tobytes()
+    if isinstance(tensor, ir.ExternalTensor):
+        tensor.release()  # each would keep a file open
+    return content
+
+
+def _keep(model: _Model, keys: Sequence[_Key], lent: Set[_Key], data: Path) -> dict[_Key, _Place]:
+    """Write to `data`, where they may lie now, those of a model's weights that are `lent`.
+
+    All of `keys` when they are large, else the others go into memory. Without any, no `data` stays.
+    """
+    values = [value for key in keys for value in model.values[key]]
+    large = sum(value.const_value.nbytes for value in values) > INLINE_BYTES
+    written = [key for key in keys if large or key in lent]
+    for value in (value for key in keys if key not in written for value in model.values[key]):
+        tensor = value.const_value
+        if isinstance(tensor, ir.ExternalTensor):
+            value.const_value = ir.Tensor(tensor.numpy().copy(), name=tensor.name)
+            tensor.release()
+    if not written:
+        data.unlink(missing_ok=True)
+        return {}
+    places = {}
     part = data.with_name(f".{data.name}.part")
-    with part.open("wb") as file:
-        for key, tensor in _tensors(models[owner]).items():
-            if key in wanted:
-                file.write(bytes(-file.tell() % _ALIGNMENT))
-                places[key] = file.tell(), len(tensor.raw_data)
-                file.write(tensor.raw_data)
+    with part.open("wb") as stream:
+        for key in written:
+            stream.write(bytes(-stream.tell() % _ALIGNMENT))
+            content = _content(model.values[key][0].const_value)
+            places[key] = _Place(data, stream.tell(), len(content))
+            stream.write(content)
     part.replace(data)
-    saved = 0
-    for path, model in models.items():
-        for tensor in model.graph.initializer:
-            key = _key(tensor)
+    return places
+
+
+def _save(model: _Model, places: Mapping[_Key, _Place], target: Path) -> None:
+    """Write the model to `target`, its weights at `places` by reference and all others within."""
+    for key, values in model.values.items():
+        for value in values:
             if key in places:
-                offset, length = places[key]
-                set_external_data(tensor, data.name, offset, length)
-                tensor.ClearField("raw_data")
-                saved += length if path != owner else 0
-        part = path.with_name(f".{path.name}.part")
-        part.write_bytes(model.SerializeToString())
-        part.replace(path)
-    return saved
-
-
-def _load(path: Path) -> onnx.ModelProto:
-    model = onnx.load(path, load_external_data=False)
-    load_external_data_for_model(model, str(path.parent))
-    return model
-
-
-def _tensors(model: onnx.ModelProto) -> dict[tuple[int, str], onnx.TensorProto]:
-    """The large weights of a model by type and content."""
-    keyed = {_key(tensor): tensor for tensor in model.graph.initializer}
-    return {key: tensor for key, tensor in keyed.items() if key is not None}
-
-
-def _key(tensor: onnx.TensorProto) -> tuple[int, str] | None:
-    if len(tensor.raw_data) < _LEAST_BYTES:
-        return None
-    return tensor.data_type, hashlib.sha256(tensor.raw_data).hexdigest()
+                tensor, place = value.const_value, places[key]
+                value.const_value = ir.ExternalTensor(
+                    place.file.name,
+                    place.offset,
+                    place.length,
+                    tensor.dtype,
+                    shape=ir.Shape(tensor.shape.numpy()),
+                    name=tensor.name or "",
+                    base_dir=target.parent,
+                )
+    part = target.with_name(f".{target.name}.part")
+    ir.save(model.model, part)
+    part.replace(target)

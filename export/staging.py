@@ -2,8 +2,9 @@
 
 <out>                   the bundle, old or new, always whole
 <out>.log               the build log; its lock keeps a second build away
-.<out>.building/bundle  the files of the bundle that is being built
+.<out>.building/bundle  the files of the bundle that is being built, each engine with its weights
 .<out>.building/*.done  what is finished of it
+.<out>.building/whole   the new bundle, its engines sharing weights, before it takes its place
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from synfer_rt.bundle import MANIFEST
 from synfer_rt.errors import UserError
 
 from .build_key import sha256
+from .shared_weights import copy_with_weights, data_files
 
 Entry = dict[str, Any]
 """What the manifest says of an engine or a plan; `file` and `build_key` among it."""
@@ -36,8 +38,13 @@ class Staging:
 
     @property
     def bundle(self) -> Path:
-        """The directory that takes the name `out` when it is whole."""
+        """Where engines and files are made."""
         return self.work / "bundle"
+
+    @property
+    def whole(self) -> Path:
+        """The directory that takes the name `out`."""
+        return self.work / "whole"
 
     def record(self, name: str, entry: Entry) -> None:
         """Note that `name` is finished, so that a build after this one can reuse it."""
@@ -63,17 +70,19 @@ class Staging:
         if self.old is None or not self._has(entry, key, self.out):
             return None
         assert entry is not None
-        for name in _files(entry["file"], self.out):
-            listed = self.old.get("files", {}).get(name) or {}
-            if sha256(self.out / name) != listed.get("sha256"):
-                return None
-            target = self.bundle / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.unlink(missing_ok=True)
-            try:
-                target.hardlink_to(self.out / name)
-            except OSError:  # a disk without hard links
-                shutil.copyfile(self.out / name, target)
+        file = entry["file"]
+        if not self._intact(file):
+            return None
+        names = {file} | (data_files(self.out / file) if file.endswith(".onnx") else set())
+        if not all(map(self._intact, names)):
+            return None
+        (self.bundle / file).parent.mkdir(parents=True, exist_ok=True)
+        (self.bundle / f"{file}.data").unlink(missing_ok=True)  # of a build that was interrupted
+        if names <= {file, f"{file}.data"}:
+            for name in names:
+                _link(self.out / name, self.bundle / name)
+        else:  # it uses weights of another engine, which may be built anew
+            copy_with_weights(self.out / file, self.bundle / file)
         return entry
 
     def discard(self, name: str, file: str) -> None:
@@ -85,14 +94,20 @@ class Staging:
         for old in (file, f"{file}.data"):
             (self.bundle / old).unlink(missing_ok=True)
 
-    def keep_only(self, files: set[str]) -> None:
-        """Remove what is no file of the new bundle."""
-        for file in self.bundle.rglob("*"):
-            if file.is_file() and file.relative_to(self.bundle).as_posix() not in files:
-                file.unlink()
-        for folder in sorted(self.bundle.rglob("*"), reverse=True):
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
+    def assemble(self, files: set[str]) -> Path:
+        """The new bundle's directory, made anew, with those of `files` that there are."""
+        shutil.rmtree(self.whole, ignore_errors=True)
+        for name in files:
+            if (self.bundle / name).is_file():
+                (self.whole / name).parent.mkdir(parents=True, exist_ok=True)
+                _link(self.bundle / name, self.whole / name)
+        return self.whole
+
+    def _intact(self, name: str) -> bool:
+        """Whether a file of the old bundle is as its manifest says."""
+        listed = ((self.old or {}).get("files") or {}).get(name) or {}
+        file = self.out / name
+        return file.is_file() and sha256(file) == listed.get("sha256")
 
     def _has(self, entry: Entry | None, key: str, folder: Path) -> bool:
         return (
@@ -129,7 +144,7 @@ def staging(out: Path, model: str, force: bool) -> Iterator[Staging]:
             place.bundle.mkdir(parents=True, exist_ok=True)
             try:
                 yield place
-                _swap(place.bundle, out)
+                _swap(place.whole, out)
                 shutil.rmtree(work, ignore_errors=True)
             finally:
                 if not any(work.rglob("*.done")):
@@ -207,6 +222,9 @@ def _swap(new: Path, out: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _files(file: str, folder: Path) -> list[str]:
-    """An engine's file and that of its external weights, if it has one."""
-    return [name for name in (file, f"{file}.data") if (folder / name).is_file()]
+def _link(source: Path, target: Path) -> None:
+    target.unlink(missing_ok=True)
+    try:
+        target.hardlink_to(source)
+    except OSError:  # a disk without hard links
+        shutil.copyfile(source, target)

@@ -23,7 +23,7 @@ import numpy as np
 from synfer_rt import facs, labels
 from synfer_rt.errors import UserError
 from synfer_rt.interfaces import REQUIRED_ENGINES as REQUIRED_ENGINES
-from synfer_rt.interfaces import EngineSpec, PlanSpec, TensorSpec, mismatch, read_plans
+from synfer_rt.interfaces import EngineSpec, PlanSpec, TensorSpec, has_labels, mismatch, read_plans
 from synfer_rt.schedule import Schedule
 from synfer_rt.solvers import HISTORY_SLOTS, PREDICTION_TYPES, SOLVERS
 
@@ -300,7 +300,7 @@ def _engine(name: str, fields: Mapping[str, Any]) -> EngineSpec:
         fields["opset"],
         tensors("inputs"),
         tensors("outputs"),
-        fields["label_scheme"] if name.startswith("classifier.") else None,
+        fields["label_scheme"] if has_labels(name) else None,
         fields.get("parity") or {},
     )
 
@@ -314,6 +314,7 @@ def _check_fields(bundle: Bundle) -> None:
         bundle.image_size,
         bundle.max_length,
         len(bundle.au_names),
+        len(bundle.classes),
     )
     if bundle.prediction_type not in PREDICTION_TYPES:
         problem = f"unknown prediction type {bundle.prediction_type!r}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from synfer_rt import labels
@@ -33,8 +33,8 @@ class TensorSpec:
 class EngineSpec:
     """One engine: its ONNX file within the bundle, its interface and the precision of its weights.
 
-    `label_scheme` is that of a classifier's outputs, None for the other engines; `parity` is the
-    error against PyTorch that was measured when the engine was built.
+    `label_scheme` is that of a classifier's or the annotator's outputs, None for the other engines;
+    `parity` is the error against PyTorch that was measured when the engine was built.
     """
 
     name: str
@@ -69,17 +69,24 @@ class PlanSpec:
 Tensors = tuple[TensorSpec, ...]
 
 
+def has_labels(engine: str) -> bool:
+    """Whether the engine's outputs are probabilities of a label scheme of its own."""
+    return engine == "annotator" or engine.startswith("classifier.")
+
+
 def mismatch(
     engines: Mapping[str, EngineSpec],
     latent: tuple[int, int, int],
     image_size: tuple[int, int],
     tokens: int,
     aus: int,
+    classes: int,
 ) -> str | None:
     """The first thing that keeps the engines from working together, or None.
 
-    `latent` is one image's [C, h, w], `image_size` its [H, W], `tokens` the length of a prompt and
-    `aus` that of the AU vector, 0 for a model without AUs.
+    `latent` is one image's [C, h, w], `image_size` its [H, W], `tokens` the length of a prompt,
+    `aus` that of the AU vector, 0 for a model without AUs, and `classes` that of a target, a
+    distribution over the bundle's own labels.
     """
     for name in REQUIRED_ENGINES:
         if name not in engines:
@@ -96,9 +103,18 @@ def mismatch(
         elif name == "encoder":
             inputs = (images,)
             outputs = (_f32("mean", BATCH, *latent), _f32("logvar", BATCH, *latent))
-        elif name.startswith("classifier."):
-            classes = labels.scheme(spec.label_scheme or "")
-            inputs, outputs = (images,), (_f32("probabilities", BATCH, len(classes)),)
+        elif has_labels(name):
+            given = _f32("latents", BATCH, *latent) if name == "annotator" else images
+            known = len(labels.scheme(spec.label_scheme or ""))
+            inputs, outputs = (given,), (_f32("probabilities", BATCH, known),)
+        elif name in ("guide.text", "guide.text-latent"):
+            inputs, outputs = _text_guide(latent, classes, engines["conditioner"].outputs)
+        elif name == "guide.latent":
+            inputs, outputs = _latent_guide(latent, classes)
+        elif name == "au-reader":
+            if not aus:
+                return "au-reader reads AUs, of which this model has none"
+            inputs, outputs = (images,), (_f32("aus", BATCH, aus),)
         else:
             return f"unknown engine {name}"
         problem = _differs(name, "input", spec.inputs, inputs)
@@ -218,6 +234,37 @@ def _denoiser(latent: tuple[int, int, int]) -> tuple[Tensors, Tensors]:
         _f32("next_history", BATCH, HISTORY_SLOTS, *latent),
         _f32("prediction", BATCH, *latent),
     )
+
+
+def _text_guide(
+    latent: tuple[int, int, int], classes: int, conditioning: Tensors
+) -> tuple[Tensors, Tensors]:
+    moved = (replace(part, name="guided_text") for part in conditioning if part.name == "text")
+    return (
+        _f32("latents", BATCH, *latent),
+        _f32("timestep"),
+        *_aim(classes),
+        *conditioning,
+    ), tuple(moved)
+
+
+def _latent_guide(latent: tuple[int, int, int], classes: int) -> tuple[Tensors, Tensors]:
+    return (
+        _f32("latents", BATCH, *latent),
+        _f32("prediction", BATCH, *latent),
+        _f32("next_latents", BATCH, *latent),
+        _f32("next_history", BATCH, HISTORY_SLOTS, *latent),
+        _f32("coefficients", HISTORY_SLOTS + 1, HISTORY_SLOTS + 2),
+        *_aim(classes),
+    ), (
+        _f32("guided_latents", BATCH, *latent),
+        _f32("guided_history", BATCH, HISTORY_SLOTS, *latent),
+    )
+
+
+def _aim(classes: int) -> Tensors:
+    """How x0 is made of latents and prediction, where it is to go and how far."""
+    return _f32("clean", 2), _f32("target", BATCH, classes), _f32("strength", BATCH)
 
 
 def _differs(engine: str, side: str, found: Tensors, wanted: Tensors) -> str | None:

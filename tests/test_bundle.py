@@ -243,6 +243,108 @@ def test_engines_that_do_not_fit_each_other_are_refused(
         open_bundle(copy)
 
 
+GUIDED = {
+    "clean": [2],
+    "target": ["B", 8],
+    "strength": ["B"],
+}
+CONDITIONING = {"text": ["B", 2, tiny.WIDTH], "au_bias": ["B", 2, tiny.WIDTH]}
+LATENTS, HISTORY = ["B", *tiny.LATENT], ["B", 3, *tiny.LATENT]
+IMAGES = ["B", 3, *tiny.IMAGE]
+TEXT_GUIDE = (
+    {"latents": LATENTS, "timestep": [], **GUIDED, **CONDITIONING},
+    {"guided_text": CONDITIONING["text"]},
+)
+OPTIONAL: dict[str, tuple[dict[str, list], dict[str, list]]] = {
+    "annotator": ({"latents": LATENTS}, {"probabilities": ["B", 7]}),
+    "guide.text": TEXT_GUIDE,
+    "guide.text-latent": TEXT_GUIDE,
+    "guide.latent": (
+        {
+            "latents": LATENTS,
+            "prediction": LATENTS,
+            "next_latents": LATENTS,
+            "next_history": HISTORY,
+            "coefficients": [4, 5],
+            **GUIDED,
+        },
+        {"guided_latents": LATENTS, "guided_history": HISTORY},
+    ),
+    "au-reader": ({"images": IMAGES}, {"aus": ["B", tiny.AUS]}),
+}
+"""Inputs and outputs of the engines that a bundle may have."""
+
+
+def declared(**shapes: list) -> list[dict[str, Any]]:
+    return [{"name": n, "dtype": "float32", "shape": shape} for n, shape in shapes.items()]
+
+
+def add_optional(directory: Path) -> None:
+    """Declare every optional engine; the file that stands for it is not opened by the checks."""
+
+    def edit(fields: dict[str, Any]) -> None:
+        for name, (inputs, outputs) in OPTIONAL.items():
+            fields["engines"][name] = {
+                **fields["engines"]["decoder"],
+                "inputs": declared(**inputs),
+                "outputs": declared(**outputs),
+                **({"label_scheme": "raf-db"} if name == "annotator" else {}),
+            }
+
+    change(directory, edit)
+
+
+def test_annotator_guides_and_au_reader_may_be_there(copy: Path) -> None:
+    add_optional(copy)
+    engines = open_bundle(copy).engines
+    assert set(OPTIONAL) < set(engines)
+    assert engines["annotator"].label_scheme == "raf-db"
+    assert engines["au-reader"].label_scheme is None
+
+
+@pytest.mark.parametrize(
+    ("engine", "shapes", "message"),
+    [
+        ("annotator", {"label_scheme": "ekman"}, "Unknown label scheme 'ekman'"),
+        ("annotator", {"inputs": declared(images=IMAGES)}, "annotator has no input latents"),
+        ("guide.text", {"inputs": declared(**TEXT_GUIDE[0], depth=["B"])}, "guide.text's input de"),
+        (
+            "guide.text-latent",
+            {"outputs": declared(text=["B"])},
+            r"guide.text-latent has no output g",
+        ),
+        ("guide.latent", {"outputs": declared(guided_latents=LATENTS)}, "output guided_history"),
+        ("au-reader", {"outputs": declared(aus=["B", 12])}, r"aus float32 \['B', 41\]"),
+    ],
+)
+def test_optional_engines_that_do_not_fit_are_refused(
+    copy: Path, engine: str, shapes: dict[str, Any], message: str
+) -> None:
+    add_optional(copy)
+    change(copy, lambda fields: fields["engines"][engine].update(shapes))
+    with pytest.raises(UserError, match=message):
+        open_bundle(copy)
+
+
+def test_a_guide_aims_at_the_labels_of_the_bundle(copy: Path) -> None:
+    add_optional(copy)
+    change(copy, lambda fields: fields.update(label_scheme="affectnet-7"))
+    with pytest.raises(UserError, match=r"no input target float32 \['B', 7\]"):
+        open_bundle(copy)
+
+
+def test_a_model_without_aus_has_no_au_reader(tmp_path: Path) -> None:
+    path = tiny.build(tmp_path / "plain", with_aus=False).path
+    reader = {"inputs": declared(images=IMAGES), "outputs": declared(aus=["B", 0])}
+
+    def edit(fields: dict[str, Any]) -> None:
+        fields["engines"]["au-reader"] = {**fields["engines"]["decoder"], **reader}
+
+    change(path, edit)
+    with pytest.raises(UserError, match="au-reader reads AUs, of which this model has none"):
+        open_bundle(path)
+
+
 def test_an_unknown_engine_is_refused(copy: Path) -> None:
     change(copy, lambda f: f["engines"].update(upscaler=f["engines"]["decoder"]))
     with pytest.raises(UserError, match="unknown engine upscaler"):

@@ -171,7 +171,9 @@ def _session(file: Path, backend: str, threads: int, tensorrt: Mapping[str, Any]
 
 def _tensorrt_options(bundle: Bundle, name: str) -> dict[str, Any]:
     """TensorRT compiles an engine for minutes: keep it, by the bundle that it came from."""
-    options: dict[str, Any] = {"trt_fp16_enable": bundle.engines[name].precision == "fp16"}
+    # A guide's gradients are smaller than float16 reaches.
+    half = bundle.engines[name].precision == "fp16" and not name.startswith("guide.")
+    options: dict[str, Any] = {"trt_fp16_enable": half}
     if cache := cache_directory("tensorrt", bundle):
         options |= {
             "trt_engine_cache_enable": True,

@@ -17,11 +17,10 @@ import torch
 from synfer_rt.errors import UserError
 from synfer_rt.export.classifier import (
     ClassifierSource,
-    compose_classifier,
     parse_classifier,
     read_classifier,
-    reference,
 )
+from synfer_rt.export.image_network import compose_network, reference
 from tests.export.tiny_checkpoint import save_classifier
 
 RGB = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.5)}
@@ -32,7 +31,8 @@ def source(folder: Path, channels: str = "rgb", opset: int = 17, **changes) -> C
     save_classifier(path, {"rgb": 3, "grey": 1}[channels], 8, opset)
     numbers: Any = RGB if channels == "rgb" else {"mean": (0.4,), "std": (0.1,)}
     return replace(
-        ClassifierSource("small", path, "affectnet-8", 24, channels, **numbers), **changes
+        ClassifierSource("small", path, 24, channels, **numbers, label_scheme="affectnet-8"),
+        **changes,
     )
 
 
@@ -53,7 +53,7 @@ def test_preparation_and_softmax_are_those_of_pytorch(
     tmp_path: Path, channels: str, size: tuple[int, int], opset: int
 ) -> None:
     classifier = source(tmp_path, channels, opset)
-    model = compose_classifier(classifier, size)
+    model = compose_network(classifier, size)
     for batch in (1, 3):
         given = images(batch, *size)
         wanted = reference(classifier, torch.from_numpy(given)).numpy()
@@ -66,13 +66,11 @@ def test_the_normalisation_is_minus_mean_over_std(tmp_path: Path) -> None:
     mean, std = (np.array(RGB[key], np.float32).reshape(3, 1, 1) for key in ("mean", "std"))
     session = onnxruntime.InferenceSession(classifier.path)
     wanted = np.asarray(session.run(None, {"x": (given - mean) / std})[0])
-    np.testing.assert_allclose(
-        run(compose_classifier(classifier, (24, 24)), given), wanted, atol=1e-5
-    )
+    np.testing.assert_allclose(run(compose_network(classifier, (24, 24)), given), wanted, atol=1e-5)
 
 
 def test_probabilities_sum_to_one(tmp_path: Path) -> None:
-    found = run(compose_classifier(source(tmp_path), (24, 24)), images(3, 24, 24))
+    found = run(compose_network(source(tmp_path), (24, 24)), images(3, 24, 24))
     assert found.shape == (3, 8)
     np.testing.assert_allclose(found.sum(1), 1, atol=1e-6)
 
@@ -83,24 +81,24 @@ def test_a_fixed_batch_is_refused(tmp_path: Path) -> None:
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
     onnx.save(model, classifier.path)
     with pytest.raises(UserError, match="fixed batch 1"):
-        compose_classifier(classifier, (24, 24))
+        compose_network(classifier, (24, 24))
 
 
 def test_another_input_size_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--classifier-input"):
-        compose_classifier(source(tmp_path, input_size=32), (24, 24))
+        compose_network(source(tmp_path, input_size=32), (24, 24))
 
 
 def test_another_number_of_classes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="8 classes, raf-db has 7"):
-        compose_classifier(source(tmp_path, label_scheme="raf-db"), (24, 24))
+        compose_network(source(tmp_path, label_scheme="raf-db"), (24, 24))
 
 
 def test_a_file_that_is_no_onnx_is_refused(tmp_path: Path) -> None:
     classifier = source(tmp_path)
     classifier.path.write_bytes(b"no model")
     with pytest.raises(UserError, match="no ONNX model"):
-        compose_classifier(classifier, (24, 24))
+        compose_network(classifier, (24, 24))
 
 
 def test_the_input_specification_is_read(tmp_path: Path) -> None:

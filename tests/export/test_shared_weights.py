@@ -43,7 +43,7 @@ def test_a_shared_matrix_is_kept_once_and_every_result_stays(tmp_path: Path) -> 
     others = [engine(tmp_path / "a.onnx", 2, 3), engine(tmp_path / "b.onnx", 4)]
     before = [result(path) for path in (owner, *others)]
     sizes = [path.stat().st_size for path in (owner, *others)]
-    assert share_weights(owner, others) == 4 * 32 * 32
+    assert share_weights([owner, *others]) == 4 * 32 * 32
     for path, wanted in zip((owner, *others), before, strict=True):
         np.testing.assert_array_equal(result(path), wanted)
     data = tmp_path / "denoiser.onnx.data"
@@ -57,15 +57,15 @@ def test_a_shared_matrix_is_kept_once_and_every_result_stays(tmp_path: Path) -> 
 
 def test_sharing_twice_changes_nothing(tmp_path: Path) -> None:
     owner, other = engine(tmp_path / "denoiser.onnx", 1), engine(tmp_path / "a.onnx", 1)
-    share_weights(owner, [other])
+    share_weights([owner, other])
     files = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    share_weights(owner, [other])
+    share_weights([owner, other])
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == files
 
 
 def test_nothing_shared_is_nothing_done(tmp_path: Path) -> None:
     owner, other = engine(tmp_path / "denoiser.onnx", 1), engine(tmp_path / "a.onnx", 2)
     before = owner.read_bytes()
-    assert share_weights(owner, [other]) == 0
+    assert share_weights([owner, other]) == 0
     assert owner.read_bytes() == before
     assert not (tmp_path / "denoiser.onnx.data").exists()

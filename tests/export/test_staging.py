@@ -31,6 +31,8 @@ def names(folder: Path) -> list[str]:
 def test_the_new_bundle_takes_the_place_of_the_old_one(out: Path) -> None:
     with staging(out, "old", force=False) as place:
         (place.bundle / "new").touch()
+        (place.bundle / "forgotten").touch()
+        place.assemble({"new", "never made"})
         assert names(out) == ["bundle.json"]
     assert names(out) == ["new"] and names(out.parent) == ["out", "out.log"]
 
@@ -70,10 +72,10 @@ def test_another_bundle_is_replaced_by_force_only(out: Path, text: str) -> None:
 @pytest.fixture
 def engine(out: Path) -> dict[str, str]:
     """The entry of an engine of the old bundle."""
-    (out / "x.onnx").write_text("old weights")
-    files = {"x.onnx": {"sha256": sha256(out / "x.onnx")}}
+    (out / "x.plan").write_text("old weights")
+    files = {"x.plan": {"sha256": sha256(out / "x.plan")}}
     (out / "bundle.json").write_text(json.dumps({"name": "old", "files": files}))
-    return {"file": "x.onnx", "build_key": "k"}
+    return {"file": "x.plan", "build_key": "k"}
 
 
 def test_an_engine_is_inherited_by_its_key_and_only_whole(
@@ -82,9 +84,9 @@ def test_an_engine_is_inherited_by_its_key_and_only_whole(
     with staging(out, "old", False) as place:
         assert place.inherited(engine, "another key") is None
         assert place.inherited(engine, "k") == engine
-        assert (place.bundle / "x.onnx").read_text() == "old weights"
-        (out / "x.onnx").unlink()
-        (out / "x.onnx").write_text("altered")
+        assert (place.bundle / "x.plan").read_text() == "old weights"
+        (out / "x.plan").unlink()
+        (out / "x.plan").write_text("altered")
         assert place.inherited(engine, "k") is None
 
 
@@ -93,16 +95,16 @@ def test_a_new_engine_is_not_written_into_the_file_of_the_old_one(
 ) -> None:
     with pytest.raises(KeyboardInterrupt), staging(out, "old", False) as place:
         assert place.inherited(engine, "k")
-        place.discard("x", "x.onnx")
-        (place.bundle / "x.onnx").write_text("new")
+        place.discard("x", "x.plan")
+        (place.bundle / "x.plan").write_text("new")
         raise KeyboardInterrupt
-    assert (out / "x.onnx").read_text() == "old weights"
+    assert (out / "x.plan").read_text() == "old weights"
 
 
 def test_what_is_finished_outlives_an_interrupted_build(out: Path) -> None:
-    entry = {"file": "x.onnx", "build_key": "k"}
+    entry = {"file": "x.plan", "build_key": "k"}
     with pytest.raises(KeyboardInterrupt), staging(out, "old", False) as place:
-        (place.bundle / "x.onnx").touch()
+        (place.bundle / "x.plan").touch()
         place.record("x", entry)
         raise KeyboardInterrupt
     with staging(out, "old", False) as place:

@@ -142,6 +142,34 @@ def make_sd2(directory: Path, prediction_type: str = "v_prediction") -> None:
     (directory / "model_index.json").write_text(json.dumps(index))
 
 
+def save_additions(directory: Path) -> None:
+    """FERAnno, both guiding classifiers and an AU reader for `make_mini`'s, of random weights."""
+    from synfer_rt.export import annotator as feranno
+    from synfer_rt.export.checkpoint import read_checkpoint
+    from synfer_rt.export.guiding_classifier import ExpressionNet, NetConfig
+    from synfer_rt.export.modules import Conditioner, Denoiser
+
+    torch.manual_seed(7)
+    ExpressionNet(NetConfig(4, 8, 1, (16, 16), "affectnet-8")).save(directory / "latent_classifier")
+    ExpressionNet(NetConfig(3, 16, 2, (16, 16), "raf-db")).save(directory / "image_classifier")
+    save_classifier(directory / "au_reader.onnx", channels=3, classes=UNITS)
+    fields = json.loads((directory / "classifiers" / "small.json").read_text())
+    del fields["label_scheme"]
+    (directory / "au_reader.json").write_text(
+        json.dumps(fields | {"au_vocabulary": "opengraphau-41"})
+    )
+    read = read_checkpoint(directory)
+    labels = read.settings.class_labels
+    conditioner = Conditioner(read.text_encoder, read.unet, read.adapter, labels).eval()
+    denoiser = Denoiser(read.unet, conditioner.outputs, read.adapter).eval()
+    scheme, unet = "affectnet-7", feranno.fingerprint(read.unet)
+    config = feranno.AnnotatorConfig(scheme, feranno.prompt_of(scheme), 16, unet)
+    annotator = feranno.new_annotator(read, conditioner, denoiser, config)
+    with torch.no_grad():  # the normalisation sees a few latents
+        annotator.head.train()(*annotator.read(torch.randn(8, *read.latent_shape)))
+    feranno.save_annotator(directory, annotator.eval(), config)
+
+
 def _unet(levels: int, **options: Any) -> Any:
     """One level without a middle, or two levels with one and with up- and downsampling."""
     parts = {

@@ -1,0 +1,245 @@
+"""ONNX networks that see images, as engines: images [B, 3, H, W] in [0, 1] -> what they say.
+
+Resizing and normalisation go in front of the network as ONNX nodes, what is left to do to its
+scores behind it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import onnx
+import torch
+import torch.nn.functional as F
+from onnx import NodeProto, TensorProto, compose, helper, numpy_helper, version_converter
+
+from synfer_rt.errors import UserError
+
+GREY = (0.299, 0.587, 0.114)
+"""Luma of ITU-R BT.601."""
+
+_MIN_OPSET = 13
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What follows a network's `count` scores: nodes from "scores" to the engine's `output`.
+
+    `size` is the length of a row of the output; `scores` and `known_by` say in a sentence what the
+    scores are and where their number is from.
+    """
+
+    output: str
+    scores: str
+    known_by: str
+    count: int
+    size: int
+    nodes: Sequence[NodeProto]
+    constants: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class ImageNetwork(ABC):
+    """An ONNX network [N, C, S, S] or [N, S, S, C] -> scores [N, K], and what its input means.
+
+    It sees `(x - mean) / std` with x in [0, 1], resized to `input_size` pixels; `channels` is
+    "rgb" or "grey", and mean and std have as many numbers. `output` is one of OUTPUTS.
+    """
+
+    KIND: ClassVar[str]
+    OUTPUTS: ClassVar[tuple[str, ...]]
+    INPUT_REMEDY: ClassVar[str]
+    OUTPUT_REMEDY: ClassVar[str]
+
+    name: str
+    path: Path
+    input_size: int
+    channels: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    output: str = "logits"
+
+    def __post_init__(self) -> None:
+        count = {"rgb": 3, "grey": 1}.get(self.channels)
+        if count is None or self.output not in self.OUTPUTS or self.input_size < 1:
+            raise UserError(
+                f"The {self.KIND} {self.name} has channels {self.channels!r}, output "
+                f"{self.output!r}, size {self.input_size}; write rgb or grey, "
+                f"{' or '.join(self.OUTPUTS)}, and a size of at least 1."
+            )
+        if len(self.mean) != count or len(self.std) != count or not all(self.std):
+            raise UserError(
+                f"The {self.KIND} {self.name} needs {count} numbers of mean and of std (none 0) "
+                f"for {self.channels}, not {list(self.mean)} and {list(self.std)}; write as many."
+            )
+
+    @abstractmethod
+    def ending(self) -> Ending:
+        """What follows the scores in the engine."""
+
+    @abstractmethod
+    def finish(self, scores: torch.Tensor) -> torch.Tensor:
+        """The same in PyTorch."""
+
+    @staticmethod
+    def input_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments that say what the input means, of a description in JSON."""
+        return {
+            "input_size": int(fields["input_size"]),
+            "channels": fields.get("channels", "rgb"),
+            "mean": tuple(map(float, fields["mean"])),
+            "std": tuple(map(float, fields["std"])),
+            "output": fields.get("output", "logits"),
+        }
+
+
+def compose_network(network: ImageNetwork, image_size: tuple[int, int]) -> onnx.ModelProto:
+    """The network with its preparation and its ending, for images of `image_size` (H, W).
+
+    Raises UserError when the file is no network of the kind that `network` describes.
+    """
+    try:
+        core = onnx.load(network.path)
+        onnx.checker.check_model(core)
+        version = _opset(core)
+        if version < _MIN_OPSET:
+            core = version_converter.convert_version(core, _MIN_OPSET)
+            version = _MIN_OPSET
+    except Exception as error:  # protobuf, checker and converter raise their own kinds
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise UserError(f"{network.path} is no ONNX model that can be read ({reason}).") from error
+    weights = {tensor.name for tensor in core.graph.initializer}
+    images = [value for value in core.graph.input if value.name not in weights]
+    wanted = (len(network.mean), network.input_size, network.input_size)
+    shape = _shape(images[0]) if len(images) == 1 else []
+    channels_last = len(shape) == 4 and shape[1:] == [*wanted[1:], wanted[0]]
+    fits = len(shape) == 4 and all(
+        isinstance(found, str) or found == size
+        for found, size in zip(shape[1:], wanted, strict=True)
+    )
+    if not (fits or channels_last) or not core.graph.output:
+        raise UserError(
+            f"{network.path} takes {[_shape(value) for value in images]}, not images "
+            f"[batch, {', '.join(map(str, wanted))}]; {network.INPUT_REMEDY}."
+        )
+    if not isinstance(shape[0], str):
+        raise UserError(
+            f"{network.path} has the fixed batch {shape[0]}; export it with a dynamic batch."
+        )
+    ending, scores = network.ending(), _shape(core.graph.output[0])[-1:]
+    if scores and scores[0] != ending.count and not isinstance(scores[0], str):
+        raise UserError(
+            f"{network.path} has {scores[0]} {ending.scores}, {ending.known_by} has "
+            f"{ending.count}; {network.OUTPUT_REMEDY}."
+        )
+    prefix = f"{network.KIND.replace(' ', '_')}/"
+    core = compose.add_prefix(core, prefix)
+    # The network may say nothing of its inner shapes once the batch has our name.
+    del core.graph.value_info[:]
+    before = _preparation(network, image_size, channels_last, version, core.ir_version)
+    after = _ending(ending, version, core.ir_version)
+    entry, exit = f"{prefix}{images[0].name}", core.graph.output[0].name
+    model = compose.merge_models(before, core, [("prepared", entry)])
+    model = compose.merge_models(model, after, [(exit, "scores")], outputs=[ending.output])
+    model.producer_name, model.doc_string = "synfer-rt", ""
+    del model.metadata_props[:]
+    for node in model.graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]
+    return model
+
+
+def reference(network: ImageNetwork, images: torch.Tensor) -> torch.Tensor:
+    """The same in PyTorch around the untouched ONNX file, to hold the engine against."""
+    import onnxruntime
+
+    size = (network.input_size, network.input_size)
+    if images.shape[2:] != size:
+        images = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
+    if network.channels == "grey":
+        images = (images * torch.tensor(GREY)[:, None, None]).sum(1, keepdim=True)
+    mean, std = (torch.tensor(v)[:, None, None] for v in (network.mean, network.std))
+    images = (images - mean) / std
+    session = onnxruntime.InferenceSession(str(network.path), providers=["CPUExecutionProvider"])
+    entry = session.get_inputs()[0]
+    if entry.shape[-1] == images.shape[1] and entry.shape[1] != images.shape[1]:
+        images = images.permute(0, 2, 3, 1)
+    scores = session.run(None, {entry.name: images.contiguous().numpy()})[0]
+    return network.finish(torch.from_numpy(scores))
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    return next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+
+
+def _shape(value: onnx.ValueInfoProto) -> list[Any]:
+    return [
+        d.dim_value if d.HasField("dim_value") else d.dim_param or "?"
+        for d in value.type.tensor_type.shape.dim
+    ]
+
+
+def _preparation(
+    network: ImageNetwork,
+    image_size: tuple[int, int],
+    channels_last: bool,
+    opset: int,
+    ir_version: int,
+) -> onnx.ModelProto:
+    size, count = network.input_size, len(network.mean)
+    nodes, constants = [], {}
+    last = "images"
+
+    def step(op: str, *inputs: str, **attributes: Any) -> None:
+        nonlocal last
+        name = f"prepare_{len(nodes)}"
+        nodes.append(helper.make_node(op, [last, *inputs], [name], name=name, **attributes))
+        last = name
+
+    if image_size != (size, size):
+        constants["scales"] = np.array([1, 1, size / image_size[0], size / image_size[1]], "f4")
+        step("Resize", "", "scales", mode="linear", coordinate_transformation_mode="half_pixel")
+    if network.channels == "grey":
+        constants["luma"] = np.array(GREY, "f4").reshape(1, 3, 1, 1)
+        step("Conv", "luma")
+    constants["mean"] = np.array(network.mean, "f4").reshape(-1, 1, 1)
+    constants["std"] = np.array(network.std, "f4").reshape(-1, 1, 1)
+    step("Sub", "mean")
+    step("Div", "std")
+    if channels_last:
+        step("Transpose", perm=[0, 2, 3, 1])
+    nodes[-1].output[0] = "prepared"
+    shape = ["B", size, size, count] if channels_last else ["B", count, size, size]
+    return _model(
+        nodes, ("images", ["B", 3, *image_size]), ("prepared", shape), constants, opset, ir_version
+    )
+
+
+def _ending(ending: Ending, opset: int, ir_version: int) -> onnx.ModelProto:
+    scores, output = ("scores", ["B", ending.count]), (ending.output, ["B", ending.size])
+    return _model(ending.nodes, scores, output, ending.constants, opset, ir_version)
+
+
+def _model(
+    nodes: Sequence[NodeProto],
+    entry: tuple[str, list],
+    exit: tuple[str, list],
+    constants: Mapping[str, np.ndarray],
+    opset: int,
+    ir_version: int,
+) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        nodes,
+        exit[0],
+        [helper.make_tensor_value_info(entry[0], TensorProto.FLOAT, entry[1])],
+        [helper.make_tensor_value_info(exit[0], TensorProto.FLOAT, exit[1])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version
+    )
