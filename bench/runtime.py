@@ -11,7 +11,7 @@ import numpy as np
 
 from synfer_rt.backends import Engine, Value
 from synfer_rt.bench.measure import SHOWN, Setup, Stopwatch
-from synfer_rt.bundle import Bundle, open_bundle
+from synfer_rt.bundle import REQUIRED_ENGINES, Bundle, open_bundle
 from synfer_rt.pipeline import ObservedSampler, Run, execute
 from synfer_rt.plan import Plan, make_plan
 from synfer_rt.writers import open_output, read
@@ -36,7 +36,7 @@ class Runtime:
         self._plan = plan_of(self.bundle)
         self._solver = setup.solver
         self._sampler = _TimedSampler(self.bundle, setup.backend, setup.threads)
-        self._sampler.load()
+        self._sampler.load((*REQUIRED_ENGINES, *self.bundle.annotators))
 
     def run(self, batch: int, steps: int, watch: Stopwatch, out: Path) -> None:
         """Write the images of indices 0 to batch-1 as an image folder."""

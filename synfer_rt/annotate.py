@@ -52,6 +52,19 @@ class Verdict:
         """The probability of `label`, in [0, 1]."""
         return self.probabilities[self.label]
 
+    @property
+    def best(self) -> str:
+        """The likeliest class; of equally likely ones `label`, else the first of the scheme."""
+        highest = max(self.probabilities.values())
+        if self.confidence == highest:
+            return self.label
+        return next(name for name, p in self.probabilities.items() if p == highest)
+
+    @property
+    def agrees(self) -> bool:
+        """Whether `label` is the wanted one, if one was wanted, and the likeliest."""
+        return not self.rectified and self.best == self.label
+
 
 def average(opinions: Sequence[Opinion], scheme: str) -> np.ndarray:
     """The mean distribution float64 [B, n] of the opinions, in the order of `scheme`.
@@ -75,27 +88,31 @@ def average(opinions: Sequence[Opinion], scheme: str) -> np.ndarray:
     return completed.mean(0)
 
 
-def vote(opinions: Sequence[Opinion], scheme: str, wanted: Sequence[str | None]) -> list[Verdict]:
-    """A verdict for each of B images; `wanted` are their labels as requested or given, if any.
+def vote(
+    opinions: Sequence[Opinion], scheme: str, wanted: Sequence[str | None], rectify: bool = True
+) -> list[Verdict]:
+    """A verdict for each of B images; `wanted` are their labels of `scheme` as requested
+    or given, if any.
 
     Where the vote agrees with the wanted label, that label stays; where it does not, the average
-    distribution and its best class replace it (arXiv 2410.09865, section 3.4). Of equally likely
-    classes the wanted one is the best, else the first of the scheme.
+    distribution and its best class replace it (arXiv 2410.09865, section 3.4), or with `rectify`
+    false the distribution alone. Of equally likely classes the wanted one is the best, else the
+    first of the scheme.
     """
     classes = labels.scheme(scheme)
     return [
-        _verdict(dict(zip(classes, row, strict=True)), label)
+        _verdict(dict(zip(classes, row, strict=True)), label, rectify)
         for row, label in zip(
             average(opinions, scheme).round(DECIMALS).tolist(), wanted, strict=True
         )
     ]
 
 
-def _verdict(probabilities: dict[str, float], wanted: str | None) -> Verdict:
-    highest = max(probabilities.values())
-    best = [name for name, probability in probabilities.items() if probability == highest]
-    label = wanted if wanted in best else best[0]
-    return Verdict(label, probabilities, wanted is not None and label != wanted)
+def _verdict(probabilities: dict[str, float], wanted: str | None, rectify: bool) -> Verdict:
+    kept = Verdict(wanted or next(iter(probabilities)), probabilities, False)
+    if wanted is not None and (kept.agrees or not rectify):
+        return kept
+    return Verdict(kept.best, probabilities, wanted is not None)
 
 
 Accept = Callable[[Verdict], bool]
@@ -142,14 +159,14 @@ def acceptance(accept_rate: float | None = None, threshold: float | None = None)
     """How verdicts are accepted: by a share of each class, by a fixed confidence, or by agreement.
 
     With `accept_rate` a RunningQuantile, with `threshold` whatever is at least as confident, with
-    neither whatever was not rectified. Raises UserError for both, and for one outside its range.
+    neither whatever the vote agrees with. Raises UserError for both, and for one outside its range.
     """
     if accept_rate is not None and threshold is not None:
         raise UserError("--accept-rate and --threshold exclude each other; leave one out.")
     if accept_rate is not None:
         return RunningQuantile(accept_rate)
     if threshold is None:
-        return lambda verdict: not verdict.rectified
+        return lambda verdict: verdict.agrees
     if not 0 <= threshold <= 1:
         raise UserError(f"--threshold {threshold:g} is outside its range; write one of 0 to 1.")
     return lambda verdict: verdict.confidence >= threshold

@@ -26,12 +26,11 @@ from synfer_rt.annotate import Verdict, next_round
 from synfer_rt.backends import to_numpy
 from synfer_rt.datasets import Item
 from synfer_rt.datasets.items import canonical
-from synfer_rt.ensemble import Ensemble
 from synfer_rt.errors import UserError
 from synfer_rt.images import read_image
 from synfer_rt.plan import Plan, make_plan
 from synfer_rt.prompts import EXPRESSION_WORDS
-from synfer_rt.sampler import Request
+from synfer_rt.sampler import Request, Sampler
 from synfer_rt.solvers import Trajectory, trajectory
 from synfer_rt.writers import Writer
 
@@ -145,12 +144,15 @@ class _Candidate:
 
 
 class Augmenter:
-    """Makes the images of an augmentation, with the engines of the ensemble's bundle."""
+    """Makes the images of an augmentation, with the engines of the sampler's bundle.
 
-    def __init__(self, job: Augmentation, ensemble: Ensemble) -> None:
-        self.job, self.ensemble = job, ensemble
-        self.sampler = ensemble.sampler
-        self.bundle = ensemble.sampler.bundle
+    Raises UserError for a bundle without an encoder or annotators, one that lacks a class of the
+    originals, and repair steps that do not fit.
+    """
+
+    def __init__(self, job: Augmentation, sampler: Sampler) -> None:
+        self.job, self.sampler = job, sampler
+        self.bundle, self.ensemble = sampler.bundle, sampler.ensemble
         if "encoder" not in self.bundle.engines:
             raise UserError(
                 f"{self.bundle.name} has no encoder, which augment starts with; build it with "
@@ -240,9 +242,8 @@ class Augmenter:
         decoded = sampler.decode(latents)
         finite = [bool(np.isfinite(image).all()) for image in decoded]
         decoded = np.nan_to_num(decoded, nan=0.0).clip(0, 1)
-        verdicts = self.ensemble.judge(
-            decoded, [request.label for request in requests], np.nan_to_num(latents)
-        )
+        wanted = [request.label for request in requests]
+        verdicts = self.ensemble.judge(decoded, wanted, np.nan_to_num(latents), rectify=False)
         pixels = np.rint(decoded.transpose(0, 2, 3, 1) * 255).astype(np.uint8)
         return [
             _Candidate(
@@ -251,7 +252,7 @@ class Augmenter:
                 requests[i],
                 sources[i],
                 attempt,
-                finite[i] and not verdicts[i].rectified,
+                finite[i] and verdicts[i].agrees,
             )
             for i in range(len(indices))
         ]
@@ -310,6 +311,7 @@ class Augmenter:
             "label": label,
             "label_scheme": self.bundle.label_scheme,
             "probabilities": None,
+            "rectified": False,
             "accepted": None,
             **dict.fromkeys(nothing),
             "layout": None,

@@ -127,7 +127,6 @@ def augment(
     from synfer_rt.augment import Augmentation, Augmenter, additions, execute, targets
     from synfer_rt.bundle import open_bundle
     from synfer_rt.datasets import read_dataset, refuse_inside
-    from synfer_rt.ensemble import Ensemble
     from synfer_rt.progress import Progress
     from synfer_rt.sampler import Sampler
     from synfer_rt.writers import open_output, read
@@ -143,7 +142,7 @@ def augment(
     job = Augmentation(
         source.items, labels, noise_scale, repair_steps, repair_strength, attempts, seed
     )
-    augmenter = Augmenter(job, Ensemble(Sampler(bundle, backend, threads)))
+    augmenter = Augmenter(job, Sampler(bundle, backend, threads))
     settings = augmenter.settings(format_) | {"dataset": source.digest, "balance": balance}
     writer = open_output(out, settings, resume=resume)
     lines = [json.dumps({"file_name": s.name, "error": s.reason}) for s in source.skipped]

@@ -29,6 +29,8 @@ from synfer_rt.solvers import HISTORY_SLOTS, PREDICTION_TYPES, SOLVERS
 
 FORMAT = 1
 MANIFEST = "bundle.json"
+ANNOTATOR = "annotator"
+"""The engine of FERAnno, which reads an expression off latents."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,11 @@ class Bundle:
     def classifiers(self) -> tuple[str, ...]:
         """The names of the classifier engines, in the manifest's order."""
         return tuple(name for name in self.engines if name.startswith("classifier."))
+
+    @property
+    def annotators(self) -> tuple[str, ...]:
+        """The engines that vote on a label: the classifiers, then FERAnno."""
+        return self.classifiers + tuple(name for name in self.engines if name == ANNOTATOR)
 
     @property
     def layout_count(self) -> int:

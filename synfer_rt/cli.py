@@ -146,6 +146,24 @@ _engines = click.option(
     type=float,
     help="How much of such a face is made anew, above 0 to 1.  [default: the bundle's]",
 )
+@click.option(
+    "--semantic-guidance",
+    type=float,
+    metavar="F",
+    help="Steer each image towards its label by a classifier's gradient, this far a step.",
+)
+@click.option(
+    "--semantic-form",
+    metavar="latent|text-latent|text",
+    help="What is moved, and through which classifier.  [default: latent]",
+)
+@click.option(
+    "--semantic-start",
+    type=float,
+    metavar="FRACTION",
+    help="The part of the steps that comes before.  [default: 15/35]",
+)
+@click.option("--semantic-every", type=int, help="Steer every so many steps.  [default: 1]")
 @click.option("--seed", default=0, show_default=True, help="The same seed makes the same images.")
 @click.option(
     "--out",
@@ -172,6 +190,10 @@ def sample(
     steps: int | None,
     solver: str | None,
     layout_strength: float | None,
+    semantic_guidance: float | None,
+    semantic_form: str | None,
+    semantic_start: float | None,
+    semantic_every: int | None,
     out: Path,
     format_: str,
     backend: str,
@@ -189,6 +211,7 @@ def sample(
     Beside them OUT/run.json holds the settings, and OUT/contact-sheet.png shows the first images
     of each class. A run that was stopped goes on with the same command and --resume.
     """
+    from synfer_rt import guidance
     from synfer_rt.backends import choose
     from synfer_rt.bundle import open_bundle
     from synfer_rt.contact_sheet import FILE, write_contact_sheet
@@ -211,7 +234,10 @@ def sample(
         layout_strength = defaults.layout_strength
     solver = defaults.solver if solver is None else solver
     steps = defaults.steps if steps is None else steps
-    run = Run(bundle, plan, count, solver, steps, layout_strength)
+    semantic = guidance.semantic_guidance(
+        bundle, semantic_guidance, semantic_form, semantic_start, semantic_every
+    )
+    run = Run(bundle, plan, count, solver, steps, layout_strength, semantic)
     _ = run.trajectory  # refuses what does not fit before anything is written
     backend, why = choose(backend, bundle)
 
@@ -219,7 +245,7 @@ def sample(
     begun = check_output(out, settings, resume=resume)
     sampler = ObservedSampler(bundle, backend, threads)
     if not begun:
-        sampler.load()  # what does not load leaves nothing behind
+        sampler.load(run.engines)  # what does not load leaves nothing behind
     writer = open_output(out, settings, resume=resume)
     if writer.done == count:
         writer.finish()
@@ -262,7 +288,7 @@ def _print_summary(run: Run, summary: Summary, out: Path) -> None:
         ("all", summary.images, sum(summary.accepted.values())),
     ):
         share = f"{yes / asked:.0%}" if asked else ""
-        judged = (str(yes), share) if run.bundle.classifiers else ("not judged", "")
+        judged = (str(yes), share) if run.bundle.annotators else ("not judged", "")
         table.add_row(label, str(asked), *judged)
     console.print(table)
     shares = ", ".join(

@@ -3,40 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
 from synfer_rt.annotate import Opinion, Verdict, vote
+from synfer_rt.backends import Engine
+from synfer_rt.bundle import ANNOTATOR, Bundle
 from synfer_rt.errors import UserError
-from synfer_rt.sampler import Sampler
 
-ANNOTATOR, AU_READER, ENCODER = "annotator", "au-reader", "encoder"
+AU_READER, ENCODER = "au-reader", "encoder"
+
+
+class Engines(Protocol):
+    """What runs a bundle's engines: a Sampler."""
+
+    bundle: Bundle
+
+    def engine(self, name: str) -> Engine:
+        """The engine `name`, loaded once."""
+        ...
+
+    def run_in_pieces(self, name: str, key: str, array: np.ndarray) -> dict[str, np.ndarray]:
+        """An engine's outputs for `array` [B, ...], its input `key`."""
+        ...
 
 
 class Ensemble:
-    """Every engine of the sampler's bundle that says something of an image.
+    """Every engine of a bundle that says something of an image.
 
     `members` are the voting ones, by name: the classifiers, then FERAnno. Raises UserError for a
     bundle that has none.
     """
 
-    def __init__(self, sampler: Sampler) -> None:
-        self.sampler = sampler
-        engines = sampler.bundle.engines
-        self.members = sampler.bundle.classifiers
-        if ANNOTATOR in engines:
-            self.members += (ANNOTATOR,)
+    def __init__(self, engines: Engines) -> None:
+        self.engines, self.bundle = engines, engines.bundle
+        self.members = self.bundle.annotators
         if not self.members:
             raise UserError(
-                f"{sampler.bundle.name} has neither a classifier nor an annotator, so nothing of "
+                f"{self.bundle.name} has neither a classifier nor an annotator, so nothing of "
                 "it can label an image; build it with one, or choose another with --engines."
             )
-        self.reads_aus = AU_READER in engines
+        self.reads_aus = AU_READER in self.bundle.engines
 
     def load(self) -> None:
         """Load the engines. Raises UserError when one does not load."""
         for name in (*self.members, *((AU_READER,) if self.reads_aus else ())):
-            self.sampler.engine(name)
+            self.engines.engine(name)
 
     def opinions(self, images: np.ndarray, latents: np.ndarray | None = None) -> list[Opinion]:
         """What each member says of images float32 [B, 3, H, W] in [0, 1].
@@ -44,16 +57,15 @@ class Ensemble:
         `latents` [B, C, h, w] are those that the images were decoded from; FERAnno reads them.
         Images from elsewhere have none: they go through the encoder, to the posterior's mean.
         """
-        bundle = self.sampler.bundle
         opinions = []
         for name in self.members:
             if name == ANNOTATOR:
                 if latents is None:
-                    latents, _ = self.sampler.encode(images)
-                outputs = self.sampler._in_pieces(name, "latents", latents)
+                    latents = self.engines.run_in_pieces(ENCODER, "images", images)["mean"]
+                outputs = self.engines.run_in_pieces(name, "latents", latents)
             else:
-                outputs = self.sampler._in_pieces(name, "images", images)
-            scheme = bundle.engines[name].label_scheme or bundle.label_scheme
+                outputs = self.engines.run_in_pieces(name, "images", images)
+            scheme = self.bundle.engines[name].label_scheme or self.bundle.label_scheme
             opinions.append(Opinion(name, scheme, outputs["probabilities"]))
         return opinions
 
@@ -62,16 +74,14 @@ class Ensemble:
         images: np.ndarray,
         wanted: Sequence[str | None],
         latents: np.ndarray | None = None,
+        rectify: bool = True,
     ) -> list[Verdict]:
         """The vote on each image; see `opinions` and `annotate.vote`."""
-        return self.verdicts(self.opinions(images, latents), wanted)
-
-    def verdicts(self, opinions: Sequence[Opinion], wanted: Sequence[str | None]) -> list[Verdict]:
-        """The vote of these opinions, in the bundle's label scheme."""
-        return vote(opinions, self.sampler.bundle.label_scheme, wanted)
+        opinions = self.opinions(images, latents)
+        return vote(opinions, self.bundle.label_scheme, wanted, rectify)
 
     def aus(self, images: np.ndarray) -> np.ndarray | None:
         """AU intensities float32 [B, A] in [0, 1], or None for a bundle without an AU reader."""
         if not self.reads_aus:
             return None
-        return self.sampler._in_pieces(AU_READER, "images", images)["aus"]
+        return self.engines.run_in_pieces(AU_READER, "images", images)["aus"]

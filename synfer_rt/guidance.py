@@ -52,18 +52,24 @@ class SemanticGuidance:
 def semantic_guidance(
     bundle: Bundle,
     strength: float | None,
-    form: str = "latent",
-    start: float = START,
-    every: int = 1,
+    form: str | None = None,
+    start: float | None = None,
+    every: int | None = None,
 ) -> SemanticGuidance | None:
     """The guidance that these options ask for; None when `strength` is None or 0.
 
-    Raises UserError for an unknown form (naming the nearest), a strength that is negative or not
-    finite, a start outside [0, 1), an `every` below 1, and a bundle without the form's engine.
+    The form is by default "latent", and every step from START on is guided. Raises UserError for an
+    unknown form (naming the nearest), a strength that is negative or not finite, a start outside
+    [0, 1), an `every` below 1, a bundle without the form's engine, and any of them without a
+    strength.
     """
-    if not strength and strength is not math.nan:
+    if strength is None and (form, start, every) != (None, None, None):
+        raise UserError("How to guide is said, but not how far; add --semantic-guidance 0.1.")
+    if not strength:
         return None
-    assert strength is not None
+    form = "latent" if form is None else form
+    start = START if start is None else start
+    every = 1 if every is None else every
     if form not in FORMS:
         near = difflib.get_close_matches(form.lower(), FORMS, 1, 0.0)[0]
         raise UserError(

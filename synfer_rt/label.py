@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from synfer_rt.annotate import Accept, Verdict
+from synfer_rt.annotate import Accept, Verdict, vote
 from synfer_rt.cli import INTERRUPTED, MOST_THREADS, check_number
 from synfer_rt.datasets import FORMATS, Dataset, Item
 from synfer_rt.datasets.items import load
@@ -47,7 +47,7 @@ def label_images(
             tally.add(record)
             if "error" not in record:
                 accept(Verdict(record["label"], record["probabilities"], record["rectified"]))
-        size = ensemble.sampler.bundle.image_size
+        size = ensemble.bundle.image_size
         for items, images in _read(dataset.items, table.done, batch, size):
             records = _records(items, images, table.done, ensemble, accept)
             table.write(records)
@@ -62,7 +62,7 @@ def label_images(
         table.write(left_out)
         for record in left_out:
             tally.add(record)
-        table.finish(ensemble.sampler.bundle.classes)
+        table.finish(ensemble.bundle.classes)
     finally:
         table.close()
     return tally
@@ -75,7 +75,7 @@ def _records(
     ensemble: Ensemble,
     accept: Accept,
 ) -> list[Record]:
-    bundle = ensemble.sampler.bundle
+    bundle = ensemble.bundle
     records: list[Record] = [
         {"index": first + i, "file_name": item.name, "error": str(image)}
         for i, (item, image) in enumerate(zip(items, images, strict=True))
@@ -86,7 +86,8 @@ def _records(
     pixels = np.stack([np.asarray(images[i]) for i in sound])
     given = [items[i].label for i in sound]
     opinions = ensemble.opinions(pixels)
-    verdicts = ensemble.verdicts(opinions, [x if x in bundle.classes else None for x in given])
+    wanted = [x if x in bundle.classes else None for x in given]
+    verdicts = vote(opinions, bundle.label_scheme, wanted)
     aus = ensemble.aus(pixels)
     for row, i in enumerate(sound):
         verdict = verdicts[row]

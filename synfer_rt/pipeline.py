@@ -5,18 +5,20 @@ from __future__ import annotations
 import io
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from synfer_rt.annotate import Verdict
 from synfer_rt.backends import Value, default_threads
 from synfer_rt.bundle import REQUIRED_ENGINES, Bundle
 from synfer_rt.errors import UserError
+from synfer_rt.guidance import Guide, SemanticGuidance, engine_name
 from synfer_rt.plan import Plan
 from synfer_rt.sampler import Request, Sample, Sampler
 from synfer_rt.solvers import Trajectory, trajectory
@@ -30,7 +32,7 @@ class Run:
     """Everything that decides what the samples of a run are.
 
     `layout_strength` in (0, 1] is the part of the noise schedule that is run on a layout; without
-    a layout bank it is 1.
+    a layout bank it is 1. `semantic` steers every sample towards its label.
     """
 
     bundle: Bundle
@@ -39,6 +41,13 @@ class Run:
     solver: str
     steps: int
     layout_strength: float
+    semantic: SemanticGuidance | None = None
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """The engines that the run needs."""
+        guides = () if self.semantic is None else (engine_name(self.semantic.form),)
+        return (*REQUIRED_ENGINES, *guides, *self.bundle.annotators)
 
     @cached_property
     def trajectory(self) -> Trajectory:
@@ -69,6 +78,8 @@ class Run:
             "layout": "none" if plan.bank is None else "bank",
             "layout_strength": self.layout_strength,
             "seed": plan.seed,
+            "semantic_guidance": None if self.semantic is None else asdict(self.semantic),
+            "accept_rate": None,
             "label_scheme": self.bundle.label_scheme,
             "classes": list(self.bundle.classes),
             "au_vocabulary": list(self.bundle.au_names) or None,
@@ -81,9 +92,10 @@ class Run:
             "index": request.index,
             "seed": request.seed,
             "requested_label": request.label,
-            "label": request.label,
+            "label": sample.label,
             "label_scheme": self.bundle.label_scheme,
-            "probabilities": {k: round(float(p), 6) for k, p in sample.probabilities.items()},
+            "probabilities": sample.probabilities,
+            "rectified": sample.rectified,
             "accepted": sample.accepted,
             "prompt": request.prompt,
             "negative_prompt": request.negative_prompt,
@@ -135,9 +147,9 @@ class ObservedSampler(Sampler):
         self.times = StageTimes()
         self.on_step: Callable[[float], None] = lambda images: None
 
-    def load(self) -> None:
-        """Load the engines that a run needs. Raises UserError when one does not load."""
-        for name in (*REQUIRED_ENGINES, *self.bundle.classifiers[:1]):
+    def load(self, engines: Iterable[str]) -> None:
+        """Load engines, such as those of a run. Raises UserError when one does not load."""
+        for name in engines:
             self.engine(name)
 
     def condition(self, requests: Sequence[Request]) -> dict[str, Value]:
@@ -151,9 +163,10 @@ class ObservedSampler(Sampler):
         conditioning: Mapping[str, Value],
         guidance: np.ndarray,
         trajectory: Trajectory,
+        guide: Guide | None = None,
     ) -> Iterator[Value]:
         """See Sampler."""
-        steps = super().denoise(latents, conditioning, guidance, trajectory)
+        steps = super().denoise(latents, conditioning, guidance, trajectory, guide)
         for _ in trajectory.timesteps:
             with self.times.stage("denoise"):
                 latents = next(steps)
@@ -165,10 +178,12 @@ class ObservedSampler(Sampler):
         with self.times.stage("decode"):
             return super().decode(latents)
 
-    def classify(self, images: np.ndarray) -> np.ndarray:
+    def judge(
+        self, images: np.ndarray, wanted: Sequence[str], latents: np.ndarray | None = None
+    ) -> list[Verdict]:
         """See Sampler."""
         with self.times.stage("label"):
-            return super().classify(images)
+            return super().judge(images, wanted, latents)
 
 
 @dataclass(frozen=True)
@@ -209,7 +224,7 @@ def execute(
         raise UserError(f"A batch of {batch} holds no image; write 1 or more.")
     first = writer.done
     if first < run.count:
-        sampler.load()  # no part of the run's time
+        sampler.load(run.engines)  # no part of the run's time
     retried, broken = sampler.retried, sampler.broken
     started = time.perf_counter()
     sampler.times = times = StageTimes()
@@ -235,7 +250,7 @@ def execute(
                 on_progress(made)
 
             sampler.on_step = step
-            samples = sampler.sample(requests, run.trajectory, batch)
+            samples = sampler.sample(requests, run.trajectory, batch, run.semantic)
             with times.stage("write"):
                 if pending is not None:
                     pending.result()

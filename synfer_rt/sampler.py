@@ -10,11 +10,14 @@ from functools import cached_property
 
 import numpy as np
 
-from synfer_rt import facs, labels, noise
+from synfer_rt import facs, noise
+from synfer_rt.annotate import Verdict
 from synfer_rt.backends import Engine, Value, batch_limits, choose, open_engine, to_numpy
 from synfer_rt.backends.memory import free_memory
 from synfer_rt.bundle import Bundle
+from synfer_rt.ensemble import Ensemble
 from synfer_rt.errors import UserError
+from synfer_rt.guidance import Guide, SemanticGuidance, engine_name, targets
 from synfer_rt.solvers import HISTORY_SLOTS, Trajectory
 
 _FALLBACK = "onnxruntime-cpu"
@@ -55,16 +58,20 @@ class Request:
 
 @dataclass(frozen=True)
 class Sample:
-    """A finished image and what the bundle's classifier says of it.
+    """A finished image and what the bundle's annotators say of it.
 
-    `image` is uint8 [H, W, 3]. `probabilities` has the names of the bundle's label scheme, `best`
-    is the likeliest, and `accepted` says whether that is the requested label. In a bundle without
-    a classifier nobody has judged: no probabilities, an empty `best`, not accepted. A `broken`
-    image is flat or was not finite, and is never accepted.
+    `image` is uint8 [H, W, 3]. `probabilities` are the vote's, by the names of the bundle's label
+    scheme; `best` is the likeliest class, of equally likely ones the requested. `label` is the
+    requested one, or `best` where the vote replaced it (`rectified`); a single annotator is no
+    vote and replaces nothing. `accepted` says whether `best` was requested. In a bundle without
+    annotators nobody has judged: no probabilities, an empty `best`, not accepted. A `broken` image
+    is flat or was not finite, and is never accepted.
     """
 
     request: Request
     image: np.ndarray
+    label: str
+    rectified: bool
     probabilities: dict[str, float]
     best: str
     accepted: bool
@@ -142,11 +149,12 @@ class Sampler:
         conditioning: Mapping[str, Value],
         guidance: np.ndarray,
         trajectory: Trajectory,
+        guide: Guide | None = None,
     ) -> Iterator[Value]:
         """Yield the latents [B, C, h, w] after each step; the last are the clean ones.
 
-        `guidance` is float32 [B]. Between steps everything stays on the backend's device;
-        `backends.to_numpy` brings latents home.
+        `guidance` is float32 [B]; `guide` steers the same batch along the trajectory. Between steps
+        everything stays on the backend's device; `backends.to_numpy` brings latents home.
         """
         state: dict[str, Value] = {
             **conditioning,
@@ -155,41 +163,55 @@ class Sampler:
             "history": np.zeros((len(guidance), HISTORY_SLOTS, *self.bundle.latent.shape), "f4"),
         }
         denoiser = self.engine("denoiser")
-        for timestep, matrix in zip(trajectory.timesteps, trajectory.coefficients, strict=True):
-            state["timestep"], state["coefficients"] = np.asarray(timestep), matrix
-            outputs = denoiser.run_on_device(state)
+        for step, timestep in enumerate(trajectory.timesteps):
+            state["timestep"] = np.asarray(timestep)
+            state["coefficients"] = trajectory.coefficients[step]
+            if guide is not None:
+                state |= guide.before(step, state)
+            outputs: Mapping[str, Value] = denoiser.run_on_device(state)
+            if guide is not None:
+                outputs = guide.after(step, state, outputs)
             state["latents"], state["history"] = outputs["next_latents"], outputs["next_history"]
             yield state["latents"]
 
     def decode(self, latents: np.ndarray) -> np.ndarray:
         """Latents float32 [B, C, h, w] as images float32 [B, 3, H, W] in [0, 1]."""
-        return self._in_pieces("decoder", "latents", latents)["images"]
+        return self.run_in_pieces("decoder", "latents", latents)["images"]
 
     def encode(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Images float32 [B, 3, H, W] in [0, 1] as the posterior's mean and log-variance.
 
         Both are float32 [B, C, h, w], in the scale of latents.
         """
-        outputs = self._in_pieces("encoder", "images", images)
+        outputs = self.run_in_pieces("encoder", "images", images)
         return outputs["mean"], outputs["logvar"]
 
-    def classify(self, images: np.ndarray) -> np.ndarray:
-        """Class probabilities float32 [B, classes] in the bundle's label scheme.
+    def judge(
+        self, images: np.ndarray, wanted: Sequence[str], latents: np.ndarray | None = None
+    ) -> list[Verdict]:
+        """What the bundle's annotators say of images float32 [B, 3, H, W] in [0, 1].
 
-        `images` are float32 [B, 3, H, W] in [0, 1]; the bundle's first classifier judges them.
-        Raises UserError for a bundle without one.
+        `latents` [B, C, h, w] are those that the images were decoded from. A single annotator is no
+        vote: it replaces no wanted label. Raises UserError for a bundle without annotators.
         """
-        if not self.bundle.classifiers:
-            raise UserError(f"{self.bundle.name} has no classifier; build it with one.")
-        name = self.bundle.classifiers[0]
-        scheme = self.bundle.engines[name].label_scheme or self.bundle.label_scheme
-        probabilities = self._in_pieces(name, "images", images)["probabilities"]
-        return labels.convert(probabilities, scheme, self.bundle.label_scheme)
+        several = len(self.ensemble.members) > 1
+        return self.ensemble.judge(images, wanted, latents, rectify=several)
+
+    @cached_property
+    def ensemble(self) -> Ensemble:
+        """The bundle's annotators. Raises UserError for a bundle without any."""
+        return Ensemble(self)
 
     def sample(
-        self, requests: Sequence[Request], trajectory: Trajectory, batch: int
+        self,
+        requests: Sequence[Request],
+        trajectory: Trajectory,
+        batch: int,
+        semantic: SemanticGuidance | None = None,
     ) -> list[Sample]:
         """Make every request's image, `batch` at a time, in the order given.
+
+        `semantic` steers each towards its label (see guidance.py).
 
         A batch goes through the engines in equal pieces, of one size only, as large as the device
         is fast at; the last is padded. An image that is flat or not finite is made again, alone,
@@ -198,51 +220,81 @@ class Sampler:
         """
         if batch < 1:
             raise UserError(f"A batch of {batch} holds no image; write 1 or more.")
-        size = self._piece(batch, "conditioner", "denoiser")
+        guides = () if semantic is None else (engine_name(semantic.form),)
+        size = self._piece(batch, "conditioner", "denoiser", *guides)
         samples: list[Sample] = []
         for first in range(0, len(requests), batch):
             part = list(requests[first : first + batch])
             padded = part + [part[-1]] * (-len(part) % size)
-            images = self._images(padded, trajectory, size)
+            images, latents = self._images(padded, trajectory, size, semantic)
             if self.backend != _FALLBACK:
                 for i in np.flatnonzero(~_sound(images[: len(part)])):
                     self.retried += 1
-                    images[i] = self._fallback._images([part[i]], trajectory, 1)[0]
-            samples += self._labelled(part, images)
+                    again = self._fallback._images([part[i]], trajectory, 1, semantic)
+                    images[i], latents[i] = again[0][0], again[1][0]
+            samples += self._labelled(padded, images, latents)[: len(part)]
+            self.broken += sum(sample.broken for sample in samples[first:])
         return samples
 
-    def _images(self, requests: Sequence[Request], trajectory: Trajectory, size: int) -> np.ndarray:
-        """Images float32 [B, 3, H, W], sampled `size` at a time, which B is a multiple of."""
-        latents = []
+    def _images(
+        self,
+        requests: Sequence[Request],
+        trajectory: Trajectory,
+        size: int,
+        semantic: SemanticGuidance | None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Images float32 [B, 3, H, W] and their latents [B, C, h, w].
+
+        They are sampled `size` at a time, which B is a multiple of.
+        """
+        parts = []
         for first in range(0, len(requests), size):
             piece = requests[first : first + size]
             guidance = np.array([r.guidance for r in piece], np.float32)
             conditioning = self.condition(piece)
             current: Value = self.start(piece, trajectory)
-            for step in self.denoise(current, conditioning, guidance, trajectory):
+            guide = None
+            if semantic is not None:
+                wanted = targets([r.label for r in piece], self.bundle.classes)
+                guide = Guide(semantic, self.engine, wanted, trajectory)
+            for step in self.denoise(current, conditioning, guidance, trajectory, guide):
                 current = step
-            latents.append(to_numpy(current))
-        return self.decode(np.concatenate(latents))
+            parts.append(to_numpy(current))
+        latents = np.concatenate(parts)
+        return self.decode(latents), latents
 
     @cached_property
     def _fallback(self) -> Sampler:
         return Sampler(self.bundle, _FALLBACK, self._threads)
 
-    def _labelled(self, requests: Sequence[Request], images: np.ndarray) -> list[Sample]:
-        """The samples of the requests; there may be more images, as padding."""
+    def _labelled(
+        self, requests: Sequence[Request], images: np.ndarray, latents: np.ndarray
+    ) -> list[Sample]:
         sound = _sound(images)
         images = np.nan_to_num(images, nan=0.0).clip(0, 1)
-        names = self.bundle.classes if self.bundle.classifiers else ()
-        rows = self.classify(images) if names else np.zeros((len(images), 0), np.float32)
+        latents = np.where(sound[:, None, None, None], latents, 0)
         pixels = np.rint(images.transpose(0, 2, 3, 1) * 255).astype(np.uint8)
-        samples = []
-        for i, request in enumerate(requests):
-            best = names[int(np.argmax(rows[i]))] if names else ""
-            probabilities = dict(zip(names, rows[i].tolist(), strict=True))
-            accepted, broken = bool(sound[i]) and best == request.label, not sound[i]
-            self.broken += broken
-            samples.append(Sample(request, pixels[i], probabilities, best, accepted, broken))
-        return samples
+        wanted = [request.label for request in requests]
+        if not self.bundle.annotators:
+            return [
+                Sample(request, pixels[i], request.label, False, {}, "", False, not sound[i])
+                for i, request in enumerate(requests)
+            ]
+        return [
+            Sample(
+                request,
+                pixels[i],
+                verdict.label,
+                verdict.rectified,
+                verdict.probabilities,
+                verdict.best,
+                bool(sound[i]) and verdict.agrees,
+                not sound[i],
+            )
+            for i, (request, verdict) in enumerate(
+                zip(requests, self.judge(images, wanted, latents), strict=True)
+            )
+        ]
 
     def _piece(self, count: int, *engines: str) -> int:
         """The size of the fewest equal pieces of `count` images that all the engines take."""
@@ -266,8 +318,12 @@ class Sampler:
             self._most[name] = max(min(sizes), 1)
         return self._most[name]
 
-    def _in_pieces(self, name: str, key: str, array: np.ndarray) -> dict[str, np.ndarray]:
-        """Run an engine over the batch in equal pieces; the last is padded."""
+    def run_in_pieces(self, name: str, key: str, array: np.ndarray) -> dict[str, np.ndarray]:
+        """An engine's outputs for `array` [B, ...], its input `key`.
+
+        The batch goes through in equal pieces, as large as the device is fast at; the last is
+        padded. Raises UserError for an engine that the bundle lacks.
+        """
         engine = self.engine(name)
         count, size = len(array), self._piece(len(array), name)
         padded = np.concatenate([array, np.repeat(array[-1:], -count % size, 0)])

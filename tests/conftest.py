@@ -14,6 +14,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from synfer_rt.bundle import Bundle, open_bundle
 from synfer_rt.sampler import Sampler
 from tests import tiny_bundle as tiny
+from tests.annotators import with_annotators
+from tests.guides import with_guides
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -38,6 +40,18 @@ def tiny_bundle(tiny_bundle_path: Path) -> Bundle:
 @pytest.fixture(scope="session")
 def sampler(tiny_bundle: Bundle) -> Sampler:
     return Sampler(tiny_bundle, "onnxruntime-cpu", threads=1)
+
+
+@pytest.fixture(scope="session")
+def voting_bundle(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Two classifiers and FERAnno vote, and an AU reader reads."""
+    return with_annotators(tiny_bundle, tmp_path_factory.mktemp("bundle") / "voting")
+
+
+@pytest.fixture(scope="session")
+def guided_bundle(voting_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The voting bundle with guides that steer towards what its FERAnno sees."""
+    return with_guides(voting_bundle, tmp_path_factory.mktemp("bundle") / "guided")
 
 
 @pytest.fixture(scope="session")

@@ -73,6 +73,17 @@ class TestVote:
         mean = (members[0].probabilities + members[1].probabilities)[0] / 2
         assert list(found.probabilities.values()) == pytest.approx(mean.tolist(), abs=1e-6)
 
+    def test_on_request_the_label_stays_and_says_whether_it_is_the_best(self):
+        members = [opinion(sad=0.9)]
+        stays, agreed = vote(
+            [Opinion("a", "affectnet-8", np.repeat(members[0].probabilities, 2, 0))],
+            "affectnet-8",
+            ["happy", "sad"],
+            rectify=False,
+        )
+        assert (stays.label, stays.rectified, stays.best) == ("happy", False, "sad")
+        assert not stays.agrees and agreed.agrees
+
     def test_without_a_wanted_label_nothing_is_rectified(self):
         (found,) = vote([opinion(fear=0.7)], "affectnet-8", [None])
         assert (found.label, found.rectified) == ("fear", False)
@@ -127,10 +138,11 @@ class TestRunningQuantile:
 
 
 class TestAcceptance:
-    def test_by_default_what_was_not_rectified(self):
+    def test_by_default_what_the_vote_agrees_with(self):
         accept = acceptance()
         assert accept(Verdict("sad", {"sad": 0.3}, False))
         assert not accept(Verdict("sad", {"sad": 0.9}, True))
+        assert not accept(Verdict("sad", {"sad": 0.4, "fear": 0.6}, False))
 
     def test_fixed(self):
         accept = acceptance(threshold=0.5)

@@ -17,18 +17,12 @@ from PIL import Image
 from synfer_rt.augment import Augmentation, Augmenter, additions, execute, targets
 from synfer_rt.augment_command import augment, usable
 from synfer_rt.datasets import Dataset, read_dataset
-from synfer_rt.ensemble import Ensemble
 from synfer_rt.errors import UserError
 from synfer_rt.images import read_image
 from synfer_rt.sampler import Sampler
 from synfer_rt.writers import open_output, read
 
 COUNTS = {"happy": 5, "sad": 2, "fear": 1}
-
-
-@pytest.fixture(scope="module")
-def ensemble(sampler: Sampler) -> Ensemble:
-    return Ensemble(sampler)
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +41,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def dataset(folder: Path, ensemble: Ensemble) -> Dataset:
-    return usable(read_dataset(folder), ensemble.sampler.bundle.image_size)
+def dataset(folder: Path, sampler: Sampler) -> Dataset:
+    return usable(read_dataset(folder), sampler.bundle.image_size)
 
 
 def job(dataset: Dataset, **changes: Any) -> Augmentation:
@@ -69,8 +63,8 @@ def decoded(png: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(png)), np.int16)
 
 
-def written(job: Augmentation, ensemble: Ensemble, out: Path, batch: int = 4) -> list[Any]:
-    augmenter = Augmenter(job, ensemble)
+def written(job: Augmentation, sampler: Sampler, out: Path, batch: int = 4) -> list[Any]:
+    augmenter = Augmenter(job, sampler)
     writer = open_output(out, augmenter.settings("imagefolder"), resume=False)
     execute(augmenter, writer, batch)
     return list(read(out))
@@ -105,9 +99,9 @@ class TestTargets:
 
 class TestOutput:
     def test_has_the_distribution_that_was_asked_for(
-        self, dataset: Dataset, ensemble: Ensemble, tmp_path: Path
+        self, dataset: Dataset, sampler: Sampler, tmp_path: Path
     ):
-        samples = written(job(dataset), ensemble, tmp_path / "out")
+        samples = written(job(dataset), sampler, tmp_path / "out")
         assert Counter(record["label"] for record, _ in samples) == dict.fromkeys(COUNTS, 5)
         assert [record["index"] for record, _ in samples] == list(range(15))
         names = {item.name: item.label for item in dataset.items}
@@ -115,9 +109,9 @@ class TestOutput:
             assert names[record["source"]] == record["label"]
 
     def test_originals_keep_their_pixels_and_size(
-        self, dataset: Dataset, ensemble: Ensemble, folder: Path, tmp_path: Path
+        self, dataset: Dataset, sampler: Sampler, folder: Path, tmp_path: Path
     ):
-        samples = written(job(dataset), ensemble, tmp_path / "out")
+        samples = written(job(dataset), sampler, tmp_path / "out")
         originals = [(r, png) for r, png in samples if r["origin"] == "original"]
         assert len(originals) == 8
         for record, png in originals:
@@ -125,11 +119,11 @@ class TestOutput:
             np.testing.assert_array_equal(decoded(png), before)
 
     def test_is_the_same_in_any_batch_and_after_an_interruption(
-        self, dataset: Dataset, ensemble: Ensemble, tmp_path: Path
+        self, dataset: Dataset, sampler: Sampler, tmp_path: Path
     ):
         plan = job(dataset, noise_scale=2.0, repair_steps=2)
-        whole = written(plan, ensemble, tmp_path / "whole", batch=64)
-        augmenter = Augmenter(plan, ensemble)
+        whole = written(plan, sampler, tmp_path / "whole", batch=64)
+        augmenter = Augmenter(plan, sampler)
         settings = augmenter.settings("imagefolder")
         writer = open_output(tmp_path / "cut", settings, resume=False)
 
@@ -147,34 +141,33 @@ class TestOutput:
             assert np.abs(decoded(a) - decoded(b)).max() <= 2
 
     def test_never_touches_the_input(
-        self, dataset: Dataset, ensemble: Ensemble, folder: Path, tmp_path: Path
+        self, dataset: Dataset, sampler: Sampler, folder: Path, tmp_path: Path
     ):
         def hashes() -> dict[Path, str]:
             files = (f for f in folder.rglob("*") if f.is_file())
             return {f: hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
         before = hashes()
-        written(job(dataset), ensemble, tmp_path / "out")
+        written(job(dataset), sampler, tmp_path / "out")
         assert hashes() == before
 
 
 class TestAdditions:
-    def made(self, dataset: Dataset, ensemble: Ensemble, **changes: Any) -> list[Any]:
+    def made(self, dataset: Dataset, sampler: Sampler, **changes: Any) -> list[Any]:
         plan = job(dataset, **changes)
-        return Augmenter(plan, ensemble).make(range(len(plan.originals), plan.count))
+        return Augmenter(plan, sampler).make(range(len(plan.originals), plan.count))
 
-    def test_without_noise_are_the_decoded_means(self, dataset: Dataset, ensemble: Ensemble):
+    def test_without_noise_are_the_decoded_means(self, dataset: Dataset, sampler: Sampler):
         items = {item.name: item for item in dataset.items}
-        sampler = ensemble.sampler
-        for record, png in self.made(dataset, ensemble, noise_scale=0.0):
+        for record, png in self.made(dataset, sampler, noise_scale=0.0):
             pixels = read_image(items[record["source"]].read(), sampler.bundle.image_size)
             mean, _ = sampler.encode(pixels[None])
             expected = sampler.decode(mean)[0].transpose(1, 2, 0) * 255
             assert np.abs(decoded(png) - expected).max() <= 1
 
-    def test_move_further_with_more_noise(self, dataset: Dataset, ensemble: Ensemble):
+    def test_move_further_with_more_noise(self, dataset: Dataset, sampler: Sampler):
         plain, little, much = (
-            np.stack([decoded(png) for _, png in self.made(dataset, ensemble, **changes)])
+            np.stack([decoded(png) for _, png in self.made(dataset, sampler, **changes)])
             for changes in (
                 {"noise_scale": 0.0, "attempts": 1},
                 {"noise_scale": 0.3, "attempts": 1},
@@ -184,34 +177,34 @@ class TestAdditions:
         near, far = np.abs(little - plain).mean(), np.abs(much - plain).mean()
         assert 0 < near < far
 
-    def test_of_one_source_differ(self, dataset: Dataset, ensemble: Ensemble):
-        made = self.made(dataset, ensemble, attempts=1)
+    def test_of_one_source_differ(self, dataset: Dataset, sampler: Sampler):
+        made = self.made(dataset, sampler, attempts=1)
         fears = [png for record, png in made if record["label"] == "fear"]
         assert len(fears) == 4 and len(set(fears)) == 4
 
-    def test_sources_take_turns(self, dataset: Dataset, ensemble: Ensemble):
-        made = self.made(dataset, ensemble, attempts=1)
+    def test_sources_take_turns(self, dataset: Dataset, sampler: Sampler):
+        made = self.made(dataset, sampler, attempts=1)
         used = Counter(r["source"] for r, _ in made if r["label"] == "sad")
         assert sorted(used.values()) == [1, 2]
 
-    def test_are_accepted_only_when_the_vote_agrees(self, dataset: Dataset, ensemble: Ensemble):
-        for record, _ in self.made(dataset, ensemble):
+    def test_are_accepted_only_when_the_vote_agrees(self, dataset: Dataset, sampler: Sampler):
+        for record, _ in self.made(dataset, sampler):
             shares = record["probabilities"]
             agreed = shares[record["label"]] == max(shares.values())
             assert record["accepted"] == agreed
 
-    def test_more_attempts_show_the_class_no_worse(self, dataset: Dataset, ensemble: Ensemble):
+    def test_more_attempts_show_the_class_no_worse(self, dataset: Dataset, sampler: Sampler):
         def shares(attempts: int) -> dict[int, float]:
-            made = self.made(dataset, ensemble, attempts=attempts, noise_scale=6.0)
+            made = self.made(dataset, sampler, attempts=attempts, noise_scale=6.0)
             return {r["index"]: r["probabilities"][r["label"]] for r, _ in made}
 
         once, often = shares(1), shares(6)
         assert all(often[i] >= once[i] for i in once)
         assert any(often[i] > once[i] for i in once)
 
-    def test_repair_is_recorded_and_changes_the_image(self, dataset: Dataset, ensemble: Ensemble):
-        (plain, before), *_ = self.made(dataset, ensemble, attempts=1)
-        (record, after), *_ = self.made(dataset, ensemble, attempts=1, repair_steps=3)
+    def test_repair_is_recorded_and_changes_the_image(self, dataset: Dataset, sampler: Sampler):
+        (plain, before), *_ = self.made(dataset, sampler, attempts=1)
+        (record, after), *_ = self.made(dataset, sampler, attempts=1, repair_steps=3)
         assert (plain["prompt"], plain["steps"]) == (None, None)
         assert record["steps"] == 3 and record["label"] == "fear"
         assert "fearful" in record["prompt"] and record["aus"]["AU20"] > 0.5
@@ -234,9 +227,9 @@ class TestRefusals:
         with pytest.raises(UserError, match="outside its range"):
             job(dataset, **wrong)
 
-    def test_more_repair_than_timesteps(self, dataset: Dataset, ensemble: Ensemble):
+    def test_more_repair_than_timesteps(self, dataset: Dataset, sampler: Sampler):
         with pytest.raises(UserError, match="do not fit"):
-            Augmenter(job(dataset, repair_steps=900), ensemble)
+            Augmenter(job(dataset, repair_steps=900), sampler)
 
     def test_several_splits_at_once(self, tmp_path: Path):
         for split in ("train", "test"):

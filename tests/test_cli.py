@@ -143,6 +143,30 @@ def test_aus_for_a_model_without_them_are_refused(sample, tmp_path):
     assert "without action units" in said
 
 
+def test_semantic_guidance_is_part_of_the_run(sample, guided_bundle, tmp_path):
+    options = ("--count", "4", "--semantic-guidance", "0.5")
+    result = sample(*options, "--semantic-start", "0.5", engines=guided_bundle.path)
+    assert result.exit_code == 0, result.output
+    settings = json.loads((tmp_path / "out/run.json").read_text())
+    assert settings["semantic_guidance"] == {
+        "form": "latent",
+        "strength": 0.5,
+        "start": 0.5,
+        "every": 1,
+    }
+    plain = sample("--count", "4", engines=guided_bundle.path, out=tmp_path / "plain")
+    assert plain.exit_code == 0
+    guided, unguided = (list(read(tmp_path / out)) for out in ("out", "plain"))
+    assert all(a != b for (_, a), (_, b) in zip(guided, unguided, strict=True))
+    said = refused(sample(*options, "--resume", engines=guided_bundle.path))
+    assert "another semantic guidance" in said
+
+
+def test_semantic_guidance_needs_its_engine(sample, tmp_path):
+    assert "has no engine guide.latent" in refused(sample("--semantic-guidance", "0.5"))
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("harm", ["missing", "truncated", "altered"])
 def test_a_harmed_bundle_is_one_sentence(sample, tiny_bundle_path, tmp_path, harm):
     shutil.copytree(tiny_bundle_path, tmp_path / "bundle")

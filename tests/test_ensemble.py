@@ -8,13 +8,11 @@ from synfer_rt.ensemble import Ensemble
 from synfer_rt.errors import UserError
 from synfer_rt.sampler import Sampler
 from tests import tiny_bundle
-from tests.annotators import with_annotators
 
 
 @pytest.fixture(scope="module")
-def ensemble(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Ensemble:
-    bundle = with_annotators(tiny_bundle, tmp_path_factory.mktemp("bundle") / "all")
-    return Ensemble(Sampler(bundle, "onnxruntime-cpu", threads=1))
+def ensemble(voting_bundle: Bundle) -> Ensemble:
+    return Ensemble(Sampler(voting_bundle, "onnxruntime-cpu", threads=1))
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +31,7 @@ def test_every_classifier_and_the_annotator_vote(ensemble: Ensemble, images: np.
 def test_images_from_elsewhere_reach_the_annotator_through_the_encoder(
     ensemble: Ensemble, images: np.ndarray
 ):
-    mean, _ = ensemble.sampler.encode(images)
+    mean, _ = ensemble.engines.encode(images)
     direct = ensemble.opinions(images, mean)[-1].probabilities
     np.testing.assert_allclose(ensemble.opinions(images)[-1].probabilities, direct)
     other = ensemble.opinions(images, mean + 1)[-1].probabilities

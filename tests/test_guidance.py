@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from synfer_rt.backends import status
 from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError
 from synfer_rt.guidance import FORMS, Guide, SemanticGuidance, semantic_guidance, targets
-from synfer_rt.solvers import SOLVERS, trajectory
+from synfer_rt.sampler import Request, Sample, Sampler
+from synfer_rt.solvers import SOLVERS, Trajectory, trajectory
 
 
 @pytest.fixture
-def guided_bundle(tiny_bundle: Bundle) -> Bundle:
+def with_all_guides(tiny_bundle: Bundle) -> Bundle:
     """The tiny bundle as if it had all guides; only its manifest is asked here."""
     guides = {f"guide.{form}": tiny_bundle.engines["denoiser"] for form in FORMS}
     return dataclasses.replace(tiny_bundle, engines={**tiny_bundle.engines, **guides})
@@ -39,10 +41,12 @@ def test_every_nth_step_is_guided_from_the_start_on() -> None:
 def test_nothing_asked_is_no_guidance(tiny_bundle: Bundle) -> None:
     assert semantic_guidance(tiny_bundle, None) is None
     assert semantic_guidance(tiny_bundle, 0.0, "text") is None
+    with pytest.raises(UserError, match="add --semantic-guidance"):
+        semantic_guidance(tiny_bundle, None, every=2)
 
 
-def test_what_is_asked_is_what_is_done(guided_bundle: Bundle) -> None:
-    found = semantic_guidance(guided_bundle, 0.1, "text", 0.25, 2)
+def test_what_is_asked_is_what_is_done(with_all_guides: Bundle) -> None:
+    found = semantic_guidance(with_all_guides, 0.1, "text", 0.25, 2)
     assert found == SemanticGuidance("text", 0.1, 0.25, 2)
 
 
@@ -59,20 +63,20 @@ def test_what_is_asked_is_what_is_done(guided_bundle: Bundle) -> None:
     ],
 )
 def test_impossible_guidance_is_refused(
-    guided_bundle: Bundle, options: dict[str, Any], sentence: str
+    with_all_guides: Bundle, options: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(UserError, match=sentence):
-        semantic_guidance(guided_bundle, **{"strength": 1.0, **options})
+        semantic_guidance(with_all_guides, **{"strength": 1.0, **options})
 
 
 def test_a_bundle_without_the_engine_names_the_remedy(
-    tiny_bundle: Bundle, guided_bundle: Bundle
+    tiny_bundle: Bundle, with_all_guides: Bundle
 ) -> None:
     with pytest.raises(UserError, match=r"no engine guide\.latent; build it .*latent_classifier/"):
         semantic_guidance(tiny_bundle, 1.0, "latent")
-    engines = dict(guided_bundle.engines)
+    engines = dict(with_all_guides.engines)
     del engines["guide.text"]
-    without = dataclasses.replace(guided_bundle, engines=engines)
+    without = dataclasses.replace(with_all_guides, engines=engines)
     with pytest.raises(UserError, match=r"--semantic-form latent, or build .*image_classifier/"):
         semantic_guidance(without, 1.0, "text")
 
@@ -146,3 +150,72 @@ def test_the_latent_form_corrects_the_step_after_it(tiny_bundle: Bundle) -> None
     assert found == {"next_latents": "better", "next_history": "too"}
     assert engine.calls[0]["next_latents"] == "plain"
     assert engine.calls[0]["coefficients"] == "c"
+
+
+CPU = "onnxruntime-cpu"
+WORDS = ("happy", "sad", "angry", "neutral")
+
+
+def requests(bundle: Bundle) -> list[Request]:
+    return [
+        Request(i, 5, bundle.classes[i % 8], f"a {WORDS[i % 4]} face", "", {}, 2.0, 1.0, i % 6)
+        for i in range(16)
+    ]
+
+
+def wanted_share(sample: Sample) -> float:
+    return sample.probabilities[sample.request.label]
+
+
+@pytest.fixture(scope="module")
+def plain(guided_bundle: Bundle, way: Trajectory) -> list[Sample]:
+    return Sampler(guided_bundle, CPU, 1).sample(requests(guided_bundle), way, 16)
+
+
+@pytest.fixture(scope="module")
+def way(tiny_bundle: Bundle) -> Trajectory:
+    return trajectory("dpmpp-2m", tiny_bundle.schedule, 6, 0.9, tiny_bundle.prediction_type)
+
+
+STEERED = [SemanticGuidance("latent", 0.3), SemanticGuidance("text-latent", 1.0)]
+both_forms = pytest.mark.parametrize("semantic", STEERED, ids=lambda s: s.form)
+
+
+@both_forms
+def test_guidance_makes_the_requested_expression_likelier(
+    guided_bundle: Bundle, way: Trajectory, plain: list[Sample], semantic: SemanticGuidance
+) -> None:
+    sampler = Sampler(guided_bundle, CPU, 1)
+    guided = sampler.sample(requests(guided_bundle), way, 16, semantic)
+    gains = [wanted_share(b) - wanted_share(a) for a, b in zip(plain, guided, strict=True)]
+    assert np.mean(gains) > 0.005
+    assert np.mean(np.array(gains) > 0) > 0.7
+
+
+@both_forms
+def test_a_guided_sample_does_not_depend_on_its_batch(
+    guided_bundle: Bundle, way: Trajectory, plain: list[Sample], semantic: SemanticGuidance
+) -> None:
+    sampler = Sampler(guided_bundle, CPU, 1)
+    wanted = requests(guided_bundle)
+    together = sampler.sample(wanted, way, 16, semantic)
+    apart = sampler.sample(wanted[3:6], way, 1, semantic)
+    for one, other, unguided in zip(together[3:6], apart, plain[3:6], strict=True):
+        assert np.abs(one.image.astype(int) - other.image).max() <= 2
+        assert np.abs(one.image.astype(int) - unguided.image).max() > 5
+
+
+@pytest.mark.skipif(not status("openvino-cpu").works, reason=status("openvino-cpu").reason)
+def test_an_image_that_is_made_again_is_guided_too(guided_bundle: Bundle, way: Trajectory) -> None:
+    class Damaged(Sampler):
+        def decode(self, latents: np.ndarray) -> np.ndarray:
+            return np.zeros_like(super().decode(latents))
+
+    wanted, semantic = requests(guided_bundle)[:2], STEERED[0]
+    damaged = Damaged(guided_bundle, "openvino-cpu", 1)
+    again = damaged.sample(wanted, way, 2, semantic)
+    assert damaged.retried == 2
+    sound = Sampler(guided_bundle, CPU, 1).sample(wanted, way, 2, semantic)
+    for one, other in zip(again, sound, strict=True):
+        np.testing.assert_allclose(one.image.astype(int), other.image, atol=2)
+        assert one.probabilities == pytest.approx(other.probabilities, abs=1e-4)

@@ -21,13 +21,11 @@ from synfer_rt.label import label, label_images
 from synfer_rt.label_table import Table
 from synfer_rt.sampler import Sampler
 from synfer_rt.writers.atomic import partial
-from tests.annotators import with_annotators
 
 
 @pytest.fixture(scope="module")
-def ensemble(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Ensemble:
-    bundle = with_annotators(tiny_bundle, tmp_path_factory.mktemp("bundle") / "all")
-    return Ensemble(Sampler(bundle, "onnxruntime-cpu", threads=1))
+def ensemble(voting_bundle: Bundle) -> Ensemble:
+    return Ensemble(Sampler(voting_bundle, "onnxruntime-cpu", threads=1))
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +67,7 @@ def test_every_image_has_a_line_and_bad_files_say_why(
         assert record["rectified"] == (record["label"] != record["given_label"])
         assert record["given_label"] == record["file_name"].split("/")[0]
         assert set(record["votes"]) == set(ensemble.members)
-        assert len(record["aus"]) == 41 and record["bundle"] == ensemble.sampler.bundle.bundle_hash
+        assert len(record["aus"]) == 41 and record["bundle"] == ensemble.bundle.bundle_hash
     assert {r["accepted"] for r in good} == {True, False}
 
 
@@ -118,7 +116,7 @@ def test_a_csv_has_a_column_for_each_class_and_unit(
     with (tmp_path / "t.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 13 and {"contempt", "AU12", "error"} <= set(rows[0])
-    shares = [float(rows[0][name]) for name in ensemble.sampler.bundle.classes]
+    shares = [float(rows[0][name]) for name in ensemble.bundle.classes]
     assert sum(shares) == pytest.approx(1, abs=1e-5)
     assert sum(tally.labels.values()) == 11 and len(tally.skipped) == 2
 

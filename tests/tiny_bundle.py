@@ -6,6 +6,7 @@ branches in the conditioner), so that the run side is tested without training or
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,24 @@ def build(
     }
     np.savez(directory / "layouts.npz", **layouts)
     return write_manifest(directory, manifest(engines, with_aus=with_aus))
+
+
+def add_engines(
+    bundle: Bundle,
+    directory: Path,
+    graphs: dict[str, tuple[str, dict[str, np.ndarray]]],
+    schemes: dict[str, str] | None = None,
+) -> Bundle:
+    """A copy of a bundle in `directory` that has these engines too: text and weights of each.
+
+    `schemes` are the label schemes of classifiers and annotators.
+    """
+    shutil.copytree(bundle.path, directory)
+    fields = {k: v for k, v in bundle.manifest.items() if k not in ("format", "files")}
+    added = {name: _engine(directory, name, *graph) for name, graph in graphs.items()}
+    for name, scheme in (schemes or {}).items():
+        added[name]["label_scheme"] = scheme
+    return write_manifest(directory, {**fields, "engines": {**fields["engines"], **added}})
 
 
 def add_plans(

@@ -218,7 +218,7 @@ def plans_obstacle(bundle: Bundle, target: str, version: str, capability: str) -
     "sm89".
     """
     plans = bundle.plans.get(target, {})
-    for name in (*REQUIRED_ENGINES, *bundle.classifiers[:1]):
+    for name in (*REQUIRED_ENGINES, *bundle.annotators):
         if name not in plans:
             return lacks_plan(bundle, target, name)
         if problem := plan_obstacle(plans[name], version, capability):

@@ -26,7 +26,7 @@ class ParquetWriter(ShardWriter):
     """Writes `OUT/data-00000.parquet`, `OUT/data-00001.parquet`, …"""
 
     def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
-        self._schema = schema(settings["classes"], settings["au_vocabulary"])
+        self._schema = schema(settings)
         super().__init__(
             settings,
             lambda number: out / f"data-{number:05d}.parquet",
@@ -50,12 +50,14 @@ def _image(record: Mapping[str, Any], png: bytes) -> dict[str, Any]:
     return {"bytes": png, "path": record["file_name"]}
 
 
-def schema(classes: list[str], vocabulary: list[str] | None) -> pa.Schema:
+def schema(settings: Mapping[str, Any]) -> pa.Schema:
     """The columns of a run: those of its records, `image` before them.
 
     `probabilities` has a field per class, `aus` one per unit of the vocabulary.
     """
     import pyarrow as pa
+
+    classes, vocabulary = settings["classes"], settings["au_vocabulary"]
 
     def struct(names: list[str]) -> pa.DataType:
         return pa.struct([(name, pa.float64()) for name in names])
@@ -69,6 +71,7 @@ def schema(classes: list[str], vocabulary: list[str] | None) -> pa.Schema:
         "label": pa.string(),
         "label_scheme": pa.string(),
         "probabilities": struct(classes),
+        "rectified": pa.bool_(),
         "accepted": pa.bool_(),
         "prompt": pa.string(),
         "negative_prompt": pa.string(),
@@ -81,6 +84,8 @@ def schema(classes: list[str], vocabulary: list[str] | None) -> pa.Schema:
         "layout_strength": pa.float64(),
         "bundle": pa.string(),
     }
+    if "accept_rate" not in settings:  # a run that an earlier version began keeps its columns
+        del columns["rectified"]
     features = {"info": {"features": {"image": {"_type": "Image"}}}}
     return pa.schema(list(columns.items()), {"huggingface": json.dumps(features)})
 

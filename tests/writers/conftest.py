@@ -25,6 +25,7 @@ class SmallRun:
             "classes": CLASSES,
             "au_vocabulary": ["AU6", "AU12"],
             "seed": 7,
+            "accept_rate": None,
         }
 
     def record(self, index: int) -> dict[str, Any]:
@@ -37,6 +38,7 @@ class SmallRun:
             "label": label,
             "label_scheme": "affectnet-8",
             "probabilities": {"neutral": 0.25, "happy": 0.5, "sad": 0.25},
+            "rectified": index % 3 == 2,
             "accepted": label == "happy",
             "prompt": f"a photo of a woman, ünïcode {index}",
             "negative_prompt": "",
