@@ -17,6 +17,11 @@ def key(*facts: object) -> str:
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
 
 
+def digest(array: np.ndarray) -> str:
+    """SHA-256 of an array's values, as a fact for `key`."""
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+
+
 def rows(
     folder: Path,
     count: int,
