@@ -97,6 +97,7 @@ class Staging:
     def assemble(self, files: set[str]) -> Path:
         """The new bundle's directory, made anew, with those of `files` that there are."""
         shutil.rmtree(self.whole, ignore_errors=True)
+        self.whole.mkdir()
         for name in files:
             if (self.bundle / name).is_file():
                 (self.whole / name).parent.mkdir(parents=True, exist_ok=True)
