@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,12 +14,11 @@ from synfer_rt.cli import INTERRUPTED, MOST_THREADS, check_number
 from synfer_rt.datasets import FORMATS, Item, Skipped
 from synfer_rt.datasets.items import load
 from synfer_rt.errors import UserError
-from synfer_rt.label import report_skipped
+from synfer_rt.skipped import FILE, report_skipped, write_skipped
 
 if TYPE_CHECKING:
     from synfer_rt.datasets import Dataset
 
-SKIPPED_FILE = "skipped.jsonl"
 _READERS = 4
 
 
@@ -89,7 +87,7 @@ def usable(dataset: Dataset, size: tuple[int, int]) -> Dataset:
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(["imagefolder", "webdataset"]),
+    type=click.Choice(["imagefolder", "webdataset", "parquet"]),
     default="imagefolder",
     show_default=True,
 )
@@ -130,7 +128,6 @@ def augment(
     from synfer_rt.progress import Progress
     from synfer_rt.sampler import Sampler
     from synfer_rt.writers import open_output, read
-    from synfer_rt.writers.atomic import disk_errors, write_whole
 
     check_number("--batch", batch)
     check_number("--threads", threads, MOST_THREADS)
@@ -145,9 +142,8 @@ def augment(
     augmenter = Augmenter(job, Sampler(bundle, backend, threads))
     settings = augmenter.settings(format_) | {"dataset": source.digest, "balance": balance}
     writer = open_output(out, settings, resume=resume)
-    lines = [json.dumps({"file_name": s.name, "error": s.reason}) for s in source.skipped]
-    with disk_errors(out):
-        write_whole(out / SKIPPED_FILE, "".join(f"{line}\n" for line in lines).encode())
+    skipped = {s.name: s.reason for s in source.skipped}
+    write_skipped(out, skipped)
     try:
         with Progress(writer.done, job.count) as progress:
             execute(augmenter, writer, batch, progress.update)
@@ -168,4 +164,4 @@ def augment(
         if counts.get(name):
             click.echo(f"{name}: {counts[name]} + {added[name]}, accepted {accepted[name]}")
     click.echo(f"{job.count} images in {out}")
-    report_skipped({s.name: s.reason for s in source.skipped}, out / SKIPPED_FILE)
+    report_skipped(skipped, out / FILE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +13,6 @@ from synfer_rt import __version__
 from synfer_rt.errors import UserError
 
 if TYPE_CHECKING:
-    from synfer_rt.bundle import Bundle
-    from synfer_rt.interfaces import PlanSpec
     from synfer_rt.pipeline import Run, Summary
 
 _ELSEWHERE = {
@@ -26,11 +23,13 @@ _ELSEWHERE = {
         "build_engines",
         "Export a checkpoint to a bundle of engines (needs PyTorch).",
     ),
+    "doctor": ("synfer_rt.doctor", "doctor", "Say which backends work here, and get the others."),
+    "inspect": ("synfer_rt.inspect_command", "inspect", "Print a bundle of engines."),
     "label": ("synfer_rt.label", "label", "Label images that exist."),
 }
-"""Commands that other folders define: module, attribute, and help that needs no import."""
+"""Commands that other files define: module, attribute, and help that needs no import."""
 
-_WITHOUT_TORCH = ("augment", "label")
+_WITHOUT_TORCH = ("augment", "doctor", "inspect", "label")
 
 MOST_THREADS = 1024
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx")
@@ -113,7 +112,25 @@ _engines = click.option(
 
 @main.command()
 @_engines
-@click.option("--count", default=256, show_default=True, help="How many images.")
+@click.option("--count", default=256, show_default=True, help="How many images, of all classes.")
+@click.option(
+    "--count-accepted",
+    is_flag=True,
+    help="Go on until each class has --count images that are accepted, or --budget is used up.",
+)
+@click.option(
+    "--budget",
+    type=int,
+    help="The most images made for --count-accepted.  [default: 10 times those wanted]",
+)
+@click.option(
+    "--accept-rate", type=float, help="Accept the most confident part of each class, 0 to 1."
+)
+@click.option(
+    "--threshold",
+    type=float,
+    help="Accept from this confidence on, 0 to 1.  [default: where the annotators agree]",
+)
 @click.option("--batch", default=256, show_default=True, help="Images made at once.")
 @click.option(
     "--labels",
@@ -142,9 +159,15 @@ _engines = click.option(
     help="Start from a neutral face of the bundle, or from noise.  [default: the bundle's]",
 )
 @click.option(
+    "--layout-from",
+    type=click.Path(path_type=Path),
+    metavar="DIR|FILE",
+    help="Start from these photos of faces; each is to show every label.",
+)
+@click.option(
     "--layout-strength",
     type=float,
-    help="How much of such a face is made anew, above 0 to 1.  [default: the bundle's]",
+    help="How much of such a face is made anew, above 0 to 1.  [default: the bundle's; photos 0.7]",
 )
 @click.option(
     "--semantic-guidance",
@@ -189,6 +212,11 @@ def sample(
     batch: int,
     steps: int | None,
     solver: str | None,
+    count_accepted: bool,
+    budget: int | None,
+    accept_rate: float | None,
+    threshold: float | None,
+    layout_from: Path | None,
     layout_strength: float | None,
     semantic_guidance: float | None,
     semantic_form: str | None,
@@ -211,34 +239,68 @@ def sample(
     Beside them OUT/run.json holds the settings, and OUT/contact-sheet.png shows the first images
     of each class. A run that was stopped goes on with the same command and --resume.
     """
-    from synfer_rt import guidance
+    from synfer_rt import guidance, inversion
     from synfer_rt.backends import choose
     from synfer_rt.bundle import open_bundle
     from synfer_rt.contact_sheet import FILE, write_contact_sheet
+    from synfer_rt.datasets import refuse_inside
     from synfer_rt.pipeline import ObservedSampler, Run, execute
     from synfer_rt.plan import make_plan
     from synfer_rt.progress import Progress
+    from synfer_rt.skipped import FILE as SKIPPED
+    from synfer_rt.skipped import report_skipped, write_skipped
     from synfer_rt.writers import check_output, discard_empty, open_output
 
     check_number("--count", count)
     check_number("--batch", batch)
+    check_number("--budget", budget)
     check_number("--threads", threads, MOST_THREADS)
     bundle = open_bundle(engines)
-    plan = make_plan(bundle, **plan_options)
+    photos = None
+    if layout_from is not None:
+        inversion.check_encoder(bundle)
+        refuse_inside(out, [layout_from])
+        photos = inversion.read_photos(layout_from, bundle.image_size)
+    plan = make_plan(bundle, photos=0 if photos is None else len(photos), **plan_options)
     defaults = bundle.defaults
-    if plan.bank is None:
+    if plan.bank is None and photos is None:
         if layout_strength is not None:
-            raise UserError("--layout-strength needs a face to start from; add --layout bank.")
+            raise UserError(
+                "--layout-strength needs a face to start from; add --layout bank or --layout-from."
+            )
         layout_strength = 1.0
     elif layout_strength is None:
-        layout_strength = defaults.layout_strength
+        layout_strength = inversion.STRENGTH if photos else defaults.layout_strength
+    quota = None
+    if count_accepted:
+        quota, wanted = count, count * len(plan.labels)
+        count = 10 * wanted if budget is None else budget
+        if count < wanted:
+            raise UserError(
+                f"A --budget of {count} cannot hold the {wanted} images wanted; raise it, or lower "
+                "--count."
+            )
+    elif budget is not None:
+        raise UserError("--budget needs --count-accepted; add it, or leave out --budget.")
     solver = defaults.solver if solver is None else solver
     steps = defaults.steps if steps is None else steps
     semantic = guidance.semantic_guidance(
         bundle, semantic_guidance, semantic_form, semantic_start, semantic_every
     )
-    run = Run(bundle, plan, count, solver, steps, layout_strength, semantic)
-    _ = run.trajectory  # refuses what does not fit before anything is written
+    run = Run(
+        bundle,
+        plan,
+        count,
+        solver,
+        steps,
+        layout_strength,
+        semantic=semantic,
+        photos=photos,
+        accept_rate=accept_rate,
+        threshold=threshold,
+        quota=quota,
+    )
+    run.check()
     backend, why = choose(backend, bundle)
 
     settings = run.settings(format_)
@@ -247,18 +309,29 @@ def sample(
     if not begun:
         sampler.load(run.engines)  # what does not load leaves nothing behind
     writer = open_output(out, settings, resume=resume)
-    if writer.done == count:
+    if writer.done == writer.count:
         writer.finish()
         if not (out / FILE).exists():
             write_contact_sheet(out, plan.labels)
-        click.echo(f"{out} already holds all {count} images.")
+        click.echo(f"{out} already holds all {writer.done} images.")
         return
     if writer.done:
         click.echo(f"Resuming: {writer.done} of {count} images are there.", err=True)
     click.echo(f"{bundle.name} {bundle.version} on {why}", err=True)
+    starts = None
     try:
-        with Progress(writer.done, count) as progress:
-            summary = execute(run, sampler, writer, batch, progress.update)
+        if photos is not None:
+            write_skipped(out, photos.skipped)
+            report_skipped(photos.skipped, out / SKIPPED)
+            starts = inversion.PhotoStarts(sampler, photos, run.trajectory)
+            there, alone = starts.round_trip()
+            click.echo(
+                f"{len(photos)} photos to start from; inverted and denoised the first come back at "
+                f"{there:.1f} dB (through the VAE alone: {alone:.1f} dB)",
+                err=True,
+            )
+        with Progress(writer.done, count, at_most=quota is not None) as progress:
+            summary = execute(run, sampler, writer, batch, progress.update, starts)
     except KeyboardInterrupt:
         click.echo(
             f"Interrupted with {writer.done} of {count} images written; run the same command with "
@@ -270,27 +343,29 @@ def sample(
         if not writer.done:
             discard_empty(out)
     write_contact_sheet(out, plan.labels)
-    _print_summary(run, summary, out)
+    _print_summary(run, summary, writer.done, out)
 
 
-def _print_summary(run: Run, summary: Summary, out: Path) -> None:
+def _print_summary(run: Run, summary: Summary, count: int, out: Path) -> None:
     from dataclasses import asdict
 
     from rich.table import Table
 
-    console = _console()
-    made = "images" if summary.images == run.count else "made now"
+    screen = console()
+    made = "images" if summary.images == count else "made now"
     table = Table("class", made, "accepted", "", box=None, header_style="bold")
     for column in table.columns[1:]:
         column.justify = "right"
-    for label, asked, yes in (
-        *((x, summary.requested[x], summary.accepted[x]) for x in run.plan.labels),
-        ("all", summary.images, sum(summary.accepted.values())),
+    labelled, accepted = summary.labelled, summary.accepted
+    shown = [x for x in run.bundle.classes if x in run.plan.labels or x in labelled]
+    for label, images, yes in (
+        *((x, labelled.get(x, 0), accepted.get(x, 0)) for x in shown),
+        ("all", summary.images, sum(accepted.values())),
     ):
-        share = f"{yes / asked:.0%}" if asked else ""
+        share = f"{yes / images:.0%}" if images else ""
         judged = (str(yes), share) if run.bundle.annotators else ("not judged", "")
-        table.add_row(label, str(asked), *judged)
-    console.print(table)
+        table.add_row(label, str(images), *judged)
+    screen.print(table)
     shares = ", ".join(
         f"{name} {seconds / summary.seconds:.0%}" for name, seconds in asdict(summary.times).items()
     )
@@ -298,8 +373,15 @@ def _print_summary(run: Run, summary: Summary, out: Path) -> None:
     click.echo(
         f"{summary.images} images in {summary.seconds:.1f} s, "
         f"{summary.images_per_second:.1f} images/s ({shares}){again}\n"
-        f"{out} holds {run.count} images; look at {out / 'contact-sheet.png'}"
+        f"{out} holds {count} images; look at {out / 'contact-sheet.png'}"
     )
+    if summary.missing:
+        lacking = ", ".join(f"{name} {images}" for name, images in summary.missing.items())
+        click.echo(
+            f"The budget of {run.count} images is used up, and accepted images are missing: "
+            f"{lacking}.",
+            err=True,
+        )
     if summary.broken:
         click.echo(
             f"{summary.broken} of them are flat or not finite, and not accepted; a lower "
@@ -308,136 +390,8 @@ def _print_summary(run: Run, summary: Summary, out: Path) -> None:
         )
 
 
-def _console() -> Any:
+def console() -> Any:
     """A rich console on stdout that wraps at the terminal's width, and nowhere else."""
     from rich.console import Console
 
     return Console() if sys.stdout.isatty() else Console(width=160)
-
-
-@main.command()
-@click.argument("directory", type=click.Path(path_type=Path), required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print the manifest, path and hash as JSON.")
-def inspect(directory: Path | None, as_json: bool) -> None:
-    """Print a bundle of engines; default the one that ships with synfer-rt."""
-    import json
-
-    from synfer_rt.bundle import open_bundle
-
-    bundle = open_bundle(directory)
-    if as_json:
-        facts = {"path": str(bundle.path), "bundle": bundle.bundle_hash, **bundle.manifest}
-        click.echo(json.dumps(facts, indent=1, ensure_ascii=False))
-    else:
-        _print_bundle(bundle)
-
-
-def _print_bundle(bundle: Bundle) -> None:
-    from rich.table import Table
-
-    files = bundle.manifest["files"]
-    height, width = bundle.image_size
-    schedule, vocabulary = bundle.manifest["schedule"], bundle.manifest["au_vocabulary"]
-    named = vocabulary if isinstance(vocabulary, str) else "its own vocabulary"
-    defaults = bundle.manifest["defaults"]
-    console = _console()
-
-    facts = Table(show_header=False, box=None)
-    for name, value in (
-        ("bundle", f"{bundle.name} {bundle.version}"),
-        ("", bundle.description),
-        ("licence", bundle.licence),
-        ("path", bundle.path),
-        ("hash", bundle.bundle_hash),
-        ("size", _bytes(sum(entry["bytes"] for entry in files.values()))),
-        ("images", f"{width}x{height} from latents {list(bundle.latent.shape)}"),
-        ("classes", f"{bundle.label_scheme}: {', '.join(bundle.classes)}"),
-        ("action units", f"{named}, {len(bundle.au_names)}" if bundle.au_names else "none"),
-        ("plans", "; ".join(map(_plans, filter(None, bundle.plans.values()))) or "none"),
-        ("layout bank", f"{bundle.layout_count} faces" if bundle.layout_count else "none"),
-        ("predicts", bundle.prediction_type),
-        ("schedule", ", ".join(f"{name} {value}" for name, value in schedule.items())),
-        ("defaults", ", ".join(f"{name} {value!r}" for name, value in defaults.items())),
-    ):
-        facts.add_row(name, str(value))
-    console.print(facts, markup=False)
-
-    table = Table("engine", "size", "precision", "opset", "inputs", "outputs", "parity", box=None)
-    for name, engine in bundle.engines.items():
-        sizes = [entry["bytes"] for file, entry in files.items() if file.startswith(engine.file)]
-        parity = engine.parity
-        measured = (
-            f"{parity['max_relative_error']:.1e} of {parity['tolerance']:.0e}"
-            if parity
-            else "unknown"
-        )
-        shapes = [
-            "\n".join(f"{tensor.name} {_shape(tensor.shape)}" for tensor in tensors)
-            for tensors in (engine.inputs, engine.outputs)
-        ]
-        size = _bytes(sum(sizes))
-        table.add_row(name, size, engine.precision, str(engine.opset), *shapes, measured)
-    console.print(table, markup=False)
-
-
-def _shape(shape: tuple[int | str, ...]) -> str:
-    return "x".join(str(size) for size in shape) or "scalar"
-
-
-def _plans(plans: Mapping[str, PlanSpec]) -> str:
-    """What the plans of one target (one or more) are for."""
-    target = next(iter(plans.values())).target
-    versions = ", ".join(sorted({plan.version for plan in plans.values()}))
-    gpus = ", ".join(sorted({gpu for plan in plans.values() for gpu in plan.compute_capabilities}))
-    return f"{target} {versions} for {gpus} ({', '.join(plans)})"
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"
-
-
-@main.command()
-@_engines
-def doctor(engines: Path | None) -> None:
-    """Say which backends work here, how to get the others, and whether the bundle is sound.
-
-    Exits with 1 when nothing can be sampled.
-    """
-    import platform
-
-    from rich.table import Table
-
-    from synfer_rt import backends
-    from synfer_rt.backends import onnxruntime
-    from synfer_rt.bundle import open_bundle
-
-    console = _console()
-    versions = ", ".join(_versions("numpy", "tokenizers", *RUNTIMES))
-    click.echo(f"synfer-rt {__version__}, Python {platform.python_version()}, {versions}")
-    click.echo(f"{platform.system()} {platform.machine()}, {backends.default_threads()} CPU cores")
-    table = Table("backend", "", "to get it", box=None, header_style="bold")
-    for status in backends.statuses():
-        said = "works" if status.works else f"does not work: {status.reason}"
-        table.add_row(status.name, said, status.remedy)
-    console.print(table, markup=False)
-    if problem := onnxruntime.installation_problem():
-        click.echo(problem)
-    try:
-        bundle = open_bundle(engines)
-        click.echo(f"Bundle {bundle.name} {bundle.version} is sound ({bundle.path})")
-        click.echo(f"It runs on {backends.choose(bundle=bundle)[1]}")
-    except UserError as error:
-        click.echo(f"Nothing can be sampled: {error}")
-        click.get_current_context().exit(1)
-
-
-def _versions(*packages: str) -> list[str]:
-    from importlib import metadata
-
-    found = []
-    for package in packages:
-        try:
-            found.append(f"{package} {metadata.version(package)}")
-        except metadata.PackageNotFoundError:
-            continue
-    return found

@@ -46,7 +46,7 @@ def read_image(source: str | Path | bytes, size: tuple[int, int]) -> np.ndarray:
     shape of `size` and resized. Of several frames the first counts. Raises UserError, naming the
     file, for one that is missing, no image, cut short or of more than MAX_PIXELS.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     name = "The image" if isinstance(source, bytes) else str(source)
     height, width = size
@@ -60,6 +60,11 @@ def read_image(source: str | Path | bytes, size: tuple[int, int]) -> np.ndarray:
         reason = str(error).partition(", could be")[0].rstrip(".")
         raise UserError(
             f"{name} is too large ({reason}); make it at most {MAX_PIXELS} pixels, or leave it out."
+        ) from None
+    except UnidentifiedImageError:
+        raise UserError(
+            f"{name} is no image that can be read (its format is unknown); leave it out, or save "
+            "it as PNG or JPEG."
         ) from None
     except Exception as error:  # every decoder of pillow raises errors of its own kind
         reason = str(getattr(error, "strerror", None) or error).partition("\n")[0].rstrip(".")

@@ -9,7 +9,7 @@ engine does both; here are the matrices of the way back.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from synfer_rt import prompts
 from synfer_rt.backends import Value, to_numpy
+from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError
 from synfer_rt.images import find_images, read_image
 from synfer_rt.sampler import Request, Sampler
@@ -29,47 +30,63 @@ there and back ends at 52 dB from what the VAE alone gives back; with one round,
 """
 
 
+STRENGTH = 35 / 50
+"""The part of the noise schedule that is inverted by default, as SynFER is reproduced: 35 of 50."""
+_AT_ONCE = 64
+"""Photos held in memory at once."""
+
+
 @dataclass(frozen=True)
 class Photos:
-    """Images to start from: `images` float32 [N, 3, H, W] in [0, 1].
+    """Images to start from, cropped to `size` (H, W).
 
-    `files` and `sha256` say which they are; `skipped` holds a sentence for each file that could
-    not be read.
+    `files` are where they are and `names` what they are called; `sha256` says which they are.
+    `skipped` holds the reason for each file, by name, that could not be read.
     """
 
-    images: np.ndarray
+    size: tuple[int, int]
     files: tuple[Path, ...]
+    names: tuple[str, ...]
     sha256: tuple[str, ...]
-    skipped: tuple[str, ...]
+    skipped: Mapping[str, str]
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.files)
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the photos and their order."""
+        return hashlib.sha256("".join(self.sha256).encode()).hexdigest()
+
+    def images(self, rows: Sequence[int]) -> np.ndarray:
+        """These photos float32 [n, 3, H, W] in [0, 1]. Raises UserError for one that is gone."""
+        return np.stack([read_image(self.files[row], self.size) for row in rows])
 
 
 def read_photos(path: str | Path, size: tuple[int, int]) -> Photos:
-    """Every image at or below `path`, in the order of their paths, cropped to `size` (H, W).
+    """Every image at or below `path`, in the order of their paths.
 
     Raises UserError when there is nothing at `path`, or no image among what is there.
     """
-    images, files, hashes, skipped = [], [], [], []
+    path = Path(path)
+    found: list[tuple[Path, str, str]] = []
+    skipped: dict[str, str] = {}
     for file in find_images(path):
+        name = file.name if file == path else file.relative_to(path).as_posix()
         try:
             content = file.read_bytes()
+            read_image(content, size)  # the whole of it, to know that it can be
         except OSError as error:
-            skipped.append(f"{file} cannot be read ({error.strerror}); mend its permissions.")
-            continue
-        try:
-            images.append(read_image(content, size))
+            skipped[name] = f"it cannot be read ({error.strerror}); mend its permissions."
         except UserError as error:
-            skipped.append(str(error).replace("The image", str(file), 1))
-            continue
-        files.append(file)
-        hashes.append(hashlib.sha256(content).hexdigest())
-    if not images:
-        raise UserError(
-            f"None of the {len(skipped)} files at {path} is an image; the first: {skipped[0]}"
-        )
-    return Photos(np.stack(images), tuple(files), tuple(hashes), tuple(skipped))
+            skipped[name] = str(error).replace("The image", "it", 1)
+        else:
+            found.append((file, name, hashlib.sha256(content).hexdigest()))
+    if not found:
+        reason = next(iter(skipped.values()))
+        raise UserError(f"None of the {len(skipped)} files at {path} is a photo; of one: {reason}")
+    files, names, hashes = zip(*found, strict=True)
+    return Photos(size, files, names, hashes, skipped)
 
 
 def inverted(way: Trajectory, prediction_type: str, rounds: int = ROUNDS) -> Trajectory:
@@ -109,6 +126,15 @@ def _level(a: float, b: float, prediction_type: str) -> tuple[float, float]:
     return (1 / a, -b / a) if prediction_type == "epsilon" else (a, -b)
 
 
+def check_encoder(bundle: Bundle) -> None:
+    """Raise UserError for a bundle that cannot read images."""
+    if "encoder" not in bundle.engines:
+        raise UserError(
+            f"{bundle.name} has no encoder to read images with; build the bundle again with "
+            "`synfer-rt build-engines`."
+        )
+
+
 def invert(
     sampler: Sampler,
     images: np.ndarray,
@@ -116,32 +142,69 @@ def invert(
     *,
     prompt: str = NEUTRAL_PROMPT,
     rounds: int = ROUNDS,
-    batch: int = 64,
 ) -> np.ndarray:
     """The latents float32 [N, C, h, w] at the start of `way` that lead to `images`.
 
-    `images` are float32 [N, 3, H, W] in [0, 1]; `prompt`, without AUs or guidance, is the
-    condition of the way back. Raises UserError for a bundle without an encoder and a batch below 1.
+    `images` are float32 [N, 3, H, W] in [0, 1], N at least 1; `prompt`, without AUs or guidance,
+    is the condition of the way back. Raises UserError for a bundle without an encoder.
     """
-    if "encoder" not in sampler.bundle.engines:
-        raise UserError(
-            f"{sampler.bundle.name} has no encoder to read images with; build the bundle again "
-            "with `synfer-rt build-engines`."
-        )
-    if batch < 1:
-        raise UserError(f"A batch of {batch} holds no image; write 1 or more.")
+    check_encoder(sampler.bundle)
     back = inverted(way, sampler.bundle.prediction_type, rounds)
-    latents, _ = sampler.encode(images)
+    return _denoised(sampler, sampler.encode(images)[0], back, prompt)
+
+
+def _denoised(sampler: Sampler, latents: np.ndarray, way: Trajectory, prompt: str) -> np.ndarray:
+    """Where `latents` [N, C, h, w] end, under `prompt` without AUs or guidance."""
+    count = len(latents)
+    size = sampler.piece(count, "conditioner", "denoiser")
+    latents = np.concatenate([latents, np.repeat(latents[-1:], -count % size, 0)])
+    conditioning = sampler.condition([Request(0, 0, "", prompt, "", {}, 1.0, 1.0, None)] * size)
     parts = []
-    for first in range(0, len(latents), batch):
-        part: Value = latents[first : first + batch]
-        count = len(part)
-        neutral = [Request(i, 0, "", prompt, "", {}, 1.0, 1.0, None) for i in range(count)]
-        conditioning = sampler.condition(neutral)
-        for step in sampler.denoise(part, conditioning, np.ones(count, np.float32), back):
+    for first in range(0, len(latents), size):
+        part: Value = latents[first : first + size]
+        for step in sampler.denoise(part, conditioning, np.ones(size, np.float32), way):
             part = step
         parts.append(to_numpy(part))
-    return np.concatenate(parts) if parts else latents
+    return np.concatenate(parts)[:count]
+
+
+class PhotoStarts:
+    """Where samples begin that show the faces of photos: the latents at the start of `way`.
+
+    Each photo is inverted once, when it is first needed.
+    """
+
+    def __init__(self, sampler: Sampler, photos: Photos, way: Trajectory) -> None:
+        self._sampler, self._photos, self._way = sampler, photos, way
+        self._found: dict[int, np.ndarray] = {}
+
+    def latents(self, rows: Sequence[int]) -> np.ndarray:
+        """Those of these photos, float32 [len(rows), C, h, w]. Raises UserError for one gone."""
+        missing = sorted(set(rows) - self._found.keys())
+        for first in range(0, len(missing), _AT_ONCE):
+            part = missing[first : first + _AT_ONCE]
+            inverted = invert(self._sampler, self._photos.images(part), self._way)
+            self._found.update(zip(part, inverted, strict=True))
+        return np.stack([self._found[row] for row in rows])
+
+    def round_trip(self, most: int = 8) -> tuple[float, float]:
+        """Mean PSNR in dB of the first photos: inverted and denoised, and through the VAE alone.
+
+        Denoised as they were inverted, they come back but for what the VAE loses and for the steps'
+        error.
+        """
+        rows = range(min(most, len(self._photos)))
+        images = self._photos.images(rows)
+        back = _denoised(self._sampler, self.latents(rows), self._way, NEUTRAL_PROMPT)
+        encoded, _ = self._sampler.encode(images)
+        there, alone = (psnr(self._sampler.decode(x), images) for x in (back, encoded))
+        return float(there.mean()), float(alone.mean())
+
+
+def psnr(images: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Peak signal-to-noise ratio in dB, float64 [N], of images [N, 3, H, W] in [0, 1]."""
+    error = np.square(images.astype(np.float64) - truth).mean((1, 2, 3))
+    return -10 * np.log10(np.maximum(error, 1e-12))
 
 
 def edit_prompt(label: str) -> str:

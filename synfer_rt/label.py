@@ -6,7 +6,7 @@ read has a line too, which says why.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,13 +19,13 @@ from synfer_rt.cli import INTERRUPTED, MOST_THREADS, check_number
 from synfer_rt.datasets import FORMATS, Dataset, Item
 from synfer_rt.datasets.items import load
 from synfer_rt.label_table import Record, Table, Tally
+from synfer_rt.skipped import report_skipped
 
 if TYPE_CHECKING:
     from synfer_rt.ensemble import Ensemble
 
 DEFAULT_FILE = "labels.jsonl"
 _READERS = 4
-_SHOWN = 20
 
 
 def label_images(
@@ -220,11 +220,3 @@ def label(
     images_labelled = sum(tally.labels.values())
     click.echo(f"{images_labelled} images labelled, {tally.rectified} rectified: {out}")
     report_skipped(tally.skipped, out)
-
-
-def report_skipped(skipped: Mapping[str, str], where: Path) -> None:
-    """Say on stderr how many files were skipped, and which."""
-    if skipped:
-        click.echo(f"{len(skipped)} files skipped (all of them in {where}):", err=True)
-        for name, reason in list(skipped.items())[:_SHOWN]:
-            click.echo(f"  {name}: {reason}", err=True)

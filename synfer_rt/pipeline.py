@@ -5,22 +5,23 @@ from __future__ import annotations
 import io
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from synfer_rt.annotate import Verdict
-from synfer_rt.backends import Value, default_threads
+from synfer_rt.annotate import Accept, Quotas, Verdict, acceptance
+from synfer_rt.backends import default_threads
 from synfer_rt.bundle import REQUIRED_ENGINES, Bundle
 from synfer_rt.errors import UserError
-from synfer_rt.guidance import Guide, SemanticGuidance, engine_name
+from synfer_rt.guidance import SemanticGuidance, engine_name
+from synfer_rt.inversion import Photos, PhotoStarts
+from synfer_rt.observed_sampler import ObservedSampler, StageTimes
 from synfer_rt.plan import Plan
-from synfer_rt.sampler import Request, Sample, Sampler
+from synfer_rt.sampler import Request, Sample
 from synfer_rt.solvers import Trajectory, trajectory
 from synfer_rt.writers import Writer
 
@@ -32,7 +33,10 @@ class Run:
     """Everything that decides what the samples of a run are.
 
     `layout_strength` in (0, 1] is the part of the noise schedule that is run on a layout; without
-    a layout bank it is 1. `semantic` steers every sample towards its label.
+    a layout bank it is 1. `semantic` steers every sample towards its label. `photos` are the faces
+    to start from, of which the plan knows the number. `accept_rate` and `threshold` say what is
+    accepted (see annotate.acceptance). With `quota` the run goes on until each class has so many
+    accepted samples, and `count` is the most that it makes.
     """
 
     bundle: Bundle
@@ -42,12 +46,39 @@ class Run:
     steps: int
     layout_strength: float
     semantic: SemanticGuidance | None = None
+    photos: Photos | None = None
+    accept_rate: float | None = None
+    threshold: float | None = None
+    quota: int | None = None
+
+    def check(self) -> None:
+        """Raise UserError for what cannot be run, before anything is loaded or written."""
+        _ = self.trajectory
+        self.acceptance()
+
+    def acceptance(self) -> Accept:
+        """What is accepted. Raises UserError for what cannot be, or nobody could judge."""
+        selects = (self.accept_rate, self.threshold, self.quota) != (None, None, None)
+        if selects and not self.bundle.annotators:
+            raise UserError(
+                f"{self.bundle.name} has neither a classifier nor an annotator, so nothing can be "
+                "accepted; build it with one, or leave out --accept-rate, --threshold and "
+                "--count-accepted."
+            )
+        return acceptance(self.accept_rate, self.threshold)
+
+    def quotas(self) -> Quotas | None:
+        """The labels that a run with a quota requests; None without one."""
+        if self.quota is None:
+            return None
+        return Quotas(dict.fromkeys(self.plan.labels, self.quota), self.count)
 
     @property
     def engines(self) -> tuple[str, ...]:
         """The engines that the run needs."""
         guides = () if self.semantic is None else (engine_name(self.semantic.form),)
-        return (*REQUIRED_ENGINES, *guides, *self.bundle.annotators)
+        readers = () if self.photos is None else ("encoder",)
+        return (*REQUIRED_ENGINES, *readers, *guides, *self.bundle.annotators)
 
     @cached_property
     def trajectory(self) -> Trajectory:
@@ -63,6 +94,7 @@ class Run:
     def settings(self, format: str) -> dict[str, Any]:
         """The run as JSON values, for run.json."""
         plan = self.plan
+        layout = "none" if plan.bank is None else "bank"
         return {
             "bundle": self.bundle.bundle_hash,
             "format": format,
@@ -75,11 +107,14 @@ class Run:
             "steps": self.steps,
             "guidance": plan.guidance,
             "au_scale": plan.au_scale,
-            "layout": "none" if plan.bank is None else "bank",
+            "layout": layout if self.photos is None else "photos",
+            "photo_set": None if self.photos is None else self.photos.digest,
             "layout_strength": self.layout_strength,
             "seed": plan.seed,
             "semantic_guidance": None if self.semantic is None else asdict(self.semantic),
-            "accept_rate": None,
+            "accept_rate": self.accept_rate,
+            "threshold": self.threshold,
+            "accepted_per_class": self.quota,
             "label_scheme": self.bundle.label_scheme,
             "classes": list(self.bundle.classes),
             "au_vocabulary": list(self.bundle.au_names) or None,
@@ -88,6 +123,12 @@ class Run:
     def record(self, sample: Sample) -> dict[str, Any]:
         """What is written beside an image: all that is needed to make it again, and its label."""
         request = sample.request
+        source = {}
+        if self.photos is not None and request.layout is not None:
+            source = {
+                "source": self.photos.names[request.layout],
+                "source_sha256": self.photos.sha256[request.layout],
+            }
         return {
             "index": request.index,
             "seed": request.seed,
@@ -106,97 +147,25 @@ class Run:
             "steps": self.steps,
             "layout": request.layout,
             "layout_strength": self.layout_strength,
+            **source,
+            **({} if self.semantic is None else {"semantic_guidance": asdict(self.semantic)}),
             "bundle": self.bundle.bundle_hash,
         }
 
 
-@dataclass
-class StageTimes:
-    """Where the seconds of a run go; the fields add up to the whole run.
-
-    `write` is what sampling had to wait for encoding and writing, which go on beside it; `other`
-    is everything outside the engines and that wait.
-    """
-
-    condition: float = 0.0
-    denoise: float = 0.0
-    decode: float = 0.0
-    label: float = 0.0
-    write: float = 0.0
-    other: float = 0.0
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Count the time inside as that of stage `name`."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            setattr(self, name, getattr(self, name) + time.perf_counter() - started)
-
-
-class ObservedSampler(Sampler):
-    """A sampler that tells where its time goes (`times`) and how far it is.
-
-    `on_step` is called after each solver step with what it was worth in images: those that take
-    the step, over the number of steps.
-    """
-
-    def __init__(self, bundle: Bundle, backend: str = "auto", threads: int | None = None) -> None:
-        super().__init__(bundle, backend, threads)
-        self.times = StageTimes()
-        self.on_step: Callable[[float], None] = lambda images: None
-
-    def load(self, engines: Iterable[str]) -> None:
-        """Load engines, such as those of a run. Raises UserError when one does not load."""
-        for name in engines:
-            self.engine(name)
-
-    def condition(self, requests: Sequence[Request]) -> dict[str, Value]:
-        """See Sampler."""
-        with self.times.stage("condition"):
-            return super().condition(requests)
-
-    def denoise(
-        self,
-        latents: Value,
-        conditioning: Mapping[str, Value],
-        guidance: np.ndarray,
-        trajectory: Trajectory,
-        guide: Guide | None = None,
-    ) -> Iterator[Value]:
-        """See Sampler."""
-        steps = super().denoise(latents, conditioning, guidance, trajectory, guide)
-        for _ in trajectory.timesteps:
-            with self.times.stage("denoise"):
-                latents = next(steps)
-            self.on_step(len(guidance) / len(trajectory.timesteps))
-            yield latents
-
-    def decode(self, latents: np.ndarray) -> np.ndarray:
-        """See Sampler."""
-        with self.times.stage("decode"):
-            return super().decode(latents)
-
-    def judge(
-        self, images: np.ndarray, wanted: Sequence[str], latents: np.ndarray | None = None
-    ) -> list[Verdict]:
-        """See Sampler."""
-        with self.times.stage("label"):
-            return super().judge(images, wanted, latents)
-
-
 @dataclass(frozen=True)
 class Summary:
-    """What one call of `execute` made; `requested` and `accepted` count samples by label.
+    """What one call of `execute` made; `labelled` and `accepted` count samples by their label.
 
-    `retried` and `broken` count samples as `Sampler` does.
+    `retried` and `broken` count samples as `Sampler` does. `missing` is how many accepted samples
+    each class lacks that was to have some number of them, when all is made.
     """
 
     images: int
     seconds: float
-    requested: Mapping[str, int]
+    labelled: Mapping[str, int]
     accepted: Mapping[str, int]
+    missing: Mapping[str, int]
     retried: int
     broken: int
     times: StageTimes
@@ -207,29 +176,73 @@ class Summary:
         return self.images / self.seconds if self.seconds else 0.0
 
 
+class _Selection:
+    """Decides one sample after the other which are accepted, and which labels come next.
+
+    Everything follows from the run and the samples before, and so is the same when a run that was
+    interrupted shows what it has.
+    """
+
+    def __init__(self, run: Run, records: Iterable[Mapping[str, Any]]) -> None:
+        self._run = run
+        self._accept = run.acceptance()
+        self.quotas = run.quotas()
+        if run.accept_rate is None and self.quotas is None:
+            return  # nothing depends on the samples before
+        for record in records:
+            self._accept(Verdict(record["label"], record["probabilities"], record["rectified"]))
+            self._count(record["label"], record["accepted"])
+
+    def requests(self, begin: int, most: int) -> list[Request]:
+        """The next requests, up to `most`; none when the run is whole."""
+        end, quotas = min(begin + most, self._run.count), self.quotas
+        if quotas is None:
+            return [self._run.plan.request(i) for i in range(begin, end)]
+        end = min(end, quotas.end)
+        return [self._run.plan.request(i, quotas.label(i)) for i in range(begin, end)]
+
+    def decide(self, sample: Sample) -> Sample:
+        """The next sample, accepted or not."""
+        if sample.probabilities:
+            verdict = Verdict(sample.label, sample.probabilities, sample.rectified)
+            accepted = self._accept(verdict) and not sample.broken
+            sample = replace(sample, accepted=accepted)
+        self._count(sample.label, sample.accepted)
+        return sample
+
+    def _count(self, label: str, accepted: bool) -> None:
+        if self.quotas is not None:
+            self.quotas.count(label, accepted)
+
+
 def execute(
     run: Run,
     sampler: ObservedSampler,
     writer: Writer,
     batch: int,
     on_progress: Callable[[float], None] = lambda images: None,
+    starts: PhotoStarts | None = None,
 ) -> Summary:
     """Make the samples that `writer` does not have yet, `batch` at a time, and finish the output.
 
     `on_progress` is told how many images of the run are made, counting a batch by its steps.
-    Whatever ends the run early (a UserError, an interruption), what was made before is kept for
-    a run that resumes. Raises UserError as sampler and writer do.
+    `starts` are those of the run's photos, by default new ones. Whatever ends the run early (a
+    UserError, an interruption), what was made before is kept for a run that resumes. Raises
+    UserError as sampler and writer do.
     """
     if batch < 1:
         raise UserError(f"A batch of {batch} holds no image; write 1 or more.")
-    first = writer.done
+    first = index = writer.done
     if first < run.count:
         sampler.load(run.engines)  # no part of the run's time
+    if run.photos is not None and starts is None:
+        starts = PhotoStarts(sampler, run.photos, run.trajectory)
+    selection = _Selection(run, writer.records())
     retried, broken = sampler.retried, sampler.broken
     started = time.perf_counter()
     sampler.times = times = StageTimes()
     batch = min(batch, max(run.count - first, 1))
-    requested: Counter[str] = Counter()
+    labelled: Counter[str] = Counter()
     accepted: Counter[str] = Counter()
     encoders = ThreadPoolExecutor(min(_MOST_ENCODERS, default_threads()), "encode")
     background = ThreadPoolExecutor(1, "write")
@@ -240,23 +253,31 @@ def execute(
         writer.write([run.record(sample) for sample in samples], pngs)
 
     try:
-        for begin in range(first, run.count, batch):
-            requests = [run.plan.request(i) for i in range(begin, min(begin + batch, run.count))]
-            made, end = float(begin), begin + len(requests)
+        while requests := selection.requests(index, batch):
+            made, end = float(index), index + len(requests)
 
             def step(images: float, end: int = end) -> None:
                 nonlocal made
                 made = min(made + images, end)  # padding is no image
                 on_progress(made)
 
+            sampler.on_step = lambda images: None  # finding where to start makes no image
+            photos = [r.layout for r in requests if r.layout is not None]
+            latents = None if starts is None else starts.latents(photos)
             sampler.on_step = step
-            samples = sampler.sample(requests, run.trajectory, batch, run.semantic)
+            # The rounds of quotas end with a few images, for which a whole batch would be a waste.
+            size = batch if selection.quotas is None else len(requests)
+            samples = [
+                selection.decide(sample)
+                for sample in sampler.sample(requests, run.trajectory, size, run.semantic, latents)
+            ]
             with times.stage("write"):
                 if pending is not None:
                     pending.result()
             pending = background.submit(write, samples)
-            requested.update(sample.request.label for sample in samples)
-            accepted.update(sample.request.label for sample in samples if sample.accepted)
+            labelled.update(sample.label for sample in samples)
+            accepted.update(sample.label for sample in samples if sample.accepted)
+            index = end
         with times.stage("write"):
             if pending is not None:
                 pending.result()
@@ -269,8 +290,16 @@ def execute(
     seconds = time.perf_counter() - started
     times.other = seconds - times.condition - times.denoise - times.decode - times.label
     times.other -= times.write
-    retried, broken = sampler.retried - retried, sampler.broken - broken
-    return Summary(run.count - first, seconds, requested, accepted, retried, broken, times)
+    return Summary(
+        index - first,
+        seconds,
+        labelled,
+        accepted,
+        {} if selection.quotas is None else selection.quotas.missing(),
+        sampler.retried - retried,
+        sampler.broken - broken,
+        times,
+    )
 
 
 def _png(image: np.ndarray) -> bytes:

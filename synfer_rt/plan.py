@@ -14,6 +14,7 @@ import numpy as np
 from synfer_rt import expressions, facs, labels, noise, prompts
 from synfer_rt.bundle import Bundle, Layouts
 from synfer_rt.errors import UserError
+from synfer_rt.inversion import edit_prompt, sweep
 from synfer_rt.sampler import Request
 
 _SYNONYMS = 3  # numbers that prompts.describe takes
@@ -27,7 +28,9 @@ class Plan:
     """What all requests of a run share; `make_plan` checks it.
 
     `prompt` None means a sentence drawn for each request, `aus` None an AU vector drawn from the
-    label's prototypes; `bank` None means pure noise; `au_names` are the model's units.
+    label's prototypes; `bank` None means pure noise; `au_names` are the model's units. With
+    `photos`, that many faces are given to start from: each shows every label, then the next one
+    does, and a prompt that is not given asks for the expression alone.
     """
 
     labels: tuple[str, ...]
@@ -39,19 +42,27 @@ class Plan:
     seed: int
     au_names: tuple[str, ...]
     bank: Layouts | None = field(repr=False, compare=False)
+    photos: int = 0
 
-    def request(self, index: int) -> Request:
-        """The request of sample `index` (0 or more); labels take turns, so counts are balanced."""
+    def request(self, index: int, label: str | None = None) -> Request:
+        """The request of sample `index` (0 or more).
+
+        Labels take turns, so counts are balanced, unless `label` says which it is.
+        """
         uniforms = noise.uniform(self.seed, index, _DRAWS, "request")
         for_words, for_synonyms, for_aus = np.split(
             uniforms, [prompts.DRAWS, prompts.DRAWS + _SYNONYMS]
         )
-        label = self.labels[index % len(self.labels)]
-        attributes = prompts.draw(for_words) if self.prompt is None else None
-        if attributes is not None:
-            prompt = prompts.describe(attributes, label, for_synonyms.tolist())
+        photo, next_label = sweep(self.photos or 1, self.labels, index)
+        label = next_label if label is None else label
+        attributes = None
+        if self.prompt is not None:
+            prompt = self.prompt
+        elif self.photos:
+            prompt = edit_prompt(label)
         else:
-            prompt = self.prompt or ""
+            attributes = prompts.draw(for_words)
+            prompt = prompts.describe(attributes, label, for_synonyms.tolist())
         return Request(
             index,
             self.seed,
@@ -61,7 +72,7 @@ class Plan:
             self._aus(label, for_aus),
             self.guidance,
             self.au_scale,
-            self._layout(index, attributes),
+            photo if self.photos else self._layout(index, attributes),
         )
 
     def _aus(self, label: str, uniforms: np.ndarray) -> Mapping[str, float]:
@@ -101,16 +112,18 @@ def make_plan(
     guidance: float | None = None,
     au_scale: float | None = None,
     layout: str | None = None,
+    photos: int = 0,
     seed: int = 0,
 ) -> Plan:
     """A plan for this bundle; None means the bundle's default.
 
     `labels_text` is `all` or labels joined by commas; `au_assignments` are like `AU12=0.8`, none
-    of them means AUs drawn for each label; `layout` is "bank" or "none".
+    of them means AUs drawn for each label; `layout` is "bank" or "none"; `photos` is the number of
+    faces that are given to start from instead.
 
     Raises UserError for an unknown label or AU (naming the nearest), AUs for a model without AUs,
     an intensity outside its range, a scale outside -1000 to 1000, a seed outside 0 to 2^63 - 1,
-    and a layout bank that is not there.
+    a layout bank that is not there, and a layout beside photos.
     """
     defaults = bundle.defaults
     guidance = defaults.guidance if guidance is None else guidance
@@ -128,6 +141,8 @@ def make_plan(
             (text or "").encode()
         except UnicodeEncodeError:
             raise UserError(f"{option} is not valid text; write it in UTF-8.") from None
+    if photos and layout is not None:
+        raise UserError("Both --layout and --layout-from say where to start; leave one out.")
     chosen = labels.parse_labels(labels_text, bundle.classes)
     if prompt is not None and au_assignments and len(chosen) > 1:
         raise UserError(
@@ -148,5 +163,6 @@ def make_plan(
         float(au_scale),
         seed,
         bundle.au_names,
-        bundle.layouts if (layout or defaults.layout) == "bank" else None,
+        bundle.layouts if not photos and (layout or defaults.layout) == "bank" else None,
+        photos,
     )

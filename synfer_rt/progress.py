@@ -14,11 +14,12 @@ _SECONDS_BETWEEN_LINES = 5.0
 class Progress:
     """Shows on stderr how many of `count` images there are, `done` of them from before.
 
-    A context manager; the bar is gone when it ends.
+    With `at_most` there may be fewer in the end, so that nobody knows how long it takes. A context
+    manager; the bar is gone when it ends.
     """
 
-    def __init__(self, done: int, count: int) -> None:
-        self._first, self._count = done, count
+    def __init__(self, done: int, count: int, at_most: bool = False) -> None:
+        self._first, self._count, self._at_most = done, count, at_most
         self._started = self._said = time.monotonic()
         self._bar: Any = None
 
@@ -47,13 +48,14 @@ class Progress:
         now = time.monotonic()
         speed = (images - self._first) / max(now - self._started, 1e-9)
         said = f"{speed:.1f} images/s"
-        if speed > 0:
+        if speed > 0 and not self._at_most:
             said += f", {_duration((self._count - images) / speed)} left"
         if self._bar is not None:
             self._bar.update(self._task, completed=int(images), said=said)
         elif now - self._said >= _SECONDS_BETWEEN_LINES:
             self._said = now
-            click.echo(f"{int(images)} of {self._count} images, {said}", err=True)
+            most = "at most " if self._at_most else ""
+            click.echo(f"{int(images)} of {most}{self._count} images, {said}", err=True)
 
 
 def _duration(seconds: float) -> str:

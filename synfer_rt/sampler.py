@@ -42,7 +42,8 @@ class Request:
 
     `aus` are intensities in [0, 1] by AU name; `guidance` is the classifier-free guidance scale
     (1 leaves the conditional prediction as it is); `au_scale` multiplies the AUs' influence;
-    `layout` is a row of the bundle's layout bank, or None to start from noise alone.
+    `layout` is a row of the bundle's layout bank (or the number of the photo that a run starts
+    from), or None to start from noise alone.
     """
 
     index: int
@@ -208,10 +209,12 @@ class Sampler:
         trajectory: Trajectory,
         batch: int,
         semantic: SemanticGuidance | None = None,
+        starts: np.ndarray | None = None,
     ) -> list[Sample]:
         """Make every request's image, `batch` at a time, in the order given.
 
-        `semantic` steers each towards its label (see guidance.py).
+        `semantic` steers each towards its label (see guidance.py). `starts`, float32
+        [len(requests), C, h, w], are latents to begin with instead of layout and noise.
 
         A batch goes through the engines in equal pieces, of one size only, as large as the device
         is fast at; the last is padded. An image that is flat or not finite is made again, alone,
@@ -221,24 +224,29 @@ class Sampler:
         if batch < 1:
             raise UserError(f"A batch of {batch} holds no image; write 1 or more.")
         guides = () if semantic is None else (engine_name(semantic.form),)
-        size = self._piece(batch, "conditioner", "denoiser", *guides)
+        size = self.piece(batch, "conditioner", "denoiser", *guides)
         samples: list[Sample] = []
         for first in range(0, len(requests), batch):
-            part = list(requests[first : first + batch])
-            padded = part + [part[-1]] * (-len(part) % size)
-            images, latents = self._images(padded, trajectory, size, semantic)
+            rows = list(range(first, min(first + batch, len(requests))))
+            count = len(rows)
+            rows += rows[-1:] * (-count % size)
+            part = [requests[row] for row in rows]
+            begin = None if starts is None else starts[rows]
+            images, latents = self._images(part, begin, trajectory, size, semantic)
             if self.backend != _FALLBACK:
-                for i in np.flatnonzero(~_sound(images[: len(part)])):
+                for i in np.flatnonzero(~_sound(images[:count])):
                     self.retried += 1
-                    again = self._fallback._images([part[i]], trajectory, 1, semantic)
+                    alone = None if begin is None else begin[i : i + 1]
+                    again = self._fallback._images([part[i]], alone, trajectory, 1, semantic)
                     images[i], latents[i] = again[0][0], again[1][0]
-            samples += self._labelled(padded, images, latents)[: len(part)]
+            samples += self._labelled(part, images, latents)[:count]
             self.broken += sum(sample.broken for sample in samples[first:])
         return samples
 
     def _images(
         self,
         requests: Sequence[Request],
+        starts: np.ndarray | None,
         trajectory: Trajectory,
         size: int,
         semantic: SemanticGuidance | None,
@@ -252,7 +260,11 @@ class Sampler:
             piece = requests[first : first + size]
             guidance = np.array([r.guidance for r in piece], np.float32)
             conditioning = self.condition(piece)
-            current: Value = self.start(piece, trajectory)
+            current: Value
+            if starts is None:
+                current = self.start(piece, trajectory)
+            else:
+                current = starts[first : first + size]
             guide = None
             if semantic is not None:
                 wanted = targets([r.label for r in piece], self.bundle.classes)
@@ -296,7 +308,7 @@ class Sampler:
             )
         ]
 
-    def _piece(self, count: int, *engines: str) -> int:
+    def piece(self, count: int, *engines: str) -> int:
         """The size of the fewest equal pieces of `count` images that all the engines take."""
         most = min(self._at_once(name) for name in engines)
         least = max(batch_limits(self.bundle, name, self.backend)[0] for name in engines)
@@ -325,7 +337,7 @@ class Sampler:
         padded. Raises UserError for an engine that the bundle lacks.
         """
         engine = self.engine(name)
-        count, size = len(array), self._piece(len(array), name)
+        count, size = len(array), self.piece(len(array), name)
         padded = np.concatenate([array, np.repeat(array[-1:], -count % size, 0)])
         pieces = [padded[i : i + size] for i in range(0, len(padded), size)]
         outputs = [engine.run({key: piece}) for piece in pieces]

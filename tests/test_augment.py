@@ -265,6 +265,22 @@ class TestCommand:
         counts = Counter(item.label for item in read_dataset(out).items)
         assert counts == {"happy": 5, "sad": 4, "fear": 4}
 
+    def test_parquet_has_where_each_image_comes_from(
+        self, tiny_bundle_path: Path, folder: Path, tmp_path: Path
+    ):
+        out = tmp_path / "out"
+        options = ("--out", out, "--balance", 4, "--format", "parquet")
+        found = self.command(tiny_bundle_path, folder, *options)
+        assert found.exit_code == 0
+        records = [record for record, _ in read(out)]
+        assert Counter(record["origin"] for record in records) == {"original": 8, "augmented": 5}
+        for record in records:
+            assert record["source"].startswith(f"{record['label']}/")
+            made = record["origin"] == "augmented"
+            assert record["noise_scale"] == (8.0 if made else None)
+            assert (record["attempt"] is not None) == made
+            assert record["rectified"] is False
+
     def test_resumes_its_own_run_and_no_other(
         self, tiny_bundle_path: Path, folder: Path, tmp_path: Path
     ):

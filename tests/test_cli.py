@@ -53,8 +53,8 @@ def test_sample_writes_a_whole_dataset(sample, tmp_path, format):
     records = [record for record, _ in read(tmp_path / "out")]
     assert [record["index"] for record in records] == list(range(20))
     expected = (
-        "file_name index seed requested_label label label_scheme probabilities accepted prompt "
-        "negative_prompt aus guidance au_scale solver steps bundle layout layout_strength"
+        "file_name index seed requested_label label label_scheme probabilities rectified accepted "
+        "prompt negative_prompt aus guidance au_scale solver steps bundle layout layout_strength"
     )
     assert set(expected.split()) == set(records[0])
     assert not list((tmp_path / "out").rglob("*.partial"))
@@ -165,6 +165,88 @@ def test_semantic_guidance_is_part_of_the_run(sample, guided_bundle, tmp_path):
 def test_semantic_guidance_needs_its_engine(sample, tmp_path):
     assert "has no engine guide.latent" in refused(sample("--semantic-guidance", "0.5"))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def photos(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for i in range(2):
+        Image.radial_gradient("L").rotate(90 * i).save(tmp_path / f"photos/{i}.png")
+    (tmp_path / "photos/notes.txt").write_text("no face")
+    return tmp_path / "photos"
+
+
+def test_one_photo_is_shown_with_every_label(sample, photos, tmp_path):
+    result = sample("--count", "8", "--layout-from", str(photos / "1.png"))
+    assert result.exit_code == 0, result.output
+    assert "1 photos to start from" in result.output and " dB" in result.output
+    records = [record for record, _ in read(tmp_path / "out")]
+    assert len({record["label"] for record in records}) == 8
+    assert {record["source"] for record in records} == {"1.png"}
+    assert {record["layout_strength"] for record in records} == {0.7}
+    assert records[1]["prompt"] == "a photo of a happy face"
+
+
+def test_photos_that_cannot_be_read_are_reported(sample, photos, tmp_path):
+    result = sample("--count", "4", "--layout-from", str(photos), "--prompt", "a man")
+    assert "1 files skipped" in result.output and "notes.txt" in result.output
+    (line,) = (tmp_path / "out/skipped.jsonl").read_text().splitlines()
+    assert json.loads(line)["file_name"] == "notes.txt"
+    assert {record["prompt"] for record, _ in read(tmp_path / "out")} == {"a man"}
+
+
+def test_a_run_from_photos_resumes_with_the_same_photos(sample, photos, tmp_path):
+    options = ("--count", "4", "--layout-from", str(photos))
+    assert sample(*options).exit_code == 0
+    assert "already holds all 4" in sample(*options, "--resume").output
+    Image.new("RGB", (40, 40)).save(photos / "1.png")
+    assert "another photo set" in refused(sample(*options, "--resume"))
+
+
+def test_a_quota_of_accepted_images_ends_early(sample, tmp_path):
+    options = ("--count", "3", "--count-accepted", "--threshold", "0", "--labels", "sad,fear")
+    result = sample(*options)
+    assert result.exit_code == 0, result.output
+    assert "holds 6 images" in result.output
+    settings = json.loads((tmp_path / "out/run.json").read_text())
+    assert (settings["accepted_per_class"], settings["count"], settings["made"]) == (3, 60, 6)
+    assert "already holds all 6 images" in sample(*options, "--resume").output
+
+
+def test_a_budget_that_is_used_up_says_what_is_missing(sample, tmp_path):
+    options = ("--count", "4", "--count-accepted", "--budget", "6", "--labels", "sad")
+    result = sample(*options, "--threshold", "1")
+    assert result.exit_code == 0, result.output
+    assert "accepted images are missing: sad 4" in result.output
+    assert len(list(read(tmp_path / "out"))) == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--budget", "9"], "--budget needs --count-accepted"),
+        (["--budget", "9", "--count-accepted"], "cannot hold the 2048 images"),
+        (["--accept-rate", "0"], "--accept-rate 0 is outside"),
+        (["--threshold", "2"], "--threshold 2 is outside"),
+        (["--threshold", "0.5", "--accept-rate", "0.5"], "exclude each other"),
+        (["--layout-from", "/nowhere"], "no file or directory /nowhere"),
+        (["--semantic-every", "2"], "add --semantic-guidance"),
+    ],
+)
+def test_a_bad_selection_is_one_sentence(sample, tmp_path, options, said):
+    assert said in refused(sample(*options))
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_written_among_the_photos(sample, photos):
+    before = sorted(photos.iterdir())
+    refused(sample("--layout-from", str(photos), out=photos / "out"))
+    assert sorted(photos.iterdir()) == before
+
+
+def test_photos_and_a_layout_exclude_each_other(sample, photos, tmp_path):
+    said = refused(sample("--layout-from", str(photos), "--layout", "bank"))
+    assert "leave one out" in said and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("harm", ["missing", "truncated", "altered"])

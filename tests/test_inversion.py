@@ -18,9 +18,12 @@ from synfer_rt.errors import UserError
 from synfer_rt.images import read_image
 from synfer_rt.inversion import (
     NEUTRAL_PROMPT,
+    Photos,
+    PhotoStarts,
     edit_prompt,
     invert,
     inverted,
+    psnr,
     read_photos,
     sweep,
 )
@@ -93,7 +96,7 @@ def test_no_rounds_are_refused(tiny_bundle: Bundle) -> None:
 def test_images_come_back_through_the_engines(sampler: Sampler, tiny_bundle: Bundle) -> None:
     way = trajectory("ddim", tiny_bundle.schedule, 100, 0.5, tiny_bundle.prediction_type)
     images = np.random.default_rng(2).random((5, 3, *tiny.IMAGE), np.float32)
-    latents = invert(sampler, images, way, rounds=8, batch=2)
+    latents = invert(sampler, images, way, rounds=8)
     assert latents.shape == (5, *tiny.LATENT)
     encoded, _ = sampler.encode(images)
     assert np.abs(latents - encoded).max() > 0.1
@@ -124,18 +127,73 @@ def test_photos_are_read_in_order_and_bad_ones_reported(tmp_path: Path) -> None:
     (tmp_path / "cut.png").write_bytes((tmp_path / "b.png").read_bytes()[:60])
     photos = read_photos(tmp_path, (32, 32))
     assert [file.name for file in photos.files] == ["a.jpg", "b.png"]
-    np.testing.assert_array_equal(photos.images[1], read_image(tmp_path / "b.png", (32, 32)))
+    assert photos.names == ("a.jpg", "b.png")
+    np.testing.assert_array_equal(photos.images([1])[0], read_image(tmp_path / "b.png", (32, 32)))
     content = (tmp_path / "a.jpg").read_bytes()
     assert photos.sha256[0] == hashlib.sha256(content).hexdigest()
     assert len(photos) + len(photos.skipped) == 4
-    cut, notes = photos.skipped
-    assert str(tmp_path / "cut.png") in cut
-    assert str(tmp_path / "notes.txt") in notes
+    assert list(photos.skipped) == ["cut.png", "notes.txt"]
+    assert all("no image that can be read" in reason for reason in photos.skipped.values())
+
+
+def test_photos_are_told_apart_by_their_bytes_and_order(tmp_path: Path) -> None:
+    for name, grey in (("a.png", 100), ("b.png", 200)):
+        Image.new("RGB", (32, 32), (grey,) * 3).save(tmp_path / name)
+    before = read_photos(tmp_path, (32, 32)).digest
+    assert read_photos(tmp_path, (32, 32)).digest == before
+    assert read_photos(tmp_path / "a.png", (32, 32)).digest != before
+    (tmp_path / "b.png").rename(tmp_path / "0.png")
+    assert read_photos(tmp_path, (32, 32)).digest != before
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Photos:
+    draws = np.random.default_rng(8)
+    for i in range(5):
+        smooth = draws.integers(0, 256, (4, 4, 3), np.uint8)
+        Image.fromarray(smooth).resize((32, 32)).save(tmp_path / f"{i}.png")
+    return read_photos(tmp_path, (32, 32))
+
+
+def test_each_photo_is_inverted_once_when_it_is_needed(tiny_bundle: Bundle, photos: Photos) -> None:
+    found: list[int] = []
+
+    class Counting(Sampler):
+        def encode(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            found.append(len(images))
+            return super().encode(images)
+
+    sampler = Counting(tiny_bundle, "onnxruntime-cpu", 1)
+    way = ways(tiny_bundle, "dpmpp-2m", tiny_bundle.prediction_type)
+    starts = PhotoStarts(sampler, photos, way)
+    first = starts.latents([0, 0, 1])
+    np.testing.assert_array_equal(first[0], first[1])
+    again = starts.latents([3, 1, 0])
+    np.testing.assert_array_equal(again[1:], first[[2, 0]])
+    assert found == [2, 1]
+    whole = invert(sampler, photos.images(range(5)), way)
+    np.testing.assert_allclose(again, whole[[3, 1, 0]], atol=1e-5)
+
+
+def test_the_round_trip_loses_little_beside_the_vae(sampler: Sampler, photos: Photos) -> None:
+    prediction_type = sampler.bundle.prediction_type
+    errors = []
+    for steps in (4, 60):
+        way = trajectory("ddim", sampler.bundle.schedule, steps, 0.5, prediction_type)
+        there, alone = PhotoStarts(sampler, photos, way).round_trip()
+        errors.append(abs(there - alone))
+    assert errors[1] < 0.1 and errors[1] < errors[0]
+
+
+def test_psnr_is_ten_times_the_log_of_the_mean_square() -> None:
+    truth = np.full((2, 3, 4, 4), 0.5)
+    shifted = truth + np.array([0.1, 0.01])[:, None, None, None]
+    np.testing.assert_allclose(psnr(shifted, truth), [20, 40])
 
 
 def test_a_folder_without_any_image_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no face")
-    with pytest.raises(UserError, match=r"None of the 1 files .*notes\.txt"):
+    with pytest.raises(UserError, match=r"None of the 1 files .* of one: it is no image"):
         read_photos(tmp_path, (32, 32))
 
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import io
-from dataclasses import asdict
+import json
+from collections import Counter
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from synfer_rt import facs, sampler
+from synfer_rt.annotate import RunningQuantile, Verdict
 from synfer_rt.errors import UserError
+from synfer_rt.guidance import SemanticGuidance
+from synfer_rt.inversion import read_photos
 from synfer_rt.pipeline import ObservedSampler, Run, execute
 from synfer_rt.plan import make_plan
-from synfer_rt.writers import open_output, read
+from synfer_rt.writers import FORMATS, open_output, read
+from tests import tiny_bundle as tiny
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +100,7 @@ def test_the_summary_counts_what_the_records_say(run, observed, tmp_path):
     records = [record for record, _ in read(tmp_path / "out")]
     for label in run.plan.labels:
         mine = [record for record in records if record["label"] == label]
-        assert summary.requested[label] == len(mine)
+        assert summary.labelled[label] == len(mine)
         assert summary.accepted[label] == sum(record["accepted"] for record in mine)
     assert sum(summary.accepted.values()) > 0
 
@@ -156,6 +162,147 @@ def test_parquet_has_every_column_of_the_record(run, observed, tmp_path):
     units = run.bundle.au_names
     told, asked = (facs.au_vector(r["aus"], units) for r in (record, run.record(sample)))
     np.testing.assert_array_equal(told, asked)
+
+
+def records(out):
+    return [record for record, _ in read(out)]
+
+
+def stop_after(images):
+    def interrupt(made):
+        if made > images:
+            raise KeyboardInterrupt
+
+    return interrupt
+
+
+@pytest.fixture(scope="module")
+def voting(voting_bundle):
+    return ObservedSampler(voting_bundle, "onnxruntime-cpu", threads=1)
+
+
+def voting_run(bundle, count=40, **options):
+    return Run(bundle, make_plan(bundle, seed=5), count, "dpmpp-2m", 2, 0.9, **options)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize(
+    "options", [{"accept_rate": 0.4}, {"quota": 2}, {"quota": 2, "threshold": 0.3}], ids=str
+)
+def test_what_is_accepted_and_asked_for_is_the_same_after_an_interruption(
+    voting_bundle, voting, tmp_path, format, options
+):
+    run = voting_run(voting_bundle, **options)
+    execute(run, voting, output(run, tmp_path / "whole", format=format), 64)
+    writer = output(run, tmp_path / "cut", format=format)
+    with pytest.raises(KeyboardInterrupt):
+        execute(run, voting, writer, 5, stop_after(11))
+    assert 0 < writer.done < 16
+    execute(run, voting, output(run, tmp_path / "cut", resume=True, format=format), 7)
+    keys = ("index", "requested_label", "label", "rectified", "accepted")
+    whole, cut = ([[r[k] for k in keys] for r in records(tmp_path / x)] for x in ("whole", "cut"))
+    assert whole == cut
+    assert {accepted for *_, accepted in whole} == {True, False}
+
+
+def test_an_accept_rate_takes_the_most_confident_share_of_each_label(
+    voting_bundle, voting, tmp_path
+):
+    run = voting_run(voting_bundle, 60, accept_rate=0.5)
+    summary = execute(run, voting, output(run, tmp_path / "out"), 64)
+    accept = RunningQuantile(0.5)
+    for record in records(tmp_path / "out"):
+        verdict = Verdict(record["label"], record["probabilities"], record["rectified"])
+        assert record["accepted"] == accept(verdict)
+    assert 25 <= sum(summary.accepted.values()) <= 40
+
+
+def test_a_run_with_a_quota_ends_when_each_class_has_it(voting_bundle, voting, tmp_path):
+    run = voting_run(voting_bundle, 400, quota=2, accept_rate=1.0)
+    writer = output(run, tmp_path / "out")
+    summary = execute(run, voting, writer, 64)
+    made = records(tmp_path / "out")
+    counts = Counter(record["label"] for record in made if record["accepted"])
+    missing = {label: 2 - counts[label] for label in run.plan.labels if counts[label] < 2}
+    assert summary.missing == missing
+    assert len(made) == writer.count == (400 if missing else summary.images)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_run_that_ended_early_is_whole(run, observed, tmp_path, format):
+    small = replace(run, plan=make_plan(run.bundle, labels_text="happy"), count=200, quota=1)
+    small = replace(small, threshold=0.0)
+    summary = execute(small, observed, output(small, tmp_path / "out", format=format), 8)
+    assert (summary.images, summary.missing) == (1, {})
+    again = output(small, tmp_path / "out", resume=True, format=format)
+    assert again.done == again.count == 1
+    assert [r["index"] for r in records(tmp_path / "out")] == [0]
+
+
+def test_nobody_can_accept_in_a_bundle_without_annotators(tmp_path):
+    bundle = tiny.build(tmp_path / "bare", with_classifier=False)
+    for options in ({"accept_rate": 0.5}, {"threshold": 0.5}, {"quota": 3}):
+        with pytest.raises(UserError, match="nothing can be accepted"):
+            voting_run(bundle, **options).check()
+
+
+@pytest.fixture
+def photos(tmp_path):
+    draws = np.random.default_rng(8)
+    (tmp_path / "photos").mkdir()
+    for i in range(2):
+        pixels = draws.integers(0, 256, (32, 32, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"photos/{i}.png")
+    return read_photos(tmp_path / "photos", (32, 32))
+
+
+def photo_run(bundle, photos, **options):
+    plan = make_plan(bundle, photos=len(photos), seed=5)
+    return Run(bundle, plan, 18, "dpmpp-2m", 3, 0.7, photos=photos, **options)
+
+
+def test_every_photo_is_to_show_every_label(tiny_bundle, observed, photos, tmp_path):
+    run = photo_run(tiny_bundle, photos)
+    told: list[float] = []
+    execute(run, observed, output(run, tmp_path / "out"), 18, told.append)
+    made = records(tmp_path / "out")
+    assert [record["source"] for record in made] == ["0.png"] * 8 + ["1.png"] * 8 + ["0.png"] * 2
+    assert made[8]["source_sha256"] == photos.sha256[1] and made[8]["layout"] == 1
+    assert [record["label"] for record in made[8:16]] == list(tiny_bundle.classes)
+    assert len({record["prompt"] for record in made}) == 8
+    assert told == [6, 12, 18]
+
+
+def test_a_sample_of_a_photo_does_not_depend_on_its_batch(tiny_bundle, observed, photos, tmp_path):
+    run = photo_run(tiny_bundle, photos)
+    execute(run, observed, output(run, tmp_path / "a"), 18)
+    execute(run, observed, output(run, tmp_path / "b"), 5)
+    together = list(zip(images(tmp_path / "a"), images(tmp_path / "b"), strict=True))
+    assert max(np.abs(a - b).max() for a, b in together) <= 2
+    assert np.abs(together[0][0] - together[8][0]).max() > 5  # another photo
+
+
+def test_records_say_how_a_sample_was_steered_and_what_from(guided_bundle, photos, tmp_path):
+    sampler = ObservedSampler(guided_bundle, "onnxruntime-cpu", threads=1)
+    semantic = SemanticGuidance("text-latent", 0.5)
+    run = photo_run(guided_bundle, photos, semantic=semantic)
+    execute(run, sampler, output(run, tmp_path / "out", format="parquet"), 18)
+    for record in records(tmp_path / "out"):
+        assert record["semantic_guidance"] == asdict(semantic)
+        assert record["source_sha256"] in photos.sha256
+
+
+def test_a_run_that_an_earlier_version_began_goes_on(run, observed, tmp_path):
+    writer = output(run, tmp_path / "out", format="parquet")
+    with pytest.raises(KeyboardInterrupt):
+        execute(run, observed, writer, 8, stop_after(8))
+    file = tmp_path / "out/run.json"
+    settings = json.loads(file.read_text())
+    new = ("semantic_guidance", "photo_set", "accept_rate", "threshold", "accepted_per_class")
+    file.write_text(json.dumps({k: v for k, v in settings.items() if k not in new}))
+    execute(run, observed, output(run, tmp_path / "out", resume=True, format="parquet"), 8)
+    made = records(tmp_path / "out")
+    assert len(made) == 21 and "rectified" not in made[0]
 
 
 def test_a_batch_below_one_is_refused(run, observed, tmp_path):

@@ -7,16 +7,16 @@ samples 0 to n-1 and resumes at n.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 from synfer_rt.errors import UserError
-from synfer_rt.writers import imagefolder, parquet, webdataset
-from synfer_rt.writers.atomic import disk_errors, write_whole
+from synfer_rt.writers import imagefolder, parquet, run_file, webdataset
+from synfer_rt.writers.atomic import disk_errors
 
+_SETTLED = (run_file.FILE, "skipped.jsonl")  # known before any sample is made
 SHARD_SIZE = 10_000
 """Samples in a shard of the formats that have shards."""
 
@@ -29,13 +29,22 @@ class Writer(Protocol):
 
     done: int
     """The samples 0 to done-1 are there; the next `write` begins with sample `done`."""
+    count: int
+    """The samples of the whole run."""
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """The records of the samples that are there, by index; before any is written."""
+        ...
 
     def write(self, records: Sequence[Mapping[str, Any]], pngs: Sequence[bytes]) -> None:
         """Write the next samples, in the order of their indices: records and PNG files."""
         ...
 
     def finish(self) -> None:
-        """All samples are written: give everything its final name, and close."""
+        """All samples are written: give everything its final name, and close.
+
+        A run may end with fewer samples than `count`, which becomes their number.
+        """
         ...
 
     def close(self) -> None:
@@ -66,12 +75,9 @@ def open_output(
 
     Raises UserError as `check_output` does, and when `out` is not writable.
     """
-    begun = check_output(out, settings, resume=resume, shard_size=shard_size)
-    settings = _stored(settings, shard_size)
-    if not begun:
-        with disk_errors(out):
-            out.mkdir(parents=True, exist_ok=True)
-            write_whole(out / "run.json", json.dumps(settings, indent=2).encode() + b"\n")
+    if not check_output(out, settings, resume=resume, shard_size=shard_size):
+        run_file.begin(out, {**settings, "shard_size": shard_size})
+    settings = run_file.load(out)  # with what an earlier version wrote there
     return _WRITERS[settings["format"]](out, settings)
 
 
@@ -85,15 +91,15 @@ def check_output(
     """
     with disk_errors(out):
         names = {path.name for path in out.iterdir()} if out.exists() else set()
-        if "run.json" in names:
+        if run_file.FILE in names:
             if not resume:
                 raise UserError(
                     f"{out} already holds a run; continue it with --resume, or choose another "
                     "directory with --out."
                 )
-            _check_same(out, _stored(settings, shard_size))
+            run_file.check_same(out, {**settings, "shard_size": shard_size})
             return True
-        if names - {"run.json.partial"}:
+        if names - {f"{run_file.FILE}.partial"}:
             raise UserError(
                 f"{out} exists and holds no run of synfer-rt; choose another directory with --out."
             )
@@ -107,8 +113,8 @@ def discard_empty(out: Path) -> None:
     """
     with suppress(OSError):
         # The settings go last: without them the rest would be taken for something else.
-        paths = sorted(out.iterdir(), key=lambda path: path.name == "run.json")
-        if all(path.name == "run.json" or _is_empty_partial(path) for path in paths):
+        paths = sorted(out.iterdir(), key=lambda path: path.name == run_file.FILE)
+        if all(path.name in _SETTLED or _is_empty_partial(path) for path in paths):
             for path in paths:
                 path.unlink()
 
@@ -117,36 +123,9 @@ def _is_empty_partial(path: Path) -> bool:
     return path.suffix == ".partial" and path.is_file() and path.stat().st_size == 0
 
 
-def _stored(settings: Mapping[str, Any], shard_size: int) -> dict[str, Any]:
-    """The settings as run.json gives them back."""
-    return json.loads(json.dumps({**settings, "shard_size": shard_size}))
-
-
-def _check_same(out: Path, settings: Mapping[str, Any]) -> None:
-    before = _settings(out)
-    for name in [*before, *settings]:
-        old, new = before.get(name), settings.get(name)
-        if old != new:
-            raise UserError(
-                f"{out} was begun with another {name.replace('_', ' ')}: {json.dumps(old)}, now "
-                f"{json.dumps(new)}; resume it with its own settings, or choose another directory "
-                "with --out."
-            )
-
-
-def _settings(out: Path) -> dict[str, Any]:
-    try:
-        settings = json.loads((out / "run.json").read_bytes())
-        if not isinstance(settings, dict):
-            raise ValueError
-        return settings
-    except (OSError, ValueError):
-        raise UserError(f"{out / 'run.json'} is not readable; choose another --out.") from None
-
-
 def read(out: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
     """Every sample of a finished run, by index: its record and its PNG file's bytes.
 
     A format with columns has all units in `aus`; the others those of the request.
     """
-    return _READERS[_settings(out)["format"]](out)
+    return _READERS[run_file.load(out)["format"]](out)

@@ -14,20 +14,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from synfer_rt.writers.atomic import commit, disk_errors, open_growing, write_whole
+from synfer_rt.writers import run_file
+from synfer_rt.writers.atomic import commit, disk_errors, open_growing, partial, write_whole
 
 
 class ImageFolderWriter:
     """Writes `OUT/<label>/<index:08d>.png` and `OUT/metadata.jsonl`; see `Writer`."""
 
     def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
-        self.out = out
+        self.out, self.count = out, run_file.count(settings)
         self._metadata = out / "metadata.jsonl"
         self._journal = None
         # Syncing a small file is waiting for the disk: several at once wait together.
         self._pool = ThreadPoolExecutor(8, "save")
         if self._metadata.exists():
-            self.done = int(settings["count"])
+            self.done = self.count
             return
         with disk_errors(self._metadata):
             self._journal = open_growing(self._metadata)
@@ -49,6 +50,12 @@ class ImageFolderWriter:
             length += len(line)
         return number, length
 
+    def records(self) -> Iterator[dict[str, Any]]:
+        """The records of the samples that are there."""
+        path = partial(self._metadata) if self._journal else self._metadata
+        with path.open(encoding="utf-8") as lines:
+            yield from map(json.loads, lines)
+
     def write(self, records: Sequence[Mapping[str, Any]], pngs: Sequence[bytes]) -> None:
         """Write the next samples in the order of their indices."""
         assert self._journal is not None
@@ -67,6 +74,9 @@ class ImageFolderWriter:
 
     def finish(self) -> None:
         """Give the metadata its final name."""
+        if self.done < self.count:
+            run_file.end(self.out, self.done)
+            self.count = self.done
         if self._journal is not None:
             with disk_errors(self._metadata):
                 commit(self._journal, self._metadata)

@@ -28,8 +28,10 @@ class ParquetWriter(ShardWriter):
     def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
         self._schema = schema(settings)
         super().__init__(
+            out,
             settings,
             lambda number: out / f"data-{number:05d}.parquet",
+            _read_shard,
             lambda number: out / f"data-{number:05d}.tar",
             self._to_parquet,
         )
@@ -84,18 +86,35 @@ def schema(settings: Mapping[str, Any]) -> pa.Schema:
         "layout_strength": pa.float64(),
         "bundle": pa.string(),
     }
-    if "accept_rate" not in settings:  # a run that an earlier version began keeps its columns
+    if not {"accept_rate", "command"} & settings.keys():
+        # A run that an earlier version began keeps its columns.
         del columns["rectified"]
+    if settings.get("photo_set") is not None:
+        columns |= {"source": pa.string(), "source_sha256": pa.string()}
+    if settings.get("semantic_guidance") is not None:
+        fields = {"form": pa.string(), "strength": pa.float64(), "start": pa.float64()}
+        columns["semantic_guidance"] = pa.struct([*fields.items(), ("every", pa.int64())])
+    if settings.get("command") == "augment":
+        columns |= {
+            "origin": pa.string(),
+            "source": pa.string(),
+            "noise_scale": pa.float64(),
+            "attempt": pa.int64(),
+        }
     features = {"info": {"features": {"image": {"_type": "Image"}}}}
     return pa.schema(list(columns.items()), {"huggingface": json.dumps(features)})
 
 
 def read(out: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
     """Every sample of a finished run, by index: its record and its PNG file's bytes."""
+    for path in sorted(out.glob("data-*.parquet")):
+        yield from _read_shard(path)
+
+
+def _read_shard(path: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
     import pyarrow.parquet as pq
 
-    for path in sorted(out.glob("data-*.parquet")):
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(_ROW_GROUP):
-                for row in batch.to_pylist():
-                    yield row, row.pop("image")["bytes"]
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(_ROW_GROUP):
+            for row in batch.to_pylist():
+                yield row, row.pop("image")["bytes"]

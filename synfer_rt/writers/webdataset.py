@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from synfer_rt.facs import au_vector
 from synfer_rt.labels import scheme
+from synfer_rt.writers import run_file
 from synfer_rt.writers.atomic import commit, disk_errors, open_growing, partial
 
 _END = bytes(2 * tarfile.BLOCKSIZE)
@@ -26,23 +27,27 @@ class ShardWriter:
     """Fills tar shards one after another; see `Writer`.
 
     `final(number)` is a shard's path when whole, `staging(number)` the path under which its tar is
-    whole, and `convert(tar, path)` makes the one from the other where they differ.
+    whole, `convert(tar, path)` makes the one from the other where they differ, and `read(path)`
+    gives a whole shard's samples.
     """
 
     def __init__(
         self,
+        out: Path,
         settings: Mapping[str, Any],
         final: Callable[[int], Path],
+        read: Callable[[Path], Iterator[tuple[dict[str, Any], bytes]]],
         staging: Callable[[int], Path] | None = None,
         convert: Callable[[Path, Path], None] | None = None,
     ) -> None:
-        self._count, self._size = int(settings["count"]), int(settings["shard_size"])
+        self.out, self.count = out, run_file.count(settings)
+        self._size, self._read = int(settings["shard_size"]), read
         self._final, self._staging, self._convert = final, staging or final, convert
         self._file: IO[bytes] | None = None
         self._units: Sequence[str] = settings["au_vocabulary"] or ()
-        shards = -(-self._count // self._size)
+        shards = -(-self.count // self._size)
         whole = next((n for n in range(shards) if not final(n).exists()), shards)
-        self.done = min(whole * self._size, self._count)
+        self.done = min(whole * self._size, self.count)
         with disk_errors(final(whole)):
             for number in range(whole):
                 # A kill between the renaming of a converted shard and this leaves its tar.
@@ -64,6 +69,15 @@ class ShardWriter:
         file.seek(end)
         file.truncate()
         self._file = file
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """The records of the samples that are there."""
+        for number in range(-(-self.done // self._size)):
+            if self._final(number).exists():
+                yield from (record for record, _ in self._read(self._final(number)))
+            else:
+                with partial(self._staging(number)).open("rb") as file:
+                    yield from (record for record, _, _ in samples(file))
 
     def write(self, records: Sequence[Mapping[str, Any]], pngs: Sequence[bytes]) -> None:
         """Write the next samples in the order of their indices."""
@@ -98,6 +112,9 @@ class ShardWriter:
 
     def finish(self) -> None:
         """Give the last shard its final name."""
+        if self.done < self.count:
+            run_file.end(self.out, self.done)
+            self.count = self.done
         if self._file is not None:
             with disk_errors(self._final(self.done // self._size)):
                 self._seal()
@@ -113,7 +130,7 @@ class WebDatasetWriter(ShardWriter):
     """Writes `OUT/000000.tar`, `OUT/000001.tar`, …"""
 
     def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
-        super().__init__(settings, lambda number: out / f"{number:06d}.tar")
+        super().__init__(out, settings, lambda number: out / f"{number:06d}.tar", _read_tar)
 
 
 def _sample(record: Mapping[str, Any], png: bytes, units: Sequence[str]) -> bytes:
@@ -182,6 +199,10 @@ def _is_whole_png(png: bytes) -> bool:
 def read(out: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
     """Every sample of a finished run, by index: its record and its PNG file's bytes."""
     for path in sorted(out.glob("*.tar")):
-        with path.open("rb") as file:
-            for record, png, _ in samples(file):
-                yield record, png
+        yield from _read_tar(path)
+
+
+def _read_tar(path: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
+    with path.open("rb") as file:
+        for record, png, _ in samples(file):
+            yield record, png

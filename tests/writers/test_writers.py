@@ -14,7 +14,7 @@ import pytest
 
 from synfer_rt.errors import UserError
 from synfer_rt.facs import au_vector
-from synfer_rt.writers import FORMATS, check_output, discard_empty, open_output, read
+from synfer_rt.writers import FORMATS, check_output, discard_empty, open_output, read, run_file
 
 pytestmark = pytest.mark.parametrize("format", FORMATS)
 
@@ -96,6 +96,42 @@ def test_a_finished_run_has_nothing_left_to_do(run, tmp_path, format):
     writer.finish()
     assert writer.done == 10
     assert {p: p.stat().st_mtime_ns for p in final_files(tmp_path / "out")} == before
+
+
+@pytest.mark.parametrize("made", [6, 8])
+def test_a_run_may_end_before_its_count(run, tmp_path, format, made):
+    writer = open_run(run, tmp_path / "out", format)
+    run.write(writer, made)
+    writer.finish()
+    assert writer.count == made
+    assert_complete(run, list(read(tmp_path / "out")), made)
+    resumed = open_run(run, tmp_path / "out", format, resume=True)
+    assert resumed.done == resumed.count == made
+    resumed.close()
+
+
+def test_a_run_killed_while_it_ended_early_is_finished(run, tmp_path, format):
+    writer = open_run(run, tmp_path / "out", format)
+    run.write(writer, 6)
+    run_file.end(tmp_path / "out", 6)
+    writer.close()
+    resumed = open_run(run, tmp_path / "out", format, resume=True)
+    assert resumed.done == resumed.count == 6
+    resumed.finish()
+    assert_complete(run, list(read(tmp_path / "out")), 6)
+
+
+@pytest.mark.parametrize("made", [0, 3, 4, 7])
+def test_the_records_of_a_begun_run_can_be_read(run, tmp_path, format, made):
+    writer = open_run(run, tmp_path / "out", format)
+    run.write(writer, made)
+    writer.close()
+    resumed = open_run(run, tmp_path / "out", format, resume=True)
+    found = list(resumed.records())
+    resumed.close()
+    expected = [run.record(i) for i in range(made)]
+    keys = ("index", "label", "probabilities", "rectified", "accepted")
+    assert [[r[k] for k in keys] for r in found] == [[r[k] for k in keys] for r in expected]
 
 
 @pytest.mark.parametrize("lost", [1, 100, 600, 1500, 4000])

@@ -1,0 +1,96 @@
+"""The command `synfer-rt inspect`: what is in a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from synfer_rt.cli import console
+
+if TYPE_CHECKING:
+    from synfer_rt.bundle import Bundle
+    from synfer_rt.interfaces import PlanSpec
+
+
+@click.command()
+@click.argument("directory", type=click.Path(path_type=Path), required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest, path and hash as JSON.")
+def inspect(directory: Path | None, as_json: bool) -> None:
+    """Print a bundle of engines; default the one that ships with synfer-rt."""
+    import json
+
+    from synfer_rt.bundle import open_bundle
+
+    bundle = open_bundle(directory)
+    if as_json:
+        facts = {"path": str(bundle.path), "bundle": bundle.bundle_hash, **bundle.manifest}
+        click.echo(json.dumps(facts, indent=1, ensure_ascii=False))
+    else:
+        _print_bundle(bundle)
+
+
+def _print_bundle(bundle: Bundle) -> None:
+    from rich.table import Table
+
+    files = bundle.manifest["files"]
+    height, width = bundle.image_size
+    schedule, vocabulary = bundle.manifest["schedule"], bundle.manifest["au_vocabulary"]
+    named = vocabulary if isinstance(vocabulary, str) else "its own vocabulary"
+    defaults = bundle.manifest["defaults"]
+    screen = console()
+
+    facts = Table(show_header=False, box=None)
+    for name, value in (
+        ("bundle", f"{bundle.name} {bundle.version}"),
+        ("", bundle.description),
+        ("licence", bundle.licence),
+        ("path", bundle.path),
+        ("hash", bundle.bundle_hash),
+        ("size", _bytes(sum(entry["bytes"] for entry in files.values()))),
+        ("images", f"{width}x{height} from latents {list(bundle.latent.shape)}"),
+        ("classes", f"{bundle.label_scheme}: {', '.join(bundle.classes)}"),
+        ("action units", f"{named}, {len(bundle.au_names)}" if bundle.au_names else "none"),
+        ("plans", "; ".join(map(_plans, filter(None, bundle.plans.values()))) or "none"),
+        ("layout bank", f"{bundle.layout_count} faces" if bundle.layout_count else "none"),
+        ("predicts", bundle.prediction_type),
+        ("schedule", ", ".join(f"{name} {value}" for name, value in schedule.items())),
+        ("defaults", ", ".join(f"{name} {value!r}" for name, value in defaults.items())),
+    ):
+        facts.add_row(name, str(value))
+    screen.print(facts, markup=False)
+
+    table = Table("engine", "size", "precision", "opset", "inputs", "outputs", "parity", box=None)
+    for name, engine in bundle.engines.items():
+        sizes = [entry["bytes"] for file, entry in files.items() if file.startswith(engine.file)]
+        parity = engine.parity
+        measured = (
+            f"{parity['max_relative_error']:.1e} of {parity['tolerance']:.0e}"
+            if parity
+            else "unknown"
+        )
+        shapes = [
+            "\n".join(f"{tensor.name} {_shape(tensor.shape)}" for tensor in tensors)
+            for tensors in (engine.inputs, engine.outputs)
+        ]
+        size = _bytes(sum(sizes))
+        table.add_row(name, size, engine.precision, str(engine.opset), *shapes, measured)
+    screen.print(table, markup=False)
+
+
+def _shape(shape: tuple[int | str, ...]) -> str:
+    return "x".join(str(size) for size in shape) or "scalar"
+
+
+def _plans(plans: Mapping[str, PlanSpec]) -> str:
+    """What the plans of one target (one or more) are for."""
+    target = next(iter(plans.values())).target
+    versions = ", ".join(sorted({plan.version for plan in plans.values()}))
+    gpus = ", ".join(sorted({gpu for plan in plans.values() for gpu in plan.compute_capabilities}))
+    return f"{target} {versions} for {gpus} ({', '.join(plans)})"
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"

@@ -1,0 +1,62 @@
+"""`run.json`: the settings of a run, beside its samples from the first moment on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from synfer_rt.errors import UserError
+from synfer_rt.writers.atomic import disk_errors, write_whole
+
+FILE = "run.json"
+_MADE = "made"
+
+
+def begin(out: Path, settings: Mapping[str, Any]) -> None:
+    """Write the settings of a new run. Raises UserError."""
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+        write_whole(out / FILE, json.dumps(settings, indent=2).encode() + b"\n")
+
+
+def load(out: Path) -> dict[str, Any]:
+    """The settings of the run in `out`. Raises UserError when they cannot be read."""
+    try:
+        settings = json.loads((out / FILE).read_bytes())
+        if not isinstance(settings, dict):
+            raise ValueError
+        return settings
+    except (OSError, ValueError):
+        raise UserError(f"{out / FILE} is not readable; choose another --out.") from None
+
+
+def check_same(out: Path, settings: Mapping[str, Any]) -> None:
+    """Raise UserError unless the run in `out` was begun with these settings.
+
+    A setting that one of them lacks is None there: a run that an earlier version began can go on.
+    """
+    before, settings = load(out), json.loads(json.dumps(settings))
+    for name in [*before, *settings]:
+        old, new = before.get(name), settings.get(name)
+        if old != new and name != _MADE:
+            raise UserError(
+                f"{out} was begun with another {name.replace('_', ' ')}: {json.dumps(old)}, now "
+                f"{json.dumps(new)}; resume it with its own settings, or choose another directory "
+                "with --out."
+            )
+
+
+def count(settings: Mapping[str, Any]) -> int:
+    """The samples of a run when it is whole: those of its settings, or those it ended with."""
+    return int(settings.get(_MADE, settings["count"]))
+
+
+def end(out: Path, made: int) -> None:
+    """Note that the run ends with `made` samples, fewer than it could have had.
+
+    To be noted before the last file has its final name: a short last shard means that more is to
+    come. Raises UserError.
+    """
+    begin(out, {**load(out), _MADE: made})
