@@ -33,12 +33,7 @@ def renders(tmp_path: Path) -> Path:
     labels, identity = np.arange(24) % 8, np.arange(24) // 8
     shade = (30 + 25 * labels)[:, None, None, None]
     images = (shade + draw.integers(0, 10, (24, 64, 64, 3))).astype(np.uint8)
-    np.savez(
-        directory / "00000.npz",
-        images=images,
-        label=labels.astype("i1"),
-        identity=np.arange(24) // 8,
-    )
+    np.savez(directory / "00000.npz", images=images, label=labels, identity=identity)
     return directory
 
 
