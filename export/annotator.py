@@ -57,25 +57,55 @@ def prompt_of(label_scheme: str) -> str:
     return f"a photo of a {' '.join(words)} face"
 
 
-class Branch(nn.Module):
-    """Maps [B, c_i, h_i, w_i] of several scales -> tokens [B, g * g', width]."""
+class Residual(nn.Module):
+    """Two 3x3 convolutions of [B, width, g, g'] beside a shortcut."""
 
-    def __init__(self, channels: Sequence[int], width: int, grid: tuple[int, int]) -> None:
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.GroupNorm(1, width),
+            nn.GELU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.GELU(),
+            nn.Conv2d(width, width, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of the same shape."""
+        return x + self.body(x)
+
+
+class Branch(nn.Module):
+    """Maps [B, c_i, h_i, w_i] of several scales -> tokens [B, g * g', width].
+
+    `shapes` are those of the maps of one image, (c_i, h_i, w_i).
+    """
+
+    def __init__(
+        self, shapes: Sequence[tuple[int, int, int]], width: int, grid: tuple[int, int]
+    ) -> None:
         super().__init__()
         self.grid = grid
         # Each channel in its own unit: attention maps differ little around large means.
-        self.norms = nn.ModuleList(nn.BatchNorm2d(c, affine=False) for c in channels)
-        self.enter = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
-        self.mix = nn.Conv2d(width, width, 3, padding=1)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(c, affine=False) for c, *_ in shapes)
+        # A finer map's details within a cell of the grid stay apart: averaged, they would be lost.
+        cells = [(max(1, h // grid[0]), max(1, w // grid[1])) for _, h, w in shapes]
+        self.enter = nn.ModuleList(
+            nn.Conv2d(shape[0], width, cell, cell)
+            for shape, cell in zip(shapes, cells, strict=True)
+        )
+        self.block = Residual(width)
         self.place = nn.Parameter(torch.zeros(width, *grid))
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """The tokens."""
         x = self.place
         for norm, enter, part in zip(self.norms, self.enter, maps, strict=True):
-            x = x + _resized(enter(norm(part)), self.grid)
-        x = F.gelu(x / len(maps) ** 0.5)
-        return (x + self.mix(x)).flatten(2).transpose(1, 2)
+            entered = enter(norm(part))
+            if entered.shape[2:] != self.grid:
+                entered = F.interpolate(entered, size=self.grid)
+            x = x + entered
+        return self.block(x / len(maps) ** 0.5).flatten(2).transpose(1, 2)
 
 
 class CrossAttention(nn.Module):
@@ -104,12 +134,15 @@ class CrossAttention(nn.Module):
 
 
 class AnnotatorHead(nn.Module):
-    """UNet features and cross-attention maps -> logits [B, classes]; all that is trained."""
+    """UNet features and cross-attention maps -> logits [B, classes]; all that is trained.
+
+    `features` and `maps` are the shapes (c_i, h_i, w_i) of one image's.
+    """
 
     def __init__(
         self,
-        features: Sequence[int],
-        maps: Sequence[int],
+        features: Sequence[tuple[int, int, int]],
+        maps: Sequence[tuple[int, int, int]],
         grid: tuple[int, int],
         classes: int,
         width: int,
@@ -117,13 +150,15 @@ class AnnotatorHead(nn.Module):
         super().__init__()
         self.features, self.maps = Branch(features, width, grid), Branch(maps, width, grid)
         self.to_maps, self.to_features = CrossAttention(width), CrossAttention(width)
-        self.head = nn.Sequential(nn.LayerNorm(2 * width), nn.Linear(2 * width, classes))
+        self.norm = nn.LayerNorm(2 * width)
+        self.head = nn.Sequential(nn.Dropout(0.2), nn.Linear(2 * width * math.prod(grid), classes))
 
     def forward(self, features: Sequence[Tensor], maps: Sequence[Tensor]) -> Tensor:
         """The logits."""
         seen, attended = self.features(features), self.maps(maps)
         both = self.to_maps(seen, attended), self.to_features(attended, seen)
-        return self.head(torch.cat([tokens.mean(1) for tokens in both], -1))
+        # The linear layer sees where each token lies: a mouth's corner is not a brow's.
+        return self.head(self.norm(torch.cat(both, -1)).flatten(1))
 
 
 class FERAnno(nn.Module):
@@ -145,6 +180,7 @@ class FERAnno(nn.Module):
     ) -> None:
         super().__init__()
         self.denoiser, self.tokens, self.signal = denoiser, tokens, signal
+        self.latent = latent
         for name, tensor in conditioning.items():
             self.register_buffer(f"fixed_{name}", tensor)
         with torch.no_grad():
@@ -153,8 +189,8 @@ class FERAnno(nn.Module):
         grid = max((tuple(part.shape[2:]) for part in maps), key=math.prod)
         factor = max(1, max(grid) // _FINEST)
         self.head = AnnotatorHead(
-            [part.shape[1] for part in features],
-            [part.shape[1] for part in maps],
+            [tuple(part.shape[1:]) for part in features],
+            [tuple(part.shape[1:]) for part in maps],
             (grid[0] // factor, grid[1] // factor),
             len(labels.scheme(label_scheme)),
             width,
@@ -294,13 +330,3 @@ def _recorded(
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _resized(maps: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Averaged down or repeated up to the grid, whose sizes are the maps' times a power of two."""
-    height, width = maps.shape[2:]
-    if height > grid[0]:
-        return F.avg_pool2d(maps, (height // grid[0], width // grid[1]))
-    if height < grid[0]:
-        return F.interpolate(maps, size=grid)
-    return maps

@@ -64,12 +64,11 @@ def layout_bank(data: renders.Renders, vae: AutoencoderKL) -> dict[str, np.ndarr
     return {"latents": latents.numpy().astype(np.float16), **words}
 
 
-def export_labeller(directory: Path, out: Path) -> None:
-    """The labeller as ONNX with its description beside it."""
-    out.mkdir(parents=True, exist_ok=True)
-    network = classifiers.load(directory, "labeller")
+def export_network(directory: Path, name: str, out: Path, **description: str) -> None:
+    """A network of `classifiers.NETWORKS` as the ONNX file `out`, its description beside it."""
+    out.parent.mkdir(parents=True, exist_ok=True)
     exported = torch.onnx.export(
-        network,
+        classifiers.load(directory, name),
         (torch.zeros(2, 3, 64, 64),),
         input_names=["images"],
         output_names=["logits"],
@@ -82,16 +81,20 @@ def export_labeller(directory: Path, out: Path) -> None:
     ClearMetadataAndDocStringPass()(exported.model)
     exported.model.metadata_props.clear()
     exported.model.graph.metadata_props.clear()
-    ir.save(exported.model, out / "fer.onnx")
-    description = {
-        "label_scheme": "affectnet-8",
-        "input_size": 64,
-        "channels": "rgb",
-        "mean": [0.5] * 3,
-        "std": [0.5] * 3,
-        "output": "logits",
-    }
-    (out / "fer.json").write_text(json.dumps(description, indent=2) + "\n")
+    ir.save(exported.model, out)
+    fields = {"input_size": 64, "channels": "rgb", "mean": [0.5] * 3, "std": [0.5] * 3}
+    text = json.dumps({**description, **fields, "output": "logits"}, indent=2)
+    out.with_suffix(".json").write_text(text + "\n")
+
+
+def export_networks(directory: Path, checkpoint: Path) -> None:
+    """What ships of `classifiers.NETWORKS`, into the checkpoint."""
+    export_network(
+        directory, "labeller", checkpoint / "classifiers" / "fer.onnx", label_scheme="affectnet-8"
+    )
+    export_network(
+        directory, "au-labeller", checkpoint / "au_reader.onnx", au_vocabulary="opengraphau-41"
+    )
 
 
 @click.command()
@@ -102,7 +105,7 @@ def export_labeller(directory: Path, out: Path) -> None:
 @click.option("--version", default="0.1.0")
 @click.option("--out", type=Path, required=True)
 def main(directory, diffusion, vae_directory, classifier_directory, version, out):
-    """Write the checkpoint, the layout bank and the labeller to OUT."""
+    """Write the checkpoint, the layout bank and the networks that label to OUT."""
     vae = AutoencoderKL.from_pretrained(vae_directory).eval()
     state = torch.load(diffusion / "diffusion.pt", weights_only=True)
     denoiser = model.new_denoiser()
@@ -111,7 +114,7 @@ def main(directory, diffusion, vae_directory, classifier_directory, version, out
     model.save(out, denoiser, vae, settings)
     bank = layout_bank(renders.load(directory, 64), vae)
     np.savez_compressed(out / "layouts.npz", **bank)
-    export_labeller(classifier_directory, out / "classifiers")
+    export_networks(classifier_directory, out)
     click.echo(f"{out}: {state['seen']} images seen, {len(bank['age'])} layouts")
 
 

@@ -1,9 +1,10 @@
 """Small image networks that label and judge faces, and their training on renders.
 
-    python -m reference.classifiers --renders DIR --out DIR --network labeller|judge|au-reader
+    python -m reference.classifiers --renders DIR --out DIR --network NAME
 
-`labeller` ships in the bundle and may guide; `judge` and `au-reader` only ever measure. The three
-differ in shape and in seed. A training that was stopped goes on with the same command.
+`labeller` and `au-labeller` ship in the bundle; `judge` and `au-reader` only ever measure. They
+differ in shape, in seed and, those for action units, in what they minimise. A training that was
+stopped goes on with the same command.
 """
 
 from __future__ import annotations
@@ -102,7 +103,10 @@ NETWORKS = {
     "labeller": (lambda: residual_network(len(CLASSES)), 11),
     "judge": (lambda: separable_network(len(CLASSES)), 22),
     "au-reader": (lambda: residual_network(len(facs.OPENGRAPHAU_41), 32), 33),
+    "au-labeller": (lambda: residual_network(len(facs.OPENGRAPHAU_41), 20), 66),
 }
+LOSSES = {"au-reader": F.mse_loss, "au-labeller": F.binary_cross_entropy_with_logits}
+"""Of the networks for action units: `au-labeller` puts out logits of intensities."""
 
 
 def augment(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -170,7 +174,7 @@ def main(directory, out, name, minutes, batch):
     out.mkdir(parents=True, exist_ok=True)
     data = renders.load(directory, 64)
     table = data.annotations
-    classifies = name != "au-reader"
+    classifies = name not in LOSSES
     train, held = data.rows(False), data.rows(True)
     if classifies:
         train, held = (rows[table["label"][rows] >= 0] for rows in (train, held))
@@ -202,7 +206,7 @@ def main(directory, out, name, minutes, batch):
         else:
             aus = table["au"][rows].astype(np.float32)
             aus = np.where(flips[:, None], facs.mirror(aus), aus)
-            loss = F.mse_loss(outputs, torch.from_numpy(aus))
+            loss = LOSSES[name](outputs, torch.from_numpy(aus))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -47,7 +47,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     monkeypatch.setattr(classifiers, "augment", dying)
 
 
-@pytest.mark.parametrize("network", ["judge", "au-reader"])
+@pytest.mark.parametrize("network", ["judge", "au-reader", "au-labeller"])
 def test_a_training_that_died_goes_on_where_it_was(train, tmp_path, monkeypatch, network):
     with monkeypatch.context() as patch:
         stop_after(patch, 3)

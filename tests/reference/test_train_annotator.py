@@ -11,7 +11,8 @@ from click.testing import CliRunner
 
 pytest.importorskip("diffusers", reason="training needs synfer-rt[reference]")
 
-from reference.train_annotator import main
+from reference import classifiers, train_annotator
+from reference.train_annotator import Readings, encode, load, main
 from synfer_rt.export import annotator as feranno
 from synfer_rt.export.checkpoint import read_checkpoint
 from synfer_rt.export.modules import Conditioner, Denoiser
@@ -31,23 +32,31 @@ def renders(tmp_path: Path) -> Path:
     return directory
 
 
-def train(renders: Path, checkpoint: Path, out: Path, images: int) -> str:
+def train(renders: Path, checkpoint: Path, out: Path, epochs: int, *more: str) -> str:
     paths = ["--renders", renders, "--checkpoint", checkpoint, "--out", out]
-    arguments = [*map(str, paths), "--images", str(images), "--width", "16"]
+    arguments = [*map(str, paths), "--epochs", str(epochs), "--width", "16", *more]
     found = CliRunner().invoke(main, arguments, catch_exceptions=False)
     assert found.exit_code == 0, found.output
     return found.output
 
 
+@pytest.fixture
+def directory(mini_checkpoint: Path, tmp_path: Path) -> Path:
+    shutil.copytree(mini_checkpoint, tmp_path / "checkpoint")
+    return tmp_path / "checkpoint"
+
+
+def weights(directory: Path) -> bytes:
+    return (directory / "annotator" / "model.safetensors").read_bytes()
+
+
 def test_training_goes_on_and_leaves_an_annotator_that_the_exporter_reads(
-    renders: Path, mini_checkpoint: Path, tmp_path: Path
+    renders: Path, directory: Path, tmp_path: Path
 ) -> None:
-    directory = tmp_path / "checkpoint"
-    shutil.copytree(mini_checkpoint, directory)
-    assert "held-out accuracy" in train(renders, directory, tmp_path / "out", 64)
-    before = (directory / "annotator" / "model.safetensors").read_bytes()
-    assert "going on after 64 images" in train(renders, directory, tmp_path / "out", 128)
-    assert (directory / "annotator" / "model.safetensors").read_bytes() != before
+    assert "held-out accuracy" in train(renders, directory, tmp_path / "out", 1)
+    before = weights(directory)
+    assert "going on after 1 epochs" in train(renders, directory, tmp_path / "out", 2)
+    assert weights(directory) != before
     checkpoint = read_checkpoint(directory)
     settings = checkpoint.settings
     conditioner = Conditioner(
@@ -55,3 +64,46 @@ def test_training_goes_on_and_leaves_an_annotator_that_the_exporter_reads(
     )
     denoiser = Denoiser(checkpoint.unet, conditioner.outputs, checkpoint.adapter)
     assert feranno.read_annotator(checkpoint, conditioner, denoiser) is not None
+
+
+def test_an_image_is_read_once(
+    renders: Path, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(renders, directory, tmp_path / "out", 1, "--views", "1")
+    read, seen = feranno.FERAnno.read, []
+
+    def counted(self, latents):
+        seen.append(len(latents))
+        return read(self, latents)
+
+    monkeypatch.setattr(feranno.FERAnno, "read", counted)
+    # Once for the shapes when it is made, once more for the readings', then the held-out faces.
+    train(renders, directory, tmp_path / "out", 2, "--views", "1")
+    assert seen == [1, 1, 8]
+    # A second view is read of the 56 faces, and the first stays.
+    seen.clear()
+    train(renders, directory, tmp_path / "out", 3, "--views", "2")
+    assert seen == [1, 1, 32, 24, 8]
+
+
+def test_views_are_mirrored_by_turns(renders: Path, directory: Path, tmp_path: Path) -> None:
+    source = read_checkpoint(directory)
+    annotator, encoder, _ = load(source, 16)
+    rows, calm = np.arange(4), lambda images, generator: images
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(classifiers, "augment", calm)
+        patch.setattr(train_annotator, "encode", lambda encoder, x, generator: encode(encoder, x))
+        found = Readings(tmp_path / "readings", annotator.eval(), encoder, images, rows, 2)
+        mirrored = Readings(tmp_path / "mirrored", annotator, encoder, images[:, :, ::-1], rows, 2)
+    for one, other in zip(found[np.arange(4, 8)][0], mirrored[np.arange(4)][0], strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-3)
+
+
+def test_a_state_of_another_training_is_refused(
+    renders: Path, directory: Path, tmp_path: Path
+) -> None:
+    train(renders, directory, tmp_path / "out", 1)
+    paths = ["--renders", renders, "--checkpoint", directory, "--out", tmp_path / "out"]
+    found = CliRunner().invoke(main, [*map(str, paths), "--images", "16"])
+    assert found.exit_code == 1 and "remove it to begin this one" in found.output

@@ -1,0 +1,106 @@
+"""How strength, beginning and frequency of semantic guidance act.
+
+python -m reference.experiments.guidance_sweep --renders DIR --classifiers DIR
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import click
+import numpy as np
+
+from reference import classifiers
+from reference.evaluate import CLASSES
+from reference.experiments import setting as settings
+from reference.experiments import statistics
+from reference.experiments.sampling import Recipe, sample_set
+from reference.experiments.setting import Setting, plus_minus, table
+from reference.experiments.training import pooled_features
+from synfer_rt.guidance import START
+
+SEED = 31
+
+
+def numbers(text: str) -> list[float]:
+    """`0.1,0.2` as numbers."""
+    return [float(part) for part in text.split(",")]
+
+
+@click.command()
+@settings.options
+@click.option("--form", default="latent", show_default=True)
+@click.option("--strengths", default="0.05,0.1,0.2,0.4", show_default=True, metavar="F,F,…")
+@click.option("--starts", default=f"0,{START:.3f},0.7", show_default=True, metavar="F,F,…")
+@click.option("--every", "everies", default="1,2", show_default=True, metavar="N,N,…")
+@click.option("--layouts", is_flag=True, help="Start from the bundle's layouts.")
+@click.option("--per-class", default=12, show_default=True)
+def main(setting: Setting, form, strengths, starts, everies, layouts, per_class):
+    """Accuracy by the judge over strength, a line for each beginning and frequency."""
+    count = per_class * len(CLASSES)
+    plain = Recipe("plain", layouts=layouts)
+    data = setting.data
+    reals = pooled_features(setting.judge, np.asarray(data.images[data.rows(held_out=True)]))
+
+    def measure(recipe: Recipe) -> tuple[np.ndarray, float]:
+        made = sample_set(setting.sampler, recipe, count, SEED, setting.work)
+        read = classifiers.predict(setting.judge, made["images"]).argmax(1)
+        features = pooled_features(setting.judge, made["images"])
+        return read == made["requested"], statistics.frechet_distance(features, reals)
+
+    before, frechet = measure(plain)
+    base = statistics.share(before)
+    found = []
+    for every in numbers(everies):
+        for start in numbers(starts):
+            for strength in numbers(strengths):
+                guided = replace(
+                    plain, name=f"{strength:g}", form=form, strength=strength, start=start
+                )
+                right, distance = measure(replace(guided, every=int(every)))
+                found.append(
+                    {
+                        "every": int(every),
+                        "start": start,
+                        "strength": strength,
+                        "judge": statistics.share(right),
+                        "gain": statistics.gain(right, before),
+                        "frechet": distance,
+                    }
+                )
+    figure, axes = settings.figure()
+    axes.axhline(100 * base[0], color="grey", ls=":", label="without guidance")
+    for every, start in dict.fromkeys((row["every"], row["start"]) for row in found):
+        line = [row for row in found if (row["every"], row["start"]) == (every, start)]
+        values = 100 * np.array([row["judge"] for row in line])
+        label = f"from {start:.2g} of the steps, every {every}"
+        at = [row["strength"] for row in line]
+        axes.errorbar(at, values[:, 0], values[:, 1], label=label, capsize=3)
+    axes.set(xscale="log", xlabel=f"strength ({form})", ylabel="judge reads the label (%)")
+    axes.legend(fontsize=8)
+    lines = [
+        f"Form `{form}`, {count} samples a row, layouts {'on' if layouts else 'off'}. Without "
+        f"guidance the judge reads the label in {plus_minus(base)} %, at a Fréchet distance of "
+        f"{frechet:.2f} from renders.",
+        "",
+        *table(
+            ["strength", "start", "every", "judge", "gain", "Fréchet"],
+            [
+                [
+                    f"{row['strength']:g}",
+                    f"{row['start']:.2f}",
+                    str(row["every"]),
+                    plus_minus(row["judge"]),
+                    plus_minus(row["gain"]),
+                    f"{row['frechet']:.2f}",
+                ]
+                for row in found
+            ],
+        ),
+    ]
+    results = {"form": form, "images": count, "plain": base, "rows": found}
+    setting.report("guidance_sweep", "Strength of semantic guidance", results, lines, figure)
+
+
+if __name__ == "__main__":
+    main()

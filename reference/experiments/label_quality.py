@@ -1,0 +1,211 @@
+"""How right labels are: those given, each annotator's, the vote's; and how thresholds trade.
+
+    python -m reference.experiments.label_quality --renders DIR --classifiers DIR
+
+The truth is known for re-rendered faces. A part of their labels is replaced by wrong ones; then
+they are labelled as they are, and again degraded (turned, shifted, blurred, brightened, noisy), as
+images from elsewhere are.
+"""
+
+from __future__ import annotations
+
+import click
+import numpy as np
+import torch
+
+from reference import cache, classifiers
+from reference.experiments import setting as settings
+from reference.experiments import statistics
+from reference.experiments.sampling import Recipe, sample_set
+from reference.experiments.setting import Setting, plus_minus, table
+from synfer_rt.annotate import Opinion, RunningQuantile, Verdict, average, vote
+
+CLASSES = classifiers.CLASSES
+NOISE = (0.0, 0.1, 0.2, 0.4)
+RATES = np.linspace(0.2, 1.0, 17)
+SEED = 0
+
+
+def degraded(images_u8: np.ndarray, seed: int) -> np.ndarray:
+    """The images uint8 [n, S, S, 3] as `classifiers.augment` changes them, twice over."""
+    generator = torch.Generator().manual_seed(seed)
+    images = classifiers.as_input(images_u8)
+    for _ in range(2):
+        images = classifiers.augment(images, generator)
+    pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().byte()
+    return pixels.permute(0, 2, 3, 1).numpy()
+
+
+def with_noise(labels: np.ndarray, rate: float, rng: np.random.Generator) -> np.ndarray:
+    """Class indices of which exactly the part `rate`, rounded, is wrong, any wrong class alike."""
+    wrong = rng.permutation(len(labels))[: round(rate * len(labels))]
+    noisy = labels.copy()
+    noisy[wrong] = (labels[wrong] + rng.integers(1, len(CLASSES), len(wrong))) % len(CLASSES)
+    return noisy
+
+
+def opinions(setting: Setting, images_u8: np.ndarray, name: str) -> list[Opinion]:
+    """What the bundle's annotators say of uint8 images [n, H, W, 3]."""
+    ensemble, bundle = setting.sampler.ensemble, setting.bundle
+
+    def read(numbers: np.ndarray) -> dict[str, np.ndarray]:
+        images = images_u8[numbers].transpose(0, 3, 1, 2).astype(np.float32) / 255
+        return {said.annotator: said.probabilities for said in ensemble.opinions(images)}
+
+    key = cache.key(bundle.bundle_hash, setting.backend, cache.digest(images_u8))
+    found = cache.rows(
+        setting.work / f"opinions-{key}", len(images_u8), read, 64, f"reading {name}"
+    )
+    schemes = {n: bundle.engines[n].label_scheme or bundle.label_scheme for n in ensemble.members}
+    return [Opinion(n, scheme, np.asarray(found[n])) for n, scheme in schemes.items()]
+
+
+def right(given: list[Opinion], truth: np.ndarray, scheme: str) -> np.ndarray:
+    """Whether the vote of these opinions is the truth, bool [n]."""
+    return average(given, scheme).argmax(1) == truth
+
+
+def coverage_curve(verdicts: list[Verdict], truth: np.ndarray) -> list[tuple[float, float, float]]:
+    """Coverage, accuracy and its half-width for every rate of RATES, thresholds adapting."""
+    points = []
+    correct = np.array([v.label == CLASSES[t] for v, t in zip(verdicts, truth, strict=True)])
+    for rate in RATES:
+        accept = RunningQuantile(float(rate))
+        kept = np.array([accept(verdict) for verdict in verdicts])
+        points.append((float(kept.mean()), *statistics.share(correct[kept])))
+    return points
+
+
+def examine(setting: Setting, images_u8: np.ndarray, truth: np.ndarray, name: str) -> dict:
+    """All measures on one set of images whose true classes are known."""
+    said = opinions(setting, images_u8, name)
+    scheme = setting.bundle.label_scheme
+    members = {o.annotator: right([o], truth, scheme) for o in said}
+    voted = right(said, truth, scheme)
+    best = max(members, key=lambda member: members[member].mean())
+    report: dict = {
+        "images": len(truth),
+        "members": {member: statistics.share(ok) for member, ok in members.items()},
+        "vote": statistics.share(voted),
+        "best_member": best,
+        "vote_over_best_member": statistics.gain(voted, members[best]),
+        "curves": {
+            "vote": coverage_curve(vote(said, scheme, [None] * len(truth)), truth),
+            **{
+                o.annotator: coverage_curve(vote([o], scheme, [None] * len(truth)), truth)
+                for o in said
+            },
+        },
+        "noise": [],
+    }
+    for rate in NOISE:
+        given = with_noise(truth, rate, np.random.default_rng((SEED, round(100 * rate))))
+        verdicts = vote(said, scheme, [CLASSES[i] for i in given])
+        agreed = np.array([not verdict.rectified for verdict in verdicts])
+        report["noise"].append(
+            {
+                "rate": rate,
+                "given": statistics.share(given == truth),
+                "agreed": statistics.share(given[agreed] == truth[agreed]),
+                "coverage": float(agreed.mean()),
+            }
+        )
+    return report
+
+
+def examine_samples(setting: Setting, count: int) -> dict:
+    """How often the judge reads what was requested of samples, and what the vote made of it."""
+    made = sample_set(setting.sampler, Recipe("defaults"), count, 11, setting.work)
+    read = classifiers.predict(setting.judge, made["images"]).argmax(1)
+    requested, labelled = made["requested"] == read, made["label"] == read
+    return {
+        "images": count,
+        "requested": statistics.share(requested),
+        "after_vote": statistics.share(labelled),
+        "gain": statistics.gain(labelled, requested),
+        "accepted": statistics.share(requested[made["accepted"]]),
+        "coverage": float(np.mean(made["accepted"])),
+    }
+
+
+def draw(results: dict):
+    """Coverage against accuracy, one panel a set of images."""
+    figure, panels = settings.figure(9, 3.8, len(results["sets"]))
+    for axes, (name, report) in zip(np.atleast_1d(panels), results["sets"].items(), strict=True):
+        for member, points in report["curves"].items():
+            coverage, accuracy, half = (100 * np.array(points)).T
+            axes.errorbar(coverage, accuracy, half, label=member, capsize=2, lw=1.2)
+        axes.set(title=name, xlabel="images accepted (%)", ylabel="of these, labelled right (%)")
+        axes.grid(alpha=0.3)
+    np.atleast_1d(panels)[0].legend(fontsize=8)
+    return figure
+
+
+@click.command()
+@settings.options
+@click.option("--images", type=int, help="Held-out renders; default all.")
+@click.option("--samples", default=320, show_default=True, help="Samples; 0 for none.")
+def main(setting: Setting, images, samples):
+    """Accuracy of labels before and after the vote."""
+    data = setting.data
+    rows = data.rows(held_out=True)
+    rows = rows[data.annotations["label"][rows] >= 0][:images]
+    truth = data.annotations["label"][rows].astype(np.int64)
+    clean = np.asarray(data.images[rows])
+    sets = {"re-rendered faces": clean, "the same, degraded": degraded(clean, SEED)}
+    results: dict = {"sets": {n: examine(setting, x, truth, n) for n, x in sets.items()}}
+    members = list(results["sets"]["re-rendered faces"]["members"])
+    lines = [
+        f"{len(truth)} faces of held-out identities with known labels; accuracy in percent.",
+        "",
+        *table(
+            ["images", *members, "vote", "vote - best member"],
+            [
+                [
+                    name,
+                    *(plus_minus(report["members"][member]) for member in members),
+                    plus_minus(report["vote"]),
+                    plus_minus(report["vote_over_best_member"]),
+                ]
+                for name, report in results["sets"].items()
+            ],
+        ),
+        "",
+        "Labels that were made wrong, and those of them that the vote agrees with; where it does "
+        "not, it replaces the label by its own, which is as right as the table above says.",
+        "",
+        *table(
+            ["images", "wrong labels", "given label right", "agreed: share", "agreed: right"],
+            [
+                [
+                    name,
+                    f"{100 * row['rate']:.0f} %",
+                    plus_minus(row["given"]),
+                    f"{100 * row['coverage']:.1f}",
+                    plus_minus(row["agreed"]),
+                ]
+                for name, report in results["sets"].items()
+                for row in report["noise"]
+            ],
+        ),
+    ]
+    if samples:
+        results["samples"] = found = examine_samples(setting, samples)
+        lines += [
+            "",
+            f"Of {found['images']} samples at the defaults the judge reads the requested label in "
+            f"{plus_minus(found['requested'])} %, the label after the vote in "
+            f"{plus_minus(found['after_vote'])} % ({plus_minus(found['gain'])} more), and the "
+            f"requested one in {plus_minus(found['accepted'])} % of the "
+            f"{100 * found['coverage']:.0f} % that the vote accepts.",
+        ]
+    lines += [
+        "",
+        "Below: labels accepted by per-class thresholds that adapt to an acceptance rate "
+        "(`--accept-rate`), the accuracy of what is accepted.",
+    ]
+    setting.report("label_quality", "Label quality", results, lines, draw(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Sets of samples made in some way, kept on disk."""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from reference import cache
+from synfer_rt.guidance import START, SemanticGuidance, engine_name, semantic_guidance
+from synfer_rt.plan import Plan, make_plan
+from synfer_rt.sampler import Sample, Sampler
+from synfer_rt.solvers import Trajectory, trajectory
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the images of a set are made; what it does not say is the bundle's default.
+
+    `form` is that of semantic guidance, None for none.
+    """
+
+    name: str
+    labels: str = "all"
+    aus: bool = True
+    layouts: bool = True
+    form: str | None = None
+    strength: float = 0.0
+    start: float = START
+    every: int = 1
+
+    def available(self, sampler: Sampler) -> bool:
+        """Whether the bundle has the engine for it."""
+        return self.form is None or engine_name(self.form) in sampler.bundle.engines
+
+    def plan(self, sampler: Sampler, seed: int) -> Plan:
+        """The requests."""
+        layout = "bank" if self.layouts else "none"
+        plan = make_plan(sampler.bundle, labels_text=self.labels, layout=layout, seed=seed)
+        return plan if self.aus else replace(plan, aus={})
+
+    def way(self, sampler: Sampler) -> Trajectory:
+        """The denoising steps."""
+        bundle, defaults = sampler.bundle, sampler.bundle.defaults
+        strength = defaults.layout_strength if self.layouts else 1.0
+        return trajectory(
+            defaults.solver, bundle.schedule, defaults.steps, strength, bundle.prediction_type
+        )
+
+    def semantic(self, sampler: Sampler) -> SemanticGuidance | None:
+        """The guidance."""
+        if self.form is None:
+            return None
+        return semantic_guidance(sampler.bundle, self.strength, self.form, self.start, self.every)
+
+    def sample(self, sampler: Sampler, indices: np.ndarray, seed: int) -> list[Sample]:
+        """The samples of these indices."""
+        plan = self.plan(sampler, seed)
+        requests = [plan.request(int(i)) for i in indices]
+        return sampler.sample(requests, self.way(sampler), len(requests), self.semantic(sampler))
+
+
+def sample_set(
+    sampler: Sampler, recipe: Recipe, count: int, seed: int, work: Path
+) -> dict[str, np.ndarray]:
+    """Samples 0 to `count` - 1 of a recipe, labels taking turns.
+
+    `images` uint8 [n, H, W, 3]; `requested` and `label` (after the vote), indices int64 [n] into
+    the bundle's classes; `probabilities` float32 [n, classes]; `accepted` bool [n].
+    """
+    bundle = sampler.bundle
+
+    def make(indices: np.ndarray) -> dict[str, np.ndarray]:
+        samples = recipe.sample(sampler, indices, seed)
+        return {
+            "images": np.stack([s.image for s in samples]),
+            "requested": np.array([bundle.classes.index(s.request.label) for s in samples]),
+            "label": np.array([bundle.classes.index(s.label) for s in samples]),
+            "probabilities": np.array(
+                [[s.probabilities[c] for c in bundle.classes] for s in samples], np.float32
+            ),
+            "accepted": np.array([s.accepted for s in samples]),
+        }
+
+    facts = (bundle.bundle_hash, sampler.backend, astuple(replace(recipe, name="")), count, seed)
+    folder = work / f"samples-{cache.key(*facts)}"
+    return cache.rows(folder, count, make, 16, f"sampling {recipe.name}")

@@ -1,0 +1,132 @@
+"""What every experiment starts from, and how it is reported."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from reference import classifiers, renders
+from reference.evaluate import machine
+from synfer_rt.bundle import Bundle, open_bundle
+from synfer_rt.sampler import Sampler
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The options that all experiments share, and what they open."""
+
+    engines: Path | None
+    directory: Path
+    classifiers: Path
+    out: Path
+    work: Path
+    backend: str
+    threads: int
+
+    @cached_property
+    def bundle(self) -> Bundle:
+        """The bundle under test."""
+        return open_bundle(self.engines)
+
+    @cached_property
+    def sampler(self) -> Sampler:
+        """Its engines."""
+        return Sampler(self.bundle, self.backend, self.threads)
+
+    @cached_property
+    def data(self) -> renders.Renders:
+        """The renders, 64 pixels wide."""
+        return renders.load(self.directory, 64)
+
+    @cached_property
+    def judge(self) -> torch.nn.Module:
+        """The network that judges expressions."""
+        return classifiers.load(self.classifiers, "judge")
+
+    @cached_property
+    def au_judge(self) -> torch.nn.Module:
+        """The network that judges action units."""
+        return classifiers.load(self.classifiers, "au-reader")
+
+    def report(
+        self, name: str, title: str, results: dict[str, Any], lines: Sequence[str], figure: Any
+    ) -> None:
+        """Write OUT/name.json, .png (a matplotlib figure) and .md, whose body `lines` are."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        about = {
+            "date": time.strftime("%Y-%m-%d"),
+            "machine": machine(),
+            "version": self.bundle.version,
+            "bundle": self.bundle.bundle_hash,
+            "renders": self.data.key,
+        }
+        (self.out / f"{name}.json").write_text(json.dumps(about | results, indent=2) + "\n")
+        figure.savefig(self.out / f"{name}.png", dpi=110, bbox_inches="tight")
+        head = [
+            f"# {title}",
+            "",
+            f"Written by `python -m reference.experiments.{name}` on {about['date']} "
+            f"({about['machine']}); model {about['version']}, bundle `{about['bundle'][:12]}`. "
+            "± is half a 95 % confidence interval.",
+            "",
+        ]
+        text = "\n".join([*head, *lines, "", f"![{title}]({name}.png)", ""])
+        (self.out / f"{name}.md").write_text(text)
+        click.echo("\n".join(lines))
+
+
+def options(command: Callable) -> Callable:
+    """Options of all experiments, collected as the argument `setting`."""
+
+    def collected(engines, directory, classifiers, out, work, backend, threads, **others) -> None:
+        torch.set_num_threads(threads)
+        command(Setting(engines, directory, classifiers, out, work, backend, threads), **others)
+
+    collected.__doc__ = command.__doc__
+    collected.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
+    for decorate in (
+        click.option("--threads", default=1, show_default=True),
+        click.option("--backend", default="onnxruntime-cpu", show_default=True),
+        click.option(
+            "--work",
+            type=Path,
+            default=Path("build/experiments"),
+            show_default=True,
+            help="Where sampled sets and trainings are kept.",
+        ),
+        click.option("--out", type=Path, default=Path("docs/results"), show_default=True),
+        click.option("--classifiers", type=Path, required=True, help="The judges' folder."),
+        click.option("--renders", "directory", type=Path, required=True),
+        click.option("--engines", type=Path, help="Bundle; default the shipped one."),
+    ):
+        collected = decorate(collected)
+    return collected
+
+
+def figure(width: float = 7.0, height: float = 4.0, columns: int = 1) -> tuple[Any, Any]:
+    """A matplotlib figure and its axes, to be written to a file."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot.subplots(1, columns, figsize=(width, height), layout="constrained")
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Markdown."""
+    lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+    return lines + [f"| {' | '.join(row)} |" for row in rows]
+
+
+def plus_minus(value: tuple[float, float], scale: float = 100, digits: int = 1) -> str:
+    """A value and its half-width, by default in percent."""
+    return f"{value[0] * scale:.{digits}f} ± {value[1] * scale:.{digits}f}"

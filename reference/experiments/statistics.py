@@ -1,0 +1,69 @@
+"""Means with 95 % intervals, and distances between sets of features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from scipy import stats
+
+Z = 1.96
+
+
+def share(right: np.ndarray) -> tuple[float, float]:
+    """Share of true values in bool [n], and half the width of its Wilson interval."""
+    n, p = len(right), float(np.mean(right))
+    half = Z / (1 + Z**2 / n) * np.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
+    return p, float(half)
+
+
+def mean(values: np.ndarray) -> tuple[float, float]:
+    """Mean of [n] and the half-width of its interval, by the normal distribution."""
+    return float(np.mean(values)), float(Z * np.std(values, ddof=1) / np.sqrt(len(values)))
+
+
+def gain(after: np.ndarray, before: np.ndarray) -> tuple[float, float]:
+    """Mean of `after - before`, both [n] of the same n cases, and the half-width of its interval.
+
+    Pairing takes out what makes some cases harder than others.
+    """
+    return mean(after.astype(float) - before.astype(float))
+
+
+def over_seeds(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and half-width of its interval by Student's distribution, for a few repetitions."""
+    n = len(values)
+    quantile = float(stats.t.ppf(0.975, n - 1)) if n > 1 else float("nan")
+    spread = float(np.std(values, ddof=1)) if n > 1 else float("nan")
+    return float(np.mean(values)), quantile * spread / np.sqrt(n)
+
+
+def bootstrap(
+    statistic: Callable[[np.ndarray], float], count: int, draws: int = 100, seed: int = 0
+) -> float:
+    """Half-width of a statistic's interval; it is a function of row numbers among `count` rows."""
+    rng = np.random.default_rng(seed)
+    values = [statistic(rng.integers(0, count, count)) for _ in range(draws)]
+    return float(Z * np.std(values, ddof=1))
+
+
+def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Squared Fréchet distance of normal distributions fitted to [n, d] and [m, d].
+
+    |mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)) (Heusel et al., arXiv 1706.08500, equation 6);
+    the trace of the root is the sum of the roots of the eigenvalues of A B.
+    """
+    first, second = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    values = np.linalg.eigvals(first @ second).real.clip(0)
+    between = ((a.mean(0) - b.mean(0)) ** 2).sum()
+    return float(between + np.trace(first) + np.trace(second) - 2 * np.sqrt(values).sum())
+
+
+def diversity(features: np.ndarray, classes: np.ndarray) -> float:
+    """Mean Euclidean distance of two different images [n, d] of a class, averaged over classes."""
+    distances = []
+    for label in np.unique(classes):
+        x = features[classes == label]
+        squared = ((x[:, None] - x[None]) ** 2).sum(-1)
+        distances.append(np.sqrt(squared).sum() / (len(x) * (len(x) - 1)))
+    return float(np.mean(distances))

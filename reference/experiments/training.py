@@ -1,0 +1,106 @@
+"""The classifier that the experiments train, and what it is trained and tested on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from reference import cache, classifiers, renders
+
+RATE = 2e-3
+
+
+@dataclass(frozen=True)
+class Faces:
+    """Labelled images: uint8 [n, S, S, 3] and class distributions float32 [n, classes]."""
+
+    images: np.ndarray
+    targets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __add__(self, other: Faces) -> Faces:
+        return Faces(
+            np.concatenate([self.images, other.images]),
+            np.concatenate([self.targets, other.targets]),
+        )
+
+    def __getitem__(self, rows: np.ndarray | slice) -> Faces:
+        return Faces(self.images[rows], self.targets[rows])
+
+    @property
+    def classes(self) -> np.ndarray:
+        """The likeliest class of each, int64 [n]."""
+        return self.targets.argmax(1)
+
+
+def one_hot(labels: np.ndarray) -> np.ndarray:
+    """Distributions float32 [n, classes] of class indices."""
+    return np.eye(len(classifiers.CLASSES), dtype=np.float32)[labels]
+
+
+def real_faces(data: renders.Renders, test: bool) -> Faces:
+    """Labelled renders of the held-out identities: every other one is for testing."""
+    rows = data.rows(held_out=True)
+    rows = rows[data.annotations["label"][rows] >= 0]
+    odd = data.annotations["identity"][rows] // renders.HELD_OUT_SHARE % 2 == 1
+    rows = rows[odd == test]
+    labels = data.annotations["label"][rows].astype(np.int64)
+    return Faces(np.asarray(data.images[rows]), one_hot(labels))
+
+
+def train(faces: Faces, seed: int, steps: int, balanced: bool = False, batch: int = 64):
+    """A residual network in evaluation mode; `balanced` draws every class equally often."""
+    torch.manual_seed(seed)
+    rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+    network = classifiers.residual_network(len(classifiers.CLASSES), 16)
+    optimizer = torch.optim.AdamW(network.parameters(), RATE, weight_decay=0.05)
+    weights = np.ones(len(faces))
+    if balanced:
+        weights /= np.bincount(faces.classes)[faces.classes]
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * min(1.0, 20 * (step + 1) / steps, 2 * (1 - step / steps) + 0.01)
+        rows = rng.choice(len(faces), batch, p=weights / weights.sum())
+        images = classifiers.as_input(faces.images[rows])
+        flips = torch.from_numpy(rng.random(batch) < 0.5)[:, None, None, None]
+        images = classifiers.augment(torch.where(flips, images.flip(3), images), generator)
+        target = torch.from_numpy(faces.targets[rows])
+        loss = F.cross_entropy(network(images), target, label_smoothing=0.05)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return network.eval()
+
+
+def repeated(
+    faces: Faces, test: Faces, seeds: Sequence[int], steps: int, balanced: bool, work: Path
+) -> np.ndarray:
+    """Classes int64 [seeds, n] that networks trained from these seeds read in the test images."""
+    facts = [cache.digest(x) for x in (faces.images, faces.targets, test.images)]
+
+    def run(numbers: np.ndarray) -> dict[str, np.ndarray]:
+        network = train(faces, seeds[int(numbers[0])], steps, balanced)
+        return {"classes": classifiers.predict(network, test.images).argmax(1)[None]}
+
+    folder = work / f"trained-{cache.key(*facts, tuple(seeds), steps, balanced)}"
+    return cache.rows(folder, len(seeds), run, 1, "training")["classes"]
+
+
+def pooled_features(judge: nn.Module, images_u8: np.ndarray) -> np.ndarray:
+    """Features float64 [n, d] of uint8 images: the judge's last maps, averaged over places."""
+    assert isinstance(judge, nn.Sequential)
+    flatten = next(i for i, layer in enumerate(judge) if isinstance(layer, nn.Flatten))
+    with torch.no_grad():
+        parts = [
+            judge[:flatten](classifiers.as_input(images_u8[i : i + 256])).mean((2, 3))
+            for i in range(0, len(images_u8), 256)
+        ]
+    return torch.cat(parts).double().numpy()

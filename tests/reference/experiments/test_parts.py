@@ -1,0 +1,89 @@
+"""What each experiment does to data before and after it trains or samples."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="the experiments need synfer-rt[reference]")
+
+from reference.evaluate import CLASSES
+from reference.experiments import ablation, downstream, label_quality, long_tail
+from reference.experiments.training import Faces, one_hot
+from synfer_rt import facs
+from synfer_rt.annotate import Opinion, vote
+
+
+def test_label_noise_replaces_exactly_its_part_by_wrong_labels() -> None:
+    truth = np.arange(200) % 8
+    noisy = label_quality.with_noise(truth, 0.25, np.random.default_rng(0))
+    assert (noisy != truth).sum() == 50 and noisy.min() >= 0 and noisy.max() < 8
+    assert len(np.unique((noisy - truth)[noisy != truth] % 8)) == 7
+
+
+def test_degraded_images_are_others_of_the_same_kind() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
+    changed = label_quality.degraded(images, 1)
+    assert changed.shape == images.shape and changed.dtype == np.uint8
+    assert (changed != images).mean() > 0.5
+    assert np.array_equal(changed, label_quality.degraded(images, 1))
+
+
+def test_accepting_less_leaves_the_surer_and_righter() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 8, 600)
+    sure = rng.random(600)
+    said = np.where(rng.random(600) < sure, truth, (truth + 1) % 8)
+    probabilities = one_hot(said) * sure[:, None] + (1 - sure[:, None]) / 8
+    verdicts = vote([Opinion("one", "affectnet-8", probabilities)], "affectnet-8", [None] * 600)
+    curve = label_quality.coverage_curve(verdicts, truth)
+    assert curve[-1][0] == 1 and curve[0][0] < 0.3
+    assert curve[0][1] > curve[-1][1] + 0.2
+
+
+def test_action_units_agree_when_shown_where_asked_for() -> None:
+    asked = facs.au_vector({"AU12": 0.8, "AU6": 0.2})[None]
+    assert ablation.au_agreement(asked, asked) == [1.0]
+    read = asked.copy()
+    read[0, facs.OPENGRAPHAU_41.index("AU12")] = 0.1
+    read[0, facs.OPENGRAPHAU_41.index("AU4")] = 0.9
+    assert ablation.au_agreement(asked, read) == [pytest.approx(10 / 12)]
+
+
+def test_a_label_that_the_vote_replaced_is_trained_on_as_a_distribution() -> None:
+    probabilities = np.full((2, 8), 0.1, np.float32)
+    made = {
+        "images": np.zeros((2, 4, 4, 3), np.uint8),
+        "requested": np.array([1, 2]),
+        "label": np.array([1, 5]),
+        "probabilities": probabilities,
+    }
+    faces = downstream.synthetic(made)
+    assert np.array_equal(faces.targets, [one_hot(np.array([1]))[0], probabilities[1]])
+
+
+def test_a_tail_has_the_shape_of_raf_db() -> None:
+    classes = np.repeat(np.arange(8), 120)
+    rows = long_tail.tail(classes, 100, np.random.default_rng(0))
+    counts = {CLASSES[c]: n for c, n in enumerate(np.bincount(classes[rows], minlength=8))}
+    assert counts["happy"] == 100 and counts["contempt"] == 0
+    assert counts["fear"] == round(100 * 281 / 4772) and counts["neutral"] == 53
+
+
+def test_a_tail_shrinks_to_what_there_is_and_keeps_two_of_each_class() -> None:
+    classes = np.repeat(np.arange(8), 30)
+    counts = np.bincount(classes[long_tail.tail(classes, 999, np.random.default_rng(0))])
+    assert counts[CLASSES.index("happy")] == 30 and counts[CLASSES.index("fear")] == 2
+
+
+def test_balanced_accuracy_counts_classes_alike() -> None:
+    classes = np.array([0] * 9 + [1])
+    assert long_tail.balanced_accuracy(np.zeros(10, int), classes) == 0.5
+
+
+def test_a_tail_is_written_as_class_folders(tmp_path) -> None:
+    from synfer_rt.datasets import read_dataset
+
+    faces = Faces(np.zeros((3, 8, 8, 3), np.uint8), one_hot(np.array([1, 1, 4])))
+    long_tail.write_folders(faces, tmp_path)
+    assert read_dataset(tmp_path, "folders").counts() == {"happy": 2, "fear": 1}
