@@ -31,7 +31,9 @@ OTHERS = [(24, 16), (8, 32)]
 def classifier(tmp_path_factory: pytest.TempPathFactory) -> ClassifierSource:
     path = tmp_path_factory.mktemp("classifiers") / "small.onnx"
     save_classifier(path, channels=3, classes=8)
-    return ClassifierSource("small", path, "affectnet-8", 24, "rgb", (0.5,) * 3, (0.3,) * 3)
+    return ClassifierSource(
+        "small", path, 24, "rgb", (0.5,) * 3, (0.3,) * 3, label_scheme="affectnet-8"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +103,7 @@ def test_encoder_and_classifier_take_every_size(
 ) -> None:
     import torch
 
-    from synfer_rt.export.classifier import reference
+    from synfer_rt.export.image_network import reference
 
     draws = np.random.default_rng(0)
     sampler = Sampler(bundle, "onnxruntime-cpu", threads=1)
