@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 import torch
 import torch.nn.functional as F
@@ -35,12 +34,8 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 
-from synfer_rt.errors import UserError
-
+from .any_batch import BATCH, any_batch
 from .onnx_export import OPSET, save, store_half
-
-BATCH = 127
-"""Stands for the batch while a graph is made: a prime of which no dimension is a multiple."""
 
 
 class Traced(nn.Module):
@@ -70,7 +65,7 @@ def export_gradient(
     Raises UserError when the graph would fix the batch.
 
     With a symbolic batch, each of three passes over the graph reasons about the shapes of
-    thousands of operators; with BATCH in its place it is many times faster, and `_free_batch` then
+    thousands of operators; with BATCH in its place it is many times faster, and `any_batch` then
     puts the batch back. The engine's parity at other batches proves that nothing was missed.
     """
     given = {
@@ -95,7 +90,7 @@ def export_gradient(
     ClearMetadataAndDocStringPass()(model)
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
-    _free_batch(model, static, path.stem)
+    any_batch(model, static, path.stem)
     if precision == "fp16":
         store_half(model.graph)
     save(model, path)
@@ -141,62 +136,6 @@ def _simplify(model: ir.Model) -> None:
     )(model)
 
 
-def _free_batch(model: ir.Model, static: frozenset[str], engine: str) -> None:
-    """Make BATCH the free dimension `B`, in place, wherever the graph has it.
-
-    That is in the shapes of inputs and outputs; in those that Reshape and Expand take, where -1
-    stands for what is left and 1 for as it is; and in constants that repeat one row for each
-    sample, which broadcasting does as well.
-    """
-    for value in model.graph.initializers.values():
-        tensor = value.const_value
-        if tensor is not None and tensor.shape and tensor.shape[0] == BATCH:
-            row = tensor.numpy()[:1]
-            if (tensor.numpy() == row).all():
-                value.const_value = ir.tensor(row.copy(), name=value.name)
-                value.shape = value.const_value.shape
-    shapes: dict[tuple[str, tuple[int, ...]], ir.Value] = {}
-    for node in list(model.graph):
-        sizes = _static_shape(node.outputs[0])
-        batched = [i for i, size in enumerate(sizes) if size and size % BATCH == 0]
-        reshapes = batched and node.op_type in ("Reshape", "Expand")
-        grows = False
-        if reshapes and node.op_type == "Expand":
-            before = _static_shape(node.inputs[0])
-            grows = before[batched[0] - len(sizes) :][:1] != sizes[batched[0] :][:1]
-        if len(batched) > 1 or grows:
-            raise UserError(
-                f"The {engine} of this checkpoint cannot be exported with a free batch: a "
-                f"{node.op_type} to {sizes}; report its architecture as an issue."
-            )
-        if not reshapes:
-            continue
-        place = batched[0]
-        sizes[place] = -1 if node.op_type == "Reshape" else 1
-        key = (node.op_type, tuple(sizes))
-        if key not in shapes:
-            tensor = ir.tensor(np.array(sizes, np.int64), name=f"{node.op_type}_{len(shapes)}")
-            shapes[key] = ir.Value(name=tensor.name, const_value=tensor)
-            shapes[key].shape, shapes[key].type = tensor.shape, ir.TensorType(ir.DataType.INT64)
-            model.graph.register_initializer(shapes[key])
-        node.replace_input_with(1, shapes[key])
-    for node in model.graph:
-        for value in node.outputs:
-            if value not in model.graph.outputs:
-                value.shape = None  # still that of BATCH; the runtimes infer the true one
-    for value in (*model.graph.inputs, *model.graph.outputs):
-        if value.name not in static:
-            assert value.shape is not None
-            value.shape = ir.Shape(["B", *list(value.shape)[1:]])
-    RemoveUnusedNodesPass()(model)
-
-
-def _static_shape(value: ir.Value | None) -> list[int]:
-    if value is None or value.shape is None:
-        return []
-    return [int(size) for size in value.shape]  # type: ignore[arg-type]
-
-
 def _weights(module: nn.Module) -> dict[str, Tensor]:
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
@@ -211,6 +150,8 @@ class _PlainFormulas(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention:
             return _attention(*args, **kwargs)
+        if func is F.linear:
+            return _linear(*args, **kwargs)
         if func is F.interpolate:
             return _interpolate(*args, **kwargs)
         if func is F.layer_norm:
@@ -229,9 +170,15 @@ def _attention(
 ) -> Tensor:
     """Softmax attention (arXiv 1706.03762, eq. 1) without the dropout and the causal mask."""
     assert not dropout_p and not is_causal
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
-    scores = (query * scale) @ key.transpose(-2, -1)
+    factor = query.shape[-1] ** -0.5 if scale is None else scale
+    scores = (query * factor) @ key.transpose(-2, -1)
     return (scores if attn_mask is None else scores + attn_mask).softmax(-1) @ value
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A product of two matrices; of strided rows PyTorch would make one for each sample."""
+    rows = F.linear(x.reshape(-1, x.shape[-1]), weight, bias)
+    return rows.reshape(*x.shape[:-1], weight.shape[0])
 
 
 def _layer_norm(

@@ -97,6 +97,9 @@ class ExpressionLoss(nn.Module):
     gradient.
     """
 
+    logits: Tensor
+    wanted: Tensor
+
     def __init__(self, classifier: nn.Module, names: tuple[str, ...], scheme: str) -> None:
         super().__init__()
         self.classifier = classifier
@@ -136,6 +139,9 @@ class Decoded(nn.Module):
 
 class _Transformers(nn.Module):
     """An image classifier of transformers behind its own resizing and normalisation."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self, model: Any, size: tuple[int, int], mean: list[float], std: list[float]

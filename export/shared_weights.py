@@ -2,8 +2,8 @@
 
 FERAnno and two of the guides contain the UNet that the denoiser is made of, one of them the
 decoder too. ONNX lets a model's weights lie in any file beside it, so `denoiser.onnx.data` may
-serve them all, and a bundle carries the UNet once. Large weights are mapped and copied one at a
-time, never held together.
+serve them all, and a bundle carries the UNet once. Large weights are copied one at a time, never
+held together.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
@@ -105,10 +106,13 @@ def _load(path: Path) -> _Model:
 
 
 def _content(tensor: ir.TensorProtocol) -> bytes:
-    content = tensor.tobytes()
-    if isinstance(tensor, ir.ExternalTensor):
-        tensor.release()  # each would keep a file open
-    return content
+    if not isinstance(tensor, ir.ExternalTensor):
+        return tensor.tobytes()
+    # Not by its own means: they refuse files with several names, and a bundle that is being built
+    # has hard links to the one that it updates.
+    with open(tensor.path, "rb") as file:
+        file.seek(tensor.offset or 0)
+        return file.read(tensor.length or tensor.nbytes)
 
 
 def _keep(model: _Model, keys: Sequence[_Key], lent: Set[_Key], data: Path) -> dict[_Key, _Place]:
@@ -122,8 +126,8 @@ def _keep(model: _Model, keys: Sequence[_Key], lent: Set[_Key], data: Path) -> d
     for value in (value for key in keys if key not in written for value in model.values[key]):
         tensor = value.const_value
         if isinstance(tensor, ir.ExternalTensor):
-            value.const_value = ir.Tensor(tensor.numpy().copy(), name=tensor.name)
-            tensor.release()
+            array = np.frombuffer(_content(tensor), tensor.dtype.numpy())
+            value.const_value = ir.Tensor(array.reshape(tensor.shape.numpy()), name=tensor.name)
     if not written:
         data.unlink(missing_ok=True)
         return {}

@@ -80,7 +80,9 @@ class Staging:
         (self.bundle / f"{file}.data").unlink(missing_ok=True)  # of a build that was interrupted
         if names <= {file, f"{file}.data"}:
             for name in names:
-                _link(self.out / name, self.bundle / name)
+                # Weights are copied: onnx reads none from a file that has several names.
+                place = shutil.copyfile if name != file else _link
+                place(self.out / name, self.bundle / name)
         else:  # it uses weights of another engine, which may be built anew
             copy_with_weights(self.out / file, self.bundle / file)
         return entry
@@ -142,6 +144,7 @@ def staging(out: Path, model: str, force: bool) -> Iterator[Staging]:
             if force:
                 shutil.rmtree(work, ignore_errors=True)
             place = Staging(out, work, None if force else old)
+            shutil.rmtree(place.whole, ignore_errors=True)
             place.bundle.mkdir(parents=True, exist_ok=True)
             try:
                 yield place

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from synfer_rt.backends.openvino import read_model
 from synfer_rt.errors import UserError
 
 from .graphs import Inputs
@@ -99,7 +100,8 @@ def _openvino(path: Path) -> Callable[[Arrays], list[np.ndarray]]:
     import openvino
 
     hints = {"INFERENCE_PRECISION_HINT": "f32"}  # the runtime would choose bfloat16 by itself
-    request = openvino.Core().compile_model(path, "CPU", hints).create_infer_request()
+    core = openvino.Core()
+    request = core.compile_model(read_model(path, core), "CPU", hints).create_infer_request()
     return lambda given: [np.array(output) for output in request.infer(given).values()]
 
 

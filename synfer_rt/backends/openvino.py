@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ class OpenVinoEngine:
             self._properties["CACHE_DIR"] = str(cache)
         file = bundle.path / self.spec.file
         try:
-            self._model = self._core.read_model(file)
+            self._model = read_model(file, self._core)
         except Exception as error:  # the runtime's exceptions share no base class but this
             raise UserError(
                 f"{file} cannot be loaded by {NAME} ({first_line(error)}); build the bundle again "
@@ -97,6 +98,26 @@ class OpenVinoEngine:
             request = compiled.create_infer_request()
         self._requests[batch] = request
         return request
+
+
+def read_model(file: Path, core: Any) -> Any:
+    """An ONNX file as OpenVINO's model, without what it would compute wrongly.
+
+    Where a convolution and a transposed one share their weights, as in a gradient's graph, OpenVINO
+    (seen in 2026.4) prepares them for the first and gives them to both: so the second gets a copy.
+    """
+    from openvino import op
+
+    model = core.read_model(file)
+    for node in model.get_ops():
+        if node.get_type_name() == "ConvolutionBackpropData":
+            weights = node.input_value(1).get_node()
+            if weights.get_type_name() == "Convert":  # stored as float16
+                weights = weights.input_value(0).get_node()
+            if weights.get_type_name() == "Constant":
+                copy = op.Constant(weights.data.astype(np.float32), shared_memory=False)
+                node.input(1).replace_source_output(copy.output(0))
+    return model
 
 
 def _solver_step(inputs: Mapping[str, np.ndarray], prediction: np.ndarray) -> dict[str, np.ndarray]:

@@ -7,10 +7,14 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
+from onnx import numpy_helper, parser
 
 from synfer_rt import backends
 from synfer_rt.backends import cache_directory, choose, open_engine, to_numpy
+from synfer_rt.backends.openvino import read_model
 from synfer_rt.bundle import Bundle, open_bundle
 from synfer_rt.errors import UserError
 from synfer_rt.interfaces import EngineSpec
@@ -166,3 +170,28 @@ def test_auto_prefers_it_to_onnxruntime_on_a_machine_without_gpu(tiny_bundle: Bu
     if any(s.works for s in backends.statuses() if not s.name.endswith("-cpu")):
         pytest.skip("a GPU works here")
     assert choose("auto", tiny_bundle)[0] == OPENVINO
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_a_transposed_convolution_may_share_its_weights(tmp_path: Path, precision: str) -> None:
+    import openvino
+
+    model = parser.parse_model("""<ir_version: 10, opset_import: ["": 21]>
+    gradient (float[B,16,8,8] x) => (float[B,16,8,8] y) {
+      weight = Cast <to = 1> (stored)
+      forward = Conv <pads = [1, 1, 1, 1]> (x, weight)
+      y = ConvTranspose <pads = [1, 1, 1, 1]> (forward, weight)
+    }""")
+    stored = np.random.default_rng(0).standard_normal((16, 16, 3, 3)).astype(precision)
+    model.graph.initializer.append(numpy_helper.from_array(stored, "stored"))
+    file = tmp_path / "gradient.onnx"
+    onnx.save(model, file)
+    x = np.random.default_rng(1).standard_normal((2, 16, 8, 8), np.float32)
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    wanted = np.asarray(session.run(None, {"x": x})[0])
+    core = openvino.Core()
+    compiled = core.compile_model(
+        read_model(file, core), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
+    (found,) = compiled.create_infer_request().infer({"x": x}).values()
+    np.testing.assert_allclose(found, wanted, atol=1e-5 * np.abs(wanted).max())

@@ -225,6 +225,42 @@ def test_the_latent_form_is_the_step_of_a_pushed_prediction(guided: Guided) -> N
     np.testing.assert_allclose(rest, wanted[:, 1:], atol=1e-4)
 
 
+class Strided(nn.Module):
+    """A linear layer on rows that do not lie one after another, and its gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(4, 6, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            return torch.autograd.grad(self.layer(x.transpose(1, 2)).square().sum(), x)[0]
+
+
+class Repeats(nn.Module):
+    """The same matrix for each sample, joined to what differs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        same = torch.linspace(0, 1, 12).view(4, 3)
+        return torch.cat([x, same.expand(x.shape[0], 4, 3)], 2) * 2
+
+
+@pytest.mark.parametrize("module", [Strided(), Repeats()])
+def test_what_samples_have_in_common_takes_any_batch(tmp_path: Path, module: nn.Module) -> None:
+    module.requires_grad_(False)
+
+    def inputs(batch: int) -> dict[str, Tensor]:
+        return {"x": drawn(batch, 4, 3)}
+
+    export_gradient(module, inputs(2), ("y",), frozenset(), tmp_path / "y.onnx", "fp32")
+    engine = Guided(module, inputs, tmp_path / "y.onnx")
+    for batch in (1, 3):
+        (found,) = engine.run(inputs(batch))
+        np.testing.assert_allclose(found, module(inputs(batch)["x"]), atol=1e-5)
+
+
 class MixesTheBatch(nn.Module):
     """Its layout cannot be said without the batch's size twice."""
 
