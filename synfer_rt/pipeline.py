@@ -94,7 +94,6 @@ class Run:
     def settings(self, format: str) -> dict[str, Any]:
         """The run as JSON values, for run.json."""
         plan = self.plan
-        layout = "none" if plan.bank is None else "bank"
         return {
             "bundle": self.bundle.bundle_hash,
             "format": format,
@@ -107,7 +106,7 @@ class Run:
             "steps": self.steps,
             "guidance": plan.guidance,
             "au_scale": plan.au_scale,
-            "layout": layout if self.photos is None else "photos",
+            "layout": "photos" if plan.photos else "none" if plan.bank is None else "bank",
             "photo_set": None if self.photos is None else self.photos.digest,
             "layout_strength": self.layout_strength,
             "seed": plan.seed,
