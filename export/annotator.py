@@ -82,7 +82,7 @@ class Branch(nn.Module):
     """
 
     def __init__(
-        self, shapes: Sequence[tuple[int, int, int]], width: int, grid: tuple[int, int]
+        self, shapes: Sequence[tuple[int, ...]], width: int, grid: tuple[int, int]
     ) -> None:
         super().__init__()
         self.grid = grid
@@ -141,8 +141,8 @@ class AnnotatorHead(nn.Module):
 
     def __init__(
         self,
-        features: Sequence[tuple[int, int, int]],
-        maps: Sequence[tuple[int, int, int]],
+        features: Sequence[tuple[int, ...]],
+        maps: Sequence[tuple[int, ...]],
         grid: tuple[int, int],
         classes: int,
         width: int,

@@ -164,7 +164,7 @@ def write(path: Path, state: dict) -> None:
 @click.option("--renders", "directory", type=Path, required=True)
 @click.option("--out", type=Path, required=True)
 @click.option("--network", "name", type=click.Choice(list(NETWORKS)), required=True)
-@click.option("--minutes", default=8.0)
+@click.option("--minutes", default=8.0, help="CPU time.")
 @click.option("--batch", default=64)
 def main(directory, out, name, minutes, batch):
     """Train one network and print how it does on held-out identities."""
@@ -189,9 +189,8 @@ def main(directory, out, name, minutes, batch):
         click.echo(f"{name}: going on after {seen} images and {spent / 60:.1f} min")
     torch.manual_seed(seed + seen)
     rng, generator = np.random.default_rng((seed, seen)), torch.Generator().manual_seed(seed + seen)
-    saved = time.time()
-    started = saved - spent
-    while (elapsed := time.time() - started) < 60 * minutes:
+    saved, started = time.time(), time.process_time() - spent
+    while (elapsed := time.process_time() - started) < 60 * minutes:
         progress = elapsed / (60 * minutes)
         for group in optimizer.param_groups:
             group["lr"] = 2e-3 * min(1.0, (elapsed + 2) / 15, 2 * (1 - progress) + 0.01)
@@ -214,7 +213,7 @@ def main(directory, out, name, minutes, batch):
         if time.time() - saved > CHECKPOINT_SECONDS:
             saved = time.time()
             state = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
-            write(state_file, state | {"seen": seen, "seconds": saved - started})
+            write(state_file, state | {"seen": seen, "seconds": time.process_time() - started})
     network.eval()
     write(out / f"{name}.pt", network.state_dict())
     state_file.unlink(missing_ok=True)

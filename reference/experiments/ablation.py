@@ -28,8 +28,8 @@ from synfer_rt import facs
 PRESENT = 0.3
 """Intensity from which an action unit counts as shown."""
 UNITS = [facs.OPENGRAPHAU_41.index(unit) for unit in SWEPT]
-STRENGTHS = {"text": 0.3, "text-latent": 0.3, "latent": 0.1}
-"""Of each form: the largest that guidance_sweep found to do no harm to the images."""
+STRENGTHS = {"text": 0.3, "text-latent": 0.3, "latent": 0.05}
+"""Of each form; guidance_sweep shows what others do."""
 PLAIN = "+ action units"
 
 

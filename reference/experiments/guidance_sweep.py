@@ -30,8 +30,8 @@ def numbers(text: str) -> list[float]:
 @click.command()
 @settings.options
 @click.option("--form", default="latent", show_default=True)
-@click.option("--strengths", default="0.05,0.1,0.2,0.4", show_default=True, metavar="F,F,…")
-@click.option("--starts", default=f"0,{START:.3f},0.7", show_default=True, metavar="F,F,…")
+@click.option("--strengths", default="0.02,0.05,0.1,0.2", show_default=True, metavar="F,F,…")
+@click.option("--starts", default=f"{START:.3f},0.7", show_default=True, metavar="F,F,…")
 @click.option("--every", "everies", default="1,2", show_default=True, metavar="N,N,…")
 @click.option("--layouts", is_flag=True, help="Start from the bundle's layouts.")
 @click.option("--per-class", default=12, show_default=True)

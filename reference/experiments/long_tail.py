@@ -76,7 +76,7 @@ def augmented(setting: Setting, dataset: Path, noise_scale: float, repair: int) 
     counts = source.counts()
     wanted = additions(counts, targets(counts, "max"))
     job = Augmentation(source.items, wanted, noise_scale, repair, 0.5, 4, SEED)
-    augmenter = Augmenter(job, setting.sampler.ensemble)
+    augmenter = Augmenter(job, setting.sampler)
     begin = len(source.items)
 
     def make(numbers: np.ndarray) -> dict[str, np.ndarray]:

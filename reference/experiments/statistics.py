@@ -60,10 +60,15 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def diversity(features: np.ndarray, classes: np.ndarray) -> float:
-    """Mean Euclidean distance of two different images [n, d] of a class, averaged over classes."""
+    """Mean Euclidean distance of two different images [n, d] of a class, averaged over classes.
+
+    Classes with a single image do not count.
+    """
     distances = []
     for label in np.unique(classes):
         x = features[classes == label]
+        if len(x) < 2:
+            continue
         squared = ((x[:, None] - x[None]) ** 2).sum(-1)
         distances.append(np.sqrt(squared).sum() / (len(x) * (len(x) - 1)))
     return float(np.mean(distances))

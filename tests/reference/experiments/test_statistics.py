@@ -49,3 +49,8 @@ def test_the_frechet_distance_of_normal_distributions() -> None:
 def test_diversity_compares_images_of_one_class_only() -> None:
     features = np.array([[0.0], [1.0], [100.0], [103.0]])
     assert statistics.diversity(features, np.array([0, 0, 1, 1])) == 2.0
+
+
+def test_a_class_of_one_image_has_no_diversity() -> None:
+    features = np.array([[0.0], [1.0], [100.0]])
+    assert statistics.diversity(features, np.array([0, 0, 1])) == 1.0
