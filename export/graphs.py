@@ -195,12 +195,12 @@ def _to_denoise(checkpoint: Checkpoint, conditioner: Conditioner, given: Inputs)
 
 
 def _to_guide_text(checkpoint: Checkpoint, conditioner: Conditioner, given: Inputs) -> Inputs:
-    def inputs(batch: int) -> dict[str, Tensor]:
+    def inputs(batch: int, size: Size | None = None) -> dict[str, Tensor]:
         conditioning = _conditioned(conditioner, given, batch)
         # Moves as long as the tokens: what the engine adds shall count in its verification.
         length = conditioning["text"].norm(dim=-1).mean()
         return {
-            **_latents(checkpoint)(batch),
+            **_latents(checkpoint)(batch, size),
             "timestep": _timestep(checkpoint),
             **_aim(checkpoint, batch, float(length)),
             **conditioning,
@@ -210,8 +210,8 @@ def _to_guide_text(checkpoint: Checkpoint, conditioner: Conditioner, given: Inpu
 
 
 def _to_guide_latents(checkpoint: Checkpoint) -> Inputs:
-    def inputs(batch: int) -> dict[str, Tensor]:
-        draw, shape = _generator(batch), checkpoint.latent_shape
+    def inputs(batch: int, size: Size | None = None) -> dict[str, Tensor]:
+        draw, shape = _generator(batch), checkpoint.latents_of(size)
         return {
             "latents": torch.randn(batch, *shape, generator=draw),
             "prediction": torch.randn(batch, *shape, generator=draw),

@@ -294,7 +294,6 @@ def compiled(path: Path, out: Path) -> dict[str, Any]:
     return entries[path.stem]
 
 
-@pytest.mark.slow
 def test_tensorrt_rtx_compiles_it_ahead_of_time(guided: Guided, tmp_path: Path) -> None:
     profiles = compiled(guided.path, tmp_path)["profiles"]
     assert profiles["latents"]["max"] == [8, *LATENT] and profiles["clean"]["min"] == [2]
