@@ -311,7 +311,6 @@ def test_engines_are_verified_on_openvino_without_being_exported_again(
     assert all(reused(*mini, Options(targets=("openvino",)))[1].values())
 
 
-@pytest.mark.slow
 def test_engines_are_built_side_by_side(mini: tuple[Source, Path]) -> None:
     source, out = mini
     classifiers = source.directory / "classifiers"
@@ -323,7 +322,6 @@ def test_engines_are_built_side_by_side(mini: tuple[Source, Path]) -> None:
     assert new == {"classifier.small", "classifier.large"} == set(bundle.classifiers)
 
 
-@pytest.mark.slow
 def test_int8_is_for_denoiser_and_classifiers_and_as_incremental(
     mini_checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -345,7 +343,6 @@ def test_int8_is_for_denoiser_and_classifiers_and_as_incremental(
     assert {name for name, old in again.items() if not old} == {"classifier.small"}
 
 
-@pytest.mark.slow
 def test_plans_are_compiled_once_for_each_engine(mini: tuple[Source, Path]) -> None:
     pytest.importorskip("tensorrt_rtx", reason="the target needs tensorrt-rtx")
     source, out = mini
