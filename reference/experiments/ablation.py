@@ -129,7 +129,7 @@ def draw(report: dict, judges: Sequence[str]):
         axes.bar(places, values[:, 0], 0.36, yerr=values[:, 1], capsize=3, label=judge)
     axes.set_xticks(range(len(names)), names, rotation=25, ha="right")
     axes.set(ylabel="expression as asked for (%)", ylim=(0, 105))
-    axes.legend()
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     return figure
 
 
@@ -206,7 +206,8 @@ def main(setting: Setting, fer, per_class, rounds, strengths):
         "the renders themselves: one half to the other). Cost: CPU time an image relative to "
         f"action units alone, interleaved, median of {rounds} (least to most). Strengths: "
         + ", ".join(f"{form} {value:g}" for form, value in chosen.items())
-        + ".",
+        + ". Text only means that all action units are 0, which asks synfer-mini for a neutral face "
+        "whatever the words.",
         "",
         *table(
             ["", *judges, "gain", "AU agreement", "diversity", "Fréchet", "cost"],
