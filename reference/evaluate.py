@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -160,8 +161,20 @@ def accuracy_table(report: dict, judge: str, names: tuple[str, ...]) -> list[str
     return lines
 
 
-def markdown(report: dict) -> str:
-    """The whole of docs/results.md."""
+FURTHER = {
+    "ablation": "what every part of SynFER adds",
+    "guidance_sweep": "strength of semantic guidance",
+    "label_quality": "labels: annotators, vote, thresholds",
+    "downstream": "what synthetic faces are worth as training data",
+    "long_tail": "rare classes filled up",
+    "variants": "what backend and precision cost",
+    "defaults": "how the defaults were chosen",
+}
+"""Other reports of `results/`, by name."""
+
+
+def markdown(report: dict, there: Collection[str]) -> str:
+    """The whole of docs/results.md; `there` are those of FURTHER that exist."""
     settings = ", ".join(f"{name} {value}" for name, value in report["settings"].items())
     lines = [
         "# Results of synfer-mini",
@@ -207,6 +220,9 @@ def markdown(report: dict) -> str:
             "![sweeps of two faces](results/sweeps.png)",
             "",
         ]
+    links = [f"- [{title}](results/{name}.md)" for name, title in FURTHER.items() if name in there]
+    if links:
+        lines += ["## Experiments", "", *links, ""]
     return "\n".join(lines)
 
 
@@ -298,7 +314,8 @@ def main(
         rows = [(u, [*grid[i, 0], *grid[i, 1]]) for i, u in enumerate(SWEPT)]
         sheet(rows, [f"{s:.1f}" for s in SWEEP] * 2, 2).save(pictures / "sweeps.png")
     (pictures / "results.json").write_text(json.dumps(report, indent=2) + "\n")
-    (out / "results.md").write_text(markdown(report))
+    there = [name for name in FURTHER if (out / "results" / f"{name}.md").is_file()]
+    (out / "results.md").write_text(markdown(report, there))
     click.echo(json.dumps(report, indent=2))
 
 

@@ -206,8 +206,8 @@ def main(setting: Setting, fer, per_class, rounds, strengths):
         "the renders themselves: one half to the other). Cost: CPU time an image relative to "
         f"action units alone, interleaved, median of {rounds} (least to most). Strengths: "
         + ", ".join(f"{form} {value:g}" for form, value in chosen.items())
-        + ". Text only means that all action units are 0, which asks synfer-mini for a neutral face "
-        "whatever the words.",
+        + ". Text only means that all action units are 0, which asks synfer-mini for a neutral "
+        "face whatever the words.",
         "",
         *table(
             ["", *judges, "gain", "AU agreement", "diversity", "Fréchet", "cost"],
