@@ -160,7 +160,8 @@ def main(setting: Setting, largest, noise_scale, repair_steps, seeds, steps):
         + ", ".join(f"{name} {count}" for name, count in counts.items())
         + f"; tested on {len(test)} renders of other held-out identities. A residual network of "
         f"64-pixel faces, {steps} steps of 64 images for each row, {seeds} seeds of the training. "
-        f"Noise scale {noise_scale:g}, {repair_steps} repair steps.",
+        f"Noise scale {noise_scale:g}, {repair_steps} repair steps. The model that repairs and "
+        "samples was trained on renders of yet other people: it brings more than these faces.",
         "",
         *table(
             ["training set", "images", "balanced accuracy", "deviation", f"{RAREST} rarest"],
