@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from onnx_ir.passes import Sequential
 from onnx_ir.passes.common import (
-    ClearMetadataAndDocStringPass,
     CommonSubexpressionEliminationPass,
     DeduplicateInitializersPass,
     InlinePass,
@@ -35,7 +34,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 
 from .any_batch import BATCH, any_batch
-from .onnx_export import OPSET, save, store_half
+from .onnx_export import clear_metadata, save, store_half, to_onnx
 
 
 class Traced(nn.Module):
@@ -75,21 +74,9 @@ def export_gradient(
     with torch.no_grad():
         traced = trace(module, given)
         program = torch.export.export(traced, tuple(given.values()))
-        exported = torch.onnx.export(
-            program,
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=list(given),
-            output_names=list(outputs),
-            verbose=False,
-            optimize=False,
-        )
-    assert exported is not None
-    model = exported.model
+        model = to_onnx(program, given, outputs).model
     _simplify(model)
-    ClearMetadataAndDocStringPass()(model)
-    model.metadata_props.clear()
-    model.graph.metadata_props.clear()
+    clear_metadata(model)
     any_batch(model, static, path.stem)
     if precision == "fp16":
         store_half(model.graph)

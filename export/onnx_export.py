@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import onnx_ir as ir
@@ -65,23 +65,12 @@ def export_onnx(
                 f"The {path.stem} of this checkpoint cannot be exported with a free batch or size: "
                 f"{str(error).strip().splitlines()[0]}; report its architecture as an issue."
             ) from error
-        exported = torch.onnx.export(
-            program,
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=list(inputs),
-            output_names=list(outputs),
-            verbose=False,
-            optimize=False,
-        )
-    assert exported is not None
+        exported = to_onnx(program, inputs, outputs)
     model = exported.model
     weights = list(model.graph.initializers.values())
     exported.optimize()
     weights += model.graph.initializers.values()
-    ClearMetadataAndDocStringPass()(model)
-    model.metadata_props.clear()
-    model.graph.metadata_props.clear()
+    clear_metadata(model)
     _name_axes(model, static, free_axes, path.stem)
     if precision == "fp16":
         store_half(model.graph)
@@ -89,6 +78,30 @@ def export_onnx(
     # The optimizer's rules remember the last graph, and with it would keep every weight in memory.
     for value in (*weights, *model.graph.initializers.values()):
         value.const_value = None
+
+
+def to_onnx(
+    program: torch.export.ExportedProgram, inputs: Iterable[str], outputs: Iterable[str]
+) -> torch.onnx.ONNXProgram:
+    """`program` in ONNX, not optimized, its inputs and outputs named in order."""
+    exported = torch.onnx.export(
+        program,
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=list(inputs),
+        output_names=list(outputs),
+        verbose=False,
+        optimize=False,
+    )
+    assert exported is not None
+    return exported
+
+
+def clear_metadata(model: ir.Model) -> None:
+    """Remove what the exporter notes of its own sources, in place."""
+    ClearMetadataAndDocStringPass()(model)
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
 
 
 def save(model: ir.Model, path: Path) -> None:
