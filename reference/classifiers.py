@@ -2,9 +2,9 @@
 
     python -m reference.classifiers --renders DIR --out DIR --network NAME
 
-`labeller` and `au-labeller` ship in the bundle; `judge` and `au-reader` only ever measure. They
-differ in shape, in seed and, those for action units, in what they minimise. A training that was
-stopped goes on with the same command.
+`labeller`, `second-labeller` and `au-labeller` ship in the bundle; `judge` and `au-reader` only ever
+measure. They differ in shape, in seed and, those for action units, in what they minimise. A training
+that was stopped goes on with the same command.
 """
 
 from __future__ import annotations
@@ -99,8 +99,46 @@ def separable_network(outputs: int, width: int = 32) -> nn.Module:
     )
 
 
+class Dense(nn.Module):
+    """Three 3x3 convolutions, each of which sees all that came before; then half as wide a map."""
+
+    def __init__(self, width: int, growth: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.Sequential(
+                nn.BatchNorm2d(width + i * growth),
+                nn.ReLU(),
+                nn.Conv2d(width + i * growth, growth, 3, 1, 1, bias=False),
+            )
+            for i in range(3)
+        )
+        self.smaller = nn.Sequential(
+            nn.Conv2d(width + 3 * growth, width + growth, 1), nn.AvgPool2d(2)
+        )
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = torch.cat([x, layer(x)], 1)
+        return self.smaller(x)
+
+
+def dense_network(outputs: int, growth: int = 16) -> nn.Module:
+    """Densely connected blocks at three sizes (after DenseNet), from 32 pixels down to 4."""
+    widths = [growth * i for i in (1, 2, 3, 4)]
+    return nn.Sequential(
+        nn.Conv2d(3, growth, 4, 2, 1, bias=False),
+        *(Dense(width, growth) for width in widths[:3]),
+        nn.BatchNorm2d(widths[3]),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Dropout(0.2),
+        nn.Linear(16 * widths[3], outputs),
+    )
+
+
 NETWORKS = {
     "labeller": (lambda: residual_network(len(CLASSES)), 11),
+    "second-labeller": (lambda: dense_network(len(CLASSES)), 77),
     "judge": (lambda: separable_network(len(CLASSES)), 22),
     "au-reader": (lambda: residual_network(len(facs.OPENGRAPHAU_41), 32), 33),
     "au-labeller": (lambda: residual_network(len(facs.OPENGRAPHAU_41), 20), 66),

@@ -2,8 +2,9 @@
 
     torchrun --nproc-per-node 2 -m reference.train_diffusion --renders DIR --vae DIR --out DIR
 
-One single-threaded process per core, gradients averaged between them. Resumes from `--out`, whose
-`diffusion.log` keeps the learning curve. v-prediction (arXiv 2202.00512) with min-SNR weighting
+One single-threaded process per core, gradients averaged between them. Resumes from `--out`, where
+`diffusion.log` and `snapshots/` (the averaged weights after every 16,384 images or so) keep the
+learning curve. v-prediction (arXiv 2202.00512) with min-SNR weighting
 (arXiv 2303.09556) on a cosine schedule of zero terminal SNR (arXiv 2305.08891).
 """
 
@@ -22,6 +23,7 @@ import torch
 import torch.distributed as dist
 from diffusers import AutoencoderKL
 from rich.progress import track
+from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from reference import captions, model, renders
@@ -34,6 +36,7 @@ SNR_CAP = 5.0
 WEIGHT_FLOOR = 0.25
 DROP_TEXT, DROP_AUS, DROP_BOTH = 0.08, 0.08, 0.04
 CHECKPOINT_SECONDS = 240.0
+SNAPSHOT_IMAGES = 16_384
 
 
 @dataclass(frozen=True)
@@ -216,6 +219,8 @@ def main(directory, vae_directory, out, minutes, batch_size, rate, cool_from, st
         optimizer.step()
         steps += 1
         seen += batch_size * world
+        if rank == 0 and seen % SNAPSHOT_IMAGES < batch_size * world:
+            snapshot(out, average, seen)
         running.append(losses.mean().item())
         decay = min(0.9995, (1 + steps) / (20 + steps))
         with torch.no_grad():
@@ -249,6 +254,16 @@ def checkpoint(out: Path, denoiser, average, optimizer, steps: int, seen: int) -
     state = {"model": denoiser.state_dict(), "average": average, "steps": steps, "seen": seen}
     torch.save(state | {"optimizer": optimizer.state_dict()}, part)
     part.replace(out / "diffusion.pt")
+
+
+def snapshot(out: Path, average: dict[str, torch.Tensor], seen: int) -> None:
+    """Keep the averaged weights in float16 as `snapshots/IMAGES.safetensors`."""
+    folder = out / "snapshots"
+    folder.mkdir(exist_ok=True)
+    halved = {k: v.half() if v.is_floating_point() else v for k, v in average.items()}
+    part = folder / f"{seen:09d}.part"
+    save_file(halved, part)
+    part.replace(part.with_suffix(".safetensors"))
 
 
 if __name__ == "__main__":
