@@ -2,9 +2,9 @@
 
     python -m reference.classifiers --renders DIR --out DIR --network NAME
 
-`labeller`, `second-labeller` and `au-labeller` ship in the bundle; `judge` and `au-reader` only ever
-measure. They differ in shape, in seed and, those for action units, in what they minimise. A training
-that was stopped goes on with the same command.
+`labeller`, `second-labeller` and `au-labeller` ship in the bundle; `judge` and `au-reader` only
+ever measure. They differ in shape, in seed and, those for action units, in what they minimise. A
+training that was stopped goes on with the same command.
 """
 
 from __future__ import annotations
