@@ -88,10 +88,10 @@ def export_network(directory: Path, name: str, out: Path, **description: str) ->
 
 
 def export_networks(directory: Path, checkpoint: Path) -> None:
-    """What ships of `classifiers.NETWORKS`, into the checkpoint."""
-    export_network(
-        directory, "labeller", checkpoint / "classifiers" / "fer.onnx", label_scheme="affectnet-8"
-    )
+    """What ships of `classifiers.NETWORKS`, into the checkpoint; labellers are named by shape."""
+    for name, shape in (("labeller", "residual"), ("second-labeller", "dense")):
+        out = checkpoint / "classifiers" / f"{shape}.onnx"
+        export_network(directory, name, out, label_scheme="affectnet-8")
     export_network(
         directory, "au-labeller", checkpoint / "au_reader.onnx", au_vocabulary="opengraphau-41"
     )

@@ -73,8 +73,8 @@ class Readings:
     """What the UNet says of images, computed once and kept on disk.
 
     Number v * N + i is view v of image i of the N `rows` of uint8 `images`; a view has a folder of
-    its own below `folder`. Each is augmented in its own way and mirrored by turns, so that two hold
-    both sides of a face.
+    its own below `folder`. View v is augmented v + 1 times over, so that the second is as bad as
+    photographs from elsewhere, and mirrored by turns, so that two hold both sides of a face.
     """
 
     def __init__(
@@ -97,7 +97,9 @@ class Readings:
             mirrored = torch.from_numpy((view + numbers) % 2 == 1)
             batch = torch.where(mirrored[:, None, None, None], batch.flip(3), batch)
             generator = torch.Generator().manual_seed(view * len(rows) + int(numbers[0]))
-            latents = encode(encoder, classifiers.augment(batch, generator), generator)
+            for _ in range(view + 1):
+                batch = classifiers.augment(batch, generator)
+            latents = encode(encoder, batch, generator)
             features, maps = annotator.read(latents)
             values = torch.cat([x.flatten(1) for x in (*features, *maps)], 1)
             return {"values": values.half().numpy()}

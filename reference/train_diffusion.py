@@ -34,7 +34,9 @@ from synfer_rt import facs
 
 SNR_CAP = 5.0
 WEIGHT_FLOOR = 0.25
-DROP_TEXT, DROP_AUS, DROP_BOTH = 0.08, 0.08, 0.04
+DROP_TEXT, DROP_AUS, DROP_BOTH = 0.08, 0.16, 0.04
+RANDOM_SHARE = 0.5
+"""Of the examples so many have random action units and no expression: they teach single units."""
 CHECKPOINT_SECONDS = 240.0
 SNAPSHOT_IMAGES = 16_384
 
@@ -93,6 +95,13 @@ class Examples:
         rows = ({name: columns[name][i] for name in columns} for i in range(len(data)))
         self.faces = [captions.attributes(row) for row in rows]
         self.tokenizer = build_tokenizer()
+
+    def draw(self, rows: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+        """`count` of these rows in random order, RANDOM_SHARE of them without an expression."""
+        unnamed = self.labels[rows] < 0
+        share = round(RANDOM_SHARE * count)
+        parts = (rows[unnamed], share), (rows[~unnamed], count - share)
+        return rng.permutation(np.concatenate([rng.choice(part, n) for part, n in parts]))
 
     def batch(self, rows: np.ndarray, rng: np.random.Generator, dropout: bool = True):
         """Mirrored at random, captioned anew, conditioning dropped for guidance."""
@@ -205,7 +214,7 @@ def main(directory, vae_directory, out, minutes, batch_size, rate, cool_from, st
         cooling = min(1.0, max(0.02, (1 - progress) / max(1e-9, 1 - cool_from)))
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1.0, (steps + 1) / 200) * cooling
-        batch = examples.batch(rng.choice(train, batch_size, replace=False), rng)
+        batch = examples.batch(examples.draw(train, batch_size, rng), rng)
         strata = (torch.arange(batch_size) + torch.rand(batch_size)) / batch_size
         timesteps = (strata * len(alphas)).long().clamp(max=len(alphas) - 1)
         losses = velocity_loss(

@@ -1,0 +1,70 @@
+"""What the diffusion training shows the model, and what it keeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("diffusers", reason="training needs synfer-rt[reference]")
+
+import torch
+from safetensors.torch import load_file
+
+from reference import model, train_diffusion
+from reference.renders import Renders
+from reference.train_diffusion import Examples, Latents
+from synfer_rt import facs
+
+FACES = 240
+
+
+@pytest.fixture(scope="module")
+def examples() -> Examples:
+    """A quarter of the faces have an expression."""
+    rng = np.random.default_rng(0)
+    annotations = {
+        "label": np.where(np.arange(FACES) % 4 == 0, np.arange(FACES) % 8, -1),
+        "au": rng.uniform(0.1, 1, (FACES, len(facs.OPENGRAPHAU_41))),
+        **{name: np.zeros(FACES) for name in ("age", "gender", "beard", "eye_closure")},
+        **{name: np.zeros(FACES, int) for name in ("hair_style", "hair_color")},
+        "background": np.full(FACES, 0.5),
+        "ancestry": np.tile([1.0, 0, 0], (FACES, 1)),
+        "pose": np.zeros((FACES, 3)),
+        "light": np.zeros((FACES, 4)),
+    }
+    shape = (2, FACES, *model.LATENT)
+    data = Renders(np.zeros((FACES, 1, 1, 3), np.uint8), annotations, "key")
+    return Examples(data, Latents(np.zeros(shape, np.float16), np.zeros(shape, np.float16)))
+
+
+def test_half_of_a_batch_has_an_expression_however_rare_they_are(examples: Examples) -> None:
+    drawn = examples.draw(np.arange(FACES), 24, np.random.default_rng(1))
+    assert (examples.labels[drawn] >= 0).sum() == 12
+
+
+def test_expressions_meet_every_noise_level(examples: Examples) -> None:
+    rng = np.random.default_rng(2)
+    named = [examples.labels[examples.draw(np.arange(FACES), 24, rng)] >= 0 for _ in range(200)]
+    # Noise levels rise along the batch; so no place in it may be reserved for one kind.
+    assert np.abs(np.mean(named, 0) - 0.5).max() < 0.15
+
+
+def test_text_and_action_units_are_dropped_as_often_as_is_said(examples: Examples) -> None:
+    _, tokens, aus = examples.batch(np.arange(FACES).repeat(20), np.random.default_rng(3))
+    empty = torch.tensor(examples.tokenizer.encode("").ids)
+    silent, still = (tokens == empty).all(1), (aus == 0).all(1)
+    shares = [x.float().mean().item() for x in (silent & ~still, ~silent & still, silent & still)]
+    wanted = [train_diffusion.DROP_TEXT, train_diffusion.DROP_AUS, train_diffusion.DROP_BOTH]
+    np.testing.assert_allclose(shares, wanted, atol=0.02)
+
+
+def test_a_snapshot_is_the_averaged_weights_in_half_precision(tmp_path: Path) -> None:
+    average = {"weight": torch.randn(3, 2), "steps": torch.tensor(7)}
+    train_diffusion.snapshot(tmp_path, average, 1234)
+    (file,) = (tmp_path / "snapshots").iterdir()
+    kept = load_file(file)
+    assert file.name == "000001234.safetensors"
+    torch.testing.assert_close(kept["weight"], average["weight"].half())
+    assert kept["steps"] == 7
