@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from synfer_rt.cli import MOST_THREADS, RUNTIMES, check_number
+from synfer_rt import options
+from synfer_rt.doctor import RUNTIMES
 from synfer_rt.errors import UserError
+from synfer_rt.options import MOST_THREADS, check_number
 
 if TYPE_CHECKING:
     from synfer_rt.bench.measure import Case
@@ -22,9 +24,7 @@ _PACKAGES = ("synfer-rt", "numpy", *RUNTIMES)
 
 
 @click.command()
-@click.option(
-    "--engines", type=click.Path(path_type=Path), help="Bundle.  [default: the one installed]"
-)
+@options.engines
 @click.option(
     "--batch",
     "batches",

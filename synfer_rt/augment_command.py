@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from synfer_rt.cli import INTERRUPTED, MOST_THREADS, check_number
-from synfer_rt.datasets import FORMATS, Item, Skipped
+from synfer_rt import options
+from synfer_rt.datasets import Item, Skipped
 from synfer_rt.datasets.items import load
 from synfer_rt.errors import UserError
+from synfer_rt.options import INTERRUPTED, MOST_THREADS, check_number
 from synfer_rt.skipped import FILE, report_skipped, write_skipped
 
 if TYPE_CHECKING:
@@ -74,27 +75,12 @@ def usable(dataset: Dataset, size: tuple[int, int]) -> Dataset:
     "--repair-strength", default=0.5, show_default=True, help="How much these steps make anew."
 )
 @click.option("--attempts", default=4, show_default=True, help="Tries until the check agrees.")
-@click.option("--seed", default=0, show_default=True, help="The same seed makes the same images.")
-@click.option(
-    "--input-format",
-    type=click.Choice(["auto", *FORMATS]),
-    default="auto",
-    show_default=True,
-    help="Layout of the dataset.",
-)
-@click.option("--label-scheme", help="What numbers mean as labels, such as raf-db.")
-@click.option("--split", help="Only this part: train, val or test.")
-@click.option(
-    "--format",
-    "format_",
-    type=click.Choice(["imagefolder", "webdataset", "parquet"]),
-    default="imagefolder",
-    show_default=True,
-)
-@click.option("--engines", type=click.Path(path_type=Path), metavar="DIR", help="Bundle.")
-@click.option("--batch", default=64, show_default=True, help="Images made at once.")
-@click.option("--backend", default="auto", show_default=True, help="See synfer-rt doctor.")
-@click.option("--threads", type=int, help="CPU threads of the engines.  [default: all cores]")
+@options.seed
+@options.dataset_layout("--input-format", "input_format")
+@options.written_format
+@options.engines
+@options.batch(64, "made at once")
+@options.running
 @click.option("--resume", is_flag=True, help="Go on with the run that is in --out.")
 def augment(
     dataset: Path,

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from synfer_rt import __version__
 from synfer_rt.errors import UserError
+from synfer_rt.options import INTERRUPTED
 
-if TYPE_CHECKING:
-    from synfer_rt.pipeline import Run, Summary
-
-_ELSEWHERE = {
+_COMMANDS = {
     "augment": ("synfer_rt.augment_command", "augment", "Fill up the rare classes of a dataset."),
     "bench": ("synfer_rt.bench.cli", "bench", "Measure images per second, stage by stage."),
     "build-engines": (
@@ -26,30 +22,12 @@ _ELSEWHERE = {
     "doctor": ("synfer_rt.doctor", "doctor", "Say which backends work here, and get the others."),
     "inspect": ("synfer_rt.inspect_command", "inspect", "Print a bundle of engines."),
     "label": ("synfer_rt.label", "label", "Label images that exist."),
+    "sample": ("synfer_rt.sample_command", "sample", "Write a labelled dataset of faces."),
 }
-"""Commands that other files define: module, attribute, and help that needs no import."""
+"""The commands: module, attribute, and help that needs no import."""
 
-_WITHOUT_TORCH = ("augment", "doctor", "inspect", "label")
-
-MOST_THREADS = 1024
-RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx")
-"""Packages that execute engines."""
-INTERRUPTED = 130  # 128 + SIGINT, as shells count
-
-
-def not_installed(command: str, package: str, requirement: str) -> UserError:
-    """The error of a command whose `package` is missing, and comes with pip's `requirement`."""
-    return UserError(
-        f"{command} needs the package {package}, which is not installed; run "
-        f"pip install '{requirement}'."
-    )
-
-
-def check_number(option: str, value: int | None, most: int | None = None) -> None:
-    """Raise UserError unless an option's value is 1 to `most`, or was not given."""
-    if value is not None and (value < 1 or (most is not None and value > most)):
-        allowed = "1 or more" if most is None else f"1 to {most}"
-        raise UserError(f"{option} {value} is outside its range; write {allowed}.")
+_NEED_TORCH = ("bench", "build-engines")
+"""Those that a package may be missing for which comes with synfer-rt[export] only."""
 
 
 class _Refusal(click.ClickException):
@@ -59,24 +37,20 @@ class _Refusal(click.ClickException):
 
 
 class _Commands(click.Group):
-    """The commands; those of _ELSEWHERE are imported when they run."""
+    """The commands, each imported when it runs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), *_ELSEWHERE])
+        return sorted(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name in _ELSEWHERE:
-            module, attribute, _ = _ELSEWHERE[cmd_name]
-            return getattr(import_module(module), attribute)
-        return super().get_command(ctx, cmd_name)
+        if cmd_name not in _COMMANDS:
+            return None
+        module, attribute, _ = _COMMANDS[cmd_name]
+        return getattr(import_module(module), attribute)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        rows = []
-        for name in self.list_commands(ctx):
-            here = self.commands.get(name)
-            rows.append((name, here.get_short_help_str(80) if here else _ELSEWHERE[name][2]))
         with formatter.section("Commands"):
-            formatter.write_dl(rows)
+            formatter.write_dl([(name, _COMMANDS[name][2]) for name in sorted(_COMMANDS)])
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -88,9 +62,11 @@ class _Commands(click.Group):
             if missing == "synfer_rt":
                 raise
             command = ctx.invoked_subcommand or ctx.info_name or ""
-            here = command in self.commands or command in _WITHOUT_TORCH
-            extra = "synfer-rt" if here else "synfer-rt[export]"
-            raise _Refusal(str(not_installed(command, missing, extra))) from None
+            requirement = "synfer-rt[export]" if command in _NEED_TORCH else "synfer-rt"
+            raise _Refusal(
+                f"{command} needs the package {missing}, which is not installed; run "
+                f"pip install '{requirement}'."
+            ) from None
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(INTERRUPTED)
@@ -100,307 +76,3 @@ class _Commands(click.Group):
 @click.version_option(__version__, prog_name="synfer-rt")
 def main() -> None:
     """Make labelled facial-expression images at high throughput, without PyTorch."""
-
-
-_engines = click.option(
-    "--engines",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Bundle of engines; default the one that ships with synfer-rt.",
-)
-
-
-@main.command()
-@_engines
-@click.option("--count", default=256, show_default=True, help="How many images, of all classes.")
-@click.option(
-    "--count-accepted",
-    is_flag=True,
-    help="Go on until each class has --count images that are accepted, or --budget is used up.",
-)
-@click.option(
-    "--budget",
-    type=int,
-    help="The most images made for --count-accepted.  [default: 10 times those wanted]",
-)
-@click.option(
-    "--accept-rate", type=float, help="Accept the most confident part of each class, 0 to 1."
-)
-@click.option(
-    "--threshold",
-    type=float,
-    help="Accept from this confidence on, 0 to 1.  [default: where the annotators agree]",
-)
-@click.option("--batch", default=256, show_default=True, help="Images made at once.")
-@click.option(
-    "--labels",
-    "labels_text",
-    default="all",
-    show_default=True,
-    metavar="all|happy,sad,…",
-    help="Expressions to ask for; they take turns.",
-)
-@click.option("--prompt", help="One prompt for all images; default a sentence drawn for each.")
-@click.option("--negative-prompt", help="What the images should not show.")
-@click.option(
-    "--au",
-    "au_assignments",
-    multiple=True,
-    metavar="AU12=0.8",
-    help="Intensity of an action unit, 0 to 1; repeatable. Default: drawn for each label.",
-)
-@click.option("--steps", type=int, help="Solver steps.  [default: the bundle's]")
-@click.option("--solver", help="ddim, euler, dpmpp-2m, dpmpp-3m or unipc.  [default: the bundle's]")
-@click.option("--guidance", type=float, help="Guidance scale.  [default: the bundle's]")
-@click.option("--au-scale", type=float, help="Strength of the AUs.  [default: the bundle's]")
-@click.option(
-    "--layout",
-    type=click.Choice(["bank", "none"]),
-    help="Start from a neutral face of the bundle, or from noise.  [default: the bundle's]",
-)
-@click.option(
-    "--layout-from",
-    type=click.Path(path_type=Path),
-    metavar="DIR|FILE",
-    help="Start from these photos of faces; each is to show every label.",
-)
-@click.option(
-    "--layout-strength",
-    type=float,
-    help="How much of such a face is made anew, above 0 to 1.  [default: the bundle's; photos 0.7]",
-)
-@click.option(
-    "--size",
-    metavar="HxW",
-    help="Size of the images, for a bundle that was built with --sizes.  [default: the bundle's]",
-)
-@click.option(
-    "--semantic-guidance",
-    type=float,
-    metavar="F",
-    help="Steer each image towards its label by a classifier's gradient, this far a step.",
-)
-@click.option(
-    "--semantic-form",
-    metavar="latent|text-latent|text",
-    help="What is moved, and through which classifier.  [default: latent]",
-)
-@click.option(
-    "--semantic-start",
-    type=float,
-    metavar="FRACTION",
-    help="The part of the steps that comes before.  [default: 15/35]",
-)
-@click.option("--semantic-every", type=int, help="Steer every so many steps.  [default: 1]")
-@click.option("--seed", default=0, show_default=True, help="The same seed makes the same images.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("synfer-out"),
-    show_default=True,
-    metavar="DIR",
-    help="Where the dataset is written; new or empty.",
-)
-@click.option(
-    "--format",
-    "format_",
-    type=click.Choice(["imagefolder", "webdataset", "parquet"]),
-    default="imagefolder",
-    show_default=True,
-)
-@click.option("--backend", default="auto", show_default=True, help="See synfer-rt doctor.")
-@click.option("--threads", type=int, help="CPU threads of the engines.  [default: all cores]")
-@click.option("--resume", is_flag=True, help="Go on with the run that is in --out.")
-def sample(
-    engines: Path | None,
-    count: int,
-    batch: int,
-    steps: int | None,
-    solver: str | None,
-    count_accepted: bool,
-    budget: int | None,
-    accept_rate: float | None,
-    threshold: float | None,
-    layout_from: Path | None,
-    layout_strength: float | None,
-    size: str | None,
-    semantic_guidance: float | None,
-    semantic_form: str | None,
-    semantic_start: float | None,
-    semantic_every: int | None,
-    out: Path,
-    format_: str,
-    backend: str,
-    threads: int | None,
-    resume: bool,
-    **plan_options: Any,
-) -> None:
-    """Write a labelled dataset of faces.
-
-    \b
-    imagefolder  OUT/<label>/<index>.png and OUT/metadata.jsonl, a line an image
-    webdataset   OUT/000000.tar, … with .png, .json and .cls
-    parquet      OUT/data-00000.parquet, … with the image and every column
-
-    Beside them OUT/run.json holds the settings, and OUT/contact-sheet.png shows the first images
-    of each class. A run that was stopped goes on with the same command and --resume.
-    """
-    from synfer_rt import guidance, inversion
-    from synfer_rt.backends import choose
-    from synfer_rt.bundle import open_bundle
-    from synfer_rt.contact_sheet import FILE, write_contact_sheet
-    from synfer_rt.datasets import refuse_inside
-    from synfer_rt.pipeline import ObservedSampler, Run, execute
-    from synfer_rt.plan import make_plan
-    from synfer_rt.progress import Progress
-    from synfer_rt.sizes import parse_size, resized
-    from synfer_rt.skipped import FILE as SKIPPED
-    from synfer_rt.skipped import report_skipped, write_skipped
-    from synfer_rt.writers import check_output, discard_empty, open_output
-
-    check_number("--count", count)
-    check_number("--batch", batch)
-    check_number("--budget", budget)
-    check_number("--threads", threads, MOST_THREADS)
-    bundle = open_bundle(engines)
-    if size is not None:
-        bundle = resized(bundle, parse_size(size))
-    photos = None
-    if layout_from is not None:
-        inversion.check_encoder(bundle)
-        refuse_inside(out, [layout_from])
-        photos = inversion.read_photos(layout_from, bundle.image_size)
-    plan = make_plan(bundle, photos=0 if photos is None else len(photos), **plan_options)
-    defaults = bundle.defaults
-    if plan.bank is None and photos is None:
-        if layout_strength is not None:
-            raise UserError(
-                "--layout-strength needs a face to start from; add --layout bank or --layout-from."
-            )
-        layout_strength = 1.0
-    elif layout_strength is None:
-        layout_strength = inversion.STRENGTH if photos else defaults.layout_strength
-    quota = None
-    if count_accepted:
-        quota, wanted = count, count * len(plan.labels)
-        count = 10 * wanted if budget is None else budget
-        if count < wanted:
-            raise UserError(
-                f"A --budget of {count} cannot hold the {wanted} images wanted; raise it, or lower "
-                "--count."
-            )
-    elif budget is not None:
-        raise UserError("--budget needs --count-accepted; add it, or leave out --budget.")
-    solver = defaults.solver if solver is None else solver
-    steps = defaults.steps if steps is None else steps
-    semantic = guidance.semantic_guidance(
-        bundle, semantic_guidance, semantic_form, semantic_start, semantic_every
-    )
-    run = Run(
-        bundle,
-        plan,
-        count,
-        solver,
-        steps,
-        layout_strength,
-        semantic=semantic,
-        photos=photos,
-        accept_rate=accept_rate,
-        threshold=threshold,
-        quota=quota,
-    )
-    run.check()
-    backend, why = choose(backend, bundle)
-
-    settings = run.settings(format_)
-    begun = check_output(out, settings, resume=resume)
-    sampler = ObservedSampler(bundle, backend, threads)
-    if not begun:
-        sampler.load(run.engines)  # what does not load leaves nothing behind
-    writer = open_output(out, settings, resume=resume)
-    if writer.done == writer.count:
-        writer.finish()
-        if not (out / FILE).exists():
-            write_contact_sheet(out, plan.labels)
-        click.echo(f"{out} already holds all {writer.done} images.")
-        return
-    if writer.done:
-        click.echo(f"Resuming: {writer.done} of {count} images are there.", err=True)
-    click.echo(f"{bundle.name} {bundle.version} on {why}", err=True)
-    starts = None
-    try:
-        if photos is not None:
-            write_skipped(out, photos.skipped)
-            report_skipped(photos.skipped, out / SKIPPED)
-            starts = inversion.PhotoStarts(sampler, photos, run.trajectory)
-            there, alone = starts.round_trip()
-            click.echo(
-                f"{len(photos)} photos to start from; inverted and denoised the first come back at "
-                f"{there:.1f} dB (through the VAE alone: {alone:.1f} dB)",
-                err=True,
-            )
-        with Progress(writer.done, count, at_most=quota is not None) as progress:
-            summary = execute(run, sampler, writer, batch, progress.update, starts)
-    except KeyboardInterrupt:
-        click.echo(
-            f"Interrupted with {writer.done} of {count} images written; run the same command with "
-            "--resume to go on.",
-            err=True,
-        )
-        click.get_current_context().exit(INTERRUPTED)
-    finally:
-        if not writer.done:
-            discard_empty(out)
-    write_contact_sheet(out, plan.labels)
-    _print_summary(run, summary, writer.done, out)
-
-
-def _print_summary(run: Run, summary: Summary, count: int, out: Path) -> None:
-    from dataclasses import asdict
-
-    from rich.table import Table
-
-    screen = console()
-    made = "images" if summary.images == count else "made now"
-    table = Table("class", made, "accepted", "", box=None, header_style="bold")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    labelled, accepted = summary.labelled, summary.accepted
-    shown = [x for x in run.bundle.classes if x in run.plan.labels or x in labelled]
-    for label, images, yes in (
-        *((x, labelled.get(x, 0), accepted.get(x, 0)) for x in shown),
-        ("all", summary.images, sum(accepted.values())),
-    ):
-        share = f"{yes / images:.0%}" if images else ""
-        judged = (str(yes), share) if run.bundle.annotators else ("not judged", "")
-        table.add_row(label, str(images), *judged)
-    screen.print(table)
-    shares = ", ".join(
-        f"{name} {seconds / summary.seconds:.0%}" for name, seconds in asdict(summary.times).items()
-    )
-    again = f"; {summary.retried} came out broken and were made again" if summary.retried else ""
-    click.echo(
-        f"{summary.images} images in {summary.seconds:.1f} s, "
-        f"{summary.images_per_second:.1f} images/s ({shares}){again}\n"
-        f"{out} holds {count} images; look at {out / 'contact-sheet.png'}"
-    )
-    if summary.missing:
-        lacking = ", ".join(f"{name} {images}" for name, images in summary.missing.items())
-        click.echo(
-            f"The budget of {run.count} images is used up, and accepted images are missing: "
-            f"{lacking}.",
-            err=True,
-        )
-    if summary.broken:
-        click.echo(
-            f"{summary.broken} of them are flat or not finite, and not accepted; a lower "
-            "--guidance or --au-scale, more --steps or another --solver may help.",
-            err=True,
-        )
-
-
-def console() -> Any:
-    """A rich console on stdout that wraps at the terminal's width, and nowhere else."""
-    from rich.console import Console
-
-    return Console() if sys.stdout.isatty() else Console(width=160)

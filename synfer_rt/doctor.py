@@ -6,13 +6,16 @@ from pathlib import Path
 
 import click
 
-from synfer_rt import __version__
-from synfer_rt.cli import RUNTIMES, console
+from synfer_rt import __version__, options
 from synfer_rt.errors import UserError
+from synfer_rt.progress import console
+
+RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx")
+"""Packages that execute engines."""
 
 
 @click.command()
-@click.option("--engines", type=click.Path(path_type=Path), metavar="DIR", help="Bundle.")
+@options.engines
 def doctor(engines: Path | None) -> None:
     """Say which backends work here, how to get the others, and whether the bundle is sound.
 

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
+from synfer_rt import options
 from synfer_rt.annotate import Accept, Verdict, vote
-from synfer_rt.cli import INTERRUPTED, MOST_THREADS, check_number
-from synfer_rt.datasets import FORMATS, Dataset, Item
+from synfer_rt.datasets import Dataset, Item
 from synfer_rt.datasets.items import load
 from synfer_rt.label_table import Record, Table, Tally
+from synfer_rt.options import INTERRUPTED, MOST_THREADS, check_number
 from synfer_rt.skipped import report_skipped
 
 if TYPE_CHECKING:
@@ -131,18 +132,9 @@ def _read(
 
 @click.command()
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--format",
-    "format_",
-    type=click.Choice(["auto", *FORMATS]),
-    default="auto",
-    show_default=True,
-    help="Layout of the dataset.",
-)
-@click.option("--label-scheme", help="What numbers mean as labels, such as raf-db.")
-@click.option("--split", help="Only this part: train, val or test.")
-@click.option("--engines", type=click.Path(path_type=Path), metavar="DIR", help="Bundle.")
-@click.option("--batch", default=64, show_default=True, help="Images labelled at once.")
+@options.dataset_layout("--format", "format_")
+@options.engines
+@options.batch(64, "labelled at once")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -151,10 +143,8 @@ def _read(
     metavar="FILE|DIR",
     help="A .jsonl or .csv file, or a directory for labels.jsonl.",
 )
-@click.option("--accept-rate", type=float, help="Accept this share of each class, 0 to 1.")
-@click.option("--threshold", type=float, help="Accept from this confidence on, 0 to 1.")
-@click.option("--backend", default="auto", show_default=True, help="See synfer-rt doctor.")
-@click.option("--threads", type=int, help="CPU threads of the engines.  [default: all cores]")
+@options.accepting
+@options.running
 @click.option("--resume", is_flag=True, help="Go on with the table that is in --out.")
 def label(
     images: tuple[Path, ...],

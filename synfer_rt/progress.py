@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, a plain line every few seconds elsewhere."""
+"""What a command shows: tables, and how far it is (a bar on a terminal, plain lines elsewhere)."""
 
 from __future__ import annotations
 
@@ -62,3 +62,10 @@ def _duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def console() -> Any:
+    """A rich console on stdout that wraps at the terminal's width, and nowhere else."""
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=160)

@@ -1,0 +1,93 @@
+"""What the commands share: options and their checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from synfer_rt.errors import UserError
+
+MOST_THREADS = 1024
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+engines = click.option(
+    "--engines",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Bundle of engines; default the one that ships with synfer-rt.",
+)
+seed = click.option(
+    "--seed", default=0, show_default=True, help="The same seed makes the same images."
+)
+written_format = click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["imagefolder", "webdataset", "parquet"]),
+    default="imagefolder",
+    show_default=True,
+)
+
+
+def together(*options: Decorator) -> Decorator:
+    """Several options as one decorator; `--help` lists them in this order."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+running = together(
+    click.option("--backend", default="auto", show_default=True, help="See synfer-rt doctor."),
+    click.option("--threads", type=int, help="CPU threads of the engines.  [default: all cores]"),
+)
+"""Where engines run."""
+
+accepting = together(
+    click.option(
+        "--accept-rate", type=float, help="Accept the most confident part of each class, 0 to 1."
+    ),
+    click.option(
+        "--threshold",
+        type=float,
+        help="Accept from this confidence on, 0 to 1.  [default: where the annotators agree]",
+    ),
+)
+"""Which labels are accepted."""
+
+
+def batch(default: int, done: str) -> Decorator:
+    """`--batch`, how many images are `done` at once."""
+    return click.option("--batch", default=default, show_default=True, help=f"Images {done}.")
+
+
+def dataset_layout(option: str, argument: str) -> Decorator:
+    """How a dataset that is read is laid out: `option`, its `argument`, and what goes with it."""
+    from synfer_rt.datasets import FORMATS
+
+    return together(
+        click.option(
+            option,
+            argument,
+            type=click.Choice(["auto", *FORMATS]),
+            default="auto",
+            show_default=True,
+            help="Layout of the dataset.",
+        ),
+        click.option("--label-scheme", help="What numbers mean as labels, such as raf-db."),
+        click.option("--split", help="Only this part: train, val or test."),
+    )
+
+
+def check_number(option: str, value: int | None, most: int | None = None) -> None:
+    """Raise UserError unless an option's value is 1 to `most`, or was not given."""
+    if value is not None and (value < 1 or (most is not None and value > most)):
+        allowed = "1 or more" if most is None else f"1 to {most}"
+        raise UserError(f"{option} {value} is outside its range; write {allowed}.")

@@ -1,0 +1,292 @@
+"""The command `synfer-rt sample`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from synfer_rt import options
+from synfer_rt.errors import UserError
+from synfer_rt.options import INTERRUPTED, MOST_THREADS, check_number
+
+if TYPE_CHECKING:
+    from synfer_rt.pipeline import Run, Summary
+
+
+@click.command()
+@options.engines
+@click.option("--count", default=256, show_default=True, help="How many images, of all classes.")
+@click.option(
+    "--count-accepted",
+    is_flag=True,
+    help="Go on until each class has --count images that are accepted, or --budget is used up.",
+)
+@click.option(
+    "--budget",
+    type=int,
+    help="The most images made for --count-accepted.  [default: 10 times those wanted]",
+)
+@options.accepting
+@options.batch(256, "made at once")
+@click.option(
+    "--labels",
+    "labels_text",
+    default="all",
+    show_default=True,
+    metavar="all|happy,sad,…",
+    help="Expressions to ask for; they take turns.",
+)
+@click.option("--prompt", help="One prompt for all images; default a sentence drawn for each.")
+@click.option("--negative-prompt", help="What the images should not show.")
+@click.option(
+    "--au",
+    "au_assignments",
+    multiple=True,
+    metavar="AU12=0.8",
+    help="Intensity of an action unit, 0 to 1; repeatable. Default: drawn for each label.",
+)
+@click.option("--steps", type=int, help="Solver steps.  [default: the bundle's]")
+@click.option("--solver", help="ddim, euler, dpmpp-2m, dpmpp-3m or unipc.  [default: the bundle's]")
+@click.option("--guidance", type=float, help="Guidance scale.  [default: the bundle's]")
+@click.option("--au-scale", type=float, help="Strength of the AUs.  [default: the bundle's]")
+@click.option(
+    "--layout",
+    type=click.Choice(["bank", "none"]),
+    help="Start from a neutral face of the bundle, or from noise.  [default: the bundle's]",
+)
+@click.option(
+    "--layout-from",
+    type=click.Path(path_type=Path),
+    metavar="DIR|FILE",
+    help="Start from these photos of faces; each is to show every label.",
+)
+@click.option(
+    "--layout-strength",
+    type=float,
+    help="How much of such a face is made anew, above 0 to 1.  [default: the bundle's; photos 0.7]",
+)
+@click.option(
+    "--size",
+    metavar="HxW",
+    help="Size of the images, for a bundle that was built with --sizes.  [default: the bundle's]",
+)
+@click.option(
+    "--semantic-guidance",
+    type=float,
+    metavar="F",
+    help="Steer each image towards its label by a classifier's gradient, this far a step.",
+)
+@click.option(
+    "--semantic-form",
+    metavar="latent|text-latent|text",
+    help="What is moved, and through which classifier.  [default: latent]",
+)
+@click.option(
+    "--semantic-start",
+    type=float,
+    metavar="FRACTION",
+    help="The part of the steps that comes before.  [default: 15/35]",
+)
+@click.option("--semantic-every", type=int, help="Steer every so many steps.  [default: 1]")
+@options.seed
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("synfer-out"),
+    show_default=True,
+    metavar="DIR",
+    help="Where the dataset is written; new or empty.",
+)
+@options.written_format
+@options.running
+@click.option("--resume", is_flag=True, help="Go on with the run that is in --out.")
+def sample(
+    engines: Path | None,
+    count: int,
+    batch: int,
+    steps: int | None,
+    solver: str | None,
+    count_accepted: bool,
+    budget: int | None,
+    accept_rate: float | None,
+    threshold: float | None,
+    layout_from: Path | None,
+    layout_strength: float | None,
+    size: str | None,
+    semantic_guidance: float | None,
+    semantic_form: str | None,
+    semantic_start: float | None,
+    semantic_every: int | None,
+    out: Path,
+    format_: str,
+    backend: str,
+    threads: int | None,
+    resume: bool,
+    **plan_options: Any,
+) -> None:
+    """Write a labelled dataset of faces.
+
+    \b
+    imagefolder  OUT/<label>/<index>.png and OUT/metadata.jsonl, a line an image
+    webdataset   OUT/000000.tar, … with .png, .json and .cls
+    parquet      OUT/data-00000.parquet, … with the image and every column
+
+    Beside them OUT/run.json holds the settings, and OUT/contact-sheet.png shows the first images
+    of each class. A run that was stopped goes on with the same command and --resume.
+    """
+    from synfer_rt import guidance, inversion
+    from synfer_rt.backends import choose
+    from synfer_rt.bundle import open_bundle
+    from synfer_rt.contact_sheet import FILE, write_contact_sheet
+    from synfer_rt.datasets import refuse_inside
+    from synfer_rt.pipeline import ObservedSampler, Run, execute
+    from synfer_rt.plan import make_plan
+    from synfer_rt.progress import Progress
+    from synfer_rt.sizes import parse_size, resized
+    from synfer_rt.skipped import FILE as SKIPPED
+    from synfer_rt.skipped import report_skipped, write_skipped
+    from synfer_rt.writers import check_output, discard_empty, open_output
+
+    check_number("--count", count)
+    check_number("--batch", batch)
+    check_number("--budget", budget)
+    check_number("--threads", threads, MOST_THREADS)
+    bundle = open_bundle(engines)
+    if size is not None:
+        bundle = resized(bundle, parse_size(size))
+    photos = None
+    if layout_from is not None:
+        inversion.check_encoder(bundle)
+        refuse_inside(out, [layout_from])
+        photos = inversion.read_photos(layout_from, bundle.image_size)
+    plan = make_plan(bundle, photos=0 if photos is None else len(photos), **plan_options)
+    defaults = bundle.defaults
+    if plan.bank is None and photos is None:
+        if layout_strength is not None:
+            raise UserError(
+                "--layout-strength needs a face to start from; add --layout bank or --layout-from."
+            )
+        layout_strength = 1.0
+    elif layout_strength is None:
+        layout_strength = inversion.STRENGTH if photos else defaults.layout_strength
+    quota = None
+    if count_accepted:
+        quota, wanted = count, count * len(plan.labels)
+        count = 10 * wanted if budget is None else budget
+        if count < wanted:
+            raise UserError(
+                f"A --budget of {count} cannot hold the {wanted} images wanted; raise it, or lower "
+                "--count."
+            )
+    elif budget is not None:
+        raise UserError("--budget needs --count-accepted; add it, or leave out --budget.")
+    solver = defaults.solver if solver is None else solver
+    steps = defaults.steps if steps is None else steps
+    semantic = guidance.semantic_guidance(
+        bundle, semantic_guidance, semantic_form, semantic_start, semantic_every
+    )
+    run = Run(
+        bundle,
+        plan,
+        count,
+        solver,
+        steps,
+        layout_strength,
+        semantic=semantic,
+        photos=photos,
+        accept_rate=accept_rate,
+        threshold=threshold,
+        quota=quota,
+    )
+    run.check()
+    backend, why = choose(backend, bundle)
+
+    settings = run.settings(format_)
+    begun = check_output(out, settings, resume=resume)
+    sampler = ObservedSampler(bundle, backend, threads)
+    if not begun:
+        sampler.load(run.engines)  # what does not load leaves nothing behind
+    writer = open_output(out, settings, resume=resume)
+    if writer.done == writer.count:
+        writer.finish()
+        if not (out / FILE).exists():
+            write_contact_sheet(out, plan.labels)
+        click.echo(f"{out} already holds all {writer.done} images.")
+        return
+    if writer.done:
+        click.echo(f"Resuming: {writer.done} of {count} images are there.", err=True)
+    click.echo(f"{bundle.name} {bundle.version} on {why}", err=True)
+    starts = None
+    try:
+        if photos is not None:
+            write_skipped(out, photos.skipped)
+            report_skipped(photos.skipped, out / SKIPPED)
+            starts = inversion.PhotoStarts(sampler, photos, run.trajectory)
+            there, alone = starts.round_trip()
+            click.echo(
+                f"{len(photos)} photos to start from; inverted and denoised the first come back at "
+                f"{there:.1f} dB (through the VAE alone: {alone:.1f} dB)",
+                err=True,
+            )
+        with Progress(writer.done, count, at_most=quota is not None) as progress:
+            summary = execute(run, sampler, writer, batch, progress.update, starts)
+    except KeyboardInterrupt:
+        click.echo(
+            f"Interrupted with {writer.done} of {count} images written; run the same command with "
+            "--resume to go on.",
+            err=True,
+        )
+        click.get_current_context().exit(INTERRUPTED)
+    finally:
+        if not writer.done:
+            discard_empty(out)
+    write_contact_sheet(out, plan.labels)
+    _print_summary(run, summary, writer.done, out)
+
+
+def _print_summary(run: Run, summary: Summary, count: int, out: Path) -> None:
+    from dataclasses import asdict
+
+    from rich.table import Table
+
+    from synfer_rt.progress import console
+
+    screen = console()
+    made = "images" if summary.images == count else "made now"
+    table = Table("class", made, "accepted", "", box=None, header_style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    labelled, accepted = summary.labelled, summary.accepted
+    shown = [x for x in run.bundle.classes if x in run.plan.labels or x in labelled]
+    for label, images, yes in (
+        *((x, labelled.get(x, 0), accepted.get(x, 0)) for x in shown),
+        ("all", summary.images, sum(accepted.values())),
+    ):
+        share = f"{yes / images:.0%}" if images else ""
+        judged = (str(yes), share) if run.bundle.annotators else ("not judged", "")
+        table.add_row(label, str(images), *judged)
+    screen.print(table)
+    shares = ", ".join(
+        f"{name} {seconds / summary.seconds:.0%}" for name, seconds in asdict(summary.times).items()
+    )
+    again = f"; {summary.retried} came out broken and were made again" if summary.retried else ""
+    click.echo(
+        f"{summary.images} images in {summary.seconds:.1f} s, "
+        f"{summary.images_per_second:.1f} images/s ({shares}){again}\n"
+        f"{out} holds {count} images; look at {out / 'contact-sheet.png'}"
+    )
+    if summary.missing:
+        lacking = ", ".join(f"{name} {images}" for name, images in summary.missing.items())
+        click.echo(
+            f"The budget of {run.count} images is used up, and accepted images are missing: "
+            f"{lacking}.",
+            err=True,
+        )
+    if summary.broken:
+        click.echo(
+            f"{summary.broken} of them are flat or not finite, and not accepted; a lower "
+            "--guidance or --au-scale, more --steps or another --solver may help.",
+            err=True,
+        )
