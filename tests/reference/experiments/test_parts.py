@@ -7,9 +7,9 @@ import pytest
 
 pytest.importorskip("torch", reason="the experiments need synfer-rt[reference]")
 
-from reference.evaluate import CLASSES
 from reference.experiments import ablation, downstream, label_quality, long_tail
 from reference.experiments.training import Faces, one_hot
+from reference.tasks import CLASSES
 from synfer_rt import facs
 from synfer_rt.annotate import Opinion, vote
 
