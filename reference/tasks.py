@@ -56,7 +56,11 @@ def choices(
         for i, (group, names) in enumerate(groups.items()):
             known = target[:, i] >= 0
             truth, right = target[known, i], (read[:, i] == target[:, i])[known]
-            each = ", ".join(f"{n} {right[truth == k].mean():.2f}" for k, n in enumerate(names))
+            each = ", ".join(
+                f"{name} {right[truth == k].mean():.2f}"
+                for k, name in enumerate(names)
+                if (truth == k).any()
+            )
             lines.append(f"held-out {group} {right.mean():.3f} on {len(right)} renders: {each}")
         return lines
 
