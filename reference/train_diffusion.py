@@ -260,7 +260,11 @@ def snapshot(out: Path, average: dict[str, torch.Tensor], seen: int) -> None:
     """Keep the averaged weights in float16 as `snapshots/IMAGES.safetensors`."""
     folder = out / "snapshots"
     folder.mkdir(exist_ok=True)
-    halved = {k: v.half() if v.is_floating_point() else v for k, v in average.items()}
+    halved = {
+        # safetensors refuses the channels-last weights that training has.
+        k: (v.half() if v.is_floating_point() else v).contiguous()
+        for k, v in average.items()
+    }
     part = folder / f"{seen:09d}.part"
     save_file(halved, part)
     part.replace(part.with_suffix(".safetensors"))
