@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
 
 import numpy as np
@@ -13,12 +14,26 @@ _CLASSES = labels.scheme("affectnet-8")
 _CLAUSES = [f.name for f in fields(prompts.Attributes) if f.name not in ("age", "gender")]
 
 
-def attributes(row: dict[str, np.ndarray]) -> prompts.Attributes:
+BANDS = {"age": prompts.AGES, "gender": prompts.GENDERS, "ancestry": prompts.ANCESTRIES}
+"""What a caption says of a person, whatever the expression."""
+_AGE_EDGES = (0.19, 0.45, 0.73)
+
+
+def bands(annotations: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Indices into each of BANDS, int64 [..., 3], of rows of annotations or of one row.
+
+    An ancestry of -1 is mixed, and has no word.
+    """
+    age = np.searchsorted(_AGE_EDGES, np.asarray(annotations["age"], float))
+    gender = np.asarray(annotations["gender"]) > 0.5
+    weights = np.asarray(annotations["ancestry"])
+    ancestry = np.where(weights.max(-1) > 0.6, weights.argmax(-1), -1)
+    return np.stack([age, gender, ancestry], -1).astype(np.int64)
+
+
+def attributes(row: Mapping[str, np.ndarray]) -> prompts.Attributes:
     """The words for one row of annotations; mirrored rows must have been mirrored before."""
-    age = prompts.AGES[int(np.searchsorted((0.19, 0.45, 0.73), float(row["age"])))]
-    gender = prompts.GENDERS[int(row["gender"] > 0.5)]
-    main = int(np.argmax(row["ancestry"]))
-    ancestry = prompts.ANCESTRIES[main] if row["ancestry"][main] > 0.6 else ""
+    age, gender, ancestry = bands(row).tolist()
     style = prompts.HAIR_STYLES[int(row["hair_style"])]
     closed = float(row["eye_closure"])
     azimuth, _, strength, ambient = (float(v) for v in row["light"])
@@ -31,9 +46,9 @@ def attributes(row: dict[str, np.ndarray]) -> prompts.Attributes:
         light = "bright light" if strength + 2 * ambient > 2.4 else ""
     background = float(row["background"])
     return prompts.Attributes(
-        age,
-        gender,
-        ancestry,
+        prompts.AGES[age],
+        prompts.GENDERS[gender],
+        "" if ancestry < 0 else prompts.ANCESTRIES[ancestry],
         prompts.hair_phrase(style, HAIR_COLORS[int(row["hair_color"])]),
         "beard" if row["beard"] > 0.4 else "stubble" if row["beard"] > 0.05 else "",
         "closed eyes" if closed > 0.7 else "half-closed eyes" if closed > 0.3 else "",

@@ -2,14 +2,17 @@
 
     python -m reference.classifiers --renders DIR --out DIR --network NAME
 
-`labeller`, `second-labeller` and `au-labeller` ship in the bundle; `judge` and `au-reader` only
-ever measure. They differ in shape, in seed and, those for action units, in what they minimise. A
-training that was stopped goes on with the same command.
+`labeller`, `second-labeller` and `au-labeller` ship in the bundle; `judge`, `au-reader` and
+`attribute-reader` only ever measure. They differ in shape, in seed and in their task. A training
+that was stopped goes on with the same command.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import click
@@ -19,9 +22,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from reference import renders
-from synfer_rt import facs, labels
+from reference.tasks import ATTRIBUTES, EXPRESSION, Task, intensities
 
-CLASSES = labels.scheme("affectnet-8")
 CHECKPOINT_SECONDS = 120.0
 
 
@@ -136,15 +138,32 @@ def dense_network(outputs: int, growth: int = 16) -> nn.Module:
     )
 
 
+@dataclass(frozen=True)
+class Network:
+    """A shape, which takes the number of outputs; the seed of its training; its task."""
+
+    shape: Callable[[int], nn.Module]
+    seed: int
+    task: Task
+
+    def build(self) -> nn.Module:
+        """Untrained."""
+        return self.shape(self.task.outputs)
+
+
 NETWORKS = {
-    "labeller": (lambda: residual_network(len(CLASSES)), 11),
-    "second-labeller": (lambda: dense_network(len(CLASSES)), 77),
-    "judge": (lambda: separable_network(len(CLASSES)), 22),
-    "au-reader": (lambda: residual_network(len(facs.OPENGRAPHAU_41), 32), 33),
-    "au-labeller": (lambda: residual_network(len(facs.OPENGRAPHAU_41), 20), 66),
+    "labeller": Network(residual_network, 11, EXPRESSION),
+    "second-labeller": Network(dense_network, 77, EXPRESSION),
+    "judge": Network(separable_network, 22, EXPRESSION),
+    "au-reader": Network(partial(residual_network, width=32), 33, intensities(F.mse_loss)),
+    "au-labeller": Network(
+        # It puts out logits of intensities.
+        partial(residual_network, width=20),
+        66,
+        intensities(F.binary_cross_entropy_with_logits),
+    ),
+    "attribute-reader": Network(separable_network, 88, ATTRIBUTES),
 }
-LOSSES = {"au-reader": F.mse_loss, "au-labeller": F.binary_cross_entropy_with_logits}
-"""Of the networks for action units: `au-labeller` puts out logits of intensities."""
 
 
 def augment(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -174,8 +193,13 @@ def augment(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 def load(path: Path, name: str) -> nn.Module:
     """A trained network in evaluation mode."""
-    network = NETWORKS[name][0]()
-    network.load_state_dict(torch.load(path / f"{name}.pt", weights_only=True))
+    file = path / f"{name}.pt"
+    if not file.exists():
+        raise SystemExit(
+            f"{file} is not there; train it by python -m reference.classifiers --network {name}."
+        )
+    network = NETWORKS[name].build()
+    network.load_state_dict(torch.load(file, weights_only=True))
     return network.eval()
 
 
@@ -207,16 +231,15 @@ def write(path: Path, state: dict) -> None:
 def main(directory, out, name, minutes, batch):
     """Train one network and print how it does on held-out identities."""
     torch.set_num_threads(1)
-    build, seed = NETWORKS[name]
+    recipe = NETWORKS[name]
+    task, seed = recipe.task, recipe.seed
     torch.manual_seed(seed)
     out.mkdir(parents=True, exist_ok=True)
     data = renders.load(directory, 64)
-    table = data.annotations
-    classifies = name not in LOSSES
-    train, held = data.rows(False), data.rows(True)
-    if classifies:
-        train, held = (rows[table["label"][rows] >= 0] for rows in (train, held))
-    network = build()
+    targets = task.targets(data.annotations)
+    known = (targets >= 0).any(1)
+    train, held = (rows[known[rows]] for rows in (data.rows(False), data.rows(True)))
+    network = recipe.build()
     optimizer = torch.optim.AdamW(network.parameters(), 2e-3, weight_decay=0.05)
     seen, spent, state_file = 0, 0.0, out / f"{name}-training.pt"
     if state_file.exists():
@@ -237,13 +260,8 @@ def main(directory, out, name, minutes, batch):
         images = as_input(data.images[rows])
         images = torch.where(torch.from_numpy(flips)[:, None, None, None], images.flip(3), images)
         outputs = network(augment(images, generator))
-        if classifies:
-            target = torch.from_numpy(table["label"][rows].astype(np.int64))
-            loss = F.cross_entropy(outputs, target, label_smoothing=0.05)
-        else:
-            aus = table["au"][rows].astype(np.float32)
-            aus = np.where(flips[:, None], facs.mirror(aus), aus)
-            loss = LOSSES[name](outputs, torch.from_numpy(aus))
+        target = np.where(flips[:, None], task.mirrored(targets[rows]), targets[rows])
+        loss = task.loss(outputs, torch.from_numpy(target))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -255,20 +273,9 @@ def main(directory, out, name, minutes, batch):
     network.eval()
     write(out / f"{name}.pt", network.state_dict())
     state_file.unlink(missing_ok=True)
-    outputs = predict(network, data.images[held])
     click.echo(f"{name}: {seen} images in {minutes:.0f} min")
-    if classifies:
-        right = outputs.argmax(1) == table["label"][held]
-        per_class = {c: right[table["label"][held] == i].mean() for i, c in enumerate(CLASSES)}
-        click.echo(f"held-out accuracy {right.mean():.3f} on {len(held)} renders")
-        click.echo(", ".join(f"{c} {a:.2f}" for c, a in per_class.items()))
-    else:
-        truth = table["au"][held].astype(np.float32)
-        for i, unit in enumerate(facs.OPENGRAPHAU_41):
-            if truth[:, i].std() > 0:
-                click.echo(
-                    f"{unit} correlation {np.corrcoef(outputs[:, i], truth[:, i])[0, 1]:.2f}"
-                )
+    for line in task.scores(predict(network, data.images[held]), targets[held]):
+        click.echo(line)
 
 
 if __name__ == "__main__":

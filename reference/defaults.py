@@ -15,7 +15,10 @@ import click
 import numpy as np
 
 from reference import classifiers
-from reference.evaluate import CLASSES, generate, judge_images, machine, percent
+from reference.evaluation.expression import judge_images
+from reference.evaluation.pages import machine, percent
+from reference.evaluation.sampling import generate
+from reference.tasks import CLASSES
 from synfer_rt.bundle import open_bundle
 from synfer_rt.plan import make_plan
 from synfer_rt.sampler import Sampler
@@ -86,7 +89,7 @@ def main(engines, classifier_directory, fer, out, per_class, threads):
             bundle.prediction_type,
         )
         requests = [plan.request(i) for i in range(per_class * len(CLASSES))]
-        images, _ = generate(sampler, requests, way)
+        images = generate(sampler, requests, way)
         asked = np.array([CLASSES.index(request.label) for request in requests])
         report = judge_images(images, asked, judge, fer)
         cells = [

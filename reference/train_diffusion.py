@@ -270,7 +270,9 @@ def snapshot(out: Path, average: dict[str, torch.Tensor], seen: int) -> None:
     folder = out / "snapshots"
     folder.mkdir(exist_ok=True)
     halved = {
-        k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in average.items()
+        # safetensors refuses the channels-last weights that training has.
+        k: (v.half() if v.is_floating_point() else v).contiguous()
+        for k, v in average.items()
     }
     part = folder / f"{seen:09d}.part"
     save_file(halved, part)

@@ -16,16 +16,11 @@ import click
 import numpy as np
 
 from reference import classifiers
-from reference.evaluate import (
-    CLASSES,
-    SEED,
-    generate,
-    judge_images,
-    machine,
-    percent,
-    sweep_correlations,
-    sweeps,
-)
+from reference.evaluation import action_units
+from reference.evaluation.expression import judge_images
+from reference.evaluation.pages import machine, percent
+from reference.evaluation.sampling import SEED, generate
+from reference.tasks import CLASSES
 from synfer_rt.bundle import open_bundle
 from synfer_rt.plan import make_plan
 from synfer_rt.sampler import Sampler
@@ -75,11 +70,14 @@ def main(variants, classifier_directory, fer, out, per_class, faces, threads):
         )
         plan = make_plan(bundle, seed=SEED)
         requests = [plan.request(i) for i in range(per_class * len(CLASSES))]
-        images, _ = generate(sampler, requests, way)
+        images = generate(sampler, requests, way)
         asked = np.array([CLASSES.index(request.label) for request in requests])
         report = judge_images(images, asked, judge, fer)
-        swept, _ = generate(sampler, sweeps(plan, faces), way)
-        units = sweep_correlations(swept, reader, faces)
+        swept = generate(sampler, action_units.sweeps(plan, action_units.MAIN, faces), way)
+        read = classifiers.predict(reader, swept)
+        units = action_units.sweep_correlations(
+            read.reshape(len(action_units.MAIN), faces, -1, read.shape[1]), action_units.MAIN
+        )
         first = images if first is None else first
         cells = [
             f"{bundle.name} {bundle.version} `{bundle.bundle_hash[:12]}`",

@@ -36,6 +36,18 @@ class _Refusal(click.ClickException):
     exit_code = 2
 
 
+def _missing(command: str, error: ModuleNotFoundError) -> Exception:
+    """What to raise where `command` lacks a package; `error` itself if that is part of this one."""
+    package = (error.name or "").partition(".")[0]
+    if package == "synfer_rt":
+        return error
+    requirement = "synfer-rt[export]" if command in _NEED_TORCH else "synfer-rt"
+    return _Refusal(
+        f"{command} needs the package {package}, which is not installed; run "
+        f"pip install '{requirement}'."
+    )
+
+
 class _Commands(click.Group):
     """The commands, each imported when it runs."""
 
@@ -46,7 +58,10 @@ class _Commands(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         module, attribute, _ = _COMMANDS[cmd_name]
-        return getattr(import_module(module), attribute)
+        try:
+            return getattr(import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            raise _missing(cmd_name, error) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -58,15 +73,7 @@ class _Commands(click.Group):
         except UserError as error:
             raise _Refusal(str(error)) from None
         except ModuleNotFoundError as error:
-            missing = (error.name or "").partition(".")[0]
-            if missing == "synfer_rt":
-                raise
-            command = ctx.invoked_subcommand or ctx.info_name or ""
-            requirement = "synfer-rt[export]" if command in _NEED_TORCH else "synfer-rt"
-            raise _Refusal(
-                f"{command} needs the package {missing}, which is not installed; run "
-                f"pip install '{requirement}'."
-            ) from None
+            raise _missing(ctx.invoked_subcommand or "", error) from None
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(INTERRUPTED)

@@ -17,17 +17,17 @@ import click
 import numpy as np
 
 from reference import classifiers
-from reference.evaluate import CLASSES, FER_CLASSES, SWEPT, fer_predict
+from reference.evaluation import pages, statistics
+from reference.evaluation.action_units import au_agreement
+from reference.evaluation.diversity import pooled_features
+from reference.evaluation.expression import FER_CLASSES, fer_predict
+from reference.evaluation.pages import plus_minus, table
 from reference.experiments import setting as settings
-from reference.experiments import statistics
 from reference.experiments.sampling import Recipe, sample_set
-from reference.experiments.setting import Setting, plus_minus, table
-from reference.experiments.training import pooled_features
+from reference.experiments.setting import Setting
+from reference.tasks import CLASSES
 from synfer_rt import facs
 
-PRESENT = 0.3
-"""Intensity from which an action unit counts as shown."""
-UNITS = [facs.OPENGRAPHAU_41.index(unit) for unit in SWEPT]
 STRENGTHS = {"text": 0.3, "text-latent": 0.3, "latent": 0.05}
 """Of each form; guidance_sweep shows what others do."""
 PLAIN = "+ action units"
@@ -66,14 +66,6 @@ def costs(setting: Setting, rows: Sequence[Recipe], rounds: int, batch: int = 16
     return {
         name: (float(np.median(r)), float(r.min()), float(r.max())) for name, r in relative.items()
     }
-
-
-def au_agreement(requested: np.ndarray, read: np.ndarray) -> np.ndarray:
-    """Share of UNITS that are shown if and only if they were requested, float [n].
-
-    Both are intensities [n, 41].
-    """
-    return ((requested >= PRESENT) == (read >= PRESENT))[:, UNITS].mean(1)
 
 
 def measure(
@@ -121,7 +113,7 @@ def measure(
 
 def draw(report: dict, judges: Sequence[str]):
     """Accuracy of every row by judge."""
-    figure, axes = settings.figure(8, 4)
+    figure, axes = pages.figure(8, 4)
     names = list(report)
     for i, judge in enumerate(judges):
         values = 100 * np.array([report[name][judge] for name in names])

@@ -15,10 +15,11 @@ from dataclasses import replace
 import click
 import numpy as np
 
+from reference.evaluation import pages, statistics
+from reference.evaluation.pages import plus_minus, table
 from reference.experiments import setting as settings
-from reference.experiments import statistics
 from reference.experiments.sampling import Recipe, sample_set
-from reference.experiments.setting import Setting, plus_minus, table
+from reference.experiments.setting import Setting
 from reference.experiments.training import Faces, one_hot, real_faces, repeated
 
 TIMES = 5
@@ -69,7 +70,7 @@ def main(setting: Setting, count, seeds, steps, guidance):
             "deviation": float(np.std(scores, ddof=1)),
         }
     base = report["real"]["mean"][0]
-    figure, axes = settings.figure(7, 3.6)
+    figure, axes = pages.figure(7, 3.6)
     values = 100 * np.array([row["mean"] for row in report.values()])
     axes.bar(range(len(report)), values[:, 0], 0.6, yerr=values[:, 1], capsize=4)
     for i, row in enumerate(report.values()):

@@ -11,12 +11,13 @@ import click
 import numpy as np
 
 from reference import classifiers
-from reference.evaluate import CLASSES
+from reference.evaluation import pages, statistics
+from reference.evaluation.diversity import pooled_features
+from reference.evaluation.pages import plus_minus, table
 from reference.experiments import setting as settings
-from reference.experiments import statistics
 from reference.experiments.sampling import Recipe, sample_set
-from reference.experiments.setting import Setting, plus_minus, table
-from reference.experiments.training import pooled_features
+from reference.experiments.setting import Setting
+from reference.tasks import CLASSES
 from synfer_rt.guidance import START
 
 SEED = 31
@@ -68,7 +69,7 @@ def main(setting: Setting, form, strengths, starts, everies, layouts, per_class)
                         "frechet": distance,
                     }
                 )
-    figure, axes = settings.figure()
+    figure, axes = pages.figure()
     axes.axhline(100 * base[0], color="grey", ls=":", label="without guidance")
     for every, start in dict.fromkeys((row["every"], row["start"]) for row in found):
         line = [row for row in found if (row["every"], row["start"]) == (every, start)]

@@ -14,13 +14,14 @@ import numpy as np
 import torch
 
 from reference import cache, classifiers
+from reference.evaluation import pages, statistics
+from reference.evaluation.pages import plus_minus, table
 from reference.experiments import setting as settings
-from reference.experiments import statistics
 from reference.experiments.sampling import Recipe, sample_set
-from reference.experiments.setting import Setting, plus_minus, table
+from reference.experiments.setting import Setting
+from reference.tasks import CLASSES
 from synfer_rt.annotate import Opinion, RunningQuantile, Verdict, average, vote
 
-CLASSES = classifiers.CLASSES
 NOISE = (0.0, 0.1, 0.2, 0.4)
 RATES = np.linspace(0.2, 1.0, 17)
 SEED = 0
@@ -130,7 +131,7 @@ def examine_samples(setting: Setting, count: int) -> dict:
 
 def draw(results: dict):
     """Coverage against accuracy, one panel a set of images."""
-    figure, panels = settings.figure(9, 3.8, len(results["sets"]))
+    figure, panels = pages.figure(9, 3.8, len(results["sets"]))
     for axes, (name, report) in zip(np.atleast_1d(panels), results["sets"].items(), strict=True):
         for member, points in report["curves"].items():
             coverage, accuracy, half = (100 * np.array(points)).T

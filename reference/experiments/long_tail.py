@@ -18,12 +18,13 @@ import numpy as np
 from PIL import Image
 
 from reference import cache
-from reference.evaluate import CLASSES
+from reference.evaluation import pages, statistics
+from reference.evaluation.pages import plus_minus, table
 from reference.experiments import setting as settings
-from reference.experiments import statistics
 from reference.experiments.sampling import Recipe, sample_set
-from reference.experiments.setting import Setting, plus_minus, table
+from reference.experiments.setting import Setting
 from reference.experiments.training import Faces, one_hot, real_faces, repeated
+from reference.tasks import CLASSES
 from synfer_rt.augment import Augmentation, Augmenter, additions, targets
 from synfer_rt.datasets import read_dataset
 
@@ -146,7 +147,7 @@ def main(setting: Setting, largest, noise_scale, repair_steps, seeds, steps):
             "rare": statistics.over_seeds(few),
         }
     counts = {name: int(np.sum(faces.classes == CLASSES.index(name))) for name in RAF_DB}
-    figure, axes = settings.figure(7, 3.6)
+    figure, axes = pages.figure(7, 3.6)
     for offset, measure in ((-0.2, "mean"), (0.2, "rare")):
         values = 100 * np.array([row[measure] for row in report.values()])
         label = "all classes" if measure == "mean" else f"the {RAREST} rarest"

@@ -14,7 +14,7 @@ import click
 import torch
 
 from reference import classifiers, renders
-from reference.evaluate import machine
+from reference.evaluation.pages import machine
 from synfer_rt.bundle import Bundle, open_bundle
 from synfer_rt.sampler import Sampler
 
@@ -109,24 +109,3 @@ def options(command: Callable) -> Callable:
     ):
         collected = decorate(collected)
     return collected
-
-
-def figure(width: float = 7.0, height: float = 4.0, columns: int = 1) -> tuple[Any, Any]:
-    """A matplotlib figure and its axes, to be written to a file."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot.subplots(1, columns, figsize=(width, height), layout="constrained")
-
-
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Markdown."""
-    lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
-    return lines + [f"| {' | '.join(row)} |" for row in rows]
-
-
-def plus_minus(value: tuple[float, float], scale: float = 100, digits: int = 1) -> str:
-    """A value and its half-width, by default in percent."""
-    return f"{value[0] * scale:.{digits}f} ± {value[1] * scale:.{digits}f}"

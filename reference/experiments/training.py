@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from reference import cache, classifiers, renders
+from reference.tasks import CLASSES
 
 RATE = 2e-3
 
@@ -43,7 +43,7 @@ class Faces:
 
 def one_hot(labels: np.ndarray) -> np.ndarray:
     """Distributions float32 [n, classes] of class indices."""
-    return np.eye(len(classifiers.CLASSES), dtype=np.float32)[labels]
+    return np.eye(len(CLASSES), dtype=np.float32)[labels]
 
 
 def real_faces(data: renders.Renders, test: bool) -> Faces:
@@ -60,7 +60,7 @@ def train(faces: Faces, seed: int, steps: int, balanced: bool = False, batch: in
     """A residual network in evaluation mode; `balanced` draws every class equally often."""
     torch.manual_seed(seed)
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-    network = classifiers.residual_network(len(classifiers.CLASSES), 16)
+    network = classifiers.residual_network(len(CLASSES), 16)
     optimizer = torch.optim.AdamW(network.parameters(), RATE, weight_decay=0.05)
     weights = np.ones(len(faces))
     if balanced:
@@ -92,15 +92,3 @@ def repeated(
 
     folder = work / f"trained-{cache.key(*facts, tuple(seeds), steps, balanced)}"
     return cache.rows(folder, len(seeds), run, 1, "training")["classes"]
-
-
-def pooled_features(judge: nn.Module, images_u8: np.ndarray) -> np.ndarray:
-    """Features float64 [n, d] of uint8 images: the judge's last maps, averaged over places."""
-    assert isinstance(judge, nn.Sequential)
-    flatten = next(i for i, layer in enumerate(judge) if isinstance(layer, nn.Flatten))
-    with torch.no_grad():
-        parts = [
-            judge[:flatten](classifiers.as_input(images_u8[i : i + 256])).mean((2, 3))
-            for i in range(0, len(images_u8), 256)
-        ]
-    return torch.cat(parts).double().numpy()

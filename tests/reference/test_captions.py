@@ -98,3 +98,21 @@ def test_the_empty_prompt_is_padded_and_words_from_elsewhere_are_unknown():
     tokenizer = build()
     assert tokenizer.encode("").tokens[2:] == [PAD] * (MAX_LENGTH - 2)
     assert tokenizer.encode("zebra").tokens[1] == UNKNOWN
+
+
+def test_bands_of_many_rows_are_those_of_each():
+    rng = np.random.default_rng(0)
+    table = {
+        "age": rng.random(50).astype(np.float16),
+        "gender": rng.random(50).astype(np.float16),
+        "ancestry": rng.dirichlet((0.4, 0.4, 0.4), 50).astype(np.float16),
+    }
+    together = captions.bands(table)
+    each = [captions.bands({name: column[i] for name, column in table.items()}) for i in range(50)]
+    assert together.tolist() == np.stack(each).tolist()
+    assert (together.min(0).tolist(), together.max(0).tolist()) == ([0, 0, -1], [3, 1, 2])
+
+
+def test_an_ancestry_that_does_not_prevail_is_mixed():
+    assert captions.bands(row(ancestry=np.array([0.4, 0.3, 0.3])))[2] == -1
+    assert captions.bands(row(ancestry=np.array([0.1, 0.2, 0.7])))[2] == 2

@@ -25,6 +25,9 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         label=np.arange(64) % 8,
         identity=np.arange(64) // 8,
         au=rng.random((64, len(facs.OPENGRAPHAU_41)), np.float32),
+        age=rng.random(64),
+        gender=rng.random(64),
+        ancestry=rng.dirichlet((0.3, 0.3, 0.3), 64),
     )
 
     def invoke(network: str, minutes: float) -> Result:
@@ -47,7 +50,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     monkeypatch.setattr(classifiers, "augment", dying)
 
 
-@pytest.mark.parametrize("network", ["judge", "au-reader", "au-labeller"])
+@pytest.mark.parametrize("network", ["judge", "au-reader", "au-labeller", "attribute-reader"])
 def test_a_training_that_died_goes_on_where_it_was(train, tmp_path, monkeypatch, network):
     with monkeypatch.context() as patch:
         stop_after(patch, 3)

@@ -7,10 +7,9 @@ import pytest
 
 pytest.importorskip("torch", reason="the experiments need synfer-rt[reference]")
 
-from reference.evaluate import CLASSES
-from reference.experiments import ablation, downstream, label_quality, long_tail
+from reference.experiments import downstream, label_quality, long_tail
 from reference.experiments.training import Faces, one_hot
-from synfer_rt import facs
+from reference.tasks import CLASSES
 from synfer_rt.annotate import Opinion, vote
 
 
@@ -39,15 +38,6 @@ def test_accepting_less_leaves_the_surer_and_righter() -> None:
     curve = label_quality.coverage_curve(verdicts, truth)
     assert curve[-1][0] == 1 and curve[0][0] < 0.3
     assert curve[0][1] > curve[-1][1] + 0.2
-
-
-def test_action_units_agree_when_shown_where_asked_for() -> None:
-    asked = facs.au_vector({"AU12": 0.8, "AU6": 0.2})[None]
-    assert ablation.au_agreement(asked, asked) == [1.0]
-    read = asked.copy()
-    read[0, facs.OPENGRAPHAU_41.index("AU12")] = 0.1
-    read[0, facs.OPENGRAPHAU_41.index("AU4")] = 0.9
-    assert ablation.au_agreement(asked, read) == [pytest.approx(10 / 12)]
 
 
 def test_a_label_that_the_vote_replaced_is_trained_on_as_a_distribution() -> None:

@@ -49,9 +49,3 @@ def test_trainings_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         training.repeated(faces, faces, seeds, 2, True, tmp_path) for seeds in ([3, 4], [3, 4])
     )
     assert calls == [3, 4] and first.shape == (2, 16) and np.array_equal(first, again)
-
-
-def test_features_are_of_the_judge_before_it_decides() -> None:
-    judge = classifiers.NETWORKS["judge"][0]().eval()
-    features = training.pooled_features(judge, bright_and_dark(4).images)
-    assert features.shape == (4, 96) and features.std(0).max() > 0

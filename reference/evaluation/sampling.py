@@ -1,0 +1,62 @@
+"""Images of given requests, at once or kept on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.progress import track
+
+from reference import cache
+from synfer_rt.sampler import Request, Sampler
+from synfer_rt.solvers import Trajectory
+
+SEED = 7
+"""Of the evaluation's requests."""
+
+
+def sample(sampler: Sampler, requests: Sequence[Request], way: Trajectory) -> dict[str, np.ndarray]:
+    """One batch: `images` uint8 [n, H, W, 3]; `accepted` bool [n] by the bundle's classifiers."""
+    samples = sampler.sample(list(requests), way, len(requests))
+    return {
+        "images": np.stack([s.image for s in samples]),
+        "accepted": np.array([s.accepted for s in samples]),
+    }
+
+
+def generate(
+    sampler: Sampler, requests: Sequence[Request], way: Trajectory, batch: int = 64
+) -> np.ndarray:
+    """Images uint8 [n, H, W, 3] of the requests."""
+    starts = range(0, len(requests), batch)
+    parts = [
+        sample(sampler, requests[i : i + batch], way)["images"] for i in track(starts, "sampling")
+    ]
+    return np.concatenate(parts)
+
+
+def kept(
+    sampler: Sampler,
+    requests: Sequence[Request],
+    way: Trajectory,
+    work: Path,
+    title: str,
+    batch: int = 64,
+) -> dict[str, np.ndarray]:
+    """As `sample`, for any number of requests; what `work` has of them is not sampled again."""
+    facts = (
+        sampler.bundle.bundle_hash,
+        sampler.backend,
+        way.timesteps.tolist(),
+        cache.digest(way.coefficients),
+        list(requests),
+    )
+    folder = work / f"samples-{cache.key(*facts)}"
+    return cache.rows(
+        folder,
+        len(requests),
+        lambda rows: sample(sampler, [requests[i] for i in rows], way),
+        batch,
+        title,
+    )

@@ -1,0 +1,180 @@
+"""What training brings: samples of every snapshot, judged, against the images seen.
+
+    python -m reference.learning_curve --diffusion DIR --vae DIR --classifiers DIR
+
+Reads `diffusion.log` and `snapshots/` of the folder that `train_diffusion` wrote. Every snapshot
+makes the same requests from the same noise. What it made is kept in `--work`, so only new
+snapshots are sampled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DPMSolverMultistepScheduler
+from safetensors.torch import load_file
+
+from reference import cache, classifiers, model
+from reference.evaluation import statistics
+from reference.evaluation.action_units import au_agreement
+from reference.evaluation.pages import figure, machine, plus_minus, table
+from reference.tasks import CLASSES
+from reference.tokenizer import build as build_tokenizer
+from synfer_rt import facs, noise
+from synfer_rt.bundle import open_bundle
+from synfer_rt.plan import make_plan
+from synfer_rt.sampler import Request
+
+SEED = 31
+_LINE = re.compile(r"images (\d+) .*\bheld-out ([\d.]+)")
+
+
+def held_out_losses(log: str) -> np.ndarray:
+    """Images seen and held-out loss, float64 [n, 2], of the lines of a `diffusion.log`."""
+    return np.array([(float(images), float(loss)) for images, loss in _LINE.findall(log)])
+
+
+@torch.no_grad()
+def sample(
+    denoiser: model.Denoiser,
+    vae: AutoencoderKL,
+    requests: Sequence[Request],
+    steps: int,
+) -> np.ndarray:
+    """Images uint8 [n, 64, 64, 3] by DPM-Solver++(2M) (arXiv 2211.01095) from noise alone."""
+    scheduler = DPMSolverMultistepScheduler.from_config(model.new_scheduler().config)
+    scheduler.set_timesteps(steps)
+    sentences = [r.negative_prompt for r in requests] + [r.prompt for r in requests]
+    tokens = torch.tensor([e.ids for e in build_tokenizer().encode_batch(sentences)])
+    aus = torch.from_numpy(np.stack([facs.au_vector(r.aus) for r in requests]))
+    aus = torch.cat([torch.zeros_like(aus), aus])
+    guidance = torch.tensor([r.guidance for r in requests]).view(-1, 1, 1, 1)
+    latents = torch.from_numpy(
+        np.stack([noise.normal(r.seed, r.index, model.LATENT) for r in requests])
+    )
+    for timestep in scheduler.timesteps:
+        both = denoiser(torch.cat([latents, latents]), timestep, tokens, aus)
+        unconditional, conditional = both.chunk(2)
+        prediction = unconditional + guidance * (conditional - unconditional)
+        latents = scheduler.step(prediction, timestep, latents, return_dict=False)[0]
+    images = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
+    pixels = (images.clamp(-1, 1) + 1) * 127.5
+    return pixels.round().byte().permute(0, 2, 3, 1).numpy()
+
+
+def snapshot_images(
+    snapshot: Path, vae: Path, requests: Sequence[Request], steps: int, work: Path, batch: int = 32
+) -> np.ndarray:
+    """Images of a snapshot's averaged weights; sampled once, and kept in `work`."""
+    decoder = vae / "diffusion_pytorch_model.safetensors"
+    weights = [hashlib.sha256(file.read_bytes()).hexdigest() for file in (snapshot, decoder)]
+    denoiser = model.new_denoiser().eval()
+    denoiser.load_state_dict({k: v.float() if v.is_floating_point() else v
+                              for k, v in load_file(snapshot).items()})  # fmt: skip
+    autoencoder = AutoencoderKL.from_pretrained(vae).eval()
+
+    def make(rows: np.ndarray) -> dict[str, np.ndarray]:
+        return {"images": sample(denoiser, autoencoder, [requests[i] for i in rows], steps)}
+
+    folder = work / f"snapshot-{snapshot.stem}-{cache.key(weights, list(requests), steps)}"
+    return cache.rows(folder, len(requests), make, batch, snapshot.stem)["images"]
+
+
+def draw(losses: np.ndarray, seen: Sequence[int], judged: Sequence[dict]):
+    """Held-out loss, and what the judges say, against images seen; a matplotlib figure."""
+    page, (left, right) = figure(9, 3.6, 2)
+    if len(losses):
+        left.plot(losses[:, 0] / 1e6, losses[:, 1])
+    left.set(xlabel="images seen (millions)", ylabel="held-out loss", xlim=(0, None))
+    for name, title in (("judge", "expression as asked for"), ("au_agreement", "AU agreement")):
+        values = 100 * np.array([one[name] for one in judged])
+        right.errorbar(np.array(seen) / 1e6, values[:, 0], values[:, 1], capsize=2, label=title)
+    right.set(xlabel="images seen (millions)", ylabel="share (%)", xlim=(0, None), ylim=(0, 102))
+    right.legend(loc="lower right")
+    return page
+
+
+@click.command()
+@click.option("--diffusion", "training", type=Path, required=True)
+@click.option("--vae", type=Path, required=True, help="Whose decoder makes the images.")
+@click.option("--classifiers", "classifier_directory", type=Path, required=True)
+@click.option("--engines", type=Path, help="Bundle whose requests are made; default the shipped.")
+@click.option("--out", type=Path, default=Path("docs/results"), show_default=True)
+@click.option("--work", type=Path, default=Path("build/evaluation"), show_default=True)
+@click.option("--count", default=128, show_default=True, help="Samples of each snapshot.")
+@click.option("--steps", default=8, show_default=True)
+@click.option("--guidance", default=2.5, show_default=True)
+@click.option("--threads", default=1, show_default=True)
+def main(training, vae, classifier_directory, engines, out, work, count, steps, guidance, threads):
+    """Judge every snapshot and write learning.md, .png and .json."""
+    torch.set_num_threads(threads)
+    snapshots = sorted((training / "snapshots").glob("*.safetensors"))
+    if not snapshots:
+        raise SystemExit(f"{training} has no snapshots; run reference.train_diffusion first.")
+    judge = classifiers.load(classifier_directory, "judge")
+    reader = classifiers.load(classifier_directory, "au-reader")
+    plan = make_plan(open_bundle(engines), guidance=guidance, layout="none", seed=SEED)
+    requests = [plan.request(i) for i in range(count)]
+    classes = np.array([CLASSES.index(r.label) for r in requests])
+    aus = np.stack([facs.au_vector(r.aus) for r in requests])
+    log = training / "diffusion.log"
+    losses = held_out_losses(log.read_text() if log.exists() else "")
+    seen, judged = [], []
+    for snapshot in snapshots:
+        images = snapshot_images(snapshot, vae, requests, steps, work)
+        right = classifiers.predict(judge, images).argmax(1) == classes
+        agreement = au_agreement(aus, classifiers.predict(reader, images))
+        seen.append(int(snapshot.stem))
+        judged.append(
+            {"judge": statistics.share(right), "au_agreement": statistics.mean(agreement)}
+        )
+        click.echo(f"{seen[-1]} images: judge {plus_minus(judged[-1]['judge'])}")
+    about = {"date": time.strftime("%Y-%m-%d"), "machine": machine()}
+    settings = {"count": count, "steps": steps, "guidance": guidance, "seed": SEED}
+    results = {
+        "settings": settings,
+        "held_out_loss": losses.tolist(),
+        "snapshots": [{"images": n, **one} for n, one in zip(seen, judged, strict=True)],
+    }
+    rows = [
+        [f"{n:,}", _loss_near(losses, n), *(plus_minus(value) for value in one.values())]
+        for n, one in zip(seen, judged, strict=True)
+    ]
+    lines = [
+        "# What training brings",
+        "",
+        f"Written by `python -m reference.learning_curve` on {about['date']} "
+        f"({about['machine']}). Of every snapshot of the averaged weights {count} samples, the "
+        f"same requests and noise for each: DPM-Solver++ in {steps} steps from noise alone, "
+        f"guidance {guidance:g}. Judge: right by the expression that was asked for. AU agreement: "
+        "share of 12 units that are shown if and only if asked for. Held-out loss: that of the "
+        "diffusion objective on renders of people never trained on, at the report nearest to the "
+        "snapshot. ± is half a 95 % confidence interval.",
+        "",
+        *table(["images seen", "held-out loss", "judge", "AU agreement"], rows),
+        "",
+        "![What training brings](learning.png)",
+        "",
+    ]
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "learning.json").write_text(json.dumps(about | results, indent=2) + "\n")
+    (out / "learning.md").write_text("\n".join(lines))
+    draw(losses, seen, judged).savefig(out / "learning.png", dpi=110)
+
+
+def _loss_near(losses: np.ndarray, images: int) -> str:
+    if not len(losses):
+        return ""
+    return f"{losses[np.abs(losses[:, 0] - images).argmin(), 1]:.3f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+"""Accuracies of the judges."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="judging needs PyTorch (synfer-rt[reference])")
+
+from reference.evaluation import expression
+
+
+def test_a_difference_is_that_of_the_samples_to_the_renders() -> None:
+    truth = np.arange(100) % 2
+    renders = expression.accuracy(truth, truth, ("a", "b"))
+    samples = expression.accuracy(
+        np.where(np.arange(100) < 20, 1 - truth, truth), truth, ("a", "b")
+    )
+    value, half = expression.difference(samples, renders)
+    assert value == pytest.approx(-0.2) and half == pytest.approx(1.96 * 0.04)

@@ -1,0 +1,34 @@
+"""Images of given requests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="judging needs PyTorch (synfer-rt[reference])")
+
+from reference.evaluation import sampling
+from synfer_rt.plan import make_plan
+from synfer_rt.sampler import Sampler
+from synfer_rt.solvers import trajectory
+
+
+def test_images_are_kept_for_the_same_requests_only(
+    tiny_bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampler, calls = Sampler(tiny_bundle, "onnxruntime-cpu", 1), []
+    real = sampling.sample
+    monkeypatch.setattr(sampling, "sample", lambda *a: calls.append(1) or real(*a))
+    plan = make_plan(tiny_bundle, layout="none", seed=3)
+    requests = [plan.request(i) for i in range(3)]
+
+    def kept(requests, steps: int = 2) -> np.ndarray:
+        way = trajectory("ddim", tiny_bundle.schedule, steps, 1.0, tiny_bundle.prediction_type)
+        return sampling.kept(sampler, requests, way, tmp_path, "sampling", batch=2)["images"]
+
+    first, again = kept(requests), kept(requests)
+    assert len(calls) == 2 and np.array_equal(first, again) and len(first) == 3
+    assert not np.array_equal(kept(requests, steps=3), first)
+    assert np.array_equal(kept(requests[::-1])[::-1], first) and len(calls) == 6
