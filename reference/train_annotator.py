@@ -8,8 +8,8 @@ view of a 64-pixel image). From that the head learns for many epochs. The labels
 annotations, the score is taken on identities that nothing was trained on.
 
 The same command goes on with whatever was stopped, and with more --epochs with a training that was
-finished. The annotator is written into CHECKPOINT/annotator, where `synfer-rt build-engines` finds
-it.
+finished. When the UNet was trained on, the head of before learns the new one fast (--start). The
+annotator is written into CHECKPOINT/annotator, where `synfer-rt build-engines` finds it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -139,7 +140,8 @@ class Readings:
 @click.option("--rate", default=1.5e-3, help="Peak learning rate.")
 @click.option("--width", default=64, help="Width of the head's tokens.")
 @click.option("--seed", default=0)
-def main(directory, checkpoint, out, most, views, epochs, batch, rate, width, seed):
+@click.option("--start", type=Path, help="Annotator to begin from, though its UNet is another.")
+def main(directory, checkpoint, out, most, views, epochs, batch, rate, width, seed, start):
     """Train, write CHECKPOINT/annotator, print the accuracy."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)
@@ -147,6 +149,8 @@ def main(directory, checkpoint, out, most, views, epochs, batch, rate, width, se
     source = read_checkpoint(checkpoint)
     annotator, encoder, config = load(source, width)
     annotator.eval().requires_grad_(False).head.requires_grad_(True)
+    if start is not None:
+        annotator.head.load_state_dict(load_file(start / "model.safetensors"))
     data = renders.load(directory, source.image_size[0])
     truth = data.annotations["label"].astype(np.int64)
     train, held = (rows[truth[rows] >= 0] for rows in (data.rows(False), data.rows(True)))

@@ -66,6 +66,17 @@ def test_training_goes_on_and_leaves_an_annotator_that_the_exporter_reads(
     assert feranno.read_annotator(checkpoint, conditioner, denoiser) is not None
 
 
+def test_a_head_can_begin_from_that_of_an_earlier_unet(
+    renders: Path, directory: Path, tmp_path: Path
+) -> None:
+    train(renders, directory, tmp_path / "out", 3)
+    before = weights(directory)
+    train(renders, directory, tmp_path / "new", 0, "--start", str(directory / "annotator"))
+    assert weights(directory) == before
+    train(renders, directory, tmp_path / "other", 0)
+    assert weights(directory) != before
+
+
 def test_an_image_is_read_once(
     renders: Path, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
