@@ -111,11 +111,11 @@ def sampled(setting: Setting, faces: Faces) -> Faces:
 
 @click.command()
 @settings.options
-@click.option("--largest", default=60, show_default=True, help="Faces of the largest class.")
+@click.option("--largest", default=120, show_default=True, help="Faces of the largest class.")
 @click.option("--noise-scale", default=8.0, show_default=True)
 @click.option("--repair-steps", default=4, show_default=True)
 @click.option("--seeds", default=3, show_default=True)
-@click.option("--steps", default=120, show_default=True, help="Of 64 images, for every training.")
+@click.option("--steps", default=160, show_default=True, help="Of 64 images, for every training.")
 def main(setting: Setting, largest, noise_scale, repair_steps, seeds, steps):
     """Balanced accuracy on held-out real faces, mean over seeds."""
     pool, test = (real_faces(setting.data, test=test) for test in (False, True))
