@@ -25,7 +25,7 @@ from reference.evaluation import action_units, attributes, diversity, report
 from reference.evaluation.diversity import Nearest
 from reference.evaluation.expression import difference, judge_images
 from reference.evaluation.pages import machine, sheet
-from reference.evaluation.sampling import SEED, kept
+from reference.evaluation.sampling import SEED, kept, reconstructed
 from reference.tasks import CLASSES, chosen
 from synfer_rt.bundle import open_bundle
 from synfer_rt.plan import make_plan
@@ -51,11 +51,14 @@ class Faces:
     classes: np.ndarray
 
 
-def measure_expression(samples: Faces, held: Faces, readers: Readers) -> dict:
-    """Both judges on samples and on held-out renders."""
+def measure_expression(
+    samples: Faces, held: Faces, reconstructions: Faces, readers: Readers
+) -> dict:
+    """Both judges on samples, on held-out renders and on what the VAE makes of these."""
+    sources = {"renders": held, "reconstructions": reconstructions, "samples": samples}
     found = {
         source: judge_images(faces.images, faces.classes, readers.judge, readers.fer)
-        for source, faces in (("renders", held), ("samples", samples))
+        for source, faces in sources.items()
     }
     both = {
         name: difference(found["samples"][name], found["renders"][name])
@@ -64,22 +67,31 @@ def measure_expression(samples: Faces, held: Faces, readers: Readers) -> dict:
     return found | {"difference": both}
 
 
-def measure_units(read: np.ndarray, of_sides: np.ndarray, of_renders: tuple) -> dict:
+def measure_units(
+    read: np.ndarray,
+    of_sides: np.ndarray,
+    of_renders: np.ndarray,
+    of_reconstructions: np.ndarray,
+    truth: np.ndarray,
+) -> dict:
     """What a reader says of sweeps [units, faces, strengths, 41] and sides [units, faces, 4, 41].
 
-    `of_renders` are its reading and the truth of held-out renders, both [n, 41].
+    And of held-out renders and of what the VAE makes of these, whose `truth` is known; all
+    [n, 41].
     """
     units = action_units.MAIN + action_units.FURTHER
     correlations = action_units.sweep_correlations(read, units)
-    ceilings = action_units.reader_correlations(*of_renders, units)
+    ceilings = action_units.reader_correlations(of_renders, truth, units)
+    through_vae = action_units.reader_correlations(of_reconstructions, truth, units)
     changes = action_units.changes(read, units)
     sides = action_units.asymmetry(of_sides)
-    side_ceilings = action_units.reader_asymmetry(*of_renders)
+    side_ceilings = action_units.reader_asymmetry(of_renders, truth)
     return {
         "action_units": {
             unit: {
                 "rank_correlation": correlations[unit],
                 "reader": ceilings[unit],
+                "reader_through_vae": through_vae[unit],
                 "change": changes[unit][0],
                 "off_target_change": changes[unit][1],
             }
@@ -218,6 +230,8 @@ def main(
     held_rows = data.rows(held_out=True)
     labelled = held_rows[data.annotations["label"][held_rows] >= 0]
     held = Faces(np.asarray(data.images[labelled]), data.annotations["label"][labelled].astype(int))
+    held_images = np.asarray(data.images[held_rows])
+    rebuilt = reconstructed(sampler, held_images, work)
     requests = [plan.request(i) for i in range(per_class * len(CLASSES))]
     made = sampled(requests, title="sampling expressions")
     asked = np.array([CLASSES.index(request.label) for request in requests])
@@ -238,7 +252,9 @@ def main(
             "backend": backend,
             "seed": SEED,
         },
-        **measure_expression(samples, held, readers),
+        **measure_expression(
+            samples, held, Faces(rebuilt[np.isin(held_rows, labelled)], held.classes), readers
+        ),
     }
     found["samples"]["accepted_by_labeller"] = float(np.mean(made["accepted"]))
     rows = [(c, list(samples.images[asked == i][:10])) for i, c in enumerate(CLASSES)]
@@ -250,10 +266,9 @@ def main(
     found |= measure_units(
         classifiers.predict(readers.aus, swept).reshape(len(units), faces, -1, 41),
         classifiers.predict(readers.aus, sided).reshape(len(action_units.ONE_SIDED), faces, -1, 41),
-        (
-            classifiers.predict(readers.aus, data.images[held_rows]),
-            data.annotations["au"][held_rows].astype(np.float32),
-        ),
+        classifiers.predict(readers.aus, held_images),
+        classifiers.predict(readers.aus, rebuilt),
+        data.annotations["au"][held_rows].astype(np.float32),
     )
     draw_units(swept, sided, faces, pictures)
 

@@ -27,7 +27,11 @@ FURTHER = {
 def _accuracy_table(report: dict, judge: str, names: tuple[str, ...]) -> list[str]:
     """A judge's accuracy overall and per class, on renders and on samples, and the difference."""
     rows = []
-    for source, title in (("renders", "held-out renders"), ("samples", "samples")):
+    for source, title in (
+        ("renders", "held-out renders"),
+        ("reconstructions", "these through the VAE"),
+        ("samples", "samples"),
+    ):
         scores = report[source][judge]
         whole = plus_minus((scores["accuracy"], scores["half_width"]))
         each = [percent(scores["per_class"][name]) for name in names]
@@ -40,7 +44,7 @@ def _accuracy_table(report: dict, judge: str, names: tuple[str, ...]) -> list[st
         )
     ]
     value, half = report["difference"][judge]
-    rows.append(["difference, points", "", f"{100 * value:+.1f} ± {percent(half)}", *each])
+    rows.append(["samples - renders, points", "", f"{100 * value:+.1f} ± {percent(half)}", *each])
     return table(["images", "n", "all", *names], rows)
 
 
@@ -80,6 +84,7 @@ def units(report: dict) -> list[str]:
         "network trained on renders. Samples: Spearman's rank correlation of the request with what "
         "is read. Renders: that of the truth with what is read in held-out renders, each strength "
         "equally often. It says how well the unit can be read, among faces that show others too. "
+        "VAE: the same after encoding and decoding. "
         "Change: what asking for 1 instead of 0 changes in the reading of the unit itself, and on "
         "average, in absolute terms, in that of all the others below, none excepted, even those "
         "that the renderer moves along (the jaw of AU 25, 26 and 27).",
@@ -91,6 +96,7 @@ def units(report: dict) -> list[str]:
                 unit,
                 f"{found[unit]['rank_correlation']:.2f}",
                 f"{found[unit]['reader']:.2f}",
+                f"{found[unit]['reader_through_vae']:.2f}",
                 f"{found[unit]['change']:+.2f}",
                 f"{found[unit]['off_target_change']:.3f}",
             ]
@@ -98,7 +104,7 @@ def units(report: dict) -> list[str]:
         ]
         reached = sum(found[unit]["rank_correlation"] >= GOALS[group] for unit in names)
         lines += [
-            *table(["unit", "samples", "renders", "change", "change of the others"], rows),
+            *table(["unit", "samples", "renders", "VAE", "change", "change of the others"], rows),
             "",
             f"{reached} of these {len(names)} reach the goal of {GOALS[group]:g}.",
             "",

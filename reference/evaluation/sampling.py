@@ -1,4 +1,4 @@
-"""Images of given requests, at once or kept on disk."""
+"""Images of given requests, and what the VAE makes of given images; at once or kept on disk."""
 
 from __future__ import annotations
 
@@ -60,3 +60,17 @@ def kept(
         batch,
         title,
     )
+
+
+def reconstructed(sampler: Sampler, images_u8: np.ndarray, work: Path) -> np.ndarray:
+    """Images uint8 [n, H, W, 3], encoded and decoded; kept in `work`."""
+
+    def make(rows: np.ndarray) -> dict[str, np.ndarray]:
+        images = images_u8[rows].transpose(0, 3, 1, 2).astype(np.float32) / 255
+        decoded = sampler.decode(sampler.encode(images)[0])
+        pixels = np.rint(decoded.clip(0, 1).transpose(0, 2, 3, 1) * 255).astype(np.uint8)
+        return {"images": pixels}
+
+    facts = sampler.bundle.bundle_hash, sampler.backend, cache.digest(images_u8)
+    folder = work / f"reconstructed-{cache.key(*facts)}"
+    return cache.rows(folder, len(images_u8), make, 64, "reconstructing")["images"]

@@ -32,3 +32,14 @@ def test_images_are_kept_for_the_same_requests_only(
     assert len(calls) == 2 and np.array_equal(first, again) and len(first) == 3
     assert not np.array_equal(kept(requests, steps=3), first)
     assert np.array_equal(kept(requests[::-1])[::-1], first) and len(calls) == 6
+
+
+def test_faces_go_through_the_vae_and_back(tiny_bundle, tmp_path: Path) -> None:
+    sampler = Sampler(tiny_bundle, "onnxruntime-cpu", 1)
+    size = tiny_bundle.image_size
+    faces = np.random.default_rng(0).integers(0, 256, (3, *size, 3), np.uint8)
+    rebuilt = sampling.reconstructed(sampler, faces, tmp_path)
+    pixels = faces.transpose(0, 3, 1, 2) / np.float32(255)
+    wanted = sampler.decode(sampler.encode(pixels)[0]).clip(0, 1).transpose(0, 2, 3, 1) * 255
+    np.testing.assert_allclose(rebuilt, wanted, atol=0.51)
+    assert not np.array_equal(rebuilt, sampling.reconstructed(sampler, faces[::-1], tmp_path))
