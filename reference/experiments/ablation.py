@@ -198,8 +198,8 @@ def main(setting: Setting, fer, per_class, rounds, strengths):
         "the renders themselves: one half to the other). Cost: CPU time an image relative to "
         f"action units alone, interleaved, median of {rounds} (least to most). Strengths: "
         + ", ".join(f"{form} {value:g}" for form, value in chosen.items())
-        + ". Text only means that all action units are 0, which asks synfer-mini for a neutral "
-        "face whatever the words.",
+        + ". Text only means that all action units are 0, as a neutral face's are: the words have "
+        "to overrule them.",
         "",
         *table(
             ["", *judges, "gain", "AU agreement", "diversity", "Fréchet", "cost"],
