@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("torch", reason="the experiments need synfer-rt[reference]")
 
-from reference.experiments import downstream, label_quality, long_tail
+from reference.experiments import defaults, downstream, label_quality, long_tail
 from reference.experiments.training import Faces, one_hot
 from reference.tasks import CLASSES
 from synfer_rt.annotate import Opinion, vote
@@ -77,3 +77,12 @@ def test_a_tail_is_written_as_class_folders(tmp_path) -> None:
     faces = Faces(np.zeros((3, 8, 8, 3), np.uint8), one_hot(np.array([1, 1, 4])))
     long_tail.write_folders(faces, tmp_path)
     assert read_dataset(tmp_path, "folders").counts() == {"happy": 2, "fear": 1}
+
+
+def test_a_curve_changes_one_setting_and_holds_the_default() -> None:
+    base = defaults.Choice(0.8, 3.25, 1.0, 12, "dpmpp-2m")
+    for name, choices in defaults.curves(base).items():
+        assert base in choices
+        others = [{k: v for k, v in vars(c).items() if k != name} for c in choices]
+        assert all(one == others[0] for one in others)
+        assert len({getattr(c, name) for c in choices}) == len(choices)
