@@ -9,6 +9,9 @@ images from elsewhere are.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import click
 import numpy as np
 import torch
@@ -77,19 +80,32 @@ def coverage_curve(verdicts: list[Verdict], truth: np.ndarray) -> list[tuple[flo
     return points
 
 
-def examine(setting: Setting, images_u8: np.ndarray, truth: np.ndarray, name: str) -> dict:
-    """All measures on one set of images whose true classes are known."""
-    said = opinions(setting, images_u8, name)
-    scheme = setting.bundle.label_scheme
+def accuracies(said: list[Opinion], truth: np.ndarray, scheme: str) -> dict:
+    """How often each member and the vote are right, and the vote beside the best member."""
     members = {o.annotator: right([o], truth, scheme) for o in said}
     voted = right(said, truth, scheme)
     best = max(members, key=lambda member: members[member].mean())
-    report: dict = {
+    return {
         "images": len(truth),
         "members": {member: statistics.share(ok) for member, ok in members.items()},
         "vote": statistics.share(voted),
         "best_member": best,
         "vote_over_best_member": statistics.gain(voted, members[best]),
+    }
+
+
+def together(sets: Sequence[list[Opinion]]) -> list[Opinion]:
+    """The opinions of the same annotators on several sets of images as those on one."""
+    return [
+        replace(parts[0], probabilities=np.concatenate([part.probabilities for part in parts]))
+        for parts in zip(*sets, strict=True)
+    ]
+
+
+def examine(said: list[Opinion], truth: np.ndarray, scheme: str) -> dict:
+    """All measures of opinions on one set of images whose true classes are known."""
+    report: dict = {
+        **accuracies(said, truth, scheme),
         "curves": {
             "vote": coverage_curve(vote(said, scheme, [None] * len(truth)), truth),
             **{
@@ -144,18 +160,24 @@ def draw(results: dict):
 
 @click.command()
 @settings.options
-@click.option("--images", type=int, help="Held-out renders; default all.")
+@click.option("--images", "most", type=int, help="Held-out renders; default all.")
 @click.option("--samples", default=320, show_default=True, help="Samples; 0 for none.")
-def main(setting: Setting, images, samples):
+def main(setting: Setting, most, samples):
     """Accuracy of labels before and after the vote."""
     data = setting.data
     rows = data.rows(held_out=True)
-    rows = rows[data.annotations["label"][rows] >= 0][:images]
+    rows = rows[data.annotations["label"][rows] >= 0][:most]
     truth = data.annotations["label"][rows].astype(np.int64)
     clean = np.asarray(data.images[rows])
     sets = {"re-rendered faces": clean, "the same, degraded": degraded(clean, SEED)}
-    results: dict = {"sets": {n: examine(setting, x, truth, n) for n, x in sets.items()}}
-    members = list(results["sets"]["re-rendered faces"]["members"])
+    said = {name: opinions(setting, images, name) for name, images in sets.items()}
+    scheme = setting.bundle.label_scheme
+    both = accuracies(together(list(said.values())), np.tile(truth, len(said)), scheme)
+    results: dict = {
+        "sets": {n: examine(one, truth, scheme) for n, one in said.items()},
+        "both": both,
+    }
+    members = list(both["members"])
     lines = [
         f"{len(truth)} faces of held-out identities with known labels; accuracy in percent.",
         "",
@@ -168,7 +190,7 @@ def main(setting: Setting, images, samples):
                     plus_minus(report["vote"]),
                     plus_minus(report["vote_over_best_member"]),
                 ]
-                for name, report in results["sets"].items()
+                for name, report in {**results["sets"], "both": both}.items()
             ],
         ),
         "",

@@ -86,3 +86,19 @@ def test_a_curve_changes_one_setting_and_holds_the_default() -> None:
         others = [{k: v for k, v in vars(c).items() if k != name} for c in choices]
         assert all(one == others[0] for one in others)
         assert len({getattr(c, name) for c in choices}) == len(choices)
+
+
+def test_sets_together_are_judged_as_one() -> None:
+    rng = np.random.default_rng(1)
+    truth = rng.integers(0, 8, 40)
+    sets = [
+        [Opinion(name, "affectnet-8", rng.dirichlet(np.ones(8), 40)) for name in ("a", "b")]
+        for _ in range(2)
+    ]
+    whole = label_quality.accuracies(label_quality.together(sets), np.tile(truth, 2), "affectnet-8")
+    parts = [label_quality.accuracies(one, truth, "affectnet-8") for one in sets]
+    assert whole["images"] == 80
+    for name in ("a", "b"):
+        mean = np.mean([part["members"][name][0] for part in parts])
+        assert whole["members"][name][0] == pytest.approx(mean)
+    assert whole["vote"][0] == pytest.approx(np.mean([part["vote"][0] for part in parts]))
