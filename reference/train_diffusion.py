@@ -3,7 +3,7 @@
     torchrun --nproc-per-node 2 -m reference.train_diffusion --renders DIR --vae DIR --out DIR
 
 One single-threaded process per core, gradients averaged between them. Resumes from `--out`, where
-`diffusion.log` and `snapshots/` (the averaged weights after every 16,384 images or so) keep the
+`diffusion.log` and `snapshots/` (the averaged weights every 16,384 images or so, and last) keep the
 learning curve. v-prediction (arXiv 2202.00512) with min-SNR weighting
 (arXiv 2303.09556) on a cosine schedule of zero terminal SNR (arXiv 2305.08891).
 """
@@ -253,6 +253,7 @@ def main(directory, vae_directory, out, minutes, batch_size, rate, cool_from, st
                 log.write(report + "\n")
     if rank == 0:
         checkpoint(out, denoiser, average, optimizer, steps, seen)
+        snapshot(out, average, seen)
     dist.barrier()
     dist.destroy_process_group()
 
