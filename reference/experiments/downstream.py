@@ -46,9 +46,9 @@ def arms(real: Faces, made: Faces) -> dict[str, Faces]:
 
 @click.command()
 @settings.options
-@click.option("--real", "count", default=640, show_default=True, help="Real images, at most.")
+@click.option("--real", "count", default=320, show_default=True, help="Real images, at most.")
 @click.option("--seeds", default=3, show_default=True)
-@click.option("--steps", default=240, show_default=True, help="Of 64 images, for every training.")
+@click.option("--steps", default=160, show_default=True, help="Of 64 images, for every training.")
 @click.option("--guidance", type=float, help="Strength of semantic guidance, form latent.")
 def main(setting: Setting, count, seeds, steps, guidance):
     """Accuracy on held-out real faces, mean over seeds."""
