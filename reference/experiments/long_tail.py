@@ -155,7 +155,7 @@ def main(setting: Setting, largest, noise_scale, repair_steps, seeds, steps):
         axes.bar(places, values[:, 0], 0.38, yerr=values[:, 1], capsize=3, label=label)
     axes.set_xticks(range(len(report)), list(report))
     axes.set(ylabel="balanced accuracy (%)", ylim=(0, 105))
-    axes.legend()
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     lines = [
         "Faces trained on: "
         + ", ".join(f"{name} {count}" for name, count in counts.items())
