@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from synfer_rt.bundle import open_bundle
 from synfer_rt.export.mixed_precision import compute_half, error_of_half
 
-ENGINES = ("conditioner", "denoiser", "decoder", "encoder", "classifier.fer")
+ENGINES = ("conditioner", "denoiser", "decoder", "encoder", "classifier.residual")
 
 
 def types(model: onnx.ModelProto) -> dict[str, int]:

@@ -198,13 +198,13 @@ def test_a_builder_that_fails_is_one_sentence_with_the_log(
 def test_a_plan_before_the_failure_stays(tmp_path: Path) -> None:
     bundle = open_bundle()
     files = {
-        "classifier.fer": bundle.path / bundle.engines["classifier.fer"].file,
+        "classifier.residual": bundle.path / bundle.engines["classifier.residual"].file,
         "bad": save_unknown(tmp_path),
     }
     with pytest.raises(UserError, match="did not compile the bad"):
         compile_one(tmp_path, files, "fp32")
     folder = tmp_path / "out" / "tensorrt-rtx"
-    assert [file.name for file in folder.iterdir()] == ["classifier.fer.plan"]
+    assert [file.name for file in folder.iterdir()] == ["classifier.residual.plan"]
 
 
 def test_a_capability_that_the_library_lacks_is_refused() -> None:
