@@ -48,7 +48,7 @@ def layout_bank(data: renders.Renders, vae: AutoencoderKL) -> dict[str, np.ndarr
     groups: dict[tuple[str, str, str], list[int]] = {}
     for row in rows:
         face = captions.attributes({name: values[row] for name, values in table.items()})
-        if face.ancestry and not face.eyes:
+        if face.age and face.ancestry and not face.eyes:
             groups.setdefault((face.age, face.gender, face.ancestry), []).append(int(row))
     share = -(-LAYOUTS // len(groups))
     chosen = [(row, *words) for words, members in groups.items() for row in members[:share]]

@@ -16,15 +16,18 @@ _CLAUSES = [f.name for f in fields(prompts.Attributes) if f.name not in ("age", 
 
 BANDS = {"age": prompts.AGES, "gender": prompts.GENDERS, "ancestry": prompts.ANCESTRIES}
 """What a caption says of a person, whatever the expression."""
-_AGE_EDGES = (0.19, 0.45, 0.73)
+_AGE_EDGES = (0.20, 0.25, 0.45, 0.58, 0.72, 0.75)
+"""The end of each band of age and the beginning of the next; what lies between has no word."""
 
 
 def bands(annotations: Mapping[str, np.ndarray]) -> np.ndarray:
     """Indices into each of BANDS, int64 [..., 3], of rows of annotations or of one row.
 
-    An ancestry of -1 is mixed, and has no word.
+    An age of -1 is between two bands and an ancestry of -1 is mixed: neither has a word, for
+    nobody could tell which to use.
     """
-    age = np.searchsorted(_AGE_EDGES, np.asarray(annotations["age"], float))
+    passed = np.searchsorted(_AGE_EDGES, np.asarray(annotations["age"], float))
+    age = np.where(passed % 2, -1, passed // 2)
     gender = np.asarray(annotations["gender"]) > 0.5
     weights = np.asarray(annotations["ancestry"])
     ancestry = np.where(weights.max(-1) > 0.6, weights.argmax(-1), -1)
@@ -46,7 +49,7 @@ def attributes(row: Mapping[str, np.ndarray]) -> prompts.Attributes:
         light = "bright light" if strength + 2 * ambient > 2.4 else ""
     background = float(row["background"])
     return prompts.Attributes(
-        prompts.AGES[age],
+        "" if age < 0 else prompts.AGES[age],
         prompts.GENDERS[gender],
         "" if ancestry < 0 else prompts.ANCESTRIES[ancestry],
         prompts.hair_phrase(style, HAIR_COLORS[int(row["hair_color"])]),
@@ -70,13 +73,19 @@ def mirrored(face: prompts.Attributes) -> prompts.Attributes:
 
 
 def caption(
-    face: prompts.Attributes, label: int, uniforms: np.ndarray, silence: float = 0.25
+    face: prompts.Attributes,
+    label: int,
+    uniforms: np.ndarray,
+    silence: float = 0.25,
+    always_named: bool = False,
 ) -> str:
     """A training sentence: each clause is left out with probability `silence`.
 
-    So the model reads short prompts too, and AUs are seen without the word that implies them.
-    A face of random AUs (label -1) never names an expression. `uniforms` are 12 numbers in [0, 1).
+    So the model reads short prompts too, and AUs are seen without the word that implies them,
+    unless the expression is `always_named`. A face of random AUs (label -1) never names one.
+    `uniforms` are 12 numbers in [0, 1).
     """
     quiet = {name: "" for name, u in zip(_CLAUSES, uniforms[4:], strict=False) if u < silence}
-    expression = None if label < 0 or uniforms[3] < silence else _CLASSES[label]
+    named = label >= 0 and (always_named or uniforms[3] >= silence)
+    expression = _CLASSES[label] if named else None
     return prompts.describe(replace(face, **quiet), expression, uniforms[:3])

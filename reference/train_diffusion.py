@@ -10,7 +10,6 @@ learning curve. v-prediction (arXiv 2202.00512) with min-SNR weighting
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import time
@@ -26,7 +25,7 @@ from rich.progress import track
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from reference import captions, model, renders
+from reference import cache, captions, model, renders
 from reference.classifiers import as_input
 from reference.tokenizer import build as build_tokenizer
 from reference.train_vae import feature_weights
@@ -34,7 +33,12 @@ from synfer_rt import facs
 
 SNR_CAP = 5.0
 WEIGHT_FLOOR = 0.25
-DROP_TEXT, DROP_AUS, DROP_BOTH = 0.08, 0.16, 0.04
+DROP_TEXT, DROP_BOTH = 0.08, 0.04
+DROP_AUS = 0.4
+"""Of the examples with an expression so many leave it to the words, which then always name it.
+
+Where no expression is named, action units of 0 are what the face shows.
+"""
 RANDOM_SHARE = 0.5
 """Of the examples so many have random action units and no expression: they teach single units."""
 CHECKPOINT_SECONDS = 240.0
@@ -49,38 +53,46 @@ class Latents:
     std: np.ndarray
 
 
-SIDES = (0, 1)
+SHARD = 1024
+"""Images whose latents are kept together."""
 
 
-def caches_of(vae: AutoencoderKL, data: renders.Renders, out: Path) -> list[Path]:
-    """Where the posteriors of both sides belong: named by the encoder's weights and the renders."""
-    digest = hashlib.sha256(data.key.encode())
-    for name, weights in vae.state_dict().items():
-        if name.startswith(("encoder.", "quant_conv.")):
-            digest.update(weights.numpy().tobytes())
-    return [out / f"latents-{side}-{digest.hexdigest()[:12]}.npz" for side in SIDES]
+def caches_of(vae: AutoencoderKL, images: np.ndarray, out: Path) -> list[Path]:
+    """Where the posteriors of every SHARD images belong: named by the encoder's weights and these.
+
+    So renders that are added later leave the latents of the others as they are.
+    """
+    encoder = [
+        cache.digest(weights.numpy())
+        for name, weights in vae.state_dict().items()
+        if name.startswith(("encoder.", "quant_conv."))
+    ]
+    shards = [images[i : i + SHARD] for i in range(0, len(images), SHARD)]
+    return [out / "latents" / f"{cache.key(encoder, cache.digest(part))}.npz" for part in shards]
 
 
-def encode(vae: AutoencoderKL, data: renders.Renders, side: int, cache: Path) -> None:
-    """Write the posteriors of one side of all renders to `cache`, unless it is there."""
-    if cache.exists():
+def encode(vae: AutoencoderKL, images: np.ndarray, file: Path) -> None:
+    """Write the posteriors of both sides of uint8 images [n, S, S, 3], unless they are there."""
+    if file.exists():
         return
-    shape = (len(data), *model.LATENT)
+    shape = (2, len(images), *model.LATENT)
     mean, std = np.empty(shape, np.float16), np.empty(shape, np.float16)
-    for i in track(range(0, len(data), 64), f"encoding side {side}"):
-        images = as_input(data.images[i : i + 64])
-        with torch.no_grad():
-            posterior = vae.encode(images.flip(3) if side else images).latent_dist
-        mean[i : i + 64], std[i : i + 64] = posterior.mean, posterior.std
-    part = cache.with_suffix(f".{os.getpid()}.part.npz")
+    for i in range(0, len(images), 64):
+        batch = as_input(images[i : i + 64])
+        for side, seen in enumerate((batch, batch.flip(3))):
+            with torch.no_grad():
+                posterior = vae.encode(seen).latent_dist
+            mean[side, i : i + 64], std[side, i : i + 64] = posterior.mean, posterior.std
+    file.parent.mkdir(exist_ok=True)
+    part = file.with_suffix(f".{os.getpid()}.part.npz")
     np.savez(part, mean=mean, std=std)
-    part.replace(cache)
+    part.replace(file)
 
 
-def read_latents(caches: list[Path]) -> Latents:
-    """What `encode` wrote for both sides."""
-    sides = [np.load(cache) for cache in caches]
-    return Latents(*(np.stack([side[name] for side in sides]) for name in ("mean", "std")))
+def read_latents(files: list[Path]) -> Latents:
+    """What `encode` wrote."""
+    shards = [np.load(file) for file in files]
+    return Latents(*(np.concatenate([s[name] for s in shards], 1) for name in ("mean", "std")))
 
 
 class Examples:
@@ -110,12 +122,16 @@ class Examples:
         x = mean.astype(np.float32) + std * rng.standard_normal(mean.shape, np.float32)
         aus = self.aus[side, rows].copy()
         drop = rng.random(len(rows)) if dropout else np.ones(len(rows))
+        silent = drop < DROP_TEXT + DROP_BOTH
+        by_words = ~silent & (self.labels[rows] >= 0) & (rng.random(len(rows)) < DROP_AUS)
+        by_words &= dropout
         texts = []
         for i, (row, mirror) in enumerate(zip(rows, side, strict=True)):
             face = captions.mirrored(self.faces[row]) if mirror else self.faces[row]
-            text = captions.caption(face, int(self.labels[row]), rng.random(12))
-            texts.append("" if drop[i] < DROP_TEXT + DROP_BOTH else text)
-        aus[(drop >= DROP_TEXT) & (drop < DROP_TEXT + DROP_BOTH + DROP_AUS)] = 0
+            label, uniforms = int(self.labels[row]), rng.random(12)
+            text = captions.caption(face, label, uniforms, always_named=bool(by_words[i]))
+            texts.append("" if silent[i] else text)
+        aus[by_words | (silent & (drop >= DROP_TEXT))] = 0
         tokens = np.array([e.ids for e in self.tokenizer.encode_batch(texts)])
         return torch.from_numpy(x), torch.from_numpy(tokens), torch.from_numpy(aus)
 
@@ -176,11 +192,11 @@ def main(directory, vae_directory, out, minutes, batch_size, rate, cool_from, st
     out.mkdir(parents=True, exist_ok=True)
     data = renders.load(directory, 64)
     vae = AutoencoderKL.from_pretrained(vae_directory).eval()
-    caches = caches_of(vae, data, out)
-    for side in SIDES[rank::world]:
-        encode(vae, data, side, caches[side])
+    files = caches_of(vae, data.images, out)
+    for i in track(range(rank, len(files), world), "encoding", disable=rank > 0):
+        encode(vae, data.images[i * SHARD : (i + 1) * SHARD], files[i])
     dist.barrier()
-    examples = Examples(data, read_latents(caches))
+    examples = Examples(data, read_latents(files))
     train, held = data.rows(False), data.rows(True)[:512]
     torch.manual_seed(0)
     denoiser = model.load(start)[0] if start else model.new_denoiser()

@@ -4,7 +4,8 @@
 
 Resumes from `--out`; the adversarial loss joins after `--adversarial-from` images.
 With `--decoder-of VAE` only that VAE's decoder is trained, so that every latent keeps its meaning
-and a diffusion model of these latents stays valid.
+and a diffusion model of these latents stays valid. With `--classifiers DIR` the labeller's features
+count too, and with them what an expression is read from.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from diffusers import AutoencoderKL
 from torch import nn
 from torch.nn import functional as F
 
-from reference import model, renders
+from reference import classifiers, model, renders
 
 KL_WEIGHT = 1e-3
+PERCEPTUAL_WEIGHT = 0.5
 ADVERSARIAL_SHARE = 0.4
 """Of the reconstruction's gradient at the decoder's last layer that the adversary's may have."""
 DISCRIMINATOR_ALONE = 1500
@@ -70,6 +72,22 @@ def reconstruction_loss(output, target, weights) -> torch.Tensor:
         difference = F.avg_pool2d(difference, 2)
         loss = loss + difference.abs().mean()
     return loss
+
+
+def perceptual_loss(network: nn.Sequential, output, target) -> torch.Tensor:
+    """Squared differences of a `residual_network`'s features, of unit length at every place.
+
+    Summed over channels, averaged over places, images and stages (after arXiv 1801.03924, eq. 1).
+    """
+    losses = []
+    for layer in network:
+        output, target = layer(output), layer(target)
+        if isinstance(layer, classifiers.Residual):
+            both = F.normalize(output, dim=1), F.normalize(target, dim=1)
+            losses.append((both[0] - both[1]).square().sum(1).mean())
+        elif losses:
+            break
+    return torch.stack(losses).mean()
 
 
 def adversarial_weight(reconstruction, adversarial, last_layer) -> torch.Tensor:
@@ -121,8 +139,9 @@ def standardise_latents(vae, images) -> None:
 @click.option("--rate", default=1.5e-3, help="Peak learning rate; it falls to 0 over the minutes.")
 @click.option("--adversarial-from", default=10**9, help="Images after which the GAN loss joins.")
 @click.option("--decoder-of", type=Path, help="Train this VAE's decoder, and nothing else of it.")
+@click.option("--classifiers", "labellers", type=Path, help="Directory of the labeller.")
 @click.option("--seed", default=0)
-def main(directory, out, minutes, batch_size, rate, adversarial_from, decoder_of, seed):
+def main(directory, out, minutes, batch_size, rate, adversarial_from, decoder_of, labellers, seed):
     """Train for some minutes, then write OUT/vae (a diffusers AutoencoderKL)."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)
@@ -135,6 +154,7 @@ def main(directory, out, minutes, batch_size, rate, adversarial_from, decoder_of
     if decoder_of:
         vae.encoder.requires_grad_(False)
         vae.quant_conv.requires_grad_(False)
+    labeller = classifiers.load(labellers, "labeller").requires_grad_(False) if labellers else None
     trained = [p for p in vae.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, rate, (0.9, 0.99), weight_decay=0.01)
     opponent = torch.optim.AdamW(judge.parameters(), 4e-4, (0.5, 0.9))
@@ -159,6 +179,9 @@ def main(directory, out, minutes, batch_size, rate, adversarial_from, decoder_of
             posterior = vae.encode(images).latent_dist
         output = vae.decode(posterior.sample()).sample
         reconstruction = reconstruction_loss(output, images, weights)
+        if labeller is not None:
+            seen_alike = perceptual_loss(labeller, output, images)
+            reconstruction = reconstruction + PERCEPTUAL_WEIGHT * seen_alike
         divergence = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
         loss = reconstruction + KL_WEIGHT * divergence
         if seen >= adversarial_from:

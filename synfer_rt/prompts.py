@@ -38,6 +38,7 @@ _NOUNS = {
     ("adult", "male"): ("man", "gentleman"),
 }
 _AGE_WORDS = {
+    "": ("",),
     "child": ("young", "little"),
     "young": ("young",),
     "middle-aged": ("middle-aged",),
@@ -50,8 +51,9 @@ _OPENINGS = ("a photo of", "a portrait of", "a close-up of")
 class Attributes:
     """What a prompt says of a face apart from its expression; an empty string says nothing.
 
-    `age`, `gender` and `ancestry` are members of AGES, GENDERS and ANCESTRIES (ancestry may be
-    empty: mixed); the rest are whole phrases, such as `long black hair` or one of LIGHTS.
+    `age`, `gender` and `ancestry` are members of AGES, GENDERS and ANCESTRIES (an empty age is that
+    of any adult, an empty ancestry is mixed); the rest are whole phrases, such as
+    `long black hair` or one of LIGHTS.
     Left and right are as seen in the image.
     """
 

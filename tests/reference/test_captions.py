@@ -73,6 +73,13 @@ def test_random_action_units_never_name_an_expression():
         assert not words & set(text.replace(",", "").split())
 
 
+def test_an_expression_that_must_be_named_is_named():
+    face, rng = captions.attributes(row()), np.random.default_rng(0)
+    texts = [captions.caption(face, 1, rng.random(12), always_named=True) for _ in range(200)]
+    assert all("face" in text for text in texts)
+    assert "face" not in captions.caption(face, -1, rng.random(12), always_named=True)
+
+
 def test_clauses_are_left_out_as_often_as_asked():
     face = captions.attributes(row())
     rng = np.random.default_rng(0)
@@ -110,7 +117,21 @@ def test_bands_of_many_rows_are_those_of_each():
     together = captions.bands(table)
     each = [captions.bands({name: column[i] for name, column in table.items()}) for i in range(50)]
     assert together.tolist() == np.stack(each).tolist()
-    assert (together.min(0).tolist(), together.max(0).tolist()) == ([0, 0, -1], [3, 1, 2])
+    assert (together.min(0).tolist(), together.max(0).tolist()) == ([-1, 0, -1], [3, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("age", "word"), [(0.1, "child"), (0.3, "young"), (0.65, "middle-aged"), (0.8, "elderly")]
+)
+def test_age_has_a_word_where_it_is_plain(age: float, word: str):
+    assert captions.attributes(row(age=age)).age == word
+
+
+@pytest.mark.parametrize("age", [0.22, 0.5, 0.73])
+def test_between_two_bands_age_is_unsaid(age: float):
+    face = captions.attributes(row(age=age))
+    assert (captions.bands(row(age=age))[0], face.age) == (-1, "")
+    assert "of an East Asian woman" in captions.caption(face, -1, np.full(12, 0.4))
 
 
 def test_an_ancestry_that_does_not_prevail_is_mixed():

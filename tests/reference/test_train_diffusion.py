@@ -52,12 +52,40 @@ def test_expressions_meet_every_noise_level(examples: Examples) -> None:
 
 
 def test_text_and_action_units_are_dropped_as_often_as_is_said(examples: Examples) -> None:
-    _, tokens, aus = examples.batch(np.arange(FACES).repeat(20), np.random.default_rng(3))
+    rows = np.arange(FACES).repeat(20)
+    _, tokens, aus = examples.batch(rows, np.random.default_rng(3))
     empty = torch.tensor(examples.tokenizer.encode("").ids)
     silent, still = (tokens == empty).all(1), (aus == 0).all(1)
-    shares = [x.float().mean().item() for x in (silent & ~still, ~silent & still, silent & still)]
-    wanted = [train_diffusion.DROP_TEXT, train_diffusion.DROP_AUS, train_diffusion.DROP_BOTH]
+    shares = [x.float().mean().item() for x in (silent & ~still, silent & still)]
+    wanted = [train_diffusion.DROP_TEXT, train_diffusion.DROP_BOTH]
     np.testing.assert_allclose(shares, wanted, atol=0.02)
+    by_words = (~silent & still).numpy()
+    named = examples.labels[rows] >= 0
+    assert not by_words[~named].any()
+    assert by_words[named & ~silent.numpy()].mean() == pytest.approx(
+        train_diffusion.DROP_AUS, abs=0.05
+    )
+    sentences = examples.tokenizer.decode_batch(tokens[by_words].tolist())
+    assert all("face" in sentence for sentence in sentences)
+
+
+def test_latents_are_kept_by_what_they_were_made_of(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(train_diffusion, "SHARD", 2)
+    vae = model.new_vae().eval()
+    images = np.random.default_rng(4).integers(0, 256, (5, 64, 64, 3), np.uint8)
+    files = train_diffusion.caches_of(vae, images, tmp_path)
+    assert files[:1] == train_diffusion.caches_of(vae, images[:3], tmp_path)[:1]
+    for i, file in enumerate(files):
+        train_diffusion.encode(vae, images[2 * i : 2 * i + 2], file)
+    kept = train_diffusion.read_latents(files)
+    assert kept.mean.shape == (2, 5, *model.LATENT)
+    with torch.no_grad():
+        mirrored = vae.encode(train_diffusion.as_input(images[4:, :, ::-1])).latent_dist
+    np.testing.assert_allclose(kept.mean[1, 4:], mirrored.mean, atol=2e-3)
+    np.testing.assert_allclose(kept.std[1, 4:], mirrored.std, atol=2e-3)
+    with torch.no_grad():
+        vae.encoder.conv_in.weight.add_(1)
+    assert not set(files) & set(train_diffusion.caches_of(vae, images, tmp_path))
 
 
 def test_a_snapshot_is_the_averaged_weights_in_half_precision(tmp_path: Path) -> None:

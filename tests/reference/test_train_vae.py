@@ -13,7 +13,7 @@ pytest.importorskip("torch", reason="training needs PyTorch (synfer-rt[reference
 import torch
 from diffusers import AutoencoderKL
 
-from reference import train_vae
+from reference import classifiers, train_vae
 
 
 @pytest.fixture
@@ -47,6 +47,17 @@ def test_training_the_decoder_alone_leaves_every_latent_as_it_was(train, tmp_pat
         assert torch.equal(finetuned.encode(images).latent_dist.mean, latents)
         difference = finetuned.decode(latents).sample - whole.decode(latents).sample
     assert difference.abs().max() > 1e-3
+
+
+def test_the_perceptual_loss_heeds_what_the_network_sees():
+    network = classifiers.residual_network(8).eval()
+    images = torch.rand(2, 3, 64, 64) * 2 - 1
+    small, large = (
+        train_vae.perceptual_loss(network, images + s * torch.randn_like(images), images).item()
+        for s in (0.05, 0.5)
+    )
+    assert train_vae.perceptual_loss(network, images, images).item() == 0
+    assert 0 < small < large
 
 
 def test_the_adversary_gets_its_share_of_the_gradient():
