@@ -1,0 +1,383 @@
+"""`synfer-rt sample`, as its users meet it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import onnx
+import pytest
+from click.testing import CliRunner
+from onnx import numpy_helper, parser
+from PIL import Image
+
+from synfer_rt.bundle import write_manifest
+from synfer_rt.cli import main
+from synfer_rt.solvers import SOLVERS
+from synfer_rt.writers import FORMATS, read
+from tests import tiny_bundle as tiny
+from tests.test_cli import refused
+
+COMMAND = [sys.executable, "-m", "synfer_rt"]
+
+
+@pytest.fixture
+def sample(tiny_bundle_path, tmp_path):
+    def invoke(*options, engines=tiny_bundle_path, out=tmp_path / "out"):
+        arguments = ["sample", "--engines", str(engines), "--out", str(out), "--threads", "1"]
+        arguments += ["--backend", "onnxruntime-cpu"]
+        return CliRunner().invoke(main, [*arguments, *options])
+
+    return invoke
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_sample_writes_a_whole_dataset(sample, tmp_path, format):
+    result = sample("--count", "20", "--batch", "8", "--format", format)
+    assert result.exit_code == 0, result.output
+    records = [record for record, _ in read(tmp_path / "out")]
+    assert [record["index"] for record in records] == list(range(20))
+    expected = (
+        "file_name index seed requested_label label label_scheme probabilities rectified accepted "
+        "prompt negative_prompt aus guidance au_scale solver steps bundle layout layout_strength"
+    )
+    assert set(expected.split()) == set(records[0])
+    assert not list((tmp_path / "out").rglob("*.partial"))
+
+
+def test_sample_ends_with_a_summary_and_a_contact_sheet(sample, tmp_path):
+    result = sample("--count", "16", "--labels", "happy,sad")
+    for said in ("happy", "sad", "accepted", "images/s", "contact-sheet.png"):
+        assert said in result.output
+    with Image.open(tmp_path / "out/contact-sheet.png") as sheet:
+        assert sheet.width > 8 * 96 and sheet.height > 2 * 96
+
+
+def test_options_left_out_are_the_bundles_defaults(sample, tmp_path):
+    sample("--count", "1")
+    settings = json.loads((tmp_path / "out/run.json").read_text())
+    defaults = tiny.manifest({})["defaults"]
+    for name in ("solver", "steps", "guidance", "au_scale", "layout", "layout_strength"):
+        assert settings[name] == defaults[name]
+
+
+def test_options_given_are_recorded(sample, tmp_path):
+    result = sample(
+        *("--count", "2", "--labels", "sad", "--prompt", "a photo of a man"),
+        *("--negative-prompt", "beard", "--au", "AU12=0.8", "--au", "AU6=0.5", "--steps", "3"),
+        *("--solver", "unipc", "--guidance", "1.5", "--au-scale", "0.7", "--layout", "none"),
+        *("--seed", "9"),
+    )
+    assert result.exit_code == 0, result.output
+    (record, _), _ = read(tmp_path / "out")
+    wanted = {
+        "requested_label": "sad",
+        "prompt": "a photo of a man",
+        "negative_prompt": "beard",
+        "aus": {"AU12": 0.8, "AU6": 0.5},
+        "steps": 3,
+        "solver": "unipc",
+        "guidance": 1.5,
+        "au_scale": 0.7,
+        "layout": None,
+        "layout_strength": 1.0,
+        "seed": 9,
+    }
+    assert {name: record[name] for name in wanted} == wanted
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--labels", "hapy"], "happy"),
+        (["--au", "AU121=0.5"], "AU12 "),
+        (["--au", "AU12=1.5"], "outside its range"),
+        (["--solver", "unipcc"], "unipc"),
+        (["--backend", "onnxruntime-cpuu"], "onnxruntime-cpu"),
+        (["--count", "0"], "--count 0"),
+        (["--batch", "0"], "--batch 0"),
+        (["--threads", "0"], "--threads 0"),
+        (["--steps", "0"], "0 steps"),
+        (["--steps", "5000"], "5000 steps"),
+        (["--guidance", "nan"], "guidance"),
+        (["--au-scale", "inf"], "AU scale"),
+        (["--seed", "-1"], "seed"),
+        (["--layout-strength", "1.5"], "Strength 1.5"),
+        (["--layout-strength", "0.0001"], "write one of 0.001 to 1"),
+        (["--threads", "99999999999"], "--threads 99999999999 is outside its range; write 1 to"),
+        (["--guidance", "1e308"], "write a number of -1000 to 1000"),
+        (["--au-scale", "-1e39"], "write a number of -1000 to 1000"),
+        (["--au", "AU12="], "write it as AU12=0.8"),
+        (["--layout", "none", "--layout-strength", "0.5"], "--layout bank"),
+    ],
+)
+def test_bad_options_are_one_sentence_and_nothing_is_written(sample, tmp_path, options, said):
+    assert said in refused(sample(*options))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("options", [["--count", "many"], ["--format", "zip"], ["--layot", "bank"]])
+def test_a_misused_option_exits_with_2(sample, tmp_path, options):
+    assert sample(*options).exit_code == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_aus_for_a_model_without_them_are_refused(sample, tmp_path):
+    bundle = tiny.build(tmp_path / "bundle", with_aus=False)
+    said = refused(sample("--au", "AU12", engines=bundle.path))
+    assert "without action units" in said
+
+
+def test_semantic_guidance_is_part_of_the_run(sample, guided_bundle, tmp_path):
+    options = ("--count", "4", "--semantic-guidance", "0.5")
+    result = sample(*options, "--semantic-start", "0.5", engines=guided_bundle.path)
+    assert result.exit_code == 0, result.output
+    settings = json.loads((tmp_path / "out/run.json").read_text())
+    assert settings["semantic_guidance"] == {
+        "form": "latent",
+        "strength": 0.5,
+        "start": 0.5,
+        "every": 1,
+    }
+    plain = sample("--count", "4", engines=guided_bundle.path, out=tmp_path / "plain")
+    assert plain.exit_code == 0
+    guided, unguided = (list(read(tmp_path / out)) for out in ("out", "plain"))
+    assert all(a != b for (_, a), (_, b) in zip(guided, unguided, strict=True))
+    said = refused(sample(*options, "--resume", engines=guided_bundle.path))
+    assert "another semantic guidance" in said
+
+
+def test_semantic_guidance_needs_its_engine(sample, tmp_path):
+    assert "has no engine guide.latent" in refused(sample("--semantic-guidance", "0.5"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def photos(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for i in range(2):
+        Image.radial_gradient("L").rotate(90 * i).save(tmp_path / f"photos/{i}.png")
+    (tmp_path / "photos/notes.txt").write_text("no face")
+    return tmp_path / "photos"
+
+
+def test_one_photo_is_shown_with_every_label(sample, photos, tmp_path):
+    result = sample("--count", "8", "--layout-from", str(photos / "1.png"))
+    assert result.exit_code == 0, result.output
+    assert "1 photos to start from" in result.output and " dB" in result.output
+    records = [record for record, _ in read(tmp_path / "out")]
+    assert len({record["label"] for record in records}) == 8
+    assert {record["source"] for record in records} == {"1.png"}
+    assert {record["layout_strength"] for record in records} == {0.7}
+    assert records[1]["prompt"] == "a photo of a happy face"
+
+
+def test_photos_that_cannot_be_read_are_reported(sample, photos, tmp_path):
+    result = sample("--count", "4", "--layout-from", str(photos), "--prompt", "a man")
+    assert "1 files skipped" in result.output and "notes.txt" in result.output
+    (line,) = (tmp_path / "out/skipped.jsonl").read_text().splitlines()
+    assert json.loads(line)["file_name"] == "notes.txt"
+    assert {record["prompt"] for record, _ in read(tmp_path / "out")} == {"a man"}
+
+
+def test_a_run_from_photos_resumes_with_the_same_photos(sample, photos, tmp_path):
+    options = ("--count", "4", "--layout-from", str(photos))
+    assert sample(*options).exit_code == 0
+    assert "already holds all 4" in sample(*options, "--resume").output
+    Image.new("RGB", (40, 40)).save(photos / "1.png")
+    assert "another photo set" in refused(sample(*options, "--resume"))
+
+
+def test_a_quota_of_accepted_images_ends_early(sample, tmp_path):
+    options = ("--count", "3", "--count-accepted", "--threshold", "0", "--labels", "sad,fear")
+    result = sample(*options)
+    assert result.exit_code == 0, result.output
+    assert "holds 6 images" in result.output
+    settings = json.loads((tmp_path / "out/run.json").read_text())
+    assert (settings["accepted_per_class"], settings["count"], settings["made"]) == (3, 60, 6)
+    assert "already holds all 6 images" in sample(*options, "--resume").output
+
+
+def test_a_budget_that_is_used_up_says_what_is_missing(sample, tmp_path):
+    options = ("--count", "4", "--count-accepted", "--budget", "6", "--labels", "sad")
+    result = sample(*options, "--threshold", "1")
+    assert result.exit_code == 0, result.output
+    assert "accepted images are missing: sad 4" in result.output
+    assert len(list(read(tmp_path / "out"))) == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--budget", "9"], "--budget needs --count-accepted"),
+        (["--budget", "9", "--count-accepted"], "cannot hold the 2048 images"),
+        (["--accept-rate", "0"], "--accept-rate 0 is outside"),
+        (["--threshold", "2"], "--threshold 2 is outside"),
+        (["--threshold", "0.5", "--accept-rate", "0.5"], "exclude each other"),
+        (["--layout-from", "/nowhere"], "no file or directory /nowhere"),
+        (["--semantic-every", "2"], "add --semantic-guidance"),
+    ],
+)
+def test_a_bad_selection_is_one_sentence(sample, tmp_path, options, said):
+    assert said in refused(sample(*options))
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_written_among_the_photos(sample, photos):
+    before = sorted(photos.iterdir())
+    refused(sample("--layout-from", str(photos), out=photos / "out"))
+    assert sorted(photos.iterdir()) == before
+
+
+def test_photos_and_a_layout_exclude_each_other(sample, photos, tmp_path):
+    said = refused(sample("--layout-from", str(photos), "--layout", "bank"))
+    assert "leave one out" in said and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("harm", ["missing", "truncated", "altered"])
+def test_a_harmed_bundle_is_one_sentence(sample, tiny_bundle_path, tmp_path, harm):
+    shutil.copytree(tiny_bundle_path, tmp_path / "bundle")
+    file = tmp_path / "bundle/decoder.onnx"
+    data = file.read_bytes()
+    if harm == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(data[:-10] if harm == "truncated" else data[:-1] + b"\xff")
+    assert "decoder.onnx" in refused(sample(engines=tmp_path / "bundle"))
+    assert not (tmp_path / "out").exists()
+
+
+def other_decoder(bundle, directory, decoder):
+    """A copy of a bundle that has this ONNX file for its decoder, and is sound."""
+    shutil.copytree(bundle, directory)
+    (directory / "decoder.onnx").write_bytes(decoder)
+    fields = json.loads((directory / "bundle.json").read_text())
+    fields = {name: value for name, value in fields.items() if name not in ("format", "files")}
+    write_manifest(directory, fields)
+    return directory
+
+
+FAILING_DECODER = parser.parse_model("""
+<ir_version: 10, opset_import: ["" : 21]>
+decoder (float[B,4,8,8] latents) => (float[B,3,32,32] images) {
+  shape = Constant <value_ints = [5, 3, 32, 32]> ()
+  images = Reshape (latents, shape)
+}
+""").SerializeToString()
+"""It loads, and fails on any batch."""
+
+
+def test_an_engine_that_does_not_load_leaves_nothing_behind(sample, tiny_bundle_path, tmp_path):
+    engines = other_decoder(tiny_bundle_path, tmp_path / "bundle", b"no model")
+    assert "decoder.onnx cannot be loaded" in refused(sample(engines=engines))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_fails_before_its_first_sample_leaves_its_directory_free(
+    sample, tiny_bundle_path, tmp_path
+):
+    engines = other_decoder(tiny_bundle_path, tmp_path / "bundle", FAILING_DECODER)
+    assert "decoder failed" in refused(sample("--guidance", "2", engines=engines))
+    assert sample("--count", "4", "--guidance", "1.5").exit_code == 0
+    assert len(list(read(tmp_path / "out"))) == 4
+
+
+def test_images_that_stay_flat_are_written_counted_and_not_accepted(
+    sample, tiny_bundle_path, tmp_path
+):
+    model = onnx.load(tiny_bundle_path / "decoder.onnx")
+    for weight in model.graph.initializer:
+        weight.CopyFrom(numpy_helper.from_array(0 * numpy_helper.to_array(weight), weight.name))
+    engines = other_decoder(tiny_bundle_path, tmp_path / "bundle", model.SerializeToString())
+    result = sample("--count", "8", engines=engines)
+    assert result.exit_code == 0
+    assert "8 of them are flat or not finite, and not accepted; a lower --guidance" in result.output
+    assert [record["accepted"] for record, _ in read(tmp_path / "out")] == [False] * 8
+
+
+def test_an_output_that_exists_is_refused(sample, tmp_path):
+    assert sample("--count", "4").exit_code == 0
+    before = (tmp_path / "out/metadata.jsonl").read_bytes()
+    assert "--resume" in refused(sample("--count", "4"))
+    assert (tmp_path / "out/metadata.jsonl").read_bytes() == before
+
+
+def test_resuming_with_other_settings_names_the_setting(sample):
+    sample("--count", "4", "--guidance", "2")
+    assert "guidance: 2.0, now 3.0" in refused(
+        sample("--count", "4", "--guidance", "3", "--resume")
+    )
+
+
+def test_resuming_a_finished_run_does_nothing(sample, tmp_path):
+    sample("--count", "4")
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*")}
+    result = sample("--count", "4", "--resume")
+    assert result.exit_code == 0 and "already holds all 4 images" in result.output
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*")} == before
+
+
+def test_resume_starts_a_run_that_is_not_there(sample, tmp_path):
+    assert sample("--count", "4", "--resume").exit_code == 0
+    assert len(list(read(tmp_path / "out"))) == 4
+
+
+def test_an_unwritable_output_is_one_sentence(sample, tmp_path):
+    (tmp_path / "file").touch()
+    assert "Cannot write" in refused(sample(out=tmp_path / "file/out"))
+
+
+def start(engines, out, *options):
+    command = [*COMMAND, "sample", "--engines", str(engines), "--out", str(out), "--threads", "1"]
+    return subprocess.Popen(
+        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for_images(process, out):
+    deadline = time.monotonic() + 30
+    while not list(out.rglob("*.png")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_a_killed_run_resumes_with_each_index_exactly_once(sample, tiny_bundle_path, tmp_path):
+    options = ("--count", "1200", "--batch", "4")
+    process = start(tiny_bundle_path, tmp_path / "out", *options)
+    wait_for_images(process, tmp_path / "out")
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "out/metadata.jsonl").exists()
+    result = sample("--count", "1200", "--batch", "256", "--resume")
+    assert result.exit_code == 0, result.output
+    assert [record["index"] for record, _ in read(tmp_path / "out")] == list(range(1200))
+
+
+@pytest.fixture
+def interruptible():
+    """Processes started here can be interrupted, which those of a test worker ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_an_interrupted_run_says_how_to_go_on(tiny_bundle_path, tmp_path, interruptible):
+    process = start(tiny_bundle_path, tmp_path / "out", "--count", "100000", "--batch", "4")
+    wait_for_images(process, tmp_path / "out")
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "--resume" in said.splitlines()[-1] and "Traceback" not in said
+
+
+def test_help_names_every_solver():
+    said = CliRunner().invoke(main, ["sample", "--help"]).output
+    assert all(solver in said for solver in SOLVERS)
