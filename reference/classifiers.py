@@ -162,7 +162,7 @@ NETWORKS = {
         66,
         intensities(F.binary_cross_entropy_with_logits),
     ),
-    "attribute-reader": Network(separable_network, 88, ATTRIBUTES),
+    "attribute-reader": Network(partial(residual_network, width=32), 88, ATTRIBUTES),
 }
 
 
