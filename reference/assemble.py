@@ -31,7 +31,7 @@ SETTINGS = {
 }
 DEFAULTS = {
     "solver": "dpmpp-2m",
-    "steps": 12,
+    "steps": 8,
     "guidance": 2.5,
     "au_scale": 1.0,
     "layout": "bank",
