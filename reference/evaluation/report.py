@@ -155,9 +155,9 @@ def prompt(report: dict) -> list[str]:
         "## Prompt",
         "",
         "How often a network trained on renders reads what the prompt said: age (4 bands), gender "
-        "(2) and ancestry (3). Renders: how often it is right on held-out ones, those left out whose "
-        "age lies between two bands or whose ancestry is mixed: neither has a word in a prompt. "
-        "Then the samples of each age that was asked for.",
+        "(2) and ancestry (3). Renders: how often it is right on held-out ones, those left out "
+        "whose age lies between two bands or whose ancestry is mixed: neither has a word in a "
+        "prompt. Then the samples of each age that was asked for.",
         "",
         *table(["", "samples", "held-out renders", *ages], rows),
         "",

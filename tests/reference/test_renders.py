@@ -6,14 +6,8 @@ import os
 from pathlib import Path
 
 import numpy as np
-import pytest
 
-pytest.importorskip("torch", reason="training needs PyTorch (synfer-rt[reference])")
-
-import torch
-from diffusers import AutoencoderKL
-
-from reference import renders, train_diffusion
+from reference import renders
 
 
 def write_shard(directory: Path, brightness: int) -> None:
@@ -21,11 +15,6 @@ def write_shard(directory: Path, brightness: int) -> None:
     directory.mkdir(exist_ok=True)
     images = np.full((4, 128, 128, 3), brightness, np.uint8)
     np.savez(directory / "00000.npz", images=images, label=np.zeros(4), identity=np.arange(4))
-
-
-def vae(seed: int) -> AutoencoderKL:
-    torch.manual_seed(seed)
-    return AutoencoderKL(block_out_channels=(32,))
 
 
 def test_a_stack_is_read_from_its_cache(tmp_path: Path):
@@ -44,20 +33,3 @@ def test_other_renders_of_the_same_name_are_read_anew(tmp_path: Path):
     new = renders.load(tmp_path, 64)
     assert (old.images[0, 0, 0, 0], new.images[0, 0, 0, 0]) == (10, 200)
     assert old.key != new.key
-
-
-def test_latents_are_kept_for_the_encoder_and_the_renders_that_they_are_of(tmp_path: Path):
-    data = renders.Renders(np.zeros(0), {}, "these")
-    others = renders.Renders(np.zeros(0), {}, "others")
-    one = train_diffusion.caches_of(vae(0), data, tmp_path)
-    assert one == train_diffusion.caches_of(vae(0), data, tmp_path)
-    assert len(set(one)) == 2
-    assert not set(one) & set(train_diffusion.caches_of(vae(1), data, tmp_path))
-    assert not set(one) & set(train_diffusion.caches_of(vae(0), others, tmp_path))
-
-
-def test_another_decoder_leaves_latents_as_they_are(tmp_path: Path):
-    data, changed = renders.Renders(np.zeros(0), {}, "these"), vae(0)
-    before = train_diffusion.caches_of(changed, data, tmp_path)
-    torch.nn.init.zeros_(changed.decoder.conv_out.weight)
-    assert train_diffusion.caches_of(changed, data, tmp_path) == before

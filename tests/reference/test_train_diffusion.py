@@ -83,6 +83,8 @@ def test_latents_are_kept_by_what_they_were_made_of(tmp_path: Path, monkeypatch)
         mirrored = vae.encode(train_diffusion.as_input(images[4:, :, ::-1])).latent_dist
     np.testing.assert_allclose(kept.mean[1, 4:], mirrored.mean, atol=2e-3)
     np.testing.assert_allclose(kept.std[1, 4:], mirrored.std, atol=2e-3)
+    torch.nn.init.zeros_(vae.decoder.conv_out.weight)
+    assert files == train_diffusion.caches_of(vae, images, tmp_path)
     with torch.no_grad():
         vae.encoder.conv_in.weight.add_(1)
     assert not set(files) & set(train_diffusion.caches_of(vae, images, tmp_path))
