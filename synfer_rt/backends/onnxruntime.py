@@ -155,6 +155,8 @@ def _session(file: Path, backend: str, threads: int, tensorrt: Mapping[str, Any]
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    # Engines take turns: threads of one that is done would spin in the way of the next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
 
     providers: list[Any] = ["CPUExecutionProvider"]
     if backend != "onnxruntime-cpu":
