@@ -123,8 +123,8 @@ class Examples:
         aus = self.aus[side, rows].copy()
         drop = rng.random(len(rows)) if dropout else np.ones(len(rows))
         silent = drop < DROP_TEXT + DROP_BOTH
-        by_words = ~silent & (self.labels[rows] >= 0) & (rng.random(len(rows)) < DROP_AUS)
-        by_words &= dropout
+        named = self.labels[rows] >= 0
+        by_words = dropout & named & ~silent & (rng.random(len(rows)) < DROP_AUS)
         texts = []
         for i, (row, mirror) in enumerate(zip(rows, side, strict=True)):
             face = captions.mirrored(self.faces[row]) if mirror else self.faces[row]

@@ -180,8 +180,8 @@ def main(directory, out, minutes, batch_size, rate, adversarial_from, decoder_of
         output = vae.decode(posterior.sample()).sample
         reconstruction = reconstruction_loss(output, images, weights)
         if labeller is not None:
-            seen_alike = perceptual_loss(labeller, output, images)
-            reconstruction = reconstruction + PERCEPTUAL_WEIGHT * seen_alike
+            unlike = perceptual_loss(labeller, output, images)
+            reconstruction = reconstruction + PERCEPTUAL_WEIGHT * unlike
         divergence = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
         loss = reconstruction + KL_WEIGHT * divergence
         if seen >= adversarial_from:

@@ -1,4 +1,4 @@
-"""What tests of the run side share: one tiny bundle of real engines."""
+"""What tests of the run side share: one tiny bundle of real engines, and what it samples."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from synfer_rt.bundle import Bundle, open_bundle
-from synfer_rt.sampler import Sampler
+from synfer_rt.sampler import Sample, Sampler
+from synfer_rt.solvers import Trajectory, trajectory
 from tests import tiny_bundle as tiny
 from tests.annotators import with_annotators
 from tests.guides import with_guides
+from tests.samples import request
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -40,6 +42,16 @@ def tiny_bundle(tiny_bundle_path: Path) -> Bundle:
 @pytest.fixture(scope="session")
 def sampler(tiny_bundle: Bundle) -> Sampler:
     return Sampler(tiny_bundle, "onnxruntime-cpu", threads=1)
+
+
+@pytest.fixture(scope="session")
+def way(tiny_bundle: Bundle) -> Trajectory:
+    return trajectory("dpmpp-2m", tiny_bundle.schedule, 4, 0.9, tiny_bundle.prediction_type)
+
+
+@pytest.fixture(scope="session")
+def sixty_four(sampler: Sampler, way: Trajectory) -> list[Sample]:
+    return sampler.sample([request(i) for i in range(64)], way, batch=64)
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,7 @@
-"""Sampling: an image depends on its own request alone, and broken ones do not get through."""
+"""Sampling: an image depends on its own request alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -11,50 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from synfer_rt import facs, labels, noise
-from synfer_rt.backends import open_engine, status, to_numpy
+from synfer_rt import facs, noise
+from synfer_rt.backends import open_engine, to_numpy
 from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError
-from synfer_rt.sampler import Request, Sample, Sampler
+from synfer_rt.sampler import Sample, Sampler
 from synfer_rt.solvers import SOLVERS, Trajectory, trajectory
 from tests import tiny_bundle as tiny
+from tests.samples import difference, request
 
 CPU = "onnxruntime-cpu"
-OPENVINO = "openvino-cpu"
-needs_openvino = pytest.mark.skipif(
-    not status(OPENVINO).works, reason=f"{OPENVINO}: {status(OPENVINO).reason}"
-)
-
-
-def request(index: int, **changes: Any) -> Request:
-    """Every field varies with the index, so that no two samples of a batch are alike."""
-    words = ("happy", "sad", "angry", "neutral")
-    fields = {
-        "index": index,
-        "seed": 11,
-        "label": "happy",
-        "prompt": f"a photo of a young woman with a {words[index % 4]} face",
-        "negative_prompt": "" if index % 3 else "dim light",
-        "aus": {"AU12": (index % 5) / 5, "AU4": (index % 7) / 7},
-        "guidance": 1.0 + index % 4,
-        "au_scale": 0.5 + (index % 3) / 2,
-        "layout": index % 6,
-    }
-    return Request(**(fields | changes))
-
-
-@pytest.fixture(scope="module")
-def way(tiny_bundle: Bundle) -> Trajectory:
-    return trajectory("dpmpp-2m", tiny_bundle.schedule, 4, 0.9, tiny_bundle.prediction_type)
-
-
-@pytest.fixture(scope="module")
-def sixty_four(sampler: Sampler, way: Trajectory) -> list[Sample]:
-    return sampler.sample([request(i) for i in range(64)], way, batch=64)
-
-
-def difference(one: Sample, other: Sample) -> int:
-    return int(np.abs(one.image.astype(int) - other.image.astype(int)).max())
 
 
 def test_the_images_of_a_batch_differ(sixty_four: list[Sample]) -> None:
@@ -282,74 +247,6 @@ def test_encoding_gives_mean_and_log_variance_of_latents(sampler: Sampler) -> No
     assert np.abs(mean - logvar).max() > 0
 
 
-def test_the_classifiers_classes_are_mapped_by_name(sampler: Sampler, tiny_bundle: Bundle) -> None:
-    images = np.random.default_rng(0).random((4, 3, *tiny.IMAGE), np.float32)
-    raw = open_engine(tiny_bundle, "classifier.small", CPU).run({"images": images})
-    verdicts = sampler.judge(images, ["happy"] * 4)
-    theirs, ours = labels.scheme(tiny.CLASSIFIER_SCHEME), tiny_bundle.classes
-    assert theirs != ours
-    for name in ours:
-        np.testing.assert_allclose(
-            [verdict.probabilities[name] for verdict in verdicts],
-            raw["probabilities"][:, theirs.index(name)],
-            atol=1e-6,
-        )
-
-
-def test_a_sample_says_what_the_classifier_says(sixty_four: list[Sample]) -> None:
-    for sample in sixty_four:
-        assert tuple(sample.probabilities) == labels.scheme("affectnet-8")
-        assert sum(sample.probabilities.values()) == pytest.approx(1, abs=1e-5)
-        assert sample.best == max(sample.probabilities, key=sample.probabilities.__getitem__)
-        assert sample.accepted == (sample.best == "happy")
-        assert sample.image.shape == (*tiny.IMAGE, 3)
-        assert sample.image.dtype == np.uint8
-
-
-@pytest.fixture(scope="module")
-def voted(voting_bundle: Bundle, way: Trajectory) -> list[Sample]:
-    return Sampler(voting_bundle, CPU, threads=1).sample([request(i) for i in range(24)], way, 24)
-
-
-def test_the_vote_replaces_a_label_that_it_does_not_agree_with(voted: list[Sample]) -> None:
-    assert {sample.rectified for sample in voted} == {True, False}
-    for sample in voted:
-        assert sample.best == max(sample.probabilities, key=sample.probabilities.__getitem__)
-        assert sample.label == sample.best
-        assert sample.rectified == (sample.label != sample.request.label)
-        assert sample.accepted == (not sample.rectified)
-
-
-def test_a_single_annotator_replaces_no_label(sixty_four: list[Sample]) -> None:
-    assert any(sample.best != "happy" for sample in sixty_four)
-    assert {(sample.label, sample.rectified) for sample in sixty_four} == {("happy", False)}
-
-
-def test_the_annotator_reads_the_finished_latents(
-    voting_bundle: Bundle, way: Trajectory, voted: list[Sample]
-) -> None:
-    sampler = Sampler(voting_bundle, CPU, threads=1)
-    requests = [request(i) for i in range(3)]
-    latents = sampler.start(requests, way)
-    guidance = np.array([r.guidance for r in requests], np.float32)
-    *_, latents = sampler.denoise(latents, sampler.condition(requests), guidance, way)
-    images = sampler.decode(to_numpy(latents))
-    verdicts = sampler.judge(images, ["happy"] * 3, to_numpy(latents))
-    for verdict, sample in zip(verdicts, voted, strict=False):
-        assert list(verdict.probabilities.values()) == pytest.approx(
-            list(sample.probabilities.values()), abs=1e-4
-        )
-    assert sampler.judge(images, ["happy"] * 3) != verdicts  # re-encoded
-
-
-def test_without_a_classifier_nothing_is_judged(tmp_path: Path, way: Trajectory) -> None:
-    sampler = Sampler(tiny.build(tmp_path / "b", with_classifier=False), CPU, threads=1)
-    (sample,) = sampler.sample([request(0)], way, 1)
-    assert (sample.probabilities, sample.best, sample.accepted) == ({}, "", False)
-    with pytest.raises(UserError, match="neither a classifier nor an annotator"):
-        sampler.judge(np.zeros((1, 3, *tiny.IMAGE), np.float32), ["happy"])
-
-
 def test_a_model_without_aus_samples_too(tmp_path: Path, way: Trajectory) -> None:
     sampler = Sampler(tiny.build(tmp_path / "b", with_aus=False), CPU, threads=1)
     one, other = sampler.sample([request(0, aus={}), request(0, aus={"AU12": 1.0})], way, 2)
@@ -364,76 +261,6 @@ def test_a_batch_below_1_is_refused(sampler: Sampler, way: Trajectory, batch: in
 
 def test_no_requests_give_no_samples(sampler: Sampler, way: Trajectory) -> None:
     assert sampler.sample([], way, 4) == []
-
-
-@needs_openvino
-def test_an_image_that_overflows_float16_is_made_again_in_float32(
-    tmp_path: Path, tiny_bundle: Bundle, way: Trajectory, sixty_four: list[Sample]
-) -> None:
-    overflowing = tiny.build(tmp_path / "b", decoder_overflows=True)
-    sampler = Sampler(tiny_bundle, OPENVINO, threads=1)
-    sampler._engines["decoder"] = open_engine(overflowing, "decoder", CPU, 1)
-    assert not np.isfinite(sampler.decode(np.ones((1, *tiny.LATENT), np.float32))).all()
-    samples = sampler.sample([request(i) for i in range(3)], way, batch=3)
-    assert (sampler.retried, sampler.broken) == (3, 0)
-    for sample in samples:
-        assert difference(sample, sixty_four[sample.request.index]) <= 2
-        assert not sample.broken
-
-
-@pytest.mark.parametrize("backend", [CPU, pytest.param(OPENVINO, marks=needs_openvino)])
-def test_a_sample_that_stays_broken_is_not_accepted_and_the_others_are_made(
-    tiny_bundle: Bundle, way: Trajectory, sixty_four: list[Sample], backend: str
-) -> None:
-    sampler = Sampler(tiny_bundle, backend, threads=1)
-    sound, broken = sampler.sample([request(0), request(41, guidance=1e38)], way, batch=2)
-    label = broken.best
-    (again,) = sampler.sample([request(41, guidance=1e38, label=label)], way, batch=1)
-    assert sampler.broken == 2
-    assert broken.broken
-    assert not again.accepted
-    assert np.isfinite(list(broken.probabilities.values())).all()
-    assert difference(sound, sixty_four[0]) <= 2
-    assert not sound.broken
-
-
-def test_what_failed_in_float32_on_the_cpu_is_not_tried_again_there(
-    tiny_bundle: Bundle, way: Trajectory
-) -> None:
-    sampler = Sampler(tiny_bundle, CPU, threads=1)
-    sampler.sample([request(41, guidance=1e38)], way, batch=1)
-    assert (sampler.retried, sampler.broken) == (0, 1)
-
-
-def flat(images: np.ndarray) -> np.ndarray:
-    return np.full_like(images, 0.5)
-
-
-def almost_flat(images: np.ndarray) -> np.ndarray:
-    return 0.5 + 1e-4 * images
-
-
-def with_nan(images: np.ndarray) -> np.ndarray:
-    images = images.copy()
-    images[0, 1, 2, 3] = np.nan
-    return images
-
-
-@needs_openvino
-@pytest.mark.parametrize("damage", [flat, almost_flat, with_nan])
-def test_a_flat_image_and_a_nan_are_noticed(
-    tiny_bundle: Bundle, way: Trajectory, damage: Callable[[np.ndarray], np.ndarray]
-) -> None:
-    class Damaged(Sampler):
-        def decode(self, latents: np.ndarray) -> np.ndarray:
-            return damage(super().decode(latents))
-
-    sampler = Damaged(tiny_bundle, OPENVINO, threads=1)
-    sampler.sample([request(0)], way, 1)
-    assert (sampler.retried, sampler.broken) == (1, 0)
-    on_cpu = Damaged(tiny_bundle, CPU, threads=1)
-    (sample,) = on_cpu.sample([request(0)], way, 1)
-    assert (on_cpu.retried, on_cpu.broken, sample.broken) == (0, 1, True)
 
 
 def test_an_au_outside_its_range_is_refused(sampler: Sampler) -> None:

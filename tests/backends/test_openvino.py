@@ -20,8 +20,8 @@ from synfer_rt.errors import UserError
 from synfer_rt.interfaces import EngineSpec
 from synfer_rt.sampler import Sampler
 from synfer_rt.solvers import trajectory
+from tests.samples import difference, request
 from tests.test_bundle import rehash
-from tests.test_sampler import difference, request
 
 CPU, OPENVINO = "onnxruntime-cpu", "openvino-cpu"
 ENGINES = ("conditioner", "denoiser", "decoder", "encoder", "classifier.small")
