@@ -16,7 +16,7 @@ _CLAUSES = [f.name for f in fields(prompts.Attributes) if f.name not in ("age", 
 
 BANDS = {"age": prompts.AGES, "gender": prompts.GENDERS, "ancestry": prompts.ANCESTRIES}
 """What a caption says of a person, whatever the expression."""
-_AGE_EDGES = (0.20, 0.25, 0.45, 0.58, 0.72, 0.75)
+_AGE_EDGES = (0.12, 0.20, 0.45, 0.53, 0.72, 0.75)
 """The end of each band of age and the beginning of the next; what lies between has no word."""
 
 

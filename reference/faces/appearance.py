@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +20,7 @@ _HAIR_RGB = np.array(
         (0.60, 0.44, 0.25), (0.42, 0.15, 0.06), (0.42, 0.41, 0.40), (0.70, 0.69, 0.67),
     ]
 )  # fmt: skip
+_GREY = HAIR_COLORS.index("grey")
 HAIR_STYLES = ("bald", "cropped", "short", "long")
 
 _SKIN_RGB = np.array(
@@ -63,6 +64,7 @@ class Identity:
     shape: target name -> weight. rest: face units that act in every image of the person.
     hair_style, hair_color: index into HAIR_STYLES, HAIR_COLORS. hairline, hair_volume: dm.
     brow: thickness, arch, offset (dm), opacity. lip_opacity, beard, wrinkle, roughness: 0..1.
+    eye_shadow: 0..1.3.
     """
 
     seed: int
@@ -93,12 +95,17 @@ class Identity:
     eye_shadow: float
 
 
+def ageing(age: float) -> float:
+    """How far a grown face has aged: 0 up to .45, about a half in middle age, 1 at 1."""
+    return float(np.interp(age, (0.45, 0.55, 0.70, 0.76, 1.0), (0.0, 0.42, 0.52, 0.74, 1.0)))
+
+
 def _macro_shape(
     age: float, gender: float, ancestry: np.ndarray, weight: float, muscle: float
 ) -> dict[str, float]:
     """Multilinear MakeHuman macro targets; weight and muscle in -1..1."""
     child = max(0.0, 1 - age / 0.25)
-    old = float(np.clip((age - 0.45) / 0.55, 0, 1))
+    old = 0.7 * ageing(age)  # all of it narrows the eyes until surprise passes for less
     ages = {"child": child, "young": 1 - child - old, "old": old}
     genders = {"female": 1 - gender, "male": gender}
     muscles, weights = (
@@ -188,6 +195,33 @@ def _hair_color(rng: np.random.Generator, age: float, european: float) -> int:
     return int(rng.choice(8, p=p))
 
 
+def _aged(person: Identity, gender: float) -> Identity:
+    """Greyer, balder, paler, with darker rings below the eyes; whoever is young stays the same.
+
+    Draws from a stream of the person's own.
+    """
+    aged = ageing(person.age)
+    if aged == 0:
+        return person
+    rng = np.random.default_rng([person.seed, 1])
+    grey = 0.0 if person.hair_color >= _GREY else float(np.clip(rng.normal(aged, 0.12), 0, 1))
+    receding = 0.14 * aged * rng.random() if gender > 0.5 else 0.0
+
+    def faded(colour: np.ndarray, share: float) -> np.ndarray:
+        return colour + share * (_HAIR_RGB[_GREY] * 1.15 - colour)
+
+    return replace(
+        person,
+        hair=faded(person.hair, grey),
+        hair_color=_GREY if grey > 0.5 else person.hair_color,
+        brow_rgb=faded(person.brow_rgb, 0.5 * grey),
+        hairline=person.hairline - receding,
+        eye_shadow=person.eye_shadow + 0.4 * aged,
+        blush=person.blush * (1 - 0.4 * aged),
+        roughness=min(1.0, person.roughness + 0.5 * aged),
+    )
+
+
 def sample_identity(
     rng: np.random.Generator,
     *,
@@ -231,7 +265,7 @@ def sample_identity(
         if painted_lips
         else np.array([rng.uniform(0.78, 0.98), *rng.uniform(0.5, 0.68, 2)])
     )
-    return Identity(
+    person = Identity(
         seed=int(rng.integers(1 << 31)),
         age=float(age),
         gender=float(gender),
@@ -271,3 +305,4 @@ def sample_identity(
         blush=float(rng.uniform(0.2, 1)),
         eye_shadow=float(rng.uniform(0.1, 0.9)),
     )
+    return _aged(person, gender)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from reference.faces import geometry, grain, rig, scene, wrinkles
+from reference.faces import appearance, geometry, grain, rig, scene, wrinkles
 from reference.faces import head as head_model
 from reference.faces.appearance import Identity
 from reference.faces.head import CAP, EYE, LONG_HAIR, SKIN
@@ -192,19 +192,21 @@ class Renderer:
         return self._shape_of[1]
 
     def _write_wrinkles(self, identity: Identity, aus: rig.Aus) -> None:
-        old = float(np.clip((identity.age - 0.5) * 2, 0, 1))
-        ageing = {
-            "nasolabial": 0.10 + 0.4 * old,
-            "forehead_inner": 0.3 * old,
-            "forehead_outer": 0.3 * old,
-            "crow_feet": 0.35 * old,
+        aged = appearance.ageing(identity.age)
+        # Deeper lines than these hide anger and disgust from a classifier of photographs.
+        lines = {
+            "nasolabial": 0.10 + 0.35 * aged,
+            "forehead_inner": 0.2 * aged,
+            "forehead_outer": 0.2 * aged,
+            "crow_feet": 0.6 * aged,
+            "lower_lid": 0.25 * aged,
             "lid_fold": 0.55,
         }
         strength = (0.6 + 0.6 * min(1.0, identity.age + 0.2)) * identity.wrinkle
         sides = []
         for side in (0, 1):
             gains = {n: g * strength for n, g in rig.wrinkle_gains(aus, side).items() if g > 0}
-            sides.append({n: gains.get(n, 0.0) + ageing.get(n, 0.0) for n in {**gains, **ageing}})
+            sides.append({n: gains.get(n, 0.0) + lines.get(n, 0.0) for n in {**gains, **lines}})
         self._wrinkle_map.write(self._wrinkles.combine(*sides).tobytes())
 
     def render(
@@ -246,12 +248,13 @@ class Renderer:
             gaze_right=_direction(gaze_x + _CONVERGENCE, gaze_y),
             gaze_left=_direction(gaze_x - _CONVERGENCE, gaze_y),
             lashes=_lash_color(identity),
+            aged=appearance.ageing(identity.age),
             fringe=float(identity.fringe),
             grain_offset=((identity.seed % 97) / 97, (identity.seed % 89) / 89),
         )
         for name in (
             "skin", "hair", "hair_style", "hairline", "brow", "brow_rgb", "iris", "pupil", "lip",
-            "lip_opacity", "beard", "tooth", "roughness", "blush", "eye_shadow", "age", "cloth",
+            "lip_opacity", "beard", "tooth", "roughness", "blush", "eye_shadow", "cloth",
         ):  # fmt: skip
             self._set(**{name: getattr(identity, name)})
         return self._draw(identity, light, size)

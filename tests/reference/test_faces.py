@@ -166,3 +166,47 @@ def test_people_can_be_named_in_a_prompt():
     assert ages.min() > 30
     assert np.mean([0.25 < p.gender < 0.75 for p in people]) < 0.12
     assert 0.65 < np.mean([p.ancestry.max() > 0.75 for p in people]) < 0.9
+
+
+def _of_age(age: float) -> appearance.Identity:
+    ancestry = np.array([0.1, 0.1, 0.8])
+    return appearance.sample_identity(
+        np.random.default_rng(4), age=age, gender=0.9, ancestry=ancestry
+    )
+
+
+def test_middle_age_shows_in_the_face(renderer):
+    faces = {age: _frontal(renderer, _of_age(age), {}) for age in (0.31, 0.44, 0.6, 0.7)}
+
+    def change(one: float, other: float) -> float:
+        return np.abs(faces[one] - faces[other]).mean()
+
+    assert change(0.44, 0.6) > 3 * change(0.31, 0.44)
+    assert change(0.44, 0.6) > 2 * change(0.6, 0.7)
+
+
+def test_hair_fades_to_grey_with_age():
+    def colourfulness(age: float) -> float:
+        rng = np.random.default_rng(0)
+        hair = [appearance.sample_identity(rng, age=age).hair for _ in range(60)]
+        return float(np.mean([np.ptp(colour) / colour.max() for colour in hair]))
+
+    young, middle, old = map(colourfulness, (0.44, 0.6, 0.9))
+    assert young > 1.2 * middle > 2 * old
+
+
+def test_faded_hair_is_called_grey():
+    rng = np.random.default_rng(0)
+    grey = {appearance.HAIR_COLORS.index(name) for name in ("grey", "white")}
+    old = [appearance.sample_identity(rng, age=0.9) for _ in range(40)]
+    assert np.mean([person.hair_color in grey for person in old]) > 0.9
+    assert not any(appearance.sample_identity(rng, age=0.44).hair_color in grey for _ in range(40))
+
+
+def test_ageing_takes_nothing_from_the_stream_of_other_people():
+    after = []
+    for age in (0.4, 0.6):
+        rng = np.random.default_rng(9)
+        appearance.sample_identity(rng, age=age)
+        after.append(rng.random())
+    assert after[0] == after[1]

@@ -60,6 +60,24 @@ def test_the_perceptual_loss_heeds_what_the_network_sees():
     assert 0 < small < large
 
 
+def test_the_decoder_learns_by_the_labellers_features(train, tmp_path, monkeypatch):
+    torch.save(classifiers.NETWORKS["labeller"].build().state_dict(), tmp_path / "labeller.pt")
+    gradients = []
+
+    def recorded(*arguments):
+        loss = perceptual_loss(*arguments)
+        loss.register_hook(lambda gradient: gradients.append(gradient.item()))
+        return loss
+
+    perceptual_loss = train_vae.perceptual_loss
+    monkeypatch.setattr(train_vae, "perceptual_loss", recorded)
+    train("whole")
+    assert not gradients
+    train("decoder", "--decoder-of", tmp_path / "whole" / "vae", "--classifiers", tmp_path)
+    assert gradients
+    assert set(gradients) == {train_vae.PERCEPTUAL_WEIGHT}
+
+
 def test_the_adversary_gets_its_share_of_the_gradient():
     layer = torch.nn.Linear(3, 1)
     output = layer(torch.ones(2, 3))

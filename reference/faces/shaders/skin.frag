@@ -2,7 +2,7 @@ uniform sampler2D masks, wrinkles;
 uniform vec4 wrinkle_box;                               // x min, x max, y min, y max
 uniform vec3 skin, brow_rgb, lip, cloth;
 uniform vec4 brow;                                      // thickness, arch, offset, opacity
-uniform float lip_opacity, beard, roughness, blush, eye_shadow, age;
+uniform float lip_opacity, beard, roughness, blush, eye_shadow, aged;
 uniform int hair_style;
 
 void main() {
@@ -26,11 +26,11 @@ void main() {
         crease = clamp(-relief.b, 0.0, 1.0);
     }
 
-    vec3 albedo = skin * 1.04 * (1.0 + 0.14 * (blotches - 0.5) + 0.14 * roughness * (fine - 0.5) + 0.10 * roughness * (pores - 0.5));
+    vec3 albedo = skin * 1.04 * (1.0 + (0.14 + 0.30 * aged) * (blotches - 0.5) + 0.14 * roughness * (fine - 0.5) + 0.10 * roughness * (pores - 0.5));
     albedo = mix(albedo, albedo * vec3(1.06, 0.82, 0.80), (v_flush.x + 0.7 * v_flush.y) * 0.55 * blush);
     albedo *= 1.0 - 0.14 * v_flush.z * eye_shadow;
-    if (age > 0.7) {                                    // liver spots
-        float spots = smoothstep(0.78, 0.90, texel.a) * (age - 0.7) * 1.2;
+    if (aged > 0.0) {                                   // liver spots
+        float spots = smoothstep(0.78, 0.90, texel.a) * aged * 0.45;
         albedo *= 1.0 - spots * vec3(0.25, 0.38, 0.45);
     }
 
