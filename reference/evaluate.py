@@ -181,7 +181,7 @@ def draw_nearest(
 @click.option("--per-class", default=70, show_default=True)
 @click.option(
     "--faces",
-    default=8,
+    default=24,
     show_default=True,
     type=click.IntRange(min=2),
     help="Faces that every AU is swept on.",
