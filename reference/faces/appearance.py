@@ -195,7 +195,7 @@ def _hair_color(rng: np.random.Generator, age: float, european: float) -> int:
     return int(rng.choice(8, p=p))
 
 
-def _aged(person: Identity, gender: float) -> Identity:
+def _aged(person: Identity) -> Identity:
     """Greyer, balder, paler, with darker rings below the eyes; whoever is young stays the same.
 
     Draws from a stream of the person's own.
@@ -205,7 +205,7 @@ def _aged(person: Identity, gender: float) -> Identity:
         return person
     rng = np.random.default_rng([person.seed, 1])
     grey = 0.0 if person.hair_color >= _GREY else float(np.clip(rng.normal(aged, 0.12), 0, 1))
-    receding = 0.14 * aged * rng.random() if gender > 0.5 else 0.0
+    receding = 0.14 * aged * rng.random() if person.gender > 0.5 else 0.0
 
     def faded(colour: np.ndarray, share: float) -> np.ndarray:
         return colour + share * (_HAIR_RGB[_GREY] * 1.15 - colour)
@@ -305,4 +305,4 @@ def sample_identity(
         blush=float(rng.uniform(0.2, 1)),
         eye_shadow=float(rng.uniform(0.1, 0.9)),
     )
-    return _aged(person, gender)
+    return _aged(person)
