@@ -46,14 +46,14 @@ _UNITS_OF_AU: dict[int, dict[str, float]] = {
     6: {**_sides(cheekSquint=1.2, eyeSquint=0.5), **_both({"sculpt:cheek-raise-{}": 1.0})},
     7: _sides(eyeSquint=1.3, eyeBlink=0.2),
     9: {
-        **_sides(noseSneer=1.5, mouthUpperUp=0.35, browDown=0.2, cheekSquint=0.4, eyeSquint=0.45),
+        **_sides(noseSneer=1.5, mouthUpperUp=0.35, browDown=0.2, cheekSquint=1.0, eyeSquint=0.45),
         **_both({"mh:nose-{}-elevation": 0.5, "sculpt:corrugator-{}": 0.3})
-        | _both({"sculpt:cheek-raise-{}": 0.4}),
+        | _both({"sculpt:cheek-raise-{}": 1.0}),
     },
     10: {
-        **_sides(mouthUpperUp=1.3, cheekSquint=0.3),
+        **_sides(mouthUpperUp=1.3, cheekSquint=0.5),
         **_both({"mh:nose-{}-elevation": 0.3, "mh:nose-{}-dilatation": 0.3})
-        | _both({"sculpt:cheek-raise-{}": 0.3}),
+        | _both({"sculpt:cheek-raise-{}": 0.5}),
     },
     12: {**_sides(mouthSmile=1.05), **_both({"mh:mouth-corner-puller-{}": 0.4})},
     14: _sides(mouthDimple=1.5, mouthSmile=0.1),
@@ -80,11 +80,14 @@ _UNITS_OF_AU: dict[int, dict[str, float]] = {
         "mouthRollUpper": 0.6,
         "mouthPucker": 0.25,
     },
-    25: {**_sides(mouthLowerDown=0.6, mouthUpperUp=0.4), "jawOpen": 0.12},
-    26: {"jawOpen": 0.45, "mouthPucker": 0.06},
-    27: {"jawOpen": 0.95, "mouthPucker": 0.15},
+    25: {**_sides(mouthLowerDown=0.65, mouthUpperUp=0.5), "jawOpen": 0.08},
+    26: {"jawOpen": 0.5},
+    27: {"jawOpen": 1.0, "mouthPucker": 0.6},
     43: _sides(eyeBlink=1.0),
 }
+_CURVE = {27: 1 / 3}
+"""Power of its intensity that moves a unit, where not 1: AU 27 pulls open a jaw that AU 26 only
+lets fall, so that all but its traces open the mouth further than AU 26 can."""
 _LIMIT = {"jawOpen": 1.0, "eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0}
 
 _WRINKLES_OF_AU: dict[int, dict[str, float]] = {
@@ -126,7 +129,7 @@ def face_units(aus: Aus) -> dict[str, float]:
             # A one-sided AU 1 must not lift the middle of the brow fully.
             if side is None and number == 1:
                 amount = sum(sides) / 2
-            weights[unit] = weights.get(unit, 0.0) + gain * amount
+            weights[unit] = weights.get(unit, 0.0) + gain * amount ** _CURVE.get(number, 1)
     weights = {unit: min(w, _LIMIT.get(unit, 1.6)) for unit, w in weights.items()}
     for side in ("Left", "Right"):
         _resolve_lids(weights, side)
