@@ -91,6 +91,21 @@ def test_every_action_unit_shows(renderer, person, au):
     assert (np.abs(moved - rest).max(axis=2) > 20).sum() > 25
 
 
+def test_no_strength_of_another_unit_shows_what_an_open_mouth_shows(renderer, person):
+    rest = _frontal(renderer, person, {})
+    mouth = (10, 16, 18, 20, 22, 25, 26, 27)
+    change = {
+        (au, strength): _frontal(renderer, person, rig.symmetric({au: strength})) - rest
+        for au in mouth
+        for strength in (0.25, 0.5, 0.75, 1.0)
+    }
+    for au in (25, 26, 27):
+        own = change[au, 1.0]
+        apart = {k: np.linalg.norm(own - other) for k, other in change.items() if k[0] != au}
+        nearest = min(apart, key=apart.__getitem__)
+        assert apart[nearest] > 0.3 * np.linalg.norm(own), (au, nearest)
+
+
 def test_the_nose_casts_a_shadow_away_from_a_hard_light(renderer, person):
     def cheeks(azimuth, hardness):
         light = scene.Light(azimuth=azimuth, elevation=0.3, hardness=hardness)
