@@ -24,7 +24,7 @@ from reference import captions, classifiers, renders
 from reference.evaluation import action_units, attributes, diversity, report
 from reference.evaluation.diversity import Nearest
 from reference.evaluation.expression import difference, judge_images
-from reference.evaluation.pages import machine, sheet
+from reference.evaluation.pages import command, machine, sheet
 from reference.evaluation.sampling import SEED, kept, reconstructed
 from reference.tasks import CLASSES, chosen
 from synfer_rt.bundle import open_bundle
@@ -81,6 +81,7 @@ def measure_units(
     """
     units = action_units.MAIN + action_units.FURTHER
     correlations = action_units.sweep_correlations(read, units)
+    spread = action_units.sweep_half_widths(read, units)
     ceilings = action_units.reader_correlations(of_renders, truth, units)
     through_vae = action_units.reader_correlations(of_reconstructions, truth, units)
     changes = action_units.changes(read, units)
@@ -90,6 +91,7 @@ def measure_units(
         "action_units": {
             unit: {
                 "rank_correlation": correlations[unit],
+                "half_width": spread[unit],
                 "reader": ceilings[unit],
                 "reader_through_vae": through_vae[unit],
                 "change": changes[unit][0],
@@ -228,7 +230,7 @@ def main(
 
     data = renders.load(directory, 64)
     held_rows = data.rows(held_out=True)
-    labelled = held_rows[data.annotations["label"][held_rows] >= 0]
+    labelled = data.labelled()
     held = Faces(np.asarray(data.images[labelled]), data.annotations["label"][labelled].astype(int))
     held_images = np.asarray(data.images[held_rows])
     rebuilt = reconstructed(sampler, held_images, work)
@@ -240,6 +242,7 @@ def main(
     found = {
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine(),
+        "command": command("reference.evaluate"),
         "version": bundle.version,
         "bundle": bundle.bundle_hash,
         "faces": faces,
@@ -256,7 +259,7 @@ def main(
             samples, held, Faces(rebuilt[np.isin(held_rows, labelled)], held.classes), readers
         ),
     }
-    found["samples"]["accepted_by_labeller"] = float(np.mean(made["accepted"]))
+    found["samples"]["accepted"] = float(np.mean(made["accepted"]))
     rows = [(c, list(samples.images[asked == i][:10])) for i, c in enumerate(CLASSES)]
     sheet(rows, [], 2).save(pictures / "samples.png")
 
@@ -275,8 +278,7 @@ def main(
     prompts = [request.prompt for request in requests]
     found["attributes"] = measure_prompts(samples, prompts, data, readers.attributes)
 
-    # Whole identities, so that no person is on both sides.
-    half = data.annotations["identity"][labelled] // renders.HELD_OUT_SHARE % 2 == 0
+    half = data.halves(labelled)
     training = diversity.training_features(readers.judge, data, work)
     variety, near = measure_variety(samples, held, half, readers.judge, training)
     found |= variety

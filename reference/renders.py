@@ -35,6 +35,15 @@ class Renders:
         chosen = self.annotations["identity"] % HELD_OUT_SHARE == 0
         return np.flatnonzero(chosen if held_out else ~chosen)
 
+    def labelled(self) -> np.ndarray:
+        """Row numbers of the held-out identities' images that show a class."""
+        rows = self.rows(held_out=True)
+        return rows[self.annotations["label"][rows] >= 0]
+
+    def halves(self, rows: np.ndarray) -> np.ndarray:
+        """Parts held-out rows [n] in two, bool [n], so that no person is on both sides."""
+        return self.annotations["identity"][rows] // HELD_OUT_SHARE % 2 == 0
+
 
 def load(directory: Path, size: int) -> Renders:
     """Read the shards of `directory` as one stack of `size` pixels, cached beside them.
@@ -56,7 +65,7 @@ def load(directory: Path, size: int) -> Renders:
                 if name == "images":
                     if not cached:
                         images.append(reduce_blocks(arrays[name], size))
-                elif arrays[name].shape[:1] == arrays["label"].shape:
+                elif not name.endswith("_names") and arrays[name].ndim:
                     parts.setdefault(name, []).append(arrays[name])
     if not cached:
         part = stack.with_suffix(f".{os.getpid()}.part.npy")

@@ -26,9 +26,6 @@ from synfer_rt.plan import make_plan
 from synfer_rt.sampler import Sampler
 from synfer_rt.solvers import trajectory
 
-ENOUGH = 0.6
-"""Rank correlation from which a unit counts as steered."""
-
 
 @click.command()
 @click.option("--variant", "variants", multiple=True, required=True, metavar="BUNDLE,BACKEND")
@@ -51,11 +48,11 @@ def main(variants, classifier_directory, fer, out, per_class, faces, threads):
         f"Written by `python -m reference.variants` on {time.strftime('%Y-%m-%d')} ({machine()}); "
         f"{per_class} images a class and AU sweeps on {faces} faces, the same requests and noise "
         "for every row, at the model's defaults; accuracies in percent (see "
-        f"[results](../results.md) for the judges). AU units are those whose rank "
-        f"correlation with the request is at least {ENOUGH:g}; the last column is the mean "
-        "difference of the images from the first row's, in levels of 255.",
+        "[results](../results.md) for the judges). AU control is the mean over the "
+        f"{len(action_units.MAIN)} main units of the rank correlation with the request; the last "
+        "column is the mean difference of the images from the first row's, in levels of 255.",
         "",
-        "| bundle | denoiser | backend | judge | photo-trained `fer` | AU units | difference |",
+        "| bundle | denoiser | backend | judge | photo-trained `fer` | AU control | difference |",
         "|---|---|---|---|---|---|---|",
     ]
     first = None
@@ -89,7 +86,7 @@ def main(variants, classifier_directory, fer, out, per_class, faces, threads):
                 else ""
                 for name in ("judge", "fer")
             ),
-            f"{sum(value >= ENOUGH for value in units.values())} of {len(units)}",
+            f"{np.mean(list(units.values())):.3f}",
             f"{np.abs(images.astype(np.int16) - first).mean():.3f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")

@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from scipy.stats import spearmanr
 
+from reference.evaluation import statistics
 from reference.faces import rig
 from synfer_rt.facs import OPENGRAPHAU_41
 from synfer_rt.plan import Plan
@@ -24,6 +26,8 @@ MAIN = tuple(f"AU{n}" for n in (1, 2, 4, 5, 6, 9, 10, 12, 15, 20, 25, 26))
 FURTHER = tuple(unit for unit in _DRAWN if unit not in MAIN)
 """What the renderer draws besides."""
 STRENGTHS = np.linspace(0, 1, 6)
+GOALS = {"main": 0.8, "further": 0.6}
+"""Rank correlations from which a unit counts as steered."""
 PRESENT = 0.3
 """Intensity from which an action unit counts as shown."""
 ONE_SIDED = ("AU12", "AU14")
@@ -61,6 +65,17 @@ def sweep_correlations(read: np.ndarray, units: Sequence[str]) -> dict[str, floa
     return {
         unit: float(spearmanr(requested, read[i, ..., _COLUMN[unit]].ravel()).statistic)
         for i, unit in enumerate(units)
+    }
+
+
+def sweep_half_widths(read: np.ndarray, units: Sequence[str]) -> dict[str, float]:
+    """Half-widths of `sweep_correlations`, faces being drawn with replacement."""
+
+    def of(unit: int, faces: np.ndarray) -> float:
+        return sweep_correlations(read[unit : unit + 1, faces], [units[unit]])[units[unit]]
+
+    return {
+        unit: statistics.bootstrap(partial(of, i), read.shape[1]) for i, unit in enumerate(units)
     }
 
 

@@ -97,10 +97,11 @@ class Nearest:
         )
 
     def summary(self) -> dict[str, float]:
-        """Median and 5 % quantile of the distances."""
+        """Median, 5 % quantile and least of the distances."""
         return {
             "median": float(np.median(self.distances)),
             "quantile_5": float(np.quantile(self.distances, 0.05)),
+            "least": float(self.distances.min()),
         }
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 from torch import nn
 
 from reference import classifiers
+from reference.evaluation import statistics
 from reference.tasks import CLASSES
 from synfer_rt import labels
 
@@ -36,12 +37,18 @@ def fer_predict(model_file: Path, images_u8: np.ndarray) -> np.ndarray:
     return np.array(best)
 
 
+def fer_accuracy(model_file: Path, images_u8: np.ndarray, classes: np.ndarray) -> dict:
+    """`accuracy` of `fer_predict` on the images of CLASSES indices int64 [n] that it knows."""
+    known = classes != CLASSES.index("contempt")
+    truth = np.array([FER_CLASSES.index(CLASSES[c]) for c in classes[known]])
+    return accuracy(fer_predict(model_file, images_u8[known]), truth, FER_CLASSES)
+
+
 def accuracy(predicted: np.ndarray, truth: np.ndarray, names: tuple[str, ...]) -> dict:
-    """Overall and per-class accuracy of indices into `names`, with the 95 % half-width."""
+    """Overall and per-class accuracy of indices into `names`, with `statistics.share`'s width."""
     right = predicted == truth
     per_class = {n: float(right[truth == i].mean()) for i, n in enumerate(names)}
-    p = float(right.mean())
-    half = 1.96 * (p * (1 - p) / len(right)) ** 0.5
+    p, half = statistics.share(right)
     return {"accuracy": p, "half_width": half, "images": len(right), "per_class": per_class}
 
 
@@ -49,9 +56,7 @@ def judge_images(images: np.ndarray, truth: np.ndarray, judge: nn.Module, fer: P
     """Both judges on uint8 images [n, S, S, 3] whose labels are indices into CLASSES."""
     report = {"judge": accuracy(classifiers.predict(judge, images).argmax(1), truth, CLASSES)}
     if fer is not None:
-        known = truth != CLASSES.index("contempt")
-        target = np.array([FER_CLASSES.index(CLASSES[t]) for t in truth[known]])
-        report["fer"] = accuracy(fer_predict(fer, images[known]), target, FER_CLASSES)
+        report["fer"] = fer_accuracy(fer, images, truth)
     return report
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
+from click.core import ParameterSource
 from PIL import Image, ImageDraw
 
 from synfer_rt.backends import default_threads
@@ -25,6 +28,19 @@ def machine() -> str:
     """Processor and cores, as the benchmark names them."""
     about = describe(default_threads(), ())
     return f"{about['cpu']}, {about['cores']} cores"
+
+
+def command(module: str) -> str:
+    """How the running click command was called: its module, and what was set but for paths."""
+    context = click.get_current_context()
+    given = []
+    for option in context.command.params:
+        value = context.params.get(option.name or "")
+        source = context.get_parameter_source(option.name or "")
+        if source is not ParameterSource.COMMANDLINE or isinstance(value, Path):
+            continue
+        given += [option.opts[0]] if value is True else [f"{option.opts[0]} {value}"]
+    return " ".join([f"python -m {module}", *given])
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

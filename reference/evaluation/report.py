@@ -9,8 +9,6 @@ from reference.evaluation.expression import FER_CLASSES
 from reference.evaluation.pages import percent, plus_minus, table
 from reference.tasks import CLASSES
 
-GOALS = {"main": 0.8, "further": 0.6}
-"""Rank correlations from which a unit counts as steered."""
 FURTHER = {
     "learning": "what training brings, image by image",
     "ablation": "what every part of SynFER adds",
@@ -58,7 +56,7 @@ def expression(report: dict) -> list[str]:
         "",
         *_accuracy_table(report, "judge", CLASSES),
         "",
-        f"The bundle's own labeller accepts {percent(report['samples']['accepted_by_labeller'])} "
+        f"The vote of the bundle's annotators accepts {percent(report['samples']['accepted'])} % "
         "of these samples.",
         "",
     ]
@@ -82,9 +80,9 @@ def units(report: dict) -> list[str]:
         f"Each unit alone from 0 to 1 in {len(action_units.STRENGTHS)} steps on {report['faces']} "
         "faces at fixed seeds, prompt without an expression. What an image shows is read by a "
         "network trained on renders. Samples: Spearman's rank correlation of the request with what "
-        "is read. Renders: that of the truth with what is read in held-out renders, each strength "
-        "equally often. It says how well the unit can be read, among faces that show others too. "
-        "VAE: the same after encoding and decoding. "
+        "is read, and its half-width over the faces. Renders: that of the truth with what is read "
+        "in held-out renders, each strength equally often. It says how well the unit can be read, "
+        "among faces that show others too. VAE: the same after encoding and decoding. "
         "Change: what asking for 1 instead of 0 changes in the reading of the unit itself, and on "
         "average, in absolute terms, in that of all the others below, none excepted, even those "
         "that the renderer moves along (the jaw of AU 25, 26 and 27).",
@@ -94,7 +92,7 @@ def units(report: dict) -> list[str]:
         rows = [
             [
                 unit,
-                f"{found[unit]['rank_correlation']:.2f}",
+                plus_minus((found[unit]["rank_correlation"], found[unit]["half_width"]), 1, 2),
                 f"{found[unit]['reader']:.2f}",
                 f"{found[unit]['reader_through_vae']:.2f}",
                 f"{found[unit]['change']:+.2f}",
@@ -102,11 +100,12 @@ def units(report: dict) -> list[str]:
             ]
             for unit in names
         ]
-        reached = sum(found[unit]["rank_correlation"] >= GOALS[group] for unit in names)
+        goal = action_units.GOALS[group]
+        reached = sum(found[unit]["rank_correlation"] >= goal for unit in names)
         lines += [
             *table(["unit", "samples", "renders", "VAE", "change", "change of the others"], rows),
             "",
-            f"{reached} of these {len(names)} reach the goal of {GOALS[group]:g}.",
+            f"{reached} of these {len(names)} reach the goal of {goal:g}.",
             "",
         ]
     change, others = report["changes"]
@@ -174,6 +173,7 @@ def variety(report: dict) -> list[str]:
             plus_minus(found["pairwise"][source], 1, 3),
             f"{near[source]['median']:.3f}",
             f"{near[source]['quantile_5']:.3f}",
+            f"{near[source]['least']:.3f}",
         ]
         for source, title in (("renders", "held-out renders"), ("samples", "samples"))
     ]
@@ -183,11 +183,11 @@ def variety(report: dict) -> list[str]:
         "In the judge's features. Fréchet: squared Fréchet distance to a half of the held-out "
         f"renders, for the other half and for samples, {found['images']} images on each side. "
         "Pairs: mean distance of two images of a class. Nearest: distance to the nearest of "
-        f"{report['training_renders']} training renders, of the image or its mirror image: median "
-        "and 5 % quantile. Samples that were copies would lie nearer than renders of people whom "
-        "the model never saw.",
+        f"{report['training_renders']} training renders, of the image or its mirror image: median, "
+        "5 % quantile and least. Copies would lie nearer than renders of people whom the model "
+        "never saw, so far as the judge tells people apart.",
         "",
-        *table(["images", "Fréchet", "pairs", "nearest, median", "nearest, 5 %"], rows),
+        *table(["images", "Fréchet", "pairs", "nearest, median", "5 %", "least"], rows),
         "",
         "![distances to the nearest training render](results/neighbours.png)",
         "",
@@ -205,7 +205,7 @@ def markdown(report: dict, there: Collection[str]) -> str:
     lines = [
         "# Results of synfer-mini",
         "",
-        f"Written by `python -m reference.evaluate` on {report['date']} ({report['machine']}); "
+        f"Written by `{report['command']}` on {report['date']} ({report['machine']}); "
         f"model {report['version']}, bundle `{report['bundle'][:12]}`; {settings}. "
         "Accuracies are percentages with the half-width of a 95 % interval.",
         "",

@@ -20,7 +20,7 @@ from reference import classifiers
 from reference.evaluation import pages, statistics
 from reference.evaluation.action_units import au_agreement
 from reference.evaluation.diversity import pooled_features
-from reference.evaluation.expression import FER_CLASSES, fer_predict
+from reference.evaluation.expression import fer_accuracy
 from reference.evaluation.pages import plus_minus, table
 from reference.experiments import setting as settings
 from reference.experiments.sampling import Recipe, sample_set
@@ -30,7 +30,7 @@ from synfer_rt import facs
 
 STRENGTHS = {"text": 0.3, "text-latent": 0.3, "latent": 0.05}
 """Of each form; guidance_sweep shows what others do."""
-PLAIN = "+ action units"
+PLAIN, LAYOUTS = "+ action units", "+ layouts"
 
 
 def recipes(strengths: dict[str, float]) -> list[Recipe]:
@@ -44,7 +44,7 @@ def recipes(strengths: dict[str, float]) -> list[Recipe]:
         Recipe("text only", aus=False, layouts=False),
         Recipe(PLAIN, layouts=False),
         *guided,
-        Recipe("+ layouts"),
+        Recipe(LAYOUTS),
         Recipe("+ layouts, guidance, latent", **cheap),
     ]
 
@@ -105,9 +105,8 @@ def measure(
         ),
     }
     if fer is not None:
-        known = classes != CLASSES.index("contempt")
-        target = np.array([FER_CLASSES.index(CLASSES[c]) for c in classes[known]])
-        report["fer"] = statistics.share(fer_predict(fer, images[known]) == target)
+        found = fer_accuracy(fer, images, classes)
+        report["fer"] = found["accuracy"], found["half_width"]
     return report, right
 
 
@@ -144,23 +143,18 @@ def main(setting: Setting, fer, per_class, rounds, strengths):
     }
     rows = [row for row in recipes(chosen) if row.available(setting.sampler)]
     data = setting.data
-    held = data.rows(held_out=True)
-    held = held[data.annotations["label"][held] >= 0]
+    count = per_class * len(CLASSES)
+    held = data.labelled()
     classes = data.annotations["label"][held].astype(np.int64)
     faces = np.asarray(data.images[held])
     features = pooled_features(setting.judge, faces)
-    real = features, statistics.diversity(features, classes)
-    even = np.arange(len(held)) % 2 == 0
-    report, _ = measure(
-        setting,
-        faces[even],
-        classes[even],
-        data.annotations["au"][held][even].astype(np.float32),
-        (features[~even], real[1]),
-        fer,
-    )
+    # All Fréchet distances are to the same renders, and from as many images of other people.
+    half = data.halves(held)
+    first, second = np.flatnonzero(half)[:count], np.flatnonzero(~half)[:count]
+    real = features[second], statistics.diversity(features, classes)
+    units = data.annotations["au"][held][first].astype(np.float32)
+    report, _ = measure(setting, faces[first], classes[first], units, real, fer)
     reports, rights = {"held-out renders": report}, {}
-    count = per_class * len(CLASSES)
     for row in rows:
         made = sample_set(setting.sampler, row, count, 7, setting.work)
         plan = Recipe("as asked for").plan(setting.sampler, 7)
@@ -168,9 +162,10 @@ def main(setting: Setting, fer, per_class, rounds, strengths):
         reports[row.name], rights[row.name] = measure(
             setting, made["images"], made["requested"], aus, real, fer
         )
-        reports[row.name]["gain"] = (
-            statistics.gain(rights[row.name], rights[PLAIN]) if PLAIN in rights else None
-        )
+        before = LAYOUTS if row.layouts and row.form else PLAIN
+        if before in rights and before != row.name:
+            gained = statistics.gain(rights[row.name], rights[before])
+            reports[row.name]["gain"] = {"over": before, "points": gained}
     for name, cost in costs(setting, rows, rounds).items():
         reports[name]["cost"] = cost
     judges = ["judge", "fer"] if fer is not None else ["judge"]
@@ -181,7 +176,7 @@ def main(setting: Setting, fer, per_class, rounds, strengths):
             [
                 name,
                 *(plus_minus(found[judge]) for judge in judges),
-                plus_minus(gain) if gain and name != PLAIN else "",
+                plus_minus(gain["points"]) if gain else "",
                 plus_minus(found["au_agreement"]),
                 plus_minus(found["diversity"], 1, 2),
                 plus_minus(found["frechet"], 1, 2),
@@ -192,11 +187,12 @@ def main(setting: Setting, fer, per_class, rounds, strengths):
         f"{count} samples a row, the same requests and noise in each; no layouts but where it says "
         "so. `judge` is trained on renders, `fer` on photographs only (seven classes, chance "
         "14.3); neither guides nor labels. Gain: right by the judge more often than with action "
-        "units alone, by pairs. AU agreement: share of 12 units that are shown if and only if "
-        "asked for. Diversity: mean distance of two images of a class in the judge's features, "
-        "relative to renders; the Fréchet distance is in the same features, to renders (that of "
-        "the renders themselves: one half to the other). Cost: CPU time an image relative to "
-        f"action units alone, interleaved, median of {rounds} (least to most). Strengths: "
+        "units alone, or with layouts where there are guidance and layouts, by pairs. AU "
+        "agreement: share of 12 units that are shown if and only if asked for. Diversity: mean "
+        "distance of two images of a class in the judge's features, relative to renders; the "
+        "Fréchet distance is in the same features, from as many images to as many held-out "
+        "renders, of other people than those in the first row. Cost: CPU time an image relative "
+        f"to action units alone, interleaved, median of {rounds} (least to most). Strengths: "
         + ", ".join(f"{form} {value:g}" for form, value in chosen.items())
         + ". Text only means that all action units are 0, as a neutral face's are: the words have "
         "to overrule them.",

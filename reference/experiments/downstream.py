@@ -69,7 +69,9 @@ def main(setting: Setting, count, seeds, steps, guidance):
             "mean": statistics.over_seeds(scores),
             "deviation": float(np.std(scores, ddof=1)),
         }
-    base = report["real"]["mean"][0]
+    base = np.array(report["real"]["accuracies"])
+    for row in report.values():
+        row["ratio"] = statistics.over_seeds(np.array(row["accuracies"]) / base)
     figure, axes = pages.figure(7, 3.6)
     values = 100 * np.array([row["mean"] for row in report.values()])
     axes.bar(range(len(report)), values[:, 0], 0.6, yerr=values[:, 1], capsize=4)
@@ -91,7 +93,7 @@ def main(setting: Setting, count, seeds, steps, guidance):
                     str(row["images"]),
                     plus_minus(row["mean"]),
                     f"{100 * row['deviation']:.1f}",
-                    f"{row['mean'][0] / base:.2f}",
+                    plus_minus(row["ratio"], 1, 2) if name != "real" else "",
                 ]
                 for name, row in report.items()
             ],

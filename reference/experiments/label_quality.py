@@ -80,17 +80,20 @@ def coverage_curve(verdicts: list[Verdict], truth: np.ndarray) -> list[tuple[flo
     return points
 
 
-def accuracies(said: list[Opinion], truth: np.ndarray, scheme: str) -> dict:
-    """How often each member and the vote are right, and the vote beside the best member."""
+def accuracies(said: list[Opinion], truth: np.ndarray, people: np.ndarray, scheme: str) -> dict:
+    """How often each member and the vote are right, and the vote beside the best member.
+
+    Intervals allow for images of the same of `people`, numbers int64 [n], being alike.
+    """
     members = {o.annotator: right([o], truth, scheme) for o in said}
     voted = right(said, truth, scheme)
     best = max(members, key=lambda member: members[member].mean())
     return {
         "images": len(truth),
-        "members": {member: statistics.share(ok) for member, ok in members.items()},
-        "vote": statistics.share(voted),
+        "members": {member: statistics.mean(ok, people) for member, ok in members.items()},
+        "vote": statistics.mean(voted, people),
         "best_member": best,
-        "vote_over_best_member": statistics.gain(voted, members[best]),
+        "vote_over_best_member": statistics.gain(voted, members[best], people),
     }
 
 
@@ -102,10 +105,10 @@ def together(sets: Sequence[list[Opinion]]) -> list[Opinion]:
     ]
 
 
-def examine(said: list[Opinion], truth: np.ndarray, scheme: str) -> dict:
+def examine(said: list[Opinion], truth: np.ndarray, people: np.ndarray, scheme: str) -> dict:
     """All measures of opinions on one set of images whose true classes are known."""
     report: dict = {
-        **accuracies(said, truth, scheme),
+        **accuracies(said, truth, people, scheme),
         "curves": {
             "vote": coverage_curve(vote(said, scheme, [None] * len(truth)), truth),
             **{
@@ -165,21 +168,25 @@ def draw(results: dict):
 def main(setting: Setting, most, samples):
     """Accuracy of labels before and after the vote."""
     data = setting.data
-    rows = data.rows(held_out=True)
-    rows = rows[data.annotations["label"][rows] >= 0][:most]
+    rows = data.labelled()[:most]
+    people = data.annotations["identity"][rows]
     truth = data.annotations["label"][rows].astype(np.int64)
     clean = np.asarray(data.images[rows])
     sets = {"re-rendered faces": clean, "the same, degraded": degraded(clean, SEED)}
     said = {name: opinions(setting, images, name) for name, images in sets.items()}
     scheme = setting.bundle.label_scheme
-    both = accuracies(together(list(said.values())), np.tile(truth, len(said)), scheme)
+    both = accuracies(
+        together(list(said.values())), *(np.tile(x, len(said)) for x in (truth, people)), scheme
+    )
     results: dict = {
-        "sets": {n: examine(one, truth, scheme) for n, one in said.items()},
+        "sets": {n: examine(one, truth, people, scheme) for n, one in said.items()},
         "both": both,
     }
     members = list(both["members"])
     lines = [
-        f"{len(truth)} faces of held-out identities with known labels; accuracy in percent.",
+        f"{len(truth)} faces of held-out identities with known labels; accuracy in percent. "
+        "Half-widths allow for images of the same person, and for both views of an image, being "
+        "alike.",
         "",
         *table(
             ["images", *members, "vote", "vote - best member"],

@@ -14,7 +14,7 @@ import click
 import torch
 
 from reference import classifiers, renders
-from reference.evaluation.pages import machine
+from reference.evaluation.pages import command, machine
 from synfer_rt.bundle import Bundle, open_bundle
 from synfer_rt.sampler import Sampler
 
@@ -64,6 +64,7 @@ class Setting:
         about = {
             "date": time.strftime("%Y-%m-%d"),
             "machine": machine(),
+            "command": command(f"reference.experiments.{name}"),
             "version": self.bundle.version,
             "bundle": self.bundle.bundle_hash,
             "renders": self.data.key,
@@ -73,7 +74,7 @@ class Setting:
         head = [
             f"# {title}",
             "",
-            f"Written by `python -m reference.experiments.{name}` on {about['date']} "
+            f"Written by `{about['command']}` on {about['date']} "
             f"({about['machine']}); model {about['version']}, bundle `{about['bundle'][:12]}`. "
             "± is half a 95 % confidence interval.",
             "",

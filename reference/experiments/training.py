@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from reference import cache, classifiers, renders
@@ -48,15 +49,15 @@ def one_hot(labels: np.ndarray) -> np.ndarray:
 
 def real_faces(data: renders.Renders, test: bool) -> Faces:
     """Labelled renders of the held-out identities: every other one is for testing."""
-    rows = data.rows(held_out=True)
-    rows = rows[data.annotations["label"][rows] >= 0]
-    odd = data.annotations["identity"][rows] // renders.HELD_OUT_SHARE % 2 == 1
-    rows = rows[odd == test]
+    rows = data.labelled()
+    rows = rows[data.halves(rows) != test]
     labels = data.annotations["label"][rows].astype(np.int64)
     return Faces(np.asarray(data.images[rows]), one_hot(labels))
 
 
-def train(faces: Faces, seed: int, steps: int, balanced: bool = False, batch: int = 64):
+def train(
+    faces: Faces, seed: int, steps: int, balanced: bool = False, batch: int = 64
+) -> nn.Module:
     """A residual network in evaluation mode; `balanced` draws every class equally often."""
     torch.manual_seed(seed)
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)

@@ -25,6 +25,25 @@ def test_a_stack_is_read_from_its_cache(tmp_path: Path):
     assert renders.load(tmp_path, 64).images.max() == 99
 
 
+def test_the_names_of_columns_are_no_columns(tmp_path: Path):
+    write_shard(tmp_path, 10)
+    with np.load(tmp_path / "00000.npz") as shard:
+        names = {"ancestry_names": np.array(["one", "two", "three", "four"])}
+        np.savez(tmp_path / "00000.npz", **shard, **names, recipe=np.array("Recipe()"))
+    assert set(renders.load(tmp_path, 64).annotations) == {"label", "identity"}
+
+
+def test_people_are_held_out_and_parted_whole(tmp_path: Path):
+    identity = np.arange(64).repeat(2)
+    label = np.tile([-1, 3], 64)
+    data = renders.Renders(
+        np.zeros((128, 1, 1, 3), np.uint8), {"identity": identity, "label": label}, "key"
+    )
+    rows = data.labelled()
+    assert identity[rows].tolist() == [0, 16, 32, 48] and (label[rows] == 3).all()
+    assert data.halves(data.rows(held_out=True)).tolist() == [True, True, False, False] * 2
+
+
 def test_other_renders_of_the_same_name_are_read_anew(tmp_path: Path):
     write_shard(tmp_path, 10)
     old = renders.load(tmp_path, 64)

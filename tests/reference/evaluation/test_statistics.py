@@ -10,14 +10,21 @@ pytest.importorskip("scipy", reason="the experiments need synfer-rt[reference]")
 from reference.evaluation import statistics
 
 
-def test_the_interval_of_a_share_is_wilson_s() -> None:
-    share, half = statistics.share(np.arange(100) < 90)
-    assert share == 0.9
-    assert half == pytest.approx((0.9448 - 0.8256) / 2, abs=5e-4)  # Wilson's for 90 of 100
+@pytest.mark.parametrize(
+    "right, of, low, high",
+    [(90, 100, 0.8256, 0.9448), (5, 100, 0.0215, 0.1118), (20, 20, 0.8389, 1)],
+)
+def test_the_interval_of_a_share_holds_wilson_s(right, of, low, high) -> None:
+    share, half = statistics.share(np.arange(of) < right)
+    assert share == right / of
+    assert half == pytest.approx(max(share - low, high - share), abs=5e-4)
 
 
-def test_a_perfect_share_still_has_an_interval() -> None:
-    assert statistics.share(np.ones(20, bool))[1] > 0.05
+def test_what_is_seen_twice_counts_once() -> None:
+    values = np.random.default_rng(3).standard_normal(50)
+    once = statistics.mean(values)
+    assert once[1] == pytest.approx(1.96 * values.std(ddof=1) / 50**0.5)
+    assert statistics.mean(np.tile(values, 2), np.tile(np.arange(50), 2)) == pytest.approx(once)
 
 
 def test_a_gain_is_paired() -> None:

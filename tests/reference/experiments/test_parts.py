@@ -95,8 +95,11 @@ def test_sets_together_are_judged_as_one() -> None:
         [Opinion(name, "affectnet-8", rng.dirichlet(np.ones(8), 40)) for name in ("a", "b")]
         for _ in range(2)
     ]
-    whole = label_quality.accuracies(label_quality.together(sets), np.tile(truth, 2), "affectnet-8")
-    parts = [label_quality.accuracies(one, truth, "affectnet-8") for one in sets]
+    people = np.arange(40) // 2
+    whole = label_quality.accuracies(
+        label_quality.together(sets), np.tile(truth, 2), np.tile(people, 2), "affectnet-8"
+    )
+    parts = [label_quality.accuracies(one, truth, people, "affectnet-8") for one in sets]
     assert whole["images"] == 80
     for name in ("a", "b"):
         mean = np.mean([part["members"][name][0] for part in parts])
