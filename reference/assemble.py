@@ -102,7 +102,7 @@ def export_networks(directory: Path, checkpoint: Path) -> None:
 @click.option("--diffusion", type=Path, required=True)
 @click.option("--vae", "vae_directory", type=Path, required=True)
 @click.option("--classifiers", "classifier_directory", type=Path, required=True)
-@click.option("--version", default="0.1.0")
+@click.option("--version", required=True, help="Of the model, as MAJOR.MINOR.PATCH.")
 @click.option("--out", type=Path, required=True)
 def main(directory, diffusion, vae_directory, classifier_directory, version, out):
     """Write the checkpoint, the layout bank and the networks that label to OUT."""

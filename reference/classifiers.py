@@ -196,7 +196,8 @@ def load(path: Path, name: str) -> nn.Module:
     file = path / f"{name}.pt"
     if not file.exists():
         raise SystemExit(
-            f"{file} is not there; train it by python -m reference.classifiers --network {name}."
+            f"{file} is not there; train it by python -m reference.classifiers --renders DIR "
+            f"--out {path} --network {name}."
         )
     network = NETWORKS[name].build()
     network.load_state_dict(torch.load(file, weights_only=True))

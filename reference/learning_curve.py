@@ -71,7 +71,7 @@ def sample(
 
 
 def snapshot_images(
-    snapshot: Path, vae: Path, requests: Sequence[Request], steps: int, work: Path, batch: int = 32
+    snapshot: Path, vae: Path, requests: Sequence[Request], steps: int, work: Path
 ) -> np.ndarray:
     """Images of a snapshot's averaged weights; sampled once, and kept in `work`."""
     decoder = vae / "diffusion_pytorch_model.safetensors"
@@ -85,7 +85,7 @@ def snapshot_images(
         return {"images": sample(denoiser, autoencoder, [requests[i] for i in rows], steps)}
 
     folder = work / f"snapshot-{snapshot.stem}-{cache.key(weights, list(requests), steps)}"
-    return cache.rows(folder, len(requests), make, batch, snapshot.stem)["images"]
+    return cache.rows(folder, len(requests), make, 32, snapshot.stem)["images"]
 
 
 def draw(losses: np.ndarray, seen: Sequence[int], judged: Sequence[dict]):

@@ -121,7 +121,8 @@ def generate(renderer: Renderer, recipe: Recipe, shard: int, count: int) -> dict
             )
         person += 1
     arrays = {key: np.array([row[key] for row in rows], dtype) for key, dtype in _DTYPES.items()}
-    return {"images": images, **arrays, **{k: np.array(v) for k, v in _NAMES.items()}}
+    names = {k: np.array(v) for k, v in _NAMES.items()}
+    return {"images": images, **arrays, **names, "recipe": np.array(repr(recipe))}
 
 
 _renderer: Renderer | None = None
@@ -138,9 +139,16 @@ def _process_renderer() -> Renderer:
 
 
 def write_shard(out: Path, recipe: Recipe, shard: int, count: int) -> int:
-    """Write one shard under its final name only when it is whole; returns its image count."""
+    """Write one shard under its final name only when it is whole; returns its image count.
+
+    One that is there stays; SystemExit if it has another recipe or count.
+    """
     path = out / f"{shard:05d}.npz"
     if path.exists():
+        with np.load(path) as arrays:
+            there = str(arrays["recipe"]), len(arrays["label"])
+        if there != (repr(recipe), count):
+            raise SystemExit(f"{path} is of another run ({there[0]}); choose another --out.")
         return count
     arrays = generate(_process_renderer(), recipe, shard, count)
     temporary = out / f".{shard:05d}.{os.getpid()}.tmp"

@@ -31,6 +31,8 @@ _RANDOM_WEIGHT = {
     20: 2.0, 22: 1.7, 23: 2.0, 24: 1.7, 27: 0.7,
 }  # fmt: skip
 """The units hardest to see are drawn more often."""
+_SINGLE_SHARE = 0.35
+"""Of the random combinations so many are one unit alone."""
 
 
 def compatible(a: int, b: int) -> bool:
@@ -57,13 +59,13 @@ def _draw_sides(rng: np.random.Generator, au: int, value: float, share: float) -
     return symmetric({au: value})
 
 
-def sample_random(rng: np.random.Generator, single_share: float = 0.35) -> Aus:
+def sample_random(rng: np.random.Generator) -> Aus:
     """Action units of no class: exactly one at 0..1, or two to five compatible ones at .25..1."""
     weights = np.array([_RANDOM_WEIGHT.get(au, 1.0) for au in ACTION_UNITS])
     order = rng.choice(
         ACTION_UNITS, len(ACTION_UNITS), replace=False, p=weights / weights.sum()
     ).tolist()
-    if rng.random() < single_share:
+    if rng.random() < _SINGLE_SHARE:
         return _draw_sides(rng, order[0], rng.uniform(0, 1), 0.4)
     count = rng.integers(2, 6)
     chosen: list[int] = []

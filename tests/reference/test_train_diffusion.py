@@ -39,6 +39,30 @@ def examples() -> Examples:
     return Examples(data, Latents(np.zeros(shape, np.float16), np.zeros(shape, np.float16)))
 
 
+def test_the_loss_is_zero_for_the_velocity_alone() -> None:
+    alphas = torch.tensor([1.0, 0.64, 0.0])
+    x, noise = torch.randn(3, 4, 2, 2), torch.randn(3, 4, 2, 2)
+    # v = alpha noise - sigma x (arXiv 2202.00512, appendix D), of noised alpha x + sigma noise.
+    velocity = torch.stack([noise[0], 0.8 * noise[1] - 0.6 * x[1], -x[2]])
+    noised = torch.stack([x[0], 0.8 * x[1] + 0.6 * noise[1], noise[2]])
+
+    def predict(seen, timesteps, tokens, aus):
+        torch.testing.assert_close(seen, noised)
+        return velocity + torch.arange(3.0).view(-1, 1, 1, 1)
+
+    loss = train_diffusion.velocity_loss(
+        predict, (x, None, None), torch.arange(3), alphas, torch.ones(2, 2), noise
+    )
+    torch.testing.assert_close(loss, torch.tensor([0.0, 1.0, 4.0]))
+
+
+def test_weights_are_those_of_min_snr() -> None:
+    snr = torch.tensor([0.0, 1.0, 5.0, 99.0])
+    weights = train_diffusion.min_snr_weight(snr / (1 + snr))
+    # min(SNR, 5) / (SNR + 1), arXiv 2303.09556, but not below a quarter.
+    torch.testing.assert_close(weights, torch.tensor([0.25, 0.5, 5 / 6, 0.25]))
+
+
 def test_half_of_a_batch_has_an_expression_however_rare_they_are(examples: Examples) -> None:
     drawn = examples.draw(np.arange(FACES), 24, np.random.default_rng(1))
     assert (examples.labels[drawn] >= 0).sum() == 12
