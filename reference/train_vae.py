@@ -4,8 +4,8 @@
 
 Resumes from `--out`; the adversarial loss joins after `--adversarial-from` images.
 With `--decoder-of VAE` only that VAE's decoder is trained, so that every latent keeps its meaning
-and a diffusion model of these latents stays valid. With `--classifiers DIR` the labeller's features
-count too, and with them what an expression is read from.
+and a diffusion model of these latents stays valid. With `--classifiers DIR` the features
+of the labellers of expressions and action units count too: what a face is read by.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from torch.nn import functional as F
 from reference import classifiers, model, renders
 
 KL_WEIGHT = 1e-3
-PERCEPTUAL_WEIGHT = 0.5
+PERCEPTUAL_WEIGHT = 1.0
+PERCEIVED_BY = ("labeller", "au-labeller")
 ADVERSARIAL_SHARE = 0.4
 """Of the reconstruction's gradient at the decoder's last layer that the adversary's may have."""
 DISCRIMINATOR_ALONE = 1500
@@ -139,7 +140,7 @@ def standardise_latents(vae, images) -> None:
 @click.option("--rate", default=1.5e-3, help="Peak learning rate; it falls to 0 over the minutes.")
 @click.option("--adversarial-from", default=10**9, help="Images after which the GAN loss joins.")
 @click.option("--decoder-of", type=Path, help="Train this VAE's decoder, and nothing else of it.")
-@click.option("--classifiers", "labellers", type=Path, help="Directory of the labeller.")
+@click.option("--classifiers", "labellers", type=Path, help="Directory of the labellers.")
 @click.option("--seed", default=0)
 def main(directory, out, minutes, batch_size, rate, adversarial_from, decoder_of, labellers, seed):
     """Train for some minutes, then write OUT/vae (a diffusers AutoencoderKL)."""
@@ -154,7 +155,10 @@ def main(directory, out, minutes, batch_size, rate, adversarial_from, decoder_of
     if decoder_of:
         vae.encoder.requires_grad_(False)
         vae.quant_conv.requires_grad_(False)
-    labeller = classifiers.load(labellers, "labeller").requires_grad_(False) if labellers else None
+    perceivers = [
+        classifiers.load(labellers, name).requires_grad_(False)
+        for name in (PERCEIVED_BY if labellers else ())
+    ]
     trained = [p for p in vae.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, rate, (0.9, 0.99), weight_decay=0.01)
     opponent = torch.optim.AdamW(judge.parameters(), 4e-4, (0.5, 0.9))
@@ -179,8 +183,8 @@ def main(directory, out, minutes, batch_size, rate, adversarial_from, decoder_of
             posterior = vae.encode(images).latent_dist
         output = vae.decode(posterior.sample()).sample
         reconstruction = reconstruction_loss(output, images, weights)
-        if labeller is not None:
-            unlike = perceptual_loss(labeller, output, images)
+        for network in perceivers:
+            unlike = perceptual_loss(network, output, images)
             reconstruction = reconstruction + PERCEPTUAL_WEIGHT * unlike
         divergence = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
         loss = reconstruction + KL_WEIGHT * divergence

@@ -81,13 +81,14 @@ _UNITS_OF_AU: dict[int, dict[str, float]] = {
         "mouthPucker": 0.25,
     },
     25: {**_sides(mouthLowerDown=0.65, mouthUpperUp=0.5), "jawOpen": 0.08},
-    26: {"jawOpen": 0.5},
+    26: {"jawOpen": 0.42},
     27: {"jawOpen": 1.0, "mouthPucker": 0.6},
     43: _sides(eyeBlink=1.0),
 }
-_CURVE = {27: 1 / 3}
-"""Power of its intensity that moves a unit, where not 1: AU 27 pulls open a jaw that AU 26 only
-lets fall, so that all but its traces open the mouth further than AU 26 can."""
+_CURVE = {(27, "jawOpen"): 1 / 4}
+"""Power of its intensity by which a unit moves, where not 1: AU 27 pulls open a jaw that AU 26
+only lets fall, so that all but its traces open the mouth well beyond AU 26. The gap leaves room
+for what guidance makes of AU 26."""
 _LIMIT = {"jawOpen": 1.0, "eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0}
 
 _WRINKLES_OF_AU: dict[int, dict[str, float]] = {
@@ -129,7 +130,7 @@ def face_units(aus: Aus) -> dict[str, float]:
             # A one-sided AU 1 must not lift the middle of the brow fully.
             if side is None and number == 1:
                 amount = sum(sides) / 2
-            weights[unit] = weights.get(unit, 0.0) + gain * amount ** _CURVE.get(number, 1)
+            weights[unit] = weights.get(unit, 0.0) + gain * amount ** _CURVE.get((number, unit), 1)
     weights = {unit: min(w, _LIMIT.get(unit, 1.6)) for unit, w in weights.items()}
     for side in ("Left", "Right"):
         _resolve_lids(weights, side)

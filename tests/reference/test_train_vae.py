@@ -61,12 +61,14 @@ def test_the_perceptual_loss_heeds_what_the_network_sees():
 
 
 def test_the_decoder_learns_by_the_labellers_features(train, tmp_path, monkeypatch):
-    torch.save(classifiers.NETWORKS["labeller"].build().state_dict(), tmp_path / "labeller.pt")
-    gradients = []
+    for name in train_vae.PERCEIVED_BY:
+        torch.save(classifiers.NETWORKS[name].build().state_dict(), tmp_path / f"{name}.pt")
+    gradients, networks = [], []
 
-    def recorded(*arguments):
-        loss = perceptual_loss(*arguments)
+    def recorded(network, output, target):
+        loss = perceptual_loss(network, output, target)
         loss.register_hook(lambda gradient: gradients.append(gradient.item()))
+        networks.append(id(network))
         return loss
 
     perceptual_loss = train_vae.perceptual_loss
@@ -75,6 +77,7 @@ def test_the_decoder_learns_by_the_labellers_features(train, tmp_path, monkeypat
     assert not gradients
     train("decoder", "--decoder-of", tmp_path / "whole" / "vae", "--classifiers", tmp_path)
     assert gradients
+    assert len(set(networks)) == len(train_vae.PERCEIVED_BY)
     assert set(gradients) == {train_vae.PERCEPTUAL_WEIGHT}
 
 
