@@ -4,12 +4,14 @@
         --variant engines/synfer-mini,onnxruntime-cpu --variant engines/synfer-mini,openvino-cpu \\
         --variant INT8_BUNDLE,onnxruntime-cpu
 
-The first variant is the one that the others' images are compared with.
+The first variant is the one that the others' images are compared with. What is sampled is kept in
+`--work`, where the default bundle's images are those of `reference.evaluate`.
 """
 
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 
 import click
@@ -19,7 +21,7 @@ from reference import classifiers
 from reference.evaluation import action_units
 from reference.evaluation.expression import judge_images
 from reference.evaluation.pages import machine, percent
-from reference.evaluation.sampling import SEED, generate
+from reference.evaluation.sampling import SEED, kept
 from reference.tasks import CLASSES
 from synfer_rt.bundle import open_bundle
 from synfer_rt.plan import make_plan
@@ -32,10 +34,17 @@ from synfer_rt.solvers import trajectory
 @click.option("--classifiers", "classifier_directory", type=Path, required=True)
 @click.option("--fer", type=Path)
 @click.option("--out", type=Path, required=True, help="Markdown file.")
+@click.option(
+    "--work",
+    type=Path,
+    default=Path("build/evaluation"),
+    show_default=True,
+    help="Where samples are kept.",
+)
 @click.option("--per-class", default=70)
 @click.option("--faces", default=4, type=click.IntRange(min=2), help="Faces of the AU sweeps.")
 @click.option("--threads", type=int)
-def main(variants, classifier_directory, fer, out, per_class, faces, threads):
+def main(variants, classifier_directory, fer, out, work, per_class, faces, threads):
     """Judge every variant at the bundle's defaults and write the table."""
     import torch
 
@@ -67,10 +76,12 @@ def main(variants, classifier_directory, fer, out, per_class, faces, threads):
         )
         plan = make_plan(bundle, seed=SEED)
         requests = [plan.request(i) for i in range(per_class * len(CLASSES))]
-        images = generate(sampler, requests, way)
+        sampled = partial(kept, sampler, way=way, work=work)
+        images = np.asarray(sampled(requests, title="sampling expressions")["images"])
         asked = np.array([CLASSES.index(request.label) for request in requests])
         report = judge_images(images, asked, judge, fer)
-        swept = generate(sampler, action_units.sweeps(plan, action_units.MAIN, faces), way)
+        sweeps = action_units.sweeps(plan, action_units.MAIN, faces)
+        swept = np.asarray(sampled(sweeps, title="sampling sweeps")["images"])
         read = classifiers.predict(reader, swept)
         units = action_units.sweep_correlations(
             read.reshape(len(action_units.MAIN), faces, -1, read.shape[1]), action_units.MAIN

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from rich.progress import track
 
 from reference import cache
 from synfer_rt.sampler import Request, Sampler
@@ -23,17 +22,6 @@ def sample(sampler: Sampler, requests: Sequence[Request], way: Trajectory) -> di
         "images": np.stack([s.image for s in samples]),
         "accepted": np.array([s.accepted for s in samples]),
     }
-
-
-def generate(
-    sampler: Sampler, requests: Sequence[Request], way: Trajectory, batch: int = 64
-) -> np.ndarray:
-    """Images uint8 [n, H, W, 3] of the requests."""
-    starts = range(0, len(requests), batch)
-    parts = [
-        sample(sampler, requests[i : i + batch], way)["images"] for i in track(starts, "sampling")
-    ]
-    return np.concatenate(parts)
 
 
 def kept(
