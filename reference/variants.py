@@ -34,13 +34,7 @@ from synfer_rt.solvers import trajectory
 @click.option("--classifiers", "classifier_directory", type=Path, required=True)
 @click.option("--fer", type=Path)
 @click.option("--out", type=Path, required=True, help="Markdown file.")
-@click.option(
-    "--work",
-    type=Path,
-    default=Path("build/evaluation"),
-    show_default=True,
-    help="Where samples are kept.",
-)
+@click.option("--work", type=Path, default=Path("build/evaluation"), show_default=True)
 @click.option("--per-class", default=70)
 @click.option("--faces", default=4, type=click.IntRange(min=2), help="Faces of the AU sweeps.")
 @click.option("--threads", type=int)
