@@ -4,8 +4,8 @@
 
 Resumes from `--out`; the adversarial loss joins after `--adversarial-from` images.
 With `--decoder-of VAE` only that VAE's decoder is trained, so that every latent keeps its meaning
-and a diffusion model of these latents stays valid. With `--classifiers DIR` the features
-of the labellers of expressions and action units count too: what a face is read by.
+and a diffusion model of these latents stays valid. With `--classifiers DIR` the features of
+the labellers of expressions and action units count too, and with them what a face is read by.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from reference import classifiers, model, renders
 KL_WEIGHT = 1e-3
 PERCEPTUAL_WEIGHT = 1.0
 PERCEIVED_BY = ("labeller", "au-labeller")
+"""Of `classifiers.NETWORKS`, those whose features count; none of them judges."""
 ADVERSARIAL_SHARE = 0.4
 """Of the reconstruction's gradient at the decoder's last layer that the adversary's may have."""
 DISCRIMINATOR_ALONE = 1500

@@ -5,7 +5,7 @@
         --variant INT8_BUNDLE,onnxruntime-cpu
 
 The first variant is the one that the others' images are compared with. What is sampled is kept in
-`--work`, where the default bundle's images are those of `reference.evaluate`.
+`--work`; the shipped bundle's expressions are there already after `reference.evaluate`.
 """
 
 from __future__ import annotations
