@@ -3,7 +3,8 @@
 ``python -m reference.faces.dataset --out DIR --count N --size 128 --seed S --workers W``
 
 Shard k is ``DIR/{k:05d}.npz`` and depends on (seed, k) and the shape options alone, so that runs
-resume and worker counts do not matter. Keys of a shard of n images:
+resume and worker counts do not matter. ``--first-shard`` adds shards of another recipe, such as
+``--random-share 1 --alone 25 26``, to a set that is there. Keys of a shard of n images:
 
 images       uint8 [n, S, S, 3] sRGB
 label        int8 [n], index into ``label_names`` (AffectNet-8); -1 for random action units
@@ -62,12 +63,16 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """size: pixels. per_identity: images of a person. random_share: images without a class."""
+    """size: pixels. per_identity: images of a person. random_share: images without a class.
+
+    alone: action units of which each of these shows one and nothing else; none means any.
+    """
 
     seed: int = 0
     size: int = 128
     per_identity: int = 6
     random_share: float = 0.35
+    alone: tuple[int, ...] = ()
 
 
 def _labels(rng: np.random.Generator, recipe: Recipe) -> list[int]:
@@ -93,7 +98,7 @@ def generate(renderer: Renderer, recipe: Recipe, shard: int, count: int) -> dict
         identity = appearance.sample_identity(rng)
         for label in _labels(rng, recipe):
             if label < 0:
-                aus = expressions.sample_random(rng)
+                aus = expressions.sample_random(rng, recipe.alone)
             else:
                 aus = expressions.sample_expression(rng, expressions.CLASSES[label])
             pose, light = scene.sample_pose(rng), scene.sample_light(rng)
@@ -158,8 +163,8 @@ def write_shard(out: Path, recipe: Recipe, shard: int, count: int) -> int:
     return count
 
 
-def main(out: Path, recipe: Recipe, count: int, workers: int = 1) -> None:
-    """Generate `count` images into `out` with `workers` processes."""
+def main(out: Path, recipe: Recipe, count: int, workers: int = 1, first_shard: int = 0) -> None:
+    """Generate `count` images into shards of `out`, from number `first_shard` on."""
     from multiprocessing import get_context
 
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
@@ -173,7 +178,7 @@ def main(out: Path, recipe: Recipe, count: int, workers: int = 1) -> None:
     with Progress(*columns) as progress:
         task = progress.add_task("faces", total=count)
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            pending = [pool.submit(write, k, n) for k, n in enumerate(sizes)]
+            pending = [pool.submit(write, k, n) for k, n in enumerate(sizes, first_shard)]
             for done in as_completed(pending):
                 progress.advance(task, done.result())
 
@@ -187,10 +192,13 @@ if __name__ == "__main__":
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--per-identity", type=int, default=6)
     parser.add_argument("--random-share", type=float, default=0.35)
+    parser.add_argument("--alone", type=int, nargs="+", default=(), choices=rig.ACTION_UNITS)
+    parser.add_argument("--first-shard", type=int, default=0, help="to add to a set")
     args = parser.parse_args()
     main(
         args.out,
-        Recipe(args.seed, args.size, args.per_identity, args.random_share),
+        Recipe(args.seed, args.size, args.per_identity, args.random_share, tuple(args.alone)),
         args.count,
         args.workers,
+        args.first_shard,
     )

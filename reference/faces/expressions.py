@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -59,8 +60,13 @@ def _draw_sides(rng: np.random.Generator, au: int, value: float, share: float) -
     return symmetric({au: value})
 
 
-def sample_random(rng: np.random.Generator) -> Aus:
-    """Action units of no class: exactly one at 0..1, or two to five compatible ones at .25..1."""
+def sample_random(rng: np.random.Generator, alone: Sequence[int] = ()) -> Aus:
+    """Action units of no class: exactly one at 0..1, or two to five compatible ones at .25..1.
+
+    If units are to be `alone`: exactly one of these, each as often.
+    """
+    if alone:
+        return _draw_sides(rng, int(rng.choice(alone)), rng.uniform(0, 1), 0.4)
     weights = np.array([_RANDOM_WEIGHT.get(au, 1.0) for au in ACTION_UNITS])
     order = rng.choice(
         ACTION_UNITS, len(ACTION_UNITS), replace=False, p=weights / weights.sum()

@@ -166,12 +166,9 @@ def _resolve_lips(weights: dict[str, float]) -> None:
 
 def mouth_opening(weights: dict[str, float]) -> float:
     """How far light enters the mouth, 0..1, from face-unit weights."""
-    opening = (
-        1.2 * weights.get("jawOpen", 0)
-        + 0.5 * weights.get("mouthLowerDownLeft", 0)
-        + 0.4 * weights.get("mouthUpperUpLeft", 0)
-        + 0.3 * weights.get("mouthSmileLeft", 0)
-    )
+    opening = 1.2 * weights.get("jawOpen", 0)
+    for lips, gain in (("mouthLowerDown", 0.5), ("mouthUpperUp", 0.4), ("mouthSmile", 0.3)):
+        opening += gain * (weights.get(f"{lips}Left", 0) + weights.get(f"{lips}Right", 0)) / 2
     return float(np.clip(opening, 0, 1))
 
 

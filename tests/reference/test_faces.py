@@ -64,6 +64,20 @@ def test_workers_do_not_change_shards_and_existing_ones_are_kept(renderer, tmp_p
     assert (tmp_path / "00000.npz").stat().st_mtime == pytest.approx(stamp)
 
 
+def test_shards_of_another_recipe_can_be_added(renderer, tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset, "SHARD", 2)
+    alone = dataset.Recipe(seed=5, size=48, per_identity=3, random_share=1.0, alone=(26,))
+    dataset.main(tmp_path, RECIPE, 2)
+    dataset.main(tmp_path, alone, 4, first_shard=1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["00000.npz", "00001.npz", "00002.npz"]
+    people = [set(np.load(file)["identity"]) for file in sorted(tmp_path.iterdir())]
+    assert not people[0] & people[1] and not people[1] & people[2]
+    with np.load(tmp_path / "00002.npz") as shard:
+        assert (shard["label"] == -1).all()
+        shown = shard["au"] > 0
+    assert (shown.sum(1) == 1).all() and shown[:, OPENGRAPHAU_41.index("AU26")].all()
+
+
 def test_shards_of_another_run_are_refused(renderer, tmp_path, monkeypatch):
     monkeypatch.setattr(dataset, "_process_renderer", lambda: renderer)
     dataset.write_shard(tmp_path, RECIPE, 0, 2)
@@ -181,6 +195,24 @@ def test_random_combinations_hold_no_antagonists():
         assert not {12, 15} <= aus.keys()
         assert all(left == right for au, (left, right) in aus.items() if au not in rig.ONE_SIDED)
     assert 0.25 < np.mean(np.array(counts) == 1) < 0.45
+
+
+def test_units_that_are_to_be_alone_are_and_each_as_often():
+    rng = np.random.default_rng(0)
+    drawn = [expressions.sample_random(rng, (12, 26)) for _ in range(300)]
+    assert all(len(aus) == 1 for aus in drawn)
+    numbers = [next(iter(aus)) for aus in drawn]
+    assert set(numbers) == {12, 26}
+    assert 0.4 < np.mean(np.array(numbers) == 26) < 0.6
+    assert len({aus[26] for aus in drawn if 26 in aus}) > 100
+
+
+def test_one_side_of_the_mouth_opens_it_as_far_as_the_other():
+    for au in (10, 12):
+        left, right = (
+            rig.mouth_opening(rig.face_units({au: sides})) for sides in ((1.0, 0.0), (0.0, 1.0))
+        )
+        assert left == right > 0
 
 
 def test_people_can_be_named_in_a_prompt():
