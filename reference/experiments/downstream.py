@@ -20,20 +20,20 @@ from reference.evaluation.pages import plus_minus, table
 from reference.experiments import setting as settings
 from reference.experiments.sampling import Recipe, sample_set
 from reference.experiments.setting import Setting
-from reference.experiments.training import Faces, one_hot, real_faces, repeated
+from reference.experiments.training import TrainingSet, one_hot, real_faces, repeated
 
 TIMES = 5
 
 
-def synthetic(made: dict[str, np.ndarray]) -> Faces:
+def synthetic(made: dict[str, np.ndarray]) -> TrainingSet:
     """Samples as training data: the vote's distribution where it replaced the label."""
     targets = one_hot(made["requested"])
     rectified = made["label"] != made["requested"]
     targets[rectified] = made["probabilities"][rectified]
-    return Faces(np.asarray(made["images"]), targets)
+    return TrainingSet(np.asarray(made["images"]), targets)
 
 
-def arms(real: Faces, made: Faces) -> dict[str, Faces]:
+def arms(real: TrainingSet, made: TrainingSet) -> dict[str, TrainingSet]:
     """What is trained on; `made` are TIMES as many as `real`."""
     n = len(real)
     return {

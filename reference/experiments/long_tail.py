@@ -23,7 +23,7 @@ from reference.evaluation.pages import plus_minus, table
 from reference.experiments import setting as settings
 from reference.experiments.sampling import Recipe, sample_set
 from reference.experiments.setting import Setting
-from reference.experiments.training import Faces, one_hot, real_faces, repeated
+from reference.experiments.training import TrainingSet, one_hot, real_faces, repeated
 from reference.tasks import CLASSES
 from synfer_rt.augment import Augmentation, Augmenter, additions, targets
 from synfer_rt.datasets import read_dataset
@@ -63,7 +63,7 @@ def balanced_accuracy(read: np.ndarray, classes: np.ndarray) -> float:
     return float(np.mean([np.mean(read[classes == c] == c) for c in np.unique(classes)]))
 
 
-def write_folders(faces: Faces, out: Path) -> None:
+def write_folders(faces: TrainingSet, out: Path) -> None:
     """A dataset of class folders, as `synfer-rt augment` reads it."""
     for i, (image, label) in enumerate(zip(faces.images, faces.classes, strict=True)):
         folder = out / CLASSES[label]
@@ -71,7 +71,7 @@ def write_folders(faces: Faces, out: Path) -> None:
         Image.fromarray(image).save(folder / f"{i:05}.png")
 
 
-def augmented(setting: Setting, dataset: Path, noise_scale: float, repair: int) -> Faces:
+def augmented(setting: Setting, dataset: Path, noise_scale: float, repair: int) -> TrainingSet:
     """The accepted additions of an augmentation of `dataset` that balances its classes."""
     source = read_dataset(dataset, "folders")
     counts = source.counts()
@@ -92,10 +92,10 @@ def augmented(setting: Setting, dataset: Path, noise_scale: float, repair: int) 
     folder = setting.work / f"augmented-{cache.key(*facts, wanted)}"
     found = cache.rows(folder, len(wanted), make, 32, f"augmenting, {repair} repair steps")
     kept = found["accepted"]
-    return Faces(found["images"][kept], one_hot(found["labels"][kept]))
+    return TrainingSet(found["images"][kept], one_hot(found["labels"][kept]))
 
 
-def sampled(setting: Setting, faces: Faces) -> Faces:
+def sampled(setting: Setting, faces: TrainingSet) -> TrainingSet:
     """Accepted samples of every class, as many as its faces lack of the largest class."""
     counts = {name: int(np.sum(faces.classes == CLASSES.index(name))) for name in RAF_DB}
     recipe, parts = Recipe("a class"), []
@@ -105,7 +105,7 @@ def sampled(setting: Setting, faces: Faces) -> Faces:
             one = replace(recipe, name=name, labels=name)
             made = sample_set(setting.sampler, one, missing, SEED, setting.work)
             kept = made["accepted"]
-            parts.append(Faces(made["images"][kept], one_hot(made["requested"][kept])))
+            parts.append(TrainingSet(made["images"][kept], one_hot(made["requested"][kept])))
     return sum(parts[1:], parts[0])
 
 

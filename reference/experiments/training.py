@@ -18,7 +18,7 @@ RATE = 2e-3
 
 
 @dataclass(frozen=True)
-class Faces:
+class TrainingSet:
     """Labelled images: uint8 [n, S, S, 3] and class distributions float32 [n, classes]."""
 
     images: np.ndarray
@@ -27,14 +27,14 @@ class Faces:
     def __len__(self) -> int:
         return len(self.images)
 
-    def __add__(self, other: Faces) -> Faces:
-        return Faces(
+    def __add__(self, other: TrainingSet) -> TrainingSet:
+        return TrainingSet(
             np.concatenate([self.images, other.images]),
             np.concatenate([self.targets, other.targets]),
         )
 
-    def __getitem__(self, rows: np.ndarray | slice) -> Faces:
-        return Faces(self.images[rows], self.targets[rows])
+    def __getitem__(self, rows: np.ndarray | slice) -> TrainingSet:
+        return TrainingSet(self.images[rows], self.targets[rows])
 
     @property
     def classes(self) -> np.ndarray:
@@ -47,16 +47,16 @@ def one_hot(labels: np.ndarray) -> np.ndarray:
     return np.eye(len(CLASSES), dtype=np.float32)[labels]
 
 
-def real_faces(data: renders.Renders, test: bool) -> Faces:
+def real_faces(data: renders.Renders, test: bool) -> TrainingSet:
     """Labelled renders of the held-out identities: every other one is for testing."""
     rows = data.labelled()
     rows = rows[data.halves(rows) != test]
     labels = data.annotations["label"][rows].astype(np.int64)
-    return Faces(np.asarray(data.images[rows]), one_hot(labels))
+    return TrainingSet(np.asarray(data.images[rows]), one_hot(labels))
 
 
 def train(
-    faces: Faces, seed: int, steps: int, balanced: bool = False, batch: int = 64
+    faces: TrainingSet, seed: int, steps: int, balanced: bool = False, batch: int = 64
 ) -> nn.Module:
     """A residual network in evaluation mode; `balanced` draws every class equally often."""
     torch.manual_seed(seed)
@@ -82,7 +82,12 @@ def train(
 
 
 def repeated(
-    faces: Faces, test: Faces, seeds: Sequence[int], steps: int, balanced: bool, work: Path
+    faces: TrainingSet,
+    test: TrainingSet,
+    seeds: Sequence[int],
+    steps: int,
+    balanced: bool,
+    work: Path,
 ) -> np.ndarray:
     """Classes int64 [seeds, n] that networks trained from these seeds read in the test images."""
     facts = [cache.digest(x) for x in (faces.images, faces.targets, test.images)]

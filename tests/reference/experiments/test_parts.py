@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("torch", reason="the experiments need synfer-rt[reference]")
 
 from reference.experiments import defaults, downstream, label_quality, long_tail
-from reference.experiments.training import Faces, one_hot
+from reference.experiments.training import TrainingSet, one_hot
 from reference.tasks import CLASSES
 from synfer_rt.annotate import Opinion, vote
 
@@ -74,7 +74,7 @@ def test_balanced_accuracy_counts_classes_alike() -> None:
 def test_a_tail_is_written_as_class_folders(tmp_path) -> None:
     from synfer_rt.datasets import read_dataset
 
-    faces = Faces(np.zeros((3, 8, 8, 3), np.uint8), one_hot(np.array([1, 1, 4])))
+    faces = TrainingSet(np.zeros((3, 8, 8, 3), np.uint8), one_hot(np.array([1, 1, 4])))
     long_tail.write_folders(faces, tmp_path)
     assert read_dataset(tmp_path, "folders").counts() == {"happy": 2, "fear": 1}
 

@@ -11,15 +11,15 @@ pytest.importorskip("torch", reason="the experiments need synfer-rt[reference]")
 
 from reference import classifiers, renders
 from reference.experiments import training
-from reference.experiments.training import Faces, one_hot
+from reference.experiments.training import TrainingSet, one_hot
 
 
-def bright_and_dark(count: int, share: float = 0.5) -> Faces:
+def bright_and_dark(count: int, share: float = 0.5) -> TrainingSet:
     """Brightness is the class: dark ones are happy, the `share` of bright ones neutral."""
     bright = np.arange(count) < share * count
     noise = np.random.default_rng(0).integers(0, 20, (count, 64, 64, 3))
     images = (noise + np.where(bright, 200, 30)[:, None, None, None]).astype(np.uint8)
-    return Faces(images, one_hot(np.where(bright, 0, 1)))
+    return TrainingSet(images, one_hot(np.where(bright, 0, 1)))
 
 
 def test_real_faces_are_held_out_identities_and_tests_are_other_ones() -> None:
