@@ -4,7 +4,7 @@
 
 Reads `diffusion.log` and `snapshots/` of the folder that `train_diffusion` wrote. Every snapshot
 makes the same requests from the same noise. What it made is kept in `--work`, so only new
-snapshots are sampled.
+snapshots are sampled. Of a curve that is there already, what came before these snapshots stays.
 """
 
 from __future__ import annotations
@@ -88,15 +88,31 @@ def snapshot_images(
     return cache.rows(folder, len(requests), make, 32, snapshot.stem)["images"]
 
 
-def draw(losses: np.ndarray, seen: Sequence[int], judged: Sequence[dict]):
+def earlier(file: Path, settings: dict, before: int) -> tuple[list[list[float]], list[dict]]:
+    """Losses and snapshots of a learning.json until `before` images; empty if it is not there.
+
+    SystemExit if it was made with other settings.
+    """
+    if not file.exists():
+        return [], []
+    there = json.loads(file.read_text())
+    if there["settings"] != settings:
+        raise SystemExit(f"{file} is of {there['settings']}; remove it or choose another --out.")
+    losses = [pair for pair in there["held_out_loss"] if pair[0] < before]
+    kept = [one for one in there["snapshots"] if one["images"] < before]
+    return losses, kept
+
+
+def draw(losses: np.ndarray, snapshots: Sequence[dict]):
     """Held-out loss, and what the judges say, against images seen; a matplotlib figure."""
     page, (left, right) = figure(9, 3.6, 2)
     if len(losses):
         left.plot(losses[:, 0] / 1e6, losses[:, 1])
     left.set(xlabel="images seen (millions)", ylabel="held-out loss", xlim=(0, None))
     for name, title in (("judge", "expression as asked for"), ("au_agreement", "AU agreement")):
-        values = 100 * np.array([one[name] for one in judged])
-        right.errorbar(np.array(seen) / 1e6, values[:, 0], values[:, 1], capsize=2, label=title)
+        values = 100 * np.array([one[name] for one in snapshots])
+        seen = np.array([one["images"] for one in snapshots]) / 1e6
+        right.errorbar(seen, values[:, 0], values[:, 1], capsize=2, label=title)
     right.set(xlabel="images seen (millions)", ylabel="share (%)", xlim=(0, None), ylim=(0, 102))
     right.legend(loc="lower right")
     return page
@@ -125,28 +141,30 @@ def main(training, vae, classifier_directory, engines, out, work, count, steps, 
     requests = [plan.request(i) for i in range(count)]
     classes = np.array([CLASSES.index(r.label) for r in requests])
     aus = np.stack([facs.au_vector(r.aus) for r in requests])
+    weights = [cache.digest(v.numpy()) for n in (judge, reader) for v in n.state_dict().values()]
+    names = cache.key(weights)[:6]
+    settings = {"count": count, "steps": steps, "guidance": guidance, "seed": SEED}
+    before, found = earlier(out / "learning.json", settings, int(snapshots[0].stem))
     log = training / "diffusion.log"
-    losses = held_out_losses(log.read_text() if log.exists() else "")
-    seen, judged = [], []
+    after = held_out_losses(log.read_text() if log.exists() else "")
+    losses = np.array([*before, *after])
     for snapshot in snapshots:
         images = snapshot_images(snapshot, vae, requests, steps, work)
         right = classifiers.predict(judge, images).argmax(1) == classes
         agreement = au_agreement(aus, classifiers.predict(reader, images))
-        seen.append(int(snapshot.stem))
-        judged.append(
-            {"judge": statistics.share(right), "au_agreement": statistics.mean(agreement)}
-        )
-        click.echo(f"{seen[-1]} images: judge {plus_minus(judged[-1]['judge'])}")
+        scores = {"judge": statistics.share(right), "au_agreement": statistics.mean(agreement)}
+        found.append({"images": int(snapshot.stem), **scores, "judges": names})
+        click.echo(f"{snapshot.stem} images: judge {plus_minus(scores['judge'])}")
     about = {"date": time.strftime("%Y-%m-%d"), "machine": machine()}
-    settings = {"count": count, "steps": steps, "guidance": guidance, "seed": SEED}
-    results = {
-        "settings": settings,
-        "held_out_loss": losses.tolist(),
-        "snapshots": [{"images": n, **one} for n, one in zip(seen, judged, strict=True)],
-    }
+    results = {"settings": settings, "held_out_loss": losses.tolist(), "snapshots": found}
     rows = [
-        [f"{n:,}", _loss_near(losses, n), *(plus_minus(value) for value in one.values())]
-        for n, one in zip(seen, judged, strict=True)
+        [
+            f"{one['images']:,}",
+            _loss_near(losses, one["images"]),
+            *(plus_minus(one[name]) for name in ("judge", "au_agreement")),
+            one.get("judges", ""),
+        ]
+        for one in found
     ]
     lines = [
         "# What training brings",
@@ -157,9 +175,10 @@ def main(training, vae, classifier_directory, engines, out, work, count, steps, 
         f"guidance {guidance:g}. Judge: right by the expression that was asked for. AU agreement: "
         "share of 12 units that are shown if and only if asked for. Held-out loss: that of the "
         "diffusion objective on renders of people never trained on, at the report nearest to the "
-        "snapshot. ± is half a 95 % confidence interval.",
+        "snapshot. ± is half a 95 % confidence interval. Judges: a digest of the weights of both "
+        "networks that read the samples; rows without are of earlier ones.",
         "",
-        *table(["images seen", "held-out loss", "judge", "AU agreement"], rows),
+        *table(["images seen", "held-out loss", "judge", "AU agreement", "judges"], rows),
         "",
         "![What training brings](learning.png)",
         "",
@@ -167,7 +186,7 @@ def main(training, vae, classifier_directory, engines, out, work, count, steps, 
     out.mkdir(parents=True, exist_ok=True)
     (out / "learning.json").write_text(json.dumps(about | results, indent=2) + "\n")
     (out / "learning.md").write_text("\n".join(lines))
-    draw(losses, seen, judged).savefig(out / "learning.png", dpi=110)
+    draw(losses, found).savefig(out / "learning.png", dpi=110)
 
 
 def _loss_near(losses: np.ndarray, images: int) -> str:

@@ -64,6 +64,24 @@ def test_a_curve_is_written_and_snapshots_are_sampled_once(
     assert (training / "out" / "learning.png").stat().st_size > 1000
 
 
+def test_a_curve_keeps_what_came_before_its_snapshots(tmp_path: Path):
+    settings = {"count": 4}
+    scores = {"judge": [0.5, 0.1], "au_agreement": [0.9, 0.1]}
+    there = {
+        "settings": settings,
+        "held_out_loss": [[1000.0, 0.7], [5900.0, 0.6], [6100.0, 0.5]],
+        "snapshots": [{"images": n, **scores} for n in (2000, 6000, 8000)],
+    }
+    file = tmp_path / "learning.json"
+    assert learning_curve.earlier(file, settings, 6000) == ([], [])
+    file.write_text(json.dumps(there))
+    losses, snapshots = learning_curve.earlier(file, settings, 6000)
+    assert losses == [[1000.0, 0.7], [5900.0, 0.6]]
+    assert snapshots == [{"images": 2000, **scores}]
+    with pytest.raises(SystemExit, match=r"learning\.json is of .*choose another --out"):
+        learning_curve.earlier(file, {"count": 8}, 6000)
+
+
 def test_a_training_without_snapshots_is_named(tmp_path: Path):
     options = ["--diffusion", tmp_path, "--vae", tmp_path, "--classifiers", tmp_path]
     result = CliRunner().invoke(learning_curve.main, [str(option) for option in options])

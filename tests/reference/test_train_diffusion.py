@@ -122,3 +122,8 @@ def test_a_snapshot_is_the_averaged_weights_in_half_precision(tmp_path: Path) ->
     assert file.name == "000001234.safetensors"
     torch.testing.assert_close(kept["weight"], average["weight"].half())
     assert kept["steps"] == 7
+
+
+def test_a_training_counts_on_from_the_checkpoint_it_starts_with() -> None:
+    shipped = Path(__file__).parents[2] / "reference/checkpoint/synfer-mini"
+    assert train_diffusion.images_seen(shipped) >= 431_280
