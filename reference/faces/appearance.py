@@ -94,6 +94,11 @@ class Identity:
     cloth: np.ndarray
     eye_shadow: float
 
+    @property
+    def jaw(self) -> float:
+        """How far AU 26 lets this jaw fall, as a multiple of what is usual."""
+        return float(np.random.default_rng([self.seed, 2]).uniform(0.85, 1.25))
+
 
 def ageing(age: float) -> float:
     """How far a grown face has aged: 0 up to .45, about a half in middle age, 1 at 1."""

@@ -32,6 +32,8 @@ _RANDOM_WEIGHT = {
     20: 2.0, 22: 1.7, 23: 2.0, 24: 1.7, 27: 0.7,
 }  # fmt: skip
 """The units hardest to see are drawn more often."""
+_LEAST = {27: 0.25}
+"""The least intensity of a unit that is drawn alone, where not 0."""
 _SINGLE_SHARE = 0.35
 """Of the random combinations so many are one unit alone."""
 
@@ -60,19 +62,23 @@ def _draw_sides(rng: np.random.Generator, au: int, value: float, share: float) -
     return symmetric({au: value})
 
 
+def _draw_alone(rng: np.random.Generator, au: int) -> Aus:
+    return _draw_sides(rng, au, rng.uniform(_LEAST.get(au, 0), 1), 0.4)
+
+
 def sample_random(rng: np.random.Generator, alone: Sequence[int] = ()) -> Aus:
-    """Action units of no class: exactly one at 0..1, or two to five compatible ones at .25..1.
+    """Action units of no class: exactly one, of any intensity, or two to five compatible at .25..1.
 
     If units are to be `alone`: exactly one of these, each as often.
     """
     if alone:
-        return _draw_sides(rng, int(rng.choice(alone)), rng.uniform(0, 1), 0.4)
+        return _draw_alone(rng, int(rng.choice(alone)))
     weights = np.array([_RANDOM_WEIGHT.get(au, 1.0) for au in ACTION_UNITS])
     order = rng.choice(
         ACTION_UNITS, len(ACTION_UNITS), replace=False, p=weights / weights.sum()
     ).tolist()
     if rng.random() < _SINGLE_SHARE:
-        return _draw_sides(rng, order[0], rng.uniform(0, 1), 0.4)
+        return _draw_alone(rng, order[0])
     count = rng.integers(2, 6)
     chosen: list[int] = []
     for au in order:

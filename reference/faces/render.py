@@ -218,7 +218,7 @@ class Renderer:
         size: int = 128,
     ) -> np.ndarray:
         """One face, uint8 [size, size, 3] sRGB."""
-        units = rest_units(identity, rig.face_units(aus))
+        units = rest_units(identity, rig.face_units(aus, identity.jaw))
         gaze_x, gaze_y = pose.gaze
         if gaze_y < 0:  # the upper lids follow a lowered gaze
             for lid in ("eyeBlinkLeft", "eyeBlinkRight"):

@@ -88,7 +88,7 @@ _UNITS_OF_AU: dict[int, dict[str, float]] = {
 _CURVE = {(27, "jawOpen"): 1 / 4}
 """Power of its intensity by which a unit moves, where not 1: AU 27 pulls open a jaw that AU 26
 only lets fall, so that all but its traces open the mouth well beyond AU 26. The gap leaves room
-for what guidance makes of AU 26."""
+for what guidance makes of AU 26; so no face should show a trace of AU 27."""
 _LIMIT = {"jawOpen": 1.0, "eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0}
 
 _WRINKLES_OF_AU: dict[int, dict[str, float]] = {
@@ -102,6 +102,7 @@ _WRINKLES_OF_AU: dict[int, dict[str, float]] = {
     12: {"nasolabial": 0.75},
     14: {"dimple": 1.0},
     15: {"mouth_corner": 0.9},
+    16: {"mentolabial": 1.0},
     17: {"chin": 1.3, "mentolabial": 0.8},
     20: {"lip_side": 1.0, "mentolabial": 0.3},
     23: {"lip_rim": 0.8},
@@ -120,8 +121,11 @@ def _side_of(unit: str) -> int | None:
     return 0 if "left" in lower else 1 if "right" in lower else None
 
 
-def face_units(aus: Aus) -> dict[str, float]:
-    """Face-unit weights of a set of action units, interactions resolved."""
+def face_units(aus: Aus, jaw: float = 1.0) -> dict[str, float]:
+    """Face-unit weights of a set of action units, interactions resolved.
+
+    jaw: how far AU 26 lets the jaw fall, as a multiple of what is usual.
+    """
     weights: dict[str, float] = {}
     for number, sides in aus.items():
         for unit, gain in _UNITS_OF_AU[number].items():
@@ -130,6 +134,8 @@ def face_units(aus: Aus) -> dict[str, float]:
             # A one-sided AU 1 must not lift the middle of the brow fully.
             if side is None and number == 1:
                 amount = sum(sides) / 2
+            if number == 26:
+                amount *= jaw
             weights[unit] = weights.get(unit, 0.0) + gain * amount ** _CURVE.get((number, unit), 1)
     weights = {unit: min(w, _LIMIT.get(unit, 1.6)) for unit, w in weights.items()}
     for side in ("Left", "Right"):

@@ -207,6 +207,29 @@ def test_units_that_are_to_be_alone_are_and_each_as_often():
     assert len({aus[26] for aus in drawn if 26 in aus}) > 100
 
 
+def test_no_face_shows_a_trace_of_a_mouth_stretched_open():
+    rng = np.random.default_rng(1)
+    for alone in ((), (27,)):
+        drawn = [expressions.sample_random(rng, alone) for _ in range(600)]
+        stretched = [max(aus[27]) for aus in drawn if 27 in aus]
+        assert len(stretched) > 10
+        assert min(stretched) >= 0.25 and max(stretched) > 0.9
+
+
+def test_jaws_fall_differently_far_and_are_pulled_alike():
+    people = [appearance.sample_identity(np.random.default_rng(i)) for i in range(40)]
+    jaws = [one.jaw for one in people]
+    assert jaws == [one.jaw for one in people]
+    assert 0.85 <= min(jaws) < 0.95 and 1.15 < max(jaws) <= 1.25
+    full = {au: rig.face_units({au: (1.0, 1.0)})["jawOpen"] for au in (26, 27)}
+    for jaw in (0.85, 1.25):
+        assert rig.face_units({26: (1.0, 1.0)}, jaw)["jawOpen"] == pytest.approx(jaw * full[26])
+        assert rig.face_units({27: (1.0, 1.0)}, jaw)["jawOpen"] == full[27]
+    # Nobody's AU 26 opens the mouth as far as the least AU 27 that is drawn.
+    least = rig.face_units({27: (0.25, 0.25)})["jawOpen"]
+    assert 1.25 * full[26] < 0.8 * least
+
+
 def test_one_side_of_the_mouth_opens_it_as_far_as_the_other():
     for au in (10, 12):
         left, right = (
