@@ -189,9 +189,9 @@ def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
 @click.option("--batch", "batch_size", default=24, help="Images per process and step.")
 @click.option("--rate", default=6e-4, help="Learning rate after 200 steps of warm-up.")
 @click.option("--cool-from", default=1.0, help="Share of the minutes after which the rate falls.")
-@click.option("--start", type=Path, help="Checkpoint directory to begin from (weights only).")
+@click.option("--weights", type=Path, help="Checkpoint directory to begin from.")
 @click.option("--bf16", is_flag=True, help="Multiply in bfloat16: for processors that can.")
-def main(directory, vae_directory, out, minutes, batch_size, rate, cool_from, start, bf16):
+def main(directory, vae_directory, out, minutes, batch_size, rate, cool_from, weights, bf16):
     """Train for some minutes; checkpoints every few minutes."""
     torch.set_num_threads(1)
     logging.getLogger("diffusers").setLevel(logging.ERROR)
@@ -207,19 +207,19 @@ def main(directory, vae_directory, out, minutes, batch_size, rate, cool_from, st
     examples = Examples(data, read_latents(files))
     train, held = data.rows(False), data.rows(True)[:512]
     torch.manual_seed(0)
-    denoiser = model.load(start)[0] if start else model.new_denoiser()
+    denoiser = model.load(weights)[0] if weights else model.new_denoiser()
     denoiser.to(memory_format=torch.channels_last)
     parameters = [p for p in denoiser.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, rate, (0.9, 0.99), weight_decay=0.01, fused=True)
     average = {k: v.detach().clone() for k, v in denoiser.state_dict().items()}
-    steps, seen = 0, images_seen(start) if start else 0
+    steps, seen = 0, images_seen(weights) if weights else 0
     state_file = out / "diffusion.pt"
     if state_file.exists():
         state = torch.load(state_file, weights_only=True)
         denoiser.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         average, steps, seen = state["average"], state["steps"], state["seen"]
-    elif rank == 0 and start:
+    elif rank == 0 and weights:
         snapshot(out, average, seen)
 
     def predict(*inputs: torch.Tensor) -> torch.Tensor:

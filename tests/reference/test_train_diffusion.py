@@ -11,6 +11,7 @@ pytest.importorskip("diffusers", reason="training needs synfer-rt[reference]")
 
 import torch
 from safetensors.torch import load_file
+from torch.distributed import run
 
 from reference import model, train_diffusion
 from reference.renders import Renders
@@ -127,3 +128,9 @@ def test_a_snapshot_is_the_averaged_weights_in_half_precision(tmp_path: Path) ->
 def test_a_training_counts_on_from_the_checkpoint_it_starts_with() -> None:
     shipped = Path(__file__).parents[2] / "reference/checkpoint/synfer-mini"
     assert train_diffusion.images_seen(shipped) >= 431_280
+
+
+def test_torchrun_takes_no_option_for_its_own() -> None:
+    options = [name for option in train_diffusion.main.params for name in option.opts]
+    launched = run.parse_args(["-m", "reference.train_diffusion", *options])
+    assert launched.training_script_args == options
