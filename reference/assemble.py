@@ -1,6 +1,6 @@
 """Put trained parts together as the checkpoint that `synfer-rt build-engines` reads.
 
-python -m reference.assemble --renders DIR --diffusion DIR --vae DIR --classifiers DIR --out DIR
+python -m reference.assemble --renders DIR --diffusion DIR --vae DIR --version X.Y.Z --out DIR
 """
 
 from __future__ import annotations
@@ -101,7 +101,13 @@ def export_networks(directory: Path, checkpoint: Path) -> None:
 @click.option("--renders", "directory", type=Path, required=True)
 @click.option("--diffusion", type=Path, required=True)
 @click.option("--vae", "vae_directory", type=Path, required=True)
-@click.option("--classifiers", "classifier_directory", type=Path, required=True)
+@click.option(
+    "--classifiers",
+    "classifier_directory",
+    type=Path,
+    default=Path("reference/networks"),
+    show_default=True,
+)
 @click.option("--version", required=True, help="Of the model, as MAJOR.MINOR.PATCH.")
 @click.option("--out", type=Path, required=True)
 def main(directory, diffusion, vae_directory, classifier_directory, version, out):

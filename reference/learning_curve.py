@@ -1,6 +1,6 @@
 """What training brings: samples of every snapshot, judged, against the images seen.
 
-    python -m reference.learning_curve --diffusion DIR --vae DIR --classifiers DIR
+    python -m reference.learning_curve --diffusion DIR --vae DIR
 
 Reads `diffusion.log` and `snapshots/` of the folder that `train_diffusion` wrote. Every snapshot
 makes the same requests from the same noise. What it made is kept in `--work`, so only new
@@ -121,7 +121,13 @@ def draw(losses: np.ndarray, snapshots: Sequence[dict]):
 @click.command()
 @click.option("--diffusion", "training", type=Path, required=True)
 @click.option("--vae", type=Path, required=True, help="Whose decoder makes the images.")
-@click.option("--classifiers", "classifier_directory", type=Path, required=True)
+@click.option(
+    "--classifiers",
+    "classifier_directory",
+    type=Path,
+    default=Path("reference/networks"),
+    show_default=True,
+)
 @click.option("--engines", type=Path, help="Bundle whose requests are made; default the shipped.")
 @click.option("--out", type=Path, default=Path("docs/results"), show_default=True)
 @click.option("--work", type=Path, default=Path("build/evaluation"), show_default=True)

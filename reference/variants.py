@@ -1,6 +1,6 @@
 """What a backend or a precision costs in quality: the evaluation repeated, on the same requests.
 
-    python -m reference.variants --classifiers DIR --fer FILE --out docs/results/variants.md \\
+    python -m reference.variants --fer FILE --out docs/results/variants.md \\
         --variant engines/synfer-mini,onnxruntime-cpu --variant engines/synfer-mini,openvino-cpu \\
         --variant INT8_BUNDLE,onnxruntime-cpu
 
@@ -31,7 +31,13 @@ from synfer_rt.solvers import trajectory
 
 @click.command()
 @click.option("--variant", "variants", multiple=True, required=True, metavar="BUNDLE,BACKEND")
-@click.option("--classifiers", "classifier_directory", type=Path, required=True)
+@click.option(
+    "--classifiers",
+    "classifier_directory",
+    type=Path,
+    default=Path("reference/networks"),
+    show_default=True,
+)
 @click.option("--fer", type=Path)
 @click.option("--out", type=Path, required=True, help="Markdown file.")
 @click.option("--work", type=Path, default=Path("build/evaluation"), show_default=True)

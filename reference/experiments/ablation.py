@@ -1,6 +1,6 @@
 """SynFER's ablation on synfer-mini: what every part adds, and what it costs.
 
-    python -m reference.experiments.ablation --renders DIR --classifiers DIR --fer FILE.tflite
+    python -m reference.experiments.ablation --renders DIR --fer FILE.tflite
 
 Text only, with action units, with each form of semantic guidance, with layout initialisation. All
 rows have the same requests and noise. The paper's accuracies are 34.6, 48.7 (AUs) and 55.1

@@ -1,6 +1,6 @@
 """Choose a bundle's defaults by what the judges say of one setting at a time.
 
-    python -m reference.experiments.defaults --renders DIR --classifiers DIR --fer FILE.tflite
+    python -m reference.experiments.defaults --renders DIR --fer FILE.tflite
 
 Every setting makes the same requests from the same noise; their seed is not the evaluation's, lest
 the settings be chosen on the images that then grade them.

@@ -1,6 +1,6 @@
 """What synthetic faces are worth as training data.
 
-    python -m reference.experiments.downstream --renders DIR --classifiers DIR
+    python -m reference.experiments.downstream --renders DIR
 
 A classifier is trained on real faces (here: rendered, of held-out identities), on as many synthetic
 ones, on five times as many, and on both; each sees the same number of images. The paper trains on

@@ -1,6 +1,6 @@
 """How strength, beginning and frequency of semantic guidance act.
 
-python -m reference.experiments.guidance_sweep --renders DIR --classifiers DIR
+python -m reference.experiments.guidance_sweep --renders DIR
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How right labels are: those given, each annotator's, the vote's; and how thresholds trade.
 
-    python -m reference.experiments.label_quality --renders DIR --classifiers DIR
+    python -m reference.experiments.label_quality --renders DIR
 
 The truth is known for re-rendered faces. A part of their labels is replaced by wrong ones; then
 they are labelled as they are, and again degraded (turned, shifted, blurred, brightened, noisy), as

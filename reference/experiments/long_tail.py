@@ -1,6 +1,6 @@
 """Filling up rare classes: RAF-DB's class counts imposed on real faces (here: rendered).
 
-    python -m reference.experiments.long_tail --renders DIR --classifiers DIR
+    python -m reference.experiments.long_tail --renders DIR
 
 A classifier is trained on the long tail as it is, with oversampling, and with every class filled up
 to the size of the largest by the VAE (arXiv 2411.17254), by the VAE with repair, and by sampling.

@@ -69,7 +69,7 @@ def test_a_checkpoint_holds_the_averaged_weights_and_the_labellers(
     model.new_vae().save_pretrained(tmp_path / "vae")
     names = ("labeller", "second-labeller", "au-labeller")
     for name in names:
-        classifiers.write(tmp_path / f"{name}.pt", classifiers.NETWORKS[name].build().state_dict())
+        classifiers.save(classifiers.NETWORKS[name].build(), tmp_path, name)
     monkeypatch.setattr(assemble.renders, "load", lambda *_: faces)
     options = ["--renders", tmp_path, "--diffusion", tmp_path, "--vae", tmp_path / "vae"]
     options += ["--classifiers", tmp_path, "--version", "1.2.3", "--out", tmp_path / "made"]

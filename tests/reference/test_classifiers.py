@@ -55,7 +55,7 @@ def test_a_training_that_died_goes_on_where_it_was(train, tmp_path, monkeypatch,
     with monkeypatch.context() as patch:
         stop_after(patch, 3)
         assert str(train(network, 10.0).exception) == "killed"
-    assert not (tmp_path / "out" / f"{network}.pt").exists()
+    assert not (tmp_path / "out" / f"{network}.safetensors").exists()
     said = train(network, 0.0001).output
     assert "going on after 12 images" in said
     classifiers.load(tmp_path / "out", network)
@@ -72,7 +72,16 @@ def test_the_time_before_counts(train, tmp_path, monkeypatch):
     assert "judge: 4 images in 1 min" in train("judge", 1.0).output
 
 
+@pytest.mark.parametrize("network", sorted(classifiers.NETWORKS))
+def test_those_of_the_shipped_bundle_are_there(network):
+    there = Path(classifiers.__file__).parent / "networks"
+    faces = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    outputs = classifiers.predict(classifiers.load(there, network), faces)
+    assert outputs.shape == (2, classifiers.NETWORKS[network].task.outputs)
+    assert np.isfinite(outputs).all()
+
+
 def test_a_finished_training_starts_anew(train, tmp_path):
     for _ in range(2):
         assert "going on" not in train("judge", 0.001).output
-    assert [file.name for file in (tmp_path / "out").iterdir()] == ["judge.pt"]
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["judge.safetensors"]

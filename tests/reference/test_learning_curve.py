@@ -36,8 +36,7 @@ def training(tmp_path: Path) -> Path:
     (tmp_path / "diffusion.log").write_text(LOG)
     model.new_vae().save_pretrained(tmp_path / "vae")
     for name in ("judge", "au-reader"):
-        state = classifiers.NETWORKS[name].build().state_dict()
-        classifiers.write(tmp_path / f"{name}.pt", state)
+        classifiers.save(classifiers.NETWORKS[name].build(), tmp_path, name)
     return tmp_path
 
 

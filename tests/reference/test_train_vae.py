@@ -62,7 +62,7 @@ def test_the_perceptual_loss_heeds_what_the_network_sees():
 
 def test_the_decoder_learns_by_the_labellers_features(train, tmp_path, monkeypatch):
     for name in train_vae.PERCEIVED_BY:
-        torch.save(classifiers.NETWORKS[name].build().state_dict(), tmp_path / f"{name}.pt")
+        classifiers.save(classifiers.NETWORKS[name].build(), tmp_path, name)
     gradients, networks = [], []
 
     def recorded(network, output, target):

@@ -22,7 +22,7 @@ def test_the_same_variant_twice_is_sampled_once_and_differs_by_nothing(
 ) -> None:
     torch.manual_seed(0)
     for name in ("judge", "au-reader"):
-        classifiers.write(tmp_path / f"{name}.pt", classifiers.NETWORKS[name].build().state_dict())
+        classifiers.save(classifiers.NETWORKS[name].build(), tmp_path, name)
     monkeypatch.setattr(action_units, "MAIN", ("AU12",))
     out, variant = tmp_path / "variants.md", f"{MINI},onnxruntime-cpu"
     options = ["--classifiers", tmp_path, "--out", out, "--work", tmp_path / "work"]
