@@ -37,6 +37,7 @@ def test_an_image_that_overflows_float16_is_made_again_in_float32(
         assert not sample.broken
 
 
+@pytest.mark.usefixtures("in_float32")
 @pytest.mark.parametrize("backend", [CPU, pytest.param(OPENVINO, marks=needs_openvino)])
 def test_a_sample_that_stays_broken_is_not_accepted_and_the_others_are_made(
     tiny_bundle: Bundle, way: Trajectory, sixty_four: list[Sample], backend: str

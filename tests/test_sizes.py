@@ -43,6 +43,7 @@ def images(bundle: Bundle, backend: str = "onnxruntime-cpu", batch: int = 4) -> 
     return np.stack([sample.image for sample in made])
 
 
+@pytest.mark.usefixtures("in_float32")
 @pytest.mark.parametrize("backend", ["onnxruntime-cpu", "openvino-cpu"])
 def test_images_have_the_size_asked_for(free_bundle: Bundle, backend: str) -> None:
     if backend.startswith("openvino"):

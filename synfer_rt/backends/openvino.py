@@ -34,10 +34,7 @@ class OpenVinoEngine:
         self.spec = bundle.engines[name]
         self.backend = NAME
         self._core = openvino.Core()
-        half = name == "denoiser" and "BF16" in self._core.get_property(
-            "CPU", "OPTIMIZATION_CAPABILITIES"
-        )
-        self.precision = "bf16" if half else "f32"
+        self.precision = "bf16" if name == "denoiser" and has_bfloat16(self._core) else "f32"
         self._properties: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": self.precision,
             "INFERENCE_NUM_THREADS": threads,
@@ -100,6 +97,11 @@ class OpenVinoEngine:
             request = compiled.create_infer_request()
         self._requests[key] = request
         return request
+
+
+def has_bfloat16(core: Any) -> bool:
+    """Whether this CPU multiplies bfloat16."""
+    return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def read_model(file: Path, core: Any) -> Any:

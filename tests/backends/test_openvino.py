@@ -42,6 +42,7 @@ def inputs(spec: EngineSpec, batch: int, seed: int = 0) -> dict[str, np.ndarray]
     return arrays
 
 
+@pytest.mark.usefixtures("in_float32")
 @pytest.mark.parametrize("batch", [1, 3, 8])
 @pytest.mark.parametrize("name", ENGINES)
 def test_every_engine_gives_what_onnxruntime_gives(
@@ -54,6 +55,15 @@ def test_every_engine_gives_what_onnxruntime_gives(
     for output in wanted:
         assert found[output].dtype == wanted[output].dtype
         np.testing.assert_allclose(found[output], wanted[output], rtol=1e-4, atol=1e-4)
+
+
+def test_the_denoiser_errs_by_no_more_than_bfloat16_rounds(tiny_bundle: Bundle) -> None:
+    given = inputs(tiny_bundle.engines["denoiser"], 4)
+    found, wanted = (
+        open_engine(tiny_bundle, "denoiser", name, 1).run(given)["prediction"]
+        for name in (OPENVINO, CPU)
+    )
+    assert np.linalg.norm(found - wanted) < 2**-6 * np.linalg.norm(wanted)
 
 
 def test_one_engine_runs_batches_of_different_sizes_in_turn(tiny_bundle: Bundle) -> None:
@@ -82,6 +92,7 @@ def test_values_go_from_engine_to_engine(tiny_bundle: Bundle) -> None:
     assert mean.shape == (2, 4, 8, 8)
 
 
+@pytest.mark.usefixtures("in_float32")
 def test_a_sample_is_that_of_onnxruntime(tiny_bundle: Bundle) -> None:
     way = trajectory("dpmpp-2m", tiny_bundle.schedule, 4, 0.9, tiny_bundle.prediction_type)
     requests = [request(i) for i in range(7)]
