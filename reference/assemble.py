@@ -101,13 +101,7 @@ def export_networks(directory: Path, checkpoint: Path) -> None:
 @click.option("--renders", "directory", type=Path, required=True)
 @click.option("--diffusion", type=Path, required=True)
 @click.option("--vae", "vae_directory", type=Path, required=True)
-@click.option(
-    "--classifiers",
-    "classifier_directory",
-    type=Path,
-    default=Path("reference/networks"),
-    show_default=True,
-)
+@classifiers.directory_option("classifier_directory")
 @click.option("--version", required=True, help="Of the model, as MAJOR.MINOR.PATCH.")
 @click.option("--out", type=Path, required=True)
 def main(directory, diffusion, vae_directory, classifier_directory, version, out):

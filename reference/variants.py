@@ -31,13 +31,7 @@ from synfer_rt.solvers import trajectory
 
 @click.command()
 @click.option("--variant", "variants", multiple=True, required=True, metavar="BUNDLE,BACKEND")
-@click.option(
-    "--classifiers",
-    "classifier_directory",
-    type=Path,
-    default=Path("reference/networks"),
-    show_default=True,
-)
+@classifiers.directory_option("classifier_directory")
 @click.option("--fer", type=Path)
 @click.option("--out", type=Path, required=True, help="Markdown file.")
 @click.option("--work", type=Path, default=Path("build/evaluation"), show_default=True)

@@ -104,13 +104,7 @@ def options(command: Callable) -> Callable:
             help="Where sampled sets and trainings are kept.",
         ),
         click.option("--out", type=Path, default=Path("docs/results"), show_default=True),
-        click.option(
-            "--classifiers",
-            type=Path,
-            default=Path("reference/networks"),
-            show_default=True,
-            help="The judges' folder.",
-        ),
+        classifiers.directory_option("classifiers"),
         click.option("--renders", "directory", type=Path, required=True),
         click.option("--engines", type=Path, help="Bundle; default the shipped one."),
     ):
