@@ -85,7 +85,7 @@ def perceptual_loss(network: nn.Sequential, output, target) -> torch.Tensor:
     for layer in network:
         output, target = layer(output), layer(target)
         if isinstance(layer, classifiers.Residual):
-            both = F.normalize(output, dim=1), F.normalize(target, dim=1)
+            both = F.normalize(output.float(), dim=1), F.normalize(target.float(), dim=1)
             losses.append((both[0] - both[1]).square().sum(1).mean())
         elif losses:
             break
@@ -142,8 +142,11 @@ def standardise_latents(vae, images) -> None:
 @click.option("--adversarial-from", default=10**9, help="Images after which the GAN loss joins.")
 @click.option("--decoder-of", type=Path, help="Train this VAE's decoder, and nothing else of it.")
 @click.option("--classifiers", "labellers", type=Path, help="Directory of the labellers.")
+@click.option("--bf16", is_flag=True, help="Multiply in bfloat16: for processors that can.")
 @click.option("--seed", default=0)
-def main(directory, out, minutes, batch_size, rate, adversarial_from, decoder_of, labellers, seed):
+def main(
+    directory, out, minutes, batch_size, rate, adversarial_from, decoder_of, labellers, bf16, seed
+):
     """Train for some minutes, then write OUT/vae (a diffusers AutoencoderKL)."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)
@@ -160,6 +163,8 @@ def main(directory, out, minutes, batch_size, rate, adversarial_from, decoder_of
         classifiers.load(labellers, name).requires_grad_(False)
         for name in (PERCEIVED_BY if labellers else ())
     ]
+    for network in (vae, judge, *perceivers):
+        network.to(memory_format=torch.channels_last)
     trained = [p for p in vae.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, rate, (0.9, 0.99), weight_decay=0.01)
     opponent = torch.optim.AdamW(judge.parameters(), 4e-4, (0.5, 0.9))
@@ -180,25 +185,28 @@ def main(directory, out, minutes, batch_size, rate, adversarial_from, decoder_of
             warm = min(1.0, (elapsed + 5) / 30)
             group["lr"] = rate * warm * min(1.0, 2.5 * (1 - progress) + 0.01)
         images = batch(data.images, rng.choice(train, batch_size, replace=False), rng)
-        with torch.set_grad_enabled(not decoder_of):
-            posterior = vae.encode(images).latent_dist
-        output = vae.decode(posterior.sample()).sample
-        reconstruction = reconstruction_loss(output, images, weights)
-        for network in perceivers:
-            unlike = perceptual_loss(network, output, images)
-            reconstruction = reconstruction + PERCEPTUAL_WEIGHT * unlike
-        divergence = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
-        loss = reconstruction + KL_WEIGHT * divergence
-        if seen >= adversarial_from:
-            real, fake = judge(images), judge(output.detach())
-            hinge = F.relu(1 - real).mean() + F.relu(1 + fake).mean()
-            opponent.zero_grad()
-            hinge.backward()
-            opponent.step()
-            if seen >= adversarial_from + DISCRIMINATOR_ALONE:
-                fooled = -judge(output).mean()
-                weight = adversarial_weight(reconstruction, fooled, vae.decoder.conv_out.weight)
-                loss = loss + weight * fooled
+        # Uncached, for the discriminator's weights change within.
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16, cache_enabled=False):
+            with torch.set_grad_enabled(not decoder_of):
+                posterior = vae.encode(images).latent_dist
+            output = vae.decode(posterior.sample()).sample.float()
+            reconstruction = reconstruction_loss(output, images, weights)
+            for network in perceivers:
+                unlike = perceptual_loss(network, output, images)
+                reconstruction = reconstruction + PERCEPTUAL_WEIGHT * unlike
+            mean, logvar = posterior.mean.float(), posterior.logvar.float()
+            divergence = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+            loss = reconstruction + KL_WEIGHT * divergence
+            if seen >= adversarial_from:
+                real, fake = judge(images).float(), judge(output.detach()).float()
+                hinge = F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+                opponent.zero_grad()
+                hinge.backward()
+                opponent.step()
+                if seen >= adversarial_from + DISCRIMINATOR_ALONE:
+                    fooled = -judge(output).float().mean()
+                    last_layer = vae.decoder.conv_out.weight
+                    loss = loss + adversarial_weight(reconstruction, fooled, last_layer) * fooled
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(trained, 1.0)

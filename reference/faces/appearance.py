@@ -97,7 +97,7 @@ class Identity:
     @property
     def jaw(self) -> float:
         """How far AU 26 lets this jaw fall, as a multiple of what is usual."""
-        return float(np.random.default_rng([self.seed, 2]).uniform(0.85, 1.25))
+        return float(np.random.default_rng([self.seed, 2]).uniform(0.85, 1.45))
 
 
 def ageing(age: float) -> float:

@@ -80,7 +80,7 @@ _UNITS_OF_AU: dict[int, dict[str, float]] = {
         "mouthRollUpper": 0.6,
         "mouthPucker": 0.25,
     },
-    25: {**_sides(mouthLowerDown=0.65, mouthUpperUp=0.5), "jawOpen": 0.08},
+    25: {**_sides(mouthLowerDown=0.8, mouthUpperUp=0.65), "jawOpen": 0.06},
     26: {"jawOpen": 0.42},
     27: {"jawOpen": 1.0, "mouthPucker": 0.6},
     43: _sides(eyeBlink=1.0),

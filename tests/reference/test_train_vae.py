@@ -38,9 +38,11 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return invoke
 
 
-def test_training_the_decoder_alone_leaves_every_latent_as_it_was(train, tmp_path):
+@pytest.mark.parametrize("options", [(), ("--bf16",)])
+def test_training_the_decoder_alone_leaves_every_latent_as_it_was(train, tmp_path, options):
     whole = train("whole")
-    finetuned = train("decoder", "--decoder-of", tmp_path / "whole" / "vae")
+    finetuned = train("decoder", "--decoder-of", tmp_path / "whole" / "vae", *options)
+    assert finetuned.dtype == torch.float32
     images = torch.rand(2, 3, 64, 64) * 2 - 1
     with torch.no_grad():
         latents = whole.encode(images).latent_dist.mean
