@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 pytest.importorskip("diffusers", reason="training needs synfer-rt[reference]")
 
@@ -14,6 +16,7 @@ from safetensors.torch import load_file
 from torch.distributed import run
 
 from reference import model, train_diffusion
+from reference.learning_curve import held_out_losses
 from reference.renders import Renders
 from reference.train_diffusion import Examples, Latents
 from synfer_rt import facs
@@ -21,12 +24,16 @@ from synfer_rt import facs
 FACES = 240
 
 
+CHECKPOINT = Path(__file__).parents[2] / "reference/checkpoint/synfer-mini"
+
+
 @pytest.fixture(scope="module")
-def examples() -> Examples:
+def annotations() -> dict[str, np.ndarray]:
     """A quarter of the faces have an expression."""
     rng = np.random.default_rng(0)
-    annotations = {
+    return {
         "label": np.where(np.arange(FACES) % 4 == 0, np.arange(FACES) % 8, -1),
+        "identity": np.arange(FACES) // 2,
         "au": rng.uniform(0.1, 1, (FACES, len(facs.OPENGRAPHAU_41))),
         **{name: np.zeros(FACES) for name in ("age", "gender", "beard", "eye_closure")},
         **{name: np.zeros(FACES, int) for name in ("hair_style", "hair_color")},
@@ -35,6 +42,11 @@ def examples() -> Examples:
         "pose": np.zeros((FACES, 3)),
         "light": np.zeros((FACES, 4)),
     }
+
+
+@pytest.fixture(scope="module")
+def examples(annotations) -> Examples:
+    """Black faces whose latents are 0."""
     shape = (2, FACES, *model.LATENT)
     data = Renders(np.zeros((FACES, 1, 1, 3), np.uint8), annotations, "key")
     return Examples(data, Latents(np.zeros(shape, np.float16), np.zeros(shape, np.float16)))
@@ -126,11 +138,65 @@ def test_a_snapshot_is_the_averaged_weights_in_half_precision(tmp_path: Path) ->
 
 
 def test_a_training_counts_on_from_the_checkpoint_it_starts_with() -> None:
-    shipped = Path(__file__).parents[2] / "reference/checkpoint/synfer-mini"
-    assert train_diffusion.images_seen(shipped) >= 431_280
+    assert train_diffusion.images_seen(CHECKPOINT) >= 431_280
 
 
 def test_torchrun_takes_no_option_for_its_own() -> None:
     options = [name for option in train_diffusion.main.params for name in option.opts]
     launched = run.parse_args(["-m", "reference.train_diffusion", *options])
     assert launched.training_script_args == options
+
+
+@pytest.fixture
+def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, annotations):
+    """Runs the command for a second as torchrun runs a process of one; returns its `--out`."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    here = {"RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    for name, value in here.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(train_diffusion, "CHECKPOINT_SECONDS", 0.5)
+    images = np.random.default_rng(0).integers(0, 256, (FACES, 64, 64, 3), np.uint8)
+    (tmp_path / "renders").mkdir()
+    np.savez(tmp_path / "renders" / "00000.npz", images=images, **annotations)
+
+    def invoke(name: str, *options: str | Path) -> Path:
+        out = tmp_path / name
+        given = ["--renders", tmp_path / "renders", "--vae", CHECKPOINT / "vae", "--out", out]
+        given += ["--minutes", 0.02, "--batch", 2, *options]
+        result = CliRunner().invoke(train_diffusion.main, [str(option) for option in given])
+        assert result.exit_code == 0, result.output
+        return out
+
+    return invoke
+
+
+def test_a_training_that_stopped_goes_on(train) -> None:
+    out = train("run", "--bf16")
+    file, name = out / "diffusion.pt", "unet.conv_in.weight"
+    first = torch.load(file, weights_only=True)
+    for weights in (first["model"], first["average"]):
+        weights[name] += 5  # To be told from those that any training begins with.
+    torch.save(first, file)
+    train("run", "--bf16")
+    second = torch.load(file, weights_only=True)
+    assert 0 < first["seen"] < second["seen"] == 2 * second["steps"]
+    assert (out / "snapshots" / f"{second['seen']:09d}.safetensors").exists()
+    assert {int(one["step"]) for one in second["optimizer"]["state"].values()} == {second["steps"]}
+    for kind in ("model", "average"):
+        assert second[kind][name].dtype == torch.float32
+        assert 0 < (second[kind][name] - first[kind][name]).abs().max() < 1
+    curve = held_out_losses((out / "diffusion.log").read_text())
+    assert len(curve) >= 2 and (np.diff(curve[:, 0]) > 0).all()
+    assert np.isfinite(curve).all()
+
+
+def test_a_training_from_a_checkpoint_begins_with_its_weights(train) -> None:
+    out = train("run", "--weights", CHECKPOINT)
+    begun = train_diffusion.images_seen(CHECKPOINT)
+    first, last = sorted((out / "snapshots").glob("*.safetensors"))
+    assert int(first.stem) == begun < int(last.stem)
+    shipped = model.load(CHECKPOINT)[0].state_dict()
+    for name, value in load_file(first).items():
+        torch.testing.assert_close(value.float(), shipped[name].half().float(), rtol=0, atol=0)
