@@ -239,6 +239,14 @@ def test_a_persons_jaw_shows_in_ones_au_26_alone(renderer, person, monkeypatch):
     assert dropped > 20 and stretched == 0
 
 
+def test_parted_lips_show_everyones_teeth(renderer):
+    for seed in range(10):
+        one = appearance.sample_identity(np.random.default_rng(seed), age=0.4)
+        change = _frontal(renderer, one, {25: (1.0, 1.0)}) - _frontal(renderer, one, {})
+        # Of all that lips uncover teeth alone are bluer than they.
+        assert (change[40:62, 16:48, 2] > 20).sum() > 25, seed
+
+
 def test_one_side_of_the_mouth_opens_it_as_far_as_the_other():
     for au in (10, 12):
         left, right = (
