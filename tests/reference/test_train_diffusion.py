@@ -22,8 +22,6 @@ from reference.train_diffusion import Examples, Latents
 from synfer_rt import facs
 
 FACES = 240
-
-
 CHECKPOINT = Path(__file__).parents[2] / "reference/checkpoint/synfer-mini"
 
 
