@@ -146,8 +146,9 @@ def main(training, vae, classifier_directory, engines, out, work, count, steps, 
     settings = {"count": count, "steps": steps, "guidance": guidance, "seed": SEED}
     before, found = earlier(out / "learning.json", settings, int(snapshots[0].stem))
     log = training / "diffusion.log"
+    known = max((images for images, _ in before), default=-1)
     after = held_out_losses(log.read_text() if log.exists() else "")
-    losses = np.array([*before, *after])
+    losses = np.array([*before, *(pair for pair in after if pair[0] > known)])
     for snapshot in snapshots:
         images = snapshot_images(snapshot, vae, requests, steps, work)
         right = classifiers.predict(judge, images).argmax(1) == classes

@@ -72,6 +72,7 @@ def test_a_curve_goes_on_where_snapshots_are_gone(training: Path):
         (training / "snapshots" / "000006000.safetensors").unlink(missing_ok=True)
     found = json.loads((training / "out" / "learning.json").read_text())
     assert [one["images"] for one in found["snapshots"]] == [6000, 12000]
+    assert found["held_out_loss"] == [[6272, 0.6366], [12000, 0.5405]]
 
 
 def test_a_curve_keeps_what_came_before_its_snapshots(tmp_path: Path):
