@@ -82,13 +82,14 @@ _UNITS_OF_AU: dict[int, dict[str, float]] = {
     },
     25: {**_sides(mouthLowerDown=0.8, mouthUpperUp=0.65), "jawOpen": 0.06},
     26: {"jawOpen": 0.42},
-    27: {"jawOpen": 1.0, "mouthPucker": 0.6},
+    27: {"jawOpen": 1.0, "mouthPucker": 0.9},
     43: _sides(eyeBlink=1.0),
 }
-_CURVE = {(27, "jawOpen"): 1 / 4}
+_CURVE = {(27, "jawOpen"): 1 / 4, (27, "mouthPucker"): 1 / 3}
 """Power of its intensity by which a unit moves, where not 1: AU 27 pulls open a jaw that AU 26
-only lets fall, so that all but its traces open the mouth well beyond AU 26. The gap leaves room
-for what guidance makes of AU 26; so no face should show a trace of AU 27."""
+only lets fall, so that all but its traces open the mouth well beyond AU 26 and draw it narrow, as
+AU 26 never does. The gap leaves room for what guidance makes of AU 26; so no face should show a
+trace of AU 27."""
 _LIMIT = {"jawOpen": 1.0, "eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0}
 
 _WRINKLES_OF_AU: dict[int, dict[str, float]] = {

@@ -226,8 +226,12 @@ def test_jaws_fall_differently_far_and_are_pulled_alike():
         assert rig.face_units({26: (1.0, 1.0)}, jaw)["jawOpen"] == pytest.approx(jaw * full[26])
         assert rig.face_units({27: (1.0, 1.0)}, jaw)["jawOpen"] == full[27]
     # Nobody's AU 26 opens the mouth as far as the least AU 27 that is drawn.
-    least = rig.face_units({27: (0.25, 0.25)})["jawOpen"]
-    assert 1.45 * full[26] < 0.9 * least
+    least = rig.face_units({27: (0.25, 0.25)})
+    assert 1.45 * full[26] < 0.9 * least["jawOpen"]
+    # Nor is it narrow, as a stretched one is from the least on.
+    most = rig.face_units({27: (1.0, 1.0)})["mouthPucker"]
+    assert "mouthPucker" not in rig.face_units({26: (1.0, 1.0)})
+    assert 0.6 * most < least["mouthPucker"] < most
 
 
 def test_a_persons_jaw_shows_in_ones_au_26_alone(renderer, person, monkeypatch):
