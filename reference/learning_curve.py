@@ -113,7 +113,7 @@ def draw(losses: np.ndarray, snapshots: Sequence[dict]):
         values = 100 * np.array([one[name] for one in snapshots])
         seen = np.array([one["images"] for one in snapshots]) / 1e6
         right.errorbar(seen, values[:, 0], values[:, 1], capsize=2, label=title)
-    right.set(xlabel="images seen (millions)", ylabel="share (%)", xlim=(0, None), ylim=(0, 102))
+    right.set(xlabel="images seen (millions)", ylabel="share (%)", xlim=(0, None), ylim=(None, 102))
     right.legend(loc="lower right")
     return page
 
