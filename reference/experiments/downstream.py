@@ -37,10 +37,10 @@ def arms(real: TrainingSet, made: TrainingSet) -> dict[str, TrainingSet]:
     """What is trained on; `made` are TIMES as many as `real`."""
     n = len(real)
     return {
-        "real": real,
+        "renders": real,
         "synthetic, as many": made[:n],
         f"synthetic, {TIMES} times": made,
-        f"real and synthetic, {TIMES} times": real + made,
+        f"renders and synthetic, {TIMES} times": real + made,
     }
 
 
@@ -69,7 +69,7 @@ def main(setting: Setting, count, seeds, steps, guidance):
             "mean": statistics.over_seeds(scores),
             "deviation": float(np.std(scores, ddof=1)),
         }
-    base = np.array(report["real"]["accuracies"])
+    base = np.array(report["renders"]["accuracies"])
     for row in report.values():
         row["ratio"] = statistics.over_seeds(np.array(row["accuracies"]) / base)
     figure, axes = pages.figure(7, 3.6)
@@ -78,22 +78,22 @@ def main(setting: Setting, count, seeds, steps, guidance):
     for i, row in enumerate(report.values()):
         axes.plot([i] * seeds, 100 * np.array(row["accuracies"]), "k.", ms=5)
     axes.set_xticks(range(len(report)), list(report), rotation=12)
-    axes.set(ylabel="accuracy on real faces (%)", ylim=(0, 105))
+    axes.set(ylabel="accuracy on held-out renders (%)", ylim=(0, 105))
     lines = [
         f"A residual network of 64-pixel faces, {steps} steps of 64 images for each row, tested "
         f"on {len(test)} renders of other held-out identities; {seeds} seeds of the training, the "
         "same samples. Labels are those after the vote. The model that samples was trained on "
-        "renders of yet other people: it brings more than the real faces here.",
+        "renders of yet other people: it brings more than the renders here.",
         "",
         *table(
-            ["trained on", "images", "accuracy", "deviation", "ratio to real"],
+            ["trained on", "images", "accuracy", "deviation", "ratio to renders"],
             [
                 [
                     name,
                     str(row["images"]),
                     plus_minus(row["mean"]),
                     f"{100 * row['deviation']:.1f}",
-                    plus_minus(row["ratio"], 1, 2) if name != "real" else "",
+                    plus_minus(row["ratio"], 1, 2) if name != "renders" else "",
                 ]
                 for name, row in report.items()
             ],
