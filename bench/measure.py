@@ -193,34 +193,36 @@ def _run(system: System, batch: int, steps: int) -> tuple[dict[str, Any], np.nda
 
 
 def summarise(visits: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One entry a case, in order of first visit: median, min and max over all its runs.
+    """One entry a case, in order of first visit: median over its visits, extremes of its runs.
 
-    Times are seconds a batch; `images_per_second` is of whole runs, `model_images_per_second` of
-    MODEL_STAGES alone; `engine_share` is the part of a run spent in engine calls, None for
-    systems without engines; memory is the largest of any visit.
+    A visit counts once, by the median of its runs: in a slow phase of the machine fewer of them
+    fit into it. Times are seconds a batch; `images_per_second` is of whole runs,
+    `model_images_per_second` of MODEL_STAGES alone; `engine_share` is the part of a run spent in
+    engine calls, None for systems without engines; memory is the largest of any visit.
     """
-    by_case: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    by_case: dict[tuple[str, int], list[Mapping[str, Any]]] = {}  # its visits
     for record in visits:
         by_case.setdefault((record["system"], record["batch"]), []).append(record)
     entries = []
     for (system, batch), records in by_case.items():
-        runs = [run for record in records for run in record["runs"]]
-        model = [sum(run["stages"][stage] for stage in MODEL_STAGES) for run in runs]
-        shares = [sum(run["engines"].values()) / run["total"] for run in runs if run["engines"]]
+        visited = [record["runs"] for record in records]
+        model = [[sum(r["stages"][s] for s in MODEL_STAGES) for r in runs] for runs in visited]
+        engines = [[sum(r["engines"].values()) / r["total"] for r in runs] for runs in visited]
         entries.append(
             {
                 "system": system,
                 "batch": batch,
-                "runs": len(runs),
-                "seconds": _spread(run["total"] for run in runs),
+                "runs": sum(map(len, visited)),
+                "seconds": _spread([r["total"] for r in runs] for runs in visited),
                 "stages": {
-                    stage: _spread(run["stages"][stage] for run in runs) for stage in STAGES
+                    stage: _spread([r["stages"][stage] for r in runs] for runs in visited)
+                    for stage in STAGES
                 },
-                "images_per_second": _spread(batch / run["total"] for run in runs),
-                "model_images_per_second": _spread(batch / seconds for seconds in model),
-                "engine_share": _spread(shares) if shares else None,
-                "load_seconds": _spread(record["load_seconds"] for record in records),
-                "warm_up_seconds": _spread(record["warm_up_seconds"] for record in records),
+                "images_per_second": _spread([batch / r["total"] for r in v] for v in visited),
+                "model_images_per_second": _spread([batch / s for s in v] for v in model),
+                "engine_share": _spread(engines) if visited[0][0]["engines"] else None,
+                "load_seconds": _spread([record["load_seconds"]] for record in records),
+                "warm_up_seconds": _spread([record["warm_up_seconds"]] for record in records),
                 "peak_rss_bytes": _largest(records, "peak_rss_bytes"),
                 "gpu_bytes": _largest(records, "gpu_bytes"),
             }
@@ -260,9 +262,13 @@ def differences(images: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
     ]
 
 
-def _spread(values: Iterable[float]) -> dict[str, float]:
-    values = list(values)
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+def _spread(visits: Iterable[Sequence[float]]) -> dict[str, float]:
+    visits = list(visits)
+    return {
+        "median": statistics.median(map(statistics.median, visits)),
+        "min": min(map(min, visits)),
+        "max": max(map(max, visits)),
+    }
 
 
 def _largest(records: Iterable[Mapping[str, Any]], key: str) -> int | None:

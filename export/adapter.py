@@ -27,6 +27,8 @@ from torch import Tensor, nn
 
 from synfer_rt.errors import UserError
 
+from .sentences import first_line, some
+
 FINEFACE_MAXIMUM = 5.0
 """DISFA's intensities, on which FineFace is trained, end at 5."""
 
@@ -113,9 +115,9 @@ def read_adapter(path: Path, layers: Sequence[CrossAttention], token_width: int)
     if any(_is_fineface(name) for name in adapter):
         return _fineface(given, layers, token_width, lora, files)
     raise UserError(
-        f"{path} is no AU adapter of a known layout: found are {_some(tensors)}; expected are "
-        f"{_some(_ip_names(layers))} (SynFER's layout) or au_encoder.weight, au_encoder.bias, "
-        f"{_some(_fineface_names(layers), 2)} (FineFace's); give the adapter's own file."
+        f"{path} is no AU adapter of a known layout: found are {some(tensors)}; expected are "
+        f"{some(_ip_names(layers))} (SynFER's layout) or au_encoder.weight, au_encoder.bias, "
+        f"{some(_fineface_names(layers), 2)} (FineFace's); give the adapter's own file."
     )
 
 
@@ -129,9 +131,9 @@ class _Given:
         missing, more = set(expected) - set(self.tensors), set(self.tensors) - set(expected)
         if missing or more:
             raise UserError(
-                f"The AU adapter {self.path} does not fit this UNet: it lacks {_some(missing)} and "
-                f"has besides {_some(more)}; found are {_some(self.tensors)}, expected "
-                f"{_some(expected)}; give the adapter that was trained with this checkpoint."
+                f"The AU adapter {self.path} does not fit this UNet: it lacks {some(missing)} and "
+                f"has besides {some(more)}; found are {some(self.tensors)}, expected "
+                f"{some(expected)}; give the adapter that was trained with this checkpoint."
             )
 
     def take(self, name: str, *shape: int | None) -> Tensor:
@@ -289,7 +291,7 @@ def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
             except Exception as error:
                 raise UserError(
                     f"The {what} {path} is a torch file that cannot be read as plain tensors "
-                    f"({_first_line(error)}); fetch it again or save it as safetensors."
+                    f"({first_line(error)}); fetch it again or save it as safetensors."
                 ) from error
             return dict(_flatten(content))
     if head[8:] != b"{":
@@ -300,7 +302,7 @@ def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
         return load_file(path)
     except SafetensorError as error:
         raise UserError(
-            f"The {what} {path} is not a whole safetensors file ({_first_line(error)}); "
+            f"The {what} {path} is not a whole safetensors file ({first_line(error)}); "
             "fetch it again."
         ) from error
 
@@ -311,13 +313,3 @@ def _flatten(content: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     elif isinstance(content, Mapping):
         for key, value in content.items():
             yield from _flatten(value, f"{prefix}.{key}" if prefix else str(key))
-
-
-def _some(names: Collection[str], limit: int = 8) -> str:
-    listed = sorted(names)
-    more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
-    return (", ".join(listed[:limit]) or "nothing") + more
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".")

@@ -33,6 +33,7 @@ from synfer_rt.schedule import Schedule
 
 from .checkpoint import ANNOTATOR_FOLDER, Checkpoint
 from .modules import Conditioner, Denoiser, cross_attentions
+from .sentences import first_line
 from .settings import read_json
 
 TIMESTEP = 1
@@ -43,12 +44,12 @@ _FINEST = 16
 
 @dataclass(frozen=True)
 class AnnotatorConfig:
-    """What a trained head fits: classes, prompt, its own width, and the UNet's fingerprint."""
+    """What a trained head fits: classes, prompt, its own width, and the model's fingerprint."""
 
     label_scheme: str
     prompt: str
     width: int
-    unet: str
+    model: str
 
 
 def prompt_of(label_scheme: str) -> str:
@@ -260,19 +261,23 @@ def read_annotator(
 ) -> tuple[FERAnno, str]:
     """The trained annotator in `checkpoint`'s folder, and its label scheme.
 
-    Raises UserError when its files are unreadable, or were trained with another UNet.
+    Raises UserError when its files are unreadable, or were trained with another UNet, text encoder
+    or AU adapter.
     """
     folder = checkpoint.directory / ANNOTATOR_FOLDER
     again = "train it again on this checkpoint, or remove the folder"
     fields = read_json(folder / _CONFIG, again)
     try:
         config = AnnotatorConfig(**fields)
-        if config.unet != fingerprint(denoiser.unet):
-            raise UserError(f"{folder} was trained with another UNet than this one; {again}.")
+        if config.model != model_fingerprint(checkpoint):
+            raise UserError(
+                f"{folder} was trained with another UNet, text encoder or AU adapter than this "
+                f"one; {again}."
+            )
         annotator = new_annotator(checkpoint, conditioner, denoiser, config)
         annotator.head.load_state_dict(load_file(folder / _WEIGHTS))
     except (OSError, TypeError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().partition("\n")[0].rstrip(".:")
+        reason = first_line(error)
         raise UserError(f"{folder} holds no annotator that fits ({reason}); {again}.") from None
     return annotator.eval().requires_grad_(False), config.label_scheme
 
@@ -286,10 +291,20 @@ def save_annotator(directory: Path, annotator: FERAnno, config: AnnotatorConfig)
     (folder / _CONFIG).write_text(json.dumps(config.__dict__, indent=2) + "\n")
 
 
-def fingerprint(unet: nn.Module) -> str:
-    """SHA-256 of a UNet's weights, whatever their file; attention processors do not count."""
+def model_fingerprint(checkpoint: Checkpoint) -> str:
+    """The fingerprint of all weights that decide what the annotator reads."""
+    parts = [fingerprint(part.state_dict()) for part in (checkpoint.unet, checkpoint.text_encoder)]
+    if (adapter := checkpoint.adapter) is not None:
+        keys = {f"to_k.{i}": tensor for i, tensor in adapter.to_k.items()}
+        values = {f"to_v.{i}": tensor for i, tensor in adapter.to_v.items()}
+        parts.append(fingerprint(adapter.projection.state_dict() | keys | values))
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
+def fingerprint(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 of weights by name, whatever their file; attention processors do not count."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(unet.state_dict().items()):
+    for name, tensor in sorted(weights.items()):
         if ".processor." not in name:
             digest.update(name.encode())
             digest.update(tensor.detach().float().contiguous().numpy().data)

@@ -37,8 +37,8 @@ _MADE_OF = {
 }
 """The checkpoint's folders that the weights of each engine come from."""
 _SHAPES_NO_ENGINE = {
-    *("build", "build_key", "build_log", "cli", "engines", "peak_memory", "staging", "verify"),
-    *("mixed_precision", "plans", "quantize", "shared_weights", "tensorrt"),
+    *("build", "build_key", "build_log", "cli", "engines", "peak_memory", "sentences", "staging"),
+    *("mixed_precision", "plans", "quantize", "shared_weights", "tensorrt", "verify"),
 }
 """Code that comes before or after the export; the keys of int8 engines and of plans name theirs."""
 _SAYS_ONLY = {"name", "version", "licence", "description", "label_scheme", "defaults"}

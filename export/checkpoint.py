@@ -37,6 +37,7 @@ from .guiding_classifier import IMAGE_FOLDER, LATENT_FOLDER
 from .image_network import ImageNetwork
 from .lora import Lora, merge_lora, merge_tensors
 from .modules import adapter_layers
+from .sentences import first_line
 from .settings import Settings, read_json, read_settings
 from .weights import load_model, quiet, weight_files
 
@@ -321,8 +322,14 @@ def _schedule(folder: Path) -> tuple[dict[str, Any], str]:
     scheduler = getattr(diffusers, str(given.get("_class_name")), None)
     if scheduler is None:
         raise UserError(f"{folder} names no scheduler of diffusers; name DDIMScheduler, say.")
-    with quiet():
-        config = scheduler.from_config(given).config
+    try:
+        with quiet():
+            config = scheduler.from_config(given).config
+    except Exception as error:  # each class refuses in its own way
+        raise UserError(
+            f"{folder} holds no scheduler that diffusers can make ({first_line(error)}); fetch "
+            "the checkpoint again."
+        ) from error
     if config.get("trained_betas") is not None or "beta_schedule" not in config:
         raise UserError(f"{folder} has betas of its own; known are {', '.join(BETA_SCHEDULES)}.")
     schedule = {
@@ -349,9 +356,11 @@ def _schedule(folder: Path) -> tuple[dict[str, Any], str]:
 def _tokenizer(folder: Path) -> Any:
     try:
         with quiet():
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
     except Exception as error:  # tokenizers raises plain Exception
-        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        reason = first_line(error)
         raise UserError(f"{folder} holds no tokenizer ({reason}); fetch it again.") from error
     if not tokenizer.is_fast:
         raise UserError(f"{folder} holds no tokenizer that `tokenizers` can run; give a CLIP one.")

@@ -208,8 +208,9 @@ def _quantize(
     floats.bundle.mkdir(parents=True, exist_ok=True)
     plain = replace(recipe, options=replace(recipe.options, targets=("onnx",)))
     exported = _export(plain, floats, missing, report)
-    for file in place.bundle.iterdir():
-        if file.is_file() and not (floats.bundle / file.name).exists():
+    own = {f"{name}.onnx{suffix}" for name in missing for suffix in ("", ".data")}
+    for file in place.bundle.iterdir():  # over those of an interrupted build, which may be older
+        if file.is_file() and file.name not in own:
             shutil.copyfile(file, floats.bundle / file.name)
     bundle = write_manifest(
         floats.bundle, {**recipe.manifest, "engines": {**entries, **made, **exported}}

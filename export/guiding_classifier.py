@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -26,6 +25,7 @@ from synfer_rt import labels
 from synfer_rt.errors import UserError
 
 from .modules import free_batch
+from .sentences import first_line
 
 LATENT_FOLDER, IMAGE_FOLDER = "latent_classifier", "image_classifier"
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
@@ -173,7 +173,7 @@ def read_guiding(folder: Path) -> tuple[nn.Module, tuple[str, ...]]:
     classifier of expressions.
     """
     try:
-        fields = json.loads((folder / _CONFIG).read_bytes())
+        fields = dict(json.loads((folder / _CONFIG).read_bytes()))
         if fields.get("model_type") != _MODEL_TYPE:
             network, names = _read_transformers(folder)
         else:
@@ -188,8 +188,8 @@ def read_guiding(folder: Path) -> tuple[nn.Module, tuple[str, ...]]:
             network.load_state_dict(load_file(folder / _WEIGHTS))
     except UserError:
         raise
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().partition("\n")[0].rstrip(".")
+    except Exception as error:  # json, torch, safetensors and transformers raise their own kinds
+        reason = first_line(error)
         raise UserError(
             f"{folder} holds no classifier that can guide ({reason}); train it again, or save one "
             "there with transformers' save_pretrained."
@@ -201,7 +201,11 @@ def _read_transformers(folder: Path) -> tuple[nn.Module, tuple[str, ...]]:
     import transformers
 
     model = transformers.AutoModelForImageClassification.from_pretrained(
-        folder, local_files_only=True, use_safetensors=True, attn_implementation="sdpa"
+        folder,
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+        attn_implementation="sdpa",
     )
     prepared = json.loads((folder / "preprocessor_config.json").read_bytes())
     size = prepared["size"]

@@ -20,6 +20,8 @@ from onnx import NodeProto, TensorProto, compose, helper, numpy_helper, version_
 
 from synfer_rt.errors import UserError
 
+from .sentences import first_line
+
 GREY = (0.299, 0.587, 0.114)
 """Luma of ITU-R BT.601."""
 
@@ -115,7 +117,7 @@ def compose_network(
             core = version_converter.convert_version(core, _MIN_OPSET)
             version = _MIN_OPSET
     except Exception as error:  # protobuf, checker and converter raise their own kinds
-        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        reason = first_line(error)
         raise UserError(f"{network.path} is no ONNX model that can be read ({reason}).") from error
     weights = {tensor.name for tensor in core.graph.initializer}
     images = [value for value in core.graph.input if value.name not in weights]
@@ -159,7 +161,10 @@ def compose_network(
 
 
 def reference(network: ImageNetwork, images: torch.Tensor) -> torch.Tensor:
-    """The same in PyTorch around the untouched ONNX file, to hold the engine against."""
+    """The same in PyTorch around the untouched ONNX file, to hold the engine against.
+
+    Raises UserError when ONNX Runtime cannot run the file on float32 images.
+    """
     import onnxruntime
 
     size = (network.input_size, network.input_size)
@@ -169,11 +174,18 @@ def reference(network: ImageNetwork, images: torch.Tensor) -> torch.Tensor:
         images = (images * torch.tensor(GREY)[:, None, None]).sum(1, keepdim=True)
     mean, std = (torch.tensor(v)[:, None, None] for v in (network.mean, network.std))
     images = (images - mean) / std
-    session = onnxruntime.InferenceSession(str(network.path), providers=["CPUExecutionProvider"])
-    entry = session.get_inputs()[0]
-    if entry.shape[-1] == images.shape[1] and entry.shape[1] != images.shape[1]:
-        images = images.permute(0, 2, 3, 1)
-    scores = session.run(None, {entry.name: images.contiguous().numpy()})[0]
+    try:
+        providers = ["CPUExecutionProvider"]
+        session = onnxruntime.InferenceSession(str(network.path), providers=providers)
+        entry = session.get_inputs()[0]
+        if entry.shape[-1] == images.shape[1] and entry.shape[1] != images.shape[1]:
+            images = images.permute(0, 2, 3, 1)
+        scores = session.run(None, {entry.name: images.contiguous().numpy()})[0]
+    except Exception as error:  # ONNX Runtime has a kind for every code of its own
+        raise UserError(
+            f"ONNX Runtime cannot run {network.path} on float32 images ({first_line(error)}); "
+            "export it with float32 inputs and the operators of ONNX alone."
+        ) from error
     return network.finish(torch.from_numpy(scores))
 
 

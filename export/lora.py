@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from torch import Tensor
 from synfer_rt.errors import UserError
 
 from .adapter import read_tensors
+from .sentences import first_line, some
 
 _DOWN = (".lora_A.", ".lora.down.", "_lora.down.", ".lora_linear_layer.down.")
 _NAME = "merged"
@@ -79,9 +80,9 @@ def merge_tensors(
     unrelated = [name for name in state if "lora" not in name]
     if unrelated or not wanted:
         raise UserError(
-            f"{path} is no LoRA: found are {_some(unrelated or tensors)}; expected are pairs like "
-            "unet.….to_q.lora_A.weight and lora_B.weight, or lora_unet_….lora_down.weight; give a "
-            "LoRA in the format of diffusers or kohya."
+            f"{path} is no LoRA: found are {some(unrelated or tensors, 4)}; expected are pairs "
+            "like unet.….to_q.lora_A.weight and lora_B.weight, or lora_unet_….lora_down.weight; "
+            "give a LoRA in the format of diffusers or kohya."
         )
     options = {"network_alphas": alphas, "metadata": metadata, "adapter_name": _NAME}
     try:
@@ -97,7 +98,7 @@ def merge_tensors(
         found = f"only {changed}" if changed else "none"
         raise UserError(
             f"Of the {len(wanted)} layers that the LoRA {path} changes, such as "
-            f"{_some(wanted, 2)}, this checkpoint has {found}; give one that was trained on the "
+            f"{some(wanted, 2)}, this checkpoint has {found}; give one that was trained on the "
             "same kind of Stable Diffusion."
         )
 
@@ -110,7 +111,7 @@ def _sentence(path: Path, when: Callable[[], int] = lambda: 1) -> Iterator[None]
     except (ValueError, RuntimeError, TypeError, KeyError, AttributeError, IndexError) as error:
         if not when():
             return
-        reason = str(error).strip().partition("\n")[0].rstrip(".:")
+        reason = first_line(error)
         raise UserError(
             f"The LoRA {path} does not fit this checkpoint ({reason}); give one that was trained "
             "on the same kind of Stable Diffusion."
@@ -138,9 +139,3 @@ def _metadata(path: Path) -> dict[str, Any] | None:
         return json.loads(settings) if settings else None
     except (SafetensorError, ValueError):
         return None
-
-
-def _some(names: Collection[str], limit: int = 4) -> str:
-    listed = sorted(names)
-    more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
-    return (", ".join(listed[:limit]) or "nothing") + more

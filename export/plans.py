@@ -48,7 +48,7 @@ def make_plans(
         asked = (
             target,
             library,
-            options.capabilities,
+            tuple(check_options(target, options.capabilities, options.batch, options.precision)),
             options.batch,
             recipe.axes,
             code_hash(*_CODE),

@@ -12,7 +12,6 @@ import importlib
 import json
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -27,6 +26,8 @@ import numpy as np
 
 from synfer_rt.errors import UserError
 from synfer_rt.interfaces import BATCH
+
+from .peak_memory import peak_bytes
 
 TARGETS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 """The Python module of each target; the package to install has the target's name."""
@@ -46,7 +47,7 @@ class Compiled:
     entry: dict[str, Any]
     bytes: int
     seconds: float
-    peak_bytes: int
+    peak_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -138,13 +139,14 @@ def compile_plans(
 
 def check_options(
     target: str, capabilities: Sequence[str], batch: tuple[int, int, int], precision: str
-) -> None:
-    """Raise the UserError that `compile_plans` would, before anything long is begun.
+) -> Sequence[str]:
+    """The compute capabilities that `compile_plans` would compile for: by default the GPU's here.
 
-    For an unknown target or precision, a library that is not installed, a capability that it does
-    not compile for, plain TensorRT without a GPU, and a batch that is not MIN <= OPT <= MAX.
+    Raises the UserError that it would, before anything long is begun: for an unknown target or
+    precision, a library that is not installed, a capability that it does not compile for, plain
+    TensorRT without a GPU, and a batch that is not MIN <= OPT <= MAX.
     """
-    _resolve(target, capabilities, batch, precision)
+    return _resolve(target, capabilities, batch, precision)[1]
 
 
 def _resolve(
@@ -284,8 +286,7 @@ def _build(job: _Job) -> dict[str, Any]:
     profiles = _compile(_library(job.target), job, source)
     if isinstance(profiles, str):
         return {"reason": _sentence(profiles)}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"profiles": profiles, "error": error, "peak_bytes": peak}
+    return {"profiles": profiles, "error": error, "peak_bytes": peak_bytes()}
 
 
 def _compile(trt: Any, job: _Job, source: Path) -> dict[str, dict[str, list[int]]] | str:

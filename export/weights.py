@@ -15,6 +15,8 @@ import transformers
 
 from synfer_rt.errors import UserError
 
+from .sentences import first_line
+
 _WEIGHT_FILE = re.compile(
     r"(?:diffusion_pytorch_model|pytorch_model|model)"
     r"(?:\.(\w+))?(?:-\d+-of-\d+)?(?:\.(\w+))?(\.safetensors|\.bin)"
@@ -61,7 +63,7 @@ def load_model(model: Any, folder: Path) -> Any:
                 torch_dtype=torch.float32,
             )
     except Exception as error:  # each format and library raises its own kinds
-        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        reason = first_line(error)
         raise UserError(
             f"{folder} cannot be loaded as {model.__name__} ({reason}); fetch the checkpoint again."
         ) from error

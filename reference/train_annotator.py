@@ -46,7 +46,7 @@ def load(
     ).eval()
     denoiser = Denoiser(checkpoint.unet, conditioner.outputs, checkpoint.adapter).eval()
     config = feranno.AnnotatorConfig(
-        SCHEME, feranno.prompt_of(SCHEME), width, feranno.fingerprint(checkpoint.unet)
+        SCHEME, feranno.prompt_of(SCHEME), width, feranno.model_fingerprint(checkpoint)
     )
     annotator = feranno.new_annotator(checkpoint, conditioner, denoiser, config)
     return annotator, Encoder(checkpoint.vae).eval(), config
@@ -140,7 +140,7 @@ class Readings:
 @click.option("--rate", default=1.5e-3, help="Peak learning rate.")
 @click.option("--width", default=64, help="Width of the head's tokens.")
 @click.option("--seed", default=0)
-@click.option("--start", type=Path, help="Annotator to begin from, though its UNet is another.")
+@click.option("--start", type=Path, help="Annotator to begin from, though its model is another.")
 def main(directory, checkpoint, out, most, views, epochs, batch, rate, width, seed, start):
     """Train, write CHECKPOINT/annotator, print the accuracy."""
     torch.set_num_threads(1)
@@ -155,8 +155,8 @@ def main(directory, checkpoint, out, most, views, epochs, batch, rate, width, se
     truth = data.annotations["label"].astype(np.int64)
     train, held = (rows[truth[rows] >= 0] for rows in (data.rows(False), data.rows(True)))
     train = np.random.default_rng(seed).permutation(train)[:most]
-    facts = (config.unet, feranno.fingerprint(source.vae), config.prompt, data.key, len(train))
-    key = cache.key(*facts, seed)
+    vae = feranno.fingerprint(source.vae.state_dict())
+    key = cache.key(config.model, vae, config.prompt, data.key, len(train), seed)
     readings = Readings(out / f"readings-{key}", annotator, encoder, data.images, train, views)
 
     optimizer = torch.optim.AdamW(annotator.head.parameters(), rate, weight_decay=0.05)

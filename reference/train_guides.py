@@ -59,7 +59,8 @@ class Source:
         self.vae.eval()
         self.alpha_bar = model.new_scheduler().alphas_cumprod
         self.ids = torch.tensor([words.build().encode("").ids])
-        self.fingerprints = fingerprint(self.denoiser.unet), fingerprint(self.vae)
+        weights = self.denoiser.state_dict() | self.denoiser.adapter_state()
+        self.fingerprints = fingerprint(weights), fingerprint(self.vae.state_dict())
         self._decoded = Decoded(self.vae, torch.nn.Identity())
 
     def encode(self, images: Tensor, generator: torch.Generator) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def parts(checkpoint: Checkpoint) -> tuple[Conditioner, Denoiser]:
 def build(checkpoint: Checkpoint) -> tuple[feranno.FERAnno, feranno.AnnotatorConfig]:
     """A head of random weights whose normalisation has seen a few latents."""
     torch.manual_seed(3)
-    print_ = feranno.fingerprint(checkpoint.unet)
+    print_ = feranno.model_fingerprint(checkpoint)
     config = feranno.AnnotatorConfig(SCHEME, feranno.prompt_of(SCHEME), 16, print_)
     annotator = feranno.new_annotator(checkpoint, *parts(checkpoint), config)
     with torch.no_grad():
@@ -153,11 +154,12 @@ class TestFiles:
         with torch.no_grad():
             torch.testing.assert_close(found[0](latents(3)), annotator(latents(3)))
 
-    def test_one_of_another_unet_is_refused(self, checkpoint) -> None:
+    @pytest.mark.parametrize("part", ["unet", "text_encoder", "adapter.projection"])
+    def test_one_of_another_model_is_refused(self, checkpoint, part: str) -> None:
         read, _ = checkpoint
         again = read_checkpoint(read.directory)
-        next(iter(again.unet.parameters())).data += 0.1
-        with pytest.raises(UserError, match="another UNet"):
+        next(iter(attrgetter(part)(again).parameters())).data += 0.1
+        with pytest.raises(UserError, match="another UNet, text encoder or AU adapter"):
             feranno.read_annotator(again, *parts(again))
 
     def test_files_that_do_not_fit_are_refused(self, checkpoint, tmp_path: Path) -> None:

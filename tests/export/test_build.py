@@ -16,6 +16,7 @@ import pytest
 pytest.importorskip("diffusers", reason="the build side needs synfer-rt[export]")
 import torch
 from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
 
 from synfer_rt.bundle import Bundle, open_bundle
 from synfer_rt.errors import UserError
@@ -341,6 +342,19 @@ def test_int8_is_for_denoiser_and_classifiers_and_as_incremental(
     save_classifier(source.directory / "classifiers" / "small.onnx", 3, 8, opset=18)
     _, again = reused(source, tmp_path / "out", Options("int8"))
     assert {name for name, old in again.items() if not old} == {"classifier.small"}
+
+
+@pytest.mark.slow
+def test_int8_is_calibrated_on_the_engines_of_now_not_of_a_build_that_failed(
+    mini_checkpoint: Path, tmp_path: Path
+) -> None:
+    source = Source(Path(shutil.copytree(mini_checkpoint, tmp_path / "checkpoint")))
+    with pytest.raises(UserError, match="denoiser"):
+        build_bundle(source, tmp_path / "out", Options("int8", tolerance=1e-9))
+    weights = source.directory / "text_encoder" / "model.safetensors"
+    save_file({name: 3 * tensor for name, tensor in load_file(weights).items()}, weights)
+    found = [build_bundle(source, tmp_path / name, Options("int8")) for name in ("out", "anew")]
+    assert hashes(found[0])["denoiser.onnx"] == hashes(found[1])["denoiser.onnx"]
 
 
 def test_plans_are_compiled_once_for_each_engine(mini: tuple[Source, Path]) -> None:

@@ -195,6 +195,18 @@ def test_a_pickle_with_code_in_it_is_not_run(sd: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
+def test_code_beside_a_tokenizer_is_not_run(
+    sd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    code = f"from pathlib import Path\nPath({str(tmp_path / 'ran')!r}).touch()\n"
+    (sd / "tokenizer" / "own.py").write_text(code)
+    config = {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", "own.Own"]}}
+    (sd / "tokenizer" / "tokenizer_config.json").write_text(json.dumps(config))
+    assert "holds no tokenizer" in refusal(sd)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_attention_of_the_first_vaes_is_read(sd: Path) -> None:
     path = sd / "vae" / "diffusion_pytorch_model.safetensors"
     before = read_checkpoint(sd).vae.state_dict()
@@ -302,6 +314,22 @@ def test_an_unknown_prediction_type_is_refused(sd: Path) -> None:
     assert "prediction type 'sample'" in refusal(sd)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"beta_schedule": "cosine"},
+        {"beta_start": None},
+        {"num_train_timesteps": "1000"},
+        {"num_train_timesteps": 0},
+        {"_class_name": "StableDiffusionPipeline"},
+        {"_class_name": "utils"},
+    ],
+)
+def test_a_scheduler_that_cannot_be_made_is_refused(sd: Path, fields: dict[str, Any]) -> None:
+    change(sd / "scheduler" / "scheduler_config.json", **fields)
+    assert "no scheduler that diffusers can make" in refusal(sd)
+
+
 def test_class_labels_must_fill_the_class_embedding(mini: Path) -> None:
     change(mini / "synfer.json", class_labels=["aus"])
     assert "have 41 numbers, the UNet's class embedding takes 57" in refusal(mini)
@@ -322,6 +350,7 @@ def test_class_labels_must_fill_the_class_embedding(mini: Path) -> None:
         ({"class_labels": 5}, "class_labels 5"),
         ({"au_vocabulary": "disfa-12"}, "the vocabulary 'disfa-12'"),
         ({"label_scheme": "mine"}, "Unknown label scheme"),
+        ({"label_scheme": ["affectnet-8"]}, "Unknown label scheme"),
         ({"au_vocabulary": ["AU1", "AU1"]}, "no list of different names"),
         ({"au_maximum": 0}, "au_maximum 0"),
         ({"au_maximum": "5"}, "au_maximum '5'"),

@@ -101,6 +101,15 @@ def test_a_file_that_is_no_onnx_is_refused(tmp_path: Path) -> None:
         compose_network(classifier, (24, 24))
 
 
+def test_what_onnx_runtime_cannot_run_is_refused(tmp_path: Path) -> None:
+    classifier = source(tmp_path)
+    model = onnx.load(classifier.path)
+    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+    onnx.save(model, classifier.path)
+    with pytest.raises(UserError, match=r"ONNX Runtime cannot run .* on float32 images"):
+        reference(classifier, torch.zeros(1, 3, 24, 24))
+
+
 def test_the_input_specification_is_read(tmp_path: Path) -> None:
     path = tmp_path / "enet.onnx"
     found = parse_classifier(path, "hsemotion-8", "224,rgb,imagenet")

@@ -119,13 +119,20 @@ def test_a_class_that_the_classifier_lacks_has_no_gradient() -> None:
     assert logits.grad is not None and not logits.grad.any()
 
 
-@pytest.mark.parametrize("damage", ["config.json", "model.safetensors", "widths", "words"])
+BROKEN = {
+    "other widths": lambda config: config | {"widths": [8, 8, 8]},
+    "no widths": lambda config: config | {"widths": []},
+    "no patch": lambda config: config | {"patch": 0},
+    "no object": lambda config: [],
+}
+
+
+@pytest.mark.parametrize("damage", ["config.json", "model.safetensors", "words", *BROKEN])
 def test_a_damaged_classifier_is_refused(damage: str, tmp_path: Path, vit: Path) -> None:
     ExpressionNet(CONFIG).save(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    if damage == "widths":
-        config["widths"] = [8, 8, 8]
-        (tmp_path / "config.json").write_text(json.dumps(config))
+    if damage in BROKEN:
+        (tmp_path / "config.json").write_text(json.dumps(BROKEN[damage](config)))
     elif damage == "words":
         config = json.loads((vit / "config.json").read_text())
         config["id2label"] = {str(i): f"LABEL_{i}" for i in range(7)}

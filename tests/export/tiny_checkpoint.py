@@ -162,8 +162,8 @@ def save_additions(directory: Path) -> None:
     labels = read.settings.class_labels
     conditioner = Conditioner(read.text_encoder, read.unet, read.adapter, labels).eval()
     denoiser = Denoiser(read.unet, conditioner.outputs, read.adapter).eval()
-    scheme, unet = "affectnet-7", feranno.fingerprint(read.unet)
-    config = feranno.AnnotatorConfig(scheme, feranno.prompt_of(scheme), 16, unet)
+    scheme, model = "affectnet-7", feranno.model_fingerprint(read)
+    config = feranno.AnnotatorConfig(scheme, feranno.prompt_of(scheme), 16, model)
     annotator = feranno.new_annotator(read, conditioner, denoiser, config)
     with torch.no_grad():  # the normalisation sees a few latents
         annotator.head.train()(*annotator.read(torch.randn(8, *read.latent_shape)))
