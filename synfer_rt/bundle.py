@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, get_type_hints
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -156,7 +155,7 @@ class Bundle:
             with np.load(file, allow_pickle=False) as arrays:
                 words = [arrays[key].astype(str) for key in ("age", "gender", "ancestry")]
                 layouts = Layouts(arrays["latents"].astype(np.float32), *words)
-        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
+        except Exception as error:  # zipfile, zlib and numpy raise their own kinds
             raise UserError(f"{file} is no layout bank ({error}); {_remedy(self.path)}.") from None
         expected = (section["count"], *self.latent.shape)
         if layouts.latents.shape != expected or any(len(w) != len(layouts) for w in words):

@@ -48,7 +48,7 @@ def scheme(name: str) -> tuple[str, ...]:
 
     Raises UserError for a name that is not in SCHEMES.
     """
-    if name not in SCHEMES:
+    if not isinstance(name, str) or name not in SCHEMES:
         raise UserError(f"Unknown label scheme {name!r}; known are {', '.join(SCHEMES)}.")
     return SCHEMES[name]
 

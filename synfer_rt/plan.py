@@ -122,7 +122,7 @@ def make_plan(
     faces that are given to start from instead.
 
     Raises UserError for an unknown label or AU (naming the nearest), AUs for a model without AUs,
-    an intensity outside its range, a scale outside -1000 to 1000, a seed outside 0 to 2^63 - 1,
+    an intensity outside its range, a prompt that leaves nothing to several labels, a scale outside -1000 to 1000, a seed outside 0 to 2^63 - 1,
     a layout bank that is not there, and a layout beside photos.
     """
     defaults = bundle.defaults
@@ -144,15 +144,16 @@ def make_plan(
     if photos and layout is not None:
         raise UserError("Both --layout and --layout-from say where to start; leave one out.")
     chosen = labels.parse_labels(labels_text, bundle.classes)
-    if prompt is not None and au_assignments and len(chosen) > 1:
-        raise UserError(
-            "With both --prompt and --au nothing is left for the label to decide; say which "
-            f"expression they show, such as --labels {chosen[0]}."
-        )
     if au_assignments and not bundle.au_names:
         raise UserError(
             f"{bundle.name} is a model without action units; leave out --au, or choose another "
             "bundle with --engines."
+        )
+    if prompt is not None and (au_assignments or not bundle.au_names) and len(chosen) > 1:
+        rest = "--au" if au_assignments else "a model without action units"
+        raise UserError(
+            f"With --prompt and {rest} nothing is left for the label to decide; say which "
+            f"expression the images show, such as --labels {chosen[0]}."
         )
     return Plan(
         chosen,

@@ -108,6 +108,18 @@ def test_a_layout_bank_that_pickles_is_not_loaded(copy: Path) -> None:
         _ = open_bundle(copy).layouts
 
 
+def test_a_layout_bank_that_is_damaged_within_is_refused(copy: Path) -> None:
+    file = copy / "layouts.npz"
+    np.savez_compressed(file, latents=np.zeros((6, *tiny.LATENT), np.float16))
+    content = bytearray(file.read_bytes())
+    begin = content.index(b"latents.npy") + len(b"latents.npy") + 20  # behind zip's own fields
+    content[begin : begin + 8] = b"\xff" * 8
+    file.write_bytes(content)
+    rehash(copy, "layouts.npz")
+    with pytest.raises(UserError, match=r"layouts.npz is no layout bank .*build-engines"):
+        _ = open_bundle(copy).layouts
+
+
 def test_a_layout_bank_of_another_shape_is_refused(copy: Path) -> None:
     words = np.array(["young"] * 6)
     latents = np.zeros((6, 4, 9, 9), np.float16)

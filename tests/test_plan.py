@@ -159,3 +159,11 @@ def test_a_vocabulary_in_lower_case_is_told_its_aus(tiny_bundle):
 def test_bad_options_are_refused_in_one_sentence(tiny_bundle, options, said):
     with pytest.raises(UserError, match=said):
         make_plan(tiny_bundle, **options)
+
+
+def test_without_action_units_one_prompt_shows_one_expression(tmp_path):
+    bundle = tiny.build(tmp_path / "plain", with_aus=False)
+    with pytest.raises(UserError, match="such as --labels neutral"):
+        make_plan(bundle, prompt="a face")
+    (request,) = requests(make_plan(bundle, prompt="a sad face", labels_text="sad"), 1)
+    assert (request.label, request.aus) == ("sad", {})
