@@ -176,7 +176,7 @@ def main(training, vae, classifier_directory, engines, out, work, count, steps, 
         f"guidance {guidance:g}. Judge: right by the expression that was asked for. AU agreement: "
         "share of 12 units that are shown if and only if asked for. Held-out loss: that of the "
         "diffusion objective on renders of people never trained on, at the report nearest to the "
-        "snapshot. ± is half a 95 % confidence interval. Judges: a digest of the weights of both "
+        "snapshot. ± reaches to the farther end of a 95 % confidence interval. Judges: a digest of the weights of both "
         "networks that read the samples; rows without are of earlier ones.",
         "",
         *table(["images seen", "held-out loss", "judge", "AU agreement", "judges"], rows),

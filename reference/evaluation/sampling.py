@@ -24,6 +24,12 @@ def sample(sampler: Sampler, requests: Sequence[Request], way: Trajectory) -> di
     }
 
 
+def facts(sampler: Sampler, requests: Sequence[Request], way: Trajectory) -> tuple[object, ...]:
+    """What decides the samples of these requests, for `cache.key`."""
+    solver = way.timesteps.tolist(), cache.digest(way.coefficients), way.signal, way.noise
+    return sampler.bundle.bundle_hash, sampler.backend, solver, list(requests)
+
+
 def kept(
     sampler: Sampler,
     requests: Sequence[Request],
@@ -33,14 +39,7 @@ def kept(
     batch: int = 64,
 ) -> dict[str, np.ndarray]:
     """As `sample`, for any number of requests; what `work` has of them is not sampled again."""
-    facts = (
-        sampler.bundle.bundle_hash,
-        sampler.backend,
-        way.timesteps.tolist(),
-        cache.digest(way.coefficients),
-        list(requests),
-    )
-    folder = work / f"samples-{cache.key(*facts)}"
+    folder = work / f"samples-{cache.key(*facts(sampler, requests, way))}"
     return cache.rows(
         folder,
         len(requests),

@@ -69,14 +69,19 @@ def right(given: list[Opinion], truth: np.ndarray, scheme: str) -> np.ndarray:
     return average(given, scheme).argmax(1) == truth
 
 
-def coverage_curve(verdicts: list[Verdict], truth: np.ndarray) -> list[tuple[float, float, float]]:
-    """Coverage, accuracy and its half-width for every rate of RATES, thresholds adapting."""
+def coverage_curve(
+    verdicts: list[Verdict], truth: np.ndarray, people: np.ndarray
+) -> list[tuple[float, float, float]]:
+    """Coverage, accuracy and its half-width for every rate of RATES, thresholds adapting.
+
+    Images of the same of `people`, numbers int64 [n], may be alike.
+    """
     points = []
     correct = np.array([v.label == CLASSES[t] for v, t in zip(verdicts, truth, strict=True)])
     for rate in RATES:
         accept = RunningQuantile(float(rate))
         kept = np.array([accept(verdict) for verdict in verdicts])
-        points.append((float(kept.mean()), *statistics.share(correct[kept])))
+        points.append((float(kept.mean()), *statistics.share(correct[kept], people[kept])))
     return points
 
 
@@ -90,8 +95,8 @@ def accuracies(said: list[Opinion], truth: np.ndarray, people: np.ndarray, schem
     best = max(members, key=lambda member: members[member].mean())
     return {
         "images": len(truth),
-        "members": {member: statistics.mean(ok, people) for member, ok in members.items()},
-        "vote": statistics.mean(voted, people),
+        "members": {member: statistics.share(ok, people) for member, ok in members.items()},
+        "vote": statistics.share(voted, people),
         "best_member": best,
         "vote_over_best_member": statistics.gain(voted, members[best], people),
     }
@@ -110,9 +115,9 @@ def examine(said: list[Opinion], truth: np.ndarray, people: np.ndarray, scheme: 
     report: dict = {
         **accuracies(said, truth, people, scheme),
         "curves": {
-            "vote": coverage_curve(vote(said, scheme, [None] * len(truth)), truth),
+            "vote": coverage_curve(vote(said, scheme, [None] * len(truth)), truth, people),
             **{
-                o.annotator: coverage_curve(vote([o], scheme, [None] * len(truth)), truth)
+                o.annotator: coverage_curve(vote([o], scheme, [None] * len(truth)), truth, people)
                 for o in said
             },
         },
@@ -125,8 +130,8 @@ def examine(said: list[Opinion], truth: np.ndarray, people: np.ndarray, scheme: 
         report["noise"].append(
             {
                 "rate": rate,
-                "given": statistics.share(given == truth),
-                "agreed": statistics.share(given[agreed] == truth[agreed]),
+                "given": statistics.share(given == truth, people),
+                "agreed": statistics.share(given[agreed] == truth[agreed], people[agreed]),
                 "coverage": float(agreed.mean()),
             }
         )

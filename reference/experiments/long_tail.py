@@ -76,7 +76,8 @@ def augmented(setting: Setting, dataset: Path, noise_scale: float, repair: int) 
     source = read_dataset(dataset, "folders")
     counts = source.counts()
     wanted = additions(counts, targets(counts, "max"))
-    job = Augmentation(source.items, wanted, noise_scale, repair, 0.5, 4, SEED)
+    how = noise_scale, repair, 0.5, 4, SEED
+    job = Augmentation(source.items, wanted, *how)
     augmenter = Augmenter(job, setting.sampler)
     begin = len(source.items)
 
@@ -88,8 +89,9 @@ def augmented(setting: Setting, dataset: Path, noise_scale: float, repair: int) 
             "accepted": np.array([record["accepted"] for record, _ in made]),
         }
 
-    facts = (setting.bundle.bundle_hash, setting.backend, source.digest, noise_scale, repair)
-    folder = setting.work / f"augmented-{cache.key(*facts, wanted)}"
+    # The dataset is named by its images, of which the digest of the source knows names alone.
+    facts = (setting.bundle.bundle_hash, setting.backend, dataset.name, source.digest, wanted)
+    folder = setting.work / f"augmented-{cache.key(*facts, *how)}"
     found = cache.rows(folder, len(wanted), make, 32, f"augmenting, {repair} repair steps")
     kept = found["accepted"]
     return TrainingSet(found["images"][kept], one_hot(found["labels"][kept]))

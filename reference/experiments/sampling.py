@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from reference import cache
+from reference.evaluation.sampling import facts
 from synfer_rt.guidance import START, SemanticGuidance, engine_name, semantic_guidance
 from synfer_rt.plan import Plan, make_plan
 from synfer_rt.sampler import Sample, Sampler
@@ -83,6 +84,8 @@ def sample_set(
             "accepted": np.array([s.accepted for s in samples]),
         }
 
-    facts = (bundle.bundle_hash, sampler.backend, astuple(replace(recipe, name="")), count, seed)
-    folder = work / f"samples-{cache.key(*facts)}"
+    plan = recipe.plan(sampler, seed)
+    requests = [plan.request(i) for i in range(count)]
+    decided = facts(sampler, requests, recipe.way(sampler)), recipe.semantic(sampler)
+    folder = work / f"samples-{cache.key(*decided)}"
     return cache.rows(folder, count, make, 16, f"sampling {recipe.name}")

@@ -27,10 +27,20 @@ def test_what_is_seen_twice_counts_once() -> None:
     assert statistics.mean(np.tile(values, 2), np.tile(np.arange(50), 2)) == pytest.approx(once)
 
 
-def test_a_gain_is_paired() -> None:
-    hard = np.random.default_rng(0).random(200)
-    gain, half = statistics.gain(hard + 0.1, hard)
-    assert gain == pytest.approx(0.1) and half < 1e-9
+def test_a_share_of_what_is_seen_twice_is_no_surer() -> None:
+    right, people = np.arange(50) < 40, np.arange(50)
+    once, twice = statistics.share(right), statistics.share(np.tile(right, 2), np.tile(people, 2))
+    assert twice[0] == once[0] and twice[1] == pytest.approx(once[1], rel=0.02)
+    assert statistics.share(np.tile(right, 2))[1] < 0.8 * once[1]
+
+
+@pytest.mark.parametrize("gained, lost, half", [(0, 0, 0.0194), (10, 0, 0.0620), (10, 4, 0.0747)])
+def test_a_gain_is_paired_and_never_sure(gained: int, lost: int, half: float) -> None:
+    """Against the formula for a table of counts: (b' + c' - (b' - c')^2 / n') / n'^2."""
+    case = np.arange(99)
+    before = (case % 2 == 0) & (case >= gained) | (case < lost + gained) & (case >= gained)
+    after = np.where(case < gained, True, np.where(case < gained + lost, False, before))
+    assert statistics.gain(after, before) == pytest.approx(((gained - lost) / 99, half), abs=1e-3)
 
 
 def test_few_seeds_have_student_s_interval() -> None:

@@ -35,7 +35,7 @@ def test_accepting_less_leaves_the_surer_and_righter() -> None:
     said = np.where(rng.random(600) < sure, truth, (truth + 1) % 8)
     probabilities = one_hot(said) * sure[:, None] + (1 - sure[:, None]) / 8
     verdicts = vote([Opinion("one", "affectnet-8", probabilities)], "affectnet-8", [None] * 600)
-    curve = label_quality.coverage_curve(verdicts, truth)
+    curve = label_quality.coverage_curve(verdicts, truth, np.arange(600))
     assert curve[-1][0] == 1 and curve[0][0] < 0.3
     assert curve[0][1] > curve[-1][1] + 0.2
 

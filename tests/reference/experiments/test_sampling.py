@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,3 +49,13 @@ def test_another_name_is_no_other_set(voting_bundle, tmp_path: Path) -> None:
     for name in ("one", "other"):
         sample_set(sampler, Recipe(name), 2, 3, tmp_path)
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_other_requests_are_another_set(
+    voting_bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampler, plan = Sampler(voting_bundle, "onnxruntime-cpu", 1), Recipe.plan
+    for guidance in (1.5, 3.0):
+        monkeypatch.setattr(Recipe, "plan", lambda *a, g=guidance: replace(plan(*a), guidance=g))
+        sample_set(sampler, Recipe(""), 2, 3, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
