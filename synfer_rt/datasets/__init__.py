@@ -79,7 +79,7 @@ def read_dataset(
     label_scheme: str | None = None,
     split: str | None = None,
 ) -> Dataset:
-    """List the dataset at `path`, a directory or a file.
+    """List the dataset at `path`, a directory or a file. A table stands for what it names.
 
     `format` is a key of FORMATS, or "auto" to see which it is. `label_scheme` gives numbers their
     meaning where the dataset does not (RAF-DB's count from 1). `split` keeps only that part.
@@ -94,9 +94,6 @@ def read_dataset(
         labels.scheme(label_scheme)
     root = path if path.is_dir() else path.parent
     files = find_images(path)
-    if path.suffix in layouts.TABLES and path.is_file():  # what it lists lies beside it
-        beside = (file for file in find_images(root) if file.suffix not in layouts.TABLES)
-        files = [path, *beside]
     if unfinished := [file for file in files if file.suffix == ".partial"]:
         raise UserError(
             f"{unfinished[0]} is a file that synfer-rt has not finished; run its command again "
@@ -138,7 +135,10 @@ def read_datasets(
 
 
 def refuse_inside(out: Path, inputs: Sequence[Path]) -> None:
-    """Raise UserError when `out` would lie in one of the inputs: they are only ever read."""
+    """Raise UserError when `out` would lie in one of the inputs: they are only ever read.
+
+    It may lie beside a table: of the folder only what the table names is the input.
+    """
     for path in inputs:
         if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
             raise UserError(f"{out} lies inside the input {path}; choose another --out.")
@@ -156,8 +156,11 @@ def _format(root: Path, files: Sequence[Path], label_scheme: str | None) -> str:
             return format
     if any(name.endswith("_exp.npy") for name in names):
         return "affectnet"
-    if layouts.tables(files):
-        return "affectnet" if label_scheme in (None, "affectnet-8") else "table"
+    columns = layouts.tables(files).values()
+    if columns and all(of_file.lower() == layouts.AFFECTNET_COLUMN for of_file, _ in columns):
+        return "affectnet"
+    if columns or all(file.suffix in layouts.TABLES for file in files):
+        return "table"
     if any(layouts.class_folder(root, file, label_scheme) for file in files):
         return "folders"
     return "images"

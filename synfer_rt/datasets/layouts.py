@@ -23,12 +23,16 @@ from synfer_rt.datasets.items import (
     split_of,
 )
 from synfer_rt.errors import UserError
+from synfer_rt.images import find_images
 
 RAF_LISTS = ("list_patition_label.txt", "list_partition_label.txt")
 """The dataset's own spelling, and the usual correction."""
 TABLES = (".csv", ".jsonl")
 
-_FILE_COLUMNS = ("file_name", "filename", "subdirectory_filepath", "path", "pth", "image", "file")
+AFFECTNET_COLUMN = "subdirectory_filepath"
+"""What AffectNet's CSV files call the image, in lower case; no other dataset's tables do."""
+
+_FILE_COLUMNS = ("file_name", "filename", AFFECTNET_COLUMN, "path", "pth", "image", "file")
 _LABEL_COLUMNS = ("label", "expression", "emotion", "class", "exp")
 
 
@@ -67,8 +71,7 @@ def tables(files: Iterable[Path]) -> dict[Path, tuple[str, str | None]]:
 
 def _columns(file: Path) -> tuple[str, str | None] | None:
     """The columns of a table that name the image and the label; None when it names no images."""
-    row = next(_rows(file), {})
-    known = {name.lower(): name for name in row if isinstance(name, str)}
+    known = {name.lower(): name for row in _rows(file) for name in row if isinstance(name, str)}
     of_file = next((known[name] for name in _FILE_COLUMNS if name in known), None)
     of_label = next((known[name] for name in _LABEL_COLUMNS if name in known), None)
     return (of_file, of_label) if of_file else None
@@ -115,11 +118,12 @@ class _Lookup:
 def table(root: Path, files: Sequence[Path], label_scheme: str | None) -> Found:
     """CSV and JSON-lines files with a column of image names, such as ImageFolder's metadata.
 
-    An image that no label is given of has that of its folder, if any.
+    An image that no label is given of has that of its folder, if any. A table that is given alone
+    names its images among all that lies beside it.
     """
     columns = tables(files)
     candidates = [file for file in files if file not in columns]
-    lookup, used = _Lookup(root, candidates), set()
+    lookup, used = _Lookup(root, candidates or find_images(root)), set()
     for listing, (of_file, of_label) in columns.items():
         for row in _rows(listing):
             name = str(row.get(of_file) or "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -117,6 +118,21 @@ class TestTables:
         assert "9 is outside affectnet-8" in str(dataset.items[1].problem)
         assert {item.split for item in dataset.items} == {"train"}
 
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            ("list.csv", "image,label\nx.jpg,3\n"),
+            ("list.jsonl", '{"image": "x.jpg", "label": 3}\n'),
+        ],
+    )
+    def test_numbers_need_a_scheme(self, tmp_path: Path, name: str, text: str):
+        put(tmp_path, x=10)
+        (tmp_path / name).write_text(text)
+        dataset = read_dataset(tmp_path)
+        assert dataset.format == "table" and labels_of(dataset) == {"x.jpg": None}
+        assert "--label-scheme" in str(dataset.items[0].problem)
+        assert labels_of(read_dataset(tmp_path, label_scheme="raf-db")) == {"x.jpg": "disgust"}
+
     def test_affectnet_annotations(self, tmp_path: Path):
         put(tmp_path, train_set__images__0=10, train_set__images__1=20, val_set__images__0=30)
         for split, number, label in (("train", 0, "7"), ("val", 0, "2")):
@@ -129,6 +145,35 @@ class TestTables:
             (None, "train"),
             ("sad", "val"),
         ]
+
+    def test_a_table_alone_stands_for_what_it_names(self, tmp_path: Path):
+        put(tmp_path, x=10, deep__y=20, other=30)
+        (tmp_path / "list.csv").write_text("file,label\nx.jpg,sad\ny.jpg,happy\n")
+        before = read_dataset(tmp_path / "list.csv")
+        assert labels_of(before) == {"x.jpg": "sad", "deep/y.jpg": "happy"}
+        assert before.skipped == ()
+        put(tmp_path, out__happy__00000000=40)
+        (tmp_path / "labels.jsonl.partial").write_text("{}\n")
+        assert read_dataset(tmp_path / "list.csv").digest == before.digest
+
+    def test_a_table_alone_is_read_beside_an_archive(self, tmp_path: Path):
+        put(tmp_path, x=10)
+        tarfile.open(tmp_path / "0.tar", "w").close()
+        (tmp_path / "list.csv").write_text("file,label\nx.jpg,sad\n")
+        dataset = read_dataset(tmp_path / "list.csv")
+        assert dataset.format == "table" and labels_of(dataset) == {"x.jpg": "sad"}
+
+    def test_a_table_alone_without_images_is_refused(self, tmp_path: Path):
+        put(tmp_path, x=10)
+        (tmp_path / "list.csv").write_text("a,b\n1,2\n")
+        with pytest.raises(UserError, match="no image that can be used as table"):
+            read_dataset(tmp_path / "list.csv")
+
+    def test_columns_are_those_of_all_rows(self, tmp_path: Path):
+        put(tmp_path, x=10, y=20)
+        rows = [{"file_name": "x.jpg", "error": "cut"}, {"file_name": "y.jpg", "label": "sad"}]
+        (tmp_path / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        assert labels_of(read_dataset(tmp_path)) == {"x.jpg": None, "y.jpg": "sad"}
 
     def test_a_table_that_cannot_be_read_is_refused(self, tmp_path: Path):
         put(tmp_path, x=1)
@@ -252,6 +297,42 @@ class TestItems:
         (item,) = read_dataset(tmp_path).items
         assert "no image" in str(load(item, (4, 4)))
         assert load(item, (4, 4)) == load(item, (4, 4)) and "0x" not in str(load(item, (4, 4)))
+
+
+class TestNamesThatAreNotUtf8:
+    odd = os.fsdecode(b"caf\xe9")
+
+    def assert_written(self, dataset: Dataset, name: str) -> None:
+        """Its name can go into any file, and the image is still read."""
+        (item,) = dataset.items
+        assert item.name == name and item.name.encode()
+        assert shades(dataset) == [10]
+
+    def test_of_files(self, tmp_path: Path):
+        put(tmp_path, **{f"{self.odd}__x": 10})
+        self.assert_written(read_dataset(tmp_path), "caf\\udce9/x.jpg")
+        lines = '{"file_name": "\\udce9.jpg"}\n{"file_name": "x.jpg"}\n'
+        (tmp_path / self.odd / "metadata.jsonl").write_text(lines)
+        (skipped,) = read_dataset(tmp_path / self.odd).skipped
+        assert skipped.name == "\\udce9.jpg"
+
+    def test_of_the_folder_of_one_among_several(self, tmp_path: Path):
+        put(tmp_path, **{f"{self.odd}__x": 10, "b__y": 20})
+        dataset = read_datasets([tmp_path / self.odd, tmp_path / "b"], "auto", None, None)
+        assert dataset.items[0].name == f"{tmp_path.as_posix()}/caf\\udce9/x.jpg"
+
+    def test_of_tars_and_their_members(self, tmp_path: Path):
+        member = tarfile.TarInfo(f"{self.odd}.jpg")
+        member.size = len(picture(10))
+        with tarfile.open(tmp_path / f"{self.odd}.tar", "w") as tar:
+            tar.addfile(member, io.BytesIO(picture(10)))
+        self.assert_written(read_dataset(tmp_path), "caf\\udce9.tar/caf\\udce9")
+
+    def test_of_parquet_files(self, tmp_path: Path):
+        table = pa.table({"image": [picture(10)]})
+        pq.write_table(table, tmp_path / "a.parquet")
+        (tmp_path / "a.parquet").rename(tmp_path / f"{self.odd}.parquet")
+        self.assert_written(read_dataset(tmp_path), "caf\\udce9.parquet/0-0")
 
 
 class TestReadDatasets:
