@@ -12,6 +12,8 @@ from synfer_rt.errors import UserError
 
 MAX_PIXELS = 1 << 26
 """Larger images are refused before they are decoded: a small file can hold a huge one."""
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000")
+"""What files are opened as, by pillow's names: for other formats it may run another program."""
 
 
 def find_images(path: str | Path) -> list[Path]:
@@ -38,8 +40,13 @@ def find_images(path: str | Path) -> list[Path]:
     return found
 
 
+def in_utf8(name: str) -> str:
+    r"""A name that any file can hold: what of a path is not UTF-8 becomes `\udce9` and the like."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def read_image(source: str | Path | bytes, size: tuple[int, int]) -> np.ndarray:
-    """An image of any format that pillow reads, as float32 [3, H, W] in [0, 1], RGB.
+    """An image of one of FORMATS, as float32 [3, H, W] in [0, 1], RGB.
 
     `source` is a file or a file's content, `size` the (H, W) wanted. The picture is turned upright
     by its EXIF orientation, laid over white where it is transparent, cropped at its centre to the
@@ -49,13 +56,13 @@ def read_image(source: str | Path | bytes, size: tuple[int, int]) -> np.ndarray:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     name = "The image" if isinstance(source, bytes) else str(source)
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
     height, width = size
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        with Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
-            upright = ImageOps.exif_transpose(image)
-            fitted = ImageOps.fit(_rgb(upright), (width, height), Image.Resampling.BICUBIC)
+            fitted = ImageOps.fit(upright_rgb(image), (width, height), Image.Resampling.BICUBIC)
     except Image.DecompressionBombError as error:
         reason = str(error).partition(", could be")[0].rstrip(".")
         raise UserError(
@@ -75,10 +82,14 @@ def read_image(source: str | Path | bytes, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(fitted, np.float32).transpose(2, 0, 1) / np.float32(255)
 
 
-def _rgb(image: Any) -> Any:
-    """As 8-bit RGB; transparent parts become white, 16-bit greys keep their range."""
-    from PIL import Image
+def upright_rgb(image: Any) -> Any:
+    """A pillow image turned upright by its EXIF orientation, as 8-bit RGB.
 
+    Transparent parts become white, 16-bit greys keep their range.
+    """
+    from PIL import Image, ImageOps
+
+    image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.has_transparency_data:

@@ -19,7 +19,7 @@ from synfer_rt import prompts
 from synfer_rt.backends import Value, to_numpy
 from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError
-from synfer_rt.images import find_images, read_image
+from synfer_rt.images import find_images, in_utf8, read_image
 from synfer_rt.sampler import Request, Sampler
 from synfer_rt.solvers import HISTORY_SLOTS, Trajectory
 
@@ -38,8 +38,8 @@ _AT_ONCE = 64
 class Photos:
     """Images to start from, cropped to `size` (H, W).
 
-    `files` are where they are and `names` what they are called; `sha256` says which they are.
-    `skipped` holds the reason for each file, by name, that could not be read.
+    `files` are where they are and `names` what they are called, in UTF-8; `sha256` says which they
+    are. `skipped` holds the reason for each file, by name, that could not be read.
     """
 
     size: tuple[int, int]
@@ -70,7 +70,7 @@ def read_photos(path: str | Path, size: tuple[int, int]) -> Photos:
     found: list[tuple[Path, str, str]] = []
     skipped: dict[str, str] = {}
     for file in find_images(path):
-        name = file.name if file == path else file.relative_to(path).as_posix()
+        name = in_utf8(file.name if file == path else file.relative_to(path).as_posix())
         try:
             content = file.read_bytes()
             read_image(content, size)  # the whole of it, to know that it can be
@@ -148,21 +148,32 @@ def invert(
     """
     check_encoder(sampler.bundle)
     back = inverted(way, sampler.bundle.prediction_type, rounds)
-    return _denoised(sampler, sampler.encode(images)[0], back, prompt)
+    return denoised(sampler, sampler.encode(images)[0], _neutral(len(images), prompt), back)
 
 
-def _denoised(sampler: Sampler, latents: np.ndarray, way: Trajectory, prompt: str) -> np.ndarray:
-    """Where `latents` [N, C, h, w] end, under `prompt` without AUs or guidance."""
-    count = len(latents)
+def _neutral(count: int, prompt: str = NEUTRAL_PROMPT) -> list[Request]:
+    return [Request(0, 0, "", prompt, "", {}, 1.0, 1.0, None)] * count
+
+
+def denoised(
+    sampler: Sampler, latents: np.ndarray, requests: Sequence[Request], way: Trajectory
+) -> np.ndarray:
+    """Where `latents` float32 [N, C, h, w] end along `way`, each under its own request.
+
+    They go through the engines in equal pieces, as `Sampler.sample` takes them.
+    """
+    count = len(requests)
     size = sampler.piece(count, "conditioner", "denoiser")
-    latents = np.concatenate([latents, np.repeat(latents[-1:], -count % size, 0)])
-    conditioning = sampler.condition([Request(0, 0, "", prompt, "", {}, 1.0, 1.0, None)] * size)
+    rows = [*range(count), *[count - 1] * (-count % size)]
     parts = []
-    for first in range(0, len(latents), size):
-        part: Value = latents[first : first + size]
-        for step in sampler.denoise(part, conditioning, np.ones(size, np.float32), way):
-            part = step
-        parts.append(to_numpy(part))
+    for first in range(0, len(rows), size):
+        part = rows[first : first + size]
+        asked = [requests[row] for row in part]
+        guidance = np.array([request.guidance for request in asked], np.float32)
+        current: Value = latents[part]
+        for step in sampler.denoise(current, sampler.condition(asked), guidance, way):
+            current = step
+        parts.append(to_numpy(current))
     return np.concatenate(parts)[:count]
 
 
@@ -193,7 +204,7 @@ class PhotoStarts:
         """
         rows = range(min(most, len(self._photos)))
         images = self._photos.images(rows)
-        back = _denoised(self._sampler, self.latents(rows), self._way, NEUTRAL_PROMPT)
+        back = denoised(self._sampler, self.latents(rows), _neutral(len(rows)), self._way)
         encoded, _ = self._sampler.encode(images)
         there, alone = (psnr(self._sampler.decode(x), images) for x in (back, encoded))
         return float(there.mean()), float(alone.mean())

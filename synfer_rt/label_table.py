@@ -1,7 +1,8 @@
 """The table that `synfer-rt label` writes: a line for each image, crash-safe and resumable.
 
 While a run goes on the table is a journal of JSON lines, `<name>.partial`, whose first line holds
-the settings; when the last line is there it gets its final name and form.
+the settings; when the last line is there it gets its final name and form, and the settings stay
+beside it in `<name>.run.json`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any, TextIO
 
 from synfer_rt.errors import UserError
-from synfer_rt.writers.atomic import disk_errors, open_growing, partial
+from synfer_rt.writers.atomic import disk_errors, open_growing, partial, write_whole
 
 SUFFIXES = (".jsonl", ".csv")
 Record = dict[str, Any]
@@ -27,13 +28,14 @@ class Table:
 
     `settings` are JSON values that decide what the lines say. Raises UserError for a name that does
     not end in one of SUFFIXES, when the table exists or is begun and `resume` is false, when it was
-    begun with other settings, and when it is not writable.
+    begun with other settings or does not say with which, and when it is not writable.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any], resume: bool) -> None:
         if path.suffix not in SUFFIXES:
             raise UserError(f"{path} is no name of a table; let --out end in .jsonl or .csv.")
         self.path, self.done = path, 0
+        self._settings: Record = json.loads(json.dumps(settings))
         self.finished = path.exists()
         self._journal: IO[bytes] | None = None
         if not resume and (self.finished or _begun(path)):
@@ -41,23 +43,31 @@ class Table:
                 f"{path} is already there or begun; go on with --resume, or choose another --out."
             )
         if self.finished:
+            self._check_same(_settings_of(path))
+            with disk_errors(path):
+                partial(path).unlink(missing_ok=True)  # a kill after the renaming leaves it
             return
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._journal = open_growing(path)
             before, self.done, length = _whole_lines(self._journal)
-            settings = json.loads(json.dumps(settings))
-            if before is not None and before != settings:
+            try:
+                self._check_same(self._settings if before is None else before)
+            except UserError:
                 self._journal.close()
-                names = [n for n in [*before, *settings] if before.get(n) != settings.get(n)]
-                raise UserError(
-                    f"{path} was begun with another {names[0].replace('_', ' ')}; resume it as it "
-                    "was begun, or choose another --out."
-                )
+                raise
             self._journal.seek(length)
             self._journal.truncate()
             if before is None:
-                self._append([settings])
+                self._append([self._settings])
+
+    def _check_same(self, before: Record) -> None:
+        for name in [*before, *self._settings]:
+            if before.get(name) != self._settings.get(name):
+                raise UserError(
+                    f"{self.path} was begun with another {name.replace('_', ' ')}; resume it as it "
+                    "was begun, or choose another --out."
+                )
 
     def records(self) -> Iterator[Record]:
         """The lines that are there, in their order."""
@@ -93,9 +103,10 @@ class Table:
                         out.write(json.dumps(record, ensure_ascii=False) + "\n")
                 out.flush()
                 os.fsync(out.fileno())
+            write_whole(_settings_file(self.path), json.dumps(self._settings).encode() + b"\n")
             os.replace(form, self.path)
             self._journal.close()
-            partial(self.path).unlink()
+            partial(self.path).unlink(missing_ok=True)
         self.finished = True
 
     def _write_csv(self, out: TextIO, classes: Sequence[str]) -> None:
@@ -110,9 +121,10 @@ class Table:
             writer.writerow({**record, **numbers})
 
     def close(self) -> None:
-        """Stop; what is written stays for a run with --resume."""
+        """Stop; what is written stays for a run with --resume. Raises UserError on a full disk."""
         if self._journal is not None:
-            self._journal.close()
+            with disk_errors(self.path):
+                self._journal.close()
 
 
 class Tally:
@@ -136,6 +148,24 @@ class Tally:
 
 def _begun(path: Path) -> bool:
     return partial(path).exists() and partial(path).stat().st_size > 0
+
+
+def _settings_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.run.json")
+
+
+def _settings_of(path: Path) -> Record:
+    """The settings of a finished table. Raises UserError when they are not there."""
+    try:
+        settings = json.loads(_settings_file(path).read_bytes())
+        if not isinstance(settings, dict):
+            raise ValueError
+        return settings
+    except (OSError, ValueError):
+        raise UserError(
+            f"{path} is already there, and {_settings_file(path).name} does not say how it was "
+            "made; choose another --out."
+        ) from None
 
 
 def _whole_lines(file: IO[bytes]) -> tuple[Record | None, int, int]:

@@ -94,6 +94,25 @@ def test_what_is_no_whole_image_is_refused_by_name(content: bytes, tmp_path: Pat
         read_image(file, SIZE)
 
 
+def test_what_is_no_photograph_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_: pytest.fail("it ran"))
+    with pytest.raises(UserError, match="its format is unknown"):
+        read_image(encoded(noise(32, 32), "EPS"), SIZE)
+
+
+@pytest.mark.parametrize("kind", ["BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP"])
+def test_photographs_are_read_in_every_usual_format(kind: str) -> None:
+    assert read_image(encoded(noise(32, 32), kind), SIZE).shape == (3, *SIZE)
+
+
+def test_a_photograph_of_several_pictures_is_its_first() -> None:
+    pixels = noise(32, 32)
+    several = encoded(pixels, "MPO", save_all=True, append_images=[Image.new("RGB", (32, 32))])
+    np.testing.assert_array_equal(
+        read_image(several, SIZE), read_image(encoded(pixels, "JPEG"), SIZE)
+    )
+
+
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gone\.png .*No such file"):
         read_image(tmp_path / "gone.png", SIZE)

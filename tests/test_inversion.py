@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -134,6 +135,15 @@ def test_photos_are_read_in_order_and_bad_ones_reported(tmp_path: Path) -> None:
     assert len(photos) + len(photos.skipped) == 4
     assert list(photos.skipped) == ["cut.png", "notes.txt"]
     assert all("no image that can be read" in reason for reason in photos.skipped.values())
+
+
+def test_photos_whose_names_are_not_utf8_can_be_written_down(tmp_path: Path) -> None:
+    for name in (b"caf\xe9.png", b"\xe9.txt"):
+        (tmp_path / os.fsdecode(name)).touch()
+    Image.new("RGB", (32, 32)).save(tmp_path / os.fsdecode(b"caf\xe9.png"))
+    photos = read_photos(tmp_path, (32, 32))
+    assert photos.names == ("caf\\udce9.png",) and list(photos.skipped) == ["\\udce9.txt"]
+    assert photos.images([0]).shape == (1, 3, 32, 32)
 
 
 def test_photos_are_told_apart_by_their_bytes_and_order(tmp_path: Path) -> None:

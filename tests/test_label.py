@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -132,11 +135,49 @@ class TestTable:
         with pytest.raises(UserError, match="another accept rate"):
             Table(tmp_path / "t.jsonl", {"accept_rate": 0.7}, True)
 
+    def test_a_finished_one_that_was_made_otherwise_is_refused(self, tmp_path: Path):
+        Table(tmp_path / "t.csv", {"threshold": 0.5}, False).finish([])
+        assert Table(tmp_path / "t.csv", {"threshold": 0.5}, True).finished
+        with pytest.raises(UserError, match="another threshold"):
+            Table(tmp_path / "t.csv", {"threshold": 0.7}, True)
+
+    @pytest.mark.parametrize("kept", [None, "torn"])
+    def test_a_finished_one_that_does_not_say_how_is_refused(
+        self, tmp_path: Path, kept: str | None
+    ):
+        (tmp_path / "t.csv").write_text("file_name,label\n")
+        if kept:
+            (tmp_path / "t.csv.run.json").write_text(kept)
+        with pytest.raises(UserError, match="choose another --out"):
+            Table(tmp_path / "t.csv", {}, True)
+
+    def test_a_kill_after_the_renaming_leaves_nothing(self, tmp_path: Path):
+        path = tmp_path / "t.jsonl"
+        Table(path, {}, False).finish([])
+        partial(path).write_text("{}\n")
+        assert Table(path, {}, True).finished
+        assert sorted(file.name for file in tmp_path.iterdir()) == ["t.jsonl", "t.jsonl.run.json"]
+
     def test_two_runs_cannot_grow_one(self, tmp_path: Path):
         table = Table(tmp_path / "t.jsonl", {}, False)
         with pytest.raises(UserError, match="Another synfer-rt"):
             Table(tmp_path / "t.jsonl", {}, True)
         table.close()
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX limits")
+    def test_a_full_disk_is_one_sentence(self, tmp_path: Path):
+        import resource
+
+        table = Table(tmp_path / "t.jsonl", {}, False)
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+        try:
+            with pytest.raises(UserError, match="raise the limit on file sizes"):
+                table.write([{"index": i} for i in range(400)])  # what does not fit is kept
+            with pytest.raises(UserError, match="raise the limit on file sizes"):
+                table.close()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     def test_another_suffix_is_refused(self, tmp_path: Path):
         with pytest.raises(UserError, match=r"\.jsonl or \.csv"):
@@ -159,11 +200,36 @@ class TestCommand:
         assert len(lines(tmp_path / "out" / "labels.jsonl")) == 13
         again = self.command(tiny_bundle_path, folder, "--out", tmp_path / "out", "--resume")
         assert "already whole" in again.output
+        with pytest.raises(UserError, match="another threshold"):
+            options = ("--out", tmp_path / "out", "--resume", "--threshold", 0.9)
+            self.command(tiny_bundle_path, folder, *options)
+
+    @pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+    def test_labels_what_has_no_name_in_utf8(
+        self, tiny_bundle_path: Path, folder: Path, tmp_path: Path, suffix: str
+    ):
+        (tmp_path / "data").mkdir()
+        shutil.copy(folder / "sad" / "00.png", tmp_path / "data" / os.fsdecode(b"caf\xe9.png"))
+        (tmp_path / "data" / os.fsdecode(b"\xe9.txt")).write_text("not an image")
+        out = (tmp_path / "labels").with_suffix(suffix)
+        found = self.command(tiny_bundle_path, tmp_path / "data", "--out", out)
+        assert found.exit_code == 0 and "1 images labelled" in found.output
+        assert out.read_text().count("udce9") == 2
 
     def test_labels_single_images(self, tiny_bundle_path: Path, folder: Path, tmp_path: Path):
         names = [folder / "sad" / "00.png", folder / "happy" / "01.png"]
         found = self.command(tiny_bundle_path, *names, "--out", tmp_path / "t.csv")
         assert found.exit_code == 0 and "2 images labelled, 0 rectified" in found.output
+
+    def test_resumes_beside_the_table_that_it_reads(
+        self, tiny_bundle_path: Path, folder: Path, tmp_path: Path
+    ):
+        shutil.copytree(folder, tmp_path / "data")
+        listing, out = tmp_path / "data" / "list.csv", tmp_path / "data" / "labels.jsonl"
+        listing.write_text("file,label\nsad/00.png,sad\nhappy/01.png,happy\n")
+        partial(out).touch()  # killed at once
+        found = self.command(tiny_bundle_path, listing, "--out", out, "--resume")
+        assert found.exit_code == 0 and len(lines(out)) == 2
 
     def test_never_writes_into_the_input(self, tiny_bundle_path: Path, folder: Path):
         before = sorted(folder.rglob("*"))

@@ -78,7 +78,8 @@ def parquet(root: Path, files: Sequence[Path], label_scheme: str | None) -> Foun
     for file in (file for file in files if file.suffix == ".parquet"):
         shard = file.relative_to(root).as_posix()
         try:
-            with pq.ParquetFile(file) as table:
+            # Opened here because pyarrow takes no path that is not UTF-8.
+            with file.open("rb") as stream, pq.ParquetFile(stream) as table:
                 columns = table.schema_arrow.names
                 if "image" not in columns:
                     raise pa.ArrowInvalid("it has no column image")
@@ -125,5 +126,5 @@ def _cell(file: Path, group: int, row: int) -> bytes:
 def _images_of(file: Path, group: int) -> Any:
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(file) as table:
+    with file.open("rb") as stream, pq.ParquetFile(stream) as table:
         return table.read_row_group(group, ["image"]).column(0)

@@ -13,7 +13,7 @@ import numpy as np
 
 from synfer_rt import labels
 from synfer_rt.errors import UserError
-from synfer_rt.images import read_image
+from synfer_rt.images import in_utf8, read_image
 
 IMAGES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
 """Suffixes of files that nobody would list in a table for anything but an image."""
@@ -27,7 +27,7 @@ _SPLITS |= dict.fromkeys(("val", "valid", "validation"), "val")
 
 @dataclass(frozen=True)
 class Item:
-    """An image of a dataset: its name there, its label by canonical name, and its bytes.
+    """An image of a dataset: its name there (in UTF-8), its label by canonical name, its bytes.
 
     Without a label, `problem` says why, or is None where labels were not looked for. `split` is
     train, val or test where the layout says so.
@@ -39,13 +39,20 @@ class Item:
     split: str | None
     read: Callable[[], bytes] = field(repr=False, compare=False)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", in_utf8(self.name))
+
 
 @dataclass(frozen=True)
 class Skipped:
-    """Something that is not used, and why."""
+    """Something that is not used, and why; both in UTF-8."""
 
     name: str
     reason: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", in_utf8(self.name))
+        object.__setattr__(self, "reason", in_utf8(self.reason))
 
 
 @lru_cache(maxsize=4096)
