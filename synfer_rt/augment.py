@@ -23,11 +23,12 @@ import numpy as np
 
 from synfer_rt import noise
 from synfer_rt.annotate import Verdict, next_round
-from synfer_rt.backends import to_numpy
 from synfer_rt.datasets import Item
 from synfer_rt.datasets.items import canonical
 from synfer_rt.errors import UserError
-from synfer_rt.images import read_image
+from synfer_rt.facs import au_vector
+from synfer_rt.images import FORMATS, read_image, upright_rgb
+from synfer_rt.inversion import denoised
 from synfer_rt.plan import Plan, make_plan
 from synfer_rt.prompts import EXPRESSION_WORDS
 from synfer_rt.sampler import Request, Sampler
@@ -235,10 +236,7 @@ class Augmenter:
         if way is not None:
             start = np.float32(way.signal) * latents
             start += np.float32(way.noise) * self._noise(keys, "latents")
-            guidance = np.array([request.guidance for request in requests], np.float32)
-            for step in sampler.denoise(start, sampler.condition(requests), guidance, way):
-                latents = step
-            latents = to_numpy(latents)
+            latents = denoised(sampler, start, requests, way)
         decoded = sampler.decode(latents)
         finite = [bool(np.isfinite(image).all()) for image in decoded]
         decoded = np.nan_to_num(decoded, nan=0.0).clip(0, 1)
@@ -293,34 +291,54 @@ class Augmenter:
             record |= {
                 "prompt": request.prompt,
                 "negative_prompt": request.negative_prompt,
-                "aus": dict(request.aus) if self.bundle.au_names else None,
-                "guidance": request.guidance,
-                "au_scale": request.au_scale,
+                "aus": self._aus(request.aus),
+                "guidance": float(request.guidance),
+                "au_scale": float(request.au_scale),
                 "solver": self.bundle.defaults.solver,
                 "steps": self.job.repair_steps,
                 "layout_strength": self.job.repair_strength,
             }
         return record, png(made.image)
 
+    def _aus(self, aus: Mapping[str, float]) -> dict[str, float] | None:
+        """Every unit's intensity as the model is told it; None for a model without AUs."""
+        names = self.bundle.au_names
+        # str gives the shortest decimal that is this float32.
+        vector = [float(str(x)) for x in au_vector(aus, names)]
+        return dict(zip(names, vector, strict=True)) or None
+
     def _record(self, index: int, label: str) -> dict[str, Any]:
-        nothing = ("prompt", "negative_prompt", "aus", "guidance", "au_scale", "solver", "steps")
+        """A record that asks for nothing: zeros and empty texts for what others of the run have.
+
+        Not None, which has no type: readers take the columns of a whole dataset, and their types,
+        from its first samples, which are originals.
+        """
+        repair = {
+            "prompt": "",
+            "negative_prompt": "",
+            "aus": self._aus({}),
+            "guidance": 0.0,
+            "au_scale": 0.0,
+            "solver": "",
+            "steps": 0,
+            "layout_strength": 0.0,
+        }
         return {
             "index": index,
             "seed": self.job.seed,
             "requested_label": label,
             "label": label,
             "label_scheme": self.bundle.label_scheme,
-            "probabilities": None,
+            "probabilities": dict.fromkeys(self.bundle.classes, 0.0),
             "rectified": False,
             "accepted": None,
-            **dict.fromkeys(nothing),
+            **(repair if self.job.repair_steps else dict.fromkeys(repair)),
             "layout": None,
-            "layout_strength": None,
             "bundle": self.bundle.bundle_hash,
             "origin": None,
             "source": None,
-            "noise_scale": None,
-            "attempt": None,
+            "noise_scale": 0.0,
+            "attempt": 0,
         }
 
 
@@ -346,11 +364,11 @@ def execute(
 
 
 def original_png(content: bytes) -> bytes:
-    """An image file's picture as PNG: upright, RGB, in its own size."""
-    from PIL import Image, ImageOps
+    """An image file's picture as PNG in its own size, upright and RGB as `read_image` sees it."""
+    from PIL import Image
 
-    with Image.open(io.BytesIO(content)) as image:
-        return png(np.asarray(ImageOps.exif_transpose(image).convert("RGB")))
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        return png(np.asarray(upright_rgb(image)))
 
 
 def png(image: np.ndarray) -> bytes:

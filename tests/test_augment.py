@@ -5,22 +5,36 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
+import shutil
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from synfer_rt.augment import Augmentation, Augmenter, additions, execute, targets
+from synfer_rt.augment import (
+    Augmentation,
+    Augmenter,
+    additions,
+    execute,
+    original_png,
+    targets,
+)
 from synfer_rt.augment_command import augment, usable
+from synfer_rt.backends import Value
 from synfer_rt.datasets import Dataset, read_dataset
 from synfer_rt.errors import UserError
 from synfer_rt.images import read_image
-from synfer_rt.sampler import Sampler
-from synfer_rt.writers import open_output, read
+from synfer_rt.sampler import Request, Sampler
+from synfer_rt.writers import FORMATS, open_output, read
+from synfer_rt.writers.atomic import partial
+from tests import tiny_bundle as tiny
 
 COUNTS = {"happy": 5, "sad": 2, "fear": 1}
 
@@ -63,9 +77,11 @@ def decoded(png: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(png)), np.int16)
 
 
-def written(job: Augmentation, sampler: Sampler, out: Path, batch: int = 4) -> list[Any]:
+def written(
+    job: Augmentation, sampler: Sampler, out: Path, batch: int = 4, format: str = "imagefolder"
+) -> list[Any]:
     augmenter = Augmenter(job, sampler)
-    writer = open_output(out, augmenter.settings("imagefolder"), resume=False)
+    writer = open_output(out, augmenter.settings(format), resume=False)
     execute(augmenter, writer, batch)
     return list(read(out))
 
@@ -118,6 +134,16 @@ class TestOutput:
             before = np.asarray(Image.open(folder / record["source"]), np.int16)
             np.testing.assert_array_equal(decoded(png), before)
 
+    @pytest.mark.parametrize(
+        ("pixels", "expected"),
+        [(np.zeros((8, 8, 4), np.uint8), 255), (np.full((8, 8), 0x4000, np.uint16), 0x40)],
+        ids=["transparent", "16-bit grey"],
+    )
+    def test_originals_look_as_the_vote_sees_them(self, pixels: np.ndarray, expected: int):
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "PNG")
+        assert (decoded(original_png(file.getvalue())) == expected).all()
+
     def test_is_the_same_in_any_batch_and_after_an_interruption(
         self, dataset: Dataset, sampler: Sampler, tmp_path: Path
     ):
@@ -139,6 +165,21 @@ class TestOutput:
         for (one, a), (other, b) in zip(whole, read(tmp_path / "cut"), strict=True):
             assert (one["source"], one["attempt"]) == (other["source"], other["attempt"])
             assert np.abs(decoded(a) - decoded(b)).max() <= 2
+
+    @pytest.mark.parametrize("repair_steps", [0, 2])
+    @pytest.mark.parametrize("format", FORMATS)
+    def test_originals_have_columns_of_the_same_types_as_additions(
+        self, dataset: Dataset, sampler: Sampler, tmp_path: Path, format: str, repair_steps: int
+    ):
+        plan = job(dataset, attempts=1, repair_steps=repair_steps)
+        written(plan, sampler, tmp_path / "out", format=format)
+        original, augmented = (
+            pa.Table.from_pylist([r for r, _ in read(tmp_path / "out") if r["origin"] == origin])
+            for origin in ("original", "augmented")
+        )
+        assert original.schema == augmented.schema
+        nobody_was_asked = dict.fromkeys(sampler.bundle.classes, 0.0)
+        assert all(shares == nobody_was_asked for shares in original["probabilities"].to_pylist())
 
     def test_never_touches_the_input(
         self, dataset: Dataset, sampler: Sampler, folder: Path, tmp_path: Path
@@ -210,6 +251,26 @@ class TestAdditions:
         assert "fearful" in record["prompt"] and record["aus"]["AU20"] > 0.5
         assert before != after
 
+    def test_are_repaired_in_equal_pieces_and_the_last_is_padded(
+        self, dataset: Dataset, sampler: Sampler, monkeypatch: pytest.MonkeyPatch
+    ):
+        whole = self.made(dataset, sampler, attempts=1, repair_steps=2)
+        assert len(whole) == 7
+        sizes: list[int] = []
+
+        class Counting(Sampler):
+            def condition(self, requests: Sequence[Request]) -> dict[str, Value]:
+                sizes.append(len(requests))
+                return super().condition(requests)
+
+        monkeypatch.setattr("synfer_rt.sampler._POSITIONS_AT_ONCE", 3 * math.prod(tiny.LATENT[1:]))
+        pieces = Counting(sampler.bundle, "onnxruntime-cpu", threads=1)
+        again = self.made(dataset, pieces, attempts=1, repair_steps=2)
+        assert sizes == [3, 3, 3]
+        for (one, a), (other, b) in zip(whole, again, strict=True):
+            assert (one["source"], one["prompt"]) == (other["source"], other["prompt"])
+            assert np.abs(decoded(a) - decoded(b)).max() <= 1
+
 
 class TestRefusals:
     @pytest.mark.parametrize(
@@ -277,9 +338,21 @@ class TestCommand:
         for record in records:
             assert record["source"].startswith(f"{record['label']}/")
             made = record["origin"] == "augmented"
-            assert record["noise_scale"] == (8.0 if made else None)
-            assert (record["attempt"] is not None) == made
+            assert record["noise_scale"] == (8.0 if made else 0.0)
+            assert record["attempt"] in (range(4) if made else [0])
             assert record["rectified"] is False
+
+    def test_resumes_beside_the_table_that_it_reads(
+        self, tiny_bundle_path: Path, folder: Path, tmp_path: Path
+    ):
+        shutil.copytree(folder, tmp_path / "data")
+        listing, out = tmp_path / "data" / "list.csv", tmp_path / "data" / "out"
+        listing.write_text("file,label\nhappy/0.png,happy\nhappy/1.png,happy\nsad/0.png,sad\n")
+        arguments = (tiny_bundle_path, listing, "--out", out)
+        assert self.command(*arguments).exit_code == 0
+        (out / "metadata.jsonl").rename(partial(out / "metadata.jsonl"))  # killed before its end
+        assert self.command(*arguments, "--resume").exit_code == 0
+        assert len(list(read(out))) == 4
 
     def test_resumes_its_own_run_and_no_other(
         self, tiny_bundle_path: Path, folder: Path, tmp_path: Path
