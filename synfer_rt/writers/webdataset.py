@@ -112,6 +112,13 @@ class ShardWriter:
 
     def finish(self) -> None:
         """Give the last shard its final name."""
+        if self._file is not None and self.done % self._size == 0:
+            # A run that resumes opens the next shard before it knows that none is to come.
+            number = self.done // self._size
+            with disk_errors(self._final(number)):
+                self._file.close()
+                partial(self._staging(number)).unlink()
+            self._file = None
         if self.done < self.count:
             run_file.end(self.out, self.done)
             self.count = self.done

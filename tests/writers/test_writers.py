@@ -121,6 +121,17 @@ def test_a_run_killed_while_it_ended_early_is_finished(run, tmp_path, format):
     assert_complete(run, list(read(tmp_path / "out")), 6)
 
 
+@pytest.mark.parametrize("made", [0, 4, 8])
+def test_a_run_killed_between_two_shards_may_end_there(run, tmp_path, format, made):
+    writer = open_run(run, tmp_path / "out", format)
+    run.write(writer, made)
+    writer.close()
+    open_run(run, tmp_path / "out", format, resume=True).finish()
+    assert not list((tmp_path / "out").rglob("*.partial"))
+    assert_complete(run, list(read(tmp_path / "out")), made)
+    assert open_run(run, tmp_path / "out", format, resume=True).done == made
+
+
 @pytest.mark.parametrize("made", [0, 3, 4, 7])
 def test_the_records_of_a_begun_run_can_be_read(run, tmp_path, format, made):
     writer = open_run(run, tmp_path / "out", format)
