@@ -6,7 +6,6 @@ them. PyTorch and diffusers are imported here only, when a peer is loaded.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 from synfer_rt import facs, noise
 from synfer_rt.bench.measure import SHOWN, Setup, Stopwatch, System
 from synfer_rt.bench.runtime import plan_of
-from synfer_rt.bundle import Bundle, open_bundle
+from synfer_rt.bundle import Bundle, file_entry, open_bundle
 from synfer_rt.errors import UserError
 from synfer_rt.sampler import Request
 
@@ -63,11 +62,7 @@ def check(name: str, checkpoint: Path, bundle: Bundle) -> None:
                 f"{path} is missing, and {bundle.path} was built from it; give the bundle's "
                 "checkpoint with --checkpoint."
             )
-        with path.open("rb") as stream:
-            digest = hashlib.sha256()
-            while block := stream.read(1 << 20):
-                digest.update(block)
-        if digest.hexdigest() != expected:
+        if file_entry(path)["sha256"] != expected:
             raise UserError(
                 f"{path} is not the file that {bundle.path} was built from; give the bundle's "
                 "checkpoint with --checkpoint, or build the bundle again from this one."

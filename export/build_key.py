@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from synfer_rt import labels
+from synfer_rt.bundle import file_entry
 
 from .checkpoint import ADDITIONS, ANNOTATOR_FOLDER, Checkpoint
 from .guiding_classifier import IMAGE_FOLDER, LATENT_FOLDER
@@ -114,11 +115,7 @@ def source_hashes(checkpoint: Checkpoint, hashes: Mapping[Path, str]) -> dict[st
 
 def sha256(file: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
-    whole = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            whole.update(block)
-    return whole.hexdigest()
+    return file_entry(file)["sha256"]
 
 
 def digest(*parts: Any) -> str:

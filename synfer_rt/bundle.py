@@ -227,7 +227,7 @@ def write_manifest(directory: str | Path, fields: Mapping[str, Any]) -> Bundle:
     present = [file for file in directory.rglob("*") if file.is_file() and file.name != MANIFEST]
     named = sorted({*named, *(file.relative_to(directory).as_posix() for file in present)})
     with ThreadPoolExecutor() as pool:
-        entries = pool.map(lambda name: _entry(_inside(directory, name)), named)
+        entries = pool.map(lambda name: file_entry(_inside(directory, name)), named)
         files = dict(sorted(zip(named, entries, strict=True)))
     text = json.dumps({"format": FORMAT, **fields, "files": files}, indent=1, ensure_ascii=False)
     bundle = _parse(directory, json.loads(text), hashlib.sha256(text.encode()).hexdigest())
@@ -381,7 +381,7 @@ def _check_files(bundle: Bundle) -> None:
     paths = [_inside(bundle.path, name) for name in files]
     with ThreadPoolExecutor() as pool:
         for file, expected, found in zip(
-            paths, files.values(), pool.map(_entry, paths), strict=True
+            paths, files.values(), pool.map(file_entry, paths), strict=True
         ):
             if found["bytes"] != expected["bytes"]:
                 problem = f"has {found['bytes']} bytes instead of {expected['bytes']}"
@@ -402,8 +402,8 @@ def _inside(directory: Path, name: str) -> Path:
     return file
 
 
-def _entry(file: Path) -> dict[str, Any]:
-    """Size and SHA-256 of a file."""
+def file_entry(file: Path) -> dict[str, Any]:
+    """Size and SHA-256 of a file: `bytes` and `sha256`; UserError when it cannot be read."""
     digest = hashlib.sha256()
     try:
         with file.open("rb") as stream:

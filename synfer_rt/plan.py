@@ -122,8 +122,9 @@ def make_plan(
     faces that are given to start from instead.
 
     Raises UserError for an unknown label or AU (naming the nearest), AUs for a model without AUs,
-    an intensity outside its range, a prompt that leaves nothing to several labels, a scale outside -1000 to 1000, a seed outside 0 to 2^63 - 1,
-    a layout bank that is not there, and a layout beside photos.
+    an intensity outside its range, a prompt that leaves several labels nothing to decide, a scale
+    outside -1000 to 1000, a seed outside 0 to 2^63 - 1, a layout bank that is not there, and a
+    layout beside photos.
     """
     defaults = bundle.defaults
     guidance = defaults.guidance if guidance is None else guidance
