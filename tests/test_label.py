@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -178,6 +179,18 @@ class TestTable:
                 table.close()
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    def test_a_disk_without_space_is_one_sentence(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        def full(*_):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        table = Table(tmp_path / "t.jsonl", {}, False)
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(UserError, match="free some space"):
+            table.write([{"index": 0}])
+            table.finish([])
 
     def test_another_suffix_is_refused(self, tmp_path: Path):
         with pytest.raises(UserError, match=r"\.jsonl or \.csv"):

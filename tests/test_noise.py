@@ -21,10 +21,21 @@ def test_the_bits_are_those_of_philox4x64_10() -> None:
     assert bits.tolist() == expected
 
 
-def test_the_numbers_of_a_sample_never_change() -> None:
-    numbers = noise.uniform(1, 2, 1000, "latents")
-    digest = hashlib.sha256(numbers.astype("<f8").tobytes()).hexdigest()
-    assert digest[:16] == "023e6cc5c65a0590"
+@pytest.mark.parametrize(
+    ("stream", "known"),
+    [
+        ("latents", "023e6cc5c65a0590"),
+        ("request", "16675cd73ede3887"),
+        ("layout", "93062ec31f05ac1f"),
+        ("posterior", "21f60573d5b1616a"),
+    ],
+)
+def test_the_numbers_of_a_sample_never_change(stream: str, known: str) -> None:
+    numbers = noise.uniform(1, 2, 1000, stream)
+    assert hashlib.sha256(numbers.astype("<f8").tobytes()).hexdigest()[:16] == known
+
+
+def test_the_noise_of_a_sample_never_changes() -> None:
     first = noise.normal(1, 2, (4,))
     np.testing.assert_allclose(first, [0.8372904, 0.9129311, 0.1977054, -0.2228043], rtol=1e-6)
 

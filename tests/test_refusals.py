@@ -126,9 +126,10 @@ CASES: dict[str, tuple[Callable[[Path], None], str, str]] = {
         lambda d: cut(d, "decoder.onnx"), "auto", r"decoder\.onnx has \d+ bytes instead of \d+"),
     "plan truncated": (lambda d: cut(d, PLAN), "auto", r"denoiser\.plan has \d+ bytes instead of"),
     "manifest truncated": (lambda d: cut(d, MANIFEST), "auto", r"bundle\.json cannot be read"),
-    "engine missing": (lambda d: drop(d, "decoder.onnx"), "auto", r"decoder\.onnx is missing"),
+    "engine missing": (lambda d: drop(d, "decoder.onnx"), "auto",
+        r"decoder\.onnx is missing; .*build-engines"),
     "plan missing": (lambda d: drop(d, PLAN), "auto", r"denoiser\.plan is missing"),
-    "no manifest": (lambda d: drop(d, MANIFEST), "auto", "is no bundle"),
+    "no manifest": (lambda d: drop(d, MANIFEST), "auto", r"is no bundle .*build-engines"),
     "a later format": (
         edit(lambda f: f.update(format=2)), "auto", r"has format 2, this synfer-rt reads 1"),
     "exported again, not compiled": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
@@ -334,6 +336,7 @@ def test_an_unwritable_output_is_one_sentence(sample, tmp_path):
 
 def start(engines, out, *options):
     command = [*COMMAND, "sample", "--engines", str(engines), "--out", str(out), "--threads", "1"]
+    command += ["--backend", "onnxruntime-cpu"]
     return subprocess.Popen(
         [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -347,6 +350,9 @@ def wait_for_images(process, out):
         time.sleep(0.005)
 
 
+REQUEST = ("index", "seed", "requested_label", "prompt", "aus", "layout", "bundle")
+
+
 def test_a_killed_run_resumes_with_each_index_exactly_once(sample, tiny_bundle_path, tmp_path):
     options = ("--count", "1200", "--batch", "4")
     process = start(tiny_bundle_path, tmp_path / "out", *options)
@@ -357,7 +363,13 @@ def test_a_killed_run_resumes_with_each_index_exactly_once(sample, tiny_bundle_p
     assert not (tmp_path / "out/metadata.jsonl").exists()
     result = sample("--count", "1200", "--batch", "256", "--resume")
     assert result.exit_code == 0, result.output
-    assert [record["index"] for record, _ in read(tmp_path / "out")] == list(range(1200))
+    assert sample("--count", "1200", "--batch", "64", out=tmp_path / "whole").exit_code == 0
+    resumed, whole = (list(read(tmp_path / out)) for out in ("out", "whole"))
+    assert [record["index"] for record, _ in resumed] == list(range(1200))
+    for (record, png), (other, other_png) in zip(resumed, whole, strict=True):
+        assert [record[key] for key in REQUEST] == [other[key] for key in REQUEST]
+        one, two = (np.asarray(Image.open(io.BytesIO(x)), np.int16) for x in (png, other_png))
+        assert np.abs(one - two).max() <= 2
 
 
 @pytest.fixture

@@ -388,6 +388,7 @@ def test_a_tolerance_that_is_no_error_is_refused(tmp_path: Path, tolerance: str)
     arguments = [str(tmp_path), "--out", str(tmp_path / "out"), "--tolerance", tolerance]
     result = CliRunner().invoke(build_engines, arguments)
     assert isinstance(result.exception, UserError)
+    assert "is no error" in str(result.exception)
 
 
 @pytest.mark.parametrize("batch", ["4", "8:4:16", "0:1:2", "1:2:x"])

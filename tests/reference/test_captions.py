@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
 
 from reference import captions
 from reference.faces import appearance
 from reference.tokenizer import EOS, MAX_LENGTH, PAD, UNKNOWN, build
 from synfer_rt import noise, prompts
+from synfer_rt.engines import default_bundle
 
 
 def row(**changes: Any) -> dict[str, Any]:
@@ -99,6 +101,11 @@ def test_every_sentence_of_the_grammar_is_known_and_fits():
         assert UNKNOWN not in encoding.tokens
         assert EOS in encoding.tokens  # so nothing was cut off
         assert len(encoding.ids) == MAX_LENGTH
+
+
+def test_the_shipped_bundle_knows_the_words_of_the_grammar():
+    shipped = Tokenizer.from_file(str(default_bundle() / "tokenizer.json"))
+    assert shipped.get_vocab() == build().get_vocab()
 
 
 def test_the_empty_prompt_is_padded_and_words_from_elsewhere_are_unknown():
