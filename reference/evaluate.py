@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -44,10 +44,14 @@ class Readers:
 
 @dataclass(frozen=True)
 class Faces:
-    """Images uint8 [n, S, S, 3] and the classes (indices int64 [n]) that they should show."""
+    """Images uint8 [n, S, S, 3] and the classes (indices int64 [n]) that they should show.
+
+    `people` int64 [n] tells whose they are where several may be of one person.
+    """
 
     images: np.ndarray
     classes: np.ndarray
+    people: np.ndarray | None = None
 
 
 def measure_expression(
@@ -56,7 +60,7 @@ def measure_expression(
     """Both judges on samples, on held-out renders and on what the VAE makes of these."""
     sources = {"renders": held, "reconstructions": reconstructions, "samples": samples}
     found = {
-        source: judge_images(faces.images, faces.classes, readers.judge, readers.fer)
+        source: judge_images(faces.images, faces.classes, readers.judge, readers.fer, faces.people)
         for source, faces in sources.items()
     }
     both = {
@@ -133,8 +137,8 @@ def measure_variety(
             features["samples"], samples.classes, features["held-out renders"], held.classes, half
         ),
         "neighbours": {
-            "samples": near["samples"].summary(),
-            "renders": near["held-out renders"].summary(),
+            "samples": near["samples"].summary(len(samples.images)),
+            "renders": near["held-out renders"].summary(len(samples.images)),
         },
         "training_renders": len(training),
     }
@@ -230,7 +234,11 @@ def main(
     data = renders.load(directory, 64)
     held_rows = data.rows(held_out=True)
     labelled = data.labelled()
-    held = Faces(np.asarray(data.images[labelled]), data.annotations["label"][labelled].astype(int))
+    held = Faces(
+        np.asarray(data.images[labelled]),
+        data.annotations["label"][labelled].astype(int),
+        data.annotations["identity"][labelled],
+    )
     held_images = np.asarray(data.images[held_rows])
     rebuilt = reconstructed(sampler, held_images, work)
     requests = [plan.request(i) for i in range(per_class * len(CLASSES))]
@@ -255,7 +263,7 @@ def main(
             "seed": SEED,
         },
         **measure_expression(
-            samples, held, Faces(rebuilt[np.isin(held_rows, labelled)], held.classes), readers
+            samples, held, replace(held, images=rebuilt[np.isin(held_rows, labelled)]), readers
         ),
     }
     found["samples"]["accepted"] = float(np.mean(made["accepted"]))

@@ -110,10 +110,11 @@ def draw(losses: np.ndarray, snapshots: Sequence[dict]):
         left.plot(losses[:, 0] / 1e6, losses[:, 1])
     left.set(xlabel="images seen (millions)", ylabel="held-out loss", xlim=(0, None))
     for name, title in (("judge", "expression as asked for"), ("au_agreement", "AU agreement")):
-        values = 100 * np.array([one[name] for one in snapshots])
+        values, half = 100 * np.array([one[name] for one in snapshots]).T
         seen = np.array([one["images"] for one in snapshots]) / 1e6
-        right.errorbar(seen, values[:, 0], values[:, 1], capsize=2, label=title)
-    right.set(xlabel="images seen (millions)", ylabel="share (%)", xlim=(0, None), ylim=(None, 102))
+        right.plot(seen, values, label=title)
+        right.fill_between(seen, values - half, np.minimum(values + half, 100), alpha=0.2)
+    right.set(xlabel="images seen (millions)", ylabel="share (%)", xlim=(0, None), ylim=(None, 101))
     right.legend(loc="lower right")
     return page
 
@@ -176,8 +177,8 @@ def main(training, vae, classifier_directory, engines, out, work, count, steps, 
         f"guidance {guidance:g}. Judge: right by the expression that was asked for. AU agreement: "
         "share of 12 units that are shown if and only if asked for. Held-out loss: that of the "
         "diffusion objective on renders of people never trained on, at the report nearest to the "
-        "snapshot. ± reaches to the farther end of a 95 % confidence interval. Judges: a digest of the weights of both "
-        "networks that read the samples; rows without are of earlier ones.",
+        "snapshot. ± reaches to the farther end of a 95 % confidence interval. Judges: a digest "
+        "of the weights of both networks that read the samples; rows without are of earlier ones.",
         "",
         *table(["images seen", "held-out loss", "judge", "AU agreement", "judges"], rows),
         "",

@@ -96,12 +96,18 @@ class Nearest:
             np.where(mine, self.distances, other.distances),
         )
 
-    def summary(self) -> dict[str, float]:
-        """Median, 5 % quantile and least of the distances."""
+    def summary(self, count: int) -> dict[str, float]:
+        """Median, 5 % quantile, and the least of `count` of the distances, expected.
+
+        The least of more is less; only that of as many can be compared.
+        """
+        left = np.arange(len(self.distances), 0, -1)
+        first = np.minimum(1, count / left)  # of those left, the nearest is among the `count`
+        none_nearer = np.cumprod([1, *(1 - first[:-1])])
         return {
             "median": float(np.median(self.distances)),
             "quantile_5": float(np.quantile(self.distances, 0.05)),
-            "least": float(self.distances.min()),
+            "least": float(np.sum(none_nearer * first * np.sort(self.distances))),
         }
 
 

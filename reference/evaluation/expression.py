@@ -37,26 +37,44 @@ def fer_predict(model_file: Path, images_u8: np.ndarray) -> np.ndarray:
     return np.array(best)
 
 
-def fer_accuracy(model_file: Path, images_u8: np.ndarray, classes: np.ndarray) -> dict:
+def fer_accuracy(
+    model_file: Path, images_u8: np.ndarray, classes: np.ndarray, people: np.ndarray | None = None
+) -> dict:
     """`accuracy` of `fer_predict` on the images of CLASSES indices int64 [n] that it knows."""
     known = classes != CLASSES.index("contempt")
     truth = np.array([FER_CLASSES.index(CLASSES[c]) for c in classes[known]])
-    return accuracy(fer_predict(model_file, images_u8[known]), truth, FER_CLASSES)
+    people = None if people is None else people[known]
+    return accuracy(fer_predict(model_file, images_u8[known]), truth, FER_CLASSES, people)
 
 
-def accuracy(predicted: np.ndarray, truth: np.ndarray, names: tuple[str, ...]) -> dict:
-    """Overall and per-class accuracy of indices into `names`, with `statistics.share`'s width."""
+def accuracy(
+    predicted: np.ndarray,
+    truth: np.ndarray,
+    names: tuple[str, ...],
+    people: np.ndarray | None = None,
+) -> dict:
+    """Overall and per-class accuracy of indices into `names`, with `statistics.share`'s width.
+
+    Images of the same of `people`, numbers int64 [n], may be alike.
+    """
     right = predicted == truth
     per_class = {n: float(right[truth == i].mean()) for i, n in enumerate(names)}
-    p, half = statistics.share(right)
+    p, half = statistics.share(right, people)
     return {"accuracy": p, "half_width": half, "images": len(right), "per_class": per_class}
 
 
-def judge_images(images: np.ndarray, truth: np.ndarray, judge: nn.Module, fer: Path | None) -> dict:
+def judge_images(
+    images: np.ndarray,
+    truth: np.ndarray,
+    judge: nn.Module,
+    fer: Path | None,
+    people: np.ndarray | None = None,
+) -> dict:
     """Both judges on uint8 images [n, S, S, 3] whose labels are indices into CLASSES."""
-    report = {"judge": accuracy(classifiers.predict(judge, images).argmax(1), truth, CLASSES)}
+    read = classifiers.predict(judge, images).argmax(1)
+    report = {"judge": accuracy(read, truth, CLASSES, people)}
     if fer is not None:
-        report["fer"] = fer_accuracy(fer, images, truth)
+        report["fer"] = fer_accuracy(fer, images, truth, people)
     return report
 
 

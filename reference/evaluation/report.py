@@ -184,8 +184,8 @@ def variety(report: dict) -> list[str]:
         f"renders, for the other half and for samples, {found['images']} images on each side. "
         "Pairs: mean distance of two images of a class. Nearest: distance to the nearest of "
         f"{report['training_renders']} training renders, of the image or its mirror image: median, "
-        "5 % quantile and least. Copies would lie nearer than renders of people whom the model "
-        "never saw, so far as the judge tells people apart.",
+        "5 % quantile, and the least of as many as there are samples. Copies would lie nearer than "
+        "renders of people whom the model never saw, so far as the judge tells people apart.",
         "",
         *table(["images", "Fréchet", "pairs", "nearest, median", "5 %", "least"], rows),
         "",
@@ -207,7 +207,8 @@ def markdown(report: dict, there: Collection[str]) -> str:
         "",
         f"Written by `{report['command']}` on {report['date']} ({report['machine']}); "
         f"model {report['version']}, bundle `{report['bundle'][:12]}`; {settings}. "
-        "Accuracies are percentages with the half-width of a 95 % interval.",
+        "Accuracies are percentages with the half-width of a 95 % interval, which allows for "
+        "renders of the same person being alike.",
         "",
         "![samples](results/samples.png)",
         "",

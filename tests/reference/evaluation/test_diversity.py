@@ -60,7 +60,16 @@ def test_the_nearer_of_two_is_chosen_for_each() -> None:
     b = Nearest(np.array([7, 8]), np.array([0.6, 0.1]))
     assert a.nearer(b).rows.tolist() == [1, 8]
     found = {"median": 0.3, "quantile_5": pytest.approx(0.12), "least": 0.1}
-    assert a.nearer(b).summary() == found
+    assert a.nearer(b).summary(2) == found
+
+
+def test_the_least_is_that_of_as_many() -> None:
+    distances = np.random.default_rng(0).random(50)
+    near = Nearest(np.arange(50), distances)
+    assert near.summary(50)["least"] == distances.min()
+    assert near.summary(1)["least"] == pytest.approx(distances.mean())
+    drawn = [np.random.default_rng(i).permutation(distances)[:5].min() for i in range(4000)]
+    assert near.summary(5)["least"] == pytest.approx(np.mean(drawn), rel=0.05)
 
 
 def test_samples_of_another_distribution_are_farther_than_the_floor() -> None:
