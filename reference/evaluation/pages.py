@@ -24,6 +24,15 @@ def plus_minus(value: tuple[float, float], scale: float = 100, digits: int = 1) 
     return f"{value[0] * scale:.{digits}f} ± {value[1] * scale:.{digits}f}"
 
 
+def bars(shares: np.ndarray) -> np.ndarray:
+    """Error bars [2, n], below and above, of shares and half-widths [n, 2] in percent.
+
+    They end at 0 and at 100, beyond which there are no shares.
+    """
+    values, half = shares.T
+    return np.minimum(half, [values, 100 - values])
+
+
 def machine() -> str:
     """Processor and cores, as the benchmark names them."""
     about = describe(default_threads(), ())

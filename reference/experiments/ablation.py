@@ -117,7 +117,7 @@ def draw(report: dict, judges: Sequence[str]):
     for i, judge in enumerate(judges):
         values = 100 * np.array([report[name][judge] for name in names])
         places = np.arange(len(names)) + (i - (len(judges) - 1) / 2) * 0.38
-        axes.bar(places, values[:, 0], 0.36, yerr=values[:, 1], capsize=3, label=judge)
+        axes.bar(places, values[:, 0], 0.36, yerr=pages.bars(values), capsize=3, label=judge)
     axes.set_xticks(range(len(names)), names, rotation=25, ha="right")
     axes.set(ylabel="expression as asked for (%)", ylim=(0, 105))
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)

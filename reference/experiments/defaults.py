@@ -20,7 +20,7 @@ from reference.evaluation import statistics
 from reference.evaluation.action_units import au_agreement
 from reference.evaluation.diversity import pooled_features
 from reference.evaluation.expression import fer_accuracy
-from reference.evaluation.pages import figure, plus_minus, table
+from reference.evaluation.pages import bars, figure, plus_minus, table
 from reference.evaluation.sampling import kept
 from reference.experiments import setting as settings
 from reference.experiments.setting import Setting
@@ -111,7 +111,8 @@ def draw(found: dict[str, list[tuple[Choice, dict]]]):
         values = [getattr(choice, name) for choice, _ in rows]
         for measured in (key for key in rows[0][1] if key != "Fréchet"):
             points = 100 * np.array([one[measured] for _, one in rows])
-            axes.errorbar(values, points[:, 0], points[:, 1], capsize=2, marker=".", label=measured)
+            interval = bars(points)
+            axes.errorbar(values, points[:, 0], interval, capsize=2, marker=".", label=measured)
         axes.set(xlabel=name.replace("_", " "), ylim=(0, 102))
     panels[0].set_ylabel("as asked for (%)")
     panels[0].legend(fontsize=8, loc="lower left")

@@ -74,7 +74,7 @@ def main(setting: Setting, count, seeds, steps, guidance):
         row["ratio"] = statistics.over_seeds(np.array(row["accuracies"]) / base)
     figure, axes = pages.figure(7, 3.6)
     values = 100 * np.array([row["mean"] for row in report.values()])
-    axes.bar(range(len(report)), values[:, 0], 0.6, yerr=values[:, 1], capsize=4)
+    axes.bar(range(len(report)), values[:, 0], 0.6, yerr=pages.bars(values), capsize=4)
     for i, row in enumerate(report.values()):
         axes.plot([i] * seeds, 100 * np.array(row["accuracies"]), "k.", ms=5)
     axes.set_xticks(range(len(report)), list(report), rotation=12)

@@ -76,7 +76,7 @@ def main(setting: Setting, form, strengths, starts, everies, layouts, per_class)
         values = 100 * np.array([row["judge"] for row in line])
         label = f"from {start:.2g} of the steps, every {every}"
         at = [row["strength"] for row in line]
-        axes.errorbar(at, values[:, 0], values[:, 1], label=label, capsize=3)
+        axes.errorbar(at, values[:, 0], pages.bars(values), label=label, capsize=3)
     axes.set(xscale="log", xlabel=f"strength ({form})", ylabel="judge reads the label (%)")
     axes.legend(fontsize=8)
     lines = [

@@ -158,8 +158,9 @@ def draw(results: dict):
     figure, panels = pages.figure(9, 3.8, len(results["sets"]))
     for axes, (name, report) in zip(np.atleast_1d(panels), results["sets"].items(), strict=True):
         for member, points in report["curves"].items():
-            coverage, accuracy, half = (100 * np.array(points)).T
-            axes.errorbar(coverage, accuracy, half, label=member, capsize=2, lw=1.2)
+            coverage, *shares = (100 * np.array(points)).T
+            interval = pages.bars(np.transpose(shares))
+            axes.errorbar(coverage, shares[0], interval, label=member, capsize=2, lw=1.2)
         axes.set(title=name, xlabel="images accepted (%)", ylabel="of these, labelled right (%)")
         axes.grid(alpha=0.3)
     np.atleast_1d(panels)[0].legend(fontsize=8)

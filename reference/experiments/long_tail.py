@@ -154,7 +154,7 @@ def main(setting: Setting, largest, noise_scale, repair_steps, seeds, steps):
         values = 100 * np.array([row[measure] for row in report.values()])
         label = "all classes" if measure == "mean" else f"the {RAREST} rarest"
         places = np.arange(len(report)) + offset
-        axes.bar(places, values[:, 0], 0.38, yerr=values[:, 1], capsize=3, label=label)
+        axes.bar(places, values[:, 0], 0.38, yerr=pages.bars(values), capsize=3, label=label)
     axes.set_xticks(range(len(report)), list(report))
     axes.set(ylabel="balanced accuracy (%)", ylim=(0, 105))
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)

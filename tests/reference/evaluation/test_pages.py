@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -27,6 +28,11 @@ def test_a_page_names_the_command_that_wrote_it_but_no_paths():
 
     said = CliRunner().invoke(main, ["--out", "here", "--steps", "9", "--layouts"]).output
     assert said == "python -m reference.one --steps 9 --layouts\n"
+
+
+def test_an_error_bar_ends_where_shares_end():
+    shares = np.array([[50.0, 10.0], [99.0, 3.0], [2.0, 5.0]])
+    assert pages.bars(shares).tolist() == [[10, 3, 2], [10, 1, 5]]
 
 
 def test_the_committed_page_says_what_its_numbers_say_and_links_all_others():
