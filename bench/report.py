@@ -33,7 +33,7 @@ def show(console: Console, result: Mapping[str, Any]) -> None:
     console.print(_speeds(result))
     console.print(_stages(result))
     console.print(
-        "Medians over all runs, in brackets the slowest and the fastest; warm-up is not counted. "
+        "Medians over the visits, in brackets the slowest and fastest run; warm-up is not counted. "
         "`model only` is images/s of condition, denoise and decode; stages are ms an image; "
         "`engines` is the part of the time inside engine calls; RAM is the peak of a process of "
         "its own.",
