@@ -18,7 +18,7 @@ def share(right: np.ndarray, groups: np.ndarray | None = None) -> tuple[float, f
     """
     n, p = float(len(right)), float(np.mean(right))
     if groups is not None and 0 < p < 1:
-        n = min(n, p * (1 - p) / (mean(right, groups)[1] / Z) ** 2)
+        n /= max(1.0, n * (mean(right, groups)[1] / Z) ** 2 / (p * (1 - p)))
     centre = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * np.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
     return p, float(abs(centre - p) + half)
