@@ -109,8 +109,9 @@ def test_a_layout_bank_that_pickles_is_not_loaded(copy: Path) -> None:
 
 
 def test_a_layout_bank_that_is_damaged_within_is_refused(copy: Path) -> None:
-    file = copy / "layouts.npz"
-    np.savez_compressed(file, latents=np.zeros((6, *tiny.LATENT), np.float16))
+    file, words = copy / "layouts.npz", np.array(["young"] * 6)
+    latents = np.zeros((6, *tiny.LATENT), np.float16)
+    np.savez_compressed(file, latents=latents, age=words, gender=words, ancestry=words)
     content = bytearray(file.read_bytes())
     begin = content.index(b"latents.npy") + len(b"latents.npy") + 20  # behind zip's own fields
     content[begin : begin + 8] = b"\xff" * 8
