@@ -35,6 +35,7 @@ from synfer_rt.sampler import Request, Sampler
 from synfer_rt.writers import FORMATS, open_output, read
 from synfer_rt.writers.atomic import partial
 from tests import tiny_bundle as tiny
+from tests.hugging_face import rows
 
 COUNTS = {"happy": 5, "sad": 2, "fear": 1}
 
@@ -180,6 +181,8 @@ class TestOutput:
         assert original.schema == augmented.schema
         nobody_was_asked = dict.fromkeys(sampler.bundle.classes, 0.0)
         assert all(shares == nobody_was_asked for shares in original["probabilities"].to_pylist())
+        loaded = rows(tmp_path / "out", format, tmp_path / "cache")
+        assert Counter(row["origin"] for row in loaded) == {"original": 8, "augmented": 7}
 
     def test_never_touches_the_input(
         self, dataset: Dataset, sampler: Sampler, folder: Path, tmp_path: Path
