@@ -28,9 +28,8 @@ from synfer_rt.datasets.items import canonical
 from synfer_rt.errors import UserError
 from synfer_rt.facs import au_vector
 from synfer_rt.images import FORMATS, read_image, upright_rgb
-from synfer_rt.inversion import denoised
 from synfer_rt.plan import Plan, make_plan
-from synfer_rt.prompts import EXPRESSION_WORDS
+from synfer_rt.prompts import expression_alone
 from synfer_rt.sampler import Request, Sampler
 from synfer_rt.solvers import Trajectory, trajectory
 from synfer_rt.writers import Writer
@@ -236,7 +235,7 @@ class Augmenter:
         if way is not None:
             start = np.float32(way.signal) * latents
             start += np.float32(way.noise) * self._noise(keys, "latents")
-            latents = denoised(sampler, start, requests, way)
+            latents = sampler.denoised(requests, start, way)
         decoded = sampler.decode(latents)
         finite = [bool(np.isfinite(image).all()) for image in decoded]
         decoded = np.nan_to_num(decoded, nan=0.0).clip(0, 1)
@@ -262,9 +261,12 @@ class Augmenter:
     def _request(self, label: str, key: int) -> Request:
         """The class's prompt, and AUs drawn from its prototypes."""
         if label not in self._plans:
-            prompt = f"a photo of a {EXPRESSION_WORDS[label][0]} face"
             self._plans[label] = make_plan(
-                self.bundle, labels_text=label, prompt=prompt, layout="none", seed=self.job.seed
+                self.bundle,
+                labels_text=label,
+                prompt=expression_alone(label),
+                layout="none",
+                seed=self.job.seed,
             )
         return self._plans[label].request(key)
 

@@ -35,8 +35,9 @@ def inspect(directory: Path | None, as_json: bool) -> None:
 def _print_bundle(bundle: Bundle) -> None:
     from rich.table import Table
 
+    from synfer_rt.sizes import format_size
+
     files = bundle.manifest["files"]
-    height, width = bundle.image_size
     schedule, vocabulary = bundle.manifest["schedule"], bundle.manifest["au_vocabulary"]
     named = vocabulary if isinstance(vocabulary, str) else "its own vocabulary"
     defaults = bundle.manifest["defaults"]
@@ -50,7 +51,7 @@ def _print_bundle(bundle: Bundle) -> None:
         ("path", bundle.path),
         ("hash", bundle.bundle_hash),
         ("size", _bytes(sum(entry["bytes"] for entry in files.values()))),
-        ("images", f"{width}x{height} from latents {list(bundle.latent.shape)}"),
+        ("images", f"{format_size(bundle.image_size)} from latents {list(bundle.latent.shape)}"),
         ("sizes", bundle.sizes or "no other"),
         ("classes", f"{bundle.label_scheme}: {', '.join(bundle.classes)}"),
         ("action units", f"{named}, {len(bundle.au_names)}" if bundle.au_names else "none"),

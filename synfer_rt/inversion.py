@@ -15,8 +15,6 @@ from pathlib import Path
 
 import numpy as np
 
-from synfer_rt import prompts
-from synfer_rt.backends import Value, to_numpy
 from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError
 from synfer_rt.images import find_images, in_utf8, read_image
@@ -26,12 +24,12 @@ from synfer_rt.solvers import HISTORY_SLOTS, Trajectory
 NEUTRAL_PROMPT = "a photo of a face"
 ROUNDS = 3
 """How often a step is solved; `sample --layout-from` prints how well photos come back."""
-
-
 STRENGTH = 35 / 50
 """The part of the noise schedule that is inverted by default, as SynFER is reproduced: 35 of 50."""
 _AT_ONCE = 64
 """Photos held in memory at once."""
+_ROUND_TRIPS = 8
+"""So many photos are brought back to see how well it goes."""
 
 
 @dataclass(frozen=True)
@@ -148,33 +146,11 @@ def invert(
     """
     check_encoder(sampler.bundle)
     back = inverted(way, sampler.bundle.prediction_type, rounds)
-    return denoised(sampler, sampler.encode(images)[0], _neutral(len(images), prompt), back)
+    return sampler.denoised(_neutral(len(images), prompt), sampler.encode(images)[0], back)
 
 
 def _neutral(count: int, prompt: str = NEUTRAL_PROMPT) -> list[Request]:
     return [Request(0, 0, "", prompt, "", {}, 1.0, 1.0, None)] * count
-
-
-def denoised(
-    sampler: Sampler, latents: np.ndarray, requests: Sequence[Request], way: Trajectory
-) -> np.ndarray:
-    """Where `latents` float32 [N, C, h, w] end along `way`, each under its own request.
-
-    They go through the engines in equal pieces, as `Sampler.sample` takes them.
-    """
-    count = len(requests)
-    size = sampler.piece(count, "conditioner", "denoiser")
-    rows = [*range(count), *[count - 1] * (-count % size)]
-    parts = []
-    for first in range(0, len(rows), size):
-        part = rows[first : first + size]
-        asked = [requests[row] for row in part]
-        guidance = np.array([request.guidance for request in asked], np.float32)
-        current: Value = latents[part]
-        for step in sampler.denoise(current, sampler.condition(asked), guidance, way):
-            current = step
-        parts.append(to_numpy(current))
-    return np.concatenate(parts)[:count]
 
 
 class PhotoStarts:
@@ -196,15 +172,15 @@ class PhotoStarts:
             self._found.update(zip(part, inverted, strict=True))
         return np.stack([self._found[row] for row in rows])
 
-    def round_trip(self, most: int = 8) -> tuple[float, float]:
+    def round_trip(self) -> tuple[float, float]:
         """Mean PSNR in dB of the first photos: inverted and denoised, and through the VAE alone.
 
         Denoised as they were inverted, they come back but for what the VAE loses and for the steps'
         error.
         """
-        rows = range(min(most, len(self._photos)))
+        rows = range(min(_ROUND_TRIPS, len(self._photos)))
         images = self._photos.images(rows)
-        back = denoised(self._sampler, self.latents(rows), _neutral(len(rows)), self._way)
+        back = self._sampler.denoised(_neutral(len(rows)), self.latents(rows), self._way)
         encoded, _ = self._sampler.encode(images)
         there, alone = (psnr(self._sampler.decode(x), images) for x in (back, encoded))
         return float(there.mean()), float(alone.mean())
@@ -214,15 +190,3 @@ def psnr(images: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Peak signal-to-noise ratio in dB, float64 [N], of images [N, 3, H, W] in [0, 1]."""
     error = np.square(images.astype(np.float64) - truth).mean((1, 2, 3))
     return -10 * np.log10(np.maximum(error, 1e-12))
-
-
-def edit_prompt(label: str) -> str:
-    """What to ask of a face that is given: its expression, and nothing of who it is."""
-    word = prompts.EXPRESSION_WORDS[label][0]
-    return f"a photo of {'an' if word[0] in 'aeiou' else 'a'} {word} face"
-
-
-def sweep(photos: int, labels: Sequence[str], index: int) -> tuple[int, str]:
-    """The photo and the label of sample `index`: every label of one photo, then the next photo."""
-    turn, label = divmod(index, len(labels))
-    return turn % photos, labels[label]

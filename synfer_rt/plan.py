@@ -14,7 +14,6 @@ import numpy as np
 from synfer_rt import expressions, facs, labels, noise, prompts
 from synfer_rt.bundle import Bundle, Layouts
 from synfer_rt.errors import UserError
-from synfer_rt.inversion import edit_prompt, sweep
 from synfer_rt.sampler import Request
 
 _SYNONYMS = 3  # numbers that prompts.describe takes
@@ -53,13 +52,13 @@ class Plan:
         for_words, for_synonyms, for_aus = np.split(
             uniforms, [prompts.DRAWS, prompts.DRAWS + _SYNONYMS]
         )
-        photo, next_label = sweep(self.photos or 1, self.labels, index)
-        label = next_label if label is None else label
+        turn, place = divmod(index, len(self.labels))  # of one photo every label, then the next
+        label = self.labels[place] if label is None else label
         attributes = None
         if self.prompt is not None:
             prompt = self.prompt
         elif self.photos:
-            prompt = edit_prompt(label)
+            prompt = prompts.expression_alone(label)
         else:
             attributes = prompts.draw(for_words)
             prompt = prompts.describe(attributes, label, for_synonyms.tolist())
@@ -72,7 +71,7 @@ class Plan:
             self._aus(label, for_aus),
             self.guidance,
             self.au_scale,
-            photo if self.photos else self._layout(index, attributes),
+            turn % self.photos if self.photos else self._layout(index, attributes),
         )
 
     def _aus(self, label: str, uniforms: np.ndarray) -> Mapping[str, float]:

@@ -111,6 +111,12 @@ def describe(attributes: Attributes, expression: str | None, uniforms: Sequence[
     return ", ".join([sentence, *(phrase for phrase in details if phrase)])
 
 
+def expression_alone(label: str) -> str:
+    """What to ask of a face that is given: its expression, and nothing of who it is."""
+    word = EXPRESSION_WORDS[label][0]
+    return f"a photo of {_article(word)} {word} face"
+
+
 def draw(uniforms: np.ndarray) -> Attributes:
     """Varied attributes from DRAWS numbers in [0, 1); balanced over age, gender and ancestry."""
     u = iter(uniforms)

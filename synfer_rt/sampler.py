@@ -82,14 +82,13 @@ class Sample:
 class Sampler:
     """A bundle's engines, loaded, and the stages between a request and a sample.
 
-    `backend` is the name of the backend that runs, `why` a sentence on its choice. `retried` counts
-    the samples that came out broken and were made again, `broken` those that are so in the end.
-    Engines load on first use.
+    `backend` is the name of the backend that runs. `retried` counts the samples that came out
+    broken and were made again, `broken` those that are so in the end. Engines load on first use.
     """
 
     def __init__(self, bundle: Bundle, backend: str = "auto", threads: int | None = None) -> None:
         self.bundle = bundle
-        self.backend, self.why = choose(backend, bundle)
+        self.backend, _ = choose(backend, bundle)
         self.retried = self.broken = 0
         self._threads = threads
         self._engines: dict[str, Engine] = {}
@@ -223,57 +222,57 @@ class Sampler:
         """
         if batch < 1:
             raise UserError(f"A batch of {batch} holds no image; write 1 or more.")
-        guides = () if semantic is None else (engine_name(semantic.form),)
-        size = self.piece(batch, "conditioner", "denoiser", *guides)
+        size = self.piece(batch, "conditioner", "denoiser", *_guides(semantic))
         samples: list[Sample] = []
         for first in range(0, len(requests), batch):
             rows = list(range(first, min(first + batch, len(requests))))
             count = len(rows)
             rows += rows[-1:] * (-count % size)
             part = [requests[row] for row in rows]
-            begin = None if starts is None else starts[rows]
-            images, latents = self._images(part, begin, trajectory, size, semantic)
+            begin = self.start(part, trajectory) if starts is None else starts[rows]
+            latents = self.denoised(part, begin, trajectory, semantic, size)
+            images = self.decode(latents)
             if self.backend != _FALLBACK:
                 for i in np.flatnonzero(~_sound(images[:count])):
                     self.retried += 1
-                    alone = None if begin is None else begin[i : i + 1]
-                    again = self._fallback._images([part[i]], alone, trajectory, 1, semantic)
-                    images[i], latents[i] = again[0][0], again[1][0]
+                    again = self._fallback.denoised([part[i]], begin[[i]], trajectory, semantic)
+                    latents[i], images[i] = again[0], self._fallback.decode(again)[0]
             samples += self._labelled(part, images, latents)[:count]
             self.broken += sum(sample.broken for sample in samples[first:])
         return samples
 
-    def _images(
+    def denoised(
         self,
         requests: Sequence[Request],
-        starts: np.ndarray | None,
+        latents: np.ndarray,
         trajectory: Trajectory,
-        size: int,
-        semantic: SemanticGuidance | None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Images float32 [B, 3, H, W] and their latents [B, C, h, w].
+        semantic: SemanticGuidance | None = None,
+        size: int | None = None,
+    ) -> np.ndarray:
+        """Where `latents` [B, C, h, w] end along the trajectory, each under its own request.
 
-        They are sampled `size` at a time, which B is a multiple of.
+        They go through the engines `size` at a time, by default in equal pieces as large as the
+        device is fast at; the last is padded.
         """
-        parts = []
-        for first in range(0, len(requests), size):
-            piece = requests[first : first + size]
-            guidance = np.array([r.guidance for r in piece], np.float32)
+        count = len(requests)
+        if size is None:
+            size = self.piece(count, "conditioner", "denoiser", *_guides(semantic))
+        rows = [*range(count), *[count - 1] * (-count % size)]
+        ends = []
+        for first in range(0, len(rows), size):
+            part = rows[first : first + size]
+            piece = [requests[row] for row in part]
+            guidance = np.array([request.guidance for request in piece], np.float32)
             conditioning = self.condition(piece)
-            current: Value
-            if starts is None:
-                current = self.start(piece, trajectory)
-            else:
-                current = starts[first : first + size]
             guide = None
             if semantic is not None:
-                wanted = targets([r.label for r in piece], self.bundle.classes)
+                wanted = targets([request.label for request in piece], self.bundle.classes)
                 guide = Guide(semantic, self.engine, wanted, trajectory)
+            current: Value = latents[part]
             for step in self.denoise(current, conditioning, guidance, trajectory, guide):
                 current = step
-            parts.append(to_numpy(current))
-        latents = np.concatenate(parts)
-        return self.decode(latents), latents
+            ends.append(to_numpy(current))
+        return np.concatenate(ends)[:count]
 
     @cached_property
     def _fallback(self) -> Sampler:
@@ -338,10 +337,15 @@ class Sampler:
         """
         engine = self.engine(name)
         count, size = len(array), self.piece(len(array), name)
-        padded = np.concatenate([array, np.repeat(array[-1:], -count % size, 0)])
-        pieces = [padded[i : i + size] for i in range(0, len(padded), size)]
+        pieces = [array[i : i + size] for i in range(0, count, size)]
+        pieces[-1] = np.concatenate([pieces[-1], np.repeat(array[-1:], -count % size, 0)])
         outputs = [engine.run({key: piece}) for piece in pieces]
         return {k: np.concatenate([o[k] for o in outputs])[:count] for k in outputs[0]}
+
+
+def _guides(semantic: SemanticGuidance | None) -> tuple[str, ...]:
+    """The engine that steers, if one does."""
+    return () if semantic is None else (engine_name(semantic.form),)
 
 
 def _sound(images: np.ndarray) -> np.ndarray:

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from synfer_rt import labels
 from synfer_rt.backends import to_numpy
 from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError
@@ -21,12 +20,10 @@ from synfer_rt.inversion import (
     NEUTRAL_PROMPT,
     Photos,
     PhotoStarts,
-    edit_prompt,
     invert,
     inverted,
     psnr,
     read_photos,
-    sweep,
 )
 from synfer_rt.sampler import Request, Sampler
 from synfer_rt.solvers import SOLVERS, Trajectory, trajectory
@@ -205,14 +202,3 @@ def test_a_folder_without_any_image_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no face")
     with pytest.raises(UserError, match=r"None of the 1 files .* of one: it is no image"):
         read_photos(tmp_path, (32, 32))
-
-
-def test_a_sweep_gives_one_photo_every_label_then_the_next() -> None:
-    found = [sweep(2, ["happy", "sad"], i) for i in range(5)]
-    assert found == [(0, "happy"), (0, "sad"), (1, "happy"), (1, "sad"), (0, "happy")]
-
-
-def test_an_edit_asks_for_the_expression_alone() -> None:
-    prompts = [edit_prompt(label) for label in labels.scheme("affectnet-8")]
-    assert len(set(prompts)) == 8
-    assert edit_prompt("anger") == "a photo of an angry face"

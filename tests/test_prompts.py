@@ -51,6 +51,12 @@ def test_the_article_follows_the_sound() -> None:
     assert sentence.endswith("with an astonished face")
 
 
+def test_an_edit_asks_for_the_expression_alone() -> None:
+    sentences = {prompts.expression_alone(label) for label in labels.scheme("affectnet-8")}
+    assert len(sentences) == 8
+    assert {"a photo of an angry face", "a photo of a fearful face"} <= sentences
+
+
 def test_the_largest_uniform_number_still_chooses(people: list[Attributes]) -> None:
     almost_one = 1 - 2.0**-53
     prompts.describe(people[0], "fear", (almost_one,) * 3)

@@ -205,13 +205,13 @@ def test_a_batch_is_sampled_in_equal_pieces_and_the_last_is_padded(
     sizes: list[int],
 ) -> None:
     found: list[int] = []
-    start = Sampler.start
+    condition = Sampler.condition
 
-    def counting(self: Sampler, requests: Any, way: Trajectory) -> np.ndarray:
+    def counting(self: Sampler, requests: Any) -> Any:
         found.append(len(requests))
-        return start(self, requests, way)
+        return condition(self, requests)
 
-    monkeypatch.setattr(Sampler, "start", counting)
+    monkeypatch.setattr(Sampler, "condition", counting)
     monkeypatch.setattr("synfer_rt.sampler._POSITIONS_AT_ONCE", at_once * 8 * 8)
     sampler = Sampler(tiny_bundle, CPU, threads=1)
     samples = sampler.sample([request(i) for i in range(count)], way, batch)
