@@ -37,14 +37,21 @@ def fer_predict(model_file: Path, images_u8: np.ndarray) -> np.ndarray:
     return np.array(best)
 
 
+def fer_reading(
+    model_file: Path, images_u8: np.ndarray, classes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of the images of CLASSES indices int64 [n] that it knows: `fer_predict`, truth, and which."""
+    known = classes != CLASSES.index("contempt")
+    truth = np.array([FER_CLASSES.index(CLASSES[c]) for c in classes[known]])
+    return fer_predict(model_file, images_u8[known]), truth, known
+
+
 def fer_accuracy(
     model_file: Path, images_u8: np.ndarray, classes: np.ndarray, people: np.ndarray | None = None
 ) -> dict:
-    """`accuracy` of `fer_predict` on the images of CLASSES indices int64 [n] that it knows."""
-    known = classes != CLASSES.index("contempt")
-    truth = np.array([FER_CLASSES.index(CLASSES[c]) for c in classes[known]])
-    people = None if people is None else people[known]
-    return accuracy(fer_predict(model_file, images_u8[known]), truth, FER_CLASSES, people)
+    """`accuracy` of what `fer_reading` gives."""
+    read, truth, known = fer_reading(model_file, images_u8, classes)
+    return accuracy(read, truth, FER_CLASSES, None if people is None else people[known])
 
 
 def accuracy(

@@ -2,7 +2,8 @@
 
     python -m reference.experiments.ablation --renders DIR --fer FILE.tflite
 
-Text only, with action units, with each form of semantic guidance, with layout initialisation. All
+Text only, with action units, with each form of semantic guidance, with layout initialisation; and
+the forms of guidance once more where classifier-free guidance has not done the work before. All
 rows have the same requests and noise. The paper's accuracies are 34.6, 48.7 (AUs) and 55.1
 (guidance) on AffectNet (arXiv 2410.09865).
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -20,7 +22,7 @@ from reference import classifiers
 from reference.evaluation import pages, statistics
 from reference.evaluation.action_units import au_agreement
 from reference.evaluation.diversity import pooled_features
-from reference.evaluation.expression import fer_accuracy
+from reference.evaluation.expression import fer_reading
 from reference.evaluation.pages import plus_minus, table
 from reference.experiments import setting as settings
 from reference.experiments.sampling import Recipe, sample_set
@@ -30,22 +32,26 @@ from synfer_rt import facs
 
 STRENGTHS = {"text": 0.3, "text-latent": 0.3, "latent": 0.05}
 """Of each form; guidance_sweep shows what others do."""
-PLAIN, LAYOUTS = "+ action units", "+ layouts"
+PLAIN, LAYOUTS, UNGUIDED = "+ action units", "+ layouts", "+ action units, no CFG"
 
 
-def recipes(strengths: dict[str, float]) -> list[Recipe]:
-    """The rows."""
-    guided = [
-        Recipe(f"+ guidance, {form}", layouts=False, form=form, strength=strength)
-        for form, strength in strengths.items()
-    ]
-    cheap = {"form": "latent", "strength": strengths["latent"]}
+def recipes(strengths: dict[str, float]) -> list[tuple[Recipe, str | None]]:
+    """The rows, and the row that each is to be compared with."""
+
+    def guided(before: Recipe) -> list[tuple[Recipe, str]]:
+        forms = (replace(before, form=form, strength=value) for form, value in strengths.items())
+        return [(replace(r, name=f"{before.name}, guidance {r.form}"), before.name) for r in forms]
+
+    plain, layouts = Recipe(PLAIN, layouts=False), Recipe(LAYOUTS)
+    unguided = replace(plain, name=UNGUIDED, guidance=1.0)
     return [
-        Recipe("text only", aus=False, layouts=False),
-        Recipe(PLAIN, layouts=False),
-        *guided,
-        Recipe(LAYOUTS),
-        Recipe("+ layouts, guidance, latent", **cheap),
+        (Recipe("text only", aus=False, layouts=False), None),
+        (plain, "text only"),
+        *guided(plain),
+        (layouts, PLAIN),
+        *(row for row in guided(layouts) if row[0].form == "latent"),
+        (unguided, PLAIN),
+        *guided(unguided),
     ]
 
 
@@ -75,18 +81,21 @@ def measure(
     aus: np.ndarray,
     real: tuple[np.ndarray, float],
     fer: Path | None,
-) -> tuple[dict, np.ndarray]:
+) -> tuple[dict, dict[str, np.ndarray]]:
     """All measures of uint8 images whose classes and action units [n, 41] were asked for.
 
-    `real` are the features of real images and their diversity. Also whether the judge agrees with
-    each.
+    `real` are the features of real images and their diversity. Also whether each judge agrees, with
+    every image whose class it knows.
     """
-    right = classifiers.predict(setting.judge, images).argmax(1) == classes
+    rights = {"judge": classifiers.predict(setting.judge, images).argmax(1) == classes}
+    if fer is not None:
+        read, truth, _ = fer_reading(fer, images, classes)
+        rights["fer"] = read == truth
     features, (reals, scale) = pooled_features(setting.judge, images), real
     n = len(images)
     report = {
         "images": n,
-        "judge": statistics.share(right),
+        **{judge: statistics.share(right) for judge, right in rights.items()},
         "au_agreement": statistics.mean(
             au_agreement(aus, classifiers.predict(setting.au_judge, images))
         ),
@@ -104,10 +113,7 @@ def measure(
             ),
         ),
     }
-    if fer is not None:
-        found = fer_accuracy(fer, images, classes)
-        report["fer"] = found["accuracy"], found["half_width"]
-    return report, right
+    return report, rights
 
 
 def draw(report: dict, judges: Sequence[str]):
@@ -141,7 +147,7 @@ def main(setting: Setting, fer, per_class, rounds, strengths):
     chosen = STRENGTHS | {
         form: float(value) for form, _, value in (text.partition("=") for text in strengths)
     }
-    rows = [row for row in recipes(chosen) if row.available(setting.sampler)]
+    pairs = [pair for pair in recipes(chosen) if pair[0].available(setting.sampler)]
     data = setting.data
     count = per_class * len(CLASSES)
     held = data.labelled()
@@ -154,19 +160,21 @@ def main(setting: Setting, fer, per_class, rounds, strengths):
     real = features[second], statistics.diversity(features, classes)
     units = data.annotations["au"][held][first].astype(np.float32)
     report, _ = measure(setting, faces[first], classes[first], units, real, fer)
-    reports, rights = {"held-out renders": report}, {}
-    for row in rows:
+    reports: dict[str, dict] = {"held-out renders": report}
+    rights: dict[str, dict[str, np.ndarray]] = {}
+    for row, before in pairs:
         made = sample_set(setting.sampler, row, count, 7, setting.work)
         plan = Recipe("as asked for").plan(setting.sampler, 7)
         aus = np.stack([facs.au_vector(plan.request(i).aus) for i in range(count)])
         reports[row.name], rights[row.name] = measure(
             setting, made["images"], made["requested"], aus, real, fer
         )
-        before = LAYOUTS if row.layouts and row.form else PLAIN
-        if before in rights and before != row.name:
-            gained = statistics.gain(rights[row.name], rights[before])
-            reports[row.name]["gain"] = {"over": before, "points": gained}
-    for name, cost in costs(setting, rows, rounds).items():
+        if before is not None:
+            reports[row.name]["gain"] = {"over": before} | {
+                judge: statistics.gain(right, rights[before][judge])
+                for judge, right in rights[row.name].items()
+            }
+    for name, cost in costs(setting, [row for row, _ in pairs], rounds).items():
         reports[name]["cost"] = cost
     judges = ["judge", "fer"] if fer is not None else ["judge"]
     cells = []
@@ -175,8 +183,14 @@ def main(setting: Setting, fer, per_class, rounds, strengths):
         cells.append(
             [
                 name,
-                *(plus_minus(found[judge]) for judge in judges),
-                plus_minus(gain["points"]) if gain else "",
+                *(
+                    text
+                    for judge in judges
+                    for text in (
+                        plus_minus(found[judge]),
+                        plus_minus(gain[judge]) if gain else "",
+                    )
+                ),
                 plus_minus(found["au_agreement"]),
                 plus_minus(found["diversity"], 1, 2),
                 plus_minus(found["frechet"], 1, 2),
@@ -186,19 +200,28 @@ def main(setting: Setting, fer, per_class, rounds, strengths):
     lines = [
         f"{count} samples a row, the same requests and noise in each; no layouts but where it says "
         "so. `judge` is trained on renders, `fer` on photographs only (seven classes, chance "
-        "14.3); neither guides nor labels. Gain: right by the judge more often than with action "
-        "units alone, or with layouts where there are guidance and layouts, by pairs. AU "
-        "agreement: share of 12 units that are shown if and only if asked for. Diversity: mean "
-        "distance of two images of a class in the judge's features, relative to renders; the "
-        "Fréchet distance is in the same features, from as many images to as many held-out "
-        "renders, of other people than those in the first row. Cost: CPU time an image relative "
+        "14.3); neither guides nor labels. Gain: so many points more are right than in the row "
+        "that it is added to (of action units: text only; of layouts, and of no CFG: action "
+        "units), by pairs of the same requests and noise. No CFG: a classifier-free guidance of 1, "
+        "which leaves something to gain. AU agreement: share of 12 units that are shown if and "
+        "only if asked for. Diversity: mean distance of two images of a class in the judge's "
+        "features, relative to renders; the Fréchet distance is in the same features, from as many "
+        "images to as many held-out renders, of other people than those in the first row. Cost: "
+        "CPU time an image relative "
         f"to action units alone, interleaved, median of {rounds} (least to most). Strengths: "
         + ", ".join(f"{form} {value:g}" for form, value in chosen.items())
         + ". Text only means that all action units are 0, as a neutral face's are: the words have "
         "to overrule them.",
         "",
         *table(
-            ["", *judges, "gain", "AU agreement", "diversity", "Fréchet", "cost"],
+            [
+                "",
+                *(text for judge in judges for text in (judge, "gain")),
+                "AU agreement",
+                "diversity",
+                "Fréchet",
+                "cost",
+            ],
             cells,
         ),
     ]

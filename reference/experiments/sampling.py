@@ -19,13 +19,15 @@ from synfer_rt.solvers import Trajectory, trajectory
 class Recipe:
     """How the images of a set are made; what it does not say is the bundle's default.
 
-    `form` is that of semantic guidance, None for none.
+    `guidance` is the classifier-free one's scale; `form` is that of semantic guidance, None for
+    none, and the rest of it follows.
     """
 
     name: str
     labels: str = "all"
     aus: bool = True
     layouts: bool = True
+    guidance: float | None = None
     form: str | None = None
     strength: float = 0.0
     start: float = START
@@ -38,7 +40,13 @@ class Recipe:
     def plan(self, sampler: Sampler, seed: int) -> Plan:
         """The requests."""
         layout = "bank" if self.layouts else "none"
-        plan = make_plan(sampler.bundle, labels_text=self.labels, layout=layout, seed=seed)
+        plan = make_plan(
+            sampler.bundle,
+            labels_text=self.labels,
+            layout=layout,
+            guidance=self.guidance,
+            seed=seed,
+        )
         return plan if self.aus else replace(plan, aus={})
 
     def way(self, sampler: Sampler) -> Trajectory:

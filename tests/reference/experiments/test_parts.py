@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="the experiments need synfer-rt[reference]")
 
-from reference.experiments import defaults, downstream, label_quality, long_tail
+from reference.experiments import ablation, defaults, downstream, label_quality, long_tail
 from reference.experiments.training import TrainingSet, one_hot
 from reference.tasks import CLASSES
 from synfer_rt.annotate import Opinion, vote
+
+
+def test_a_row_of_the_ablation_adds_one_thing_to_the_row_it_is_compared_with() -> None:
+    pairs = ablation.recipes({"text": 0.3, "latent": 0.05})
+    rows = {row.name: row for row, _ in pairs}
+    assert len(rows) == len(pairs) == 9
+    guidance = {"form", "strength"}
+    for row, before in pairs[1:]:
+        assert before is not None
+        fields = dataclasses.asdict(row).items()
+        changed = {k for k, v in fields if v != getattr(rows[before], k)} - {"name"}
+        assert changed in ({"aus"}, {"layouts"}, {"guidance"}, guidance)
 
 
 def test_label_noise_replaces_exactly_its_part_by_wrong_labels() -> None:
