@@ -70,7 +70,9 @@ def usable(dataset: Dataset, size: tuple[int, int]) -> Dataset:
     help="Images a class shall have: as the largest, a number, or a JSON file of numbers.",
 )
 @click.option("--noise-scale", default=8.0, show_default=True, help="Noise around the posterior.")
-@click.option("--repair-steps", default=0, show_default=True, help="Diffusion steps afterwards.")
+@click.option(
+    "--repair-steps", default=4, show_default=True, help="Diffusion steps afterwards; 0 for none."
+)
 @click.option(
     "--repair-strength", default=0.5, show_default=True, help="How much these steps make anew."
 )

@@ -110,15 +110,14 @@ class Table:
         self.finished = True
 
     def _write_csv(self, out: TextIO, classes: Sequence[str]) -> None:
-        first = next((r["aus"] for r in self.records() if r.get("aus")), {})
+        labelled: Record = next((r for r in self.records() if "error" not in r), {})
         columns = ["file_name", "label", "accepted", "rectified", "given_label", "error"]
-        writer = csv.DictWriter(
-            out, [*columns, *classes, *first], restval="", extrasaction="ignore"
-        )
+        columns += [*classes, *_votes(labelled), *(labelled.get("aus") or {})]
+        writer = csv.DictWriter(out, columns, restval="", extrasaction="ignore")
         writer.writeheader()
         for record in self.records():
             numbers = {**(record.get("probabilities") or {}), **(record.get("aus") or {})}
-            writer.writerow({**record, **numbers})
+            writer.writerow({**record, **numbers, **_votes(record)})
 
     def close(self) -> None:
         """Stop; what is written stays for a run with --resume. Raises UserError on a full disk."""
@@ -144,6 +143,11 @@ class Tally:
         self.labels[record["label"]] += 1
         self.accepted[record["label"]] += record["accepted"]
         self.rectified += record["rectified"]
+
+
+def _votes(record: Record) -> dict[str, str]:
+    """Each annotator's vote by the name of its column."""
+    return {f"vote.{name}": label for name, label in record.get("votes", {}).items()}
 
 
 def _begun(path: Path) -> bool:

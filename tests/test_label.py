@@ -111,7 +111,7 @@ def test_an_interrupted_run_resumes_to_the_same_table(
     assert not partial(path).exists()
 
 
-def test_a_csv_has_a_column_for_each_class_and_unit(
+def test_a_csv_has_a_column_for_each_class_unit_and_vote(
     folder: Path, ensemble: Ensemble, tmp_path: Path
 ):
     dataset = read_dataset(folder)
@@ -122,6 +122,10 @@ def test_a_csv_has_a_column_for_each_class_and_unit(
     assert len(rows) == 13 and {"contempt", "AU12", "error"} <= set(rows[0])
     shares = [float(rows[0][name]) for name in ensemble.bundle.classes]
     assert sum(shares) == pytest.approx(1, abs=1e-5)
+    votes = [name for name in rows[0] if name.startswith("vote.")]
+    assert votes == [f"vote.{name}" for name in ensemble.members]
+    for row in rows:
+        assert all((row[name] in ensemble.bundle.classes) != bool(row["error"]) for name in votes)
     assert sum(tally.labels.values()) == 11 and len(tally.skipped) == 2
 
 
