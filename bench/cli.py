@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from synfer_rt import options
 from synfer_rt.doctor import RUNTIMES
@@ -60,6 +61,7 @@ _PACKAGES = ("synfer-rt", "numpy", *RUNTIMES)
     help="What the bundle was built from, for --compare.  [default: the clone's, of synfer-mini]",
 )
 @click.option("--json", "file", type=click.Path(path_type=Path), help="Write every number there.")
+@click.option("--markdown", "page", type=click.Path(path_type=Path), help="Write the report there.")
 def bench(
     engines: Path | None,
     batches: str,
@@ -71,6 +73,7 @@ def bench(
     peers: tuple[str, ...],
     checkpoint: Path | None,
     file: Path | None,
+    page: Path | None,
 ) -> None:
     """Measure throughput, time per stage and memory.
 
@@ -83,17 +86,17 @@ def bench(
     from synfer_rt.backends import choose, default_threads
     from synfer_rt.bench import machine, measure, report
     from synfer_rt.bundle import open_bundle
-    from synfer_rt.solvers import trajectory
 
     sizes = parse_batches(batches)
     check_number("--repeats", repeats)
     check_number("--threads", threads, MOST_THREADS)
-    if file is not None:
-        _check_writable(file)
+    for option, written in (("--json", file), ("--markdown", page)):
+        if written is not None:
+            _check_writable(option, written)
     bundle = open_bundle(engines)
     solver = solver or bundle.defaults.solver
     steps = bundle.defaults.steps if steps is None else steps
-    trajectory(solver, bundle.schedule, steps, 1.0, bundle.prediction_type)
+    bundle.trajectory(solver, steps, 1.0)  # refuses what does not fit
     chosen = [choose(name.strip(), bundle) for name in backends.split(",")]
     backend, *rivals = dict.fromkeys(name for name, _ in chosen)
     threads = threads or default_threads()
@@ -117,6 +120,7 @@ def bench(
         "format": FORMAT,
         "machine": machine.describe(threads, _packages(peers)),
         "settings": {
+            "command": _command(),
             "bundle": f"{bundle.name} {bundle.version}",
             "bundle_hash": bundle.bundle_hash,
             "solver": solver,
@@ -136,7 +140,9 @@ def bench(
     }
     report.show(console, result)
     if file is not None:
-        _write(file, result)
+        _write("--json", file, json.dumps(result, indent=1) + "\n")
+    if page is not None:
+        _write("--markdown", page, report.page(result))
 
 
 def parse_batches(text: str) -> list[int]:
@@ -177,7 +183,20 @@ def _packages(peers: tuple[str, ...]) -> list[str]:
     return [*_PACKAGES, *(package for peer in peers for package in PACKAGES[peer])]
 
 
-def _check_writable(file: Path) -> None:
+def _command() -> str:
+    """How the benchmark was called, but for paths."""
+    context = click.get_current_context()
+    words = ["synfer-rt bench"]
+    for option in context.command.params:
+        name, value = option.name or "", context.params[option.name or ""]
+        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        for one in value if isinstance(value, tuple) else (value,):
+            if given and not isinstance(one, Path):
+                words.append(f"{option.opts[0]} {one}")
+    return " ".join(words)
+
+
+def _check_writable(option: str, file: Path) -> None:
     """A benchmark takes minutes: refuse a file that cannot be written before, not after."""
     try:
         writable = not file.is_dir() and os.access(file.parent, os.W_OK)
@@ -185,14 +204,15 @@ def _check_writable(file: Path) -> None:
         writable = False
     if not writable:
         raise UserError(
-            f"{file} cannot be written; give --json a file in a directory that exists and is yours."
+            f"{file} cannot be written; give {option} a file in a directory that exists and is "
+            "yours."
         )
 
 
-def _write(file: Path, result: dict[str, Any]) -> None:
+def _write(option: str, file: Path, text: str) -> None:
     try:
-        file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        file.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(
-            f"{file} cannot be written ({error.strerror}); give --json another file."
+            f"{file} cannot be written ({error.strerror}); give {option} another file."
         ) from None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich import box
@@ -12,49 +14,65 @@ from rich.table import Table
 
 from synfer_rt.bench.measure import STAGES
 
+_PAGE_WIDTH = 1000
 _SAME = 2.0
 """Largest mean difference, in 8-bit levels, of images that count as the same."""
 
 
 def show(console: Console, result: Mapping[str, Any]) -> None:
     """Print the result that `cli.bench` also writes as JSON."""
+    for part in _parts(result, box.SIMPLE_HEAD):
+        console.print(part, markup=False)
+
+
+def page(result: Mapping[str, Any]) -> str:
+    """The same as a page of Markdown."""
+    text = io.StringIO()
+    console = Console(file=text, width=_PAGE_WIDTH, color_system=None)
+    settings = result["settings"]
+    text.write(f"# Throughput of {settings['bundle']}\n\nWritten by `{settings['command']}`.\n")
+    for part in _parts(result, box.MARKDOWN):
+        text.write("\n")
+        console.print(part, markup=False, highlight=False)
+    lines = (line.rstrip() for line in text.getvalue().split("\n"))
+    return re.sub("\n{3,}", "\n\n", "\n".join(lines))
+
+
+def _parts(result: Mapping[str, Any], form: box.Box) -> Iterator[str | Table]:
     about, settings = result["machine"], result["settings"]
     gpus = "".join(f", {gpu}" for gpu in about["gpus"])
     ram = f", {about['ram_bytes'] / 2**30:.0f} GiB" if about["ram_bytes"] else ""
-    machine = f"{about['cpu']}, {about['cores']} cores{ram}{gpus}; {about['date']}"
-    console.print(machine, markup=False)
+    yield f"{about['cpu']}, {about['cores']} cores{ram}{gpus}; {about['date']}"
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    console.print(f"Python {about['python']}, {versions}")
-    console.print(
+    yield f"Python {about['python']}, {versions}"
+    yield (
         f"{settings['bundle']}: {settings['solver']}, {settings['steps']} steps, "
-        f"{settings['backend']}, {settings['threads']} threads",
-        markup=False,
+        f"{settings['backend']}, {settings['threads']} threads"
     )
-    console.print(_speeds(result))
-    console.print(_stages(result))
-    console.print(
+    yield _speeds(result, form)
+    yield _stages(result, form)
+    yield (
         "Medians over the visits, in brackets the slowest and fastest run; warm-up is not counted. "
         "`model only` is images/s of condition, denoise and decode; stages are ms an image; "
         "`engines` is the part of the time inside engine calls; RAM is the peak of a process of "
-        "its own.",
-        markup=False,
+        "its own."
     )
     for entry in result["speedups"]:
-        console.print(
+        yield (
             f"Batch {entry['batch']}: synfer-rt is {entry['ratio']:.2f} times as fast as "
             f"{entry['peer']} in condition, denoise and decode (labelling and writing left out)."
         )
     for entry in result["differences"]:
         verdict = "the same" if entry["mean"] <= _SAME else "NOT THE SAME: do not compare speeds"
-        console.print(
+        yield (
             f"{entry['images']} images of {entry['peer']} and synfer-rt are {verdict}; their "
             f"pixels differ by {entry['mean']:.3f} of 255 in the mean, {entry['max']} at most."
         )
 
 
-def _speeds(result: Mapping[str, Any]) -> Table:
+def _speeds(result: Mapping[str, Any], form: box.Box) -> Table:
     with_gpu = bool(result["machine"]["gpus"])
-    table = _right_aligned("system", "batch", "images/s", "", "model only", "", "RAM")
+    table = _right_aligned(form, "system", "batch", "images/s", "", "model only", "", "RAM")
     if with_gpu:
         table.add_column("GPU", justify="right")
     for entry in result["summary"]:
@@ -68,8 +86,8 @@ def _speeds(result: Mapping[str, Any]) -> Table:
     return table
 
 
-def _stages(result: Mapping[str, Any]) -> Table:
-    table = _right_aligned("system", "batch", *STAGES, "engines")
+def _stages(result: Mapping[str, Any], form: box.Box) -> Table:
+    table = _right_aligned(form, "system", "batch", *STAGES, "engines")
     for entry in result["summary"]:
         cells = [entry["system"], str(entry["batch"])]
         for stage in STAGES:
@@ -79,8 +97,8 @@ def _stages(result: Mapping[str, Any]) -> Table:
     return table
 
 
-def _right_aligned(first: str, *others: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+def _right_aligned(form: box.Box, first: str, *others: str) -> Table:
+    table = Table(box=form, padding=(0, 1, 0, 0))
     table.add_column(first, no_wrap=True)
     for name in others:
         table.add_column(name, justify="right", no_wrap=True)

@@ -11,7 +11,8 @@ import numpy as np
 
 from synfer_rt.backends import Engine, Value
 from synfer_rt.bench.measure import SHOWN, Setup, Stopwatch
-from synfer_rt.bundle import REQUIRED_ENGINES, Bundle, open_bundle
+from synfer_rt.bundle import Bundle, open_bundle
+from synfer_rt.interfaces import REQUIRED_ENGINES
 from synfer_rt.pipeline import ObservedSampler, Run, execute
 from synfer_rt.plan import Plan, make_plan
 from synfer_rt.writers import open_output, read

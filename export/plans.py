@@ -19,13 +19,13 @@ from .engine import Built, Source, finished
 from .engines import Options, Recipe
 from .graphs import engine_graph, images_of
 from .staging import Entry, log_file
-from .tensorrt import TARGETS, Compiled, check_options, compile_plans
+from .tensorrt import TARGETS, check_options, compile_plan
 
 _CODE = ("tensorrt", "mixed_precision")
 
 
 def check_plan_options(options: Options) -> None:
-    """Raise the UserError that compile_plans would, before anything long is begun."""
+    """Raise the UserError that compile_plan would, before anything long is begun."""
     for target in _targets(options):
         check_options(target, options.capabilities, options.batch, options.precision)
 
@@ -37,7 +37,7 @@ def make_plans(
 
     A plan is reused when its engine, the library and the options are those of an earlier build.
     Each lacks `source_sha256`, since its engine's file is not final yet.
-    Raises UserError as `tensorrt.compile_plans` does.
+    Raises UserError as `tensorrt.compile_plan` does.
     """
     place, options, log = recipe.place, recipe.options, log_file(recipe.place.out)
     precisions = {name: _precision(name, entry) for name, entry in engines.items()}
@@ -69,34 +69,31 @@ def make_plans(
     halves = {name for _, name, _ in missing if precisions[name] == "fp16"}
     examples = _examples(recipe.source, halves, recipe.max_length)
 
-    def compile_plan(todo: tuple[str, str, str]) -> Entry:
+    def make(todo: tuple[str, str, str]) -> Entry:
         target, name, key = todo
         LOG.info("%s: compiling for %s", name, target)
-        done: list[Compiled] = []
-        compile_plans(
-            {name: place.bundle / engines[name]["file"]},
+        made = compile_plan(
+            name,
+            place.bundle / engines[name]["file"],
             place.bundle,
             target,
             options.capabilities,
             options.batch,
             precisions[name],
             log,
-            _timing_cache(),
-            {name: examples[name]} if name in examples else None,
-            done.append,
-            recipe.axes,
+            timing_cache=_timing_cache(),
+            example=examples.get(name),
+            axes=recipe.axes,
         )
-        plan = {**done[0].entry, "build_key": key}
+        plan = {**made.entry, "build_key": key}
         place.record(f"{target}.{name}", plan)
-        title, seconds, peak = _title(target, name), done[0].seconds, done[0].peak_bytes
-        report(finished(title, plan, place.bundle, seconds, peak))
+        title = _title(target, name)
+        report(finished(title, plan, place.bundle, made.seconds, made.peak_bytes))
         return plan
 
     with ThreadPoolExecutor(options.jobs) as pool:  # each plan is built in a process of its own
         try:
-            for (target, name, _), plan in zip(
-                missing, pool.map(compile_plan, missing), strict=True
-            ):
+            for (target, name, _), plan in zip(missing, pool.map(make, missing), strict=True):
                 plans[target][name] = plan
         except UserError:
             pool.shutdown(cancel_futures=True)

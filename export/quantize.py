@@ -18,7 +18,7 @@ from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError
 from synfer_rt.plan import make_plan
 from synfer_rt.sampler import Sampler
-from synfer_rt.solvers import HISTORY_SLOTS, trajectory
+from synfer_rt.solvers import HISTORY_SLOTS
 
 _BACKEND = "onnxruntime-cpu"
 _SEED = 2**62
@@ -39,12 +39,7 @@ def calibration_inputs(
     its engines on ONNX Runtime at its default settings; the denoiser's inputs are those of every
     step. It costs as much as making that many images.
     """
-    defaults = bundle.defaults
-    plan = make_plan(bundle, seed=_SEED)
-    strength = 1.0 if plan.bank is None else defaults.layout_strength
-    way = trajectory(
-        defaults.solver, bundle.schedule, defaults.steps, strength, bundle.prediction_type
-    )
+    plan, way = make_plan(bundle, seed=_SEED), bundle.trajectory()
     sampler = Sampler(bundle, _BACKEND)
     denoiser = sampler.engine("denoiser")
     for first in range(0, samples, batch):

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -43,9 +43,7 @@ _REASON_LENGTH = 300
 class Compiled:
     """One finished plan: its manifest entry, seconds it took and the builder's peak memory."""
 
-    name: str
     entry: dict[str, Any]
-    bytes: int
     seconds: float
     peak_bytes: int | None
 
@@ -64,83 +62,77 @@ class _Job:
     example: str | None
 
 
-def compile_plans(
-    onnx_files: Mapping[str, Path],
+def compile_plan(
+    name: str,
+    onnx_file: Path,
     out: Path,
     target: str,
     capabilities: Sequence[str],
     batch: tuple[int, int, int],
     precision: str,
     log: Path,
+    *,
     timing_cache: Path | None = None,
-    examples: Mapping[str, Mapping[str, np.ndarray]] | None = None,
-    report: Callable[[Compiled], None] = lambda compiled: None,
+    example: Mapping[str, np.ndarray] | None = None,
     axes: Mapping[str, tuple[int, int, int]] | None = None,
-) -> dict[str, dict[str, Any]]:
-    """Compile engines ahead of time to `out/<target>/<engine>.plan`; the manifest entry of each.
+) -> Compiled:
+    """Compile an engine ahead of time to `out/<target>/<name>.plan`.
 
-    `onnx_files` are the bundle's files by engine name (external data beside them), `out` is the
-    bundle's directory. `capabilities` are like "sm89"; none of them means all that TensorRT-RTX
-    knows, or for plain TensorRT the GPU that is here. `batch` is the smallest, the best and the
-    largest batch. `precision` is "fp16" (computes in float16 but for the delicate parts, see
-    mixed_precision.py) or "fp32"; int8 engines are made for CPUs. What the library says is
-    appended to the file `log`; `timing_cache` is a file that plain TensorRT reads and extends
-    (TensorRT-RTX times nothing until it runs). `examples` are inputs by engine and input name, any
-    batch: an fp16 engine that has some is held against its float32 self before it is compiled, and
-    the error goes into the entry's `parity`. `report` is called after each plan. `axes` are the
-    smallest, the best and the largest length of heights and widths that are free in the engines.
+    `onnx_file` is the engine's (external data beside it), `out` the bundle's directory.
+    `capabilities` are like "sm89"; none of them means all that TensorRT-RTX knows, or for plain
+    TensorRT the GPU that is here. `batch` is the smallest, the best and the largest batch.
+    `precision` is "fp16" (computes in float16 but for the delicate parts, see mixed_precision.py)
+    or "fp32"; int8 engines are made for CPUs. What the library says is appended to the file `log`;
+    `timing_cache` is a file that plain TensorRT reads and extends (TensorRT-RTX times nothing until
+    it runs). `example` has inputs by name, of any batch: an fp16 engine is held against its float32
+    self before it is compiled, and the error goes into the entry's `parity`. `axes` are the
+    smallest, the best and the largest length of heights and widths that are free in the engine.
 
-    Returns {engine: {file (relative to `out`), version, compute_capabilities, profiles, precision,
-    parity?}}; `profiles` has every input, with one shape three times where it has no batch. Raises
-    UserError as `check_options` does, and (naming `log`) for a builder that refused an engine,
-    crashed or was killed; the plans before it stay.
+    The entry is {file (relative to `out`), version, compute_capabilities, profiles, precision,
+    parity?}; `profiles` has every input, with one shape three times where it has no batch. Raises
+    UserError as `check_options` does, and (naming `log`) for a builder that refused the engine,
+    crashed or was killed.
     """
     library, capabilities = _resolve(target, capabilities, batch, precision)
     folder = out / target
     folder.mkdir(parents=True, exist_ok=True)
     log.parent.mkdir(parents=True, exist_ok=True)
-    entries = {}
-    for name, onnx_file in onnx_files.items():
-        start = time.perf_counter()
-        plan = folder / f"{name}.plan"
-        with tempfile.TemporaryDirectory(prefix=".making-", dir=folder) as making:
-            example = None
-            if examples and name in examples:
-                example = os.path.join(making, "example.npz")
-                arrays: dict[str, Any] = dict(examples[name])
-                np.savez(example, **arrays)
-            job = _Job(
-                target,
-                tuple(capabilities),
-                {BATCH: batch, **(axes or {})},
-                precision,
-                str(onnx_file),
-                os.path.join(making, plan.name),
-                None if timing_cache is None else str(timing_cache),
-                example,
-            )
-            result = _in_process(job, name, Path(making), log)
-            os.replace(job.plan, plan)
-        entry: dict[str, Any] = {
-            "file": f"{target}/{plan.name}",
-            "version": library.__version__,
-            "compute_capabilities": list(capabilities),
-            "profiles": result["profiles"],
-            "precision": precision,
-        }
-        if result["error"] is not None:
-            error = {"tolerance": HALF_TOLERANCE, "max_relative_error": result["error"]}
-            entry["parity"] = error
-        entries[name] = entry
-        seconds = time.perf_counter() - start
-        report(Compiled(name, entry, plan.stat().st_size, seconds, result["peak_bytes"]))
-    return entries
+    start = time.perf_counter()
+    plan = folder / f"{name}.plan"
+    with tempfile.TemporaryDirectory(prefix=".making-", dir=folder) as making:
+        inputs = None
+        if example is not None:
+            inputs = os.path.join(making, "example.npz")
+            arrays: dict[str, Any] = dict(example)
+            np.savez(inputs, **arrays)
+        job = _Job(
+            target,
+            tuple(capabilities),
+            {BATCH: batch, **(axes or {})},
+            precision,
+            str(onnx_file),
+            os.path.join(making, plan.name),
+            None if timing_cache is None else str(timing_cache),
+            inputs,
+        )
+        result = _in_process(job, name, Path(making), log)
+        os.replace(job.plan, plan)
+    entry: dict[str, Any] = {
+        "file": f"{target}/{plan.name}",
+        "version": library.__version__,
+        "compute_capabilities": list(capabilities),
+        "profiles": result["profiles"],
+        "precision": precision,
+    }
+    if result["error"] is not None:
+        entry["parity"] = {"tolerance": HALF_TOLERANCE, "max_relative_error": result["error"]}
+    return Compiled(entry, time.perf_counter() - start, result["peak_bytes"])
 
 
 def check_options(
     target: str, capabilities: Sequence[str], batch: tuple[int, int, int], precision: str
 ) -> Sequence[str]:
-    """The compute capabilities that `compile_plans` would compile for: by default the GPU's here.
+    """The compute capabilities that `compile_plan` would compile for: by default the GPU's here.
 
     Raises the UserError that it would, before anything long is begun: for an unknown target or
     precision, a library that is not installed, a capability that it does not compile for, plain

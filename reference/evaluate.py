@@ -29,7 +29,6 @@ from reference.tasks import CLASSES, chosen
 from synfer_rt.bundle import open_bundle
 from synfer_rt.plan import make_plan
 from synfer_rt.sampler import Sampler
-from synfer_rt.solvers import trajectory
 
 
 @dataclass(frozen=True)
@@ -224,7 +223,7 @@ def main(
     layout = layout or defaults.layout
     strength = (strength or defaults.layout_strength) if layout == "bank" else 1.0
     solver, steps = solver or defaults.solver, steps or defaults.steps
-    way = trajectory(solver, bundle.schedule, steps, strength, bundle.prediction_type)
+    way = bundle.trajectory(solver, steps, strength)
     plan = make_plan(bundle, guidance=guidance, layout=layout, seed=SEED)
     sampler = Sampler(bundle, backend, threads)
     sampled = partial(kept, sampler, way=way, work=work)

@@ -26,7 +26,6 @@ from reference.tasks import CLASSES
 from synfer_rt.bundle import open_bundle
 from synfer_rt.plan import make_plan
 from synfer_rt.sampler import Sampler
-from synfer_rt.solvers import trajectory
 
 
 @click.command()
@@ -62,13 +61,8 @@ def main(variants, classifier_directory, fer, out, work, per_class, faces, threa
     for variant in variants:
         directory, _, backend = variant.partition(",")
         bundle = open_bundle(Path(directory))
-        defaults = bundle.defaults
         sampler = Sampler(bundle, backend or "auto", threads)
-        strength = defaults.layout_strength if defaults.layout == "bank" else 1.0
-        way = trajectory(
-            defaults.solver, bundle.schedule, defaults.steps, strength, bundle.prediction_type
-        )
-        plan = make_plan(bundle, seed=SEED)
+        way, plan = bundle.trajectory(), make_plan(bundle, seed=SEED)
         requests = [plan.request(i) for i in range(per_class * len(CLASSES))]
         sampled = partial(kept, sampler, way=way, work=work)
         images = np.asarray(sampled(requests, title="sampling expressions")["images"])

@@ -31,7 +31,7 @@ from synfer_rt.images import FORMATS, read_image, upright_rgb
 from synfer_rt.plan import Plan, make_plan
 from synfer_rt.prompts import expression_alone
 from synfer_rt.sampler import Request, Sampler
-from synfer_rt.solvers import Trajectory, trajectory
+from synfer_rt.solvers import Trajectory
 from synfer_rt.writers import Writer
 
 _ATTEMPT = 1 << 40
@@ -172,13 +172,7 @@ class Augmenter:
         job = self.job
         if not job.repair_steps:
             return None
-        return trajectory(
-            self.bundle.defaults.solver,
-            self.bundle.schedule,
-            job.repair_steps,
-            job.repair_strength,
-            self.bundle.prediction_type,
-        )
+        return self.bundle.trajectory(steps=job.repair_steps, strength=job.repair_strength)
 
     def settings(self, format: str) -> dict[str, Any]:
         """What decides the output, as JSON values, for run.json."""

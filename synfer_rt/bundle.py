@@ -31,10 +31,9 @@ from synfer_rt.interfaces import (
     mismatch,
     read_plans,
 )
-from synfer_rt.interfaces import REQUIRED_ENGINES as REQUIRED_ENGINES
 from synfer_rt.schedule import Schedule
 from synfer_rt.sizes import Sizes, format_size
-from synfer_rt.solvers import HISTORY_SLOTS, PREDICTION_TYPES, SOLVERS
+from synfer_rt.solvers import HISTORY_SLOTS, PREDICTION_TYPES, SOLVERS, Trajectory, trajectory
 
 FORMAT = 1
 MANIFEST = "bundle.json"
@@ -133,6 +132,25 @@ class Bundle:
         """(H, W) that the model was built for; `image_size` is another in a `sizes.resized` one."""
         height, width = self.manifest["image_size"]
         return height, width
+
+    def trajectory(
+        self, solver: str | None = None, steps: int | None = None, strength: float | None = None
+    ) -> Trajectory:
+        """The solver's steps for this model; None means its default.
+
+        `strength` in (0, 1] is the part of the noise schedule that is run, by default that of
+        layouts where they are the default start, else 1. Raises UserError as `solvers.trajectory`.
+        """
+        defaults = self.defaults
+        if strength is None:
+            strength = defaults.layout_strength if defaults.layout == "bank" else 1.0
+        return trajectory(
+            defaults.solver if solver is None else solver,
+            self.schedule,
+            defaults.steps if steps is None else steps,
+            strength,
+            self.prediction_type,
+        )
 
     @property
     def layout_count(self) -> int:

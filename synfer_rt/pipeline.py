@@ -15,14 +15,15 @@ import numpy as np
 
 from synfer_rt.annotate import Accept, Quotas, Verdict, acceptance
 from synfer_rt.backends import default_threads
-from synfer_rt.bundle import REQUIRED_ENGINES, Bundle
+from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError
 from synfer_rt.guidance import SemanticGuidance, engine_name
+from synfer_rt.interfaces import REQUIRED_ENGINES
 from synfer_rt.inversion import Photos, PhotoStarts
 from synfer_rt.observed_sampler import ObservedSampler, StageTimes
 from synfer_rt.plan import Plan
 from synfer_rt.sampler import Request, Sample
-from synfer_rt.solvers import Trajectory, trajectory
+from synfer_rt.solvers import Trajectory
 from synfer_rt.writers import Writer
 
 _MOST_ENCODERS = 4
@@ -83,13 +84,7 @@ class Run:
     @cached_property
     def trajectory(self) -> Trajectory:
         """The solver's steps. Raises UserError for a solver, steps or strength that do not fit."""
-        return trajectory(
-            self.solver,
-            self.bundle.schedule,
-            self.steps,
-            self.layout_strength,
-            self.bundle.prediction_type,
-        )
+        return self.bundle.trajectory(self.solver, self.steps, self.layout_strength)
 
     def settings(self, format: str) -> dict[str, Any]:
         """The run as JSON values, for run.json."""

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from synfer_rt import backends
@@ -23,6 +24,10 @@ from synfer_rt.backends import onnxruntime as ort_backend
 from synfer_rt.backends.memory import free_memory
 from synfer_rt.bundle import MANIFEST, Bundle, open_bundle
 from synfer_rt.errors import UserError
+from synfer_rt.guidance import semantic_guidance
+from synfer_rt.sampler import Sampler
+from synfer_rt.solvers import Trajectory
+from tests.samples import difference, request
 from tests.test_bundle import rehash
 
 CPU = "onnxruntime-cpu"
@@ -214,3 +219,25 @@ def test_onnxruntime_on_a_gpu_agrees_with_the_cpu(tiny_bundle: Bundle, backend: 
     on_gpu = open_engine(tiny_bundle, "decoder", backend).run_on_device(decoder_inputs())["images"]
     assert on_gpu.device_name() == "cuda"
     np.testing.assert_allclose(to_numpy(on_gpu), on_cpu, atol=2e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not gpu_works(), reason="no GPU works here")
+@pytest.mark.parametrize("backend", ["onnxruntime-cuda", "onnxruntime-tensorrt"])
+@pytest.mark.parametrize("form", [None, "latent", "text-latent"])
+def test_a_sample_of_onnxruntime_on_a_gpu_stays_there_and_is_that_of_the_cpu(
+    guided_bundle: Bundle, way: Trajectory, backend: str, form: str | None
+) -> None:
+    if not backends.status(backend).works:
+        pytest.skip(backends.status(backend).reason)
+    requests = [request(i) for i in range(5)]
+    sampler = Sampler(guided_bundle, backend)
+    conditioning, latents = sampler.condition(requests), sampler.start(requests, way)
+    for step in sampler.denoise(latents, conditioning, np.ones(5, "f4"), way):
+        assert isinstance(step, onnxruntime.OrtValue) and step.device_name() == "cuda"
+    guidance = form and semantic_guidance(guided_bundle, 0.1, form)
+    found = sampler.sample(requests, way, 5, guidance or None)
+    wanted = Sampler(guided_bundle, CPU, threads=1).sample(requests, way, 5, guidance or None)
+    for a, b in zip(wanted, found, strict=True):
+        assert difference(a, b) <= 3
+        assert a.probabilities == pytest.approx(b.probabilities, abs=0.02)

@@ -27,7 +27,6 @@ from reference.experiments.setting import Setting
 from reference.tasks import CLASSES
 from synfer_rt import facs
 from synfer_rt.plan import make_plan
-from synfer_rt.solvers import trajectory
 
 SEED = 1234
 
@@ -69,9 +68,7 @@ def sample(setting: Setting, choice: Choice, count: int) -> tuple[np.ndarray, np
     plan = make_plan(
         bundle, guidance=choice.guidance, au_scale=choice.au_scale, layout=layout, seed=SEED
     )
-    way = trajectory(
-        choice.solver, bundle.schedule, choice.steps, choice.start, bundle.prediction_type
-    )
+    way = bundle.trajectory(choice.solver, choice.steps, choice.start)
     requests = [plan.request(i) for i in range(count)]
     title = ", ".join(f"{name} {value}" for name, value in vars(choice).items())
     images = np.asarray(kept(setting.sampler, requests, way, setting.work, title)["images"])

@@ -12,7 +12,7 @@ from reference.evaluation.sampling import facts
 from synfer_rt.guidance import START, SemanticGuidance, engine_name, semantic_guidance
 from synfer_rt.plan import Plan, make_plan
 from synfer_rt.sampler import Sample, Sampler
-from synfer_rt.solvers import Trajectory, trajectory
+from synfer_rt.solvers import Trajectory
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,8 @@ class Recipe:
 
     def way(self, sampler: Sampler) -> Trajectory:
         """The denoising steps."""
-        bundle, defaults = sampler.bundle, sampler.bundle.defaults
-        strength = defaults.layout_strength if self.layouts else 1.0
-        return trajectory(
-            defaults.solver, bundle.schedule, defaults.steps, strength, bundle.prediction_type
-        )
+        strength = sampler.bundle.defaults.layout_strength if self.layouts else 1.0
+        return sampler.bundle.trajectory(strength=strength)
 
     def semantic(self, sampler: Sampler) -> SemanticGuidance | None:
         """The guidance."""

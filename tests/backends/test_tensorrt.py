@@ -28,6 +28,8 @@ from synfer_rt.backends import (
 )
 from synfer_rt.bundle import Bundle, open_bundle, write_manifest
 from synfer_rt.errors import UserError
+from synfer_rt.guidance import semantic_guidance
+from synfer_rt.plan import make_plan
 from synfer_rt.sampler import Sampler
 from synfer_rt.sizes import resized
 from synfer_rt.solvers import Trajectory, trajectory
@@ -38,6 +40,7 @@ from tests.samples import difference, request
 
 CPU = "onnxruntime-cpu"
 SMALLEST, BEST, LARGEST = 1, 4, 8
+READERS = ("classifier.seven", "annotator", "au-reader")
 
 
 @pytest.mark.skipif(cuda.problem() is None, reason="there is a GPU here")
@@ -99,34 +102,38 @@ def backend(gpu: tuple[str, bool]) -> str:
 @pytest.fixture(scope="module")
 def planned(
     gpu: tuple[str, bool],
-    tiny_bundle_path: Path,
+    guided_bundle: Bundle,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Bundle:
-    """The tiny bundle, compiled for this GPU in float32."""
+    """The tiny bundle with annotators and guides, compiled for this GPU in float32."""
     copy = tmp_path_factory.mktemp("planned") / "tiny"
-    return compiled_for(gpu, open_bundle(shutil.copytree(tiny_bundle_path, copy)))
+    return compiled_for(gpu, open_bundle(shutil.copytree(guided_bundle.path, copy)))
 
 
-def compiled_for(gpu: tuple[str, bool], bundle: Bundle) -> Bundle:
-    """`bundle` with plans for this GPU."""
+def compiled_for(gpu: tuple[str, bool], bundle: Bundle, precision: str = "fp32") -> Bundle:
+    """`bundle` with plans for this GPU, of its guides in float32 always."""
     target, simulated = TARGETS[gpu[0]], gpu[1]
     if simulated:
         return tiny.add_plans(bundle, target, HostLibrary.__version__)
-    from synfer_rt.export.tensorrt import compile_plans
+    from synfer_rt.export.tensorrt import compile_plan
 
     copy, latent = bundle.path, (bundle.latent.height, bundle.latent.width)
-    entries = compile_plans(
-        {name: copy / spec.file for name, spec in bundle.engines.items()},
-        copy,
-        target,
-        [cuda.device().compute_capability],
-        (SMALLEST, BEST, LARGEST),
-        "fp32",
-        copy.with_suffix(".log"),
-        axes=bundle.sizes and bundle.sizes.axes(bundle.image_size, latent),
-    )
-    for name, entry in entries.items():
-        entry["source_sha256"] = bundle.manifest["files"][bundle.engines[name].file]["sha256"]
+    entries = {}
+    for name, spec in bundle.engines.items():
+        gradient = name.startswith("guide.")
+        made = compile_plan(
+            name,
+            copy / spec.file,
+            copy,
+            target,
+            [cuda.device().compute_capability],
+            (SMALLEST, BEST, LARGEST),
+            "fp32" if gradient else precision,
+            copy.with_suffix(".log"),
+            axes=bundle.sizes and bundle.sizes.axes(bundle.image_size, latent),
+        )
+        digest = bundle.manifest["files"][spec.file]["sha256"]
+        entries[name] = {**made.entry, "source_sha256": digest}
     fields = {k: v for k, v in bundle.manifest.items() if k not in ("format", "files")}
     return write_manifest(copy, {**fields, "plans": {target: entries}})
 
@@ -146,7 +153,7 @@ def transfers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 
 @pytest.mark.parametrize("batch", [SMALLEST, 3, LARGEST])
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("name", (*ENGINES, *READERS, "guide.latent", "guide.text-latent"))
 def test_every_engine_gives_what_onnxruntime_gives_on_the_cpu(
     planned: Bundle, backend: str, name: str, batch: int
 ) -> None:
@@ -168,6 +175,41 @@ def test_a_whole_sample_is_that_of_the_cpu(
         Sampler(planned, name, threads=1).sample(requests, way, batch) for name in (CPU, backend)
     )
     assert all(difference(a, b) <= 3 for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("form", ["latent", "text-latent"])
+def test_a_guided_sample_and_its_labels_are_those_of_the_cpu(
+    planned: Bundle, backend: str, way: Trajectory, form: str
+) -> None:
+    requests = [request(i) for i in range(5)]
+    guidance = semantic_guidance(planned, 0.1, form)
+    plain, wanted, found = (
+        Sampler(planned, name, threads=1).sample(requests, way, 5, how)
+        for name, how in ((CPU, None), (CPU, guidance), (backend, guidance))
+    )
+    assert any(difference(a, b) > 3 for a, b in zip(plain, wanted, strict=True))
+    for a, b in zip(wanted, found, strict=True):
+        assert difference(a, b) <= 3
+        assert a.probabilities == pytest.approx(b.probabilities, abs=0.02)
+
+
+@pytest.mark.slow
+def test_synfer_mini_in_float16_shows_what_it_shows_on_the_cpu(
+    gpu: tuple[str, bool], backend: str, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(open_bundle().path, tmp_path / "mini")
+    mini = compiled_for(gpu, open_bundle(copy), "fp16")
+    run, way = make_plan(mini), mini.defaults
+    steps = trajectory(
+        way.solver, mini.schedule, way.steps, way.layout_strength, mini.prediction_type
+    )
+    wanted, found = (
+        Sampler(mini, name).sample([run.request(i) for i in range(LARGEST)], steps, LARGEST)
+        for name in (CPU, backend)
+    )
+    for a, b in zip(wanted, found, strict=True):
+        assert np.abs(a.image.astype(int) - b.image).mean() < 2
+        assert (a.label, a.accepted) == (b.label, b.accepted)
 
 
 def test_samples_of_free_sizes_are_those_of_the_cpu(

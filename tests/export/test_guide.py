@@ -22,7 +22,7 @@ from synfer_rt.export.gradient_graph import export_gradient
 from synfer_rt.export.guide import LatentGuide, TextGuide
 from synfer_rt.export.guiding_classifier import Decoded, ExpressionLoss, ExpressionNet, NetConfig
 from synfer_rt.export.modules import Denoiser
-from synfer_rt.export.tensorrt import compile_plans
+from synfer_rt.export.tensorrt import compile_plan
 
 SCHEME = "affectnet-8"
 LATENT, TOKENS, WIDTH = (4, 8, 8), 5, 16
@@ -141,7 +141,7 @@ def export(form: str, path: Path, precision: str = "fp32") -> Guided:
 
 @pytest.fixture(
     scope="module",
-    params=["latent", "text-latent", pytest.param("text", marks=pytest.mark.slow)],
+    params=["latent", "text-latent", "text"],
 )
 def guided(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Guided:
     return export(request.param, tmp_path_factory.mktemp("guide") / f"guide.{request.param}.onnx")
@@ -287,11 +287,10 @@ def test_fp16_weights_shrink_the_file_and_change_little(guided: Guided, tmp_path
 def compiled(path: Path, out: Path) -> dict[str, Any]:
     """The manifest's entry of its plan for batches of 1 to 8; the plan must be there."""
     pytest.importorskip("tensorrt_rtx", reason="compiling needs tensorrt-rtx")
-    entries = compile_plans(
-        {path.stem: path}, out, "tensorrt-rtx", ("sm89",), (1, 4, 8), "fp32", out / "log"
-    )
-    assert (out / entries[path.stem]["file"]).stat().st_size > 10_000
-    return entries[path.stem]
+    log, target = out / "log", "tensorrt-rtx"
+    made = compile_plan(path.stem, path, out, target, ("sm89",), (1, 4, 8), "fp32", log)
+    assert (out / made.entry["file"]).stat().st_size > 10_000
+    return made.entry
 
 
 def test_tensorrt_rtx_compiles_it_ahead_of_time(guided: Guided, tmp_path: Path) -> None:

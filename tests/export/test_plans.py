@@ -31,12 +31,11 @@ def test_a_plan_for_another_gpu_is_compiled_again(
     source = Source(tmp_path)
     recipe = Recipe(source, place, options, {"image_size": (16, 16)}, {}, 4)
 
-    def compile_plans(files: dict[str, Path], out: Path, *rest: Any) -> None:
+    def compile_plan(name: str, file: Path, out: Path, *_: Any, **__: Any) -> Compiled:
         (out / "tensorrt" / "decoder.plan").touch()
-        entry = {"file": "tensorrt/decoder.plan", "precision": "fp32"}
-        rest[-2](Compiled("decoder", entry, 0, 1.0, None))
+        return Compiled({"file": "tensorrt/decoder.plan", "precision": "fp32"}, 1.0, None)
 
-    monkeypatch.setattr(plans, "compile_plans", compile_plans)
+    monkeypatch.setattr(plans, "compile_plan", compile_plan)
     made: list[Built] = []
     for gpu in ("sm89", "sm89", "sm120"):
         monkeypatch.setattr(plans, "check_options", lambda *_, gpu=gpu: [gpu])

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 
 from synfer_rt.bundle import Bundle, open_bundle
 from synfer_rt.errors import UserError
-from synfer_rt.export.tensorrt import Compiled, check_options, compile_plans
+from synfer_rt.export.tensorrt import Compiled, check_options, compile_plan
 from synfer_rt.interfaces import EngineSpec
 from tests import tiny_bundle as tiny
 
@@ -76,28 +76,25 @@ def save(folder: Path, opset: int, nodes: list, inputs: list, outputs: list) -> 
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], list[Compiled]]:
-    """synfer-mini's plans in float16: the directory, the manifest entries and the reports."""
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """synfer-mini's plans in float16: the directory and the manifest entries."""
     bundle, out = open_bundle(), tmp_path_factory.mktemp("plans")
-    files = {name: bundle.path / engine.file for name, engine in halves(bundle).items()}
-    reports: list[Compiled] = []
-    entries = compile_plans(
-        files,
-        out,
-        "tensorrt-rtx",
-        CAPABILITIES,
-        BATCH,
-        "fp16",
-        out / "build.log",
-        examples=examples(bundle),
-        report=reports.append,
-    )
-    return out, entries, reports
+    given = examples(bundle)
+    return out, {
+        name: compile_mini(name, out, "fp16", example=given[name]).entry for name in halves(bundle)
+    }
+
+
+def compile_mini(name: str, out: Path, precision: str, **options: Any) -> Compiled:
+    """The plan of an engine of synfer-mini for CAPABILITIES and BATCH."""
+    bundle = open_bundle()
+    file, target = bundle.path / bundle.engines[name].file, "tensorrt-rtx"
+    log = out / "build.log"
+    return compile_plan(name, file, out, target, CAPABILITIES, BATCH, precision, log, **options)
 
 
 def test_every_engine_of_synfer_mini_compiles(built: tuple) -> None:
-    out, entries, reports = built
-    assert list(entries) == list(halves(open_bundle())) == [report.name for report in reports]
+    out, entries = built
     for name, entry in entries.items():
         assert entry["file"] == f"tensorrt-rtx/{name}.plan"
         assert (out / entry["file"]).stat().st_size > 100_000
@@ -106,8 +103,22 @@ def test_every_engine_of_synfer_mini_compiles(built: tuple) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        "latent",
+        pytest.param("text-latent", marks=pytest.mark.slow),
+        pytest.param("text", marks=pytest.mark.slow),
+    ],
+)
+def test_every_guide_of_synfer_mini_compiles(form: str, tmp_path: Path) -> None:
+    made = compile_mini(f"guide.{form}", tmp_path, "fp32")
+    assert (tmp_path / made.entry["file"]).stat().st_size > 10_000
+    assert made.seconds > 0 and (made.peak_bytes or 1) > 0
+
+
 def test_the_entry_says_where_a_plan_runs(built: tuple) -> None:
-    _, entries, _ = built
+    _, entries = built
     for entry in entries.values():
         assert entry["version"] == trt.__version__
         assert entry["compute_capabilities"] == list(CAPABILITIES)
@@ -115,7 +126,7 @@ def test_the_entry_says_where_a_plan_runs(built: tuple) -> None:
 
 
 def test_the_profiles_are_the_interface_at_each_batch(built: tuple) -> None:
-    _, entries, _ = built
+    _, entries = built
     for name, engine in halves(open_bundle()).items():
         assert entries[name]["profiles"] == {
             tensor.name: {
@@ -130,16 +141,11 @@ def test_free_heights_and_widths_have_the_whole_range(tmp_path: Path) -> None:
     sizes = {"min": 16, "max": 48, "multiple_of": 8}
     bundle = tiny.build(tmp_path / "free", sizes=sizes)
     assert bundle.sizes is not None
-    entries = compile_plans(
-        {name: bundle.path / f"{name}.onnx" for name in ("decoder", "classifier.small")},
-        tmp_path,
-        "tensorrt-rtx",
-        ["sm89"],
-        (1, 2, 4),
-        "fp32",
-        tmp_path / "build.log",
-        axes=bundle.sizes.axes(bundle.image_size, (8, 8)),
-    )
+    axes = bundle.sizes.axes(bundle.image_size, (8, 8))
+    entries = {
+        name: compile_one(tmp_path, name, bundle.path / f"{name}.onnx", "fp32", axes=axes)
+        for name in ("decoder", "classifier.small")
+    }
     profiles = {name: next(iter(entry["profiles"].values())) for name, entry in entries.items()}
     assert profiles == {
         "decoder": {"min": [1, 4, 4, 4], "opt": [2, 4, 8, 8], "max": [4, 4, 12, 12]},
@@ -148,14 +154,14 @@ def test_free_heights_and_widths_have_the_whole_range(tmp_path: Path) -> None:
 
 
 def test_float16_is_held_against_float32(built: tuple) -> None:
-    _, entries, _ = built
+    _, entries = built
     for entry in entries.values():
         assert 0 < entry["parity"]["max_relative_error"] < 2e-2 == entry["parity"]["tolerance"]
 
 
 def test_a_plan_computes_in_float16(built: tuple) -> None:
     """The denoiser's weights are 44 MB in float32; a plan has kernels besides."""
-    out, entries, _ = built
+    out, entries = built
     assert (out / entries["denoiser"]["file"]).stat().st_size < 42e6
 
 
@@ -173,9 +179,9 @@ def test_float16_that_costs_too_much_is_refused(tmp_path: Path) -> None:
     graph = helper.make_graph(nodes, "g", [x], [y], [weight])
     opsets = [helper.make_opsetid("", 21)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), tmp_path / "x.onnx")
-    large = {"large": {"x": np.full((1, 4), 1000, np.float32)}}
+    example = {"x": np.full((1, 4), 1000, np.float32)}
     with pytest.raises(UserError, match=r"large: in float16 it differs by .*--precision fp32"):
-        compile_one(tmp_path, {"large": tmp_path / "x.onnx"}, "fp16", large)
+        compile_one(tmp_path, "large", tmp_path / "x.onnx", "fp16", example=example)
 
 
 @pytest.mark.parametrize(
@@ -189,22 +195,10 @@ def test_a_builder_that_fails_is_one_sentence_with_the_log(
     tmp_path: Path, make: Any, reason: str
 ) -> None:
     with pytest.raises(UserError, match=f"did not compile the bad: .*{reason}.*; the log is") as e:
-        compile_one(tmp_path, {"bad": make(tmp_path)}, "fp32")
+        compile_one(tmp_path, "bad", make(tmp_path), "fp32")
     assert str(tmp_path / "log" / "build.log") in str(e.value) and "\n" not in str(e.value)
     assert (tmp_path / "log" / "build.log").read_text().startswith("=== bad")
     assert list((tmp_path / "out" / "tensorrt-rtx").iterdir()) == []
-
-
-def test_a_plan_before_the_failure_stays(tmp_path: Path) -> None:
-    bundle = open_bundle()
-    files = {
-        "classifier.residual": bundle.path / bundle.engines["classifier.residual"].file,
-        "bad": save_unknown(tmp_path),
-    }
-    with pytest.raises(UserError, match="did not compile the bad"):
-        compile_one(tmp_path, files, "fp32")
-    folder = tmp_path / "out" / "tensorrt-rtx"
-    assert [file.name for file in folder.iterdir()] == ["classifier.residual.plan"]
 
 
 def test_a_capability_that_the_library_lacks_is_refused() -> None:
@@ -239,18 +233,18 @@ def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.skipif("SYNFER_SD15_DENOISER" not in os.environ, reason="needs SYNFER_SD15_DENOISER")
 def test_a_stable_diffusion_denoiser_compiles(tmp_path: Path) -> None:
     """SYNFER_SD15_DENOISER is the denoiser.onnx of a bundle of Stable Diffusion 1.5 size."""
-    files = {"denoiser": Path(os.environ["SYNFER_SD15_DENOISER"])}
-    entries = compile_one(tmp_path, files, "fp16")
-    size = (tmp_path / "out" / entries["denoiser"]["file"]).stat().st_size
+    file = Path(os.environ["SYNFER_SD15_DENOISER"])
+    entry = compile_one(tmp_path, "denoiser", file, "fp16")
+    size = (tmp_path / "out" / entry["file"]).stat().st_size
     assert 1.6e9 < size < 2e9
 
 
 def compile_one(
-    folder: Path, files: dict[str, Path], precision: str, given: Any = None
+    folder: Path, name: str, file: Path, precision: str, **options: Any
 ) -> dict[str, Any]:
-    log = folder / "log" / "build.log"
+    """The manifest's entry of a plan for one GPU and few images."""
+    log, out = folder / "log" / "build.log", folder / "out"
     batch = (1, 2, 4)
-    out = folder / "out"
-    return compile_plans(
-        files, out, "tensorrt-rtx", ["sm89"], batch, precision, log, examples=given
-    )
+    target = "tensorrt-rtx"
+    made = compile_plan(name, file, out, target, ["sm89"], batch, precision, log, **options)
+    return made.entry
