@@ -146,10 +146,6 @@ class RunningQuantile:
         insort(seen, verdict.confidence)
         return len(seen) - bisect_right(seen, verdict.confidence) < self._share(len(seen))
 
-    def thresholds(self) -> dict[str, float]:
-        """The least confidence that is accepted now, by label; for reports."""
-        return {label: seen[-self._share(len(seen))] for label, seen in self._seen.items()}
-
     def _share(self, count: int) -> int:
         # 0.07 * 100 is a little more than 7 in floating point, and must not become 8.
         return math.ceil(round(self.accept_rate * count, 9))

@@ -26,8 +26,9 @@ from synfer_rt.annotate import Verdict, next_round
 from synfer_rt.datasets import Item
 from synfer_rt.datasets.items import canonical
 from synfer_rt.errors import UserError
-from synfer_rt.facs import au_vector
-from synfer_rt.images import FORMATS, read_image, upright_rgb
+from synfer_rt.facs import au_intensities
+from synfer_rt.images import FORMATS, png, read_image, upright_rgb
+from synfer_rt.inversion import check_encoder
 from synfer_rt.plan import Plan, make_plan
 from synfer_rt.prompts import expression_alone
 from synfer_rt.sampler import Request, Sampler
@@ -153,11 +154,7 @@ class Augmenter:
     def __init__(self, job: Augmentation, sampler: Sampler) -> None:
         self.job, self.sampler = job, sampler
         self.bundle, self.ensemble = sampler.bundle, sampler.ensemble
-        if "encoder" not in self.bundle.engines:
-            raise UserError(
-                f"{self.bundle.name} has no encoder, which augment starts with; build it with "
-                "`synfer-rt build-engines`, or choose another with --engines."
-            )
+        check_encoder(self.bundle)
         for label in sorted({str(item.label) for item in job.originals}):
             if label not in self.bundle.classes:
                 raise UserError(
@@ -297,11 +294,8 @@ class Augmenter:
         return record, png(made.image)
 
     def _aus(self, aus: Mapping[str, float]) -> dict[str, float] | None:
-        """Every unit's intensity as the model is told it; None for a model without AUs."""
-        names = self.bundle.au_names
-        # str gives the shortest decimal that is this float32.
-        vector = [float(str(x)) for x in au_vector(aus, names)]
-        return dict(zip(names, vector, strict=True)) or None
+        """Every unit's intensity; None for a model without AUs."""
+        return au_intensities(aus, self.bundle.au_names) or None
 
     def _record(self, index: int, label: str) -> dict[str, Any]:
         """A record that asks for nothing: zeros and empty texts for what others of the run have.
@@ -365,15 +359,6 @@ def original_png(content: bytes) -> bytes:
 
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         return png(np.asarray(upright_rgb(image)))
-
-
-def png(image: np.ndarray) -> bytes:
-    """uint8 [H, W, 3] as a PNG file."""
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
-    return file.getvalue()
 
 
 def _rank(candidate: _Candidate, label: str) -> tuple[bool, float]:

@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from synfer_rt.annotate import Opinion, Verdict, vote
-from synfer_rt.backends import Engine
-from synfer_rt.bundle import ANNOTATOR, Bundle
+from synfer_rt.bundle import ANNOTATOR
 from synfer_rt.errors import UserError
 
+if TYPE_CHECKING:
+    from synfer_rt.sampler import Sampler
+
 AU_READER, ENCODER = "au-reader", "encoder"
-
-
-class Engines(Protocol):
-    """What runs a bundle's engines: a Sampler."""
-
-    bundle: Bundle
-
-    def engine(self, name: str) -> Engine:
-        """The engine `name`, loaded once."""
-        ...
-
-    def run_in_pieces(self, name: str, key: str, array: np.ndarray) -> dict[str, np.ndarray]:
-        """An engine's outputs for `array` [B, ...], its input `key`."""
-        ...
 
 
 class Ensemble:
@@ -36,8 +24,8 @@ class Ensemble:
     bundle that has none.
     """
 
-    def __init__(self, engines: Engines) -> None:
-        self.engines, self.bundle = engines, engines.bundle
+    def __init__(self, sampler: Sampler) -> None:
+        self.sampler, self.bundle = sampler, sampler.bundle
         self.members = self.bundle.annotators
         if not self.members:
             raise UserError(
@@ -49,7 +37,7 @@ class Ensemble:
     def load(self) -> None:
         """Load the engines. Raises UserError when one does not load."""
         for name in (*self.members, *((AU_READER,) if self.reads_aus else ())):
-            self.engines.engine(name)
+            self.sampler.engine(name)
 
     def opinions(self, images: np.ndarray, latents: np.ndarray | None = None) -> list[Opinion]:
         """What each member says of images float32 [B, 3, H, W] in [0, 1].
@@ -61,10 +49,10 @@ class Ensemble:
         for name in self.members:
             if name == ANNOTATOR:
                 if latents is None:
-                    latents = self.engines.run_in_pieces(ENCODER, "images", images)["mean"]
-                outputs = self.engines.run_in_pieces(name, "latents", latents)
+                    latents = self.sampler.run_in_pieces(ENCODER, "images", images)["mean"]
+                outputs = self.sampler.run_in_pieces(name, "latents", latents)
             else:
-                outputs = self.engines.run_in_pieces(name, "images", images)
+                outputs = self.sampler.run_in_pieces(name, "images", images)
             scheme = self.bundle.engines[name].label_scheme or self.bundle.label_scheme
             opinions.append(Opinion(name, scheme, outputs["probabilities"]))
         return opinions
@@ -84,4 +72,4 @@ class Ensemble:
         """AU intensities float32 [B, A] in [0, 1], or None for a bundle without an AU reader."""
         if not self.reads_aus:
             return None
-        return self.engines.run_in_pieces(AU_READER, "images", images)["aus"]
+        return self.sampler.run_in_pieces(AU_READER, "images", images)["aus"]

@@ -7,12 +7,11 @@ Sources: FACS (Ekman, Friesen and Hager 2002) for the names; OpenGraphAU (Luo et
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from synfer_rt.errors import UserError
+from synfer_rt.errors import UserError, nearest
 
 _MAIN = (1, 2, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 22, 23, 24, 25, 26, 27)
 _NOSTRIL_AND_BITE = (32, 38, 39)
@@ -103,7 +102,7 @@ def parse_aus(assignments: Iterable[str], names: tuple[str, ...]) -> dict[str, f
         if word.isdigit():
             word = f"AU{word}"
         if word not in spelling:
-            near = spelling[difflib.get_close_matches(word, spelling, 1, 0.0)[0]]
+            near = nearest(word, names)
             raise UserError(
                 f"Unknown action unit {word!r}; the nearest of this model is {near} "
                 f"({ACTION_UNITS.get(near.upper(), 'no FACS name')})."
@@ -141,6 +140,15 @@ def au_vector(aus: Mapping[str, float], names: tuple[str, ...] = OPENGRAPHAU_41)
         elif left in aus or right in aus:
             full[both] = max(aus.get(left, 0.0), aus.get(right, 0.0))
     return np.array([full.get(name.upper(), 0.0) for name in names], np.float32)
+
+
+def au_intensities(
+    aus: Mapping[str, float], names: tuple[str, ...] = OPENGRAPHAU_41
+) -> dict[str, float]:
+    """{name: intensity} of every unit, as the model is told it by `au_vector`, for a record."""
+    # str gives the shortest decimal that is this float32.
+    vector = [float(str(x)) for x in au_vector(aus, names)]
+    return dict(zip(names, vector, strict=True))
 
 
 def mirror(vectors: np.ndarray) -> np.ndarray:

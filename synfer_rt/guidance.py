@@ -6,7 +6,6 @@ A classifier pulls the image towards the wanted label while it is denoised (SynF
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import numpy as np
 
 from synfer_rt.backends import Engine, Value
 from synfer_rt.bundle import Bundle
-from synfer_rt.errors import UserError
+from synfer_rt.errors import UserError, nearest
 from synfer_rt.solvers import Trajectory
 
 FORMS: dict[str, str] = {
@@ -71,9 +70,8 @@ def semantic_guidance(
     start = START if start is None else start
     every = 1 if every is None else every
     if form not in FORMS:
-        near = difflib.get_close_matches(form.lower(), FORMS, 1, 0.0)[0]
         raise UserError(
-            f"Unknown form of semantic guidance {form!r}; the nearest is {near} "
+            f"Unknown form of semantic guidance {form!r}; the nearest is {nearest(form, FORMS)} "
             f"(known are {', '.join(FORMS)})."
         )
     if not (math.isfinite(strength) and strength > 0):

@@ -98,5 +98,14 @@ def upright_rgb(image: Any) -> Any:
     return image.convert("RGB")
 
 
+def png(image: np.ndarray) -> bytes:
+    """uint8 [H, W, 3] as a PNG file."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return file.getvalue()
+
+
 def _hidden(relative: Path) -> bool:
     return any(part.startswith(".") for part in relative.parts)

@@ -170,7 +170,6 @@ def label(
     from synfer_rt.annotate import acceptance
     from synfer_rt.bundle import open_bundle
     from synfer_rt.datasets import read_datasets, refuse_inside
-    from synfer_rt.ensemble import Ensemble
     from synfer_rt.progress import Progress
     from synfer_rt.sampler import Sampler
 
@@ -181,7 +180,7 @@ def label(
     out = out / DEFAULT_FILE if out.is_dir() or not out.suffix else out
     refuse_inside(out, images)
     dataset = read_datasets(images, format_, label_scheme, split)
-    ensemble = Ensemble(Sampler(bundle, backend, threads))
+    ensemble = Sampler(bundle, backend, threads).ensemble
     settings = {
         "bundle": bundle.bundle_hash,
         "images": dataset.digest,

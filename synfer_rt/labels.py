@@ -7,12 +7,11 @@ AffectNet's.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
 import numpy as np
 
-from synfer_rt.errors import UserError
+from synfer_rt.errors import UserError, nearest
 
 SCHEMES: dict[str, tuple[str, ...]] = {
     "affectnet-8": (
@@ -64,9 +63,8 @@ def parse_labels(text: str, classes: Sequence[str]) -> tuple[str, ...]:
     for word in (part.strip().lower() for part in text.split(",") if part.strip()):
         label = _ALIASES.get(word, word)
         if label not in classes:
-            near = difflib.get_close_matches(label, classes, 1, 0.0)[0]
             raise UserError(
-                f"Unknown label {word!r}; the nearest of this model is {near} "
+                f"Unknown label {word!r}; the nearest of this model is {nearest(label, classes)} "
                 f"(it knows {', '.join(classes)})."
             )
         if label not in labels:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,13 +10,12 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from synfer_rt.annotate import Accept, Quotas, Verdict, acceptance
 from synfer_rt.backends import default_threads
 from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError
 from synfer_rt.guidance import SemanticGuidance, engine_name
+from synfer_rt.images import png
 from synfer_rt.interfaces import REQUIRED_ENGINES
 from synfer_rt.inversion import Photos, PhotoStarts
 from synfer_rt.observed_sampler import ObservedSampler, StageTimes
@@ -244,7 +242,7 @@ def execute(
     pending: Future[None] | None = None
 
     def write(samples: Sequence[Sample]) -> None:
-        pngs = list(encoders.map(_png, [sample.image for sample in samples]))
+        pngs = list(encoders.map(png, [sample.image for sample in samples]))
         writer.write([run.record(sample) for sample in samples], pngs)
 
     try:
@@ -295,11 +293,3 @@ def execute(
         sampler.broken - broken,
         times,
     )
-
-
-def _png(image: np.ndarray) -> bytes:
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
-    return file.getvalue()

@@ -11,13 +11,12 @@ and noise are a timestep's sqrt(alpha_bar) and sqrt(1 - alpha_bar).
 
 from __future__ import annotations
 
-import difflib
 import math
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from synfer_rt.errors import UserError
+from synfer_rt.errors import UserError, nearest
 from synfer_rt.schedule import Schedule
 
 SOLVERS: dict[str, str] = {
@@ -121,9 +120,9 @@ def trajectory(
 
 def _check(solver: str, strength: float, prediction_type: str) -> None:
     if solver not in SOLVERS:
-        near = difflib.get_close_matches(solver.lower(), SOLVERS, 1, 0.0)[0]
         raise UserError(
-            f"Unknown solver {solver!r}; the nearest is {near} (known are {', '.join(SOLVERS)})."
+            f"Unknown solver {solver!r}; the nearest is {nearest(solver, SOLVERS)} "
+            f"(known are {', '.join(SOLVERS)})."
         )
     if not 0 < strength <= 1:
         raise UserError(f"Strength {strength:g} is outside its range; write one above 0, up to 1.")

@@ -31,7 +31,7 @@ def test_every_classifier_and_the_annotator_vote(ensemble: Ensemble, images: np.
 def test_images_from_elsewhere_reach_the_annotator_through_the_encoder(
     ensemble: Ensemble, images: np.ndarray
 ):
-    mean, _ = ensemble.engines.encode(images)
+    mean, _ = ensemble.sampler.encode(images)
     direct = ensemble.opinions(images, mean)[-1].probabilities
     np.testing.assert_allclose(ensemble.opinions(images)[-1].probabilities, direct)
     other = ensemble.opinions(images, mean + 1)[-1].probabilities

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections import Counter
 from dataclasses import asdict, replace
 
@@ -302,19 +301,6 @@ def test_records_say_how_a_sample_was_steered_and_what_from(guided_bundle, photo
     for record in records(tmp_path / "out"):
         assert record["semantic_guidance"] == asdict(semantic)
         assert record["source_sha256"] in photos.sha256
-
-
-def test_a_run_that_an_earlier_version_began_goes_on(run, observed, tmp_path):
-    writer = output(run, tmp_path / "out", format="parquet")
-    with pytest.raises(KeyboardInterrupt):
-        execute(run, observed, writer, 8, stop_after(8))
-    file = tmp_path / "out/run.json"
-    settings = json.loads(file.read_text())
-    new = ("semantic_guidance", "photo_set", "accept_rate", "threshold", "accepted_per_class")
-    file.write_text(json.dumps({k: v for k, v in settings.items() if k not in new}))
-    execute(run, observed, output(run, tmp_path / "out", resume=True, format="parquet"), 8)
-    made = records(tmp_path / "out")
-    assert len(made) == 21 and "rectified" not in made[0]
 
 
 def test_a_batch_below_one_is_refused(run, observed, tmp_path):

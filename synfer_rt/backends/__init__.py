@@ -6,9 +6,9 @@ is imported only when it is used.
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from synfer_rt.bundle import Bundle, EngineSpec
-from synfer_rt.errors import UserError
+from synfer_rt.errors import UserError, nearest
 
 _FILES = {
     "tensorrt-rtx-cuda": "tensorrt",
@@ -95,9 +95,8 @@ def choose(backend: str = "auto", bundle: Bundle | None = None) -> tuple[str, st
     """
     if backend != "auto":
         if backend not in BACKENDS:
-            near = difflib.get_close_matches(backend.lower(), BACKENDS, 1, 0.0)[0]
             raise UserError(
-                f"Unknown backend {backend!r}; the nearest is {near} "
+                f"Unknown backend {backend!r}; the nearest is {nearest(backend, BACKENDS)} "
                 f"(known are auto, {', '.join(BACKENDS)})."
             )
         if problem := _obstacle(backend, bundle):
@@ -157,6 +156,18 @@ def cache_directory(runtime: str, bundle: Bundle) -> Path | None:
     except OSError:
         return None
     return directory if os.access(directory, os.W_OK) else None
+
+
+@contextmanager
+def engine_failures(engine: str, backend: str) -> Iterator[None]:
+    """What fails while an engine runs is memory, with rare exceptions: say so in a sentence."""
+    try:
+        yield
+    except Exception as error:  # the runtimes' exceptions share no base class but this
+        raise UserError(
+            f"{engine} failed on {backend} ({first_line(error)}); if memory ran out, write a "
+            "smaller --batch."
+        ) from error
 
 
 def first_line(error: Exception) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -11,7 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from synfer_rt.backends import BackendStatus, Value, cache_directory, first_line
+from synfer_rt.backends import (
+    BackendStatus,
+    Value,
+    cache_directory,
+    engine_failures,
+    first_line,
+)
 from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError
 
@@ -48,7 +53,7 @@ class OnnxRuntimeEngine:
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name, in host memory."""
-        with self._failures():
+        with engine_failures(self.spec.name, self.backend):
             values = self._session.run(self._outputs, {name: inputs[name] for name in self._inputs})
         return dict(zip(self._outputs, values, strict=True))
 
@@ -57,7 +62,7 @@ class OnnxRuntimeEngine:
         from onnxruntime import OrtValue
 
         binding = self._session.io_binding()
-        with self._failures():
+        with engine_failures(self.spec.name, self.backend):
             for name in self._inputs:
                 value = inputs[name]
                 if isinstance(value, np.ndarray):
@@ -68,17 +73,6 @@ class OnnxRuntimeEngine:
                 binding.bind_output(name, self._device)
             self._session.run_with_iobinding(binding)
         return dict(zip(self._outputs, binding.get_outputs(), strict=True))
-
-    @contextmanager
-    def _failures(self) -> Iterator[None]:
-        """What fails while an engine runs is memory, with rare exceptions: say so in a sentence."""
-        try:
-            yield
-        except Exception as error:  # the runtime's exceptions share no base class but this
-            raise UserError(
-                f"{self.spec.name} failed on {self.backend} ({first_line(error)}); if memory ran "
-                "out, write a smaller --batch."
-            ) from error
 
 
 def open_engine(bundle: Bundle, name: str, backend: str, threads: int) -> OnnxRuntimeEngine:

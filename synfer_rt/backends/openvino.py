@@ -8,7 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from synfer_rt.backends import BackendStatus, Value, cache_directory, first_line
+from synfer_rt.backends import (
+    BackendStatus,
+    Value,
+    cache_directory,
+    engine_failures,
+    first_line,
+)
 from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError
 
@@ -61,7 +67,7 @@ class OpenVinoEngine:
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name."""
         given = {tensor.name: np.asarray(inputs[tensor.name]) for tensor in self.spec.inputs}
-        try:
+        with engine_failures(self.spec.name, NAME):
             request = self._request(
                 {
                     tensor.name: [
@@ -73,11 +79,6 @@ class OpenVinoEngine:
             )
             results = request.infer(given, share_inputs=True)
             outputs = {port.any_name: results[port] for port in request.model_outputs}
-        except Exception as error:  # the runtime's exceptions share no base class but this
-            raise UserError(
-                f"{self.spec.name} failed on {NAME} ({first_line(error)}); if memory ran out, "
-                "write a smaller --batch."
-            ) from error
         return _solver_step(given, outputs["prediction"]) if self._steps_outside else outputs
 
     def run_on_device(self, inputs: Mapping[str, Value]) -> dict[str, Value]:

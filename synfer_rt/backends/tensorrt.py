@@ -16,7 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from synfer_rt.backends import TARGETS, BackendStatus, Value, cache_directory, cuda
+from synfer_rt.backends import (
+    TARGETS,
+    BackendStatus,
+    Value,
+    cache_directory,
+    cuda,
+    engine_failures,
+)
 from synfer_rt.backends.cuda import CudaError, DeviceArray
 from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError
@@ -57,17 +64,12 @@ class TensorRTEngine:
     def run_on_device(self, inputs: Mapping[str, Value]) -> dict[str, Value]:
         """Outputs by name, as arrays in the GPU's memory; they are the caller's to keep."""
         batch_size(self._plan, self.spec.inputs, inputs)
-        try:
+        with engine_failures(self.spec.name, self.backend):
             batch = self._batch(lengths(self.spec.inputs, inputs))
             for name, array in batch.inputs.items():
                 array.fill(inputs[name])
             batch.run()
             return {name: array.copy() for name, array in batch.outputs.items()}
-        except (RuntimeError, ValueError) as error:
-            raise UserError(
-                f"{self.spec.name} failed on {self.backend} ({error}); if memory ran out, write a "
-                "smaller --batch."
-            ) from error
 
     def _batch(self, free: dict[str, int]) -> _Batch:
         """What runs a batch whose free dimensions have these lengths; the last few are kept."""

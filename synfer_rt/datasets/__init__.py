@@ -31,16 +31,6 @@ __all__ = [
     "refuse_inside",
 ]
 
-FORMATS = {
-    "images": "any folder or list of images, without labels",
-    "folders": "a folder for each class, also below train/ and test/",
-    "table": "a CSV or JSON-lines file that names images and labels; ImageFolder's metadata",
-    "raf-db": "list_patition_label.txt and train_00001_aligned.jpg (Li et al. 2017)",
-    "affectnet": "N.jpg with CSV files or N_exp.npy (Mollahosseini et al. 2017)",
-    "parquet": "image bytes and labels in columns",
-    "webdataset": "tar files of key.png, key.json, key.cls",
-}
-
 _READERS: dict[str, Callable[[Path, Sequence[Path], str | None], Found]] = {
     "images": layouts.images,
     "folders": layouts.folders,
@@ -50,6 +40,8 @@ _READERS: dict[str, Callable[[Path, Sequence[Path], str | None], Found]] = {
     "parquet": archives.parquet,
     "webdataset": archives.webdataset,
 }
+FORMATS = tuple(_READERS)
+"""Of a dataset that is read; docs/labelling.md says what each looks like."""
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ def open_output(
     """
     if not check_output(out, settings, resume=resume, shard_size=shard_size):
         run_file.begin(out, {**settings, "shard_size": shard_size})
-    settings = run_file.load(out)  # with what an earlier version wrote there
+    settings = run_file.load(out)  # with the shards' size, and where the run ended
     return _WRITERS[settings["format"]](out, settings)
 
 

@@ -86,9 +86,6 @@ def schema(settings: Mapping[str, Any]) -> pa.Schema:
         "layout_strength": pa.float64(),
         "bundle": pa.string(),
     }
-    if not {"accept_rate", "command"} & settings.keys():
-        # A run that an earlier version began keeps its columns.
-        del columns["rectified"]
     if settings.get("photo_set") is not None:
         columns |= {"source": pa.string(), "source_sha256": pa.string()}
     if settings.get("semantic_guidance") is not None:

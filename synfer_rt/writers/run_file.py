@@ -35,7 +35,7 @@ def load(out: Path) -> dict[str, Any]:
 def check_same(out: Path, settings: Mapping[str, Any]) -> None:
     """Raise UserError unless the run in `out` was begun with these settings.
 
-    A setting that one of them lacks is None there: a run that an earlier version began can go on.
+    A setting that one of them lacks is None there.
     """
     before, settings = load(out), json.loads(json.dumps(settings))
     for name in [*before, *settings]:

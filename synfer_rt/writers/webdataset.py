@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from synfer_rt.facs import au_vector
+from synfer_rt.facs import au_intensities
 from synfer_rt.labels import scheme
 from synfer_rt.writers import run_file
 from synfer_rt.writers.atomic import commit, disk_errors, open_growing, partial
@@ -148,10 +148,7 @@ def _sample(record: Mapping[str, Any], png: bytes, units: Sequence[str]) -> byte
     """
     key = f"{record['index']:08d}"
     if record["aus"] is not None:
-        vector = au_vector(record["aus"], tuple(units))
-        # str gives the shortest decimal that is this float32.
-        aus = {name: float(str(x)) for name, x in zip(units, vector, strict=True)}
-        record = {**record, "aus": aus}
+        record = {**record, "aus": au_intensities(record["aus"], tuple(units))}
     text = json.dumps({"file_name": f"{key}.png", **record}, ensure_ascii=False)
     index = scheme(record["label_scheme"]).index(record["label"])
     return (
