@@ -14,6 +14,7 @@ from synfer_rt import options
 from synfer_rt.doctor import RUNTIMES
 from synfer_rt.errors import UserError
 from synfer_rt.options import MOST_THREADS, check_number
+from synfer_rt.writers.atomic import write_whole
 
 if TYPE_CHECKING:
     from synfer_rt.bench.measure import Case
@@ -211,7 +212,10 @@ def _check_writable(option: str, file: Path) -> None:
 
 def _write(option: str, file: Path, text: str) -> None:
     try:
-        file.write_text(text, encoding="utf-8")
+        if file.exists() and not file.is_file():  # a pipe or a device, such as /dev/stdout
+            file.write_bytes(text.encode())
+        else:
+            write_whole(file, text.encode())
     except OSError as error:
         raise UserError(
             f"{file} cannot be written ({error.strerror}); give {option} another file."

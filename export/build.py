@@ -57,7 +57,7 @@ def build_bundle(
     the tolerance; an old bundle is then as it was.
     """
     options = options or Options()
-    out = Path(os.path.abspath(out))
+    out = Path(os.path.realpath(out))  # a link stays one, and what it leads to is replaced
     if "openvino" in options.targets and not util.find_spec("openvino"):
         raise UserError("The target openvino needs its package; run `pip install openvino`.")
     check_plan_options(options)

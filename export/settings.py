@@ -54,7 +54,7 @@ def read_json(path: Path, why: str) -> dict[str, Any]:
         content = json.loads(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); {why}.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is no JSON ({error}); write or fetch it again.") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no JSON object; write or fetch it again.")

@@ -16,6 +16,7 @@ import transformers
 from synfer_rt.errors import UserError
 
 from .sentences import first_line
+from .settings import read_json
 
 _WEIGHT_FILE = re.compile(
     r"(?:diffusion_pytorch_model|pytorch_model|model)"
@@ -52,6 +53,7 @@ def load_model(model: Any, folder: Path) -> Any:
         raise UserError(
             f"{folder} holds no weights (*.safetensors or *.bin); fetch the checkpoint again."
         )
+    read_json(folder / "config.json", "fetch the checkpoint again")
     try:
         with quiet():
             module, report = model.from_pretrained(

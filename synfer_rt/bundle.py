@@ -37,6 +37,10 @@ from synfer_rt.solvers import HISTORY_SLOTS, PREDICTION_TYPES, SOLVERS, Trajecto
 
 FORMAT = 1
 MANIFEST = "bundle.json"
+_UNREADABLE = (
+    *(ValueError, TypeError, AttributeError, LookupError, ArithmeticError),
+    *(RecursionError, MemoryError),
+)
 ANNOTATOR = "annotator"
 """The engine of FERAnno, which reads an expression off latents."""
 
@@ -201,6 +205,20 @@ class Bundle:
             )
         return np.array(ids, np.int64).reshape(len(texts), self.max_length)
 
+    def unread(self, text: str) -> tuple[str, tuple[str, ...]]:
+        """What the model does not read of a text: its end, cut off, and words it does not know."""
+        encoding = self._tokenizer.encode(text)
+        unknown = getattr(self._tokenizer.model, "unk_token", None)
+        # Special tokens stand for nothing in the text.
+        seen = [(token, span) for token, span in _read(encoding) if span[0] < span[1]]
+        words = dict.fromkeys(text[a:b] for token, (a, b) in seen if token == unknown)
+        cut = [span[0] for part in encoding.overflowing for _, span in _read(part) if any(span)]
+        return text[min(cut) :] if cut else "", tuple(words)
+
+
+def _read(encoding: Any) -> list[tuple[str, tuple[int, int]]]:
+    return list(zip(encoding.tokens, encoding.offsets, strict=True))
+
 
 def open_bundle(path: str | Path | None = None) -> Bundle:
     """The bundle in directory `path`, checked; None means the one that is installed.
@@ -213,6 +231,13 @@ def open_bundle(path: str | Path | None = None) -> Bundle:
 
         path = default_bundle()
     path = Path(path)
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"The bundle's directory {str(path)!r} has a name that is no UTF-8, which engines "
+            "cannot be loaded from; rename it."
+        ) from None
     file = path / MANIFEST
     try:
         text = file.read_bytes()
@@ -224,7 +249,7 @@ def open_bundle(path: str | Path | None = None) -> Bundle:
         bundle = _parse(path, fields, hashlib.sha256(text).hexdigest())
         _check_fields(bundle)
         _check_files(bundle)
-    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
+    except _UNREADABLE as error:
         reason = f"lacks {error}" if isinstance(error, KeyError) else f"cannot be read ({error})"
         raise UserError(f"{file} {reason}; {_remedy(path)}.") from None
     return bundle

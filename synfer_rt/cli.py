@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -67,6 +70,12 @@ class _Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, _COMMANDS[name][2]) for name in sorted(_COMMANDS)])
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # names of files need not be text
+                stream.reconfigure(errors="backslashreplace")
+        return super().main(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -74,6 +83,14 @@ class _Commands(click.Group):
             raise _Refusal(str(error)) from None
         except ModuleNotFoundError as error:
             raise _missing(ctx.invoked_subcommand or "", error) from None
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # such as `| head`, which click knows
+                raise
+            name = error.filename or "The output of the command"
+            raise _Refusal(
+                f"{name} cannot be used ({error.strerror or error}); check that it is there, that "
+                "it is yours and that the disk has space."
+            ) from None
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(INTERRUPTED)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from synfer_rt.errors import UserError
 from synfer_rt.writers import read
 from synfer_rt.writers.atomic import disk_errors, write_whole
 
@@ -25,12 +26,18 @@ def write_contact_sheet(out: Path, labels: Sequence[str]) -> Path:
     """Write OUT/contact-sheet.png from the finished run in `out`; returns its path.
 
     `labels` are the requested ones in the order in which they take turns. Raises UserError when
-    the disk is full or not writable.
+    the disk is full or not writable, and when a file of the run is gone.
     """
     samples = itertools.islice(read(out), PER_CLASS * len(labels))
     file = io.BytesIO()
-    with disk_errors(out / FILE):
+    try:
         contact_sheet(samples, labels).save(file, "PNG")
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or out} of the finished run cannot be read "
+            f"({error.strerror or error}); make the run again with another --out."
+        ) from None
+    with disk_errors(out / FILE):
         write_whole(out / FILE, file.getvalue())
     return out / FILE
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
-from typing import Any
+from contextlib import suppress
+from typing import Any, TextIO
 
 import click
 
@@ -24,7 +26,7 @@ class Progress:
         self._bar: Any = None
 
     def __enter__(self) -> Progress:
-        if sys.stderr.isatty():
+        if is_terminal(sys.stderr):
             from rich import progress
             from rich.console import Console
 
@@ -55,7 +57,8 @@ class Progress:
         elif now - self._said >= _SECONDS_BETWEEN_LINES:
             self._said = now
             most = "at most " if self._at_most else ""
-            click.echo(f"{int(images)} of {most}{self._count} images, {said}", err=True)
+            with suppress(OSError):  # that nobody can be told is no reason to stop
+                click.echo(f"{int(images)} of {most}{self._count} images, {said}", err=True)
 
 
 def _duration(seconds: float) -> str:
@@ -68,4 +71,11 @@ def console() -> Any:
     """A rich console on stdout that wraps at the terminal's width, and nowhere else."""
     from rich.console import Console
 
-    return Console() if sys.stdout.isatty() else Console(width=160)
+    if is_terminal(sys.stdout):
+        return Console()
+    return Console(file=sys.stdout or io.StringIO(), width=160)
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether a stream is a terminal; a closed one is None."""
+    return stream is not None and stream.isatty()

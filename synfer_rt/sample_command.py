@@ -12,6 +12,7 @@ from synfer_rt.errors import UserError
 from synfer_rt.options import INTERRUPTED, MOST_THREADS, check_number
 
 if TYPE_CHECKING:
+    from synfer_rt.bundle import Bundle
     from synfer_rt.pipeline import Run, Summary
 
 
@@ -202,6 +203,8 @@ def sample(
     )
     run.check()
     backend, why = choose(backend, bundle)
+    for option, text in (("--prompt", plan.prompt), ("--negative-prompt", plan.negative_prompt)):
+        _warn_of_unread(bundle, option, text or "")
 
     settings = run.settings(format_)
     begun = check_output(out, settings, resume=resume)
@@ -244,6 +247,16 @@ def sample(
             discard_empty(out)
     write_contact_sheet(out, plan.labels)
     _print_summary(run, summary, writer.done, out)
+
+
+def _warn_of_unread(bundle: Bundle, option: str, text: str) -> None:
+    end, words = bundle.unread(text)
+    if end:
+        message = f"{option} is longer than the {bundle.max_length} tokens of {bundle.name}, which"
+        click.echo(f"Warning: {message} does not read its end: {end.strip()!r}", err=True)
+    if words:
+        message = f"{bundle.name} does not know these words of {option}"
+        click.echo(f"Warning: {message}: {', '.join(words)}", err=True)
 
 
 def _print_summary(run: Run, summary: Summary, count: int, out: Path) -> None:

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from synfer_rt.contact_sheet import PER_CLASS, contact_sheet
+from synfer_rt.contact_sheet import PER_CLASS, contact_sheet, write_contact_sheet
+from synfer_rt.errors import UserError
+from synfer_rt.writers import open_output
 
 COLOURS = {"happy": (255, 0, 0), "sad": (0, 0, 255)}
 
@@ -46,6 +48,16 @@ def test_images_are_scaled_by_a_whole_number_to_a_readable_size(size, tile):
 def test_a_row_has_the_first_samples_and_no_more():
     sheet = contact_sheet(samples((96, 96), 100), ("happy", "sad"))
     assert has(sheet, COLOURS["sad"]).any(0).sum() == PER_CLASS * 96
+
+
+def test_a_run_that_lost_an_image_is_named(tmp_path):
+    settings = {"format": "imagefolder", "count": 1, "classes": ["happy"], "au_vocabulary": None}
+    writer = open_output(tmp_path, settings, resume=False)
+    writer.write([{"index": 0, "label": "happy", "requested_label": "happy"}], [b"png"])
+    writer.finish()
+    (tmp_path / "happy/00000000.png").unlink()
+    with pytest.raises(UserError, match=r"00000000\.png of the finished run cannot be read"):
+        write_contact_sheet(tmp_path, ["happy"])
 
 
 def test_a_class_without_samples_has_an_empty_row():

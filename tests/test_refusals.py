@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -126,6 +127,11 @@ CASES: dict[str, tuple[Callable[[Path], None], str, str]] = {
         lambda d: cut(d, "decoder.onnx"), "auto", r"decoder\.onnx has \d+ bytes instead of \d+"),
     "plan truncated": (lambda d: cut(d, PLAN), "auto", r"denoiser\.plan has \d+ bytes instead of"),
     "manifest truncated": (lambda d: cut(d, MANIFEST), "auto", r"bundle\.json cannot be read"),
+    "manifest nested without end": (
+        lambda d: (d / MANIFEST).write_text("[" * 100_000), "auto", r"bundle\.json cannot be read"),
+    "more timesteps than memory": (
+        edit(lambda f: f["schedule"].update(num_train_timesteps=10**14)), "auto",
+        r"bundle\.json cannot be read"),
     "engine missing": (lambda d: drop(d, "decoder.onnx"), "auto",
         r"decoder\.onnx is missing; .*build-engines"),
     "plan missing": (lambda d: drop(d, PLAN), "auto", r"denoiser\.plan is missing"),
@@ -223,6 +229,12 @@ def test_each_sentence_is_another(copy: Path, tmp_path: Path) -> None:
     again = {"exported again, not compiled", "plan of another graph"}
     distinct = {sentence for case, sentence in sentences.items() if case not in again}
     assert len(distinct) == len(CASES) - len(again)
+
+
+def test_a_directory_whose_name_is_no_text_is_refused(copy: Path, tmp_path: Path) -> None:
+    other = copy.rename(tmp_path / os.fsdecode(b"copy\xff"))
+    with pytest.raises(UserError, match=r"'.*copy\\udcff' .*no UTF-8.*; rename it"):
+        open_bundle(other)
 
 
 def test_auto_takes_the_plans_when_they_are_for_what_is_here(copy: Path) -> None:

@@ -52,6 +52,18 @@ def test_sample_writes_a_whole_dataset(sample, tmp_path, format):
     assert not list((tmp_path / "out").rglob("*.partial"))
 
 
+def test_what_the_model_does_not_read_of_a_prompt_is_said(tmp_path):
+    arguments = ["sample", "--count", "1", "--labels", "sad", "--out", str(tmp_path / "out")]
+    arguments += ["--threads", "1", "--backend", "onnxruntime-cpu", "--prompt"]
+    known = CliRunner().invoke(main, [*arguments, "a photo of an elderly woman"])
+    assert known.exit_code == 0 and "Warning" not in known.output
+    shutil.rmtree(tmp_path / "out")
+    prompt = "a zebra with a sad face" + ", dark background" * 40 + ", an elderly woman"
+    said = CliRunner().invoke(main, [*arguments, prompt]).output
+    assert "does not know these words of --prompt: zebra\n" in said
+    assert "does not read its end: 'dark background" in said and "elderly woman'" in said
+
+
 def test_sample_ends_with_a_summary_and_a_contact_sheet(sample, tmp_path):
     result = sample("--count", "16", "--labels", "happy,sad")
     for said in ("happy", "sad", "accepted", "images/s", "contact-sheet.png"):

@@ -150,10 +150,10 @@ def cache_home() -> Path:
 
 def cache_directory(runtime: str, bundle: Bundle) -> Path | None:
     """Where a runtime keeps what it compiled of a bundle; None where nothing can be written."""
-    directory = cache_home() / runtime / bundle.bundle_hash
     try:
+        directory = cache_home() / runtime / bundle.bundle_hash
         directory.mkdir(parents=True, exist_ok=True)
-    except OSError:
+    except (OSError, RuntimeError):  # a user without a home
         return None
     return directory if os.access(directory, os.W_OK) else None
 

@@ -42,9 +42,11 @@ class ImageFolderWriter:
         for line in lines:
             try:
                 record = json.loads(line) if line.endswith(b"\n") else {}
-            except ValueError:
-                record = {}
-            if record.get("index") != number or not (self.out / record["file_name"]).is_file():
+                sample = self.out / record["file_name"]
+                whole = record["index"] == number and sample.is_file()
+            except (ValueError, LookupError, TypeError, RecursionError, OSError):
+                whole = False
+            if not whole:
                 return number, length
             number += 1
             length += len(line)

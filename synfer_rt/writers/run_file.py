@@ -8,17 +8,29 @@ from pathlib import Path
 from typing import Any
 
 from synfer_rt.errors import UserError
-from synfer_rt.writers.atomic import disk_errors, write_whole
+from synfer_rt.writers.atomic import commit, disk_errors, open_growing, partial, write_whole
 
 FILE = "run.json"
 _MADE = "made"
 
 
 def begin(out: Path, settings: Mapping[str, Any]) -> None:
-    """Write the settings of a new run. Raises UserError."""
+    """Write the settings of a new run, of several that begin at once the first one's alone.
+
+    Raises UserError, also for a run that is there.
+    """
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-        write_whole(out / FILE, json.dumps(settings, indent=2).encode() + b"\n")
+        with open_growing(out / FILE) as file:
+            if (out / FILE).exists():
+                partial(out / FILE).unlink(missing_ok=True)
+                raise UserError(
+                    f"{out} already holds a run; continue it with --resume, or choose another "
+                    "directory with --out."
+                )
+            file.truncate()
+            file.write(_json(settings))
+            commit(file, out / FILE)
 
 
 def load(out: Path) -> dict[str, Any]:
@@ -28,7 +40,7 @@ def load(out: Path) -> dict[str, Any]:
         if not isinstance(settings, dict):
             raise ValueError
         return settings
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         raise UserError(f"{out / FILE} is not readable; choose another --out.") from None
 
 
@@ -59,4 +71,9 @@ def end(out: Path, made: int) -> None:
     To be noted before the last file has its final name: a short last shard means that more is to
     come. Raises UserError.
     """
-    begin(out, {**load(out), _MADE: made})
+    with disk_errors(out):
+        write_whole(out / FILE, _json({**load(out), _MADE: made}))
+
+
+def _json(settings: Mapping[str, Any]) -> bytes:
+    return json.dumps(settings, indent=2).encode() + b"\n"

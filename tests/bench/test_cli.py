@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from synfer_rt.bench.cli import bench, parse_batches
+from synfer_rt.bench.cli import _write, bench, parse_batches
 from synfer_rt.bench.measure import STAGES
 from synfer_rt.cli import main
 from synfer_rt.errors import UserError
@@ -144,3 +144,12 @@ def test_a_file_that_cannot_be_written_does_not_cost_the_results(tiny_bundle_pat
     result = invoke("--engines", tiny_bundle_path, *options, "--json", "/dev/full")
     assert isinstance(result.exception, UserError)
     assert "images/s" in result.output
+
+
+def test_an_old_report_stays_where_the_new_one_cannot_be_written(tmp_path: Path) -> None:
+    file = tmp_path / "bench.json"
+    file.write_text("last week's")
+    (tmp_path / "bench.json.partial").mkdir()
+    with pytest.raises(UserError, match="give --json another file"):
+        _write("--json", file, "this week's")
+    assert file.read_text() == "last week's"

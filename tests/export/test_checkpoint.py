@@ -288,6 +288,13 @@ def test_weights_cut_short_are_refused(sd: Path, part: str) -> None:
     assert f"{part} cannot be loaded" in refusal(sd)
 
 
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_a_config_that_is_none_is_refused_without_asking_the_network(sd: Path, part: str) -> None:
+    (sd / part / "config.json").write_text("[]")
+    with pytest.raises(UserError, match=rf"{part}/config\.json holds no JSON object"):
+        read_checkpoint(sd)
+
+
 def test_a_directory_of_another_kind_is_refused(tmp_path: Path) -> None:
     assert "model_index.json cannot be read" in refusal(tmp_path)
     assert "model_index.json" in refusal(tmp_path / "nowhere")

@@ -6,6 +6,7 @@ import io
 import json
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from synfer_rt.writers import open_output
@@ -42,6 +43,18 @@ def test_the_metadata_has_its_final_name_only_when_whole(run, tmp_path):
     assert not (tmp_path / "out/metadata.jsonl").exists()
     writer.finish()
     assert (tmp_path / "out/metadata.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    "line", ["[1]", '{"index": 3}', '{"b": 2}', "[" * 100_000, '{"index": 3, ']
+)
+def test_a_line_that_is_no_record_is_made_again(run, tmp_path, line):
+    writer = open_output(tmp_path, run.settings("imagefolder"), resume=False)
+    run.write(writer, 3)
+    writer.close()
+    with (tmp_path / "metadata.jsonl.partial").open("a") as journal:
+        journal.write(line + "\n")
+    assert open_output(tmp_path, run.settings("imagefolder"), resume=True).done == 3
 
 
 def test_an_image_that_went_missing_is_made_again(run, tmp_path):

@@ -8,7 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -81,6 +83,25 @@ def test_two_runs_of_the_same_samples_are_equal_byte_for_byte(run, tmp_path, for
     a, b = final_files(tmp_path / "a"), final_files(tmp_path / "b")
     assert [p.relative_to(tmp_path / "a") for p in a] == [p.relative_to(tmp_path / "b") for p in b]
     assert [p.read_bytes() for p in a] == [p.read_bytes() for p in b]
+
+
+def test_of_runs_that_begin_at_once_one_has_the_directory(run, tmp_path, format):
+    out, gate = tmp_path / "out", threading.Barrier(8)
+
+    def begin(seed):
+        gate.wait()
+        try:
+            run_file.begin(out, run.settings(format) | {"seed": seed})
+        except UserError as error:
+            return str(error)
+        return seed
+
+    with ThreadPoolExecutor(8) as pool:
+        ends = list(pool.map(begin, range(8)))
+    (winner,) = (end for end in ends if isinstance(end, int))
+    assert run_file.load(out)["seed"] == winner
+    assert all("already holds a run" in e or "Another synfer-rt" in e for e in ends if e != winner)
+    assert [file.name for file in out.iterdir()] == [run_file.FILE]
 
 
 def test_a_closed_run_resumes_where_it_stopped(run, tmp_path, format):
