@@ -1,6 +1,8 @@
 """Labelled facial-expression images at high throughput, without PyTorch.
 
-    from synfer_rt import Request, Sampler, open_bundle, trajectory
+    from synfer_rt import Sampler, make_plan, open_bundle
+
+README.md shows how they go together.
 
 The names below load on first use, so that importing the package costs nothing.
 """
@@ -13,30 +15,35 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from synfer_rt.bundle import Bundle, open_bundle
     from synfer_rt.errors import UserError
+    from synfer_rt.plan import Plan, make_plan
     from synfer_rt.sampler import Request, Sample, Sampler
     from synfer_rt.schedule import Schedule
     from synfer_rt.solvers import Trajectory, trajectory
 
 __all__ = [
     "Bundle",
+    "Plan",
     "Request",
     "Sample",
     "Sampler",
     "Schedule",
     "Trajectory",
     "UserError",
+    "make_plan",
     "open_bundle",
     "trajectory",
 ]
 
 _HOMES = {
     "Bundle": "bundle",
+    "Plan": "plan",
     "Request": "sampler",
     "Sample": "sampler",
     "Sampler": "sampler",
     "Schedule": "schedule",
     "Trajectory": "solvers",
     "UserError": "errors",
+    "make_plan": "plan",
     "open_bundle": "bundle",
     "trajectory": "solvers",
 }

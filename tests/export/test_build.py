@@ -149,6 +149,16 @@ def test_other_settings_build_nothing_but_are_in_the_manifest(mini: tuple[Source
     assert bundle.manifest["files"]["README.md"]["bytes"] == len("The model card.")
 
 
+def test_a_link_to_a_bundle_stays_one(mini: tuple[Source, Path], tmp_path: Path) -> None:
+    source, out = mini
+    link = tmp_path / "link"
+    link.symlink_to(out)
+    (source.directory / "README.md").write_text("The model card.")
+    bundle, _ = reused(source, link)
+    assert link.is_symlink() and bundle.path == out.resolve()
+    assert (out / "README.md").read_text() == "The model card."
+
+
 def test_a_classifier_that_is_gone_leaves_the_bundle(mini: tuple[Source, Path]) -> None:
     source, out = mini
     shutil.rmtree(source.directory / "classifiers")
