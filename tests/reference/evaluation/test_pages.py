@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import click
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 pytest.importorskip("torch", reason="judging needs PyTorch (synfer-rt[reference])")
 
 from reference.evaluation import pages, report
+from reference.evaluation.action_units import MAIN
 
 DOCS = Path(__file__).parents[3] / "docs"
 
@@ -40,3 +42,21 @@ def test_the_committed_page_says_what_its_numbers_say_and_links_all_others():
     assert (DOCS / "results.md").read_text() == report.markdown(found, report.FURTHER)
     for name in report.FURTHER:
         assert (DOCS / "results" / f"{name}.md").is_file()
+
+
+def test_the_model_card_promises_no_more_than_was_measured():
+    card = (DOCS.parent / "reference/checkpoint/synfer-mini/README.md").read_text()
+    (row,) = (line for line in card.splitlines() if line.startswith("| measured quality"))
+    judged, photo, main, further, prompted = (
+        float(n) for n in re.findall(r"at least ([\d.]*\d)", row)
+    )
+    found = json.loads((DOCS / "results" / "results.json").read_text())
+    units = {unit: one["rank_correlation"] for unit, one in found["action_units"].items()}
+    listed = row[row.index("AU 1,") : row.index("at least 0.7")]
+    first = [f"AU{number}" for number in re.findall(r"\d+", listed)]
+    assert found["samples"]["judge"]["accuracy"] >= judged / 100
+    assert found["samples"]["fer"]["accuracy"] >= photo / 100
+    assert first == list(MAIN) and min(units[unit] for unit in MAIN) >= main
+    assert min(value for unit, value in units.items() if unit not in MAIN) >= further
+    read = found["attributes"]["samples"].values()
+    assert min(one["agreement"][0] for one in read) >= prompted / 100
