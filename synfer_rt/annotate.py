@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right, insort
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -168,9 +168,34 @@ def acceptance(accept_rate: float | None = None, threshold: float | None = None)
     return lambda verdict: verdict.confidence >= threshold
 
 
-def next_round(
-    accepted: Mapping[str, int], quota: Mapping[str, int], budget: int
-) -> tuple[str, ...]:
+class Round:
+    """The `size` labels of a round, in their order: worked out, for there may be billions."""
+
+    def __init__(self, missing: Mapping[str, int], budget: int) -> None:
+        # While the same classes lack images, they take turns; each such block has its end.
+        self._blocks: list[tuple[int, list[str]]] = []
+        turn = end = 0
+        for turns in sorted({count for count in missing.values() if count > 0}):
+            lacking = [label for label, count in missing.items() if count >= turns]
+            end += (turns - turn) * len(lacking)
+            self._blocks.append((end, lacking))
+            turn = turns
+        self.size = max(0, min(budget, end))
+
+    def __getitem__(self, index: int) -> str:
+        """The label of index 0 to `size` - 1. Raises IndexError for another."""
+        begin = 0
+        for end, lacking in self._blocks:
+            if begin <= index < min(end, self.size):
+                return lacking[(index - begin) % len(lacking)]
+            begin = end
+        raise IndexError(index)
+
+    def __iter__(self) -> Iterator[str]:
+        return map(self.__getitem__, range(self.size))
+
+
+def next_round(accepted: Mapping[str, int], quota: Mapping[str, int], budget: int) -> Round:
     """The labels to request next, so that each class gets `quota` accepted images.
 
     As many of each class as it still lacks, the classes taking turns, at most `budget` in all;
@@ -182,10 +207,8 @@ def next_round(
     are without gaps, each is made once, and a run is the same at any batch size (a batch ends
     where its round ends) and after any interruption (the rounds follow from the records).
     """
-    missing = {label: max(0, count - accepted.get(label, 0)) for label, count in quota.items()}
-    turns = max(missing.values(), default=0)
-    queue = (label for turn in range(turns) for label, count in missing.items() if turn < count)
-    return tuple(label for _, label in zip(range(max(budget, 0)), queue, strict=False))
+    missing = {label: count - accepted.get(label, 0) for label, count in quota.items()}
+    return Round(missing, budget)
 
 
 class Quotas:
@@ -204,12 +227,12 @@ class Quotas:
     @property
     def end(self) -> int:
         """The first index after the present round; a batch must not reach beyond it."""
-        return self._begin + len(self._round)
+        return self._begin + self._round.size
 
     @property
     def finished(self) -> bool:
         """Whether every quota is met, or the budget is used up."""
-        return not self._round
+        return not self._round.size
 
     def label(self, index: int) -> str:
         """The label to request of an index of the present round."""

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +36,8 @@ from synfer_rt.sampler import Request, Sampler
 from synfer_rt.solvers import Trajectory
 from synfer_rt.writers import Writer
 
+MOST_ADDITIONS = 10_000_000
+"""More would take years on the fastest device, and is more likely a slip."""
 _ATTEMPT = 1 << 40
 """What separates the keys of an addition's attempts; no dataset has as many images."""
 
@@ -71,7 +74,7 @@ class Augmentation:
             ("--seed", self.seed, 0 <= self.seed < 1 << 63, "one of 0 to 2^63 - 1"),
         ):
             if not good:
-                raise UserError(f"{name} {value:g} is outside its range; write {remedy}.")
+                raise UserError(f"{name} {value} is outside its range; write {remedy}.")
 
     @property
     def count(self) -> int:
@@ -107,15 +110,17 @@ def targets(counts: Mapping[str, int], balance: str) -> dict[str, int]:
 
     `balance` is "max" (as many as the largest class), a number, or a JSON file of
     {class: number}, which may leave classes out. Nothing is ever taken away: a class that has more
-    keeps them. Raises UserError for anything else, and for a class without an image to vary.
+    keeps them. Raises UserError for anything else, for a class without an image to vary, and for
+    more than MOST_ADDITIONS in all.
     """
-    if balance == "max" or balance.isdigit():
-        level = max(counts.values()) if balance == "max" else int(balance)
-        return {label: max(level, count) for label, count in counts.items()}
+    if balance == "max" or (balance.isascii() and balance.isdecimal()):
+        # Python reads no number of thousands of digits; any of nineteen is too much already.
+        level = max(counts.values()) if balance == "max" else int(balance.lstrip("0")[:19] or 0)
+        return _checked(counts, dict.fromkeys(counts, level))
     try:
         given = json.loads(Path(balance).read_bytes())
         wanted = {canonical(str(name)) or str(name): int(count) for name, count in given.items()}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, TypeError, AttributeError, RecursionError, ValueError, OverflowError) as error:
         raise UserError(
             f"--balance {balance} is neither max, a number nor a JSON file of "
             f'{{"class": number}} ({error}).'
@@ -126,12 +131,21 @@ def targets(counts: Mapping[str, int], balance: str) -> dict[str, int]:
                 f"{balance} asks for {label}, of which the dataset has no image to vary; leave it "
                 "out, or make some with `synfer-rt sample`."
             )
-    return {label: max(count, wanted.get(label, 0)) for label, count in counts.items()}
+    return _checked(counts, wanted)
+
+
+def _checked(counts: Mapping[str, int], wanted: Mapping[str, int]) -> dict[str, int]:
+    goal = {label: max(count, wanted.get(label, 0)) for label, count in counts.items()}
+    if sum(goal.values()) - sum(counts.values()) > MOST_ADDITIONS:
+        raise UserError(
+            f"--balance asks for more than {MOST_ADDITIONS} additions; write a smaller number."
+        )
+    return goal
 
 
 def additions(counts: Mapping[str, int], wanted: Mapping[str, int]) -> tuple[str, ...]:
     """The labels of the images to add, the classes taking turns."""
-    return next_round(counts, wanted, sum(wanted.values()))
+    return tuple(next_round(counts, wanted, sum(wanted.values())))
 
 
 @dataclass(frozen=True)
@@ -217,7 +231,7 @@ class Augmenter:
         keys = [index + attempt * _ATTEMPT for index in indices]
         sources = [job.source(index, attempt) for index in indices]
         requests = [self._request(s.label or "", key) for s, key in zip(sources, keys, strict=True)]
-        images = [read_image(source.read(), self.bundle.image_size) for source in sources]
+        images = [self._image(source) for source in sources]
         mean, logvar = sampler.encode(np.stack(images))
         latents = mean + np.float32(job.noise_scale) * np.exp(logvar / 2) * self._noise(
             keys, "posterior"
@@ -245,6 +259,10 @@ class Augmenter:
             for i in range(len(indices))
         ]
 
+    def _image(self, item: Item) -> np.ndarray:
+        with _still_there(item):
+            return read_image(item.read(), self.bundle.image_size)
+
     def _noise(self, keys: Sequence[int], stream: str) -> np.ndarray:
         shape = self.bundle.latent.shape
         return np.stack([noise.normal(self.job.seed, key, shape, stream) for key in keys])
@@ -268,7 +286,8 @@ class Augmenter:
             "origin": "original",
             "source": item.name,
         }
-        return record, original_png(item.read())
+        with _still_there(item):
+            return record, original_png(item.read())
 
     def _augmented(self, index: int, made: _Candidate) -> tuple[dict[str, Any], bytes]:
         record = self._record(index, made.request.label) | {
@@ -359,6 +378,19 @@ def original_png(content: bytes) -> bytes:
 
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         return png(np.asarray(upright_rgb(image)))
+
+
+@contextmanager
+def _still_there(item: Item) -> Iterator[None]:
+    """Every original could be read before the run began."""
+    try:
+        yield
+    except (OSError, ValueError, UserError) as error:
+        reason = str(getattr(error, "strerror", None) or error).rstrip(".")
+        raise UserError(
+            f"{item.name} has changed or gone while the run went on ({reason}); put it back as it "
+            "was, then run the same command with --resume."
+        ) from None
 
 
 def _rank(candidate: _Candidate, label: str) -> tuple[bool, float]:

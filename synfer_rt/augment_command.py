@@ -26,13 +26,16 @@ _READERS = 4
 def usable(dataset: Dataset, size: tuple[int, int]) -> Dataset:
     """The dataset without what has no label or cannot be decoded; that is among its `skipped`.
 
-    Raises UserError when nothing is left, and for several splits in one: adding to a test set would
-    make its score meaningless.
+    Raises UserError when nothing is left, and for several splits in one, or one and labelled images
+    of none: adding to a test set would make its score meaningless.
     """
     splits = sorted({item.split for item in dataset.items if item.split})
-    if len(splits) > 1:
+    loose = [item.name for item in dataset.items if not item.split and item.label is not None]
+    if len(splits) > 1 or (splits and loose):
+        beside = f", and images of none ({loose[0]})" if loose else ""
         raise UserError(
-            f"{dataset.path} has the splits {', '.join(splits)}; say which to augment with --split."
+            f"{dataset.path} has the splits {', '.join(splits)}{beside}; say which to augment with "
+            "--split."
         )
 
     def problem(item: Item) -> str | None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from synfer_rt.errors import UserError
+from synfer_rt.paths import is_folder
 
 MAX_PIXELS = 1 << 26
 """Larger images are refused before they are decoded: a small file can hold a huge one."""
@@ -16,28 +19,61 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000")
 """What files are opened as, by pillow's names: for other formats it may run another program."""
 
 
-def find_images(path: str | Path) -> list[Path]:
+def find_images(path: str | Path, *, strict: bool = True) -> list[Path]:
     """Every file at or below `path` that may hold an image, sorted.
 
     All but hidden files count, whatever their suffix: whether a file is an image is for
-    `read_image` to say, so that none is passed over in silence. Raises UserError when `path` is not
-    there, cannot be listed, or holds no file.
+    `read_image` to say, so that none is passed over in silence. Links are followed. One that leads
+    nowhere, or to a folder that is found already, stands in the list as it is, for `read_image` to
+    refuse. Raises UserError when `path` is not there or holds no file, and with `strict` when a
+    folder below it cannot be listed.
     """
     path = Path(path)
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
+    if not is_folder(path):
+        if path.is_file():
+            return [path]
         raise UserError(f"There is no file or directory {path}; give one with images.")
-    try:
-        files = [file for file in path.rglob("*") if file.is_file()]
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be listed ({error.strerror}); mend its permissions."
-        ) from None
-    found = sorted(f for f in files if not _hidden(f.relative_to(path)))
+    found = sorted(_files(path, strict))
     if not found:
         raise UserError(f"{path} holds no files; give a directory with images.")
     return found
+
+
+def _files(root: Path, strict: bool) -> list[Path]:
+    def refuse(error: OSError) -> None:
+        if strict:
+            raise UserError(
+                f"{error.filename} cannot be listed ({error.strerror}); mend its permissions."
+            )
+
+    found: list[Path] = []
+    # Of a folder with several names its own counts: links are followed when all else is found. One
+    # to a folder around `root` would lead to everything there, and back here.
+    seen = {str(parent) for parent in root.resolve().parents}
+    pending = [root]
+    for start in pending:
+        if os.path.realpath(start) in seen:
+            found.append(start)
+            continue
+        for parent, folders, names in os.walk(start, onerror=refuse):
+            here, real = Path(parent), os.path.realpath(parent)
+            # In order, so that it is always the same one of several links that is followed.
+            folders[:] = [] if real in seen else sorted(f for f in folders if f[0] != ".")
+            if real in seen:
+                continue
+            seen.add(real)
+            pending += [here / name for name in folders if (here / name).is_symlink()]
+            files = (here / name for name in names if not name.startswith("."))
+            found += [file for file in files if _may_be_read(file)]
+    return found
+
+
+def _may_be_read(file: Path) -> bool:
+    """False for pipes and the like, which have no end."""
+    try:
+        return stat.S_ISREG(file.stat().st_mode)
+    except OSError:
+        return True  # who reads it says why it cannot be read
 
 
 def in_utf8(name: str) -> str:
@@ -85,13 +121,21 @@ def read_image(source: str | Path | bytes, size: tuple[int, int]) -> np.ndarray:
 def upright_rgb(image: Any) -> Any:
     """A pillow image turned upright by its EXIF orientation, as 8-bit RGB.
 
-    Transparent parts become white, 16-bit greys keep their range.
+    Transparent parts become white, 16-bit greys keep their range. Raises ValueError for pixels
+    that are neither of 8 nor of 16 bits: nothing says which of their values is white.
     """
     from PIL import Image, ImageOps
 
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("its pixels are floating point")
+    if image.mode.startswith("I"):
+        greys = np.asarray(image)
+        if greys.min() < 0 or greys.max() > 0xFFFF:
+            raise ValueError("its pixels have more than 16 bits")
+        # 32 bits are how pillow holds the 16 of a PGM, and how some programs write 8.
+        sixteen = image.mode != "I" or greys.max() > 0xFF
+        image = Image.fromarray((greys >> 8 if sixteen else greys).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -105,7 +149,3 @@ def png(image: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(image).save(file, "PNG")
     return file.getvalue()
-
-
-def _hidden(relative: Path) -> bool:
-    return any(part.startswith(".") for part in relative.parts)

@@ -26,6 +26,8 @@ ROUNDS = 3
 """How often a step is solved; `sample --layout-from` prints how well photos come back."""
 STRENGTH = 35 / 50
 """The part of the noise schedule that is inverted by default, as SynFER is reproduced: 35 of 50."""
+_LEAST_SIGNAL = 1e-3
+"""Of an image in the noise that one step starts from; models have 0.05, those of zero SNR 0."""
 _AT_ONCE = 64
 """Photos held in memory at once."""
 _ROUND_TRIPS = 8
@@ -73,7 +75,7 @@ def read_photos(path: str | Path, size: tuple[int, int]) -> Photos:
             content = file.read_bytes()
             read_image(content, size)  # the whole of it, to know that it can be
         except OSError as error:
-            skipped[name] = f"it cannot be read ({error.strerror}); mend its permissions."
+            skipped[name] = f"it cannot be read ({error.strerror}); mend it, or leave it out."
         except UserError as error:
             skipped[name] = str(error).replace("The image", "it", 1)
         else:
@@ -92,7 +94,8 @@ def inverted(way: Trajectory, prediction_type: str, rounds: int = ROUNDS) -> Tra
     and stands on both sides; it is found by iterating `upper <- (lower - B * prediction(upper, t))
     / A` from `upper = lower`, `rounds` times (fixed-point inversion, arXiv 2309.04907, algorithm
     1); one round is DDIM inversion as usual. Each round is one step of the result, which keeps
-    `lower` in the history's first slot. Raises UserError for fewer than one round.
+    `lower` in the history's first slot. Raises UserError for fewer than one round, and where `way`
+    is a single step from noise alone: nothing of the image is left to go back to.
     """
     if rounds < 1:
         raise UserError(f"{rounds} rounds invert nothing; write 1 or more.")
@@ -107,6 +110,11 @@ def inverted(way: Trajectory, prediction_type: str, rounds: int = ROUNDS) -> Tra
         ratio = next_noise / noise
         share = next_signal - signal * ratio
         a, b = ratio + share * clean[i, 0], share * clean[i, 1]
+        if abs(a) < _LEAST_SIGNAL:
+            raise UserError(
+                "No photo leads to the noise that one step at full strength starts from; use more "
+                "--steps, or a lower --layout-strength."
+            )
         for round_ in range(rounds):
             below = latents if round_ == 0 else lower
             upper = (below - b * prediction) / a

@@ -170,6 +170,7 @@ def label(
     from synfer_rt.annotate import acceptance
     from synfer_rt.bundle import open_bundle
     from synfer_rt.datasets import read_datasets, refuse_inside
+    from synfer_rt.paths import is_folder
     from synfer_rt.progress import Progress
     from synfer_rt.sampler import Sampler
 
@@ -177,13 +178,13 @@ def label(
     check_number("--threads", threads, MOST_THREADS)
     accept = acceptance(accept_rate, threshold)
     bundle = open_bundle(engines)
-    out = out / DEFAULT_FILE if out.is_dir() or not out.suffix else out
+    out = out / DEFAULT_FILE if is_folder(out) or not out.suffix else out
     refuse_inside(out, images)
     dataset = read_datasets(images, format_, label_scheme, split)
     ensemble = Sampler(bundle, backend, threads).ensemble
     settings = {
         "bundle": bundle.bundle_hash,
-        "images": dataset.digest,
+        "dataset": dataset.digest,
         "accept_rate": accept_rate,
         "threshold": threshold,
     }

@@ -36,9 +36,10 @@ class Table:
             raise UserError(f"{path} is no name of a table; let --out end in .jsonl or .csv.")
         self.path, self.done = path, 0
         self._settings: Record = json.loads(json.dumps(settings))
-        self.finished = path.exists()
+        with disk_errors(path):
+            self.finished, begun = path.exists(), _begun(path)
         self._journal: IO[bytes] | None = None
-        if not resume and (self.finished or _begun(path)):
+        if not resume and (self.finished or begun):
             raise UserError(
                 f"{path} is already there or begun; go on with --resume, or choose another --out."
             )
@@ -103,7 +104,7 @@ class Table:
                         out.write(json.dumps(record, ensure_ascii=False) + "\n")
                 out.flush()
                 os.fsync(out.fileno())
-            write_whole(_settings_file(self.path), json.dumps(self._settings).encode() + b"\n")
+            write_whole(settings_file(self.path), json.dumps(self._settings).encode() + b"\n")
             os.replace(form, self.path)
             self._journal.close()
             partial(self.path).unlink(missing_ok=True)
@@ -154,20 +155,21 @@ def _begun(path: Path) -> bool:
     return partial(path).exists() and partial(path).stat().st_size > 0
 
 
-def _settings_file(path: Path) -> Path:
+def settings_file(path: Path) -> Path:
+    """Where the settings of the finished table at `path` are."""
     return path.with_name(f"{path.name}.run.json")
 
 
 def _settings_of(path: Path) -> Record:
     """The settings of a finished table. Raises UserError when they are not there."""
     try:
-        settings = json.loads(_settings_file(path).read_bytes())
+        settings = json.loads(settings_file(path).read_bytes())
         if not isinstance(settings, dict):
             raise ValueError
         return settings
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         raise UserError(
-            f"{path} is already there, and {_settings_file(path).name} does not say how it was "
+            f"{path} is already there, and {settings_file(path).name} does not say how it was "
             "made; choose another --out."
         ) from None
 
@@ -178,9 +180,9 @@ def _whole_lines(file: IO[bytes]) -> tuple[Record | None, int, int]:
     for line in file:
         try:
             record = json.loads(line) if line.endswith(b"\n") else None
-        except ValueError:
+        except (ValueError, RecursionError):
             record = None
-        if not isinstance(record, dict) or (settings is not None and record["index"] != count):
+        if not isinstance(record, dict) or (settings is not None and not _is_line(record, count)):
             break
         if settings is None:
             settings = record
@@ -188,3 +190,19 @@ def _whole_lines(file: IO[bytes]) -> tuple[Record | None, int, int]:
             count += 1
         length += len(line)
     return settings, count, length
+
+
+def _is_line(record: Record, index: int) -> bool:
+    """Whether this is line `index` as `label` writes it; what else is there counts as torn."""
+    if record.get("index") != index or not isinstance(record.get("file_name"), str):
+        return False
+    if "error" in record:
+        return isinstance(record["error"], str)
+    shares = record.get("probabilities")
+    return (
+        isinstance(shares, dict)
+        and record.get("label") in list(shares)
+        and all(isinstance(share, float) for share in shares.values())
+        and all(isinstance(record.get(name), bool) for name in ("accepted", "rectified"))
+        and all(isinstance(record.get(name) or {}, dict) for name in ("votes", "aus"))
+    )

@@ -166,11 +166,26 @@ def run(quotas: Quotas, count: int = 10**6) -> list[tuple[str, bool]]:
 class TestQuotas:
     def test_a_round_asks_for_what_is_missing_the_classes_taking_turns(self):
         asked = next_round({"happy": 1}, {"happy": 3, "sad": 1}, 10)
-        assert asked == ("happy", "sad", "happy")
+        assert list(asked) == ["happy", "sad", "happy"]
+
+    @pytest.mark.parametrize("budget", [0, 1, 5, 17, 99])
+    def test_a_round_is_as_if_the_classes_were_asked_in_turn(self, budget: int):
+        accepted, quota = {"sad": 2, "fear": 9}, {"happy": 7, "sad": 4, "fear": 3, "anger": 7}
+        lacks = {"happy": 7, "sad": 2, "anger": 7}
+        turns = [name for turn in range(7) for name, count in lacks.items() if turn < count]
+        asked = next_round(accepted, quota, budget)
+        assert list(asked) == turns[:budget] and asked.size == min(budget, 16)
+
+    def test_a_round_of_billions_takes_no_memory(self):
+        quotas = Quotas({"happy": 10**30, "sad": 10**9}, 10**31)
+        assert quotas.end == 10**30 + 10**9
+        assert [quotas.label(i) for i in (0, 1, 2 * 10**9 - 1, 2 * 10**9 + 1)] == [
+            "happy", "sad", "sad", "happy",
+        ]  # fmt: skip
 
     def test_a_budget_cuts_a_round(self):
-        assert next_round({}, {"happy": 3, "sad": 3}, 3) == ("happy", "sad", "happy")
-        assert next_round({"happy": 3}, {"happy": 3}, 5) == ()
+        assert list(next_round({}, {"happy": 3, "sad": 3}, 3)) == ["happy", "sad", "happy"]
+        assert list(next_round({"happy": 3}, {"happy": 3}, 5)) == []
 
     def test_ends_when_every_class_has_its_quota_exactly(self):
         quotas = Quotas({"happy": 20, "sad": 5}, 1000)

@@ -103,10 +103,26 @@ class TestTargets:
         with pytest.raises(UserError, match="no image to vary"):
             targets(COUNTS, str(tmp_path / "b.json"))
 
-    @pytest.mark.parametrize("wrong", ["most", "-3", "1.5"])
+    @pytest.mark.parametrize("wrong", ["most", "-3", "1.5", "\u00b2", "\u0663"])
     def test_anything_else_is_refused(self, wrong: str):
         with pytest.raises(UserError, match="--balance"):
             targets(COUNTS, wrong)
+
+    @pytest.mark.parametrize("text", ['{"sad": Infinity}', '{"sad": NaN}', "[" * 100_000, "[3]"])
+    def test_a_file_without_numbers_is_refused(self, tmp_path: Path, text: str):
+        (tmp_path / "b.json").write_text(text)
+        with pytest.raises(UserError, match="neither max, a number nor a JSON file"):
+            targets(COUNTS, str(tmp_path / "b.json"))
+
+    @pytest.mark.parametrize("number", ["5000000", "1000000000", "9" * 5000])
+    def test_more_additions_than_anybody_makes_are_refused(self, tmp_path: Path, number: str):
+        (tmp_path / "b.json").write_text(json.dumps({"sad": float(number), "fear": 6_000_000}))
+        for balance in (number, str(tmp_path / "b.json")):
+            with pytest.raises(
+                UserError, match=r"--balance .*(more than 10000000 additions|infin)"
+            ):
+                targets(COUNTS, balance)
+        assert targets(COUNTS, "0" * 30 + "3000000")["fear"] == 3_000_000
 
     def test_additions_fill_up_exactly_and_take_turns(self):
         labels = additions(COUNTS, targets(COUNTS, "max"))
@@ -302,6 +318,32 @@ class TestRefusals:
         with pytest.raises(UserError, match="--split"):
             usable(read_dataset(tmp_path), (8, 8))
 
+    def test_a_split_beside_images_of_none(self, tmp_path: Path):
+        for name in ("train/happy/a", "other/happy/b", "c"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+        with pytest.raises(UserError, match=r"images of none \(other/happy/b\.png\).* --split"):
+            usable(read_dataset(tmp_path), (8, 8))
+        assert len(usable(read_dataset(tmp_path, split="train"), (8, 8)).items) == 1
+        shutil.rmtree(tmp_path / "other")  # what has no label is left out anyway
+        assert len(usable(read_dataset(tmp_path), (8, 8)).items) == 1
+
+    @pytest.mark.parametrize("left", [None, b"\x89PNG torn"])
+    def test_an_original_that_goes_while_the_run_goes_on(
+        self, sampler: Sampler, tmp_path: Path, left: bytes | None
+    ):
+        for name in ("happy/0.png", "happy/1.png", "sad/0.png"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            Image.new("RGB", (40, 36)).save(tmp_path / name)
+        dataset = usable(read_dataset(tmp_path), sampler.bundle.image_size)
+        augmenter = Augmenter(job(dataset), sampler)
+        (tmp_path / "sad" / "0.png").unlink()
+        if left is not None:
+            (tmp_path / "sad" / "0.png").write_bytes(left)
+        for index in (2, 3):  # the original and what is made from it
+            with pytest.raises(UserError, match=r"sad/0\.png has changed or gone .*--resume"):
+                augmenter.make([index])
+
     def test_a_dataset_without_labels(self, tmp_path: Path):
         Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
         with pytest.raises(UserError, match="no labelled image"):
@@ -365,3 +407,21 @@ class TestCommand:
         assert self.command(tiny_bundle_path, *arguments, "--resume").exit_code == 0
         with pytest.raises(UserError, match="another noise scale"):
             self.command(tiny_bundle_path, *arguments, "--resume", "--noise-scale", 2)
+
+    def test_resumes_with_no_other_files(
+        self, tiny_bundle_path: Path, folder: Path, tmp_path: Path
+    ):
+        data = shutil.copytree(folder, tmp_path / "data")
+        arguments = (tiny_bundle_path, data, "--out", tmp_path / "out", "--balance", 1)
+        assert self.command(*arguments).exit_code == 0
+        Image.new("RGB", (40, 36)).save(data / "happy" / "0.png")
+        with pytest.raises(UserError, match="another dataset"):
+            self.command(*arguments, "--resume")
+
+    def test_an_output_that_cannot_be_looked_at_is_refused(
+        self, tiny_bundle_path: Path, folder: Path, tmp_path: Path
+    ):
+        (tmp_path / "loop").symlink_to("loop")
+        for out in ("loop", "a" * 300):
+            with pytest.raises(UserError):
+                self.command(tiny_bundle_path, folder, "--out", tmp_path / out, "--balance", 1)

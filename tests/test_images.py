@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +79,34 @@ def test_sixteen_bit_greys_keep_their_range() -> None:
     np.testing.assert_allclose(found[1], ramp / 65535, atol=1 / 255)
 
 
+@pytest.mark.parametrize("kind", ["PGM", "TIFF of 32 bits"])
+def test_sixteen_bit_greys_keep_their_range_in_more_bits(kind: str) -> None:
+    ramp = np.linspace(0, 65535, 32 * 32).reshape(32, 32)
+    content = b"P5 32 32 65535\n" + ramp.astype(">u2").tobytes()
+    if kind != "PGM":
+        content = encoded(ramp.astype(np.int32), "TIFF")
+    np.testing.assert_allclose(read_image(content, SIZE)[1], ramp / 65535, atol=1 / 255)
+
+
+def test_eight_bit_greys_in_more_bits_keep_their_range() -> None:
+    ramp = np.linspace(0, 255, 32 * 32).reshape(32, 32).astype(np.int32)
+    found = read_image(encoded(ramp, "TIFF"), SIZE)
+    np.testing.assert_allclose(found[1], ramp / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "reason"),
+    [
+        (np.linspace(0, 1, 32 * 32, dtype=np.float32), "floating point"),
+        (np.linspace(0, 1 << 20, 32 * 32, dtype=np.int32), "more than 16 bits"),
+        (np.linspace(-9, 9, 32 * 32, dtype=np.int32), "more than 16 bits"),
+    ],
+)
+def test_pixels_of_no_known_range_are_refused(pixels: np.ndarray, reason: str) -> None:
+    with pytest.raises(UserError, match=rf"{reason}\); leave it out"):
+        read_image(encoded(pixels.reshape(32, 32), "TIFF"), SIZE)
+
+
 def test_transparent_parts_are_white() -> None:
     pixels = np.zeros((32, 32, 4), np.uint8)
     assert read_image(encoded(pixels), SIZE).min() == 1
@@ -135,6 +165,58 @@ def test_every_file_but_hidden_ones_is_found_in_order(tmp_path: Path) -> None:
     for name in ("z.png", "b/a.JPG", "notes.txt", ".hidden.png", ".cache/x.png"):
         (tmp_path / name).write_bytes(b"")
     assert find_images(tmp_path) == [tmp_path / n for n in ("b/a.JPG", "notes.txt", "z.png")]
+
+
+def test_links_are_followed_and_each_folder_is_found_once(tmp_path: Path) -> None:
+    for name in ("all/happy", "all/sad", "elsewhere"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("all/happy/a.png", "elsewhere/b.png"):
+        (tmp_path / name).write_bytes(b"")
+    links = {
+        "again": "happy",  # a folder of the list: its own name counts
+        "happy/around": "../..",  # leads to everything, and back
+        "happy/dead.png": "gone.png",
+        "happy/loop": "loop",
+        "happy/one.png": "../../elsewhere/b.png",
+        "fear": "../elsewhere",
+        "sad/same": "../../elsewhere",
+    }
+    for name, target in links.items():
+        (tmp_path / "all" / name).symlink_to(target)
+    os.mkfifo(tmp_path / "all" / "pipe.png")
+    found = [
+        file.relative_to(tmp_path / "all").as_posix() for file in find_images(tmp_path / "all")
+    ]
+    assert found == sorted((links.keys() | {"happy/a.png", "fear/b.png"}) - {"fear"})
+
+
+def test_a_folder_that_cannot_be_listed_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "locked").mkdir()
+    (tmp_path / "a.png").touch()
+    scandir = os.scandir
+
+    def locked(path: str) -> object:  # permissions would not keep out root
+        if Path(path).name == "locked":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    with pytest.raises(UserError, match=r"locked cannot be listed .*mend its permissions"):
+        find_images(tmp_path)
+    assert find_images(tmp_path, strict=False) == [tmp_path / "a.png"]
+
+
+def test_a_path_that_may_not_be_looked_at_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def locked(path: Path, **_: object) -> os.stat_result:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "stat", locked)
+    with pytest.raises(UserError, match=r"a\.png cannot be looked at .*permissions of its folder"):
+        find_images(tmp_path / "a.png")
 
 
 def test_a_file_is_its_own_list(tmp_path: Path) -> None:

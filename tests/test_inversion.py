@@ -91,6 +91,16 @@ def test_no_rounds_are_refused(tiny_bundle: Bundle) -> None:
         inverted(ways(tiny_bundle, "ddim", "v_prediction"), "v_prediction", 0)
 
 
+@pytest.mark.parametrize("solver", ["ddim", "dpmpp-2m"])
+def test_one_step_from_noise_alone_is_refused(tiny_bundle: Bundle, solver: str) -> None:
+    assert tiny_bundle.schedule.alphas_cumprod[-1] == 0
+    for steps, strength in ((2, 1.0), (1, 0.9)):
+        way = trajectory(solver, tiny_bundle.schedule, steps, strength, "v_prediction")
+        assert np.isfinite(inverted(way, "v_prediction").coefficients).all()
+    with pytest.raises(UserError, match="more --steps, or a lower --layout-strength"):
+        inverted(trajectory(solver, tiny_bundle.schedule, 1, 1.0, "v_prediction"), "v_prediction")
+
+
 def test_images_come_back_through_the_engines(sampler: Sampler, tiny_bundle: Bundle) -> None:
     way = trajectory("ddim", tiny_bundle.schedule, 100, 0.5, tiny_bundle.prediction_type)
     images = np.random.default_rng(2).random((5, 3, *tiny.IMAGE), np.float32)

@@ -146,7 +146,7 @@ class TestTable:
         with pytest.raises(UserError, match="another threshold"):
             Table(tmp_path / "t.csv", {"threshold": 0.7}, True)
 
-    @pytest.mark.parametrize("kept", [None, "torn"])
+    @pytest.mark.parametrize("kept", [None, "torn", "[" * 100_000])
     def test_a_finished_one_that_does_not_say_how_is_refused(
         self, tmp_path: Path, kept: str | None
     ):
@@ -155,6 +155,37 @@ class TestTable:
             (tmp_path / "t.csv.run.json").write_text(kept)
         with pytest.raises(UserError, match="choose another --out"):
             Table(tmp_path / "t.csv", {}, True)
+
+    @pytest.mark.parametrize(
+        "odd",
+        [
+            "[1]",
+            "[" * 100_000,
+            '{"b": 2}',
+            '{"index": 0}',
+            '{"index": 0, "file_name": "a", "error": null}',
+            '{"index": 0, "file_name": "a", "label": "sad", "probabilities": {"fear": 1.0}}',
+            '{"index": 0, "file_name": "a", "label": ["sad"], "probabilities": {"sad": 1.0}}',
+        ],
+    )
+    def test_an_odd_line_counts_as_torn(self, tmp_path: Path, odd: str):
+        path = tmp_path / "t.jsonl"
+        Table(path, {"a": 1}, False).close()
+        with partial(path).open("a") as journal:
+            journal.write(f"{odd}\n")
+        table = Table(path, {"a": 1}, True)
+        assert table.done == 0 and partial(path).read_text() == '{"a": 1}\n'
+        table.close()
+
+    def test_a_journal_that_begins_with_an_odd_line_is_begun_anew(self, tmp_path: Path):
+        partial(tmp_path / "t.jsonl").write_text("[" * 100_000 + '\n{"index": 0}\n')
+        table = Table(tmp_path / "t.jsonl", {"a": 1}, True)
+        assert table.done == 0
+        table.close()
+
+    def test_a_place_that_cannot_be_looked_at_is_one_sentence(self, tmp_path: Path):
+        with pytest.raises(UserError, match="choose a shorter path"):
+            Table(tmp_path / ("a" * 300 + ".csv"), {}, False)
 
     def test_a_kill_after_the_renaming_leaves_nothing(self, tmp_path: Path):
         path = tmp_path / "t.jsonl"
@@ -232,6 +263,25 @@ class TestCommand:
         found = self.command(tiny_bundle_path, tmp_path / "data", "--out", out)
         assert found.exit_code == 0 and "1 images labelled" in found.output
         assert out.read_text().count("udce9") == 2
+
+    @pytest.mark.parametrize("out", ["loop", "loop/t.csv", "a" * 300])
+    def test_an_output_that_cannot_be_looked_at_is_refused(
+        self, tiny_bundle_path: Path, folder: Path, tmp_path: Path, out: str
+    ):
+        (tmp_path / "loop").symlink_to("loop")
+        with pytest.raises(UserError, match="cannot be looked at"):
+            self.command(tiny_bundle_path, folder, "--out", tmp_path / out)
+
+    def test_resumes_with_no_other_files(
+        self, tiny_bundle_path: Path, folder: Path, tmp_path: Path
+    ):
+        image, out = tmp_path / "a.png", tmp_path / "t.jsonl"
+        for number in (0, 2):
+            shutil.copy(folder / "sad" / f"{number:02d}.png", image)
+            if not number:
+                self.command(tiny_bundle_path, image, "--out", out)
+        with pytest.raises(UserError, match="another dataset"):
+            self.command(tiny_bundle_path, image, "--out", out, "--resume")
 
     def test_labels_single_images(self, tiny_bundle_path: Path, folder: Path, tmp_path: Path):
         names = [folder / "sad" / "00.png", folder / "happy" / "01.png"]

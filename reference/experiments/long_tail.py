@@ -89,8 +89,8 @@ def augmented(setting: Setting, dataset: Path, noise_scale: float, repair: int) 
             "accepted": np.array([record["accepted"] for record, _ in made]),
         }
 
-    # The dataset is named by its images, of which the digest of the source knows names alone.
-    facts = (setting.bundle.bundle_hash, setting.backend, dataset.name, source.digest, wanted)
+    # The dataset is named by its images; its files are written anew each time.
+    facts = (setting.bundle.bundle_hash, setting.backend, dataset.name, wanted)
     folder = setting.work / f"augmented-{cache.key(*facts, *how)}"
     found = cache.rows(folder, len(wanted), make, 32, f"augmenting, {repair} repair steps")
     kept = found["accepted"]

@@ -20,6 +20,10 @@ from synfer_rt.datasets import archives, layouts
 from synfer_rt.datasets.items import Found, Item, Skipped
 from synfer_rt.errors import UserError
 from synfer_rt.images import find_images
+from synfer_rt.label_table import SUFFIXES as TABLES
+from synfer_rt.label_table import settings_file
+from synfer_rt.paths import is_folder, resolved
+from synfer_rt.writers import run_file
 
 __all__ = [
     "FORMATS",
@@ -59,8 +63,14 @@ class Dataset:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of names and labels in their order: whether the dataset is still the same."""
-        listed = [[item.name, item.label] for item in self.items]
+        """SHA-256 of names, labels and files in their order: whether all of it is still the same.
+
+        Of a file its size and its time of change count, so that nothing need be read.
+        """
+        stamps = {file: _stamp(file) for file in {item.file for item in self.items}}
+        listed: list[list[Any]] = [
+            [item.name, item.label, *stamps[item.file]] for item in self.items
+        ]
         listed += [[entry.name, entry.reason] for entry in self.skipped]
         return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
 
@@ -73,6 +83,8 @@ def read_dataset(
 ) -> Dataset:
     """List the dataset at `path`, a directory or a file. A table stands for what it names.
 
+    Tables in a directory that `synfer-rt label` wrote are no part of the dataset.
+
     `format` is a key of FORMATS, or "auto" to see which it is. `label_scheme` gives numbers their
     meaning where the dataset does not (RAF-DB's count from 1). `split` keeps only that part.
 
@@ -84,13 +96,10 @@ def read_dataset(
         raise UserError(f"Unknown format {format!r}; known are auto, {', '.join(FORMATS)}.")
     if label_scheme is not None:
         labels.scheme(label_scheme)
-    root = path if path.is_dir() else path.parent
-    files = find_images(path)
-    if unfinished := [file for file in files if file.suffix == ".partial"]:
-        raise UserError(
-            f"{unfinished[0]} is a file that synfer-rt has not finished; run its command again "
-            "with --resume first."
-        )
+    root, files = path.parent, find_images(path)
+    if is_folder(path):
+        root, files = path, _without_votes(files)
+    _refuse_unfinished(files)
     format = _format(root, files, label_scheme) if format == "auto" else format
     items: list[Item] = []
     skipped: list[Skipped] = []
@@ -129,15 +138,57 @@ def read_datasets(
 def refuse_inside(out: Path, inputs: Sequence[Path]) -> None:
     """Raise UserError when `out` would lie in one of the inputs: they are only ever read.
 
-    It may lie beside a table: of the folder only what the table names is the input.
+    It may lie beside a table: of the folder only what the table names is the input. Also raises
+    UserError for a path that cannot be looked at.
     """
     for path in inputs:
-        if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
+        if is_folder(path) and resolved(out).is_relative_to(resolved(path)):
             raise UserError(f"{out} lies inside the input {path}; choose another --out.")
 
 
+def _stamp(file: Path) -> tuple[int, ...]:
+    try:
+        found = file.stat()
+    except OSError:
+        return ()
+    return found.st_size, found.st_mtime_ns
+
+
+def _without_votes(files: Sequence[Path]) -> list[Path]:
+    """The files but for tables that `label` wrote: its votes would count as the dataset's word."""
+    present = set(files)
+    votes = {file for file in files if file.suffix in TABLES and settings_file(file) in present}
+    votes |= {settings_file(file) for file in votes}
+    return [file for file in files if file not in votes]
+
+
+def _refuse_unfinished(files: Sequence[Path]) -> None:
+    for file in files:
+        if file.suffix == ".partial":
+            raise UserError(
+                f"{file} is a file that synfer-rt has not finished; run its command again with "
+                "--resume first."
+            )
+        if file.name == run_file.FILE and _lacks_shards(file.parent, files):
+            raise UserError(
+                f"{file.parent} is a run that synfer-rt has not finished; run its command again "
+                "with --resume first."
+            )
+
+
+def _lacks_shards(run: Path, files: Sequence[Path]) -> bool:
+    """Whether a run stopped between two shards, where it leaves no unfinished file."""
+    try:
+        settings = run_file.load(run)
+        shards = -(-run_file.count(settings) // int(settings["shard_size"]))
+        suffix = {"webdataset": ".tar", "parquet": ".parquet"}[settings["format"]]
+    except (UserError, KeyError, TypeError, ValueError, ArithmeticError):
+        return False  # another format, or another program's run.json
+    return sum(file.parent == run and file.suffix == suffix for file in files) < shards
+
+
 def _format(root: Path, files: Sequence[Path], label_scheme: str | None) -> str:
-    names = {file.name for file in files}
+    names = {file.name.lower() for file in files}
     suffixes = Counter(file.suffix.lower() for file in files)
     if names & set(layouts.RAF_LISTS):
         return "raf-db"
@@ -149,9 +200,9 @@ def _format(root: Path, files: Sequence[Path], label_scheme: str | None) -> str:
     if any(name.endswith("_exp.npy") for name in names):
         return "affectnet"
     columns = layouts.tables(files).values()
-    if columns and all(of_file.lower() == layouts.AFFECTNET_COLUMN for of_file, _ in columns):
+    if columns and all(of_file == layouts.AFFECTNET_COLUMN for of_file, _ in columns):
         return "affectnet"
-    if columns or all(file.suffix in layouts.TABLES for file in files):
+    if columns or all(file.suffix.lower() in layouts.TABLES for file in files):
         return "table"
     if any(layouts.class_folder(root, file, label_scheme) for file in files):
         return "folders"

@@ -18,20 +18,23 @@ from synfer_rt.datasets.items import (
     Skipped,
     label_of,
     split_of,
+    split_of_path,
 )
 
 
 def webdataset(root: Path, files: Sequence[Path], label_scheme: str | None) -> Found:
     """Tars of `key.png`, `key.json` and `key.cls`; the JSON's label goes before the number."""
-    for file in (file for file in files if file.suffix == ".tar"):
-        shard, size = file.relative_to(root).as_posix(), file.stat().st_size
+    for file in (file for file in files if file.suffix.lower() == ".tar"):
+        shard = file.relative_to(root).as_posix()
         samples: dict[str, dict[str, tarfile.TarInfo]] = {}
-        problem = None
         try:
+            size = file.stat().st_size
             with tarfile.open(file, "r:") as tar:
                 for member in tar:
-                    if not member.isfile() or member.offset_data + member.size > size:
-                        problem = "it is no file" if not member.isfile() else "it is cut short"
+                    # A sparse file's bytes do not lie together.
+                    plain = member.isfile() and not member.issparse()
+                    if not plain or not 0 <= member.size <= size - member.offset_data:
+                        problem = "it is cut short" if plain else "it is no plain file"
                         yield Skipped(f"{shard}/{member.name}", problem)
                         continue
                     folder, _, name = member.name.rpartition("/")
@@ -39,7 +42,7 @@ def webdataset(root: Path, files: Sequence[Path], label_scheme: str | None) -> F
                     samples.setdefault(f"{folder}/{key}".lstrip("/"), {})[extension.lower()] = (
                         member
                     )
-        except (tarfile.TarError, OSError) as error:
+        except Exception as error:  # what is in a damaged header, tarfile takes at its word
             yield Skipped(shard, f"it is no whole, uncompressed tar ({error})")
         for key, members in samples.items():
             image = next((m for e, m in members.items() if f".{e}" in IMAGES), None)
@@ -48,19 +51,20 @@ def webdataset(root: Path, files: Sequence[Path], label_scheme: str | None) -> F
                 continue
             texts = {e: _at(file, members[e]) for e in ("json", "cls") if e in members}
             label = _sample_label(texts, label_scheme)
-            yield Item(f"{shard}/{key}", *label, split_of(file.name), partial(_at, file, image))
+            name = f"{shard}/{key}"
+            yield Item(name, *label, split_of_path(name), file, partial(_at, file, image))
 
 
 def _sample_label(texts: Mapping[str, bytes], label_scheme: str | None) -> Label:
     try:
         record = json.loads(texts.get("json", b"{}"))
         value = record.get("label")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return None, "its JSON cannot be read"
     if value is not None:
         return label_of(value, record.get("label_scheme") or label_scheme)
     if "cls" in texts:
-        return label_of(texts["cls"].decode("utf-8", "replace"), label_scheme)
+        return label_of(texts["cls"].decode("utf-8-sig", "replace"), label_scheme)
     return UNLABELLED
 
 
@@ -75,7 +79,7 @@ def parquet(root: Path, files: Sequence[Path], label_scheme: str | None) -> Foun
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    for file in (file for file in files if file.suffix == ".parquet"):
+    for file in (file for file in files if file.suffix.lower() == ".parquet"):
         shard = file.relative_to(root).as_posix()
         try:
             # Opened here because pyarrow takes no path that is not UTF-8.
@@ -84,16 +88,17 @@ def parquet(root: Path, files: Sequence[Path], label_scheme: str | None) -> Foun
                 if "image" not in columns:
                     raise pa.ArrowInvalid("it has no column image")
                 names = _class_names(table.schema_arrow)
+                split = split_of_path(f"{shard}/")
                 wanted = [name for name in ("label", "label_scheme", "split") if name in columns]
                 for group in range(table.num_row_groups):
                     count = table.metadata.row_group(group).num_rows
                     rows = table.read_row_group(group, wanted).to_pylist() or [{}] * count
                     for i, row in enumerate(rows):
                         label = _row_label(row, names, label_scheme)
-                        split = split_of(str(row.get("split") or file.name))
+                        own = split_of(str(row.get("split") or "")) or split
                         read = partial(_cell, file, group, i)
-                        yield Item(f"{shard}/{group}-{i}", *label, split, read)
-        except (pa.ArrowException, OSError) as error:
+                        yield Item(f"{shard}/{group}-{i}", *label, own, file, read)
+        except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: text not in UTF-8
             yield Skipped(shard, f"it is no Parquet file of images ({error})")
 
 
@@ -109,13 +114,19 @@ def _row_label(row: Mapping[str, Any], names: Sequence[str], label_scheme: str |
 def _class_names(schema: Any) -> Sequence[str]:
     """The names behind the numbers of a `label` column, as Hugging Face's `datasets` keeps them."""
     try:
-        return json.loads(schema.metadata[b"huggingface"])["info"]["features"]["label"]["names"]
-    except (TypeError, KeyError, ValueError):
+        label = json.loads(schema.metadata[b"huggingface"])["info"]["features"]["label"]
+        return label["names"] if isinstance(label["names"], list) else ()
+    except (TypeError, KeyError, ValueError, RecursionError):
         return ()
 
 
 def _cell(file: Path, group: int, row: int) -> bytes:
-    value = _images_of(file, group)[row].as_py()
+    import pyarrow as pa
+
+    try:
+        value = _images_of(file, group)[row].as_py()
+    except (pa.ArrowException, ValueError) as error:
+        raise OSError(f"the Parquet file is damaged: {error}") from None
     content = value.get("bytes") if isinstance(value, dict) else value
     if not isinstance(content, bytes):
         raise OSError("the Parquet file holds no bytes of it")

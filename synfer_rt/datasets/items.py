@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -22,7 +23,7 @@ Label = tuple[str | None, str | None]
 UNLABELLED: Label = (None, None)
 
 _SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
-_SPLITS |= dict.fromkeys(("val", "valid", "validation"), "val")
+_SPLITS |= dict.fromkeys(("val", "valid", "validation", "dev", "eval", "evaluation"), "val")
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,14 @@ class Item:
     """An image of a dataset: its name there (in UTF-8), its label by canonical name, its bytes.
 
     Without a label, `problem` says why, or is None where labels were not looked for. `split` is
-    train, val or test where the layout says so.
+    train, val or test where the layout says so. `file` is the one that holds its bytes.
     """
 
     name: str
     label: str | None
     problem: str | None
     split: str | None
+    file: Path = field(repr=False, compare=False)
     read: Callable[[], bytes] = field(repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -65,16 +67,20 @@ def canonical(word: str) -> str | None:
     return name
 
 
-def label_of(value: Any, label_scheme: str | None) -> Label:
-    """A label as a dataset has it, a word or a number, as (canonical name, None) or (None, why)."""
+def label_of(value: Any, label_scheme: Any) -> Label:
+    """A label as a dataset has it, a word or a number, as (canonical name, None) or (None, why).
+
+    `label_scheme` may be what a dataset says, and so anything; None where nobody says.
+    """
     text = str(value).strip()
     number = text.removesuffix(".0")
-    if not number.lstrip("-").isdigit():
+    if not re.fullmatch(r"-?\d{1,9}", number, re.ASCII):
         name = canonical(text)
-        return (name, None) if name else (None, f"its label {text!r} is no known expression")
+        shown = reprlib.repr(text)  # whole, unless it is a text of its own
+        return (name, None) if name else (None, f"its label {shown} is no known expression")
     if label_scheme is None:
         return None, f"its label is the number {number}; say its meaning with --label-scheme"
-    if label_scheme not in labels.SCHEMES:
+    if not isinstance(label_scheme, str) or label_scheme not in labels.SCHEMES:
         return None, f"its label scheme {label_scheme!r} is unknown"
     classes = labels.scheme(label_scheme)
     index = int(number) - (label_scheme == "raf-db")
@@ -91,7 +97,7 @@ def load(item: Item, size: tuple[int, int]) -> np.ndarray | str:
         # Where pillow speaks of bytes in memory it gives their address, which differs every time.
         return re.sub(r" ?<_io\.BytesIO[^>]*>", "", str(error))
     except OSError as error:
-        return f"It cannot be read ({error.strerror or error})."
+        return f"It cannot be read ({str(error.strerror or error).strip()})."
 
 
 Found = Iterator[Item | Skipped]
@@ -99,11 +105,15 @@ Found = Iterator[Item | Skipped]
 
 def item(root: Path, file: Path, label: Label, split: str | None = None) -> Item:
     """A file below `root`; the split is that of its folders where none is given."""
-    relative = file.relative_to(root)
-    split = split or next(filter(None, map(split_of, relative.parts[:-1])), None)
-    return Item(relative.as_posix(), *label, split, file.read_bytes)
+    name = file.relative_to(root).as_posix()
+    return Item(name, *label, split or split_of_path(name), file, file.read_bytes)
+
+
+def split_of_path(name: str) -> str | None:
+    """The split that the first of the folders (or archives) in an item's name says, or None."""
+    return next(filter(None, map(split_of, name.split("/")[:-1])), None)
 
 
 def split_of(name: str) -> str | None:
     """The split that the name of a folder or file begins with, such as `train_set`, or None."""
-    return _SPLITS.get(name.lower().replace("-", "_").partition("_")[0].partition(".")[0])
+    return _SPLITS.get(name.strip().lower().replace("-", "_").partition("_")[0].partition(".")[0])

@@ -6,7 +6,7 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -64,29 +64,31 @@ def folders(root: Path, files: Sequence[Path], label_scheme: str | None) -> Foun
 
 
 def tables(files: Iterable[Path]) -> dict[Path, tuple[str, str | None]]:
-    """The tables that name images, and their columns of image and label."""
-    found = ((file, _columns(file)) for file in files if file.suffix in TABLES)
+    """The tables that name images, and their columns of image and label, in lower case."""
+    found = ((file, _columns(file)) for file in files if file.suffix.lower() in TABLES)
     return {file: columns for file, columns in found if columns}
 
 
 def _columns(file: Path) -> tuple[str, str | None] | None:
     """The columns of a table that name the image and the label; None when it names no images."""
-    known = {name.lower(): name for row in _rows(file) for name in row if isinstance(name, str)}
-    of_file = next((known[name] for name in _FILE_COLUMNS if name in known), None)
-    of_label = next((known[name] for name in _LABEL_COLUMNS if name in known), None)
+    known = {name for row in _rows(file) for name in row}
+    of_file = next((name for name in _FILE_COLUMNS if name in known), None)
+    of_label = next((name for name in _LABEL_COLUMNS if name in known), None)
     return (of_file, of_label) if of_file else None
 
 
 def _rows(file: Path) -> Iterator[Mapping[str, Any]]:
+    """The rows of a table by its columns, whose names are in lower case and without spaces."""
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
-            if file.suffix == ".csv":
-                yield from csv.DictReader(stream)
-            else:
-                for line in filter(str.strip, stream):
-                    row = json.loads(line)
-                    yield row if isinstance(row, dict) else {}
-    except (OSError, ValueError, csv.Error) as error:
+            rows: Iterable[Any] = csv.DictReader(stream)
+            if file.suffix.lower() == ".jsonl":
+                rows = map(json.loads, filter(str.strip, stream))
+            for row in rows:
+                cells = row.items() if isinstance(row, dict) else ()
+                # A name of None stands for cells beyond the last column.
+                yield {name.strip().lower(): cell for name, cell in cells if name is not None}
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
         raise UserError(f"{file} is no table that can be read ({error}); mend it.") from None
 
 
@@ -106,13 +108,52 @@ class _Lookup:
         }
 
     def find(self, name: str, folder: Path | None = None) -> Path | None:
-        """By its path from `folder` or from the root, else by its name where that is unique."""
-        name = name.replace("\\", "/")
+        """By its path from `folder` or from the root, else by its bare name where that is unique.
+
+        The folders of such a name must be those that the file lies in: elsewhere the same name is
+        another image's.
+        """
+        path = PurePosixPath(name.replace("\\", "/"))
         if folder is not None and folder != self._root:
-            near = self._paths.get(f"{folder.relative_to(self._root).as_posix()}/{name}")
+            near = self._paths.get((folder.relative_to(self._root) / path).as_posix())
             if near is not None:
                 return near
-        return self._paths.get(name) or self._names.get(name.rpartition("/")[2])
+        if path.as_posix() in self._paths:
+            return self._paths[path.as_posix()]
+        file = self._names.get(path.name)
+        return file if file is None or self._agree(path.parent, file.parent) else None
+
+    def _agree(self, named: PurePosixPath, found: Path) -> bool:
+        """Whether one of two folders is the end of the other, as far as each is known."""
+        whole = PurePosixPath(found.absolute().as_posix()).parts
+        inside, parts = found.relative_to(self._root).parts, named.parts
+        if whole[len(whole) - len(parts) :] == parts:
+            return True
+        # The table may come from a disk where the dataset lay elsewhere.
+        return bool(inside) and parts[len(parts) - len(inside) :] == inside
+
+
+_Row = tuple[str, Path, Path | None, Label, str | None]
+"""What a list says of an image: its name there, the list, the image's file, label and split."""
+
+
+def _listed(root: Path, rows: Iterable[_Row], label_scheme: str | None) -> Found:
+    """Each image of the rows once, with the first label that is given, else its folder's."""
+    given: dict[Path, tuple[Label, str | None]] = {}
+    for name, listing, file, label, split in rows:
+        if file is None:
+            yield Skipped(name, f"{listing.name} lists it, but it is not there")
+            continue
+        first, _ = given.setdefault(file, (label, split))
+        if first == UNLABELLED:
+            given[file] = label, split
+        elif label not in (first, UNLABELLED):
+            one, other = (word or "no known expression" for word, _ in (first, label))
+            yield Skipped(name, f"{listing.name} lists it again, as {other}; it counts as {one}")
+    for file, (label, split) in given.items():
+        if label == UNLABELLED:
+            label = class_folder(root, file, label_scheme), None
+        yield item(root, file, label, split)
 
 
 def table(root: Path, files: Sequence[Path], label_scheme: str | None) -> Found:
@@ -123,21 +164,22 @@ def table(root: Path, files: Sequence[Path], label_scheme: str | None) -> Found:
     """
     columns = tables(files)
     candidates = [file for file in files if file not in columns]
-    lookup, used = _Lookup(root, candidates or find_images(root)), set()
+    # Of what lies beside a table that is given alone, only what it names is the input.
+    lookup = _Lookup(root, candidates or find_images(root, strict=False))
+    rows: list[_Row] = []
     for listing, (of_file, of_label) in columns.items():
         for row in _rows(listing):
             name = str(row.get(of_file) or "")
-            file = lookup.find(name, listing.parent)
-            if file is None:
-                yield Skipped(name, f"{listing.name} lists it, but it is not there")
-            elif file not in used:
-                used.add(file)
-                value = row.get(of_label) if of_label else None
-                scheme = row.get("label_scheme") or label_scheme
-                known: Label = (class_folder(root, file, label_scheme), None)
-                if value not in (None, ""):
-                    known = label_of(value, scheme)
-                yield item(root, file, known, split_of(str(row.get("split") or listing.stem)))
+            file = lookup.find(name, listing.parent) or lookup.find(name.strip(), listing.parent)
+            value = row.get(of_label) if of_label else None
+            label = UNLABELLED
+            if value is not None and str(value).strip():
+                label = label_of(value, row.get("label_scheme") or label_scheme)
+            rows.append(
+                (name, listing, file, label, split_of(str(row.get("split") or listing.stem)))
+            )
+    yield from _listed(root, rows, label_scheme)
+    used = {file for _, _, file, _, _ in rows}
     for file in candidates:
         if file not in used and file.suffix.lower() in IMAGES and file.name != CONTACT_SHEET:
             yield Skipped(file.relative_to(root).as_posix(), "no table lists it")
@@ -145,16 +187,20 @@ def table(root: Path, files: Sequence[Path], label_scheme: str | None) -> Found:
 
 def raf_db(root: Path, files: Sequence[Path], label_scheme: str | None) -> Found:
     """RAF-DB: a list of `train_00001.jpg 5`, and that image aligned, else as it is."""
+    scheme = label_scheme or "raf-db"
     lookup = _Lookup(root, files)
-    for file in (file for file in files if file.name in RAF_LISTS):
-        for line in filter(str.strip, file.read_text("utf-8", "replace").splitlines()):
+    rows: list[_Row] = []
+    for listing in (file for file in files if file.name.lower() in RAF_LISTS):
+        try:
+            text = listing.read_text("utf-8-sig", "replace")
+        except OSError as error:
+            raise UserError(f"{listing} cannot be read ({error.strerror}); mend it.") from None
+        for line in filter(str.strip, text.splitlines()):
             name, _, number = line.strip().partition(" ")
             stem = name.rpartition(".")[0] or name
             image = lookup.find(f"{stem}_aligned") or lookup.find(name)
-            if image is None:
-                yield Skipped(name, f"{file.name} lists it, but it is not there")
-            else:
-                yield item(root, image, label_of(number, label_scheme or "raf-db"), split_of(name))
+            rows.append((name, listing, image, label_of(number, scheme), split_of(name)))
+    yield from _listed(root, rows, scheme)
 
 
 def affectnet(root: Path, files: Sequence[Path], label_scheme: str | None) -> Found:
@@ -172,8 +218,9 @@ def affectnet(root: Path, files: Sequence[Path], label_scheme: str | None) -> Fo
             yield item(root, file, (None, f"it has no {annotation.name}"), None)
             continue
         try:
-            value = np.load(annotation, allow_pickle=False).item()
-        except (OSError, ValueError, EOFError) as error:
+            with annotation.open("rb") as file_of_label:
+                value = np.lib.format.read_array(file_of_label, allow_pickle=False).item()
+        except Exception as error:  # what a damaged header says, numpy may believe
             yield item(root, file, (None, f"{annotation.name} cannot be read ({error})"), None)
         else:
             yield item(root, file, label_of(value, scheme), None)

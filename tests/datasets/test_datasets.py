@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -49,6 +50,39 @@ def why(dataset: Dataset) -> dict[str, str]:
     return {entry.name: entry.reason for entry in dataset.skipped}
 
 
+def put_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def lock(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """It cannot be listed; permissions alone would not keep out root, as whom containers run."""
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if Path(path) == folder:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+
+
+def put_tar(path: Path, **files: bytes) -> None:
+    """Members by name, with `__` for the dot."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name.replace("__", "."))
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+
+
+def put_parquet(path: Path, label: object = "sad", **metadata: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.table({"image": [picture(10)], "label": pa.array([label])})
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+
+
 class TestFolders:
     def test_the_nearest_class_folder_is_the_label(self, tmp_path: Path):
         put(tmp_path, happiness__a=10, Angry__deep__b=20)
@@ -82,6 +116,23 @@ class TestFolders:
         assert labels_of(read_dataset(tmp_path, label_scheme="raf-db")) == {"4/a.jpg": "happy"}
         assert labels_of(read_dataset(tmp_path, label_scheme="affectnet-8")) == {"4/a.jpg": "fear"}
 
+    def test_classes_that_are_links_count_and_dead_links_are_listed(self, tmp_path: Path):
+        put(tmp_path, elsewhere__a=10, C__sad__b=20)
+        (tmp_path / "C" / "happy").symlink_to(tmp_path / "elsewhere")
+        (tmp_path / "C" / "sad" / "dead.jpg").symlink_to(tmp_path / "gone.jpg")
+        dataset = read_dataset(tmp_path / "C")
+        assert labels_of(dataset) == {
+            "happy/a.jpg": "happy",
+            "sad/b.jpg": "sad",
+            "sad/dead.jpg": "sad",
+        }
+        assert "No such file" in str(load(dataset.items[2], (4, 4)))
+
+    @pytest.mark.parametrize("name", ["dev", "eval"])
+    def test_other_names_of_the_validation_split(self, tmp_path: Path, name: str):
+        put(tmp_path, **{f"{name}__happy__a": 10})
+        assert read_dataset(tmp_path).items[0].split == "val"
+
 
 class TestTables:
     def test_imagefolder_metadata(self, tmp_path: Path):
@@ -105,6 +156,76 @@ class TestTables:
         (tmp_path / "data" / "metadata.jsonl").write_text(text)
         dataset = read_dataset(tmp_path / "data")
         assert shades(dataset) == [20] and len(dataset.skipped) == 2
+
+    def test_the_label_of_a_missing_image_is_no_others(self, tmp_path: Path):
+        put(tmp_path, test__0001=10, test__0002=20, x=30)
+        rows = ["train/0001.jpg,happy", "train/0002.jpg,fear", "test/0001.jpg,sad"]
+        rows += ["test/0002.jpg,anger", "/data/other/x.jpg,fear"]
+        put_text(tmp_path / "labels.csv", "\n".join(("file,label", *rows)))
+        dataset = read_dataset(tmp_path)
+        assert labels_of(dataset) == {"test/0001.jpg": "sad", "test/0002.jpg": "anger"}
+        assert set(why(dataset)) == {
+            "train/0001.jpg", "train/0002.jpg", "/data/other/x.jpg", "x.jpg",
+        }  # fmt: skip
+        assert set(why(read_dataset(tmp_path / "labels.csv"))) == set(why(dataset)) - {"x.jpg"}
+
+    @pytest.mark.parametrize(
+        "name", ["faces/x.jpg", "{root}/faces/x.jpg", "/old/disk/deep/y.jpg", "./x.jpg", "y"]
+    )
+    def test_an_image_is_found_by_what_can_only_mean_it(self, tmp_path: Path, name: str):
+        put(tmp_path, faces__x=10, faces__deep__y=20)
+        put_text(tmp_path / "faces" / "l.csv", f"file,label\n{name.format(root=tmp_path)},sad\n")
+        assert list(labels_of(read_dataset(tmp_path / "faces")).values()) == ["sad"]
+
+    def test_a_label_that_contradicts_another_is_reported(self, tmp_path: Path):
+        put(tmp_path, x=10, y=20)
+        put_text(tmp_path / "a.csv", "file,label\nx.jpg,sad\ny.jpg,Happy\nx.jpg,fear\n")
+        put_text(tmp_path / "b.csv", "file,label\ny.jpg,happiness\n")
+        dataset = read_dataset(tmp_path)
+        assert labels_of(dataset) == {"x.jpg": "sad", "y.jpg": "happy"}
+        assert why(dataset) == {"x.jpg": "a.csv lists it again, as fear; it counts as sad"}
+
+    def test_a_table_without_labels_hides_none(self, tmp_path: Path):
+        put(tmp_path, x=10)
+        put_text(tmp_path / "a.csv", "file,width\nx.jpg,12\n")
+        put_text(tmp_path / "train.csv", "file,label\nx.jpg,sad\n")
+        (item,) = read_dataset(tmp_path).items
+        assert (item.label, item.split) == ("sad", "train")
+
+    def test_a_table_that_label_wrote_counts_only_when_it_is_given(self, tmp_path: Path):
+        put(tmp_path, x=10)
+        put_text(tmp_path / "metadata.csv", "file_name,label\nx.jpg,sad\n")
+        put_text(tmp_path / "labels.jsonl", '{"file_name": "x.jpg", "label": "fear"}\n')
+        put_text(tmp_path / "labels.jsonl.run.json", "{}")
+        dataset = read_dataset(tmp_path)
+        assert labels_of(dataset) == {"x.jpg": "sad"} and not dataset.skipped
+        assert labels_of(read_dataset(tmp_path / "labels.jsonl")) == {"x.jpg": "fear"}
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            ("l.csv", "file, Label , split\nx.jpg, sad, train\n"),
+            ("l.csv", "split, label, file\ntrain, sad, x.jpg\n"),
+            ("LIST.CSV", "FILE,LABEL,SPLIT\nx.jpg,sad,train\n"),
+            ("L.JSONL", '{"File": "x.jpg", "label ": "sad", "SPLIT": "train"}\n'),
+        ],
+    )
+    def test_columns_are_found_however_they_are_spelt(self, tmp_path: Path, name: str, text: str):
+        put(tmp_path, x=10)
+        put_text(tmp_path / name, text)
+        for path in (tmp_path, tmp_path / name):
+            (item,) = read_dataset(path).items
+            assert (item.label, item.split) == ("sad", "train")
+
+    def test_a_table_is_read_beside_a_locked_folder(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        put(tmp_path, x=10, locked__y=20)
+        put_text(tmp_path / "l.csv", "file,label\nx.jpg,sad\n")
+        lock(monkeypatch, tmp_path / "locked")
+        assert labels_of(read_dataset(tmp_path / "l.csv")) == {"x.jpg": "sad"}
+        with pytest.raises(UserError, match=r"locked cannot be listed .* mend its permissions"):
+            read_dataset(tmp_path)
 
     def test_affectnet_csv(self, tmp_path: Path):
         put(tmp_path, Manually_Annotated_Images__12__a=10, Manually_Annotated_Images__12__b=20)
@@ -146,6 +267,19 @@ class TestTables:
             ("sad", "val"),
         ]
 
+    @pytest.mark.parametrize(
+        "damage", [b"PK\x03\x04 no zip", b"PK\x05\x06" + bytes(18), b"\x93NUMPY"]
+    )
+    def test_a_damaged_affectnet_annotation_is_the_images_problem(
+        self, tmp_path: Path, damage: bytes
+    ):
+        put(tmp_path, images__0=10, images__1=20)
+        (tmp_path / "annotations").mkdir()
+        (tmp_path / "annotations" / "0_exp.npy").write_bytes(damage)
+        np.save(tmp_path / "annotations" / "1_exp.npy", np.array("7"))
+        bad, good = read_dataset(tmp_path).items
+        assert "0_exp.npy cannot be read" in str(bad.problem) and good.label == "contempt"
+
     def test_a_table_alone_stands_for_what_it_names(self, tmp_path: Path):
         put(tmp_path, x=10, deep__y=20, other=30)
         (tmp_path / "list.csv").write_text("file,label\nx.jpg,sad\ny.jpg,happy\n")
@@ -177,9 +311,10 @@ class TestTables:
 
     def test_a_table_that_cannot_be_read_is_refused(self, tmp_path: Path):
         put(tmp_path, x=1)
-        (tmp_path / "metadata.jsonl").write_text("{not json}\n")
-        with pytest.raises(UserError, match="no table that can be read"):
-            read_dataset(tmp_path)
+        for text in ("{not json}\n", "[" * 100_000 + "\n"):
+            (tmp_path / "metadata.jsonl").write_text(text)
+            with pytest.raises(UserError, match="no table that can be read"):
+                read_dataset(tmp_path)
 
 
 def test_raf_db_counts_from_one_and_prefers_the_aligned_image(tmp_path: Path):
@@ -195,7 +330,71 @@ def test_raf_db_counts_from_one_and_prefers_the_aligned_image(tmp_path: Path):
     assert list(why(dataset)) == ["train_00002.jpg"]
 
 
+def test_raf_db_counts_an_image_once_whatever_its_lists_are_called(tmp_path: Path):
+    put(tmp_path, train_1=10, train_2=20)
+    put_text(tmp_path / "list_patition_label.txt", "\ufefftrain_1.jpg 5\ntrain_2.jpg 4\n")
+    put_text(tmp_path / "List_Partition_Label.txt", "train_1.jpg 5\ntrain_2.jpg 7\n")
+    dataset = read_dataset(tmp_path)
+    assert labels_of(dataset) == {"train_1.jpg": "sad", "train_2.jpg": "neutral"}
+    assert "as happy; it counts as neutral" in why(dataset)["train_2.jpg"]
+
+
 class TestArchives:
+    @pytest.mark.parametrize(
+        "shards",
+        [("train/0.{}", "test/0.{}"), ("a/train/0.{}", "a/test/0.{}"), ("train-0.{}", "TEST-0.{}")],
+    )
+    @pytest.mark.parametrize("suffix", ["tar", "TAR", "parquet", "PARQUET"])
+    def test_splits_are_those_of_files_or_folders(
+        self, tmp_path: Path, shards: tuple[str, str], suffix: str
+    ):
+        for shard in shards:
+            if suffix.lower() == "tar":
+                put_tar(tmp_path / shard.format(suffix), **{"0__jpg": picture(1), "0__cls": b"sad"})
+            else:
+                put_parquet(tmp_path / shard.format(suffix))
+        items = read_dataset(tmp_path).items
+        assert {item.split for item in items} == {"train", "test"}
+        assert [item.label for item in items] == ["sad", "sad"]
+
+    def test_splits_are_those_of_folders_inside_a_tar(self, tmp_path: Path):
+        put_tar(tmp_path / "all.tar", **{"train/0__jpg": b"", "test/0__jpg": b""})
+        assert [item.split for item in read_dataset(tmp_path).items] == ["train", "test"]
+
+    def test_a_damaged_tar_hides_no_other(self, tmp_path: Path):
+        header = tarfile.TarInfo("0.jpg")
+        header.pax_headers = {"GNU.sparse.map": "a,b"}
+        (tmp_path / "0.tar").write_bytes(header.tobuf(tarfile.PAX_FORMAT) + bytes(1024))
+        (tmp_path / "1.tar").symlink_to(tmp_path / "gone.tar")
+        put_tar(tmp_path / "2.tar", **{"0__jpg": picture(1)})
+        dataset = read_dataset(tmp_path)
+        assert list(labels_of(dataset)) == ["2.tar/0"] and set(why(dataset)) == {"0.tar", "1.tar"}
+
+    @pytest.mark.parametrize(
+        "text", [b'{"label": 3, "label_scheme": ["a"]}', b"[" * 100_000], ids=["scheme", "nested"]
+    )
+    def test_odd_json_is_the_samples_problem(self, tmp_path: Path, text: bytes):
+        put_tar(tmp_path / "0.tar", **{"0__jpg": picture(1), "0__json": text})
+        (item,) = read_dataset(tmp_path).items
+        assert item.label is None and item.problem
+
+    def test_damaged_parquet_hides_no_other(self, tmp_path: Path):
+        put_parquet(tmp_path / "0.parquet", "\u00e9t\u00e9")
+        damaged = (
+            (tmp_path / "0.parquet").read_bytes().replace("\u00e9t\u00e9".encode(), b"\xe9t\xe9__")
+        )
+        (tmp_path / "0.parquet").write_bytes(damaged)
+        put_parquet(tmp_path / "1.parquet", 3, huggingface="[" * 100_000)
+        dataset = read_dataset(tmp_path)
+        assert labels_of(dataset) == {"1.parquet/0-0": None} and set(why(dataset)) == {"0.parquet"}
+
+    def test_what_is_no_image_in_parquet_cannot_be_read(self, tmp_path: Path):
+        pq.write_table(pa.table({"image": ["\u00e9t\u00e9"]}), tmp_path / "0.parquet")
+        damaged = (tmp_path / "0.parquet").read_bytes().replace("\u00e9".encode(), b"\xe9_")
+        (tmp_path / "0.parquet").write_bytes(damaged)
+        (item,) = read_dataset(tmp_path).items
+        assert "the Parquet file is damaged" in str(load(item, (4, 4)))
+
     @pytest.mark.parametrize("format", ["imagefolder", "webdataset", "parquet"])
     def test_what_our_writers_write_is_read(self, tmp_path: Path, format: str):
         settings = {"format": format, "count": 3, "classes": ["sad", "happy"]}
@@ -271,6 +470,33 @@ class TestArchives:
         with pytest.raises(UserError, match="--resume first"):
             read_dataset(tmp_path / "run")
 
+    @pytest.mark.parametrize("format", ["webdataset", "parquet"])
+    @pytest.mark.parametrize("made", [4, 6])
+    def test_a_run_that_stopped_between_shards_is_refused(
+        self, tmp_path: Path, format: str, made: int
+    ):
+        settings = {"format": format, "count": 6, "classes": ["sad"], "au_vocabulary": None}
+        writer = open_output(tmp_path, settings, resume=False, shard_size=2)
+        record = {"label": "sad", "label_scheme": "affectnet-8", "aus": None}
+        records = [{**record, "index": i, "file_name": f"{i}.png"} for i in range(made)]
+        writer.write(records, [picture(i, "PNG") for i in range(made)])
+        writer.close()
+        if made == 6:
+            assert len(read_dataset(tmp_path).items) == 6
+        else:
+            with pytest.raises(UserError, match=r"not finished; .* --resume first"):
+                read_dataset(tmp_path)
+
+    def test_a_run_json_of_others_says_nothing(self, tmp_path: Path):
+        put(tmp_path, happy__x=10)
+        for text in (
+            '{"format": ["webdataset"], "count": 3, "shard_size": 0}',
+            "[",
+            '{"count": 1}',
+        ):
+            (tmp_path / "run.json").write_text(text)
+            assert read_dataset(tmp_path).counts() == {"happy": 1}
+
 
 class TestItems:
     @pytest.mark.parametrize(
@@ -286,11 +512,17 @@ class TestItems:
             ("all", None, None),
             ("happy,sad", None, None),
             (1, "no such scheme", None),
+            (1, ["affectnet-8"], None),
+            ("--1", "affectnet-8", None),
+            ("\u00b3", "affectnet-8", None),
+            ("\u0663", "affectnet-8", None),
+            ("9" * 5000, "affectnet-8", None),
         ],
     )
-    def test_labels_in_the_usual_ways(self, value: object, scheme: str | None, label: str | None):
+    def test_labels_in_the_usual_ways(self, value: object, scheme: object, label: str | None):
         found, problem = label_of(value, scheme)
         assert found == label and (problem is None) == (label is not None)
+        assert len(problem or "") < 100
 
     def test_a_bad_file_has_the_same_reason_every_time(self, tmp_path: Path):
         (tmp_path / "a.jpg").write_bytes(b"nothing")
@@ -358,8 +590,38 @@ class TestReadDatasets:
         put(tmp_path, sad__y=10)
         assert read_dataset(tmp_path).digest != before
 
+    @pytest.mark.parametrize("kind", ["folders", "webdataset", "parquet"])
+    def test_the_digest_tells_changed_files(self, tmp_path: Path, kind: str):
+        name, make = {
+            "folders": ("happy/0.jpg", lambda file: file.write_bytes(picture(1))),
+            "webdataset": ("0.tar", lambda file: put_tar(file, **{"0__jpg": picture(1)})),
+            "parquet": ("0.parquet", put_parquet),
+        }[kind]
+        (tmp_path / "happy").mkdir()
+        make(tmp_path / name)
+        dataset = read_dataset(tmp_path, kind)
+        before, then = dataset.digest, (tmp_path / name).stat().st_mtime_ns
+        os.utime(tmp_path / name, ns=(then, then + 1_000_000))
+        assert dataset.digest != before
+        os.utime(tmp_path / name, ns=(then, then))
+        assert dataset.digest == before
+        with (tmp_path / name).open("ab") as file:
+            file.write(b"\0")
+        os.utime(tmp_path / name, ns=(then, then))
+        assert dataset.digest != before
+
     def test_an_output_inside_the_input_is_refused(self, tmp_path: Path):
         put(tmp_path, data__x=1)
         with pytest.raises(UserError, match="inside the input"):
             refuse_inside(tmp_path / "data" / "out", [tmp_path / "data"])
         refuse_inside(tmp_path / "out", [tmp_path / "data"])
+
+    def test_a_path_that_cannot_be_looked_at_is_refused(self, tmp_path: Path):
+        put(tmp_path, data__x=1)
+        with pytest.raises(UserError, match=r"cannot be looked at .*shorter name"):
+            read_dataset(tmp_path / ("a" * 300))
+        (tmp_path / "loop").symlink_to(tmp_path / "loop")
+        with pytest.raises(UserError, match=r"cannot be looked at .*mend its links"):
+            read_dataset(tmp_path / "loop")
+        with pytest.raises(UserError, match="cannot be looked at"):
+            refuse_inside(tmp_path / "out", [tmp_path / "loop"])
