@@ -12,6 +12,7 @@ from reference.tasks import CLASSES
 FURTHER = {
     "learning": "what training brings, image by image",
     "ablation": "what every part of SynFER adds",
+    "photo_layouts": "photos to start from: whether the person stays",
     "guidance_sweep": "strength of semantic guidance",
     "label_quality": "labels: annotators, vote, thresholds",
     "downstream": "what synthetic faces are worth as training data",
