@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from synfer_rt import options
-from synfer_rt.doctor import RUNTIMES
+from synfer_rt.commands import options
+from synfer_rt.commands.doctor import RUNTIMES
+from synfer_rt.commands.options import MOST_THREADS, check_number
 from synfer_rt.errors import UserError
-from synfer_rt.options import MOST_THREADS, check_number
 from synfer_rt.writers.atomic import write_whole
 
 if TYPE_CHECKING:

@@ -11,21 +11,25 @@ from typing import Any
 import click
 
 from synfer_rt import __version__
+from synfer_rt.commands.options import INTERRUPTED
 from synfer_rt.errors import UserError
-from synfer_rt.options import INTERRUPTED
 
 _COMMANDS = {
-    "augment": ("synfer_rt.augment_command", "augment", "Fill up the rare classes of a dataset."),
+    "augment": ("synfer_rt.commands.augment", "augment", "Fill up the rare classes of a dataset."),
     "bench": ("synfer_rt.bench.cli", "bench", "Measure images per second, stage by stage."),
     "build-engines": (
         "synfer_rt.export.cli",
         "build_engines",
         "Export a checkpoint to a bundle of engines (needs PyTorch).",
     ),
-    "doctor": ("synfer_rt.doctor", "doctor", "Say which backends work here, and get the others."),
-    "inspect": ("synfer_rt.inspect_command", "inspect", "Print a bundle of engines."),
-    "label": ("synfer_rt.label", "label", "Label images that exist."),
-    "sample": ("synfer_rt.sample_command", "sample", "Write a labelled dataset of faces."),
+    "doctor": (
+        "synfer_rt.commands.doctor",
+        "doctor",
+        "Say which backends work here, and get the others.",
+    ),
+    "inspect": ("synfer_rt.commands.inspect", "inspect", "Print a bundle of engines."),
+    "label": ("synfer_rt.commands.label", "label", "Label images that exist."),
+    "sample": ("synfer_rt.commands.sample", "sample", "Write a labelled dataset of faces."),
 }
 """The commands: module, attribute, and help that needs no import."""
 

@@ -26,8 +26,8 @@ from synfer_rt.augment import (
     original_png,
     targets,
 )
-from synfer_rt.augment_command import augment, usable
 from synfer_rt.backends import Value
+from synfer_rt.commands.augment import augment, usable
 from synfer_rt.datasets import Dataset, read_dataset
 from synfer_rt.errors import UserError
 from synfer_rt.images import read_image

@@ -18,11 +18,12 @@ from PIL import Image
 
 from synfer_rt.annotate import acceptance
 from synfer_rt.bundle import Bundle
+from synfer_rt.commands.label import label
 from synfer_rt.datasets import Dataset, read_dataset
 from synfer_rt.ensemble import Ensemble
 from synfer_rt.errors import UserError
-from synfer_rt.label import label, label_images
 from synfer_rt.label_table import Table
+from synfer_rt.labelling import label_images
 from synfer_rt.sampler import Sampler
 from synfer_rt.writers.atomic import partial
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
-from synfer_rt import __version__, options
+from synfer_rt import __version__
+from synfer_rt.commands import options
+from synfer_rt.commands.progress import console
 from synfer_rt.errors import UserError
-from synfer_rt.progress import console
 
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx")
 """Packages that execute engines."""

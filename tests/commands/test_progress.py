@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from synfer_rt import progress
-from synfer_rt.progress import Progress
+from synfer_rt.commands import progress
+from synfer_rt.commands.progress import Progress
 
 
 def test_elsewhere_than_on_a_terminal_it_is_plain_lines(capsys, monkeypatch):
@@ -38,7 +38,7 @@ def test_on_a_terminal_it_is_a_bar():
     import pty
 
     code = (
-        "import time; from synfer_rt.progress import Progress\n"
+        "import time; from synfer_rt.commands.progress import Progress\n"
         "with Progress(0, 100) as shown:\n"
         "    time.sleep(0.1); shown.update(50); time.sleep(0.3)\n"
     )

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from synfer_rt import options
+from synfer_rt.commands import options
+from synfer_rt.commands.options import INTERRUPTED, MOST_THREADS, check_number
 from synfer_rt.errors import UserError
-from synfer_rt.options import INTERRUPTED, MOST_THREADS, check_number
 
 if TYPE_CHECKING:
     from synfer_rt.bundle import Bundle
@@ -140,14 +140,14 @@ def sample(
     from synfer_rt import guidance, inversion
     from synfer_rt.backends import choose
     from synfer_rt.bundle import open_bundle
+    from synfer_rt.commands.progress import Progress
+    from synfer_rt.commands.skipped import FILE as SKIPPED
+    from synfer_rt.commands.skipped import report_skipped, write_skipped
     from synfer_rt.contact_sheet import FILE, write_contact_sheet
     from synfer_rt.datasets import refuse_inside
     from synfer_rt.pipeline import ObservedSampler, Run, execute
     from synfer_rt.plan import make_plan
-    from synfer_rt.progress import Progress
     from synfer_rt.sizes import parse_size, resized
-    from synfer_rt.skipped import FILE as SKIPPED
-    from synfer_rt.skipped import report_skipped, write_skipped
     from synfer_rt.writers import check_output, discard_empty, open_output
 
     check_number("--count", count)
@@ -264,7 +264,7 @@ def _print_summary(run: Run, summary: Summary, count: int, out: Path) -> None:
 
     from rich.table import Table
 
-    from synfer_rt.progress import console
+    from synfer_rt.commands.progress import console
 
     screen = console()
     made = "images" if summary.images == count else "made now"

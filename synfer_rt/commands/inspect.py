@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from synfer_rt.progress import console
+from synfer_rt.commands.progress import console
 
 if TYPE_CHECKING:
     from synfer_rt.bundle import Bundle

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from synfer_rt import options
+from synfer_rt.commands import options
+from synfer_rt.commands.options import INTERRUPTED, MOST_THREADS, check_number
+from synfer_rt.commands.skipped import FILE, report_skipped, write_skipped
 from synfer_rt.datasets import Item, Skipped
 from synfer_rt.datasets.items import load
 from synfer_rt.errors import UserError
-from synfer_rt.options import INTERRUPTED, MOST_THREADS, check_number
-from synfer_rt.skipped import FILE, report_skipped, write_skipped
 
 if TYPE_CHECKING:
     from synfer_rt.datasets import Dataset
@@ -115,8 +115,8 @@ def augment(
     """
     from synfer_rt.augment import Augmentation, Augmenter, additions, execute, targets
     from synfer_rt.bundle import open_bundle
+    from synfer_rt.commands.progress import Progress
     from synfer_rt.datasets import read_dataset, refuse_inside
-    from synfer_rt.progress import Progress
     from synfer_rt.sampler import Sampler
     from synfer_rt.writers import open_output, read
 
