@@ -200,7 +200,8 @@ def _command() -> str:
 def _check_writable(option: str, file: Path) -> None:
     """A benchmark takes minutes: refuse a file that cannot be written before, not after."""
     try:
-        writable = not file.is_dir() and os.access(file.parent, os.W_OK)
+        device = file.exists() and not file.is_file()  # or a pipe, which is written as it is
+        writable = not file.is_dir() and os.access(file if device else file.parent, os.W_OK)
     except OSError:  # such as a name that is too long
         writable = False
     if not writable:
@@ -212,7 +213,7 @@ def _check_writable(option: str, file: Path) -> None:
 
 def _write(option: str, file: Path, text: str) -> None:
     try:
-        if file.exists() and not file.is_file():  # a pipe or a device, such as /dev/stdout
+        if file.exists() and not file.is_file():  # such as /dev/stdout
             file.write_bytes(text.encode())
         else:
             write_whole(file, text.encode())

@@ -16,8 +16,11 @@ import click
 import pytest
 
 import synfer_rt
+from synfer_rt.bundle import open_bundle
 from synfer_rt.cli import main
 from synfer_rt.engines import default_bundle
+from synfer_rt.plan import make_plan
+from synfer_rt.sampler import Sampler
 
 ROOT = Path(__file__).resolve().parents[1]
 INSTALLED_AS = {
@@ -102,6 +105,16 @@ def test_the_wheel_holds_the_whole_bundle(wheel_files: set[str]):
     shipped = {path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()}
     assert "bundle.json" in shipped
     assert {f"synfer_rt/engines/synfer-mini/{name}" for name in shipped} <= wheel_files
+
+
+def test_the_shipped_model_shows_what_is_asked_for():
+    bundle = open_bundle()
+    plan = make_plan(bundle)
+    requests = [plan.request(i) for i in range(8)]
+    sampler = Sampler(bundle, "onnxruntime-cpu", threads=1)
+    samples = sampler.sample(requests, bundle.trajectory(), 8)
+    assert {sample.request.label for sample in samples} == {*bundle.classes}
+    assert sum(sample.accepted for sample in samples) >= 7
 
 
 def test_the_readmes_python_makes_what_is_asked_for_with_the_shipped_model():

@@ -133,8 +133,9 @@ def main(setting: Setting, fer, count, strengths):
         "network that reads age, gender and ancestry; so it is of "
         f"{plus_minus(statistics.share(of_renders, same))} % of other renders of these people, in "
         "other poses and light, and by chance of "
-        f"{100 / count:.0f} %. Round trip: PSNR of photos that are inverted and denoised as they "
-        "were, and through the VAE alone. Intervals allow for samples of one photo being alike.",
+        f"{100 / count:.0f} %. Round trip: mean PSNR of the first photos that are inverted and "
+        "denoised as they were, and through the VAE alone. Intervals allow for samples of one "
+        "photo being alike, but where all are right.",
         "",
         *table(
             ["strength", *measures, "round trip, dB", "VAE alone, dB"],

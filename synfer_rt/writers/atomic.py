@@ -67,8 +67,10 @@ def commit(file: IO[bytes], path: Path) -> None:
     """Sync and close an open file of name `partial(path)`, and give it its final name."""
     file.flush()
     os.fsync(file.fileno())
-    file.close()
+    if os.name == "nt":  # where no open file can be renamed
+        file.close()
     os.replace(partial(path), path)
+    file.close()  # only now, for its lock is what keeps others from the temporary name
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -85,23 +85,44 @@ def test_two_runs_of_the_same_samples_are_equal_byte_for_byte(run, tmp_path, for
     assert [p.read_bytes() for p in a] == [p.read_bytes() for p in b]
 
 
+def begin(run, out, format, seed):
+    """The seed, if a run with it begins in `out`, or why it does not."""
+    try:
+        run_file.begin(out, run.settings(format) | {"seed": seed})
+    except UserError as error:
+        return str(error)
+    return seed
+
+
 def test_of_runs_that_begin_at_once_one_has_the_directory(run, tmp_path, format):
     out, gate = tmp_path / "out", threading.Barrier(8)
 
-    def begin(seed):
+    def at_once(seed):
         gate.wait()
-        try:
-            run_file.begin(out, run.settings(format) | {"seed": seed})
-        except UserError as error:
-            return str(error)
-        return seed
+        return begin(run, out, format, seed)
 
     with ThreadPoolExecutor(8) as pool:
-        ends = list(pool.map(begin, range(8)))
+        ends = list(pool.map(at_once, range(8)))
     (winner,) = (end for end in ends if isinstance(end, int))
     assert run_file.load(out)["seed"] == winner
     assert all("already holds a run" in e or "Another synfer-rt" in e for e in ends if e != winner)
     assert [file.name for file in out.iterdir()] == [run_file.FILE]
+
+
+def test_a_run_that_begins_while_another_is_being_named_is_refused(
+    run, tmp_path, format, monkeypatch
+):
+    out, said, replace = tmp_path / "out", [], os.replace
+
+    def slowly(source, target):
+        monkeypatch.setattr(os, "replace", replace)
+        said.append(begin(run, out, format, 2))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", slowly)
+    assert begin(run, out, format, 1) == 1
+    assert "Another synfer-rt is writing" in said[0]
+    assert run_file.load(out)["seed"] == 1
 
 
 def test_a_closed_run_resumes_where_it_stopped(run, tmp_path, format):
