@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from synfer_rt.errors import UserError
-from synfer_rt.paths import is_folder
+from synfer_rt.paths import is_folder, resolved
 
 MAX_PIXELS = 1 << 26
 """Larger images are refused before they are decoded: a small file can hold a huge one."""
@@ -19,43 +20,51 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000")
 """What files are opened as, by pillow's names: for other formats it may run another program."""
 
 
-def find_images(path: str | Path, *, strict: bool = True) -> list[Path]:
+def find_images(path: str | Path) -> list[Path]:
     """Every file at or below `path` that may hold an image, sorted.
 
     All but hidden files count, whatever their suffix: whether a file is an image is for
     `read_image` to say, so that none is passed over in silence. Links are followed. One that leads
-    nowhere, or to a folder that is found already, stands in the list as it is, for `read_image` to
-    refuse. Raises UserError when `path` is not there or holds no file, and with `strict` when a
-    folder below it cannot be listed.
+    nowhere or to a folder that is found already, and a folder that cannot be listed, stand in the
+    list as they are, for `read_image` to refuse. Raises UserError when `path` is not there, cannot
+    be listed, or holds no file.
     """
     path = Path(path)
     if not is_folder(path):
         if path.is_file():
             return [path]
         raise UserError(f"There is no file or directory {path}; give one with images.")
-    found = sorted(_files(path, strict))
+    found: list[Path] = []
+    for here, names in _folders(path, found):
+        files = (here / name for name in names if not name.startswith("."))
+        found += [file for file in files if _may_be_read(file)]
     if not found:
         raise UserError(f"{path} holds no files; give a directory with images.")
-    return found
+    return sorted(found)
 
 
-def _files(root: Path, strict: bool) -> list[Path]:
-    def refuse(error: OSError) -> None:
-        if strict:
-            raise UserError(
-                f"{error.filename} cannot be listed ({error.strerror}); mend its permissions."
-            )
+def folders_of_images(root: Path) -> set[Path]:
+    """The folders that find_images looks into, without links. Raises UserError as it does."""
+    return {Path(os.path.realpath(here)) for here, _ in _folders(root, [])}
 
-    found: list[Path] = []
+
+def _folders(root: Path, closed: list[Path]) -> Iterator[tuple[Path, list[str]]]:
+    """Every folder once, with the names of its files; `closed` gets those that are left out."""
+
+    def leave_out(error: OSError) -> None:
+        if Path(error.filename) == root:
+            raise UserError(f"{root} cannot be listed ({error.strerror}); mend its permissions.")
+        closed.append(Path(error.filename))
+
     # Of a folder with several names its own counts: links are followed when all else is found. One
     # to a folder around `root` would lead to everything there, and back here.
-    seen = {str(parent) for parent in root.resolve().parents}
+    seen = {str(parent) for parent in resolved(root).parents}
     pending = [root]
     for start in pending:
         if os.path.realpath(start) in seen:
-            found.append(start)
+            closed.append(start)
             continue
-        for parent, folders, names in os.walk(start, onerror=refuse):
+        for parent, folders, names in os.walk(start, onerror=leave_out):
             here, real = Path(parent), os.path.realpath(parent)
             # In order, so that it is always the same one of several links that is followed.
             folders[:] = [] if real in seen else sorted(f for f in folders if f[0] != ".")
@@ -63,9 +72,7 @@ def _files(root: Path, strict: bool) -> list[Path]:
                 continue
             seen.add(real)
             pending += [here / name for name in folders if (here / name).is_symlink()]
-            files = (here / name for name in names if not name.startswith("."))
-            found += [file for file in files if _may_be_read(file)]
-    return found
+            yield here, names
 
 
 def _may_be_read(file: Path) -> bool:

@@ -65,9 +65,12 @@ class Table:
     def _check_same(self, before: Record) -> None:
         for name in [*before, *self._settings]:
             if before.get(name) != self._settings.get(name):
+                what = name.replace("_", " ")
+                if name == "dataset":
+                    what += " (files, labels, sizes or times of change are not what they were)"
                 raise UserError(
-                    f"{self.path} was begun with another {name.replace('_', ' ')}; resume it as it "
-                    "was begun, or choose another --out."
+                    f"{self.path} was begun with another {what}; resume it as it was begun, or "
+                    "choose another --out."
                 )
 
     def records(self) -> Iterator[Record]:

@@ -328,6 +328,16 @@ class TestRefusals:
         shutil.rmtree(tmp_path / "other")  # what has no label is left out anyway
         assert len(usable(read_dataset(tmp_path), (8, 8)).items) == 1
 
+    def test_splits_that_other_tables_say_nothing_of(self, tmp_path: Path):
+        for split in ("train", "test"):
+            (tmp_path / "happy").mkdir(exist_ok=True)
+            Image.new("RGB", (8, 8)).save(tmp_path / "happy" / f"{split}.png")
+            (tmp_path / f"{split}.csv").write_text(f"file\nhappy/{split}.png\n")
+        rows = "happy/train.png,8\nhappy/test.png,8\n"
+        (tmp_path / "width.csv").write_text(f"file,width\n{rows}")
+        with pytest.raises(UserError, match=r"the splits test, train.* --split"):
+            usable(read_dataset(tmp_path), (8, 8))
+
     @pytest.mark.parametrize("left", [None, b"\x89PNG torn"])
     def test_an_original_that_goes_while_the_run_goes_on(
         self, sampler: Sampler, tmp_path: Path, left: bytes | None

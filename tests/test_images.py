@@ -190,7 +190,7 @@ def test_links_are_followed_and_each_folder_is_found_once(tmp_path: Path) -> Non
     assert found == sorted((links.keys() | {"happy/a.png", "fear/b.png"}) - {"fear"})
 
 
-def test_a_folder_that_cannot_be_listed_is_refused(
+def test_a_folder_that_cannot_be_listed_stands_in_the_list(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "locked").mkdir()
@@ -203,9 +203,9 @@ def test_a_folder_that_cannot_be_listed_is_refused(
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", locked)
+    assert find_images(tmp_path) == [tmp_path / "a.png", tmp_path / "locked"]
     with pytest.raises(UserError, match=r"locked cannot be listed .*mend its permissions"):
-        find_images(tmp_path)
-    assert find_images(tmp_path, strict=False) == [tmp_path / "a.png"]
+        find_images(tmp_path / "locked")
 
 
 def test_a_path_that_may_not_be_looked_at_is_refused(

@@ -281,13 +281,24 @@ class TestCommand:
             shutil.copy(folder / "sad" / f"{number:02d}.png", image)
             if not number:
                 self.command(tiny_bundle_path, image, "--out", out)
-        with pytest.raises(UserError, match="another dataset"):
+        with pytest.raises(UserError, match=r"another dataset \(.*sizes or times of change"):
             self.command(tiny_bundle_path, image, "--out", out, "--resume")
 
     def test_labels_single_images(self, tiny_bundle_path: Path, folder: Path, tmp_path: Path):
         names = [folder / "sad" / "00.png", folder / "happy" / "01.png"]
         found = self.command(tiny_bundle_path, *names, "--out", tmp_path / "t.csv")
         assert found.exit_code == 0 and "2 images labelled, 0 rectified" in found.output
+
+    def test_an_image_that_is_listed_twice_has_one_line(
+        self, tiny_bundle_path: Path, folder: Path, tmp_path: Path
+    ):
+        (tmp_path / "data").mkdir()
+        shutil.copy(folder / "sad" / "00.png", tmp_path / "data" / "x.png")
+        (tmp_path / "data" / "a.csv").write_text("file,label\nx.png,sad\nx.png,fear\n")
+        found = self.command(tiny_bundle_path, tmp_path / "data", "--out", tmp_path / "t.jsonl")
+        assert "a.csv: x.png: it says fear, but sad counts" in found.output
+        names = [line["file_name"] for line in lines(tmp_path / "t.jsonl")]
+        assert names == ["x.png", "a.csv: x.png"]
 
     def test_resumes_beside_the_table_that_it_reads(
         self, tiny_bundle_path: Path, folder: Path, tmp_path: Path

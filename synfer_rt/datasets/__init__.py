@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from synfer_rt import labels
 from synfer_rt.datasets import archives, layouts
 from synfer_rt.datasets.items import Found, Item, Skipped
 from synfer_rt.errors import UserError
-from synfer_rt.images import find_images
+from synfer_rt.images import find_images, folders_of_images
 from synfer_rt.label_table import SUFFIXES as TABLES
 from synfer_rt.label_table import settings_file
 from synfer_rt.paths import is_folder, resolved
@@ -83,7 +84,8 @@ def read_dataset(
 ) -> Dataset:
     """List the dataset at `path`, a directory or a file. A table stands for what it names.
 
-    Tables in a directory that `synfer-rt label` wrote are no part of the dataset.
+    Tables in a directory that `synfer-rt label` wrote are left out: its votes would count as the
+    dataset's word.
 
     `format` is a key of FORMATS, or "auto" to see which it is. `label_scheme` gives numbers their
     meaning where the dataset does not (RAF-DB's count from 1). `split` keeps only that part.
@@ -96,15 +98,18 @@ def read_dataset(
         raise UserError(f"Unknown format {format!r}; known are auto, {', '.join(FORMATS)}.")
     if label_scheme is not None:
         labels.scheme(label_scheme)
-    root, files = path.parent, find_images(path)
+    root, files, aside = path.parent, find_images(path), {}
     if is_folder(path):
-        root, files = path, _without_votes(files)
+        root, aside = path, _set_aside(files)
+        settings = {settings_file(file) for file in aside}
+        files = [file for file in files if file not in aside and file not in settings]
     _refuse_unfinished(files)
     format = _format(root, files, label_scheme) if format == "auto" else format
     items: list[Item] = []
     skipped: list[Skipped] = []
     for found in _READERS[format](root, files, label_scheme):
         (items if isinstance(found, Item) else skipped).append(found)  # type: ignore[arg-type]
+    skipped += [Skipped(file.relative_to(root).as_posix(), why) for file, why in aside.items()]
     splits = sorted({item.split for item in items if item.split})
     if split is not None:
         if split not in splits:
@@ -138,12 +143,16 @@ def read_datasets(
 def refuse_inside(out: Path, inputs: Sequence[Path]) -> None:
     """Raise UserError when `out` would lie in one of the inputs: they are only ever read.
 
-    It may lie beside a table: of the folder only what the table names is the input. Also raises
-    UserError for a path that cannot be looked at.
+    A folder that an input links to is part of it. `out` may lie beside a table: of the folder only
+    what the table names is the input. Also raises UserError for a path that cannot be looked at.
     """
+    around = {resolved(out), *resolved(out).parents}
     for path in inputs:
-        if is_folder(path) and resolved(out).is_relative_to(resolved(path)):
-            raise UserError(f"{out} lies inside the input {path}; choose another --out.")
+        if is_folder(path) and not around.isdisjoint(folders_of_images(path)):
+            raise UserError(
+                f"{out} lies inside the input {path} or a folder that it links to; choose another "
+                "--out."
+            )
 
 
 def _stamp(file: Path) -> tuple[int, ...]:
@@ -154,12 +163,22 @@ def _stamp(file: Path) -> tuple[int, ...]:
     return found.st_size, found.st_mtime_ns
 
 
-def _without_votes(files: Sequence[Path]) -> list[Path]:
-    """The files but for tables that `label` wrote: its votes would count as the dataset's word."""
+def _set_aside(files: Sequence[Path]) -> dict[Path, str]:
+    """What stands in the list of a folder and is no file of a dataset, and why."""
     present = set(files)
-    votes = {file for file in files if file.suffix in TABLES and settings_file(file) in present}
-    votes |= {settings_file(file) for file in votes}
-    return [file for file in files if file not in votes]
+    aside = {file: _closed(file) for file in files if os.path.isdir(file)}
+    for file in files:
+        if file.suffix in TABLES and settings_file(file) in present:
+            aside[file] = "synfer-rt label wrote it; give the table itself to use its labels"
+    return aside
+
+
+def _closed(folder: Path) -> str:
+    try:
+        os.scandir(folder).close()
+    except OSError as error:
+        return f"it cannot be listed ({error.strerror}); mend its permissions"
+    return "it links to a folder that has another name here, or lies around it all"
 
 
 def _refuse_unfinished(files: Sequence[Path]) -> None:
@@ -169,22 +188,24 @@ def _refuse_unfinished(files: Sequence[Path]) -> None:
                 f"{file} is a file that synfer-rt has not finished; run its command again with "
                 "--resume first."
             )
-        if file.name == run_file.FILE and _lacks_shards(file.parent, files):
+        if file.name == run_file.FILE and (missing := _missing_shards(file.parent, files)):
             raise UserError(
-                f"{file.parent} is a run that synfer-rt has not finished; run its command again "
-                "with --resume first."
+                f"{file.parent} lacks {missing} of its run's shards; finish it by running its "
+                f"command again with --resume, or remove {file} if they were taken away on purpose."
             )
 
 
-def _lacks_shards(run: Path, files: Sequence[Path]) -> bool:
-    """Whether a run stopped between two shards, where it leaves no unfinished file."""
+def _missing_shards(run: Path, files: Sequence[Path]) -> int:
+    """How many shards of a run are not there: it leaves no unfinished file between two of them."""
     try:
         settings = run_file.load(run)
         shards = -(-run_file.count(settings) // int(settings["shard_size"]))
         suffix = {"webdataset": ".tar", "parquet": ".parquet"}[settings["format"]]
     except (UserError, KeyError, TypeError, ValueError, ArithmeticError):
-        return False  # another format, or another program's run.json
-    return sum(file.parent == run and file.suffix == suffix for file in files) < shards
+        return 0  # another format, or another program's run.json
+    # Its shards may have been sorted into folders since, by split for instance.
+    found = sum(file.suffix == suffix and run in file.parents for file in files)
+    return max(0, shards - found)
 
 
 def _format(root: Path, files: Sequence[Path], label_scheme: str | None) -> str:

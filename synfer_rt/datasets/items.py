@@ -23,7 +23,9 @@ Label = tuple[str | None, str | None]
 UNLABELLED: Label = (None, None)
 
 _SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
-_SPLITS |= dict.fromkeys(("val", "valid", "validation", "dev", "eval", "evaluation"), "val")
+_SPLITS |= dict.fromkeys(("val", "valid", "validation"), "val")
+_WHOLE_SPLITS = dict.fromkeys(("dev", "eval", "evaluation"), "val")
+"""Only as whole names: `dev_patel` is a person."""
 
 
 @dataclass(frozen=True)
@@ -116,4 +118,5 @@ def split_of_path(name: str) -> str | None:
 
 def split_of(name: str) -> str | None:
     """The split that the name of a folder or file begins with, such as `train_set`, or None."""
-    return _SPLITS.get(name.strip().lower().replace("-", "_").partition("_")[0].partition(".")[0])
+    stem = name.strip().lower().partition(".")[0]
+    return _WHOLE_SPLITS.get(stem) or _SPLITS.get(stem.replace("-", "_").partition("_")[0])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from synfer_rt.datasets.items import (
     item,
     label_of,
     split_of,
+    split_of_path,
 )
 from synfer_rt.errors import UserError
 from synfer_rt.images import find_images
@@ -95,65 +98,105 @@ def _rows(file: Path) -> Iterator[Mapping[str, Any]]:
 class _Lookup:
     """Files of a dataset by what tables call them; nothing outside it can be found."""
 
-    def __init__(self, root: Path, files: Iterable[Path]) -> None:
+    def __init__(self, root: Path, files: Sequence[Path]) -> None:
         self._root = root
-        self._paths = {file.relative_to(root).as_posix(): file for file in files}
-        names = [name for file in self._paths.values() for name in {file.name, file.stem}]
-        counts = Counter(names)
+        self._paths = {os.path.abspath(file): file for file in files}
+        counts = Counter(name for file in files for name in {file.name, file.stem})
         self._names = {
-            name: file
-            for file in self._paths.values()
-            for name in (file.stem, file.name)
-            if counts[name] == 1
+            name: file for file in files for name in (file.stem, file.name) if counts[name] == 1
         }
+        parents = {file.parent for file in files if file.suffix.lower() in IMAGES}
+        self._folders = parents | {folder for parent in parents for folder in parent.parents}
 
-    def find(self, name: str, folder: Path | None = None) -> Path | None:
-        """By its path from `folder` or from the root, else by its bare name where that is unique.
+    def find(self, rows: Sequence[tuple[str, Path]]) -> list[Path | None]:
+        """What each row means: a name, and the folder of the table that has it.
 
-        The folders of such a name must be those that the file lies in: elsewhere the same name is
-        another image's.
+        That is what lies at this path from the table's folder, or from the root. Where nothing
+        does, the dataset may have lain elsewhere: then the file name counts, if one file has it, no
+        row names another file so, and the folders of row and file agree as far as they are known.
         """
-        path = PurePosixPath(name.replace("\\", "/"))
-        if folder is not None and folder != self._root:
-            near = self._paths.get((folder.relative_to(self._root) / path).as_posix())
-            if near is not None:
-                return near
-        if path.as_posix() in self._paths:
-            return self._paths[path.as_posix()]
+        exact = [self._at(name, folder) for name, folder in rows]
+        paths = [_path(name) for name, _ in rows]
+        places: dict[str, set[Path]] = {}
+        for path, file in zip(paths, exact, strict=True):
+            places.setdefault(path.name, set()).add(file or path)
+        return [
+            file or self._called(path, folder, len(places[path.name]) == 1)
+            for file, path, (_, folder) in zip(exact, paths, rows, strict=True)
+        ]
+
+    def _at(self, name: str, folder: Path) -> Path | None:
+        for spelt in (name, name.strip()):
+            for start in (folder, self._root):
+                path = os.path.abspath(os.path.join(start, spelt.replace("\\", "/")))
+                if path in self._paths:
+                    return self._paths[path]
+        return None
+
+    def _called(self, path: Path, table: Path, only_there: bool) -> Path | None:
         file = self._names.get(path.name)
-        return file if file is None or self._agree(path.parent, file.parent) else None
-
-    def _agree(self, named: PurePosixPath, found: Path) -> bool:
-        """Whether one of two folders is the end of the other, as far as each is known."""
-        whole = PurePosixPath(found.absolute().as_posix()).parts
-        inside, parts = found.relative_to(self._root).parts, named.parts
-        if whole[len(whole) - len(parts) :] == parts:
-            return True
-        # The table may come from a disk where the dataset lay elsewhere.
-        return bool(inside) and parts[len(parts) - len(inside) :] == inside
-
-
-_Row = tuple[str, Path, Path | None, Label, str | None]
-"""What a list says of an image: its name there, the list, the image's file, label and split."""
-
-
-def _listed(root: Path, rows: Iterable[_Row], label_scheme: str | None) -> Found:
-    """Each image of the rows once, with the first label that is given, else its folder's."""
-    given: dict[Path, tuple[Label, str | None]] = {}
-    for name, listing, file, label, split in rows:
         if file is None:
-            yield Skipped(name, f"{listing.name} lists it, but it is not there")
+            return None
+        named = path.parent.parts
+        if not named:  # of what lies below the table, or of any if no images do
+            below = table in file.parents
+            return file if below or (only_there and table not in self._folders) else None
+        flat = file.parent == self._root
+        whole = Path(os.path.abspath(file.parent)).parts
+        # A flat root has no folders but itself, and that may be called anything.
+        inside = whole[-1:] if flat else file.parent.relative_to(self._root).parts
+        if named[-len(inside) :] == inside:
+            return file
+        return file if only_there and (flat or whole[-len(named) :] == named) else None
+
+
+def _path(name: str) -> Path:
+    """The path that a table writes, whatever system it comes from."""
+    return Path(os.path.normpath(name.strip().replace("\\", "/")))
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What a list says of an image; the split is None where it says none."""
+
+    listing: Path
+    name: str
+    label: Label
+    split: str | None
+
+
+def _listed(
+    root: Path, rows: Iterable[tuple[_Row, Path | None]], label_scheme: str | None
+) -> Found:
+    """Each image of the rows once, with the first label and the first split that are given.
+
+    Where none is, its folders count, then those that a row names. What is wrong with a row goes by
+    the names of list and row: the image itself may be used.
+    """
+    known: dict[Path, _Row] = {}
+    for row, file in rows:
+        entry = f"{row.listing.relative_to(root).as_posix()}: {row.name}"
+        if file is None:
+            yield Skipped(entry, "it is not there")
             continue
-        first, _ = given.setdefault(file, (label, split))
-        if first == UNLABELLED:
-            given[file] = label, split
-        elif label not in (first, UNLABELLED):
-            one, other = (word or "no known expression" for word, _ in (first, label))
-            yield Skipped(name, f"{listing.name} lists it again, as {other}; it counts as {one}")
-    for file, (label, split) in given.items():
+        first = known.setdefault(file, row)
+        label = row.label if first.label == UNLABELLED else first.label
+        known[file] = first = replace(first, label=label, split=first.split or row.split)
+        against = []
+        if row.label != UNLABELLED and row.label[0] != label[0]:
+            said, counts = (word or "no known expression" for word, _ in (row.label, label))
+            against.append(f"it says {said}, but {counts} counts")
+        if row.split not in (first.split, None):
+            against.append(f"it says the split {row.split}, but {first.split} counts")
+        if against:
+            yield Skipped(entry, "; ".join(against))
+    for file, row in known.items():
+        label = row.label
         if label == UNLABELLED:
             label = class_folder(root, file, label_scheme), None
-        yield item(root, file, label, split)
+        found = item(root, file, label, row.split)
+        named = split_of_path(_path(row.name).as_posix())
+        yield replace(found, split=found.split or named)
 
 
 def table(root: Path, files: Sequence[Path], label_scheme: str | None) -> Found:
@@ -164,22 +207,20 @@ def table(root: Path, files: Sequence[Path], label_scheme: str | None) -> Found:
     """
     columns = tables(files)
     candidates = [file for file in files if file not in columns]
-    # Of what lies beside a table that is given alone, only what it names is the input.
-    lookup = _Lookup(root, candidates or find_images(root, strict=False))
     rows: list[_Row] = []
     for listing, (of_file, of_label) in columns.items():
         for row in _rows(listing):
-            name = str(row.get(of_file) or "")
-            file = lookup.find(name, listing.parent) or lookup.find(name.strip(), listing.parent)
             value = row.get(of_label) if of_label else None
             label = UNLABELLED
             if value is not None and str(value).strip():
                 label = label_of(value, row.get("label_scheme") or label_scheme)
-            rows.append(
-                (name, listing, file, label, split_of(str(row.get("split") or listing.stem)))
-            )
-    yield from _listed(root, rows, label_scheme)
-    used = {file for _, _, file, _, _ in rows}
+            split = split_of(str(row.get("split") or "")) or split_of(listing.stem)
+            rows.append(_Row(listing, str(row.get(of_file) or ""), label, split))
+    # Of what lies beside a table that is given alone, only what it names is the input.
+    lookup = _Lookup(root, candidates or find_images(root))
+    found = lookup.find([(row.name, row.listing.parent) for row in rows])
+    yield from _listed(root, zip(rows, found, strict=True), label_scheme)
+    used = set(found)
     for file in candidates:
         if file not in used and file.suffix.lower() in IMAGES and file.name != CONTACT_SHEET:
             yield Skipped(file.relative_to(root).as_posix(), "no table lists it")
@@ -188,7 +229,6 @@ def table(root: Path, files: Sequence[Path], label_scheme: str | None) -> Found:
 def raf_db(root: Path, files: Sequence[Path], label_scheme: str | None) -> Found:
     """RAF-DB: a list of `train_00001.jpg 5`, and that image aligned, else as it is."""
     scheme = label_scheme or "raf-db"
-    lookup = _Lookup(root, files)
     rows: list[_Row] = []
     for listing in (file for file in files if file.name.lower() in RAF_LISTS):
         try:
@@ -197,10 +237,14 @@ def raf_db(root: Path, files: Sequence[Path], label_scheme: str | None) -> Found
             raise UserError(f"{listing} cannot be read ({error.strerror}); mend it.") from None
         for line in filter(str.strip, text.splitlines()):
             name, _, number = line.strip().partition(" ")
-            stem = name.rpartition(".")[0] or name
-            image = lookup.find(f"{stem}_aligned") or lookup.find(name)
-            rows.append((name, listing, image, label_of(number, scheme), split_of(name)))
-    yield from _listed(root, rows, scheme)
+            rows.append(_Row(listing, name, label_of(number, scheme), split_of(name)))
+    lookup = _Lookup(root, files)
+    aligned = lookup.find(
+        [(f"{row.name.rpartition('.')[0] or row.name}_aligned", root) for row in rows]
+    )
+    as_it_is = lookup.find([(row.name, root) for row in rows])
+    found = [one or other for one, other in zip(aligned, as_it_is, strict=True)]
+    yield from _listed(root, zip(rows, found, strict=True), scheme)
 
 
 def affectnet(root: Path, files: Sequence[Path], label_scheme: str | None) -> Found:

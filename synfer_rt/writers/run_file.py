@@ -53,10 +53,12 @@ def check_same(out: Path, settings: Mapping[str, Any]) -> None:
     for name in [*before, *settings]:
         old, new = before.get(name), settings.get(name)
         if old != new and name != _MADE:
+            change = f"{name.replace('_', ' ')}: {json.dumps(old)}, now {json.dumps(new)}"
+            if name == "dataset":  # hashes, which tell nobody what it was
+                change = "dataset (files, labels, sizes or times of change are not what they were)"
             raise UserError(
-                f"{out} was begun with another {name.replace('_', ' ')}: {json.dumps(old)}, now "
-                f"{json.dumps(new)}; resume it with its own settings, or choose another directory "
-                "with --out."
+                f"{out} was begun with another {change}; resume it with its own settings, or "
+                "choose another directory with --out."
             )
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 from synfer_rt.datasets import Dataset, read_dataset, read_datasets, refuse_inside
 from synfer_rt.datasets.items import label_of, load
 from synfer_rt.errors import UserError
-from synfer_rt.writers import open_output
+from synfer_rt.writers import open_output, run_file
 
 
 def picture(shade: int, format: str = "JPEG") -> bytes:
@@ -48,6 +48,10 @@ def shades(dataset: Dataset) -> list[int]:
 
 def why(dataset: Dataset) -> dict[str, str]:
     return {entry.name: entry.reason for entry in dataset.skipped}
+
+
+def splits_of(dataset: Dataset) -> dict[str, str | None]:
+    return {item.name: item.split for item in dataset.items}
 
 
 def put_text(path: Path, text: str) -> None:
@@ -128,10 +132,27 @@ class TestFolders:
         }
         assert "No such file" in str(load(dataset.items[2], (4, 4)))
 
-    @pytest.mark.parametrize("name", ["dev", "eval"])
-    def test_other_names_of_the_validation_split(self, tmp_path: Path, name: str):
-        put(tmp_path, **{f"{name}__happy__a": 10})
-        assert read_dataset(tmp_path).items[0].split == "val"
+    @pytest.mark.parametrize("name", ["dev", "eval", "Evaluation"])
+    def test_other_names_of_the_validation_split_are_whole_names(self, tmp_path: Path, name: str):
+        put(tmp_path, **{f"{name}__happy__a": 10, f"{name}_patel__happy__a": 20})
+        assert list(splits_of(read_dataset(tmp_path)).values()) == ["val", None]
+
+    @pytest.mark.parametrize("name", ["lost+found", "happy"])
+    def test_a_folder_that_cannot_be_listed_is_skipped(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    ):
+        put(tmp_path, **{"sad__x": 10, f"{name}__y": 20})
+        lock(monkeypatch, tmp_path / name)
+        dataset = read_dataset(tmp_path)
+        assert labels_of(dataset) == {"sad/x.jpg": "sad"}
+        assert "Permission denied" in why(dataset)[name]
+
+    def test_a_link_to_a_folder_that_counts_already_is_skipped(self, tmp_path: Path):
+        put(tmp_path, sad__x=10)
+        (tmp_path / "sad" / "again").symlink_to(tmp_path / "sad")
+        dataset = read_dataset(tmp_path)
+        assert labels_of(dataset) == {"sad/x.jpg": "sad"}
+        assert "another name" in why(dataset)["sad/again"]
 
 
 class TestTables:
@@ -145,7 +166,7 @@ class TestTables:
         assert dataset.format == "table"
         assert labels_of(dataset) == {"train/x.jpg": "sad", "train/y.jpg": "fear"}
         assert shades(dataset) == [10, 20]
-        assert set(why(dataset)) == {"gone.jpg", "train/left_over.jpg"}
+        assert set(why(dataset)) == {"train/metadata.jsonl: gone.jpg", "train/left_over.jpg"}
 
     def test_nothing_outside_the_dataset_is_read(self, tmp_path: Path):
         put(tmp_path, secret=10, data__x=20)
@@ -158,24 +179,132 @@ class TestTables:
         assert shades(dataset) == [20] and len(dataset.skipped) == 2
 
     def test_the_label_of_a_missing_image_is_no_others(self, tmp_path: Path):
-        put(tmp_path, test__0001=10, test__0002=20, x=30)
+        put(tmp_path, test__0001=10, test__0002=20, x=30, y=40)
         rows = ["train/0001.jpg,happy", "train/0002.jpg,fear", "test/0001.jpg,sad"]
-        rows += ["test/0002.jpg,anger", "/data/other/x.jpg,fear"]
+        rows += ["test/0002.jpg,anger", "/data/other/x.jpg,fear", "x.jpg,sad"]
         put_text(tmp_path / "labels.csv", "\n".join(("file,label", *rows)))
         dataset = read_dataset(tmp_path)
-        assert labels_of(dataset) == {"test/0001.jpg": "sad", "test/0002.jpg": "anger"}
-        assert set(why(dataset)) == {
-            "train/0001.jpg", "train/0002.jpg", "/data/other/x.jpg", "x.jpg",
+        assert labels_of(dataset) == {
+            "test/0001.jpg": "sad", "test/0002.jpg": "anger", "x.jpg": "sad",
         }  # fmt: skip
-        assert set(why(read_dataset(tmp_path / "labels.csv"))) == set(why(dataset)) - {"x.jpg"}
+        missing = {f"labels.csv: {row.partition(',')[0]}" for row in (*rows[:2], rows[4])}
+        assert set(why(dataset)) == missing | {"y.jpg"}
+        assert set(why(read_dataset(tmp_path / "labels.csv"))) == missing
 
     @pytest.mark.parametrize(
-        "name", ["faces/x.jpg", "{root}/faces/x.jpg", "/old/disk/deep/y.jpg", "./x.jpg", "y"]
+        "tables",
+        [
+            {"l": ("train/1.jpg,happy", "val/1.jpg,sad")},
+            {"l": ("/a/train/1.jpg,happy", "/a/val/1.jpg,sad")},
+            {"train": ("train/1.jpg,happy",)},
+            {"train/l": ("1.jpg,happy",), "val/l": ("1.jpg,sad",)},
+            {"train/l": ("images/1.jpg,happy",), "val/l": ("1.jpg,sad",)},
+        ],
+    )
+    def test_the_labels_of_a_part_that_is_missing_are_no_others(
+        self, tmp_path: Path, tables: dict[str, tuple[str, ...]]
+    ):
+        put(tmp_path, val__1=10, val__2=20)
+        for name, rows in ({"m": ("val/2.jpg,fear",)} | tables).items():
+            put_text(tmp_path / f"{name}.csv", "\n".join(("file,label", *rows)))
+        found = labels_of(read_dataset(tmp_path))
+        assert "happy" not in found.values() and found["val/2.jpg"] == "fear"
+        assert found.get("val/1.jpg") == ("sad" if "sad" in str(tables) else None)
+
+    def test_what_is_missing_in_two_tables_is_named_apart(self, tmp_path: Path):
+        put(tmp_path, train__x=10, test__y=20)
+        for split in ("train", "test"):
+            put_text(tmp_path / split / "metadata.csv", "file_name,label\n1.jpg,sad\ny.jpg,sad\n")
+        missing = {f"{split}/metadata.csv: 1.jpg" for split in ("train", "test")}
+        assert set(why(read_dataset(tmp_path))) > missing
+
+    def test_a_flat_folder_is_not_labelled_for_two_others(self, tmp_path: Path):
+        put(tmp_path, **{"1": 10, "2": 20, "3": 30})
+        rows = ["train/1.jpg,happy", "test/1.jpg,sad", "train/2.jpg,fear", "test/3.jpg,anger"]
+        put_text(tmp_path / "l.csv", "\n".join(("file,label", *rows)))
+        dataset = read_dataset(tmp_path)
+        assert labels_of(dataset) == {"2.jpg": "fear", "3.jpg": "anger"}
+        assert splits_of(dataset) == {"2.jpg": "train", "3.jpg": "test"}
+
+    def test_a_name_alone_means_what_lies_below_its_table(self, tmp_path: Path):
+        put(tmp_path, train__1=10, train__deep__2=20, test__3=30)
+        put_text(tmp_path / "train" / "l.csv", "file,label\n1.jpg,sad\n2.jpg,fear\n3.jpg,happy\n")
+        dataset = read_dataset(tmp_path)
+        assert labels_of(dataset) == {"train/1.jpg": "sad", "train/deep/2.jpg": "fear"}
+        assert set(why(dataset)) == {"train/l.csv: 3.jpg", "test/3.jpg"}
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "faces/x.jpg",
+            "{root}/faces/x.jpg",
+            "/mnt/old/faces/x.jpg",
+            "images/x.jpg",
+            "../x.jpg",
+            "deep/../x.jpg",
+            "/old/disk/deep/y.jpg",
+            "./x.jpg",
+            "y",
+        ],
     )
     def test_an_image_is_found_by_what_can_only_mean_it(self, tmp_path: Path, name: str):
         put(tmp_path, faces__x=10, faces__deep__y=20)
         put_text(tmp_path / "faces" / "l.csv", f"file,label\n{name.format(root=tmp_path)},sad\n")
         assert list(labels_of(read_dataset(tmp_path / "faces")).values()) == ["sad"]
+
+    @pytest.mark.parametrize("name", ["../aligned/1.jpg", "{root}/aligned/1.jpg", "aligned/1.jpg"])
+    def test_a_path_is_exact_where_names_repeat(self, tmp_path: Path, name: str):
+        put(tmp_path, aligned__1=10, original__1=20)
+        put_text(tmp_path / "labels" / "l.csv", f"file,label\n{name.format(root=tmp_path)},sad\n")
+        assert labels_of(read_dataset(tmp_path)) == {"aligned/1.jpg": "sad"}
+
+    @pytest.mark.parametrize(
+        ("labels", "splits"),
+        [
+            (("labels/l", "1.jpg"), ("splits/train", "1.jpg")),
+            (("l", "1.jpg"), ("train", "images/1.jpg")),
+            (("l", "images/1.jpg"), ("train", "/old/images/1.jpg")),
+            (("l", "../1.jpg"), ("train", "../1.jpg")),
+        ],
+    )
+    def test_tables_name_an_image_in_ways_of_their_own(
+        self, tmp_path: Path, labels: tuple[str, str], splits: tuple[str, str]
+    ):
+        put(tmp_path, **{"1" if ".." in labels[1] else "images__1": 10})
+        put_text(tmp_path / f"{labels[0]}.csv", f"file,label\n{labels[1]},sad\n")
+        put_text(tmp_path / f"{splits[0]}.csv", f"file,width\n{splits[1]},12\n")
+        dataset = read_dataset(tmp_path)
+        (item,) = dataset.items
+        assert (item.label, item.split) == ("sad", "train") and not dataset.skipped
+
+    def test_splits_are_found_beside_tables_of_other_things(self, tmp_path: Path):
+        put(tmp_path, happy__1=10, sad__2=20)
+        put_text(tmp_path / "train.csv", "file\nhappy/1.jpg\n")
+        put_text(tmp_path / "test.csv", "file\nsad/2.jpg\n")
+        put_text(tmp_path / "width.csv", "file,width\nhappy/1.jpg,12\nsad/2.jpg,12\n")
+        dataset = read_dataset(tmp_path)
+        assert labels_of(dataset) == {"happy/1.jpg": "happy", "sad/2.jpg": "sad"}
+        assert splits_of(dataset) == {"happy/1.jpg": "train", "sad/2.jpg": "test"}
+        assert not dataset.skipped
+
+    def test_labels_and_splits_may_be_in_tables_of_their_own(self, tmp_path: Path):
+        put(tmp_path, x=10, y=20)
+        put_text(tmp_path / "labels.csv", "file,label\nx.jpg,sad\ny.jpg,happy\n")
+        put_text(tmp_path / "test.csv", "file\nx.jpg\n")
+        put_text(tmp_path / "train.csv", "file\ny.jpg\n")
+        dataset = read_dataset(tmp_path)
+        assert labels_of(dataset) == {"x.jpg": "sad", "y.jpg": "happy"}
+        assert splits_of(dataset) == {"x.jpg": "test", "y.jpg": "train"}
+
+    def test_a_split_that_contradicts_another_is_reported(self, tmp_path: Path):
+        put(tmp_path, happy__x=10)
+        for split in ("test", "train"):
+            put_text(tmp_path / f"{split}.csv", "file\nhappy/x.jpg\n")
+        dataset = read_dataset(tmp_path)
+        assert splits_of(dataset) == {"happy/x.jpg": "test"}
+        assert why(dataset) == {
+            "train.csv: happy/x.jpg": "it says the split train, but test counts"
+        }
 
     def test_a_label_that_contradicts_another_is_reported(self, tmp_path: Path):
         put(tmp_path, x=10, y=20)
@@ -183,7 +312,7 @@ class TestTables:
         put_text(tmp_path / "b.csv", "file,label\ny.jpg,happiness\n")
         dataset = read_dataset(tmp_path)
         assert labels_of(dataset) == {"x.jpg": "sad", "y.jpg": "happy"}
-        assert why(dataset) == {"x.jpg": "a.csv lists it again, as fear; it counts as sad"}
+        assert why(dataset) == {"a.csv: x.jpg": "it says fear, but sad counts"}
 
     def test_a_table_without_labels_hides_none(self, tmp_path: Path):
         put(tmp_path, x=10)
@@ -198,7 +327,9 @@ class TestTables:
         put_text(tmp_path / "labels.jsonl", '{"file_name": "x.jpg", "label": "fear"}\n')
         put_text(tmp_path / "labels.jsonl.run.json", "{}")
         dataset = read_dataset(tmp_path)
-        assert labels_of(dataset) == {"x.jpg": "sad"} and not dataset.skipped
+        assert labels_of(dataset) == {"x.jpg": "sad"}
+        assert list(why(dataset)) == ["labels.jsonl"]
+        assert "give the table itself" in why(dataset)["labels.jsonl"]
         assert labels_of(read_dataset(tmp_path / "labels.jsonl")) == {"x.jpg": "fear"}
 
     @pytest.mark.parametrize(
@@ -224,8 +355,9 @@ class TestTables:
         put_text(tmp_path / "l.csv", "file,label\nx.jpg,sad\n")
         lock(monkeypatch, tmp_path / "locked")
         assert labels_of(read_dataset(tmp_path / "l.csv")) == {"x.jpg": "sad"}
-        with pytest.raises(UserError, match=r"locked cannot be listed .* mend its permissions"):
-            read_dataset(tmp_path)
+        dataset = read_dataset(tmp_path)
+        assert labels_of(dataset) == {"x.jpg": "sad"}
+        assert "Permission denied" in why(dataset)["locked"]
 
     def test_affectnet_csv(self, tmp_path: Path):
         put(tmp_path, Manually_Annotated_Images__12__a=10, Manually_Annotated_Images__12__b=20)
@@ -327,7 +459,7 @@ def test_raf_db_counts_from_one_and_prefers_the_aligned_image(tmp_path: Path):
     assert dataset.format == "raf-db"
     assert [(i.label, i.split) for i in dataset.items] == [("sad", "train"), ("neutral", "test")]
     assert shades(dataset) == [10, 30]
-    assert list(why(dataset)) == ["train_00002.jpg"]
+    assert list(why(dataset)) == ["EmoLabel/list_patition_label.txt: train_00002.jpg"]
 
 
 def test_raf_db_counts_an_image_once_whatever_its_lists_are_called(tmp_path: Path):
@@ -336,7 +468,9 @@ def test_raf_db_counts_an_image_once_whatever_its_lists_are_called(tmp_path: Pat
     put_text(tmp_path / "List_Partition_Label.txt", "train_1.jpg 5\ntrain_2.jpg 7\n")
     dataset = read_dataset(tmp_path)
     assert labels_of(dataset) == {"train_1.jpg": "sad", "train_2.jpg": "neutral"}
-    assert "as happy; it counts as neutral" in why(dataset)["train_2.jpg"]
+    assert why(dataset) == {
+        "list_patition_label.txt: train_2.jpg": "it says happy, but neutral counts"
+    }
 
 
 class TestArchives:
@@ -481,10 +615,14 @@ class TestArchives:
         records = [{**record, "index": i, "file_name": f"{i}.png"} for i in range(made)]
         writer.write(records, [picture(i, "PNG") for i in range(made)])
         writer.close()
+        shard = next(file for file in tmp_path.iterdir() if file.suffix in (".tar", ".parquet"))
+        (tmp_path / "train").mkdir()  # shards may be sorted afterwards
+        shard.rename(tmp_path / "train" / shard.name)
         if made == 6:
             assert len(read_dataset(tmp_path).items) == 6
         else:
-            with pytest.raises(UserError, match=r"not finished; .* --resume first"):
+            lacks = rf"lacks 1 of its run's shards; .* --resume, or remove .*{run_file.FILE}"
+            with pytest.raises(UserError, match=lacks):
                 read_dataset(tmp_path)
 
     def test_a_run_json_of_others_says_nothing(self, tmp_path: Path):
@@ -546,7 +684,7 @@ class TestNamesThatAreNotUtf8:
         lines = '{"file_name": "\\udce9.jpg"}\n{"file_name": "x.jpg"}\n'
         (tmp_path / self.odd / "metadata.jsonl").write_text(lines)
         (skipped,) = read_dataset(tmp_path / self.odd).skipped
-        assert skipped.name == "\\udce9.jpg"
+        assert skipped.name == "metadata.jsonl: \\udce9.jpg"
 
     def test_of_the_folder_of_one_among_several(self, tmp_path: Path):
         put(tmp_path, **{f"{self.odd}__x": 10, "b__y": 20})
@@ -614,6 +752,14 @@ class TestReadDatasets:
         put(tmp_path, data__x=1)
         with pytest.raises(UserError, match="inside the input"):
             refuse_inside(tmp_path / "data" / "out", [tmp_path / "data"])
+        refuse_inside(tmp_path / "out", [tmp_path / "data"])
+
+    def test_an_output_in_what_the_input_links_to_is_refused(self, tmp_path: Path):
+        put(tmp_path, data__happy__x=1, elsewhere__sad__y=2)
+        (tmp_path / "data" / "sad").symlink_to(tmp_path / "elsewhere")
+        (tmp_path / "data" / "around").symlink_to(tmp_path)
+        with pytest.raises(UserError, match="or a folder that it links to; choose another --out"):
+            refuse_inside(tmp_path / "elsewhere" / "out", [tmp_path / "data"])
         refuse_inside(tmp_path / "out", [tmp_path / "data"])
 
     def test_a_path_that_cannot_be_looked_at_is_refused(self, tmp_path: Path):
