@@ -17,6 +17,7 @@ FURTHER = {
     "label_quality": "labels: annotators, vote, thresholds",
     "downstream": "what synthetic faces are worth as training data",
     "long_tail": "rare classes filled up",
+    "throughput": "images a second, and where the time goes",
     "variants": "what backend and precision cost",
     "defaults": "how the defaults were chosen",
 }
