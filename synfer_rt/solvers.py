@@ -78,9 +78,9 @@ def trajectory(
     """The matrices of `steps` solver steps.
 
     `solver` is a key of SOLVERS, `prediction_type` one of PREDICTION_TYPES (what the UNet
-    predicts). `strength` in (0, 1] is the part of the training timesteps that is run: below 1,
-    all `steps` lie between that start and 0. Each solver visits the timesteps of its diffusers
-    namesake.
+    predicts). `strength` in (0, 1] is the part of the training timesteps that is run: below 1 the
+    steps begin at the last of that part, whatever their number, and lie evenly from there to 0. At
+    1 each solver visits the timesteps of its diffusers namesake.
 
     Raises UserError for an unknown solver (naming the nearest), a strength outside its range, and
     a number of steps that does not fit the timesteps.
@@ -135,12 +135,15 @@ def _timesteps(solver: str, schedule: Schedule, steps: int, span: int) -> np.nda
     """Timesteps [steps] in [0, span), decreasing (spacings: arXiv 2305.08891, table 2).
 
     The solvers in log-SNR leave out the last point of `leading` and `linspace`, since they go on
-    to zero noise from the one before; Euler alone visits fractional timesteps.
+    to zero noise from the one before; Euler alone visits fractional timesteps. A part of the
+    schedule is spaced `trailing`, the only one to begin where the part does.
     """
     points = steps if solver in ("ddim", "euler") else steps + 1
-    if schedule.timestep_spacing == "trailing":
+    whole = span == len(schedule.alphas_cumprod)
+    spacing = schedule.timestep_spacing if whole else "trailing"
+    if spacing == "trailing":
         times = np.round(np.arange(span, 0, -span / steps))[:steps] - 1
-    elif schedule.timestep_spacing == "leading":
+    elif spacing == "leading":
         times = (np.arange(points) * (span // points))[::-1][:steps] + schedule.steps_offset
     else:
         times = np.linspace(0, span - 1, points)[::-1][:steps]
@@ -153,11 +156,13 @@ def _steps(solver: str, schedule: Schedule, timesteps: np.ndarray, span: int) ->
     alpha_bar = schedule.alphas_cumprod
     if solver == "ddim":
         here = alpha_bar[timesteps.astype(int)]
-        # diffusers' DDIM goes back by span // steps whatever the spacing, so under `linspace` and
-        # `trailing` it can arrive beside the next timestep.
-        back = timesteps.astype(int) - span // len(timesteps)
         last = 1.0 if schedule.set_alpha_to_one else alpha_bar[0]
-        there = np.where(back >= 0, alpha_bar[np.maximum(back, 0)], last)
+        there = np.append(here[1:], last)
+        if span == len(alpha_bar):
+            # diffusers' DDIM goes back by span // steps whatever the spacing, so under `linspace`
+            # and `trailing` it can arrive beside the next timestep.
+            back = timesteps.astype(int) - span // len(timesteps)
+            there = np.where(back >= 0, alpha_bar[np.maximum(back, 0)], last)
     else:
         # Log-SNR is infinite where alpha_bar is 0; diffusers puts 2**-24 there.
         alpha_bar = np.where(alpha_bar == 0, _CLAMPED_TERMINAL_ALPHA_BAR, alpha_bar)
