@@ -22,6 +22,9 @@ from synfer_rt.errors import UserError
 
 from .image_network import Ending, ImageNetwork
 
+_OFF = 0.01
+"""How far intensities may be outside [0, 1] by rounding."""
+
 
 @dataclass(frozen=True)
 class AUReaderSource(ImageNetwork):
@@ -55,6 +58,15 @@ class AUReaderSource(ImageNetwork):
         """Intensities of the model's units."""
         intensities = scores.sigmoid() if self.output == "logits" else scores
         return intensities[:, self.columns]
+
+    def doubt(self, scores: np.ndarray) -> str | None:
+        """Intensities outside [0, 1]."""
+        if self.output == "logits" or ((scores >= -_OFF).all() and (scores <= 1 + _OFF).all()):
+            return None
+        return (
+            f"is described as giving intensities, but its scores, {scores.min():.3g} to "
+            f"{scores.max():.3g}, are outside [0, 1]; describe its output as logits"
+        )
 
 
 def read_au_reader(path: Path, wanted: tuple[str, ...]) -> AUReaderSource:

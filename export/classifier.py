@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from onnx import helper
 
@@ -15,6 +16,8 @@ from synfer_rt.errors import UserError
 from .image_network import Ending, ImageNetwork
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_OFF = 0.01
+"""How far probabilities may be from a sum of 1: half precision rounds them."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,21 @@ class ClassifierSource(ImageNetwork):
     def finish(self, scores: torch.Tensor) -> torch.Tensor:
         """Probabilities."""
         return scores.softmax(-1) if self.output == "logits" else scores
+
+    def doubt(self, scores: np.ndarray) -> str | None:
+        """Logits beyond [0, 1] or of another sum than 1; probabilities that are softmaxed again."""
+        distributions = bool((scores >= -_OFF).all() and (abs(scores.sum(1) - 1) <= _OFF).all())
+        if self.output == "probabilities" and not distributions:
+            return (
+                f"is described as giving probabilities, but its scores, {scores.min():.3g} to "
+                f"{scores.max():.3g}, are none; describe its output as logits"
+            )
+        if self.output == "logits" and distributions:
+            return (
+                "gives probabilities, of which a softmax would make nearly equal ones; describe "
+                "its output as probabilities"
+            )
+        return None
 
 
 def parse_classifier(path: Path, label_scheme: str, spec: str) -> ClassifierSource:

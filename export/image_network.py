@@ -26,6 +26,8 @@ GREY = (0.299, 0.587, 0.114)
 """Luma of ITU-R BT.601."""
 
 _MIN_OPSET = 13
+_MOST = 10.0
+"""Means and deviations of pixels in [0, 1] are below it, those of pixels up to 255 far above."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,11 @@ class ImageNetwork(ABC):
                 f"The {self.KIND} {self.name} needs {count} numbers of mean and of std (none 0) "
                 f"for {self.channels}, not {list(self.mean)} and {list(self.std)}; write as many."
             )
+        if max(map(abs, (*self.mean, *self.std))) > _MOST:
+            raise UserError(
+                f"The {self.KIND} {self.name} has mean {list(self.mean)} and std {list(self.std)}, "
+                "which are of pixels up to 255; divide them by 255: here pixels are in [0, 1]."
+            )
 
     @abstractmethod
     def ending(self) -> Ending:
@@ -87,6 +94,10 @@ class ImageNetwork(ABC):
     @abstractmethod
     def finish(self, scores: torch.Tensor) -> torch.Tensor:
         """The same in PyTorch."""
+
+    @abstractmethod
+    def doubt(self, scores: np.ndarray) -> str | None:
+        """Why `scores` [N, K] of a few images cannot be what `output` says; None if they can."""
 
     @staticmethod
     def input_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,11 +149,8 @@ def compose_network(
             f"{network.path} has the fixed batch {shape[0]}; export it with a dynamic batch."
         )
     ending, scores = network.ending(), _shape(core.graph.output[0])[-1:]
-    if scores and scores[0] != ending.count and not isinstance(scores[0], str):
-        raise UserError(
-            f"{network.path} has {scores[0]} {ending.scores}, {ending.known_by} has "
-            f"{ending.count}; {network.OUTPUT_REMEDY}."
-        )
+    if scores and not isinstance(scores[0], str):
+        _check_count(network, scores[0])
     prefix = f"{network.KIND.replace(' ', '_')}/"
     core = compose.add_prefix(core, prefix)
     # The network may say nothing of its inner shapes once the batch has our name.
@@ -163,7 +171,8 @@ def compose_network(
 def reference(network: ImageNetwork, images: torch.Tensor) -> torch.Tensor:
     """The same in PyTorch around the untouched ONNX file, to hold the engine against.
 
-    Raises UserError when ONNX Runtime cannot run the file on float32 images.
+    Raises UserError when ONNX Runtime cannot run the file on float32 images, and when what it says
+    of them is not what the network is described to say.
     """
     import onnxruntime
 
@@ -186,7 +195,20 @@ def reference(network: ImageNetwork, images: torch.Tensor) -> torch.Tensor:
             f"ONNX Runtime cannot run {network.path} on float32 images ({first_line(error)}); "
             "export it with float32 inputs and the operators of ONNX alone."
         ) from error
+    # A file may leave the number of its scores open.
+    _check_count(network, scores.shape[-1] if scores.ndim == 2 else scores.shape[1:])
+    if doubt := network.doubt(scores):
+        raise UserError(f"{network.path} {doubt}.")
     return network.finish(torch.from_numpy(scores))
+
+
+def _check_count(network: ImageNetwork, found: Any) -> None:
+    ending = network.ending()
+    if found != ending.count:
+        raise UserError(
+            f"{network.path} has {found} {ending.scores}, {ending.known_by} has {ending.count}; "
+            f"{network.OUTPUT_REMEDY}."
+        )
 
 
 def _opset(model: onnx.ModelProto) -> int:

@@ -70,6 +70,12 @@ def test_intensities_are_taken_as_they_are(tmp_path: Path) -> None:
     )
 
 
+def test_logits_are_no_intensities(tmp_path: Path) -> None:
+    source = read_au_reader(reader(tmp_path, output="intensities"), OWN)
+    with pytest.raises(UserError, match=r"giving intensities, but .*as logits"):
+        reference(source, torch.from_numpy(images(2)))
+
+
 def test_a_vocabulary_may_be_named(tmp_path: Path) -> None:
     source = read_au_reader(reader(tmp_path, au_vocabulary="disfa-8"), ("AU12",))
     assert source.units == facs.vocabulary("disfa-8")

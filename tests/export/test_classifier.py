@@ -110,6 +110,39 @@ def test_what_onnx_runtime_cannot_run_is_refused(tmp_path: Path) -> None:
         reference(classifier, torch.zeros(1, 3, 24, 24))
 
 
+def test_an_open_number_of_classes_is_counted(tmp_path: Path) -> None:
+    classifier = source(tmp_path, label_scheme="raf-db")
+    model = onnx.load(classifier.path)
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "classes"
+    onnx.save(model, classifier.path)
+    compose_network(classifier, (24, 24))
+    with pytest.raises(UserError, match="8 classes, raf-db has 7"):
+        reference(classifier, torch.zeros(1, 3, 24, 24))
+
+
+def test_logits_are_no_probabilities(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"giving probabilities, but .*as logits"):
+        reference(source(tmp_path, output="probabilities"), torch.rand(2, 3, 24, 24))
+
+
+def test_probabilities_are_no_logits(tmp_path: Path) -> None:
+    classifier = source(tmp_path)
+    model = onnx.load(classifier.path)
+    model.graph.node.append(onnx.helper.make_node("Softmax", ["logits"], ["said"], axis=-1))
+    model.graph.output[0].name = "said"
+    onnx.save(model, classifier.path)
+    with pytest.raises(UserError, match=r"gives probabilities, .*as probabilities"):
+        reference(classifier, torch.rand(2, 3, 24, 24))
+    said = reference(replace(classifier, output="probabilities"), torch.rand(2, 3, 24, 24))
+    np.testing.assert_allclose(said.sum(1), 1, atol=1e-5)
+
+
+def test_numbers_of_pixels_up_to_255_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="divide them by 255"):
+        parse_classifier(tmp_path / "x.onnx", "affectnet-8", "64,rgb,mean=124/116/104,std=58/57/57")
+    assert parse_classifier(tmp_path / "x.onnx", "affectnet-8", "64,grey,std=0.00392").std
+
+
 def test_the_input_specification_is_read(tmp_path: Path) -> None:
     path = tmp_path / "enet.onnx"
     found = parse_classifier(path, "hsemotion-8", "224,rgb,imagenet")
