@@ -63,9 +63,11 @@ def build_bundle(
     check_plan_options(options)
     checkpoint = source.read()
     _check_stems(checkpoint)
-    with staging(out, checkpoint.settings.name, options.force) as place, _logged(out):
+    hashes = file_hashes(checkpoint)
+    target = staging(out, checkpoint.settings.name, options.force, set(hashes.values()))
+    with target as place, _logged(out):
         LOG.info("building %s from %s with %s", out, source, options)
-        recipe = _prepare(checkpoint, source, place, options)
+        recipe = _prepare(checkpoint, source, place, options, hashes)
         del checkpoint  # every engine reads its own, so that none holds another's modules
         engines = make_engines(recipe, report)
         plans = make_plans(recipe, engines, report)
@@ -110,7 +112,13 @@ def _check_stems(checkpoint: Checkpoint) -> None:
             )
 
 
-def _prepare(checkpoint: Checkpoint, source: Source, place: Staging, options: Options) -> Recipe:
+def _prepare(
+    checkpoint: Checkpoint,
+    source: Source,
+    place: Staging,
+    options: Options,
+    hashes: Mapping[Path, str],
+) -> Recipe:
     """Write the small files of the bundle, and find out what its engines are made of."""
     length = export_tokenizer(
         checkpoint.tokenizer,
@@ -122,7 +130,6 @@ def _prepare(checkpoint: Checkpoint, source: Source, place: Staging, options: Op
     (place.bundle / MODEL_CARD).unlink(missing_ok=True)
     if (card := checkpoint.directory / MODEL_CARD).is_file():
         shutil.copyfile(card, place.bundle / MODEL_CARD)
-    hashes = file_hashes(checkpoint)
     keys = build_keys(checkpoint, source, options, length, hashes)
     manifest = _manifest(checkpoint, length, layouts, hashes)
     return Recipe(source, place, options, manifest, keys, length)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from synfer_rt.bundle import MANIFEST
 from synfer_rt.errors import UserError
 
 from .build_key import sha256
+from .sentences import some
 from .shared_weights import copy_with_weights, data_files
 
 Entry = dict[str, Any]
@@ -123,21 +124,22 @@ def log_file(out: Path) -> Path:
 
 
 @contextmanager
-def staging(out: Path, model: str, force: bool) -> Iterator[Staging]:
+def staging(out: Path, model: str, force: bool, weights: Collection[str] = ()) -> Iterator[Staging]:
     """Make or update the bundle `out` of the model called `model`: all of it, or nothing.
 
-    When the block ends well its directory takes the name `out`; otherwise what it finished is
-    kept for the next build. `force` reuses nothing and replaces the bundle of another model.
-    Raises UserError for what is no bundle, the bundle of another model, a place that cannot be
-    written, and a place that another build is writing.
+    `weights` are the SHA-256 of the model's weight files. When the block ends well its directory
+    takes the name `out`; otherwise what it finished is kept for the next build. `force` reuses
+    nothing and replaces the bundle of another model. Raises UserError for what is no bundle or
+    holds more than one, the bundle of another model, a place that cannot be written, and a place
+    that another build is writing.
     """
     work = out.parent / f".{out.name}.building"
-    check_target(out, model, force)
     try:
+        check_target(out, model, force, weights)
         out.parent.mkdir(parents=True, exist_ok=True)
         with _locked(log_file(out), out):
             _restore(out)
-            old = check_target(out, model, force)
+            old = check_target(out, model, force, weights)
             if force:
                 shutil.rmtree(work, ignore_errors=True)
             place = Staging(out, work, None if force else old)
@@ -157,27 +159,56 @@ def staging(out: Path, model: str, force: bool) -> Iterator[Staging]:
         ) from error
 
 
-def check_target(out: Path, model: str, force: bool) -> dict[str, Any] | None:
-    """The manifest of the bundle at `out`, or None where there is nothing; UserError otherwise."""
+def check_target(
+    out: Path, model: str, force: bool, weights: Collection[str] = ()
+) -> dict[str, Any] | None:
+    """The manifest of the bundle at `out`, or None where there is nothing; UserError otherwise.
+
+    Replacing a bundle removes its directory: nothing but a bundle's own files may be in it.
+    """
+    if os.path.ismount(out):
+        raise UserError(
+            f"{out} is a mount point, whose place a bundle cannot take; give --out a directory "
+            "inside it."
+        )
     try:
-        content = sorted(out.iterdir()) if out.exists() else []
+        present = [file for file in out.rglob("*") if not file.is_dir()] if out.exists() else []
+        empty = not out.exists() or not any(out.iterdir())
     except NotADirectoryError:
-        content = [out]
-    if not content:
+        empty = False
+    if empty:
         return None
-    if not (out / MANIFEST).is_file():
-        raise UserError(f"{out} exists and is no bundle; give another --out.")
+    manifest = _manifest(out)
+    if manifest is None:
+        raise UserError(f"{out} exists and is no bundle; give another --out, or remove it.")
+    known = {MANIFEST, *manifest["files"]}
+    if more := sorted({file.relative_to(out).as_posix() for file in present} - known):
+        raise UserError(
+            f"{out} holds files that are not of its bundle, such as {some(more, 2)}; move them "
+            "elsewhere, or give another --out."
+        )
+    made_of = set((manifest.get("source") or {}).get("sha256", {}).values())
+    what = None
+    if manifest["name"] != model:
+        what = f"the bundle of {manifest['name']}, not of {model}"
+    elif weights and made_of and made_of.isdisjoint(weights):
+        what = f"the bundle of another model called {model}, with no weights in common"
+    if what and not force:
+        raise UserError(f"{out} holds {what}; give another --out, or --force to replace it.")
+    return manifest
+
+
+def _manifest(out: Path) -> dict[str, Any] | None:
+    """The manifest in the directory `out`; None where there is none, or something else."""
     try:
         manifest = json.loads((out / MANIFEST).read_bytes())
-        name = manifest["name"]
-    except (ValueError, TypeError, KeyError):
-        manifest, name = {}, None
-    if name != model and not force:
-        what = "a bundle that cannot be read" if name is None else f"the bundle of {name}"
-        raise UserError(
-            f"{out} holds {what}, not of {model}; give another --out, or --force to replace it."
-        )
-    return manifest
+    except (OSError, ValueError, RecursionError):
+        return None
+    fits = isinstance(manifest, dict) and all(
+        isinstance(manifest.get(key), kind)
+        for key, kind in (("name", str), ("files", dict), ("engines", dict))
+    )
+    return manifest if fits else None
 
 
 @contextmanager

@@ -20,8 +20,14 @@ def out(tmp_path: Path) -> Path:
     """What stands for the old bundle of the model `old`."""
     out = tmp_path / "out"
     out.mkdir()
-    (out / "bundle.json").write_text(json.dumps({"name": "old"}))
+    write_manifest(out)
     return out
+
+
+def write_manifest(out: Path, **fields: object) -> dict[str, object]:
+    manifest = {"name": "old", "engines": {}, "files": {}, **fields}
+    (out / "bundle.json").write_text(json.dumps(manifest))
+    return manifest
 
 
 def names(folder: Path) -> list[str]:
@@ -46,7 +52,8 @@ def test_the_old_bundle_comes_back_when_the_new_one_cannot_take_its_place(out: P
 def test_the_old_bundle_comes_back_after_a_kill_between_the_renames(out: Path) -> None:
     out.rename(out.parent / ".out.replaced")
     with staging(out, "old", force=False) as place:
-        assert place.old == {"name": "old"} and names(out) == ["bundle.json"]
+        assert place.old is not None and place.old["name"] == "old"
+        assert names(out) == ["bundle.json"]
         place.assemble(set())
 
 
@@ -60,14 +67,56 @@ def test_two_builds_of_one_bundle_are_refused(out: Path) -> None:
         place.assemble(set())
 
 
-@pytest.mark.parametrize("text", ['{"name": "new"}', "[]", "{"])
-def test_another_bundle_is_replaced_by_force_only(out: Path, text: str) -> None:
-    (out / "bundle.json").write_text(text)
-    with pytest.raises(UserError, match="--force"), staging(out, "old", False):
+@pytest.mark.parametrize(
+    ("fields", "what"),
+    [
+        ({"name": "new"}, "the bundle of new, not of old"),
+        ({"source": {"sha256": {"unet": "1", "vae": "2"}}}, "another model called old"),
+    ],
+)
+def test_another_bundle_is_replaced_by_force_only(
+    out: Path, fields: dict[str, object], what: str
+) -> None:
+    write_manifest(out, **fields)
+    with pytest.raises(UserError, match=f"{what}.*--force"), staging(out, "old", False, {"3"}):
         pass
-    with staging(out, "old", force=True) as place:
+    with staging(out, "old", True, {"3"}) as place:
         assert place.old is None
         place.assemble(set())
+
+
+def test_a_model_is_known_by_any_of_its_weights(out: Path) -> None:
+    write_manifest(out, source={"sha256": {"unet": "1", "vae": "2"}})
+    with staging(out, "old", False, {"3", "2"}) as place:
+        assert place.old is not None
+        place.assemble(set())
+
+
+@pytest.mark.parametrize("text", ['{"name": "app", "files": ["src"]}', "[]", "{", "[" * 100_000])
+def test_a_directory_that_is_no_bundle_is_never_touched(out: Path, text: str) -> None:
+    (out / "bundle.json").write_text(text)
+    (out / "src").mkdir()
+    (out / "src" / "index.js").touch()
+    for force in (False, True):
+        with pytest.raises(UserError, match="is no bundle"), staging(out, "old", force):
+            pass
+    assert names(out) == ["bundle.json", "src"] and names(out / "src") == ["index.js"]
+
+
+def test_files_of_the_user_in_a_bundle_are_never_removed(out: Path) -> None:
+    (out / "images").mkdir()
+    (out / "images" / "0.png").touch()
+    for force in (False, True):
+        refused = pytest.raises(UserError, match=r"not of its bundle, such as images/0\.png; move")
+        with refused, staging(out, "old", force):
+            pass
+    assert names(out / "images") == ["0.png"]
+
+
+def test_a_mount_point_is_refused(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == out)
+    with pytest.raises(UserError, match="mount point"), staging(out, "old", False):
+        pass
 
 
 @pytest.fixture
@@ -75,7 +124,7 @@ def engine(out: Path) -> dict[str, str]:
     """The entry of an engine of the old bundle."""
     (out / "x.plan").write_text("old weights")
     files = {"x.plan": {"sha256": sha256(out / "x.plan")}}
-    (out / "bundle.json").write_text(json.dumps({"name": "old", "files": files}))
+    write_manifest(out, files=files)
     return {"file": "x.plan", "build_key": "k"}
 
 
