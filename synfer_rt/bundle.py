@@ -230,7 +230,7 @@ def open_bundle(path: str | Path | None = None) -> Bundle:
         from synfer_rt.engines import default_bundle
 
         path = default_bundle()
-    path = Path(path)
+    path = Path(path).absolute()  # engines are loaded later, wherever the program is then
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -455,5 +455,5 @@ def file_entry(file: Path) -> dict[str, Any]:
             return {"sha256": digest.hexdigest(), "bytes": stream.tell()}
     except OSError as error:
         raise UserError(
-            f"{file} cannot be read ({error.strerror}); check its permissions."
+            f"{file} cannot be read ({error.strerror}); check its path and its permissions."
         ) from None

@@ -14,25 +14,25 @@ import numpy as np
 from synfer_rt import expressions, facs, labels, noise, prompts
 from synfer_rt.bundle import Bundle, Layouts
 from synfer_rt.errors import UserError
-from synfer_rt.sampler import Request
+from synfer_rt.request import Request, check_scale, check_whole
 
 _SYNONYMS = 3  # numbers that prompts.describe takes
 _DRAWS = prompts.DRAWS + _SYNONYMS + expressions.DRAWS
-_LARGEST_SEED = 2**63 - 1  # what int64 columns hold
-_LARGEST_SCALE = 1000.0  # far beyond use, and far from overflow in float32
 
 
 @dataclass(frozen=True)
 class Plan:
     """What all requests of a run share; `make_plan` checks it.
 
-    `prompt` None means a sentence drawn for each request, `aus` None an AU vector drawn from the
-    label's prototypes; `bank` None means pure noise; `au_names` are the model's units. With
-    `photos`, that many faces are given to start from: each shows every label, then the next one
-    does, and a prompt that is not given asks for the expression alone.
+    `labels` take turns, of the `classes` that the model knows; `prompt` None means a sentence
+    drawn for each request, `aus` None an AU vector drawn from the label's prototypes; `bank` None
+    means pure noise; `au_names` are the model's units. With `photos`, that many faces are given to
+    start from: each shows every label, then the next one does, and a prompt that is not given asks
+    for the expression alone.
     """
 
     labels: tuple[str, ...]
+    classes: tuple[str, ...]
     prompt: str | None
     negative_prompt: str
     aus: Mapping[str, float] | None
@@ -44,16 +44,21 @@ class Plan:
     photos: int = 0
 
     def request(self, index: int, label: str | None = None) -> Request:
-        """The request of sample `index` (0 or more).
+        """The request of sample `index`, 0 or more.
 
-        Labels take turns, so counts are balanced, unless `label` says which it is.
+        Labels take turns, so counts are balanced, unless `label` says which it is, under any of its
+        names. Raises UserError for another index, and for an unknown label.
         """
+        check_whole("index", index)
         uniforms = noise.uniform(self.seed, index, _DRAWS, "request")
         for_words, for_synonyms, for_aus = np.split(
             uniforms, [prompts.DRAWS, prompts.DRAWS + _SYNONYMS]
         )
         turn, place = divmod(index, len(self.labels))  # of one photo every label, then the next
-        label = self.labels[place] if label is None else label
+        if label is None:
+            label = self.labels[place]
+        elif label not in self.classes:
+            label = labels.parse_labels(label, self.classes)[0]
         attributes = None
         if self.prompt is not None:
             prompt = self.prompt
@@ -122,20 +127,17 @@ def make_plan(
 
     Raises UserError for an unknown label or AU (naming the nearest), AUs for a model without AUs,
     an intensity outside its range, a prompt that leaves several labels nothing to decide, a scale
-    outside -1000 to 1000, a seed outside 0 to 2^63 - 1, a layout bank that is not there, and a
-    layout beside photos.
+    outside -1000 to 1000, a seed outside 0 to 2^63 - 1, an unknown layout, a layout bank that is
+    not there, and a layout beside photos.
     """
     defaults = bundle.defaults
     guidance = defaults.guidance if guidance is None else guidance
     au_scale = defaults.au_scale if au_scale is None else au_scale
-    for name, value in (("guidance", guidance), ("AU scale", au_scale)):
-        if not abs(value) <= _LARGEST_SCALE:
-            raise UserError(
-                f"The {name} {value:g} is outside its range; write a number of "
-                f"{-_LARGEST_SCALE:g} to {_LARGEST_SCALE:g}."
-            )
-    if not 0 <= seed <= _LARGEST_SEED:
-        raise UserError(f"The seed {seed} is outside its range; write one of 0 to 2^63 - 1.")
+    check_scale("guidance", guidance)
+    check_scale("AU scale", au_scale)
+    check_whole("seed", seed)
+    if layout not in (None, "bank", "none"):
+        raise UserError(f"Unknown layout {layout!r}; write bank or none.")
     for option, text in (("--prompt", prompt), ("--negative-prompt", negative_prompt)):
         try:
             (text or "").encode()
@@ -157,6 +159,7 @@ def make_plan(
         )
     return Plan(
         chosen,
+        bundle.classes,
         prompt,
         defaults.negative_prompt if negative_prompt is None else negative_prompt,
         facs.parse_aus(au_assignments, bundle.au_names) if au_assignments else None,

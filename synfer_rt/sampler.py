@@ -18,6 +18,7 @@ from synfer_rt.bundle import Bundle
 from synfer_rt.ensemble import Ensemble
 from synfer_rt.errors import UserError
 from synfer_rt.guidance import Guide, SemanticGuidance, engine_name, targets
+from synfer_rt.request import Request, check
 from synfer_rt.solvers import HISTORY_SLOTS, Trajectory
 
 _FALLBACK = "onnxruntime-cpu"
@@ -34,27 +35,6 @@ _BYTES_A_PIXEL = 4096
 """What an SD-1.5-size decoder holds for each pixel: at its widest, 256 channels in float32 as a
 layer's input, output, shortcut and workspace."""
 _FLAT = 1e-3
-
-
-@dataclass(frozen=True)
-class Request:
-    """One image to make.
-
-    `aus` are intensities in [0, 1] by AU name; `guidance` is the classifier-free guidance scale
-    (1 leaves the conditional prediction as it is); `au_scale` multiplies the AUs' influence;
-    `layout` is a row of the bundle's layout bank (or the number of the photo that a run starts
-    from), or None to start from noise alone.
-    """
-
-    index: int
-    seed: int
-    label: str
-    prompt: str
-    negative_prompt: str
-    aus: Mapping[str, float]
-    guidance: float
-    au_scale: float
-    layout: int | None
 
 
 @dataclass(frozen=True)
@@ -104,15 +84,17 @@ class Sampler:
     def condition(self, requests: Sequence[Request]) -> dict[str, Value]:
         """The conditioning of both guidance branches, tensors [B, 2, ...] by name.
 
-        Branch 0 has the negative prompt and zero AUs, branch 1 the prompt and the AUs.
+        Branch 0 has the negative prompt and zero AUs, branch 1 the prompt and the AUs. Raises
+        UserError for a request that the bundle cannot make (`request.check`).
         """
+        for request in requests:
+            check(request, self.bundle)
         texts = [text for r in requests for text in (r.negative_prompt, r.prompt)]
         inputs = {"tokens": self.bundle.tokenize(texts).reshape(len(requests), 2, -1)}
         names = self.bundle.au_names
         if names:
             aus = np.zeros((len(requests), 2, len(names)), np.float32)
             for row, request in zip(aus, requests, strict=True):
-                facs.check_intensities(request.aus)
                 row[1] = facs.au_vector(request.aus, names)
             scale = np.array([r.au_scale for r in requests], np.float32)
             inputs |= {"aus": aus, "au_scale": scale}
@@ -219,10 +201,16 @@ class Sampler:
         A batch goes through the engines in equal pieces, of one size only, as large as the device
         is fast at; the last is padded. An image that is flat or not finite is made again, alone,
         on the CPU in float32, unless that is what it comes from. If it is no better, the sample
-        is `broken`: it is there, and not accepted.
+        is `broken`: it is there, and not accepted. Raises UserError for a batch below 1, a request
+        that the bundle cannot make (`request.check`), and starts of another shape.
         """
         if batch < 1:
             raise UserError(f"A batch of {batch} holds no image; write 1 or more.")
+        for request in requests:
+            check(request, self.bundle)
+        shape = (len(requests), *self.bundle.latent.shape)
+        if starts is not None and starts.shape != shape:
+            raise UserError(f"The starts are {list(starts.shape)}; give latents {list(shape)}.")
         size = self.piece(batch, "conditioner", "denoiser", *_guides(semantic))
         samples: list[Sample] = []
         for first in range(0, len(requests), batch):
@@ -334,8 +322,10 @@ class Sampler:
         """An engine's outputs for `array` [B, ...], its input `key`.
 
         The batch goes through in equal pieces, as large as the device is fast at; the last is
-        padded. Raises UserError for an engine that the bundle lacks.
+        padded. Raises UserError for an empty batch, and for an engine that the bundle lacks.
         """
+        if not len(array):
+            raise UserError(f"There is nothing for the engine {name}; give 1 of {key} or more.")
         engine = self.engine(name)
         count, size = len(array), self.piece(len(array), name)
         pieces = [array[i : i + size] for i in range(0, count, size)]

@@ -67,6 +67,15 @@ def test_no_path_means_the_installed_bundle(
     assert open_bundle(None).bundle_hash == tiny_bundle.bundle_hash
 
 
+def test_a_relative_path_holds_wherever_the_program_goes(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(copy.parent)
+    bundle = open_bundle(copy.name)
+    monkeypatch.chdir(tmp_path)
+    assert len(bundle.layouts) == bundle.layout_count
+
+
 def test_a_damaged_installed_bundle_is_cured_by_reinstalling(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

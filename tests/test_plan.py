@@ -152,6 +152,7 @@ def test_a_vocabulary_in_lower_case_is_told_its_aus(tiny_bundle):
         ({"au_scale": float("inf")}, "AU scale inf is outside its range"),
         ({"seed": -1}, "seed -1 is outside"),
         ({"seed": 2**63}, "outside its range"),
+        ({"layout": "Bank"}, "write bank or none"),
         ({"prompt": "\udcff"}, "--prompt is not valid text"),
         ({"prompt": "a face", "au_assignments": ["AU12"]}, "such as --labels"),
     ],
@@ -159,6 +160,15 @@ def test_a_vocabulary_in_lower_case_is_told_its_aus(tiny_bundle):
 def test_bad_options_are_refused_in_one_sentence(tiny_bundle, options, said):
     with pytest.raises(UserError, match=said):
         make_plan(tiny_bundle, **options)
+
+
+def test_a_label_goes_by_any_of_its_names(tiny_bundle):
+    plan = make_plan(tiny_bundle)
+    assert plan.request(3, "Happiness") == plan.request(3, "happy")
+    with pytest.raises(UserError, match="nearest of this model is happy"):
+        plan.request(3, "hapy")
+    with pytest.raises(UserError, match="index -1 is outside"):
+        plan.request(-1)
 
 
 def test_without_action_units_one_prompt_shows_one_expression(tmp_path):

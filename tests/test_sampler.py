@@ -263,9 +263,40 @@ def test_no_requests_give_no_samples(sampler: Sampler, way: Trajectory) -> None:
     assert sampler.sample([], way, 4) == []
 
 
-def test_an_au_outside_its_range_is_refused(sampler: Sampler) -> None:
-    with pytest.raises(UserError, match=r"AU12=1.5 is outside its range"):
-        sampler.condition([request(0, aus={"AU12": 1.5})])
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"aus": {"AU12": 1.5}}, r"AU12=1\.5 is outside its range"),
+        ({"aus": {"AU99": 1.0}}, r"Unknown action unit 'AU99'; the nearest known is AU9\."),
+        ({"label": "hapy"}, "nearest of this model is happy"),
+        ({"label": "Happiness"}, "is called 'happy' here"),
+        ({"guidance": np.nan}, "guidance nan is outside"),
+        ({"au_scale": np.inf}, "AU scale inf is outside"),
+        ({"index": -1}, "index -1 is outside"),
+        ({"seed": 2**63}, "seed 9223372036854775808 is outside"),
+    ],
+)
+def test_what_the_bundle_cannot_make_is_refused_before_anything_runs(
+    sampler: Sampler, way: Trajectory, monkeypatch: pytest.MonkeyPatch, changes: dict, said: str
+) -> None:
+    monkeypatch.setattr(Sampler, "start", lambda *_: pytest.fail("something ran"))
+    bad = replace(request(1), **changes)
+    with pytest.raises(UserError, match=said):
+        sampler.sample([request(0), bad], way, 1)
+    with pytest.raises(UserError, match=said):
+        sampler.condition([bad])
+
+
+def test_starts_of_another_shape_are_refused(sampler: Sampler, way: Trajectory) -> None:
+    starts = sampler.start([request(0)], way)
+    for wrong in (starts[:0], starts[:, :, 1:]):
+        with pytest.raises(UserError, match="give latents"):
+            sampler.sample([request(0)], way, 1, starts=wrong)
+
+
+def test_an_empty_batch_is_refused(sampler: Sampler, tiny_bundle: Bundle) -> None:
+    with pytest.raises(UserError, match="give 1 of latents or more"):
+        sampler.decode(np.zeros((0, *tiny_bundle.latent.shape), np.float32))
 
 
 def test_aus_reach_the_model_in_the_order_of_its_vocabulary(
