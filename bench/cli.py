@@ -103,6 +103,8 @@ def bench(
     threads = threads or default_threads()
     if peers:
         checkpoint = _checkpoint(bundle, checkpoint, peers)
+    elif checkpoint is not None:
+        raise UserError("--checkpoint is what a peer loads; add --compare diffusers.")
 
     console, messages = Console(), Console(stderr=True)
     for _, why in chosen:

@@ -60,7 +60,8 @@ def check(name: str, checkpoint: Path, bundle: Bundle) -> None:
         if not path.is_file():
             raise UserError(
                 f"{path} is missing, and {bundle.path} was built from it; give the bundle's "
-                "checkpoint with --checkpoint."
+                "checkpoint with --checkpoint (what it was given besides, by --lora or "
+                "--au-adapter, peers cannot load)."
             )
         if file_entry(path)["sha256"] != expected:
             raise UserError(

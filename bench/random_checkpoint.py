@@ -110,7 +110,12 @@ def _write_tokenizer(folder: Path) -> None:
 @click.argument("directory", type=click.Path(path_type=Path))
 def main(directory: Path) -> None:
     """Write a random checkpoint of Stable Diffusion 1.5's size into the new DIRECTORY."""
-    directory.mkdir(parents=True)
+    try:
+        directory.mkdir(parents=True)
+    except OSError as error:
+        raise click.UsageError(
+            f"{directory} cannot be made ({error.strerror}); name a directory that is not there."
+        ) from None
     make_checkpoint(directory)
     click.echo(f"{directory} holds {sum(f.stat().st_size for f in directory.rglob('*'))} bytes.")
 

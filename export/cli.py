@@ -165,7 +165,7 @@ def build_engines(
     def report(engine: Built) -> None:
         built.append(engine)
         how = "reused" if engine.reused else f"built and verified in {engine.seconds:.1f} s"
-        console.print(f"{engine.name}: {how}", highlight=False, soft_wrap=True)
+        console.print(f"{engine.name}: {how}", markup=False, highlight=False, soft_wrap=True)
 
     source = Source(
         checkpoint,
@@ -179,7 +179,8 @@ def build_engines(
     options = Options(precision, tolerance, targets, names, profile, jobs, force)
     bundle = build_bundle(source, out, options, report)
     console.print(_table(built))
-    console.print(f"{bundle.name} is in {out}, its build log in {out}.log.", soft_wrap=True)
+    where = f"{bundle.name} is in {out}, its build log in {out}.log."
+    console.print(where, markup=False, soft_wrap=True)
 
 
 def _parse_batch(text: str) -> tuple[int, int, int]:
@@ -208,12 +209,13 @@ def _parse_sizes(text: str) -> tuple[int, int]:
 
 
 def _table(built: Sequence[Built]) -> Table:
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("engine", "size", "precision", "max relative error", "seconds", "peak memory")
     for engine in built:
         table.add_row(
-            engine.name,
+            escape(engine.name),
             f"{engine.bytes / 1e6:.2f} MB",
             engine.precision,
             "-" if engine.error is None else f"{engine.error:.1e}",

@@ -111,6 +111,14 @@ def test_the_command_ends_with_code_2_and_one_sentence():
     assert result.output.count("\n") == 1
 
 
+def test_a_random_checkpoint_takes_no_directory_that_is_there(tmp_path: Path):
+    pytest.importorskip("diffusers", reason="the build side needs synfer-rt[export]")
+    from synfer_rt.bench.random_checkpoint import main as make
+
+    result = CliRunner().invoke(make, [str(tmp_path)])
+    assert result.exit_code == 2 and "name a directory that is not there" in result.output
+
+
 def test_a_batch_given_twice_is_measured_once():
     assert parse_batches("8, 1,8") == [8, 1]
 
@@ -127,6 +135,7 @@ def test_a_batch_given_twice_is_measured_once():
         (("--json", "/no/such/directory/bench.json"), "cannot be written"),
         (("--json", "x" * 300), "cannot be written"),
         (("--compare", "diffusers", "--checkpoint", "/no/such/directory"), "--checkpoint"),
+        (("--checkpoint", "."), "add --compare diffusers"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_at_once(
