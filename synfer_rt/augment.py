@@ -49,7 +49,8 @@ class Augmentation:
     `noise_scale` multiplies the posterior's standard deviation, which is small: 1 gives near
     copies. With `repair_steps` the part `repair_strength` in (0, 1) of the noise schedule is run in
     that many steps; 0 repairs nothing. After `attempts` that the check refuses, the one with the
-    highest probability of the class is kept, and not accepted.
+    highest probability of the class is kept, and not accepted. `decode_originals` passes these
+    through the VAE too, so that size and blur do not tell which images were added.
     """
 
     originals: tuple[Item, ...] = field(repr=False)
@@ -59,6 +60,7 @@ class Augmentation:
     repair_strength: float
     attempts: int
     seed: int
+    decode_originals: bool = False
 
     def __post_init__(self) -> None:
         for name, value, good, remedy in (
@@ -199,6 +201,7 @@ class Augmenter:
             "repair_strength": job.repair_strength,
             "attempts": job.attempts,
             "seed": job.seed,
+            "decode_originals": job.decode_originals,
             "label_scheme": self.bundle.label_scheme,
             "classes": list(self.bundle.classes),
             "au_vocabulary": list(self.bundle.au_names) or None,
@@ -207,7 +210,7 @@ class Augmenter:
     def make(self, indices: Sequence[int]) -> list[tuple[dict[str, Any], bytes]]:
         """The records and PNG files of these indices, originals and additions alike."""
         begin = len(self.job.originals)
-        made = {i: self._original(i) for i in indices if i < begin}
+        made = self._originals([i for i in indices if i < begin])
         candidates = self._additions([i for i in indices if i >= begin])
         made |= {i: self._augmented(i, c) for i, c in candidates.items()}
         return [made[i] for i in indices]
@@ -246,7 +249,7 @@ class Augmenter:
         decoded = np.nan_to_num(decoded, nan=0.0).clip(0, 1)
         wanted = [request.label for request in requests]
         verdicts = self.ensemble.judge(decoded, wanted, np.nan_to_num(latents), rectify=False)
-        pixels = np.rint(decoded.transpose(0, 2, 3, 1) * 255).astype(np.uint8)
+        pixels = _pixels(decoded)
         return [
             _Candidate(
                 pixels[i],
@@ -279,15 +282,21 @@ class Augmenter:
             )
         return self._plans[label].request(key)
 
-    def _original(self, index: int) -> tuple[dict[str, Any], bytes]:
-        item = self.job.originals[index]
-        record = self._record(index, item.label or "") | {
-            "accepted": True,
-            "origin": "original",
-            "source": item.name,
+    def _originals(self, indices: Sequence[int]) -> dict[int, tuple[dict[str, Any], bytes]]:
+        items = [self.job.originals[i] for i in indices]
+        if self.job.decode_originals and items:
+            mean, _ = self.sampler.encode(np.stack([self._image(item) for item in items]))
+            files = [png(image) for image in _pixels(self.sampler.decode(mean))]
+        else:
+            files = [_file_of(item) for item in items]
+        return {
+            i: (
+                self._record(i, item.label or "")
+                | {"accepted": True, "origin": "original", "source": item.name},
+                file,
+            )
+            for i, item, file in zip(indices, items, files, strict=True)
         }
-        with _still_there(item):
-            return record, original_png(item.read())
 
     def _augmented(self, index: int, made: _Candidate) -> tuple[dict[str, Any], bytes]:
         record = self._record(index, made.request.label) | {
@@ -378,6 +387,17 @@ def original_png(content: bytes) -> bytes:
 
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         return png(np.asarray(upright_rgb(image)))
+
+
+def _file_of(item: Item) -> bytes:
+    with _still_there(item):
+        return original_png(item.read())
+
+
+def _pixels(images: np.ndarray) -> np.ndarray:
+    """Images float [B, 3, H, W] in [0, 1] as uint8 [B, H, W, 3]; what is not finite is black."""
+    images = np.nan_to_num(images, nan=0.0).clip(0, 1)
+    return np.rint(images.transpose(0, 2, 3, 1) * 255).astype(np.uint8)
 
 
 @contextmanager

@@ -1,7 +1,10 @@
 """Action-unit prototypes of the expression classes, and how a request draws from them.
 
-The variants follow EMFACS (Ekman and Friesen) as summarised by Matsumoto et al., "Facial
+The variants are ours, after EMFACS (Ekman and Friesen) as summarised by Matsumoto et al., "Facial
 expressions of emotion" (2008): a class shows itself in one of a few variants, with optional units.
+Some leave EMFACS: the shouting anger has AU 16 and need not tighten the lips, one fear goes without
+AU 2 (as in Du et al., PNAS 2014), and a mouth that AU 26 or 27 opens has little of AU 25, which a
+reader of photographs would see there.
 """
 
 from __future__ import annotations

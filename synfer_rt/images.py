@@ -125,6 +125,15 @@ def read_image(source: str | Path | bytes, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(fitted, np.float32).transpose(2, 0, 1) / np.float32(255)
 
 
+def size_of(content: bytes) -> tuple[int, int]:
+    """(H, W) of an image file, turned upright. Raises what pillow raises for what is none."""
+    from PIL import Image, ImageOps
+
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        width, height = ImageOps.exif_transpose(image).size
+    return height, width
+
+
 def upright_rgb(image: Any) -> Any:
     """A pillow image turned upright by its EXIF orientation, as 8-bit RGB.
 

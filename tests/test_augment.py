@@ -151,6 +151,20 @@ class TestOutput:
             before = np.asarray(Image.open(folder / record["source"]), np.int16)
             np.testing.assert_array_equal(decoded(png), before)
 
+    @pytest.mark.parametrize("batch", [3, 16])
+    def test_decoded_originals_are_what_the_vae_makes_of_them(
+        self, dataset: Dataset, sampler: Sampler, tmp_path: Path, batch: int
+    ):
+        samples = written(job(dataset, decode_originals=True), sampler, tmp_path / "out", batch)
+        items = {item.name: item for item in dataset.items}
+        originals = [(r, png) for r, png in samples if r["origin"] == "original"]
+        assert len(originals) == 8
+        for record, png in originals:
+            assert record["accepted"] and record["attempt"] == 0
+            pixels = read_image(items[record["source"]].read(), sampler.bundle.image_size)
+            expected = sampler.decode(sampler.encode(pixels[None])[0])[0].transpose(1, 2, 0) * 255
+            assert np.abs(decoded(png) - expected).max() <= 1
+
     @pytest.mark.parametrize(
         ("pixels", "expected"),
         [(np.zeros((8, 8, 4), np.uint8), 255), (np.full((8, 8), 0x4000, np.uint16), 0x40)],
@@ -380,6 +394,18 @@ class TestCommand:
         assert {path.name for path in (out / "fear").iterdir()} >= {"00000000.png"}
         counts = Counter(item.label for item in read_dataset(out).items)
         assert counts == {"happy": 5, "sad": 4, "fear": 4}
+
+    def test_says_when_size_tells_additions_apart(
+        self, tiny_bundle_path: Path, folder: Path, tmp_path: Path
+    ):
+        found = self.command(tiny_bundle_path, folder, "--out", tmp_path / "a")
+        assert "32x32, the originals are not" in found.stderr
+        options = ("--out", tmp_path / "b", "--decode-originals")
+        assert "originals are not" not in self.command(tiny_bundle_path, folder, *options).stderr
+        sizes = {decoded(png).shape for _, png in read(tmp_path / "b")}
+        assert sizes == {(32, 32, 3)}
+        again = self.command(tiny_bundle_path, tmp_path / "b", "--out", tmp_path / "c")
+        assert again.exit_code == 0 and "originals are not" not in again.stderr
 
     def test_parquet_has_where_each_image_comes_from(
         self, tiny_bundle_path: Path, folder: Path, tmp_path: Path

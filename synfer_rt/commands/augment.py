@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +17,15 @@ from synfer_rt.commands.skipped import FILE, report_skipped, write_skipped
 from synfer_rt.datasets import Item, Skipped
 from synfer_rt.datasets.items import load
 from synfer_rt.errors import UserError
+from synfer_rt.images import size_of
+from synfer_rt.sizes import format_size
 
 if TYPE_CHECKING:
     from synfer_rt.datasets import Dataset
 
 _READERS = 4
+_LOOKED_AT = 16
+"""Originals whose size is compared with the additions'."""
 
 
 def usable(dataset: Dataset, size: tuple[int, int]) -> Dataset:
@@ -56,6 +61,14 @@ def usable(dataset: Dataset, size: tuple[int, int]) -> Dataset:
     return replace(dataset, items=tuple(good), skipped=(*dataset.skipped, *bad))
 
 
+def _other_size(items: Sequence[Item], size: tuple[int, int]) -> bool:
+    """Whether one of the first few images is of another size than (H, W)."""
+    try:
+        return any(size_of(item.read()) != size for item in items[:_LOOKED_AT])
+    except (OSError, ValueError, UserError):  # gone since it was read: the run will say so
+        return False
+
+
 @click.command()
 @click.argument("dataset", type=click.Path(path_type=Path))
 @click.option(
@@ -80,6 +93,11 @@ def usable(dataset: Dataset, size: tuple[int, int]) -> Dataset:
     "--repair-strength", default=0.5, show_default=True, help="How much these steps make anew."
 )
 @click.option("--attempts", default=4, show_default=True, help="Tries until the check agrees.")
+@click.option(
+    "--decode-originals",
+    is_flag=True,
+    help="Pass the originals through the VAE too, in the bundle's size.",
+)
 @options.seed
 @options.dataset_layout("--input-format", "input_format")
 @options.written_format
@@ -95,6 +113,7 @@ def augment(
     repair_steps: int,
     repair_strength: float,
     attempts: int,
+    decode_originals: bool,
     seed: int,
     input_format: str,
     label_scheme: str | None,
@@ -108,10 +127,10 @@ def augment(
 ) -> None:
     """Fill up the rare classes of a labelled dataset with varied copies of their own images.
 
-    OUT gets every original that can be read, in its own size, and the additions in the bundle's;
-    metadata says of each which it is (origin), what it was made from (source) and whether the
-    bundle's annotators see its class in it (accepted). The input is only read; what of it is left
-    out is listed in OUT/skipped.jsonl.
+    OUT gets every original that can be read, in its own size unless --decode-originals, and the
+    additions in the bundle's; metadata says of each which it is (origin), what it was made from
+    (source) and whether the bundle's annotators see its class in it (accepted). The input is only
+    read; what of it is left out is listed in OUT/skipped.jsonl.
     """
     from synfer_rt.augment import Augmentation, Augmenter, additions, execute, targets
     from synfer_rt.bundle import open_bundle
@@ -127,12 +146,17 @@ def augment(
     source = usable(read_dataset(dataset, input_format, label_scheme, split), bundle.image_size)
     counts = source.counts()
     labels = additions(counts, targets(counts, balance))
-    job = Augmentation(
-        source.items, labels, noise_scale, repair_steps, repair_strength, attempts, seed
-    )
+    how = noise_scale, repair_steps, repair_strength, attempts, seed, decode_originals
+    job = Augmentation(source.items, labels, *how)
     augmenter = Augmenter(job, Sampler(bundle, backend, threads))
     settings = augmenter.settings(format_) | {"dataset": source.digest, "balance": balance}
     writer = open_output(out, settings, resume=resume)
+    if labels and not decode_originals and _other_size(source.items, bundle.image_size):
+        click.echo(
+            f"The additions are images of {format_size(bundle.image_size)}, the originals are not: "
+            "a classifier may learn that instead of the class. With --decode-originals they are.",
+            err=True,
+        )
     skipped = {s.name: s.reason for s in source.skipped}
     write_skipped(out, skipped)
     try:
