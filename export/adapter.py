@@ -4,9 +4,10 @@ Three layouts are read, from safetensors or torch files:
 
 - SynFER's (He et al., arXiv 2410.09865), which is IP-Adapter's (Ye et al., arXiv 2308.06721):
   `image_proj` turns an AU vector into tokens of the text encoder's width, by one linear layer or by
-  two with a GELU between, with or without a LayerNorm at the end; `ip_adapter` holds the key and
-  value projections of these tokens for every cross-attention layer, numbered by the place of its
-  processor in the UNet's `attn_processors`.
+  two with an activation between, with or without a LayerNorm at the end; `ip_adapter` holds the key
+  and value projections of these tokens for every cross-attention layer, numbered by the place of
+  its processor in the UNet's `attn_processors`. While it trains, IP-Adapter's code calls the two
+  `image_proj_model` and `adapter_modules`.
 - FineFace's (Varanka et al., arXiv 2407.20175): `au_encoder` is a linear layer whose result follows
   the AUs themselves in the one token, zeros filling it up; `au_to_k` and `au_to_v` stand under the
   names of the processors. Its AUs are intensities from 0 to 5. A directory with the files of a
@@ -32,8 +33,14 @@ from .sentences import first_line, some
 FINEFACE_MAXIMUM = 5.0
 """DISFA's intensities, on which FineFace is trained, end at 5."""
 
+SUFFIXES = (".safetensors", ".bin", ".ckpt", ".pt", ".pth")
+"""What the file of an adapter may end in."""
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}
+"""What may stand between the two linear layers of a projection; the first is IP-Adapter's."""
+
+_TRAINED_AS = {"image_proj_model": "image_proj", "adapter_modules": "ip_adapter"}
 _WRAPPERS = ("module", "state_dict", "model", "unet")
-_SUFFIXES = (".safetensors", ".bin", ".ckpt", ".pt", ".pth")
 
 
 class CrossAttention(NamedTuple):
@@ -59,7 +66,16 @@ class TokenProjection(nn.Module):
     @property
     def affine(self) -> nn.Linear | None:
         """The projection as one linear layer, where it is no more than that."""
-        return self._first if len(self.layers) == 1 and self.norm is None else None
+        return None if self.two_layers or self.norm is not None else self._first
+
+    @property
+    def two_layers(self) -> bool:
+        """Whether there are two linear layers, with an activation between."""
+        return len(self.layers) > 1
+
+    def activate(self, name: str) -> None:
+        """Put the activation `name` of ACTIVATIONS between the two layers."""
+        self.layers[1] = ACTIVATIONS[name]()
 
     @property
     def _first(self) -> nn.Linear:
@@ -249,7 +265,7 @@ def _read(path: Path) -> tuple[tuple[Path, ...], dict[str, Tensor]]:
         raise UserError(f"There is no AU adapter {path}; give its file with --au-adapter.")
     files: list[Path] = []
     tensors: dict[str, Tensor] = {}
-    for file in sorted(f for f in path.iterdir() if f.suffix in _SUFFIXES):
+    for file in sorted(f for f in path.iterdir() if f.suffix in SUFFIXES):
         content = read_tensors(file, "AU adapter")
         # What a training run leaves beside its adapter (optimizer, frozen UNet) is not part of it.
         if content and all(_is_lora(n) or _is_fineface(_unwrapped(n)) for n in content):
@@ -272,7 +288,7 @@ def _unwrapped(name: str) -> str:
     head, _, rest = name.partition(".")
     if head in _WRAPPERS or name.startswith("au_encoder.au_encoder."):
         return _unwrapped(rest)
-    return name
+    return f"{_TRAINED_AS[head]}.{rest}" if head in _TRAINED_AS else name
 
 
 def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
@@ -283,7 +299,9 @@ def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
     """
     with path.open("rb") as file:
         head = file.read(9)
-        if head[:2] == b"PK" or head[:1] == b"\x80":
+        # The length of a safetensors header comes first, and may look like the start of a pickle.
+        safe = head[5:] == b"\0\0\0{"
+        if not safe and (head[:2] == b"PK" or head[:1] == b"\x80"):
             file.seek(0)
             # torch chooses its reader by the name of the file unless it is given an open one.
             try:
@@ -294,7 +312,7 @@ def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
                     f"({first_line(error)}); fetch it again or save it as safetensors."
                 ) from error
             return dict(_flatten(content))
-    if head[8:] != b"{":
+    if not safe:
         raise UserError(
             f"The {what} {path} is neither a safetensors nor a torch file; give one of these."
         )

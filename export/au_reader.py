@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from onnx import helper
 
-from synfer_rt import facs
 from synfer_rt.errors import UserError
 
 from .image_network import Ending, ImageNetwork
+from .settings import au_names
 
 _OFF = 0.01
 """How far intensities may be outside [0, 1] by rounding."""
@@ -78,8 +78,7 @@ def read_au_reader(path: Path, wanted: tuple[str, ...]) -> AUReaderSource:
     file = path.with_suffix(".json")
     try:
         fields = json.loads(file.read_bytes())
-        vocabulary = fields["au_vocabulary"]
-        known = facs.vocabulary(vocabulary) if isinstance(vocabulary, str) else tuple(vocabulary)
+        known = au_names(file, fields["au_vocabulary"])
         source = AUReaderSource(
             path.stem, path, **AUReaderSource.input_fields(fields), units=known, wanted=wanted
         )

@@ -1,7 +1,8 @@
 """Read a checkpoint: a diffusers Stable Diffusion directory, with SynFER's additions if any.
 
     model_index.json, unet/, vae/, text_encoder/, tokenizer/, scheduler/     (diffusers)
-    au_adapter.safetensors    the AU adapter (adapter.py), with au_adapter.json (settings.py)
+    au_adapter.safetensors    the AU adapter (adapter.py), with au_adapter.json (settings.py); also
+                              .bin, .ckpt, .pt or .pth, or a directory au_adapter/
     synfer.json               name, licence, defaults and what else settings.py reads
     classifiers/<name>.onnx   with <name>.json (classifier.py)
     au_reader.onnx            with au_reader.json (au_reader.py)
@@ -21,16 +22,17 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import numpy as np
 import transformers
 
 from synfer_rt import facs
 from synfer_rt.errors import UserError
 from synfer_rt.interfaces import IMAGE_AXES, LATENT_AXES
-from synfer_rt.schedule import BETA_SCHEDULES, SPACINGS
+from synfer_rt.schedule import BETA_SCHEDULES, SPACINGS, Schedule
 from synfer_rt.sizes import Size, Sizes, format_size
 from synfer_rt.solvers import PREDICTION_TYPES
 
-from .adapter import AUAdapter, read_adapter
+from .adapter import SUFFIXES, AUAdapter, read_adapter
 from .au_reader import AUReaderSource, read_au_reader
 from .classifier import ClassifierSource, read_classifier
 from .guiding_classifier import IMAGE_FOLDER, LATENT_FOLDER
@@ -38,10 +40,11 @@ from .image_network import ImageNetwork
 from .lora import Lora, merge_lora, merge_tensors
 from .modules import adapter_layers
 from .sentences import first_line
-from .settings import Settings, read_json, read_settings
+from .settings import SETTINGS_FILE, Settings, check_defaults, read_json, read_settings
 from .weights import load_model, quiet, weight_files
 
-ADAPTER_FILE = "au_adapter.safetensors"
+ADAPTER_FILES = tuple(f"au_adapter{suffix}" for suffix in (*SUFFIXES, ""))
+"""An AU adapter's names within a checkpoint, the first one first; the last is a directory."""
 AU_READER_FILE = "au_reader.onnx"
 LAYOUTS_FILE = "layouts.npz"
 ANNOTATOR_FOLDER = "annotator"
@@ -152,6 +155,17 @@ def read_checkpoint(
     one of free size without the additions.
     Raises UserError for whatever is missing, unreadable, unsupported or does not fit together.
     """
+    if directory.is_file():
+        raise UserError(
+            f"{directory} is a file; make a directory of it with diffusers' "
+            f'StableDiffusionPipeline.from_single_file("{directory}").save_pretrained(DIR), and '
+            "give that."
+        )
+    if not directory.is_dir():
+        raise UserError(
+            f"There is no directory {directory}; `hf download NAME --local-dir DIR` fetches a "
+            "model of the Hugging Face Hub."
+        )
     index = read_json(directory / "model_index.json", "a diffusers directory has one")
     for part, wanted in _CLASSES.items():
         entry = index.get(part)
@@ -176,21 +190,25 @@ def read_checkpoint(
     _check_anatomy(directory, unet, vae, text_encoder)
     resized = _set_size(directory, unet, vae, resolution)
 
-    path = au_adapter or directory / ADAPTER_FILE
+    own = [file for name in ADAPTER_FILES if (file := directory / name).exists()]
+    path = au_adapter or (own or [directory / ADAPTER_FILES[0]])[0]
     adapter = None
-    if au_adapter or path.is_file():
+    if au_adapter or own:
         adapter = read_adapter(path, adapter_layers(unet), unet.config.cross_attention_dim)
     file = directory / LAYOUTS_FILE
     layouts = file if file.is_file() and not resized else None
     settings = read_settings(directory, adapter, path, unet, text_encoder, layouts is not None)
     if adapter is not None:
         adapter = replace(adapter, maximum=settings.au_maximum)
+        if settings.activation is not None:
+            adapter.projection.activate(settings.activation)
     with quiet():
         if adapter is not None and adapter.lora:
             merge_tensors(adapter.lora, unet, text_encoder, 1.0, path)
         for lora in loras:
             merge_lora(lora, unet, text_encoder)
     schedule, prediction_type = _schedule(directory / "scheduler")
+    check_defaults(directory / SETTINGS_FILE, settings.defaults, schedule, prediction_type)
     if not classifiers:
         files = sorted((directory / "classifiers").glob("*.onnx"))
         classifiers = tuple(read_classifier(file) for file in files)
@@ -342,6 +360,8 @@ def _schedule(folder: Path) -> tuple[dict[str, Any], str]:
         "steps_offset": config.get("steps_offset", 0),
         "set_alpha_to_one": bool(config.get("set_alpha_to_one", True)),
     }
+    if schedule["timestep_spacing"] == "leading" and "steps_offset" in config:
+        schedule["steps_offset"] = 1  # as StableDiffusionPipeline sets it, whatever the file says
     prediction_type = config.get("prediction_type", "epsilon")
     for value, known, what in (
         (schedule["beta_schedule"], BETA_SCHEDULES, "beta schedule"),
@@ -350,6 +370,9 @@ def _schedule(folder: Path) -> tuple[dict[str, Any], str]:
     ):
         if value not in known:
             raise UserError(f"{folder} has the {what} {value!r}; known are {', '.join(known)}.")
+    left = Schedule.from_manifest(schedule).alphas_cumprod
+    if not (np.all(np.diff(left) < 0) and left[-1] >= 0 and left[0] < 1):
+        raise UserError(f"{folder} has betas that are no noise schedule; fetch it again.")
     return schedule, prediction_type
 
 

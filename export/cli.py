@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option(
     "--au-adapter",
     type=click.Path(path_type=Path),
-    help="AU adapter.  [default: CHECKPOINT/au_adapter.safetensors]",
+    help="AU adapter.  [default: CHECKPOINT/au_adapter.*, if there is one]",
 )
 @click.option(
     "--lora",

@@ -4,7 +4,8 @@ A checkpoint holds them as folders of safetensors and JSON:
 
     latent_classifier/    an ExpressionNet on scaled latents: forms "text-latent" and "latent"
     image_classifier/     an ExpressionNet on images, or any image classifier that transformers
-                          saved (config.json, model.safetensors, preprocessor_config.json): "text"
+                          saved (config.json, model.safetensors, preprocessor_config.json): "text";
+                          images are resized bilinearly, whatever the last file says of that
 
 An ONNX file cannot guide, since it has no gradient; a guiding classifier should not judge either.
 """
@@ -29,6 +30,9 @@ from .sentences import first_line
 
 LATENT_FOLDER, IMAGE_FOLDER = "latent_classifier", "image_classifier"
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+_PREPROCESSOR = "preprocessor_config.json"
+_DONE = {f"do_{step}" for step in ("resize", "rescale", "normalize", "center_crop", "convert_rgb")}
+_UNDONE = {"rescale_offset", "include_top"}
 _MODEL_TYPE = "synfer-expression-net"
 
 
@@ -207,10 +211,43 @@ def _read_transformers(folder: Path) -> tuple[nn.Module, tuple[str, ...]]:
         use_safetensors=True,
         attn_implementation="sdpa",
     )
-    prepared = json.loads((folder / "preprocessor_config.json").read_bytes())
-    size = prepared["size"]
-    edge = size if isinstance(size, int) else size.get("height", size.get("shortest_edge"))
     words = [model.config.id2label[i] for i in range(model.config.num_labels)]
-    names = tuple(labels.parse_labels(word, labels.scheme("affectnet-8"))[0] for word in words)
-    mean, std = prepared.get("image_mean", [0.5] * 3), prepared.get("image_std", [0.5] * 3)
-    return _Transformers(model, (int(edge), int(edge)), mean, std), names
+    try:
+        names = tuple(labels.parse_labels(word, labels.scheme("affectnet-8"))[0] for word in words)
+    except UserError as error:
+        raise UserError(f"Name the classes in id2label of {folder / _CONFIG}: {error}") from None
+    return _Transformers(model, *_preparation(folder)), names
+
+
+def _preparation(folder: Path) -> tuple[tuple[int, int], list[float], list[float]]:
+    """The size, mean and std of images in [0, 1], as preprocessor_config.json prepares them.
+
+    Raises UserError for what is not resizing, rescaling and normalisation.
+    """
+    import transformers
+
+    # It knows what each kind of processor does where the file says nothing.
+    fields = transformers.AutoImageProcessor.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    ).to_dict()
+    size = fields["size"]
+    edge = size.get("height", size.get("shortest_edge"))
+    edges = {*size.values(), edge}
+    if fields.get("do_center_crop"):
+        edges |= {*fields["crop_size"].values()}
+    steps = {name for name in fields if name.startswith("do_")} - _DONE | _UNDONE
+    odd = [f"{name} true" for name in sorted(steps) if fields.get(name)]
+    odd += [] if fields.get("do_resize") else ["do_resize false"]
+    odd += [] if fields.get("crop_pct", 1) == 1 else ["crop_pct"]
+    odd += [] if len(edges) == 1 else [f"the sizes {', '.join(sorted(map(str, edges)))}"]
+    if odd:
+        raise UserError(
+            f"{folder / _PREPROCESSOR} prepares images with {', '.join(odd)}, which cannot be "
+            "built; give a classifier that sees whole images, resized to one square size, rescaled "
+            "and normalised."
+        )
+    mean, std = [0.0] * 3, [1.0] * 3
+    if fields.get("do_normalize"):
+        mean, std = list(fields["image_mean"]), list(fields["image_std"])
+    scale = 255 * fields["rescale_factor"] if fields.get("do_rescale") else 255
+    return (int(edge), int(edge)), [x / scale for x in mean], [x / scale for x in std]

@@ -5,34 +5,53 @@ give the adapter's own fields, which go before those of synfer.json:
 
     au_vocabulary    a key of facs.VOCABULARIES, or a list of names in the order of the AU vector
     au_maximum       the intensity that the adapter was trained on for the strongest AU: 1, or 5
+    activation       what is between its two linear layers: one of adapter.ACTIVATIONS
 """
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from synfer_rt import facs, labels
-from synfer_rt.errors import UserError
-from synfer_rt.solvers import SOLVERS
+from synfer_rt.errors import UserError, nearest
+from synfer_rt.request import LARGEST_SCALE
+from synfer_rt.schedule import Schedule
+from synfer_rt.solvers import SOLVERS, trajectory
 
-from .adapter import AUAdapter
+from .adapter import ACTIVATIONS, AUAdapter
 
 SETTINGS_FILE = "synfer.json"
 
-_ADAPTER_FIELDS = ("au_vocabulary", "au_maximum")
+_ADAPTER_FIELDS = ("au_vocabulary", "au_maximum", "activation")
+_FIELDS = (
+    *("name", "version", "licence", "description", "images_seen"),
+    *("label_scheme", "class_labels", "defaults", *_ADAPTER_FIELDS),
+)
+_ALIKE = 0.75
+"""From this ratio of difflib's on, an unknown field of an adapter's file is a misspelt one."""
+
 _CLASS_LABEL_PARTS = ("pooled_text", "aus")
 _VOCABULARY_BY_LENGTH = {len(facs.OPENGRAPHAU_41): "opengraphau-41"}
+_UNIT = re.compile(r"(?:[Aa][Uu])?([LR]?)0*([1-9]\d*)([LR]?)(?:_[rc])?")
+_FACS = {*range(1, 3), *range(4, 47), *range(51, 59), *range(61, 67)}
+"""The numbers of the action units and descriptors of FACS."""
+
+_LARGEST = {"guidance": LARGEST_SCALE, "au_scale": LARGEST_SCALE, "layout_strength": 1.0}
 
 
 @dataclass(frozen=True)
 class Settings:
     """What a bundle says of its model that diffusers' files do not; from synfer.json.
 
-    `au_maximum` is the AU intensity of the model that a request's 1.0 stands for;
+    `au_maximum` is the AU intensity of the model that a request's 1.0 stands for, `activation` what
+    is between the linear layers of its adapter, None unless there are two;
     `defaults` has the fields of `bundle.Defaults`; `class_labels` names the parts of the vector
     that the UNet's class embedding takes, in order: `pooled_text`, `aus`.
     """
@@ -46,6 +65,7 @@ class Settings:
     defaults: dict[str, Any]
     class_labels: tuple[str, ...]
     au_maximum: float = 1.0
+    activation: str | None = None
 
 
 def read_json(path: Path, why: str) -> dict[str, Any]:
@@ -76,9 +96,12 @@ def read_settings(
     """
     path = directory / SETTINGS_FILE
     given = read_json(path, "mend its permissions") if path.exists() else {}
+    _check_fields(path, given, _FIELDS)
     units, says = adapter.units if adapter else 0, path
     if adapter is not None and (beside := _beside(adapter_path)).is_file():
         read = read_json(beside, "mend its permissions")
+        # It may be a file of the training code, with fields of its own.
+        _check_fields(beside, read, _ADAPTER_FIELDS, _ALIKE)
         own = {name: read[name] for name in _ADAPTER_FIELDS if name in read}
         given |= own
         says = beside if own else path
@@ -91,7 +114,11 @@ def read_settings(
         )
     parts = tuple(parts)
     if adapter is None and "aus" not in parts:
-        vocabulary = None
+        if vocabulary is not None:
+            raise UserError(
+                f"{path} has an au_vocabulary, but there is no AU adapter; give it with "
+                "--au-adapter, or remove the field."
+            )
     elif vocabulary is None:
         vocabulary = (adapter and adapter.vocabulary) or _VOCABULARY_BY_LENGTH.get(units)
         if vocabulary is None:
@@ -100,7 +127,7 @@ def read_settings(
                 f"The AU adapter takes {units} action units, whose order is not known; write "
                 f'{{"au_vocabulary": …}} into {says}: one of {known}, or a list of names.'
             )
-    names = _names(says, vocabulary)
+    names = () if vocabulary is None else au_names(says, vocabulary)
     if adapter and len(names) != units:
         raise UserError(
             f"The AU adapter takes {units} action units, the vocabulary {vocabulary!r} in {says} "
@@ -128,6 +155,10 @@ def read_settings(
             raise UserError(
                 f"{path} has the default {name} {value!r}; write one such as {defaults[name]!r}."
             )
+        if name in _LARGEST and not 0 <= value <= _LARGEST[name]:
+            raise UserError(
+                f"{path} has the default {name} {value!r}; write one of 0 to {_LARGEST[name]:g}."
+            )
     defaults |= own_defaults
     if defaults["layout"] not in ("bank", "none"):
         raise UserError(
@@ -146,33 +177,80 @@ def read_settings(
         version=str(given.get("version", "0")),
         licence=str(given.get("licence", "unknown, see the checkpoint's model card")),
         description=str(given.get("description", "")),
-        au_vocabulary=vocabulary,
+        au_vocabulary=list(names) if isinstance(vocabulary, (list, tuple)) else vocabulary,
         label_scheme=scheme,
         defaults=defaults,
         class_labels=parts,
         au_maximum=_maximum(says, given.get("au_maximum"), adapter),
+        activation=_activation(says, given.get("activation"), adapter),
     )
+
+
+def check_defaults(
+    path: Path, defaults: Mapping[str, Any], schedule: Mapping[str, Any], prediction_type: str
+) -> None:
+    """UserError unless the model can be sampled with the `defaults` of the file `path`.
+
+    `schedule` is that of the manifest.
+    """
+    strengths = {1.0, defaults["layout_strength"] if defaults["layout"] == "bank" else 1.0}
+    try:
+        for strength in strengths:
+            trajectory(
+                defaults["solver"],
+                Schedule.from_manifest(schedule),
+                defaults["steps"],
+                strength,
+                prediction_type,
+            )
+    except UserError as error:
+        raise UserError(f"The defaults in {path} cannot be sampled with: {error}") from None
 
 
 def _beside(adapter: Path) -> Path:
     return adapter / "au_adapter.json" if adapter.is_dir() else adapter.with_suffix(".json")
 
 
-def _names(path: Path, vocabulary: Any) -> tuple[str, ...]:
-    """The AU names of a vocabulary; UserError unless it is a known key or a list of names."""
-    if isinstance(vocabulary, str):
-        return facs.vocabulary(vocabulary)
-    names = () if vocabulary is None else vocabulary
-    if (
-        not isinstance(names, (list, tuple))
-        or not all(isinstance(name, str) and name for name in names)
-        or len(set(names)) < len(names)
-    ):
+def au_names(path: Path, vocabulary: Any) -> tuple[str, ...]:
+    """The AU names of the `vocabulary` in the file `path`, in its order, as facs.py spells them.
+
+    It is a key of facs.VOCABULARIES or a list of names; AU01, AU12L and OpenFace's AU01_r are read
+    as AU1, L12 and AU1. Raises UserError for anything else, a unit named twice, and a name that is
+    no action unit of FACS.
+    """
+    if isinstance(vocabulary, str) and vocabulary in facs.VOCABULARIES:
+        return facs.VOCABULARIES[vocabulary]
+    names = vocabulary if isinstance(vocabulary, (list, tuple)) else ()
+    units = [_unit(path, name) for name in names if isinstance(name, str)]
+    if not units or len(set(units)) < len(names):
         raise UserError(
-            f"The au_vocabulary {vocabulary!r} in {path} is no list of different names; write "
-            f"one, or one of {', '.join(facs.VOCABULARIES)}."
+            f"The au_vocabulary {vocabulary!r} in {path} is no list of different action units; "
+            f"write one, or one of {', '.join(facs.VOCABULARIES)}."
         )
-    return tuple(names)
+    return tuple(units)
+
+
+def _unit(path: Path, name: str) -> str:
+    found = _UNIT.fullmatch(name)
+    if found is None or int(found[2]) not in _FACS or (found[1] and found[3]):
+        raise UserError(
+            f"The au_vocabulary in {path} names {name!r}, which is no action unit of FACS; the "
+            f"nearest known is {nearest(name, facs.ACTION_UNITS)}."
+        )
+    return f"{found[1] or found[3] or 'AU'}{found[2]}"
+
+
+def _check_fields(
+    path: Path, given: Collection[str], known: Collection[str], alike: float = 0.0
+) -> None:
+    """UserError for a field that is not known, if it is `alike` to a known one (0 to 1)."""
+    for field in given:
+        near = difflib.get_close_matches(field.lower(), known, 1, alike)
+        if near and field not in known:
+            raise UserError(
+                f"{path} has the unknown field {field!r}; the nearest is {near[0]} (known are "
+                f"{', '.join(known)})."
+            )
 
 
 def _maximum(path: Path, given: Any, adapter: AUAdapter | None) -> float:
@@ -183,6 +261,19 @@ def _maximum(path: Path, given: Any, adapter: AUAdapter | None) -> float:
     if isinstance(given, bool) or not isinstance(given, (int, float)) or not 0 < given < math.inf:
         raise UserError(f"The au_maximum {given!r} in {path} is no intensity; write 1 or 5, say.")
     return float(given)
+
+
+def _activation(path: Path, given: Any, adapter: AUAdapter | None) -> str | None:
+    two_layers = adapter is not None and adapter.projection.two_layers
+    if given is None:
+        return next(iter(ACTIVATIONS)) if two_layers else None
+    if not two_layers:
+        raise UserError(
+            f"{path} has an activation, but there is no AU adapter of two layers; remove it."
+        )
+    if given not in tuple(ACTIVATIONS):
+        raise UserError(f"{path} has the activation {given!r}; write {', '.join(ACTIVATIONS)}.")
+    return given
 
 
 def _check_class_labels(

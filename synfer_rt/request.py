@@ -11,7 +11,8 @@ from synfer_rt.errors import UserError, nearest
 
 LARGEST_SEED = 2**63 - 1
 """Of seeds and indices: what int64 columns hold."""
-_LARGEST_SCALE = 1000.0  # far beyond use, and far from overflow in float32
+LARGEST_SCALE = 1000.0
+"""Far beyond use, and far from overflow in float32."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ def check_whole(what: str, number: int) -> None:
 
 def check_scale(what: str, value: float) -> None:
     """Raise UserError unless a scale is a number of -1000 to 1000."""
-    if not abs(value) <= _LARGEST_SCALE:
+    if not abs(value) <= LARGEST_SCALE:
         raise UserError(
             f"The {what} {value:g} is outside its range; write a number of "
-            f"{-_LARGEST_SCALE:g} to {_LARGEST_SCALE:g}."
+            f"{-LARGEST_SCALE:g} to {LARGEST_SCALE:g}."
         )

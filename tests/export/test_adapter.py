@@ -73,6 +73,15 @@ def test_half_precision_is_widened(tmp_path: Path) -> None:
     assert read(path).projection(AUS).dtype == read(path).to_v[1].dtype == torch.float32
 
 
+def test_a_safetensors_header_that_begins_like_a_pickle_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "au_adapter.safetensors"
+    for length in range(0, 256, 8):
+        save_file(SYNFER, path, {"note": "x" * length})
+        if path.read_bytes()[:1] == b"\x80":
+            break
+    assert path.read_bytes()[:1] == b"\x80" and read(path).units == A
+
+
 @pytest.mark.parametrize("name", ["adapter.bin", "model.safetensors"])
 def test_a_torch_pickle_is_read_whatever_its_name(tmp_path: Path, name: str) -> None:
     torch.save(grouped(), tmp_path / name)
@@ -90,6 +99,19 @@ def test_a_torch_pickle_is_read_whatever_its_name(tmp_path: Path, name: str) -> 
 def test_what_training_wraps_around_an_adapter_is_taken_off(tmp_path: Path, wrapped: dict) -> None:
     torch.save(wrapped, tmp_path / "last.ckpt")
     assert torch.equal(read(tmp_path / "last.ckpt").to_v[3], IP["ip_adapter.3.to_v_ip.weight"])
+
+
+def test_the_names_of_ip_adapters_training_are_read(tmp_path: Path) -> None:
+    names = {"image_proj.": "image_proj_model.", "ip_adapter.": "adapter_modules."}
+    raw = {}
+    for name, tensor in SYNFER.items():
+        old = next(part for part in names if name.startswith(part))
+        raw[f"module.{names[old]}{name.removeprefix(old)}"] = tensor
+    torch.save(raw, tmp_path / "pytorch_model.bin")
+    adapter = read(tmp_path / "pytorch_model.bin")
+    assert torch.equal(adapter.to_v[3], IP["ip_adapter.3.to_v_ip.weight"])
+    wanted = F.linear(AUS, *LINEAR.values())
+    torch.testing.assert_close(adapter.projection(AUS), wanted[..., None, :])
 
 
 def test_several_tokens_are_rows_of_the_projection(tmp_path: Path) -> None:
@@ -122,6 +144,11 @@ def test_ip_adapters_two_layer_projections_are_read(tmp_path: Path, norm: str | 
     adapter = read(saved(IP | file, tmp_path / "mlp.safetensors"))
     assert (adapter.units, adapter.tokens) == (A, 2)
     wanted = F.linear(F.gelu(F.linear(AUS, *first)), *second).unflatten(-1, (2, D))
+    if norm:
+        wanted = F.layer_norm(wanted, (D,), *NORM.values())
+    torch.testing.assert_close(adapter.projection(AUS), wanted)
+    adapter.projection.activate("relu")
+    wanted = F.linear(F.relu(F.linear(AUS, *first)), *second).unflatten(-1, (2, D))
     if norm:
         wanted = F.layer_norm(wanted, (D,), *NORM.values())
     torch.testing.assert_close(adapter.projection(AUS), wanted)

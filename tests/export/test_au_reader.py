@@ -83,6 +83,13 @@ def test_a_vocabulary_may_be_named(tmp_path: Path) -> None:
         compose_network(source, (16, 16))
 
 
+def test_units_go_by_any_of_their_spellings(tmp_path: Path) -> None:
+    path = reader(tmp_path, au_vocabulary=["AU01", "AU02_r", "4", "AU12"])
+    assert read_au_reader(path, WANTED).units == OWN
+    with pytest.raises(UserError, match="no list of different action units"):
+        read_au_reader(reader(tmp_path, au_vocabulary=3), WANTED)
+
+
 def test_a_reader_must_know_the_units_of_the_model(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not read AU6, AU9, which the model has"):
         read_au_reader(reader(tmp_path), ("AU6", "AU1", "AU9"))
@@ -93,7 +100,7 @@ def test_a_model_without_aus_needs_none(tmp_path: Path) -> None:
         read_au_reader(reader(tmp_path), ())
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"input_size": 24}', '{"au_vocabulary": 3}'])
+@pytest.mark.parametrize("text", ["", "[]", '{"input_size": 24}', '{"au_vocabulary": ["AU1"]}'])
 def test_a_description_that_says_too_little_is_refused(tmp_path: Path, text: str) -> None:
     path = reader(tmp_path)
     path.with_suffix(".json").write_text(text)

@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 
 pytest.importorskip("diffusers", reason="the build side needs synfer-rt[export]")
+import diffusers
 import torch
 from safetensors.torch import load_file, save_file
 
+from synfer_rt import facs
 from synfer_rt.errors import UserError
 from synfer_rt.export.checkpoint import read_checkpoint
 from synfer_rt.export.lora import Lora
+from synfer_rt.export.settings import au_names
 from synfer_rt.sizes import Sizes
 from tests.export.tiny_checkpoint import make_sd2, save_adapter, save_fineface, save_lora
 
@@ -35,6 +38,11 @@ def change(path: Path, **fields: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
+def add(path: Path, *names: str) -> None:
+    """More weights in a file."""
+    save_file(load_file(path) | {name: torch.rand(2) for name in names}, path, {"format": "pt"})
+
+
 def refusal(directory: Path) -> str:
     with pytest.raises(UserError) as error:
         read_checkpoint(directory)
@@ -46,6 +54,7 @@ def test_the_schedule_is_the_schedulers_own(mini_checkpoint: Path) -> None:
     assert checkpoint.prediction_type == "v_prediction"
     assert checkpoint.schedule["rescale_zero_terminal_snr"] is True
     assert checkpoint.schedule["timestep_spacing"] == "trailing"
+    assert checkpoint.schedule["steps_offset"] == 0
     assert checkpoint.schedule["beta_schedule"] == "linear"
 
 
@@ -67,6 +76,18 @@ def test_what_a_scheduler_leaves_out_has_its_class_default(sd: Path) -> None:
     }
 
 
+def test_a_leading_schedule_begins_at_1_as_in_the_pipeline_of_diffusers(
+    plain_checkpoint: Path, tmp_path: Path
+) -> None:
+    sd = Path(shutil.copytree(plain_checkpoint, tmp_path / "sd"))
+    change(sd / "scheduler" / "scheduler_config.json", steps_offset=0)
+    pipeline: Any = diffusers.StableDiffusionPipeline.from_pretrained(
+        sd, safety_checker=None, feature_extractor=None
+    )
+    found = read_checkpoint(sd).schedule["steps_offset"]
+    assert found == pipeline.scheduler.config["steps_offset"] == 1
+
+
 def test_without_synfer_json_the_settings_are_sensible(sd_checkpoint: Path) -> None:
     settings = read_checkpoint(sd_checkpoint).settings
     assert (settings.name, settings.au_vocabulary) == ("sd", "opengraphau-41")
@@ -76,6 +97,52 @@ def test_without_synfer_json_the_settings_are_sensible(sd_checkpoint: Path) -> N
 def test_without_an_adapter_there_are_no_aus(plain_checkpoint: Path) -> None:
     checkpoint = read_checkpoint(plain_checkpoint)
     assert checkpoint.adapter is None and checkpoint.units == 0
+
+
+@pytest.mark.parametrize("name", ["au_adapter.bin", "au_adapter.ckpt"])
+def test_an_adapter_may_be_a_torch_file(sd: Path, name: str) -> None:
+    torch.save(load_file(sd / "au_adapter.safetensors"), sd / name)
+    (sd / "au_adapter.safetensors").unlink()
+    checkpoint = read_checkpoint(sd)
+    assert checkpoint.units == 41 and sd / name in checkpoint.weight_files
+
+
+def test_an_adapter_may_be_a_directory(tmp_path: Path) -> None:
+    make_sd2(tmp_path / "sd2")
+    save_fineface(read_checkpoint(tmp_path / "sd2").unet, tmp_path / "sd2" / "au_adapter")
+    assert read_checkpoint(tmp_path / "sd2").settings.au_vocabulary == "disfa-12"
+
+
+def test_a_vocabulary_without_an_adapter_is_refused(plain_checkpoint: Path, tmp_path: Path) -> None:
+    sd = Path(shutil.copytree(plain_checkpoint, tmp_path / "sd"))
+    (sd / "synfer.json").write_text('{"au_vocabulary": "opengraphau-41"}')
+    assert "no AU adapter; give it with --au-adapter" in refusal(sd)
+
+
+def test_an_activation_stands_between_two_layers(sd: Path) -> None:
+    path, beside = sd / "au_adapter.safetensors", sd / "au_adapter.json"
+    beside.write_text('{"activation": "silu"}')
+    assert "no AU adapter of two layers" in refusal(sd)
+    tensors = {k: v for k, v in load_file(path).items() if k.startswith("ip_adapter.")}
+    layers = {"0": torch.nn.Linear(41, 7), "2": torch.nn.Linear(7, 16)}
+    tensors |= {
+        f"image_proj.proj.{i}.{name}": tensor
+        for i, layer in layers.items()
+        for name, tensor in layer.state_dict().items()
+    }
+    save_file(tensors, path)
+    aus = torch.rand(2, 41)
+    for activation in ("silu", "relu", "gelu"):
+        beside.write_text(json.dumps({"activation": activation}))
+        checkpoint = read_checkpoint(sd)
+        assert checkpoint.adapter is not None and checkpoint.settings.activation == activation
+        between = getattr(torch.nn.functional, activation)
+        wanted = layers["2"](between(layers["0"](aus)))
+        torch.testing.assert_close(checkpoint.adapter.projection(aus)[:, 0], wanted)
+    beside.write_text("{}")
+    assert read_checkpoint(sd).settings.activation == "gelu"
+    beside.write_text('{"activation": "tanh"}')
+    assert "the activation 'tanh'; write gelu, relu, silu" in refusal(sd)
 
 
 def test_an_adapter_given_apart_is_used(plain_checkpoint: Path, tmp_path: Path) -> None:
@@ -129,9 +196,10 @@ def test_a_file_beside_the_adapter_names_its_vocabulary_and_maximum(
 ) -> None:
     path = tmp_path / "mine.safetensors"
     save_adapter(read_checkpoint(plain_checkpoint).unet, path, units=3)
-    (tmp_path / "mine.json").write_text('{"au_vocabulary": ["AU1", "smirk", "L12"]}')
+    fields = {"au_vocabulary": ["AU1", "AU45", "L12"], "learning_rate": 1e-4}
+    (tmp_path / "mine.json").write_text(json.dumps(fields))
     checkpoint = read_checkpoint(plain_checkpoint, path)
-    assert checkpoint.settings.au_vocabulary == ["AU1", "smirk", "L12"] and checkpoint.units == 3
+    assert checkpoint.settings.au_vocabulary == ["AU1", "AU45", "L12"] and checkpoint.units == 3
     assert checkpoint.adapter is not None and checkpoint.adapter.maximum == 1
     change(tmp_path / "mine.json", au_maximum=4)
     checkpoint = read_checkpoint(plain_checkpoint, path)
@@ -139,6 +207,37 @@ def test_a_file_beside_the_adapter_names_its_vocabulary_and_maximum(
     change(tmp_path / "mine.json", au_vocabulary="disfa-12")
     with pytest.raises(UserError, match=r"'disfa-12' in .*mine\.json has 12"):
         read_checkpoint(plain_checkpoint, path)
+    (tmp_path / "mine.json").write_text('{"au_maximun": 5}')
+    with pytest.raises(
+        UserError, match=r"mine\.json has the unknown field 'au_maximun'; .* is au_m"
+    ):
+        read_checkpoint(plain_checkpoint, path)
+
+
+def test_action_units_are_read_in_the_spellings_of_others(tmp_path: Path) -> None:
+    given = ["AU01", "AU02_r", "AU45_c", "au4", "AU12L", "AUR12", "L06", "14", "AU5R"]
+    names = au_names(tmp_path / "mine.json", given)
+    assert names == ("AU1", "AU2", "AU45", "AU4", "L12", "R12", "L6", "AU14", "R5")
+    assert au_names(tmp_path, "disfa-12") == facs.VOCABULARIES["disfa-12"]
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "reason"),
+    [
+        (["AU1", "smirk"], "names 'smirk', which is no action unit of FACS; the nearest known is"),
+        (["AU1", "AU99"], "names 'AU99', which"),
+        (["AU1", "LAU12R"], "names 'LAU12R', which"),
+        (["AU01_r", "AU01_c"], "no list of different action units"),
+        (["AU1", 2], "no list of different action units"),
+        ("facs", "no list of different action units"),
+        ([], "no list of different action units"),
+        (5, "no list of different action units"),
+    ],
+)
+def test_other_names_than_those_of_facs_are_refused(vocabulary: Any, reason: str) -> None:
+    with pytest.raises(UserError, match=reason) as error:
+        au_names(Path("mine.json"), vocabulary)
+    assert "mine.json" in str(error.value)
 
 
 def test_a_lora_is_merged_at_its_scale_and_is_a_source(
@@ -156,14 +255,15 @@ def test_a_lora_is_merged_at_its_scale_and_is_a_source(
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
-@pytest.mark.parametrize("kind", ["bin", "fp16.safetensors", "fp16.bin"])
+@pytest.mark.parametrize("kind", ["bin", "fp16.safetensors", "fp16.bin", "bf16.safetensors"])
 def test_torch_files_and_half_precision_variants_are_read(sd: Path, part: str, kind: str) -> None:
     path = next((sd / part).glob("*.safetensors"))
     before = getattr(read_checkpoint(sd), part).state_dict()
     tensors = load_file(path)
     path.unlink()
-    if "fp16" in kind:
-        tensors = {name: tensor.half() for name, tensor in tensors.items()}
+    if "16" in kind:
+        half = torch.bfloat16 if "bf16" in kind else torch.float16
+        tensors = {name: tensor.to(half) for name, tensor in tensors.items()}
     if kind.endswith("bin"):
         stem = "pytorch_model" if part == "text_encoder" else path.stem
         torch.save(tensors, path.parent / f"{stem}.{kind}")
@@ -171,7 +271,8 @@ def test_torch_files_and_half_precision_variants_are_read(sd: Path, part: str, k
         save_file(tensors, path.with_suffix(f".{kind}"), {"format": "pt"})
     checkpoint = read_checkpoint(sd)
     for name, tensor in getattr(checkpoint, part).state_dict().items():
-        torch.testing.assert_close(tensor, before[name], atol=1e-3, rtol=1e-3)
+        off = 1e-2 if "bf16" in kind else 1e-3
+        torch.testing.assert_close(tensor, before[name], atol=off, rtol=off)
     assert {file.parent.name for file in checkpoint.weight_files} > {"unet", "vae"}
 
 
@@ -181,6 +282,35 @@ def test_full_precision_is_preferred_and_other_variants_are_left_alone(sd: Path)
         path.with_suffix(f".{name}.safetensors").write_bytes(b"never read")
     files = [file for file in read_checkpoint(sd).weight_files if file.parent.name == "unet"]
     assert files == [path]
+
+
+def test_other_variants_alone_are_refused_by_name(sd: Path) -> None:
+    path = sd / "unet" / "diffusion_pytorch_model.safetensors"
+    path.rename(path.with_suffix(".non_ema.safetensors"))
+    assert "holds its weights as non_ema alone; rename" in refusal(sd)
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("mid_block.nonsense.weight", "remove them, or correct its config.json"),
+        ("mid_block.attn2.processor.to_k_ip.weight", "an AU adapter belongs in au_adapter."),
+        ("mid_block.attn2.processor.au_to_k.weight", "an AU adapter belongs in au_adapter."),
+        ("mid_block.attn2.to_q.lora_A.weight", "a LoRA in a file for --lora"),
+    ],
+)
+def test_weights_without_a_place_in_the_unet_are_refused(sd: Path, name: str, remedy: str) -> None:
+    add(sd / "unet" / "diffusion_pytorch_model.safetensors", name)
+    message = refusal(sd)
+    assert f"has no place for, such as {name};" in message and remedy in message
+
+
+def test_a_whole_clip_may_stand_in_for_the_text_encoder(sd: Path) -> None:
+    path = sd / "text_encoder" / "model.safetensors"
+    add(path, "vision_model.post_layernorm.weight", "text_projection.weight", "logit_scale")
+    read_checkpoint(sd)
+    add(path, "text_model.encoder.layers.9.mlp.fc1.weight")
+    assert "CLIPTextModel has no place for, such as encoder.layers.9" in refusal(sd)
 
 
 def test_a_pickle_with_code_in_it_is_not_run(sd: Path, tmp_path: Path) -> None:
@@ -297,7 +427,10 @@ def test_a_config_that_is_none_is_refused_without_asking_the_network(sd: Path, p
 
 def test_a_directory_of_another_kind_is_refused(tmp_path: Path) -> None:
     assert "model_index.json cannot be read" in refusal(tmp_path)
-    assert "model_index.json" in refusal(tmp_path / "nowhere")
+    message = refusal(tmp_path / "nowhere")
+    assert "There is no directory" in message and "hf download" in message
+    (tmp_path / "sd.safetensors").touch()
+    assert "from_single_file(" in refusal(tmp_path / "sd.safetensors")
 
 
 @pytest.mark.parametrize("entry", [None, "UNet2DConditionModel", {"class": "UNet"}, ["diffusers"]])
@@ -337,6 +470,11 @@ def test_a_scheduler_that_cannot_be_made_is_refused(sd: Path, fields: dict[str, 
     assert "no scheduler that diffusers can make" in refusal(sd)
 
 
+def test_betas_that_are_no_noise_schedule_are_refused(sd: Path) -> None:
+    change(sd / "scheduler" / "scheduler_config.json", beta_end=2)
+    assert "betas that are no noise schedule" in refusal(sd)
+
+
 def test_class_labels_must_fill_the_class_embedding(mini: Path) -> None:
     change(mini / "synfer.json", class_labels=["aus"])
     assert "have 41 numbers, the UNet's class embedding takes 57" in refusal(mini)
@@ -354,11 +492,18 @@ def test_class_labels_must_fill_the_class_embedding(mini: Path) -> None:
         ({"defaults": {"steps": 2.5}}, "the default steps 2.5"),
         ({"defaults": {"guidance": True}}, "the default guidance True"),
         ({"defaults": {"layout": "faces"}}, "the default layout 'faces'"),
+        ({"defaults": {"steps": 0}}, "synfer.json cannot be sampled with: 0 steps do not fit"),
+        ({"defaults": {"steps": 900, "layout": "bank"}}, "number from 1 to 800"),
+        ({"defaults": {"guidance": float("nan")}}, "the default guidance nan"),
+        ({"defaults": {"au_scale": -1}}, "the default au_scale -1"),
+        ({"defaults": {"layout_strength": 7}}, "the default layout_strength 7"),
+        ({"au_maximun": 5}, "unknown field 'au_maximun'; the nearest is au_maximum"),
+        ({"license": "MIT"}, "unknown field 'license'; the nearest is licence"),
         ({"class_labels": 5}, "class_labels 5"),
         ({"au_vocabulary": "disfa-12"}, "the vocabulary 'disfa-12'"),
         ({"label_scheme": "mine"}, "Unknown label scheme"),
         ({"label_scheme": ["affectnet-8"]}, "Unknown label scheme"),
-        ({"au_vocabulary": ["AU1", "AU1"]}, "no list of different names"),
+        ({"au_vocabulary": ["AU1", "AU1"]}, "no list of different action units"),
         ({"au_maximum": 0}, "au_maximum 0"),
         ({"au_maximum": "5"}, "au_maximum '5'"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,12 @@ def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def changed(source: Path, folder: Path, name: str, **fields: Any) -> None:
+    """Copy a classifier with other `fields` in its file `name`."""
+    shutil.copytree(source, folder, dirs_exist_ok=True)
+    (folder / name).write_text(json.dumps(json.loads((folder / name).read_text()) | fields))
+
+
 def test_a_saved_network_is_read_back(tmp_path: Path) -> None:
     network = ExpressionNet(CONFIG).eval()
     network.save(tmp_path)
@@ -74,6 +81,47 @@ def test_an_image_classifier_of_transformers_sees_what_it_was_trained_on(vit: Pa
     with torch.no_grad():
         wanted = model(prepared).logits
     torch.testing.assert_close(found(images * 2 - 1), wanted, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"do_normalize": False},
+        {"rescale_factor": 1 / 127.5},
+        {"do_rescale": False, "do_normalize": False},
+        {"image_processor_type": "CLIPImageProcessor", "size": 24, "crop_size": 24},
+    ],
+)
+def test_images_are_prepared_as_by_its_own_processor(
+    vit: Path, tmp_path: Path, fields: dict[str, Any]
+) -> None:
+    changed(vit, tmp_path, "preprocessor_config.json", **fields)
+    image = torch.randint(256, (3, 24, 24), generator=torch.Generator().manual_seed(4))
+    processor: Any = transformers.AutoImageProcessor.from_pretrained(tmp_path)
+    model: Any = transformers.ViTForImageClassification.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        wanted = model(**processor(image.byte(), return_tensors="pt")).logits
+    found = read_guiding(tmp_path)[0](image[None] / 127.5 - 1)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"do_resize": False}, "with do_resize false, which"),
+        ({"do_flip_channel_order": True}, "with do_flip_channel_order true, which"),
+        ({"size": {"height": 24, "width": 16}}, "with the sizes 16, 24, which"),
+        ({"do_center_crop": True, "crop_size": 16}, "with the sizes 16, 24, which"),
+        ({"image_processor_type": "ConvNextImageProcessor", "size": 24}, "with crop_pct, which"),
+        ({"image_processor_type": "EfficientNetImageProcessor"}, "with include_top true, which"),
+    ],
+)
+def test_a_preparation_that_cannot_be_built_is_refused(
+    vit: Path, tmp_path: Path, fields: dict[str, Any], reason: str
+) -> None:
+    changed(vit, tmp_path, "preprocessor_config.json", **fields)
+    with pytest.raises(UserError, match=reason):
+        read_guiding(tmp_path)
 
 
 def test_its_gradient_can_be_traced(vit: Path) -> None:
@@ -134,13 +182,10 @@ def test_a_damaged_classifier_is_refused(damage: str, tmp_path: Path, vit: Path)
     if damage in BROKEN:
         (tmp_path / "config.json").write_text(json.dumps(BROKEN[damage](config)))
     elif damage == "words":
-        config = json.loads((vit / "config.json").read_text())
-        config["id2label"] = {str(i): f"LABEL_{i}" for i in range(7)}
-        for file in vit.iterdir():
-            (tmp_path / file.name).write_bytes(file.read_bytes())
-        (tmp_path / "config.json").write_text(json.dumps(config))
+        changed(vit, tmp_path, "config.json", id2label={i: f"LABEL_{i}" for i in range(7)})
     else:
         (tmp_path / damage).write_bytes(b"nothing")
-    reason = "Unknown label" if damage == "words" else "no classifier that can guide"
+    words = r"id2label of .*config\.json: Unknown label"
+    reason = words if damage == "words" else "no classifier that can guide"
     with pytest.raises(UserError, match=reason):
         read_guiding(tmp_path)
