@@ -18,7 +18,7 @@ from synfer_rt.bench.measure import SHOWN, Setup, Stopwatch, System
 from synfer_rt.bench.runtime import plan_of
 from synfer_rt.bundle import Bundle, file_entry, open_bundle
 from synfer_rt.errors import UserError
-from synfer_rt.sampler import Request
+from synfer_rt.request import Request
 
 if TYPE_CHECKING:
     from synfer_rt.export.adapter import AUAdapter

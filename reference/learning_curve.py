@@ -32,7 +32,7 @@ from reference.tokenizer import build as build_tokenizer
 from synfer_rt import facs, noise
 from synfer_rt.bundle import open_bundle
 from synfer_rt.plan import make_plan
-from synfer_rt.sampler import Request
+from synfer_rt.request import Request
 
 SEED = 31
 MEASURES = {

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from synfer_rt.bundle import Bundle, open_bundle
     from synfer_rt.errors import UserError
     from synfer_rt.plan import Plan, make_plan
-    from synfer_rt.sampler import Request, Sample, Sampler
+    from synfer_rt.request import Request
+    from synfer_rt.sampler import Sample, Sampler
     from synfer_rt.schedule import Schedule
     from synfer_rt.solvers import Trajectory, trajectory
 
@@ -37,7 +38,7 @@ __all__ = [
 _HOMES = {
     "Bundle": "bundle",
     "Plan": "plan",
-    "Request": "sampler",
+    "Request": "request",
     "Sample": "sampler",
     "Sampler": "sampler",
     "Schedule": "schedule",

@@ -32,7 +32,8 @@ from synfer_rt.images import FORMATS, png, read_image, upright_rgb
 from synfer_rt.inversion import check_encoder
 from synfer_rt.plan import Plan, make_plan
 from synfer_rt.prompts import expression_alone
-from synfer_rt.sampler import Request, Sampler
+from synfer_rt.request import Request
+from synfer_rt.sampler import Sampler
 from synfer_rt.solvers import Trajectory
 from synfer_rt.writers import Writer
 

@@ -18,7 +18,8 @@ import numpy as np
 from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError
 from synfer_rt.images import find_images, in_utf8, read_image
-from synfer_rt.sampler import Request, Sampler
+from synfer_rt.request import Request
+from synfer_rt.sampler import Sampler
 from synfer_rt.solvers import HISTORY_SLOTS, Trajectory
 
 NEUTRAL_PROMPT = "a photo of a face"
@@ -154,11 +155,13 @@ def invert(
     """
     check_encoder(sampler.bundle)
     back = inverted(way, sampler.bundle.prediction_type, rounds)
-    return sampler.denoised(_neutral(len(images), prompt), sampler.encode(images)[0], back)
+    neutral = neutral_request(sampler.bundle, prompt)
+    return sampler.denoised([neutral] * len(images), sampler.encode(images)[0], back)
 
 
-def _neutral(count: int, prompt: str = NEUTRAL_PROMPT) -> list[Request]:
-    return [Request(0, 0, "", prompt, "", {}, 1.0, 1.0, None)] * count
+def neutral_request(bundle: Bundle, prompt: str = NEUTRAL_PROMPT) -> Request:
+    """What inversion asks for: no action units, no guidance; nobody looks at its label."""
+    return Request(0, 0, bundle.classes[0], prompt, "", {}, 1.0, 1.0, None)
 
 
 class PhotoStarts:
@@ -188,7 +191,8 @@ class PhotoStarts:
         """
         rows = range(min(_ROUND_TRIPS, len(self._photos)))
         images = self._photos.images(rows)
-        back = self._sampler.denoised(_neutral(len(rows)), self.latents(rows), self._way)
+        neutral = neutral_request(self._sampler.bundle)
+        back = self._sampler.denoised([neutral] * len(rows), self.latents(rows), self._way)
         encoded, _ = self._sampler.encode(images)
         there, alone = (psnr(self._sampler.decode(x), images) for x in (back, encoded))
         return float(there.mean()), float(alone.mean())

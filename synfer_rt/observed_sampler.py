@@ -13,7 +13,8 @@ from synfer_rt.annotate import Verdict
 from synfer_rt.backends import Value
 from synfer_rt.bundle import Bundle
 from synfer_rt.guidance import Guide
-from synfer_rt.sampler import Request, Sampler
+from synfer_rt.request import Request
+from synfer_rt.sampler import Sampler
 from synfer_rt.solvers import Trajectory
 
 

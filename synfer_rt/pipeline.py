@@ -20,7 +20,8 @@ from synfer_rt.interfaces import REQUIRED_ENGINES
 from synfer_rt.inversion import Photos, PhotoStarts
 from synfer_rt.observed_sampler import ObservedSampler, StageTimes
 from synfer_rt.plan import Plan
-from synfer_rt.sampler import Request, Sample
+from synfer_rt.request import Request
+from synfer_rt.sampler import Sample
 from synfer_rt.solvers import Trajectory
 from synfer_rt.writers import Writer
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from synfer_rt.sampler import Request, Sample
+from synfer_rt.request import Request
+from synfer_rt.sampler import Sample
 
 
 def request(index: int, **changes: Any) -> Request:

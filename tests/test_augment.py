@@ -31,7 +31,8 @@ from synfer_rt.commands.augment import augment, usable
 from synfer_rt.datasets import Dataset, read_dataset
 from synfer_rt.errors import UserError
 from synfer_rt.images import read_image
-from synfer_rt.sampler import Request, Sampler
+from synfer_rt.request import Request
+from synfer_rt.sampler import Sampler
 from synfer_rt.writers import FORMATS, open_output, read
 from synfer_rt.writers.atomic import partial
 from tests import tiny_bundle as tiny

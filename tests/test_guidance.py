@@ -13,7 +13,8 @@ from synfer_rt.backends import status
 from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError
 from synfer_rt.guidance import FORMS, Guide, SemanticGuidance, semantic_guidance, targets
-from synfer_rt.sampler import Request, Sample, Sampler
+from synfer_rt.request import Request
+from synfer_rt.sampler import Sample, Sampler
 from synfer_rt.solvers import SOLVERS, Trajectory, trajectory
 
 

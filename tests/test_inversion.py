@@ -17,15 +17,15 @@ from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError
 from synfer_rt.images import read_image
 from synfer_rt.inversion import (
-    NEUTRAL_PROMPT,
     Photos,
     PhotoStarts,
     invert,
     inverted,
+    neutral_request,
     psnr,
     read_photos,
 )
-from synfer_rt.sampler import Request, Sampler
+from synfer_rt.sampler import Sampler
 from synfer_rt.solvers import SOLVERS, Trajectory, trajectory
 from tests import tiny_bundle as tiny
 
@@ -108,7 +108,7 @@ def test_images_come_back_through_the_engines(sampler: Sampler, tiny_bundle: Bun
     assert latents.shape == (5, *tiny.LATENT)
     encoded, _ = sampler.encode(images)
     assert np.abs(latents - encoded).max() > 0.1
-    neutral = [Request(i, 0, "", NEUTRAL_PROMPT, "", {}, 1.0, 1.0, None) for i in range(5)]
+    neutral = [replace(neutral_request(tiny_bundle), index=i) for i in range(5)]
     *_, back = sampler.denoise(latents, sampler.condition(neutral), np.ones(5, "f4"), way)
     np.testing.assert_allclose(to_numpy(back), encoded, atol=1e-2)
 

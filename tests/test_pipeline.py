@@ -58,7 +58,7 @@ def test_images_do_not_depend_on_the_batch(run, observed, tmp_path):
 
 def test_a_record_says_everything_needed_to_make_its_image_again(run, observed, tmp_path):
     execute(run, observed, output(run, tmp_path / "out"), batch=8)
-    from synfer_rt.sampler import Request
+    from synfer_rt.request import Request
 
     for record, png in list(read(tmp_path / "out"))[::10]:
         request = Request(

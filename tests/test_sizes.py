@@ -17,7 +17,8 @@ from synfer_rt.bundle import Bundle, open_bundle, write_manifest
 from synfer_rt.cli import main
 from synfer_rt.errors import UserError
 from synfer_rt.plan import make_plan
-from synfer_rt.sampler import Request, Sampler
+from synfer_rt.request import Request
+from synfer_rt.sampler import Sampler
 from synfer_rt.sizes import Sizes, parse_size, resized
 from synfer_rt.solvers import trajectory
 from tests import tiny_bundle as tiny

@@ -18,7 +18,7 @@ from reference.evaluation import statistics
 from reference.faces import rig
 from synfer_rt.facs import OPENGRAPHAU_41
 from synfer_rt.plan import Plan
-from synfer_rt.sampler import Request
+from synfer_rt.request import Request
 
 _COLUMN = {name: i for i, name in enumerate(OPENGRAPHAU_41)}
 _DRAWN = tuple(f"AU{n}" for n in rig.ACTION_UNITS if f"AU{n}" in _COLUMN)

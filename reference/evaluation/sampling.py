@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from reference import cache
-from synfer_rt.sampler import Request, Sampler
+from synfer_rt.request import Request
+from synfer_rt.sampler import Sampler
 from synfer_rt.solvers import Trajectory
 
 SEED = 7

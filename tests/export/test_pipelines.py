@@ -20,7 +20,8 @@ from synfer_rt.bundle import Bundle
 from synfer_rt.export.build import build_bundle
 from synfer_rt.export.engine import Source
 from synfer_rt.export.lora import Lora
-from synfer_rt.sampler import Request, Sampler
+from synfer_rt.request import Request
+from synfer_rt.sampler import Sampler
 from synfer_rt.solvers import trajectory
 from tests.export.decoupled import Decoupled, fineface, synfer
 from tests.export.tiny_checkpoint import (
