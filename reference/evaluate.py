@@ -20,8 +20,8 @@ import numpy as np
 import torch
 
 from reference import captions, classifiers, renders
-from reference.evaluation import action_units, attributes, diversity, report
-from reference.evaluation.diversity import Nearest
+from reference.evaluation import action_units, attributes, copies, diversity, report, statistics
+from reference.evaluation.copies import Nearest
 from reference.evaluation.expression import difference, judge_images
 from reference.evaluation.pages import command, machine, sheet
 from reference.evaluation.sampling import SEED, kept, reconstructed
@@ -116,32 +116,27 @@ def measure_prompts(samples: Faces, prompts: list[str], data: renders.Renders, n
 
     return {
         "samples": attributes.agreement(attributes.described(prompts), read(samples.images)),
-        "renders": attributes.agreement(truth, read(data.images[held])),
+        "renders": attributes.agreement(
+            truth, read(data.images[held]), data.annotations["identity"][held]
+        ),
     }
 
 
 def measure_variety(
-    samples: Faces, held: Faces, half: np.ndarray, judge: torch.nn.Module, training: np.ndarray
-) -> tuple[dict, dict[str, Nearest]]:
-    """Distances among features, and the nearest of the features [m, d] of training renders."""
-    features, near = {}, {}
-    for name, faces in (("held-out renders", held), ("samples", samples)):
-        features[name] = diversity.pooled_features(judge, faces.images)
-        mirrored = diversity.pooled_features(judge, faces.images[:, :, ::-1])
-        near[name] = diversity.nearest(features[name], training).nearer(
-            diversity.nearest(mirrored, training)
-        )
-    found = {
-        "diversity": diversity.distances(
-            features["samples"], samples.classes, features["held-out renders"], held.classes, half
-        ),
-        "neighbours": {
-            "samples": near["samples"].summary(len(samples.images)),
-            "renders": near["held-out renders"].summary(len(samples.images)),
-        },
-        "training_renders": len(training),
+    samples: Faces, held: Faces, people: np.ndarray, judge: torch.nn.Module
+) -> dict:
+    """Distances among the judge's features; the held-out renders are of `people` int64 [m]."""
+    made, real = (diversity.pooled_features(judge, faces.images) for faces in (samples, held))
+    return diversity.distances(made, samples.classes, real, held.classes, people)
+
+
+def tell_people_apart(held: Faces, people: np.ndarray, readers: Readers) -> dict:
+    """How often each network's features find the same of `people` int64 [m] among held-out ones."""
+    networks = {"attribute reader": readers.attributes, "judge": readers.judge}
+    return {
+        name: copies.same_person(diversity.pooled_features(network, held.images), people)
+        for name, network in networks.items()
     }
-    return found, near
 
 
 def draw_units(swept: np.ndarray, sided: np.ndarray, faces: int, pictures: Path) -> None:
@@ -233,13 +228,13 @@ def main(
     data = renders.load(directory, 64)
     held_rows = data.rows(held_out=True)
     labelled = data.labelled()
+    people = data.annotations["identity"][labelled]
     held = Faces(
-        np.asarray(data.images[labelled]),
-        data.annotations["label"][labelled].astype(int),
-        data.annotations["identity"][labelled],
+        np.asarray(data.images[labelled]), data.annotations["label"][labelled].astype(int), people
     )
     held_images = np.asarray(data.images[held_rows])
     rebuilt = reconstructed(sampler, held_images, work)
+    rebuilt_held = replace(held, images=rebuilt[np.isin(held_rows, labelled)])
     requests = [plan.request(i) for i in range(per_class * len(CLASSES))]
     made = sampled(requests, title="sampling expressions")
     asked = np.array([CLASSES.index(request.label) for request in requests])
@@ -261,9 +256,7 @@ def main(
             "backend": backend,
             "seed": SEED,
         },
-        **measure_expression(
-            samples, held, replace(held, images=rebuilt[np.isin(held_rows, labelled)]), readers
-        ),
+        **measure_expression(samples, held, rebuilt_held, readers),
     }
     found["samples"]["accepted"] = float(np.mean(made["accepted"]))
     rows = [(c, list(samples.images[asked == i][:10])) for i, c in enumerate(CLASSES)]
@@ -284,12 +277,35 @@ def main(
     prompts = [request.prompt for request in requests]
     found["attributes"] = measure_prompts(samples, prompts, data, readers.attributes)
 
-    half = data.halves(labelled)
-    training = diversity.training_features(readers.judge, data, work)
-    variety, near = measure_variety(samples, held, half, readers.judge, training)
-    found |= variety
-    diversity.draw_neighbours(near).savefig(pictures / "neighbours.png", dpi=110)
+    found["diversity"] = measure_variety(samples, held, people, readers.judge)
+    sets = {"samples": samples.images}
+    if layout == "bank":
+        without = make_plan(bundle, guidance=guidance, layout="none", seed=SEED)
+        others = [without.request(i) for i in range(len(requests))]
+        whole_way = bundle.trajectory(solver, steps, 1.0)
+        made = kept(sampler, others, whole_way, work, "sampling from noise alone")
+        sets["samples from noise alone"] = np.asarray(made["images"])
+    names = tuple(sets)
+    one_each = statistics.first_of_each(people)[: len(requests)]
     training_rows = data.rows(held_out=False)
+    drawn = np.random.default_rng(SEED).permutation(len(training_rows))[: len(requests)]
+    originals = np.asarray(data.images[training_rows[drawn]])
+    sets |= {
+        "held-out renders": held.images[one_each],
+        copies.HELD: rebuilt_held.images[one_each],
+        copies.COPIES: reconstructed(sampler, originals, work),
+    }
+    training = copies.training_features(readers.attributes, data, work)
+    near = {
+        name: copies.nearest_render(readers.attributes, images, training)
+        for name, images in sets.items()
+    }
+    found["copies"] = {
+        "training_renders": len(training),
+        "same_person": tell_people_apart(held, people, readers),
+        **copies.compared(near, names, drawn),
+    }
+    copies.draw_neighbours(near).savefig(pictures / "neighbours.png", dpi=110)
     draw_nearest(samples.images, data.images, training_rows, near["samples"], pictures)
 
     (pictures / "results.json").write_text(json.dumps(found, indent=2) + "\n")

@@ -46,17 +46,20 @@ def described(sentences: Iterable[str]) -> np.ndarray:
     return np.array([_people()[_person(sentence)] for sentence in sentences])
 
 
-def agreement(asked: np.ndarray, read: np.ndarray) -> dict[str, dict]:
+def agreement(
+    asked: np.ndarray, read: np.ndarray, people: np.ndarray | None = None
+) -> dict[str, dict]:
     """How often read and asked bands, both int64 [n, 3], are the same; -1 asks for nothing.
 
     For each of BANDS the share with its half-width, and the shares among each age asked for.
+    Images of the same of `people`, numbers int64 [n], may be alike.
     """
     report = {}
     for i, name in enumerate(BANDS):
         known = asked[:, i] >= 0
         right, ages = (asked[:, i] == read[:, i])[known], asked[known, 0]
         report[name] = {
-            "agreement": statistics.share(right),
+            "agreement": statistics.share(right, None if people is None else people[known]),
             "images": len(right),
             "by_age": {
                 age: float(right[ages == k].mean())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,18 @@ def percent(value: float) -> str:
 def plus_minus(value: tuple[float, float], scale: float = 100, digits: int = 1) -> str:
     """A value and its half-width, by default in percent."""
     return f"{value[0] * scale:.{digits}f} ± {value[1] * scale:.{digits}f}"
+
+
+def mean_spread(value: tuple[float, float], digits: int = 3, sign: str = "") -> str:
+    """A mean and, in brackets, the standard deviation of what it is of."""
+    return f"{value[0]:{sign}.{digits}f} ({value[1]:.{digits}f})"
+
+
+def beyond_zero(gains: Mapping[str, tuple[float, float]]) -> str:
+    """Whose interval, a value and its half-width by name, lies above 0, and whose below."""
+    above = [name for name, (value, half) in gains.items() if value > half]
+    below = [name for name, (value, half) in gains.items() if value < -half]
+    return f"above 0: {', '.join(above) or 'none'}; below 0: {', '.join(below) or 'none'}"
 
 
 def bars(shares: np.ndarray) -> np.ndarray:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from reference.evaluation import action_units
+from reference.evaluation import action_units, copies
 from reference.evaluation.expression import FER_CLASSES
-from reference.evaluation.pages import percent, plus_minus, table
+from reference.evaluation.pages import mean_spread, percent, plus_minus, table
 from reference.tasks import CLASSES
 
 FURTHER = {
     "learning": "what training brings, image by image",
-    "ablation": "what every part of SynFER adds",
+    "ablation": "what action units, guidance and layouts add",
     "photo_layouts": "photos to start from: whether the person stays",
     "guidance_sweep": "strength of semantic guidance",
     "label_quality": "labels: annotators, vote, thresholds",
@@ -166,7 +166,78 @@ def prompt(report: dict) -> list[str]:
 
 
 def variety(report: dict) -> list[str]:
-    """Diversity and memorisation."""
+    """Diversity."""
+    found = report["diversity"]
+    frechet, pairs = found["frechet"], found["pairwise"]
+    rows = [
+        [title, mean_spread(frechet[source], 4), plus_minus(pairs[source], 1, 3)]
+        for source, title in (("renders", "held-out renders"), ("samples", "samples"))
+    ]
+    rows.append(["samples - renders", mean_spread(frechet["difference"], 4, "+"), ""])
+    return [
+        "## Diversity",
+        "",
+        "In the judge's features. Fréchet: squared Fréchet distance to held-out renders, "
+        f"{found['images']} images on each side; mean and, in brackets, standard deviation over "
+        f"{found['splits']} random splits of the renders by person. It says how much splits "
+        "differ, and is no 95 % interval. First row: one side of a split to the other; second: the "
+        "same samples to that other side; third: the difference within a split. Pairs: mean "
+        "distance of two images of a class, one render a person.",
+        "",
+        *table(["images", "Fréchet", "pairs"], rows),
+        "",
+        "The samples are farther from held-out renders than other held-out renders are in "
+        f"{100 * frechet['farther']:.0f} % of the splits.",
+        "",
+    ]
+
+
+def memorisation(report: dict) -> list[str]:
+    """Whether samples are copies."""
+    found = report["copies"]
+    reader, judge = (found["same_person"][name] for name in ("attribute reader", "judge"))
+    rows = [
+        [
+            name,
+            str(one["images"]),
+            *(f"{one[key]:.3f}" for key in ("median", "quantile_5", "least")),
+            str(one["as_near"]),
+        ]
+        for name, one in found["sets"].items()
+    ]
+    start = (
+        "Samples start from the bundle's layout bank, whose faces are encoded training renders."
+        if report["settings"]["layout"] == "bank"
+        else "Samples start from noise alone; the bundle's layout bank is made of training renders."
+    )
+    return [
+        "## Memorisation",
+        "",
+        f"Distance to the nearest of {found['training_renders']} training renders, of the image or "
+        "its mirror image, in the features of the network that reads age, gender and ancestry. "
+        "Among them a held-out render's nearest other one shows the same person in "
+        f"{plus_minus(reader['share'])} % (in the judge's features in "
+        f"{percent(judge['share'][0])} %, by chance in {percent(reader['chance'])} %): so "
+        "well do they know a person. Known copies say what near is: training renders through the "
+        "VAE, whose own original is the nearest for "
+        f"{percent(found['originals_found'])} % of them. Held-out people have one render each. As "
+        f"near as copies: within {found['within']:.3f}, as 95 % of the copies are.",
+        "",
+        *table(["images", "n", "median", "5 %", "least", "as near as copies"], rows),
+        "",
+        f"{start} {' '.join(copies.reading(found))}",
+        "",
+        "![distances to the nearest training render](results/neighbours.png)",
+        "",
+        "The samples that are nearest to a training render, above that render, and the distance:",
+        "",
+        "![samples and their nearest training renders](results/nearest.png)",
+        "",
+    ]
+
+
+def until_0_10(report: dict) -> list[str]:
+    """`variety` and `memorisation` as evaluations until model 0.10 measured them."""
     found, near = report["diversity"], report["neighbours"]
     rows = [
         [
@@ -217,7 +288,7 @@ def markdown(report: dict, there: Collection[str]) -> str:
         *expression(report),
         *units(report),
         *prompt(report),
-        *variety(report),
+        *(variety(report) + memorisation(report) if "copies" in report else until_0_10(report)),
     ]
     if links:
         lines += ["## Experiments", "", *links, ""]

@@ -52,12 +52,32 @@ def gain(
     return gained, float(Z * np.sqrt(variance) / (n + 2))
 
 
-def over_seeds(values: Sequence[float]) -> tuple[float, float]:
+def over_repetitions(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
     """Mean and half-width of its interval by Student's distribution, for a few repetitions."""
     n = len(values)
     quantile = float(stats.t.ppf(0.975, n - 1)) if n > 1 else float("nan")
     spread = float(np.std(values, ddof=1)) if n > 1 else float("nan")
     return float(np.mean(values)), quantile * spread / np.sqrt(n)
+
+
+def spread(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation: how values differ, and no interval of their mean."""
+    return float(np.mean(values)), float(np.std(values, ddof=1))
+
+
+def first_of_each(people: np.ndarray) -> np.ndarray:
+    """Row numbers of the first image of every person; `people` int64 [n] says whose each is."""
+    _, first = np.unique(people, return_index=True)
+    return np.sort(first)
+
+
+def parted(people: np.ndarray, parts: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Row numbers of images of `people` int64 [n] in `parts` of as many people, nobody in two.
+
+    People and images are in random order.
+    """
+    groups = np.array_split(rng.permutation(np.unique(people)), parts)
+    return [rng.permutation(np.flatnonzero(np.isin(people, group))) for group in groups]
 
 
 def bootstrap(

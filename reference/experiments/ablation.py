@@ -2,10 +2,12 @@
 
     python -m reference.experiments.ablation --renders DIR --fer FILE.tflite
 
-Text only, with action units, with each form of semantic guidance, with layout initialisation; and
-the forms of guidance once more where neither action units nor classifier-free guidance have done
-the work before. All rows have the same requests and noise. The paper's accuracies are 34.6, 48.7
-(AUs) and 55.1 (guidance) on AffectNet (arXiv 2410.09865).
+Text only, with action units, with each form of semantic guidance, from layouts; and the forms of
+guidance once more where neither action units nor classifier-free guidance have done the work
+before. Layouts are noised, as they are by default (SDEdit, arXiv 2108.01073), and in a row of their
+own inverted by DDIM, as SynFER's layout initialisation does it. All rows have the same requests and
+noise, but for the row of inverted layouts, which replace the noise. The paper's accuracies are
+34.6, 48.7 (AUs) and 55.1 (guidance) on AffectNet (arXiv 2410.09865).
 """
 
 from __future__ import annotations
@@ -21,18 +23,24 @@ import numpy as np
 from reference import classifiers
 from reference.evaluation import pages, statistics
 from reference.evaluation.action_units import au_agreement
-from reference.evaluation.diversity import pooled_features
+from reference.evaluation.diversity import SPLITS, Held, held_out, pooled_features
 from reference.evaluation.expression import fer_reading
-from reference.evaluation.pages import plus_minus, table
+from reference.evaluation.pages import beyond_zero, mean_spread, plus_minus, table
 from reference.experiments import setting as settings
 from reference.experiments.sampling import Recipe, sample_set
 from reference.experiments.setting import Setting
 from reference.tasks import CLASSES
 from synfer_rt import facs
+from synfer_rt.inversion import ROUNDS
 
 STRENGTHS = {"text": 0.3, "text-latent": 0.3, "latent": 0.05}
 """Of each form; guidance_sweep shows what others do."""
-TEXT, PLAIN, LAYOUTS = "text only", "+ action units", "+ layouts"
+TEXT, PLAIN, NOISED, INVERTED = (
+    "text only",
+    "+ action units",
+    "+ layouts, noised",
+    "+ layouts, inverted",
+)
 
 
 def recipes(strengths: dict[str, float]) -> list[tuple[Recipe, str | None]]:
@@ -42,15 +50,16 @@ def recipes(strengths: dict[str, float]) -> list[tuple[Recipe, str | None]]:
         forms = (replace(before, form=form, strength=value) for form, value in strengths.items())
         return [(replace(r, name=f"{before.name}, guidance {r.form}"), before.name) for r in forms]
 
-    plain, layouts = Recipe(PLAIN, layouts=False), Recipe(LAYOUTS)
+    plain, noised = Recipe(PLAIN, layouts="none"), Recipe(NOISED)
     text = replace(plain, name=TEXT, aus=False)
     weak = replace(text, name=f"{TEXT}, no CFG", guidance=1.0)
     return [
         (text, None),
         (plain, TEXT),
         *guided(plain),
-        (layouts, PLAIN),
-        *(row for row in guided(layouts) if row[0].form == "latent"),
+        (noised, PLAIN),
+        (replace(noised, name=INVERTED, layouts="inverted"), PLAIN),
+        *(row for row in guided(noised) if row[0].form == "latent"),
         (weak, TEXT),
         *guided(weak),
     ]
@@ -66,7 +75,7 @@ def costs(setting: Setting, rows: Sequence[Recipe], rounds: int, batch: int = 16
         for row in rows:
             indices = np.arange(round_ * batch, (round_ + 1) * batch)
             started = time.process_time()
-            row.sample(setting.sampler, indices, 23)
+            row.sample(setting.sampler, indices, 23, setting.work)
             seconds[row.name].append(time.process_time() - started)
     plain = np.array(seconds[PLAIN][1:])
     relative = {name: np.array(values[1:]) / plain for name, values in seconds.items()}
@@ -80,20 +89,20 @@ def measure(
     images: np.ndarray,
     classes: np.ndarray,
     aus: np.ndarray,
-    real: tuple[np.ndarray, float],
+    real: Held,
+    scale: float,
     fer: Path | None,
 ) -> tuple[dict, dict[str, np.ndarray]]:
     """All measures of uint8 images whose classes and action units [n, 41] were asked for.
 
-    `real` are the features of real images and their diversity. Also whether each judge agrees, with
+    `real` are held-out renders, whose diversity is `scale`. Also whether each judge agrees, with
     every image whose class it knows.
     """
     rights = {"judge": classifiers.predict(setting.judge, images).argmax(1) == classes}
     if fer is not None:
         read, truth, _ = fer_reading(fer, images, classes)
         rights["fer"] = read == truth
-    features, (reals, scale) = pooled_features(setting.judge, images), real
-    n = len(images)
+    features, n = pooled_features(setting.judge, images), len(images)
     report = {
         "images": n,
         **{judge: statistics.share(right) for judge, right in rights.items()},
@@ -107,12 +116,7 @@ def measure(
                 lambda rows: statistics.diversity(features[rows], classes[rows]) / scale, n
             ),
         ),
-        "frechet": (
-            statistics.frechet_distance(features, reals),
-            statistics.bootstrap(
-                lambda rows: statistics.frechet_distance(features[rows], reals), n
-            ),
-        ),
+        "frechet": statistics.spread(real.frechet(features[: real.size])),
     }
     return report, rights
 
@@ -156,12 +160,12 @@ def main(setting: Setting, fer, per_class, rounds, strengths):
     classes = data.annotations["label"][held].astype(np.int64)
     faces = np.asarray(data.images[held])
     features = pooled_features(setting.judge, faces)
-    # All Fréchet distances are to the same renders, and from as many images of other people.
-    half = data.halves(held)
-    first, second = np.flatnonzero(half)[:count], np.flatnonzero(~half)[:count]
-    real = features[second], statistics.diversity(features, classes)
-    units = data.annotations["au"][held][first].astype(np.float32)
-    report, _ = measure(setting, faces[first], classes[first], units, real, fer)
+    people = data.annotations["identity"][held]
+    real, scale = held_out(features, people, count), statistics.diversity(features, classes)
+    one_each = statistics.first_of_each(people)[:count]
+    units = data.annotations["au"][held][one_each].astype(np.float32)
+    report, _ = measure(setting, faces[one_each], classes[one_each], units, real, scale, fer)
+    report["frechet"] = statistics.spread(real.frechet())
     reports: dict[str, dict] = {"held-out renders": report}
     rights: dict[str, dict[str, np.ndarray]] = {}
     for row, before in pairs:
@@ -169,14 +173,15 @@ def main(setting: Setting, fer, per_class, rounds, strengths):
         plan = Recipe("as asked for").plan(setting.sampler, 7)
         aus = np.stack([facs.au_vector(plan.request(i).aus) for i in range(count)])
         reports[row.name], rights[row.name] = measure(
-            setting, made["images"], made["requested"], aus, real, fer
+            setting, made["images"], made["requested"], aus, real, scale, fer
         )
         if before is not None:
             reports[row.name]["gain"] = {"over": before} | {
                 judge: statistics.gain(right, rights[before][judge])
                 for judge, right in rights[row.name].items()
             }
-    for name, cost in costs(setting, [row for row, _ in pairs], rounds).items():
+    timed = [row for row, _ in pairs if row.layouts != "inverted"]
+    for name, cost in costs(setting, timed, rounds).items():
         reports[name]["cost"] = cost
     judges = ["judge", "fer"] if fer is not None else ["judge"]
     cells = []
@@ -195,24 +200,36 @@ def main(setting: Setting, fer, per_class, rounds, strengths):
                 ),
                 plus_minus(found["au_agreement"]),
                 plus_minus(found["diversity"], 1, 2),
-                plus_minus(found["frechet"], 1, 2),
+                mean_spread(found["frechet"]),
                 f"{cost[0]:.2f} ({cost[1]:.2f} to {cost[2]:.2f})" if cost else "",
             ]
         )
     lines = [
         f"{count} samples a row, the same requests and noise in each; no layouts but where it says "
-        "so. `judge` is trained on renders, `fer` on photographs only (seven classes, chance "
-        "14.3); neither guides nor labels. Gain: so many points more are right than in the row "
+        "so. Layouts are encoded training renders, neutral faces like the one described; noised, "
+        "they are mixed with the row's noise, as by default; inverted by DDIM, as SynFER has it, "
+        "they take the noise's place. Both then go the same part of the way. `judge` is trained on "
+        "renders, `fer` on photographs only (seven classes, chance 14.3); neither guides nor "
+        "labels. Gain: so many points more are right than in the row "
         "that it is added to (action units and no CFG: text only; layouts: action units), by pairs "
         "of the same requests and noise. No CFG: a classifier-free guidance of 1. AU agreement: "
         "share of 12 units that are shown if and only if asked for. Diversity: mean distance of "
-        "two images of a class in the judge's features, relative to renders; the Fréchet distance "
-        "is in the same features, from as many images to as many held-out renders, of other people "
-        "than those in the first row. Cost: CPU time an image relative "
-        f"to action units alone, interleaved, median of {rounds} (least to most). Strengths: "
+        "two images of a class in the judge's features, relative to renders. Fréchet: squared "
+        f"Fréchet distance in the same features to {real.size} held-out renders, from as many "
+        f"images; mean and, in brackets, standard deviation over {SPLITS} random splits of the "
+        "renders by person, the same in every row, which is no 95 % interval; in the first row, of "
+        "the two sides of a split. Cost: CPU time an image relative "
+        f"to action units alone, interleaved, median of {rounds} (least to most); not measured of "
+        f"inverted layouts, each of which takes {ROUNDS} passes of the UNet a step more, once. "
+        "Strengths: "
         + ", ".join(f"{form} {value:g}" for form, value in chosen.items())
         + ". Text only means that all action units are 0, as a neutral face's are: the words have "
         "to overrule them.",
+        "",
+        "The text forms of guidance move only the text that the UNet attends to; synfer-mini's "
+        "pooled text, which enters by the time embedding, stays as it was. They look at the clean "
+        "image that the conditional branch alone predicts, while sampling goes on from both "
+        "branches (classifier-free guidance); `latent` moves what both predict.",
         "",
         *table(
             [
@@ -226,6 +243,10 @@ def main(setting: Setting, fer, per_class, rounds, strengths):
             cells,
         ),
     ]
+    for judge in judges:
+        gains = {name: row["gain"][judge] for name, row in reports.items() if "gain" in row}
+        lines += ["", f"Gains by `{judge}` whose interval lies {beyond_zero(gains)}."]
+    lines += ["", "Of so many intervals of 95 % one in twenty misses what it is of."]
     results = {"strengths": chosen, "rows": reports}
     figure = draw(reports, judges)
     setting.report("ablation", "What every part adds", results, lines, figure)

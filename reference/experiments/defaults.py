@@ -3,12 +3,13 @@
     python -m reference.experiments.defaults --renders DIR --fer FILE.tflite
 
 Every setting makes the same requests from the same noise; their seed is not the evaluation's, lest
-the settings be chosen on the images that then grade them.
+the settings be chosen on the images that then grade them. Settings are compared with the default by
+pairs of the same requests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,9 +19,16 @@ import numpy as np
 from reference import classifiers
 from reference.evaluation import statistics
 from reference.evaluation.action_units import au_agreement
-from reference.evaluation.diversity import pooled_features
-from reference.evaluation.expression import fer_accuracy
-from reference.evaluation.pages import bars, figure, plus_minus, table
+from reference.evaluation.diversity import SPLITS, Held, held_out, pooled_features
+from reference.evaluation.expression import fer_reading
+from reference.evaluation.pages import (
+    bars,
+    beyond_zero,
+    figure,
+    mean_spread,
+    plus_minus,
+    table,
+)
 from reference.evaluation.sampling import kept
 from reference.experiments import setting as settings
 from reference.experiments.setting import Setting
@@ -77,28 +85,33 @@ def sample(setting: Setting, choice: Choice, count: int) -> tuple[np.ndarray, np
 
 
 def measure(
-    setting: Setting, choice: Choice, count: int, fer: Path | None, reals: np.ndarray
-) -> dict[str, tuple[float, float]]:
-    """Both judges, AU agreement and the Fréchet distance, each with its half-width."""
+    setting: Setting, choice: Choice, count: int, fer: Path | None, real: Held
+) -> tuple[dict[str, tuple[float, float]], dict[str, np.ndarray]]:
+    """Both judges and AU agreement, each with its half-width, and the Fréchet distance's spread.
+
+    Also whether each judge agrees, with every image whose class it knows.
+    """
     images, classes, units = sample(setting, choice, count)
     read = classifiers.predict(setting.au_judge, images)
     asked = np.stack([facs.au_vector(aus) for aus in units])
     features = pooled_features(setting.judge, images)
-    found = {
-        "judge": statistics.share(classifiers.predict(setting.judge, images).argmax(1) == classes),
-        "AU agreement": statistics.mean(au_agreement(asked, read)),
-    }
+    rights = {"judge": classifiers.predict(setting.judge, images).argmax(1) == classes}
     if fer is not None:
-        judged = fer_accuracy(fer, images, classes)
-        found["fer"] = judged["accuracy"], judged["half_width"]
-    return found | {
-        "Fréchet": (
-            statistics.frechet_distance(features, reals),
-            statistics.bootstrap(
-                lambda rows: statistics.frechet_distance(features[rows], reals), count
-            ),
-        )
+        read_by_fer, truth, _ = fer_reading(fer, images, classes)
+        rights["fer"] = read_by_fer == truth
+    found = {
+        **{judge: statistics.share(right) for judge, right in rights.items()},
+        "AU agreement": statistics.mean(au_agreement(asked, read)),
+        "Fréchet": statistics.spread(real.frechet(features[: real.size])),
     }
+    return found, rights
+
+
+def compared(
+    rights: Mapping[str, np.ndarray], before: Mapping[str, np.ndarray]
+) -> dict[str, tuple[float, float]]:
+    """What each judge finds right more than in the default row, by pairs of the same requests."""
+    return {judge: statistics.gain(right, before[judge]) for judge, right in rights.items()}
 
 
 def draw(found: dict[str, list[tuple[Choice, dict]]]):
@@ -106,7 +119,7 @@ def draw(found: dict[str, list[tuple[Choice, dict]]]):
     page, panels = figure(13, 3.2, len(found))
     for axes, (name, rows) in zip(panels, found.items(), strict=True):
         values = [getattr(choice, name) for choice, _ in rows]
-        for measured in (key for key in rows[0][1] if key != "Fréchet"):
+        for measured in (key for key in rows[0][1] if key not in ("Fréchet", "gain")):
             points = 100 * np.array([one[measured] for _, one in rows])
             interval = bars(points)
             axes.errorbar(values, points[:, 0], interval, capsize=2, marker=".", label=measured)
@@ -130,18 +143,32 @@ def main(setting: Setting, fer, per_class):
         defaults.steps,
         defaults.solver,
     )
-    faces = np.asarray(setting.data.images[setting.data.labelled()])
-    reals = pooled_features(setting.judge, faces)
-    found = {
-        name: [(choice, measure(setting, choice, count, fer, reals)) for choice in choices]
-        for name, choices in curves(base).items()
-    }
-    titles = list(found["start"][0][1])
+    held = setting.data.labelled()
+    features = pooled_features(setting.judge, np.asarray(setting.data.images[held]))
+    real = held_out(features, setting.data.annotations["identity"][held], count)
+    _, before = measure(setting, base, count, fer, real)
+    found: dict[str, list[tuple[Choice, dict]]] = {}
+    for name, choices in curves(base).items():
+        found[name] = []
+        for choice in choices:
+            one, rights = measure(setting, choice, count, fer, real)
+            gain = {} if choice == base else {"gain": compared(rights, before)}
+            found[name].append((choice, one | gain))
+    judges = list(before)
     cells = [
         [
             name.replace("_", " "),
             f"{getattr(choice, name)}" + (" (default)" if choice == base else ""),
-            *(plus_minus(one[t], *((1, 2) if t == "Fréchet" else ())) for t in titles),
+            *(
+                text
+                for judge in judges
+                for text in (
+                    plus_minus(one[judge]),
+                    plus_minus(one["gain"][judge]) if "gain" in one else "",
+                )
+            ),
+            plus_minus(one["AU agreement"]),
+            mean_spread(one["Fréchet"]),
         ]
         for name, rows in found.items()
         for choice, one in rows
@@ -149,11 +176,32 @@ def main(setting: Setting, fer, per_class):
     lines = [
         f"{count} images a row, the same requests and noise in each; all but what the row names is "
         "the bundle's default. Start: 1 from noise, less from a neutral face of the layout bank "
-        "that is made anew to this part. The Fréchet distance of so few images is too large, in "
-        "all rows alike. See [results](../results.md) for the judges.",
+        "that is noised and made anew to this part. Gain: points more than in the default row, by "
+        "pairs of the same requests. Fréchet: squared Fréchet distance to as many held-out "
+        f"renders; mean and, in brackets, standard deviation over {SPLITS} random splits of the "
+        "renders by person, the same in every row, which is no 95 % interval. Of so few images it "
+        "is too large, in all rows alike. See [results](../results.md) for the judges.",
         "",
-        *table(["", "value", *titles], cells),
+        *table(
+            [
+                "",
+                "value",
+                *(text for judge in judges for text in (judge, "gain")),
+                "AU agreement",
+                "Fréchet",
+            ],
+            cells,
+        ),
     ]
+    for judge in judges:
+        gains = {
+            f"{name.replace('_', ' ')} {getattr(choice, name)}": one["gain"][judge]
+            for name, rows in found.items()
+            for choice, one in rows
+            if "gain" in one
+        }
+        lines += ["", f"Gains by `{judge}` whose interval lies {beyond_zero(gains)}."]
+    lines += ["", "Of so many intervals of 95 % one in twenty misses what it is of."]
     results = {
         "base": vars(base),
         "rows": {

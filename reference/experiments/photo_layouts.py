@@ -3,12 +3,14 @@
     python -m reference.experiments.photo_layouts --renders DIR --fer FILE.tflite
 
 Neutral renders of held-out people play the photos. Each is inverted by DDIM and denoised with every
-expression (SynFER's layout initialisation, arXiv 2410.09865), at several strengths.
+expression (SynFER's layout initialisation, arXiv 2410.09865), at several strengths, and beside them
+the same requests from noise alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -22,6 +24,7 @@ from reference.evaluation.action_units import au_agreement
 from reference.evaluation.diversity import pooled_features
 from reference.evaluation.expression import fer_reading
 from reference.evaluation.pages import plus_minus, table
+from reference.evaluation.sampling import kept
 from reference.experiments import setting as settings
 from reference.experiments.guidance_sweep import numbers
 from reference.experiments.setting import Setting
@@ -33,12 +36,6 @@ from synfer_rt.plan import make_plan
 SEED = 13
 SHOWN = 6
 """Photos on the sheet."""
-
-
-def first_of_each(identities: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The first of `rows` of every person; `identities` [N] are those of all rows."""
-    _, first = np.unique(identities[rows], return_index=True)
-    return rows[np.sort(first)]
 
 
 def own_is_nearest(features: np.ndarray, own: np.ndarray, photos: np.ndarray) -> np.ndarray:
@@ -55,13 +52,19 @@ def as_photos(images_u8: np.ndarray, folder: Path) -> Photos:
     return read_photos(folder, (height, width))
 
 
-def draw(strengths: Sequence[float], rows: Sequence[dict], measures: Sequence[str]):
-    """Every measure over the strength."""
+def draw(rows: Sequence[dict], measures: Sequence[str]):
+    """Every measure over the strength, and a point for noise alone, the last of the rows."""
     figure, axes = pages.figure()
-    for name in measures:
+    for i, name in enumerate(measures):
         values = 100 * np.array([row[name] for row in rows])
-        axes.errorbar(strengths, values[:, 0], pages.bars(values), label=name, capsize=3)
-    axes.set(xlabel="strength (part of the noise schedule)", ylabel="share (%)", ylim=(0, 105))
+        interval, at = pages.bars(values), [row["strength"] for row in rows]
+        axes.errorbar(at[:-1], values[:-1, 0], interval[:, :-1], label=name, capsize=3, c=f"C{i}")
+        axes.errorbar(at[-1:], values[-1:, 0], interval[:, -1:], fmt="o", capsize=3, c=f"C{i}")
+    axes.set(
+        xlabel="strength (part of the noise schedule); 1: from noise alone",
+        ylabel="share (%)",
+        ylim=(0, 105),
+    )
     axes.legend(fontsize=8)
     return figure
 
@@ -76,7 +79,7 @@ def main(setting: Setting, fer, count, strengths):
     sampler, data = setting.sampler, setting.data
     labelled, identities = data.labelled(), data.annotations["identity"]
     neutral = labelled[data.annotations["label"][labelled] == CLASSES.index("neutral")]
-    rows = first_of_each(identities, neutral)[:count]
+    rows = neutral[statistics.first_of_each(identities[neutral])][:count]
     count = len(rows)
     faces = np.asarray(data.images[rows])
     photos = as_photos(faces, setting.work / f"photos-{cache.key(cache.digest(faces))}")
@@ -92,6 +95,20 @@ def main(setting: Setting, fer, count, strengths):
     own = np.array([request.layout for request in requests])
     classes = np.array([CLASSES.index(request.label) for request in requests])
     aus = np.stack([facs.au_vector(request.aus) for request in requests])
+
+    def measure(images: np.ndarray) -> dict:
+        right = classifiers.predict(setting.judge, images).argmax(1) == classes
+        read_aus = classifiers.predict(setting.au_judge, images)
+        nearest = own_is_nearest(pooled_features(person, images), own, known)
+        row = {"judge": statistics.share(right, own)}
+        if fer is not None:
+            read, truth, which = fer_reading(fer, images, classes)
+            row["fer"] = statistics.share(read == truth, own[which])
+        return row | {
+            "AU agreement": statistics.mean(au_agreement(aus, read_aus), own),
+            "own photo nearest": statistics.share(nearest, own),
+        }
+
     found, sheet = [], []
     for strength in numbers(strengths):
         way = setting.bundle.trajectory(strength=strength)
@@ -105,26 +122,17 @@ def main(setting: Setting, fer, count, strengths):
         facts = setting.bundle.bundle_hash, setting.backend, photos.digest, strength, requests
         folder = setting.work / f"from-photos-{cache.key(*facts)}"
         images = cache.rows(folder, len(requests), make, 32, f"strength {strength:g}")["images"]
-        right = classifiers.predict(setting.judge, images).argmax(1) == classes
-        kept = own_is_nearest(pooled_features(person, images), own, known)
         there, alone = starts.round_trip()
-        row = {
-            "strength": strength,
-            "judge": statistics.share(right, own),
-            "AU agreement": statistics.mean(
-                au_agreement(aus, classifiers.predict(setting.au_judge, images)), own
-            ),
-            "own photo nearest": statistics.share(kept, own),
-            "round_trip_db": there,
-            "vae_db": alone,
-        }
-        if fer is not None:
-            read, truth, which = fer_reading(fer, images, classes)
-            row["fer"] = statistics.share(read == truth, own[which])
-        found.append(row)
+        found.append(
+            {"strength": strength, **measure(images), "round_trip_db": there, "vae_db": alone}
+        )
         if strength == STRENGTH:
             shown = images[: SHOWN * len(CLASSES)].reshape(-1, len(CLASSES), *images.shape[1:])
             sheet = [(f"photo {i}", [faces[i], *some]) for i, some in enumerate(shown)]
+    without = [replace(request, layout=None) for request in requests]
+    whole_way = setting.bundle.trajectory(strength=1.0)
+    images = kept(sampler, without, whole_way, setting.work, "from noise alone")["images"]
+    found.append({"strength": 1.0, **measure(np.asarray(images))})
     measures = ["judge", *(["fer"] if fer is not None else []), "AU agreement", "own photo nearest"]
     lines = [
         f"{count} neutral renders of held-out people as photos, each with the {len(CLASSES)} "
@@ -135,16 +143,19 @@ def main(setting: Setting, fer, count, strengths):
         "other poses and light, and by chance of "
         f"{100 / count:.0f} %. Round trip: mean PSNR of the first photos that are inverted and "
         "denoised as they were, and through the VAE alone. Intervals allow for samples of one "
-        "photo being alike, but where all are right.",
+        "photo being alike, but where all are right. From noise alone: the same requests without a "
+        "photo, so that no sample has anything of its own one.",
         "",
         *table(
             ["strength", *measures, "round trip, dB", "VAE alone, dB"],
             [
                 [
-                    f"{row['strength']:g}",
+                    f"{row['strength']:g}" if "vae_db" in row else "from noise alone",
                     *(plus_minus(row[name]) for name in measures),
-                    f"{row['round_trip_db']:.1f}",
-                    f"{row['vae_db']:.1f}",
+                    *(
+                        f"{row[key]:.1f}" if key in row else ""
+                        for key in ("round_trip_db", "vae_db")
+                    ),
                 ]
                 for row in found
             ],
@@ -156,7 +167,7 @@ def main(setting: Setting, fer, count, strengths):
         page.save(setting.out / "photo_layouts-faces.png")
         lines += ["", "![Photos and what they became](photo_layouts-faces.png)"]
     results = {"photos": count, "renders": statistics.share(of_renders, same), "rows": found}
-    figure = draw(numbers(strengths), found, measures)
+    figure = draw(found, measures)
     setting.report("photo_layouts", "Photos to start from", results, lines, figure)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from reference import cache
 from reference.evaluation.sampling import facts
 from synfer_rt.guidance import START, SemanticGuidance, engine_name, semantic_guidance
+from synfer_rt.inversion import inverted, neutral_request
 from synfer_rt.plan import Plan, make_plan
 from synfer_rt.sampler import Sample, Sampler
 from synfer_rt.solvers import Trajectory
@@ -19,14 +20,16 @@ from synfer_rt.solvers import Trajectory
 class Recipe:
     """How the images of a set are made; what it does not say is the bundle's default.
 
-    `guidance` is the classifier-free one's scale; `form` is that of semantic guidance, None for
-    none, and the rest of it follows.
+    `layouts` of the bank are "noised" (signal * layout + noise, as in SDEdit, arXiv 2108.01073;
+    the default), "inverted" (by DDIM, as in SynFER), or "none": then samples start from noise
+    alone. `guidance` is the classifier-free one's scale; `form` is that of semantic guidance, None
+    for none, and the rest of it follows.
     """
 
     name: str
     labels: str = "all"
     aus: bool = True
-    layouts: bool = True
+    layouts: str = "noised"
     guidance: float | None = None
     form: str | None = None
     strength: float = 0.0
@@ -39,7 +42,7 @@ class Recipe:
 
     def plan(self, sampler: Sampler, seed: int) -> Plan:
         """The requests."""
-        layout = "bank" if self.layouts else "none"
+        layout = "none" if self.layouts == "none" else "bank"
         plan = make_plan(
             sampler.bundle,
             labels_text=self.labels,
@@ -51,7 +54,8 @@ class Recipe:
 
     def way(self, sampler: Sampler) -> Trajectory:
         """The denoising steps."""
-        strength = sampler.bundle.defaults.layout_strength if self.layouts else 1.0
+        defaults = sampler.bundle.defaults
+        strength = 1.0 if self.layouts == "none" else defaults.layout_strength
         return sampler.bundle.trajectory(strength=strength)
 
     def semantic(self, sampler: Sampler) -> SemanticGuidance | None:
@@ -60,25 +64,52 @@ class Recipe:
             return None
         return semantic_guidance(sampler.bundle, self.strength, self.form, self.start, self.every)
 
-    def sample(self, sampler: Sampler, indices: np.ndarray, seed: int) -> list[Sample]:
-        """The samples of these indices."""
-        plan = self.plan(sampler, seed)
+    def sample(self, sampler: Sampler, indices: np.ndarray, seed: int, work: Path) -> list[Sample]:
+        """The samples of these indices; `work` keeps the layouts that were inverted for them."""
+        plan, way = self.plan(sampler, seed), self.way(sampler)
         requests = [plan.request(int(i)) for i in indices]
-        return sampler.sample(requests, self.way(sampler), len(requests), self.semantic(sampler))
+        starts = None
+        if self.layouts == "inverted":
+            layouts = np.array([request.layout for request in requests])
+            starts = inverted_layouts(sampler, layouts, way, work)
+        return sampler.sample(requests, way, len(requests), self.semantic(sampler), starts)
+
+
+def inverted_layouts(
+    sampler: Sampler, numbers: np.ndarray, way: Trajectory, work: Path
+) -> np.ndarray:
+    """The starts of `way` that lead to layouts int64 [n] of the bank, float32 [n, C, h, w].
+
+    As `inversion.invert` finds them for photos. Each layout is inverted once, and kept in `work`.
+    """
+    back = inverted(way, sampler.bundle.prediction_type)
+    neutral = neutral_request(sampler.bundle)
+    folder = work / f"inverted-{cache.key(*facts(sampler, [neutral], back))}"
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {int(number): folder / f"{number}.npy" for number in numbers}
+    missing = [number for number, file in files.items() if not file.exists()]
+    if missing:
+        layouts = sampler.bundle.layouts.latents[missing].astype(np.float32)
+        starts = sampler.denoised([neutral] * len(missing), layouts, back)
+        for number, start in zip(missing, starts, strict=True):
+            part = folder / f"{number}.part.npy"
+            np.save(part, start)
+            part.replace(files[number])
+    return np.stack([np.load(files[int(number)]) for number in numbers])
 
 
 def sample_set(
-    sampler: Sampler, recipe: Recipe, count: int, seed: int, work: Path
+    sampler: Sampler, recipe: Recipe, count: int, seed: int, work: Path, first: int = 0
 ) -> dict[str, np.ndarray]:
-    """Samples 0 to `count` - 1 of a recipe, labels taking turns.
+    """Samples `first` to `first + count - 1` of a recipe, labels taking turns.
 
     `images` uint8 [n, H, W, 3]; `requested` and `label` (after the vote), indices int64 [n] into
     the bundle's classes; `probabilities` float32 [n, classes]; `accepted` bool [n].
     """
     bundle = sampler.bundle
 
-    def make(indices: np.ndarray) -> dict[str, np.ndarray]:
-        samples = recipe.sample(sampler, indices, seed)
+    def make(rows: np.ndarray) -> dict[str, np.ndarray]:
+        samples = recipe.sample(sampler, first + rows, seed, work)
         return {
             "images": np.stack([s.image for s in samples]),
             "requested": np.array([bundle.classes.index(s.request.label) for s in samples]),
@@ -90,7 +121,11 @@ def sample_set(
         }
 
     plan = recipe.plan(sampler, seed)
-    requests = [plan.request(i) for i in range(count)]
-    decided = facts(sampler, requests, recipe.way(sampler)), recipe.semantic(sampler)
+    requests = [plan.request(i) for i in range(first, first + count)]
+    decided = (
+        facts(sampler, requests, recipe.way(sampler)),
+        recipe.semantic(sampler),
+        recipe.layouts,
+    )
     folder = work / f"samples-{cache.key(*decided)}"
     return cache.rows(folder, count, make, 16, f"sampling {recipe.name}")

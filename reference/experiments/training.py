@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from reference import cache, classifiers, renders
+from reference.evaluation import statistics
 from reference.tasks import CLASSES
 
 RATE = 2e-3
@@ -47,10 +48,14 @@ def one_hot(labels: np.ndarray) -> np.ndarray:
     return np.eye(len(CLASSES), dtype=np.float32)[labels]
 
 
-def real_faces(data: renders.Renders, test: bool) -> TrainingSet:
-    """Labelled renders of the held-out identities: every other one is for testing."""
+def real_rows(data: renders.Renders, test: bool) -> np.ndarray:
+    """Rows of labelled renders of the held-out identities: every other one is for testing."""
     rows = data.labelled()
-    rows = rows[data.halves(rows) != test]
+    return rows[data.halves(rows) != test]
+
+
+def real_faces(data: renders.Renders, rows: np.ndarray) -> TrainingSet:
+    """These labelled renders."""
     labels = data.annotations["label"][rows].astype(np.int64)
     return TrainingSet(np.asarray(data.images[rows]), one_hot(labels))
 
@@ -81,21 +86,35 @@ def train(
     return network.eval()
 
 
-def repeated(
-    faces: TrainingSet,
-    test: TrainingSet,
-    seeds: Sequence[int],
-    steps: int,
-    balanced: bool,
-    work: Path,
+def reading(
+    faces: TrainingSet, test: TrainingSet, seed: int, steps: int, balanced: bool, work: Path
 ) -> np.ndarray:
-    """Classes int64 [seeds, n] that networks trained from these seeds read in the test images."""
+    """Classes int64 [n] that a network trained on `faces` reads in the test images."""
     facts = [cache.digest(x) for x in (faces.images, faces.targets, test.images)]
     facts.append(Path(__file__).read_text())  # how it is trained
 
-    def run(numbers: np.ndarray) -> dict[str, np.ndarray]:
-        network = train(faces, seeds[int(numbers[0])], steps, balanced)
+    def run(_: np.ndarray) -> dict[str, np.ndarray]:
+        network = train(faces, seed, steps, balanced)
         return {"classes": classifiers.predict(network, test.images).argmax(1)[None]}
 
-    folder = work / f"trained-{cache.key(*facts, tuple(seeds), steps, balanced)}"
-    return cache.rows(folder, len(seeds), run, 1, "training")["classes"]
+    folder = work / f"trained-{cache.key(*facts, seed, steps, balanced)}"
+    return cache.rows(folder, 1, run, 1, "training")["classes"][0]
+
+
+def over_repetitions(accuracies: Mapping[str, Sequence[float]], base: str) -> dict[str, dict]:
+    """What accuracies of each arm, one a repetition, say: `mean`, `deviation`, `gain` and `ratio`.
+
+    The last two are those to the arm `base` within a repetition. All but the deviation have
+    half-widths.
+    """
+    before = np.array(accuracies[base])
+    return {
+        name: {
+            "accuracies": list(scores),
+            "mean": statistics.over_repetitions(scores),
+            "deviation": statistics.spread(scores)[1],
+            "gain": statistics.over_repetitions(np.array(scores) - before),
+            "ratio": statistics.over_repetitions(np.array(scores) / before),
+        }
+        for name, scores in accuracies.items()
+    }

@@ -45,3 +45,17 @@ def test_agreement_leaves_out_what_was_not_asked_for():
     }
     assert found["ancestry"]["images"] == 3
     assert found["gender"]["by_age"] == {"child": 0.5, "elderly": 1.0}
+
+
+def test_agreement_on_a_person_seen_twice_is_no_surer():
+    asked = np.random.default_rng(0).integers(0, 2, (60, 3))
+    asked[:, 2] -= 1
+    read = np.random.default_rng(1).integers(0, 2, (60, 3))
+    once = attributes.agreement(asked, read)
+    twice = attributes.agreement(np.tile(asked, (2, 1)), np.tile(read, (2, 1)))
+    people = np.tile(np.arange(60), 2)
+    known = attributes.agreement(np.tile(asked, (2, 1)), np.tile(read, (2, 1)), people)
+    for name, one in once.items():
+        half = one["agreement"][1]
+        assert known[name]["agreement"][1] == pytest.approx(half, rel=0.03)
+        assert twice[name]["agreement"][1] < 0.85 * half

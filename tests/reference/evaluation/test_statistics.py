@@ -43,9 +43,29 @@ def test_a_gain_is_paired_and_never_sure(gained: int, lost: int, half: float) ->
     assert statistics.gain(after, before) == pytest.approx(((gained - lost) / 99, half), abs=1e-3)
 
 
-def test_few_seeds_have_student_s_interval() -> None:
-    mean, half = statistics.over_seeds([1.0, 2.0, 3.0])
+def test_few_repetitions_have_student_s_interval() -> None:
+    mean, half = statistics.over_repetitions([1.0, 2.0, 3.0])
     assert mean == 2 and half == pytest.approx(4.303 / 3**0.5, rel=1e-3)
+
+
+def test_a_spread_is_no_interval_of_the_mean() -> None:
+    assert statistics.spread([1.0, 2.0, 3.0] * 50) == pytest.approx((2, 0.8192), abs=1e-3)
+
+
+def test_the_first_image_of_each_person_is_found_in_order() -> None:
+    people = np.array([7, 3, 7, 5, 3, 5])
+    assert statistics.first_of_each(people).tolist() == [0, 1, 3]
+
+
+def test_parts_have_all_images_and_nobody_twice() -> None:
+    people = np.arange(60) // 3
+    first, *others = statistics.parted(people, 3, np.random.default_rng(0))
+    assert sorted(np.concatenate([first, *others])) == list(range(60))
+    whose = [set(people[rows]) for rows in (first, *others)]
+    assert not whose[0] & whose[1] | whose[0] & whose[2] | whose[1] & whose[2]
+    assert {len(some) for some in whose} == {6, 7}
+    # Neither people nor their images come in the order in which they are kept.
+    assert first.tolist() != sorted(first) and whose[0] != set(range(7))
 
 
 def test_the_bootstrap_finds_the_error_of_a_mean() -> None:
