@@ -109,7 +109,8 @@ class Diffusers:
         name, options = _SCHEDULERS[setup.solver]
         scheduler = getattr(diffusers, name)
         config = scheduler.load_config(setup.checkpoint / "scheduler")
-        self._scheduler = scheduler.from_config({**config, **options})
+        offset = checkpoint.schedule["steps_offset"]  # the pipeline's, whatever the file says
+        self._scheduler = scheduler.from_config({**config, "steps_offset": offset, **options})
 
     def run(self, batch: int, steps: int, watch: Stopwatch, out: Path) -> None:
         """Make the samples that synfer-rt makes."""

@@ -123,6 +123,12 @@ def read_adapter(path: Path, layers: Sequence[CrossAttention], token_width: int)
     when the file is missing, cut short, of another kind, or does not fit the UNet.
     """
     files, tensors = _read(path)
+    heads = {name.removeprefix("module.").partition(".")[0] for name in tensors}
+    if "unet" in heads and heads & _TRAINED_AS.keys():
+        raise UserError(
+            f"{path} is a whole training state, with a UNet; save its {' and '.join(_TRAINED_AS)} "
+            "alone, and the UNet into the checkpoint if it was trained too."
+        )
     lora = {name: tensor for name, tensor in tensors.items() if _is_lora(name)}
     adapter = {_unwrapped(name): t.float() for name, t in tensors.items() if name not in lora}
     given = _Given(path, adapter)

@@ -63,9 +63,12 @@ class AUReaderSource(ImageNetwork):
         """Intensities outside [0, 1]."""
         if self.output == "logits" or ((scores >= -_OFF).all() and (scores <= 1 + _OFF).all()):
             return None
+        remedy = "describe its output as logits"
+        if scores.min() >= 0:
+            remedy = "divide by the largest intensity in the network"
         return (
             f"is described as giving intensities, but its scores, {scores.min():.3g} to "
-            f"{scores.max():.3g}, are outside [0, 1]; describe its output as logits"
+            f"{scores.max():.3g}, are not all in [0, 1]; {remedy}"
         )
 
 

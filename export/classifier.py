@@ -51,9 +51,12 @@ class ClassifierSource(ImageNetwork):
         """Logits beyond [0, 1] or of another sum than 1; probabilities that are softmaxed again."""
         distributions = bool((scores >= -_OFF).all() and (abs(scores.sum(1) - 1) <= _OFF).all())
         if self.output == "probabilities" and not distributions:
+            remedy = "describe its output as logits"
+            if scores.min() >= 0:
+                remedy = "let the network end in a softmax"
             return (
                 f"is described as giving probabilities, but its scores, {scores.min():.3g} to "
-                f"{scores.max():.3g}, are none; describe its output as logits"
+                f"{scores.max():.3g}, do not add up to 1; {remedy}"
             )
         if self.output == "logits" and distributions:
             return (

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
@@ -238,7 +239,9 @@ def _preparation(folder: Path) -> tuple[tuple[int, int], list[float], list[float
     steps = {name for name in fields if name.startswith("do_")} - _DONE | _UNDONE
     odd = [f"{name} true" for name in sorted(steps) if fields.get(name)]
     odd += [] if fields.get("do_resize") else ["do_resize false"]
-    odd += [] if fields.get("crop_pct", 1) == 1 else ["crop_pct"]
+    # ConvNeXt's does not crop images of 384 pixels or more.
+    warps = "ConvNext" in str(fields.get("image_processor_type")) and edge >= 384
+    odd += [] if warps or fields.get("crop_pct") in (None, 1) else ["crop_pct"]
     odd += [] if len(edges) == 1 else [f"the sizes {', '.join(sorted(map(str, edges)))}"]
     if odd:
         raise UserError(
@@ -248,6 +251,6 @@ def _preparation(folder: Path) -> tuple[tuple[int, int], list[float], list[float
         )
     mean, std = [0.0] * 3, [1.0] * 3
     if fields.get("do_normalize"):
-        mean, std = list(fields["image_mean"]), list(fields["image_std"])
+        mean, std = (np.broadcast_to(fields[f"image_{n}"], 3).tolist() for n in ("mean", "std"))
     scale = 255 * fields["rescale_factor"] if fields.get("do_rescale") else 255
     return (int(edge), int(edge)), [x / scale for x in mean], [x / scale for x in std]

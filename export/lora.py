@@ -63,9 +63,7 @@ def merge_lora(lora: Lora, unet: Any, text_encoder: Any) -> None:
     if not lora.path.is_file():
         raise UserError(f"There is no LoRA {lora.path}; give its file with --lora.")
     tensors = read_tensors(lora.path, "LoRA")
-    by_peft = any(name.startswith(_PEFT) for name in tensors)
-    metadata = _adapter_config(lora.path) if by_peft else _header(lora.path)
-    merge_tensors(tensors, unet, text_encoder, lora.scale, lora.path, metadata)
+    merge_tensors(tensors, unet, text_encoder, lora.scale, lora.path, _header(lora.path))
 
 
 def merge_tensors(
@@ -78,13 +76,14 @@ def merge_tensors(
 ) -> None:
     """Merge LoRA `tensors`, which came from `path`, as merge_lora does.
 
-    `metadata` are PEFT's settings (ranks and alphas), their names prefixed like the tensors'.
+    `metadata` are PEFT's settings (ranks and alphas), their names prefixed like the tensors'; what
+    PEFT itself has saved has them in adapter_config.json beside `path`, or in it.
     """
     # The product of the matrices is taken in the type that they have.
-    exact = {
-        name.removeprefix("module.").removeprefix(_PEFT): tensor.float()
-        for name, tensor in tensors.items()
-    }
+    exact = {name.removeprefix("module."): tensor.float() for name, tensor in tensors.items()}
+    if any(name.startswith(_PEFT) for name in exact):
+        exact = {name.removeprefix(_PEFT): tensor for name, tensor in exact.items()}
+        metadata = _adapter_config(path)
     if not any(name.startswith(("unet.", "text_encoder.", "lora_")) for name in exact):
         part = "text_encoder" if any("encoder.layers." in name for name in exact) else "unet"
         exact = {f"{part}.{name}": tensor for name, tensor in exact.items()}
@@ -189,11 +188,12 @@ def _header(path: Path) -> dict[str, Any] | None:
 
 
 def _adapter_config(path: Path) -> dict[str, Any]:
-    """PEFT's settings as it writes them beside a file."""
-    file = path.with_name("adapter_config.json")
+    """PEFT's settings as it writes them beside a file, or into a directory."""
+    folder = path if path.is_dir() else path.parent
+    file = folder / "adapter_config.json"
     read_json(file, f"PEFT writes it beside {path.name}, with the alphas; put it there")
     try:
-        return LoraConfig.from_pretrained(str(path.parent)).to_dict()
+        return LoraConfig.from_pretrained(str(folder)).to_dict()
     except _ERRORS as error:
         raise UserError(
             f"{file} holds no settings of a LoRA ({first_line(error)}); fetch it again."

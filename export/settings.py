@@ -34,7 +34,7 @@ _FIELDS = (
     *("name", "version", "licence", "description", "images_seen"),
     *("label_scheme", "class_labels", "defaults", *_ADAPTER_FIELDS),
 )
-_ALIKE = 0.75
+_ALIKE = 0.9
 """From this ratio of difflib's on, an unknown field of an adapter's file is a misspelt one."""
 
 _CLASS_LABEL_PARTS = ("pooled_text", "aus")
@@ -103,6 +103,8 @@ def read_settings(
         # It may be a file of the training code, with fields of its own.
         _check_fields(beside, read, _ADAPTER_FIELDS, _ALIKE)
         own = {name: read[name] for name in _ADAPTER_FIELDS if name in read}
+        if not adapter.projection.two_layers:
+            own.pop("activation", None)  # of something else in the training code
         given |= own
         says = beside if own else path
     vocabulary = given.get("au_vocabulary")
@@ -182,7 +184,7 @@ def read_settings(
         defaults=defaults,
         class_labels=parts,
         au_maximum=_maximum(says, given.get("au_maximum"), adapter),
-        activation=_activation(says, given.get("activation"), adapter),
+        activation=_activation(path, given.get("activation"), adapter),
     )
 
 
@@ -271,9 +273,12 @@ def _activation(path: Path, given: Any, adapter: AUAdapter | None) -> str | None
         raise UserError(
             f"{path} has an activation, but there is no AU adapter of two layers; remove it."
         )
-    if given not in tuple(ACTIVATIONS):
-        raise UserError(f"{path} has the activation {given!r}; write {', '.join(ACTIVATIONS)}.")
-    return given
+    if str(given).lower() not in ACTIVATIONS:
+        raise UserError(
+            f"The activation {given!r} of the AU adapter is not known; write one of "
+            f"{', '.join(ACTIVATIONS)} into its JSON file or {path}."
+        )
+    return str(given).lower()
 
 
 def _check_class_labels(

@@ -171,17 +171,13 @@ def check_target(
             f"{out} is a mount point, whose place a bundle cannot take; give --out a directory "
             "inside it."
         )
-    try:
-        present = [file for file in out.rglob("*") if not file.is_dir()] if out.exists() else []
-        empty = not out.exists() or not any(out.iterdir())
-    except NotADirectoryError:
-        empty = False
-    if empty:
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
     manifest = _manifest(out)
     if manifest is None:
         raise UserError(f"{out} exists and is no bundle; give another --out, or remove it.")
     known = {MANIFEST, *manifest["files"]}
+    present = [file for file in out.rglob("*") if not file.is_dir()]
     if more := sorted({file.relative_to(out).as_posix() for file in present} - known):
         raise UserError(
             f"{out} holds files that are not of its bundle, such as {some(more, 2)}; move them "

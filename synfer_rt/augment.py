@@ -202,7 +202,7 @@ class Augmenter:
             "repair_strength": job.repair_strength,
             "attempts": job.attempts,
             "seed": job.seed,
-            "decode_originals": job.decode_originals,
+            "decode_originals": job.decode_originals or None,  # a run begun without has no such key
             "label_scheme": self.bundle.label_scheme,
             "classes": list(self.bundle.classes),
             "au_vocabulary": list(self.bundle.au_names) or None,
@@ -285,18 +285,21 @@ class Augmenter:
 
     def _originals(self, indices: Sequence[int]) -> dict[int, tuple[dict[str, Any], bytes]]:
         items = [self.job.originals[i] for i in indices]
+        finite = [True] * len(items)
         if self.job.decode_originals and items:
             mean, _ = self.sampler.encode(np.stack([self._image(item) for item in items]))
-            files = [png(image) for image in _pixels(self.sampler.decode(mean))]
+            decoded = self.sampler.decode(mean)
+            finite = [bool(np.isfinite(image).all()) for image in decoded]
+            files = [png(image) for image in _pixels(decoded)]
         else:
             files = [_file_of(item) for item in items]
         return {
             i: (
                 self._record(i, item.label or "")
-                | {"accepted": True, "origin": "original", "source": item.name},
+                | {"accepted": whole, "origin": "original", "source": item.name},
                 file,
             )
-            for i, item, file in zip(indices, items, files, strict=True)
+            for i, item, file, whole in zip(indices, items, files, finite, strict=True)
         }
 
     def _augmented(self, index: int, made: _Candidate) -> tuple[dict[str, Any], bytes]:

@@ -74,6 +74,14 @@ def parse_labels(text: str, classes: Sequence[str]) -> tuple[str, ...]:
     return tuple(labels)
 
 
+def parse_label(text: str, classes: Sequence[str]) -> str:
+    """The one class that `text` names, in any of its spellings. Raises UserError for another."""
+    named = parse_labels(text, classes)
+    if len(named) > 1:
+        raise UserError(f"{text!r} is more than one label; write one of {', '.join(classes)}.")
+    return named[0]
+
+
 def convert(probabilities: np.ndarray, source: str, target: str) -> np.ndarray:
     """Class probabilities [..., n] of one scheme in the order of another, [..., m].
 

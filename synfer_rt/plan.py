@@ -32,7 +32,6 @@ class Plan:
     """
 
     labels: tuple[str, ...]
-    classes: tuple[str, ...]
     prompt: str | None
     negative_prompt: str
     aus: Mapping[str, float] | None
@@ -42,6 +41,7 @@ class Plan:
     au_names: tuple[str, ...]
     bank: Layouts | None = field(repr=False, compare=False)
     photos: int = 0
+    classes: tuple[str, ...] = ()
 
     def request(self, index: int, label: str | None = None) -> Request:
         """The request of sample `index`, 0 or more.
@@ -58,7 +58,7 @@ class Plan:
         if label is None:
             label = self.labels[place]
         elif label not in self.classes:
-            label = labels.parse_labels(label, self.classes)[0]
+            label = labels.parse_label(label, self.classes)
         attributes = None
         if self.prompt is not None:
             prompt = self.prompt
@@ -159,7 +159,6 @@ def make_plan(
         )
     return Plan(
         chosen,
-        bundle.classes,
         prompt,
         defaults.negative_prompt if negative_prompt is None else negative_prompt,
         facs.parse_aus(au_assignments, bundle.au_names) if au_assignments else None,
@@ -169,4 +168,5 @@ def make_plan(
         bundle.au_names,
         bundle.layouts if not photos and (layout or defaults.layout) == "bank" else None,
         photos,
+        bundle.classes,
     )

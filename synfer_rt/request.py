@@ -55,7 +55,7 @@ def check(request: Request, bundle: Bundle) -> None:
                 f"Unknown action unit {name!r}; the nearest known is {nearest(name, known)}."
             )
     if request.label not in bundle.classes:
-        (label,) = labels.parse_labels(request.label, bundle.classes)[:1]
+        label = labels.parse_label(request.label, bundle.classes)
         raise UserError(f"The label {request.label!r} is called {label!r} here; write it so.")
 
 

@@ -400,13 +400,13 @@ class TestCommand:
         self, tiny_bundle_path: Path, folder: Path, tmp_path: Path
     ):
         found = self.command(tiny_bundle_path, folder, "--out", tmp_path / "a")
-        assert "32x32, the originals are not" in found.stderr
+        assert "32x32, not all originals are" in found.stderr
         options = ("--out", tmp_path / "b", "--decode-originals")
-        assert "originals are not" not in self.command(tiny_bundle_path, folder, *options).stderr
+        assert "not all originals" not in self.command(tiny_bundle_path, folder, *options).stderr
         sizes = {decoded(png).shape for _, png in read(tmp_path / "b")}
         assert sizes == {(32, 32, 3)}
         again = self.command(tiny_bundle_path, tmp_path / "b", "--out", tmp_path / "c")
-        assert again.exit_code == 0 and "originals are not" not in again.stderr
+        assert again.exit_code == 0 and "not all originals" not in again.stderr
 
     def test_parquet_has_where_each_image_comes_from(
         self, tiny_bundle_path: Path, folder: Path, tmp_path: Path
@@ -444,6 +444,8 @@ class TestCommand:
         assert self.command(tiny_bundle_path, *arguments, "--resume").exit_code == 0
         with pytest.raises(UserError, match="another noise scale"):
             self.command(tiny_bundle_path, *arguments, "--resume", "--noise-scale", 2)
+        with pytest.raises(UserError, match="another decode originals"):
+            self.command(tiny_bundle_path, *arguments, "--resume", "--decode-originals")
 
     def test_resumes_with_no_other_files(
         self, tiny_bundle_path: Path, folder: Path, tmp_path: Path

@@ -167,6 +167,9 @@ def test_a_label_goes_by_any_of_its_names(tiny_bundle):
     assert plan.request(3, "Happiness") == plan.request(3, "happy")
     with pytest.raises(UserError, match="nearest of this model is happy"):
         plan.request(3, "hapy")
+    for several in ("all", "fear,sad"):
+        with pytest.raises(UserError, match="more than one label"):
+            plan.request(3, several)
     with pytest.raises(UserError, match="index -1 is outside"):
         plan.request(-1)
 

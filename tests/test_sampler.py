@@ -269,6 +269,7 @@ def test_no_requests_give_no_samples(sampler: Sampler, way: Trajectory) -> None:
         ({"aus": {"AU12": 1.5}}, r"AU12=1\.5 is outside its range"),
         ({"aus": {"AU99": 1.0}}, r"Unknown action unit 'AU99'; the nearest known is AU9\."),
         ({"label": "hapy"}, "nearest of this model is happy"),
+        ({"label": "all"}, "'all' is more than one label"),
         ({"label": "Happiness"}, "is called 'happy' here"),
         ({"guidance": np.nan}, "guidance nan is outside"),
         ({"au_scale": np.inf}, "AU scale inf is outside"),

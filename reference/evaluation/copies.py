@@ -99,8 +99,9 @@ def compared(near: Mapping[str, Nearest], samples: Sequence[str], originals: np.
     """How the sets of `near`, of which some are `samples`, lie beside HELD and COPIES among them.
 
     `originals` int64 [n] are the rows of what COPIES were made of. `within` is the distance that
-    holds 95 % of COPIES, `as_near` counts the images within it, and `p` is that of Mann and
-    Whitney's two-sided test against HELD.
+    holds 95 % of COPIES, `as_near` counts the images within it, `p` is that of Mann and Whitney's
+    two-sided test against HELD, and `farther` the share of pairs of a sample and one of HELD in
+    which the sample lies farther.
     """
     within = float(np.quantile(near[COPIES].distances, 0.95))
     found = {
@@ -116,6 +117,8 @@ def compared(near: Mapping[str, Nearest], samples: Sequence[str], originals: np.
     for name in samples:
         test = mannwhitneyu(near[name].distances, near[HELD].distances)
         found[name]["p"] = float(test.pvalue)
+        pairs = len(near[name].distances) * len(near[HELD].distances)
+        found[name]["farther"] = float(test.statistic / pairs)
     return {
         "within": within,
         "originals_found": float(np.mean(near[COPIES].rows == originals)),
@@ -130,7 +133,7 @@ def reading(found: Mapping) -> list[str]:
     for name, one in sets.items():
         if "p" not in one:
             continue
-        side, doubt = "nearer than" if one["median"] < held["median"] else "farther than", ""
+        side, doubt = "nearer than" if one["farther"] < 0.5 else "farther than", ""
         if one["p"] >= 0.05:
             side, doubt = "neither nearer nor farther than", ", so far as so many can tell"
         lines.append(

@@ -161,8 +161,9 @@ def main(setting: Setting, fer, per_class, rounds, strengths):
     faces = np.asarray(data.images[held])
     features = pooled_features(setting.judge, faces)
     people = data.annotations["identity"][held]
-    real, scale = held_out(features, people, count), statistics.diversity(features, classes)
     one_each = statistics.first_of_each(people)[:count]
+    real = held_out(features, people, count)
+    scale = statistics.diversity(features[one_each], classes[one_each])
     units = data.annotations["au"][held][one_each].astype(np.float32)
     report, _ = measure(setting, faces[one_each], classes[one_each], units, real, scale, fer)
     report["frechet"] = statistics.spread(real.frechet())

@@ -24,7 +24,7 @@ from reference.evaluation.action_units import au_agreement
 from reference.evaluation.diversity import pooled_features
 from reference.evaluation.expression import fer_reading
 from reference.evaluation.pages import plus_minus, table
-from reference.evaluation.sampling import kept
+from reference.evaluation.sampling import facts, kept
 from reference.experiments import setting as settings
 from reference.experiments.guidance_sweep import numbers
 from reference.experiments.setting import Setting
@@ -119,8 +119,8 @@ def main(setting: Setting, fer, count, strengths):
             samples = sampler.sample(part, way, len(part), starts=begin)
             return {"images": np.stack([sample.image for sample in samples])}
 
-        facts = setting.bundle.bundle_hash, setting.backend, photos.digest, strength, requests
-        folder = setting.work / f"from-photos-{cache.key(*facts)}"
+        key = cache.key(*facts(sampler, requests, way), photos.digest)
+        folder = setting.work / f"from-photos-{key}"
         images = cache.rows(folder, len(requests), make, 32, f"strength {strength:g}")["images"]
         there, alone = starts.round_trip()
         found.append(

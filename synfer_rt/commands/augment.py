@@ -62,9 +62,10 @@ def usable(dataset: Dataset, size: tuple[int, int]) -> Dataset:
 
 
 def _other_size(items: Sequence[Item], size: tuple[int, int]) -> bool:
-    """Whether one of the first few images is of another size than (H, W)."""
+    """Whether one of a few images, from first to last, is of another size than (H, W)."""
+    some = items[:: -(-len(items) // _LOOKED_AT)]
     try:
-        return any(size_of(item.read()) != size for item in items[:_LOOKED_AT])
+        return any(size_of(item.read()) != size for item in some)
     except (OSError, ValueError, UserError):  # gone since it was read: the run will say so
         return False
 
@@ -153,7 +154,7 @@ def augment(
     writer = open_output(out, settings, resume=resume)
     if labels and not decode_originals and _other_size(source.items, bundle.image_size):
         click.echo(
-            f"The additions are images of {format_size(bundle.image_size)}, the originals are not: "
+            f"The additions are images of {format_size(bundle.image_size)}, not all originals are: "
             "a classifier may learn that instead of the class. With --decode-originals they are.",
             err=True,
         )

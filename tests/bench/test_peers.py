@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from synfer_rt.bench.peers import Diffusers, check
 from synfer_rt.bench.runtime import Runtime
 from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError
+from synfer_rt.export.build import build_bundle
+from synfer_rt.export.engine import Source
 from synfer_rt.solvers import SOLVERS
 
 
@@ -41,6 +44,19 @@ def test_the_images_are_the_same(
     ours, theirs = images(Runtime(given), tmp_path / "a"), images(Diffusers(given), tmp_path / "b")
     assert ours.shape == theirs.shape
     assert np.abs(ours[0] - ours[1]).max() > 20
+    assert np.abs(ours - theirs).max() <= 1
+
+
+def test_leading_timesteps_begin_where_the_pipelines_do(
+    mini_checkpoint: Path, tmp_path: Path
+) -> None:
+    sd = Path(shutil.copytree(mini_checkpoint, tmp_path / "sd"))
+    file = sd / "scheduler" / "scheduler_config.json"
+    leading = {"timestep_spacing": "leading", "steps_offset": 0}
+    file.write_text(json.dumps(json.loads(file.read_text()) | leading))
+    bundle = build_bundle(Source(sd), tmp_path / "bundle")
+    given = setup(bundle, sd)
+    ours, theirs = images(Runtime(given), tmp_path / "a"), images(Diffusers(given), tmp_path / "b")
     assert np.abs(ours - theirs).max() <= 1
 
 

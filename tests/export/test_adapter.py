@@ -112,6 +112,10 @@ def test_the_names_of_ip_adapters_training_are_read(tmp_path: Path) -> None:
     assert torch.equal(adapter.to_v[3], IP["ip_adapter.3.to_v_ip.weight"])
     wanted = F.linear(AUS, *LINEAR.values())
     torch.testing.assert_close(adapter.projection(AUS), wanted[..., None, :])
+    raw["module.unet.conv_in.weight"] = torch.zeros(1)
+    torch.save(raw, tmp_path / "pytorch_model.bin")
+    with pytest.raises(UserError, match="whole training state, with a UNet; save its image_proj"):
+        read(tmp_path / "pytorch_model.bin")
 
 
 def test_several_tokens_are_rows_of_the_projection(tmp_path: Path) -> None:

@@ -121,8 +121,11 @@ def test_a_vocabulary_without_an_adapter_is_refused(plain_checkpoint: Path, tmp_
 
 def test_an_activation_stands_between_two_layers(sd: Path) -> None:
     path, beside = sd / "au_adapter.safetensors", sd / "au_adapter.json"
-    beside.write_text('{"activation": "silu"}')
+    beside.write_text('{"activation": "silu", "activation_fn": "swish", "au_vocab": 3}')
+    assert read_checkpoint(sd).settings.activation is None  # of the training code
+    (sd / "synfer.json").write_text('{"activation": "silu"}')
     assert "no AU adapter of two layers" in refusal(sd)
+    (sd / "synfer.json").unlink()
     tensors = {k: v for k, v in load_file(path).items() if k.startswith("ip_adapter.")}
     layers = {"0": torch.nn.Linear(41, 7), "2": torch.nn.Linear(7, 16)}
     tensors |= {
@@ -133,7 +136,7 @@ def test_an_activation_stands_between_two_layers(sd: Path) -> None:
     save_file(tensors, path)
     aus = torch.rand(2, 41)
     for activation in ("silu", "relu", "gelu"):
-        beside.write_text(json.dumps({"activation": activation}))
+        beside.write_text(json.dumps({"activation": activation.upper()}))
         checkpoint = read_checkpoint(sd)
         assert checkpoint.adapter is not None and checkpoint.settings.activation == activation
         between = getattr(torch.nn.functional, activation)
@@ -142,7 +145,7 @@ def test_an_activation_stands_between_two_layers(sd: Path) -> None:
     beside.write_text("{}")
     assert read_checkpoint(sd).settings.activation == "gelu"
     beside.write_text('{"activation": "tanh"}')
-    assert "the activation 'tanh'; write gelu, relu, silu" in refusal(sd)
+    assert "The activation 'tanh'" in refusal(sd) and "one of gelu, relu, silu" in refusal(sd)
 
 
 def test_an_adapter_given_apart_is_used(plain_checkpoint: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from synfer_rt.export.guiding_classifier import (
     ExpressionLoss,
     ExpressionNet,
     NetConfig,
+    _preparation,
     read_guiding,
 )
 
@@ -103,6 +104,16 @@ def test_images_are_prepared_as_by_its_own_processor(
         wanted = model(**processor(image.byte(), return_tensors="pt")).logits
     found = read_guiding(tmp_path)[0](image[None] / 127.5 - 1)
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_images_that_are_not_cropped_have_no_crop(vit: Path, tmp_path: Path) -> None:
+    kind = {"image_processor_type": "ConvNextImageProcessor", "image_mean": 0.5, "image_std": 0.25}
+    for fields in ({"size": {"shortest_edge": 384}}, {"size": 24, "crop_pct": None}):
+        folder = tmp_path / str(fields["size"] == 24)
+        folder.mkdir()
+        changed(vit, folder, "preprocessor_config.json", **kind, **fields)
+        size, mean, std = _preparation(folder)
+        assert size[0] in (24, 384) and (mean, std) == ([0.5] * 3, [0.25] * 3)
 
 
 @pytest.mark.parametrize(

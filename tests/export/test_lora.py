@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from synfer_rt.errors import UserError
 from synfer_rt.export.checkpoint import Checkpoint, read_checkpoint
-from synfer_rt.export.lora import Lora, merge_lora, parse_lora
+from synfer_rt.export.lora import Lora, merge_lora, merge_tensors, parse_lora
 from tests.export.tiny_checkpoint import save_lora
 
 Q = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -146,8 +146,13 @@ def test_a_lora_of_peft_without_its_config_is_refused(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     path = tmp_path / "adapter_model.safetensors"
-    save_file({f"base_model.model.{Q}.lora_{x}.weight": torch.rand(2, 2) for x in "AB"}, path)
-    assert "adapter_config.json cannot be read" in refusal(path, checkpoint)
+    for prefix in ("module.base_model.model", "base_model.model"):
+        tensors = {f"{prefix}.{Q}.lora_{x}.weight": torch.rand(2, 2) for x in "AB"}
+        save_file(tensors, path)
+        assert "adapter_config.json cannot be read" in refusal(path, checkpoint)
+    models = checkpoint.unet, checkpoint.text_encoder
+    with pytest.raises(UserError, match=rf"{tmp_path.name}/adapter_config\.json cannot be read"):
+        merge_tensors(tensors, *models, 1.0, tmp_path)  # an adapter that is a directory
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "NONE"}')
     assert "adapter_config.json holds no settings of a LoRA" in refusal(path, checkpoint)
 

@@ -93,6 +93,19 @@ def test_near_is_what_most_known_copies_are() -> None:
     assert 80 < found["sets"]["samples"]["as_near"] < 120
 
 
+def test_the_side_is_the_one_that_was_tested() -> None:
+    low, high = np.linspace(0, 1, 99), np.linspace(2, 3, 101)
+    sets = {
+        "samples": near(np.concatenate([low, high])),
+        HELD: near(np.concatenate([np.linspace(1.5, 1.9, 99), 3 + high])),
+        COPIES: near(np.linspace(0, 1, 101)),
+    }
+    found = copies.compared(sets, ["samples"], np.arange(101))
+    found["sets"]["samples"]["median"] = found["sets"][HELD]["median"]
+    assert found["sets"]["samples"]["farther"] < 0.3
+    assert "lie nearer than" in copies.reading(found)[0]
+
+
 @pytest.mark.parametrize(
     "shift, said",
     [(-0.15, "lie nearer than"), (0.15, "lie farther than"), (0.0, "nor farther than")],
