@@ -76,10 +76,10 @@ def parse_labels(text: str, classes: Sequence[str]) -> tuple[str, ...]:
 
 def parse_label(text: str, classes: Sequence[str]) -> str:
     """The one class that `text` names, in any of its spellings. Raises UserError for another."""
-    named = parse_labels(text, classes)
-    if len(named) > 1:
+    label, *more = parse_labels(text, classes)
+    if more:
         raise UserError(f"{text!r} is more than one label; write one of {', '.join(classes)}.")
-    return named[0]
+    return label
 
 
 def convert(probabilities: np.ndarray, source: str, target: str) -> np.ndarray:
