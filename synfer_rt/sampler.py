@@ -218,7 +218,7 @@ class Sampler:
             count = len(rows)
             rows += rows[-1:] * (-count % size)
             part = [requests[row] for row in rows]
-            begin = self.start(part, trajectory) if starts is None else starts[rows]
+            begin = self.start(part, trajectory) if starts is None else starts[rows].astype("f4")
             latents = self.denoised(part, begin, trajectory, semantic, size)
             images = self.decode(latents)
             if self.backend != _FALLBACK:

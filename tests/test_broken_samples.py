@@ -43,9 +43,11 @@ def test_a_sample_that_stays_broken_is_not_accepted_and_the_others_are_made(
     tiny_bundle: Bundle, way: Trajectory, sixty_four: list[Sample], backend: str
 ) -> None:
     sampler = Sampler(tiny_bundle, backend, threads=1)
-    sound, broken = sampler.sample([request(0), request(41, guidance=1e38)], way, batch=2)
-    label = broken.best
-    (again,) = sampler.sample([request(41, guidance=1e38, label=label)], way, batch=1)
+    requests = [request(0), request(41)]
+    starts = sampler.start(requests, way)
+    starts[1] = np.nan
+    sound, broken = sampler.sample(requests, way, 2, starts=starts)
+    (again,) = sampler.sample([request(41, label=broken.best)], way, 1, starts=starts[1:])
     assert sampler.broken == 2
     assert broken.broken
     assert not again.accepted
@@ -58,7 +60,7 @@ def test_what_failed_in_float32_on_the_cpu_is_not_tried_again_there(
     tiny_bundle: Bundle, way: Trajectory
 ) -> None:
     sampler = Sampler(tiny_bundle, CPU, threads=1)
-    sampler.sample([request(41, guidance=1e38)], way, batch=1)
+    sampler.sample([request(41)], way, 1, starts=np.full((1, *tiny_bundle.latent.shape), np.nan))
     assert (sampler.retried, sampler.broken) == (0, 1)
 
 

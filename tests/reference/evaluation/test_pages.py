@@ -47,7 +47,10 @@ def a_measured_variety() -> dict:
     spread = {"renders": (0.0127, 0.0015), "samples": (0.0174, 0.0014)}
     spread["difference"] = (0.0047, 0.0012)
     near = {"images": 560, "median": 0.24, "quantile_5": 0.1, "least": 0.05, "as_near": 3}
-    sets = {"samples": near | {"p": 1e-6}, copies.HELD: near | {"median": 0.26, "as_near": 7}}
+    sets = {
+        "samples": near | {"p": 1e-6, "farther": 0.4},
+        copies.HELD: near | {"median": 0.26, "as_near": 7},
+    }
     same = {"share": (0.23, 0.013), "chance": 0.0016}
     return {
         "settings": {"layout": "bank"},
