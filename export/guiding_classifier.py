@@ -214,7 +214,7 @@ def _read_transformers(folder: Path) -> tuple[nn.Module, tuple[str, ...]]:
     )
     words = [model.config.id2label[i] for i in range(model.config.num_labels)]
     try:
-        names = tuple(labels.parse_labels(word, labels.scheme("affectnet-8"))[0] for word in words)
+        names = tuple(labels.parse_label(word, labels.scheme("affectnet-8")) for word in words)
     except UserError as error:
         raise UserError(f"Name the classes in id2label of {folder / _CONFIG}: {error}") from None
     return _Transformers(model, *_preparation(folder)), names

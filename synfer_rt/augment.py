@@ -245,9 +245,7 @@ class Augmenter:
             start = np.float32(way.signal) * latents
             start += np.float32(way.noise) * self._noise(keys, "latents")
             latents = sampler.denoised(requests, start, way)
-        decoded = sampler.decode(latents)
-        finite = [bool(np.isfinite(image).all()) for image in decoded]
-        decoded = np.nan_to_num(decoded, nan=0.0).clip(0, 1)
+        decoded, finite = _shown(sampler.decode(latents))
         wanted = [request.label for request in requests]
         verdicts = self.ensemble.judge(decoded, wanted, np.nan_to_num(latents), rectify=False)
         pixels = _pixels(decoded)
@@ -288,8 +286,7 @@ class Augmenter:
         finite = [True] * len(items)
         if self.job.decode_originals and items:
             mean, _ = self.sampler.encode(np.stack([self._image(item) for item in items]))
-            decoded = self.sampler.decode(mean)
-            finite = [bool(np.isfinite(image).all()) for image in decoded]
+            decoded, finite = _shown(self.sampler.decode(mean))
             files = [png(image) for image in _pixels(decoded)]
         else:
             files = [_file_of(item) for item in items]
@@ -398,9 +395,14 @@ def _file_of(item: Item) -> bytes:
         return original_png(item.read())
 
 
+def _shown(images: np.ndarray) -> tuple[np.ndarray, list[bool]]:
+    """Images in [0, 1], what is not a number black, and which of them were finite."""
+    finite = np.isfinite(images).all((1, 2, 3))
+    return np.nan_to_num(images, nan=0.0).clip(0, 1), finite.tolist()
+
+
 def _pixels(images: np.ndarray) -> np.ndarray:
-    """Images float [B, 3, H, W] in [0, 1] as uint8 [B, H, W, 3]; what is not finite is black."""
-    images = np.nan_to_num(images, nan=0.0).clip(0, 1)
+    """Images float [B, 3, H, W] in [0, 1] as uint8 [B, H, W, 3]."""
     return np.rint(images.transpose(0, 2, 3, 1) * 255).astype(np.uint8)
 
 

@@ -166,6 +166,20 @@ class TestOutput:
             expected = sampler.decode(sampler.encode(pixels[None])[0])[0].transpose(1, 2, 0) * 255
             assert np.abs(decoded(png) - expected).max() <= 1
 
+    def test_an_original_that_the_vae_breaks_is_not_accepted(
+        self, dataset: Dataset, sampler: Sampler, monkeypatch: pytest.MonkeyPatch
+    ):
+        decode = sampler.decode
+
+        def broken(latents: np.ndarray) -> np.ndarray:
+            images = decode(latents)
+            images[1, 0, 0, 0] = np.inf
+            return images
+
+        monkeypatch.setattr(sampler, "decode", broken)
+        made = Augmenter(job(dataset, decode_originals=True), sampler).make(range(3))
+        assert [record["accepted"] for record, _ in made] == [True, False, True]
+
     @pytest.mark.parametrize(
         ("pixels", "expected"),
         [(np.zeros((8, 8, 4), np.uint8), 255), (np.full((8, 8), 0x4000, np.uint16), 0x40)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +35,17 @@ def plain_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("checkpoints") / "plain"
     make_sd(directory, adapter=False)
     return directory
+
+
+@pytest.fixture
+def mini(mini_checkpoint: Path, tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    return Path(shutil.copytree(mini_checkpoint, tmp_path / "mini"))
+
+
+@pytest.fixture
+def sd(sd_checkpoint: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(sd_checkpoint, tmp_path / "sd"))
 
 
 @pytest.fixture(scope="session")

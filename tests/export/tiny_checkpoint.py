@@ -9,6 +9,7 @@ from typing import Any
 import diffusers
 import numpy as np
 import peft
+import pytest
 import torch
 import transformers
 from diffusers.utils.peft_utils import recurse_remove_peft_layers
@@ -16,6 +17,8 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from synfer_rt import prompts
+from synfer_rt.errors import UserError
+from synfer_rt.export.checkpoint import read_checkpoint
 
 TEXT_WIDTH = 16
 SD2_TEXT_WIDTH = 24
@@ -342,3 +345,15 @@ def save_classifier(path: Path, channels: int, classes: int, opset: int = 17) ->
     )
     opsets = [helper.make_opsetid("", opset)]
     save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+
+
+def change(path: Path, **fields: Any) -> None:
+    """Other fields in a JSON file."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def refusal(directory: Path) -> str:
+    """What is said of a checkpoint that is wrong."""
+    with pytest.raises(UserError) as error:
+        read_checkpoint(directory)
+    return str(error.value)
