@@ -397,8 +397,8 @@ def _file_of(item: Item) -> bytes:
 
 def _shown(images: np.ndarray) -> tuple[np.ndarray, list[bool]]:
     """Images in [0, 1], what is not a number black, and which of them were finite."""
-    finite = np.isfinite(images).all((1, 2, 3))
-    return np.nan_to_num(images, nan=0.0).clip(0, 1), finite.tolist()
+    finite = [bool(np.isfinite(image).all()) for image in images]
+    return np.nan_to_num(images, nan=0.0).clip(0, 1), finite
 
 
 def _pixels(images: np.ndarray) -> np.ndarray:
