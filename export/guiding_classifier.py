@@ -4,8 +4,7 @@ A checkpoint holds them as folders of safetensors and JSON:
 
     latent_classifier/    an ExpressionNet on scaled latents: forms "text-latent" and "latent"
     image_classifier/     an ExpressionNet on images, or any image classifier that transformers
-                          saved (config.json, model.safetensors, preprocessor_config.json): "text";
-                          images are resized bilinearly, whatever the last file says of that
+                          saved (config.json, model.safetensors, preprocessor_config.json): "text"
 
 An ONNX file cannot guide, since it has no gradient; a guiding classifier should not judge either.
 """
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -35,6 +35,16 @@ _PREPROCESSOR = "preprocessor_config.json"
 _DONE = {f"do_{step}" for step in ("resize", "rescale", "normalize", "center_crop", "convert_rgb")}
 _UNDONE = {"rescale_offset", "include_top"}
 _MODEL_TYPE = "synfer-expression-net"
+
+
+@dataclass(frozen=True)
+class _Preparation:
+    """How images [3, H, W] in [0, 1] are prepared: resized to `size` squared, then normalised."""
+
+    size: int
+    mean: list[float]
+    std: list[float]
+    resampling: Image.Resampling
 
 
 @dataclass(frozen=True)
@@ -148,27 +158,24 @@ class _Transformers(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(
-        self, model: Any, size: tuple[int, int], mean: list[float], std: list[float]
-    ) -> None:
+    def __init__(self, model: Any, preparation: _Preparation) -> None:
         super().__init__()
         self.model = model
-        self.size = size
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+        self.preparation = preparation
+        self.register_buffer("mean", torch.tensor(preparation.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(preparation.std).view(1, 3, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        rows, columns = (
-            _resizing(old, new) for old, new in zip(images.shape[2:], self.size, strict=True)
-        )
+        size, resampling = self.preparation.size, self.preparation.resampling
+        rows, columns = (_resizing(old, size, resampling) for old in images.shape[2:])
         images = rows @ (images / 2 + 0.5) @ columns.T
         return self.model(pixel_values=(images - self.mean) / self.std).logits
 
 
-def _resizing(old: int, new: int) -> Tensor:
-    """Bilinear resampling as a matrix [new, old], which has a gradient that ONNX knows."""
-    steps = torch.eye(old).view(1, 1, old, old)
-    return F.interpolate(steps, (new, old), mode="bilinear", align_corners=False)[0, 0]
+def _resizing(old: int, new: int, resampling: Image.Resampling) -> Tensor:
+    """Pillow's resampling as a matrix [new, old], which has a gradient that ONNX knows."""
+    steps = Image.fromarray(np.eye(old, dtype=np.float32))
+    return torch.from_numpy(np.array(steps.resize((old, new), resampling)))
 
 
 def read_guiding(folder: Path) -> tuple[nn.Module, tuple[str, ...]]:
@@ -217,11 +224,11 @@ def _read_transformers(folder: Path) -> tuple[nn.Module, tuple[str, ...]]:
         names = tuple(labels.parse_label(word, labels.scheme("affectnet-8")) for word in words)
     except UserError as error:
         raise UserError(f"Name the classes in id2label of {folder / _CONFIG}: {error}") from None
-    return _Transformers(model, *_preparation(folder)), names
+    return _Transformers(model, _preparation(folder)), names
 
 
-def _preparation(folder: Path) -> tuple[tuple[int, int], list[float], list[float]]:
-    """The size, mean and std of images in [0, 1], as preprocessor_config.json prepares them.
+def _preparation(folder: Path) -> _Preparation:
+    """What preprocessor_config.json says of preparing images.
 
     Raises UserError for what is not resizing, rescaling and normalisation.
     """
@@ -253,4 +260,9 @@ def _preparation(folder: Path) -> tuple[tuple[int, int], list[float], list[float
     if fields.get("do_normalize"):
         mean, std = (np.broadcast_to(fields[f"image_{n}"], 3).tolist() for n in ("mean", "std"))
     scale = 255 * fields["rescale_factor"] if fields.get("do_rescale") else 255
-    return (int(edge), int(edge)), [x / scale for x in mean], [x / scale for x in std]
+    return _Preparation(
+        int(edge),
+        [x / scale for x in mean],
+        [x / scale for x in std],
+        Image.Resampling(fields["resample"]),
+    )

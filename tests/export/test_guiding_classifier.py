@@ -7,7 +7,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("transformers", reason="the build side needs synfer-rt[export]")
 import torch
@@ -75,6 +77,7 @@ def test_an_image_classifier_of_transformers_sees_what_it_was_trained_on(vit: Pa
     found, names = read_guiding(vit)
     assert names == ("anger", "disgust", "fear", "happy", "neutral", "sad", "surprise")
     images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    # Larger than they were, so there is nothing that Pillow would smooth before.
     prepared = F.interpolate(images, (24, 24), mode="bilinear", align_corners=False)
     mean, std = torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.3, 0.4])
     prepared = (prepared - mean.view(3, 1, 1)) / std.view(3, 1, 1)
@@ -106,14 +109,34 @@ def test_images_are_prepared_as_by_its_own_processor(
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("resampling", range(6))  # as Pillow numbers its filters
+@pytest.mark.parametrize("size", [13, 40])
+def test_images_are_resized_as_by_its_own_processor(
+    vit: Path, tmp_path: Path, resampling: int, size: int
+) -> None:
+    changed(vit, tmp_path, "preprocessor_config.json", resample=resampling)
+    # Far enough from black and white that no filter leaves the range, where Pillow would cut.
+    image = np.random.default_rng(5).integers(100, 156, (size, size, 3), np.uint8)
+    resized = Image.fromarray(image).resize((24, 24), Image.Resampling(resampling))
+    seen: list[torch.Tensor] = []
+    found: Any = read_guiding(tmp_path)[0]
+    found.model.register_forward_pre_hook(
+        lambda _, __, given: seen.append(given["pixel_values"]), with_kwargs=True
+    )
+    found(torch.from_numpy(image).permute(2, 0, 1)[None] / 127.5 - 1)
+    shown = 255 * (seen[0] * found.std + found.mean)[0].permute(1, 2, 0)
+    assert np.abs(shown.numpy() - np.array(resized)).max() < 2  # Pillow rounds twice
+
+
 def test_images_that_are_not_cropped_have_no_crop(vit: Path, tmp_path: Path) -> None:
     kind = {"image_processor_type": "ConvNextImageProcessor", "image_mean": 0.5, "image_std": 0.25}
     for fields in ({"size": {"shortest_edge": 384}}, {"size": 24, "crop_pct": None}):
         folder = tmp_path / str(fields["size"] == 24)
         folder.mkdir()
         changed(vit, folder, "preprocessor_config.json", **kind, **fields)
-        size, mean, std = _preparation(folder)
-        assert size[0] in (24, 384) and (mean, std) == ([0.5] * 3, [0.25] * 3)
+        found = _preparation(folder)
+        assert found.size in (24, 384)
+        assert (found.mean, found.std) == ([0.5] * 3, [0.25] * 3)
 
 
 @pytest.mark.parametrize(
