@@ -236,41 +236,6 @@ def memorisation(report: dict) -> list[str]:
     ]
 
 
-def until_0_10(report: dict) -> list[str]:
-    """`variety` and `memorisation` as evaluations until model 0.10 measured them."""
-    found, near = report["diversity"], report["neighbours"]
-    rows = [
-        [
-            title,
-            plus_minus(found["frechet"][source], 1, 3),
-            plus_minus(found["pairwise"][source], 1, 3),
-            f"{near[source]['median']:.3f}",
-            f"{near[source]['quantile_5']:.3f}",
-            f"{near[source]['least']:.3f}",
-        ]
-        for source, title in (("renders", "held-out renders"), ("samples", "samples"))
-    ]
-    return [
-        "## Diversity and memorisation",
-        "",
-        "In the judge's features. Fréchet: squared Fréchet distance to a half of the held-out "
-        f"renders, for the other half and for samples, {found['images']} images on each side. "
-        "Pairs: mean distance of two images of a class. Nearest: distance to the nearest of "
-        f"{report['training_renders']} training renders, of the image or its mirror image: median, "
-        "5 % quantile, and the least of as many as there are samples. Copies would lie nearer than "
-        "renders of people whom the model never saw, so far as the judge tells people apart.",
-        "",
-        *table(["images", "Fréchet", "pairs", "nearest, median", "5 %", "least"], rows),
-        "",
-        "![distances to the nearest training render](results/neighbours.png)",
-        "",
-        "The samples that are nearest to a training render, above that render, and the distance:",
-        "",
-        "![samples and their nearest training renders](results/nearest.png)",
-        "",
-    ]
-
-
 def markdown(report: dict, there: Collection[str]) -> str:
     """The whole page; `there` are those of FURTHER that exist."""
     settings = ", ".join(f"{name} {value}" for name, value in report["settings"].items())
@@ -288,7 +253,8 @@ def markdown(report: dict, there: Collection[str]) -> str:
         *expression(report),
         *units(report),
         *prompt(report),
-        *(variety(report) + memorisation(report) if "copies" in report else until_0_10(report)),
+        *variety(report),
+        *memorisation(report),
     ]
     if links:
         lines += ["## Experiments", "", *links, ""]
