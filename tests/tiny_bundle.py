@@ -233,14 +233,15 @@ def add_plans(
     version: str = "1.7.1",
     batches: tuple[int, int, int] = (1, 4, 8),
 ) -> Bundle:
-    """Give a bundle plans, which are its ONNX files, and open it again."""
+    """Give a bundle plans, which are its ONNX files with their weights, and open it again."""
     entries = {}
     latent = bundle.latent.height, bundle.latent.width
     axes = bundle.sizes.axes(bundle.image_size, latent) if bundle.sizes else {}
     for name, spec in bundle.engines.items():
         file = f"{target}/{name}.plan"
         (bundle.path / file).parent.mkdir(exist_ok=True)
-        (bundle.path / file).write_bytes((bundle.path / spec.file).read_bytes())
+        whole = onnx.load(bundle.path / spec.file)  # weights that lie beside it too
+        (bundle.path / file).write_bytes(whole.SerializeToString())
         profiles = {
             tensor.name: {
                 key: [

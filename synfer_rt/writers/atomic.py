@@ -46,8 +46,9 @@ def open_growing(path: Path) -> IO[bytes]:
     Raises UserError when another process has it open in this way: two runs that grow one file
     would tear it. Where the system has no file locks, that is not noticed.
     """
-    partial(path).touch()
-    file = partial(path).open("r+b")
+    # Made and opened at once: between the two another run's end could take the name away.
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
+    file = os.fdopen(os.open(partial(path), flags, 0o666), "r+b")
     try:
         import fcntl
 
