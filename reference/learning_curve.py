@@ -124,7 +124,7 @@ def draw(losses: np.ndarray, snapshots: Sequence[dict]):
         right.plot(seen, values, label=title)
         right.fill_between(seen, values - half, np.minimum(values + half, 100), alpha=0.2)
     right.set(xlabel="images seen (millions)", ylabel="share (%)", xlim=(0, None), ylim=(None, 101))
-    right.legend(loc="lower right")
+    right.legend(loc="lower center", bbox_to_anchor=(0.5, 1))
     return page
 
 
