@@ -155,5 +155,5 @@ def draw_neighbours(found: Mapping[str, Nearest]):
         ylabel="share of images that are as near",
         xlim=(0, None),
     )
-    axes.legend(loc="lower right")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     return page
