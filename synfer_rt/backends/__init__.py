@@ -32,7 +32,7 @@ BACKENDS = tuple(_FILES)
 """The best first; `auto` takes the first that works and that the bundle has engines for.
 
 On the CPU, OpenVINO is before ONNX Runtime: where the CPU has bfloat16 it computes the denoiser in
-that, and is 1.5 to 1.9 times as fast (docs/results/throughput.md).
+that, and is 1.1 to 1.5 times as fast (docs/results/throughput.md).
 """
 TARGETS = {"tensorrt-rtx-cuda": "tensorrt-rtx", "tensorrt-cuda": "tensorrt"}
 """The backends that run plans, and those of which library: a key of a bundle's `plans`, and the
