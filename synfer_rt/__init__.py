@@ -10,6 +10,7 @@ The names below load on first use, so that importing the package costs nothing.
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -48,6 +49,12 @@ _HOMES = {
     "open_bundle": "bundle",
     "trajectory": "solvers",
 }
+
+# `export`, `engines` and `bench` are subpackages. An installation has them inside this folder, a
+# clone beside it, where Python would otherwise not look when it starts there.
+_FOLDER = Path(__file__).parent
+if not (_FOLDER / "export").is_dir():
+    __path__.append(str(_FOLDER.parent))
 
 
 def __getattr__(name: str) -> Any:
