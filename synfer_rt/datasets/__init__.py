@@ -17,8 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from synfer_rt import labels
-from synfer_rt.datasets import archives, layouts
+from synfer_rt.datasets import archives, tables
+from synfer_rt.datasets.affectnet import affectnet
+from synfer_rt.datasets.folders import class_folder, folders, images
 from synfer_rt.datasets.items import Found, Item, Skipped
+from synfer_rt.datasets.raf_db import RAF_LISTS, raf_db
 from synfer_rt.errors import UserError
 from synfer_rt.images import find_images, folders_of_images
 from synfer_rt.label_table import SUFFIXES as TABLES
@@ -37,11 +40,11 @@ __all__ = [
 ]
 
 _READERS: dict[str, Callable[[Path, Sequence[Path], str | None], Found]] = {
-    "images": layouts.images,
-    "folders": layouts.folders,
-    "table": layouts.table,
-    "raf-db": layouts.raf_db,
-    "affectnet": layouts.affectnet,
+    "images": images,
+    "folders": folders,
+    "table": tables.table,
+    "raf-db": raf_db,
+    "affectnet": affectnet,
     "parquet": archives.parquet,
     "webdataset": archives.webdataset,
 }
@@ -211,7 +214,7 @@ def _missing_shards(run: Path, files: Sequence[Path]) -> int:
 def _format(root: Path, files: Sequence[Path], label_scheme: str | None) -> str:
     names = {file.name.lower() for file in files}
     suffixes = Counter(file.suffix.lower() for file in files)
-    if names & set(layouts.RAF_LISTS):
+    if names & set(RAF_LISTS):
         return "raf-db"
     if names & {"metadata.jsonl", "metadata.csv"}:
         return "table"
@@ -220,11 +223,11 @@ def _format(root: Path, files: Sequence[Path], label_scheme: str | None) -> str:
             return format
     if any(name.endswith("_exp.npy") for name in names):
         return "affectnet"
-    columns = layouts.tables(files).values()
-    if columns and all(of_file == layouts.AFFECTNET_COLUMN for of_file, _ in columns):
+    columns = tables.tables(files).values()
+    if columns and all(of_file == tables.AFFECTNET_COLUMN for of_file, _ in columns):
         return "affectnet"
-    if columns or all(file.suffix.lower() in layouts.TABLES for file in files):
+    if columns or all(file.suffix.lower() in tables.TABLES for file in files):
         return "table"
-    if any(layouts.class_folder(root, file, label_scheme) for file in files):
+    if any(class_folder(root, file, label_scheme) for file in files):
         return "folders"
     return "images"
