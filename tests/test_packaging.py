@@ -7,13 +7,19 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy
+import onnxruntime
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 import synfer_rt
 from synfer_rt.bundle import open_bundle
@@ -67,6 +73,78 @@ def test_the_readme_installs_an_extra_that_is_declared():
     extra = re.search(r"'\.\[(\w+)\]'", readme_command("test"))
     assert extra
     assert extra[1] in (metadata.metadata("synfer-rt").get_all("Provides-Extra") or [])
+
+
+@pytest.mark.parametrize("name", ["main", "test"])
+def test_a_readme_command_installs_pinned_packages(name: str):
+    words = shlex.split(readme_command(name))
+    assert words[words.index("install") + 1 :][:2] == ["-c", "constraints.txt"]
+
+
+def pins(python: str, platform: str) -> dict[str, Version]:
+    """The release of each package that constraints.txt names for this Python and platform."""
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    requirements = [Requirement(line) for line in lines if not line.lstrip().startswith("#")]
+    here = {
+        "python_version": python,
+        "python_full_version": f"{python}.1",
+        "sys_platform": platform,
+        "platform_machine": "x86_64",
+    }
+    found: dict[str, Version] = {}
+    for requirement in requirements:
+        if requirement.marker is not None and not requirement.marker.evaluate(here):
+            continue
+        name = canonicalize_name(requirement.name)
+        assert name not in found, f"two releases of {name} for Python {python} on {platform}"
+        (specifier,) = requirement.specifier
+        assert specifier.operator == "=="
+        found[name] = Version(specifier.version)
+    return found
+
+
+def declared() -> dict[str, list[Requirement]]:
+    """The requirements in pyproject.toml: of the build, of the core (`""`) and of each extra."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    groups = {
+        "build": project["build-system"]["requires"],
+        "": project["project"]["dependencies"],
+        **project["project"]["optional-dependencies"],
+    }
+    return {group: [Requirement(text) for text in texts] for group, texts in groups.items()}
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13", "3.14"])
+def test_every_requirement_has_one_pin_within_its_range(python: str, platform: str):
+    pinned = pins(python, platform)
+    for requirement in (r for group in declared().values() for r in group):
+        name = canonicalize_name(requirement.name)
+        if name != "synfer-rt":
+            assert pinned[name] in requirement.specifier, f"{requirement}: run .ci/lock"
+
+
+def test_extras_and_build_end_before_releases_that_were_not_tried():
+    """A release of somebody else's must not reach a user before somebody tried it here."""
+    groups = declared()
+    for group in groups.keys() - {""}:
+        for requirement in groups[group]:
+            if requirement.name != "synfer-rt":
+                operators = {s.operator for s in requirement.specifier}
+                assert operators & {"<", "=="}, f"{requirement} of {group!r} has no end"
+
+
+def test_a_clone_finds_its_packages_where_only_the_core_is_installed():
+    """Python that starts in a clone meets the source folder before the installed package."""
+    site = {str(Path(module.__file__ or "").parents[1]) for module in (click, numpy, onnxruntime)}
+    # -S leaves out the hook of an editable installation, which finds the packages anywhere.
+    code = (
+        f"import sys; sys.path += {sorted(site)}\n"
+        "from synfer_rt import open_bundle, bench, export\n"
+        "print(open_bundle().name)"
+    )
+    run = subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True)
+    assert (run.stdout.decode().strip(), run.returncode) == ("synfer-mini", 0), run.stderr.decode()
 
 
 def test_the_core_needs_no_torch():
