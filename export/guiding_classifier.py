@@ -27,6 +27,7 @@ from synfer_rt import labels
 from synfer_rt.errors import UserError
 
 from .modules import free_batch
+from .resizing import matrix
 from .sentences import first_line
 
 LATENT_FOLDER, IMAGE_FOLDER = "latent_classifier", "image_classifier"
@@ -167,15 +168,11 @@ class _Transformers(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         size, resampling = self.preparation.size, self.preparation.resampling
-        rows, columns = (_resizing(old, size, resampling) for old in images.shape[2:])
+        rows, columns = (
+            torch.from_numpy(matrix(old, size, resampling)) for old in images.shape[2:]
+        )
         images = rows @ (images / 2 + 0.5) @ columns.T
         return self.model(pixel_values=(images - self.mean) / self.std).logits
-
-
-def _resizing(old: int, new: int, resampling: Image.Resampling) -> Tensor:
-    """Pillow's resampling as a matrix [new, old], which has a gradient that ONNX knows."""
-    steps = Image.fromarray(np.eye(old, dtype=np.float32))
-    return torch.from_numpy(np.array(steps.resize((old, new), resampling)))
 
 
 def read_guiding(folder: Path) -> tuple[nn.Module, tuple[str, ...]]:

@@ -15,11 +15,11 @@ from typing import Any, ClassVar
 import numpy as np
 import onnx
 import torch
-import torch.nn.functional as F
 from onnx import NodeProto, TensorProto, compose, helper, numpy_helper, version_converter
 
 from synfer_rt.errors import UserError
 
+from .resizing import resize, resized
 from .sentences import first_line
 
 GREY = (0.299, 0.587, 0.114)
@@ -169,16 +169,14 @@ def compose_network(
 
 
 def reference(network: ImageNetwork, images: torch.Tensor) -> torch.Tensor:
-    """The same in PyTorch around the untouched ONNX file, to hold the engine against.
+    """The same in Pillow and PyTorch around the untouched ONNX file, to hold the engine against.
 
     Raises UserError when ONNX Runtime cannot run the file on float32 images, and when what it says
     of them is not what the network is described to say.
     """
     import onnxruntime
 
-    size = (network.input_size, network.input_size)
-    if images.shape[2:] != size:
-        images = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
+    images = torch.from_numpy(resized(images.numpy(), network.input_size))
     if network.channels == "grey":
         images = (images * torch.tensor(GREY)[:, None, None]).sum(1, keepdim=True)
     mean, std = (torch.tensor(v)[:, None, None] for v in (network.mean, network.std))
@@ -230,7 +228,8 @@ def _preparation(
     ir_version: int,
 ) -> onnx.ModelProto:
     size, count = network.input_size, len(network.mean)
-    nodes, constants = [], {}
+    nodes: list[NodeProto] = []
+    constants: dict[str, np.ndarray] = {}
     last = "images"
 
     def step(op: str, *inputs: str, **attributes: Any) -> None:
@@ -240,14 +239,8 @@ def _preparation(
         last = name
 
     if image_size != (size, size):
-        constants["first"], constants["two"] = np.array([0]), np.array([2])
-        constants["edges"] = np.array([size, size])
-        step("Shape")
-        step("Slice", "first", "two")
-        step("Concat", "edges", axis=0)
-        shape, last = last, "images"
-        how = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
-        step("Resize", "", "", shape, **how)
+        nodes, constants = resize("images", "resized", image_size, size)
+        last = "resized"
     if network.channels == "grey":
         constants["luma"] = np.array(GREY, "f4").reshape(1, 3, 1, 1)
         step("Conv", "luma")

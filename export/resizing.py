@@ -1,0 +1,106 @@
+"""Images resized within a graph as Pillow resizes them: a matrix for each of the two axes.
+
+Whoever trained a network shrank its images with antialiasing: a new pixel is an average over all
+that it covers, and fine grain vanishes. ONNX's Resize has that from opset 18 on only, and not
+every runtime heeds it; products of matrices mean the same everywhere, and have a gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from onnx import NodeProto, TensorProto, helper
+from PIL import Image
+
+
+def matrix(old: int, new: int, resampling: Image.Resampling) -> np.ndarray:
+    """Pillow's resampling of `old` pixels to `new`, float32 [new, old]."""
+    steps = Image.fromarray(np.eye(old, dtype=np.float32))
+    return np.array(steps.resize((old, new), resampling))
+
+
+def resized(images: np.ndarray, size: int) -> np.ndarray:
+    """Images float32 [B, C, H, W] resized to [B, C, size, size] by Pillow itself, bilinearly."""
+    how = (size, size), Image.Resampling.BILINEAR
+    planes = [[Image.fromarray(plane).resize(*how) for plane in image] for image in images]
+    return np.array([[np.asarray(plane) for plane in image] for image in planes])
+
+
+def resize(
+    images: str, output: str, image_size: Sequence[int | str], size: int
+) -> tuple[list[NodeProto], Mapping[str, np.ndarray]]:
+    """Nodes of opset 13 from `images` [B, C, H, W] to `output` [B, C, size, size], and constants.
+
+    They resize bilinearly. Of `image_size`, (H, W), a number is that length; a name leaves it free:
+    then the weights are computed from the shape of what comes.
+    """
+    nodes: list[NodeProto] = []
+    constants: dict[str, np.ndarray] = {}
+    for axis, old in enumerate(image_size, 2):
+        weights, last = f"resize_weights_{axis}", nodes[-1].output[0] if nodes else images
+        if isinstance(old, str):
+            nodes += _weights(images, axis, size, weights)
+            constants |= _NUMBERS | {
+                "resize_new": np.float32(size),
+                "resize_centres": (2 * np.arange(size, dtype=np.float32) + 1)[:, None],
+                f"resize_axis_{axis}": np.int64(axis),
+            }
+        else:
+            constants[weights] = matrix(old, size, Image.Resampling.BILINEAR)
+        # The weights stay on the left, where no product has the weights that are quantized.
+        nodes += [
+            _node("MatMul", [weights, last], f"resize_product_{axis}"),
+            _node("Transpose", [f"resize_product_{axis}"], f"resize_{axis}", perm=[0, 1, 3, 2]),
+        ]
+    nodes[-1].output[0] = output
+    return nodes, constants
+
+
+_NUMBERS: Mapping[str, np.ndarray] = {
+    "resize_0": np.int64(0),
+    "resize_1": np.int64(1),
+    "resize_one": np.float32(1),
+    "resize_two": np.float32(2),
+    "resize_row": np.array([1]),
+}  # type: ignore[assignment] # scalars are arrays without axes
+
+
+def _weights(images: str, axis: int, new: int, output: str) -> list[NodeProto]:
+    """Nodes that compute the matrix [new, old] for the length `old` of the images' `axis`.
+
+    Pixel j weighs max(0, 1 - |j + 1/2 - (i + 1/2) * old / new| / max(old / new, 1)) in the new
+    pixel i: a triangle as wide as two new pixels (old ones, where they are larger). Rows are
+    divided by their sum, for the pixels beyond the edge. Multiplied by 2 * new, distances are
+    differences of whole numbers, which float32 holds exactly up to 2^24.
+    """
+
+    def made(name: str) -> str:
+        return f"{output}_{name}"
+
+    float32: dict[str, Any] = {"to": TensorProto.FLOAT}
+    return [
+        _node("Shape", [images], made("shape")),
+        _node("Gather", [made("shape"), f"resize_axis_{axis}"], made("old"), axis=0),
+        _node("Range", ["resize_0", made("old"), "resize_1"], made("numbers")),
+        _node("Cast", [made("numbers")], made("pixels"), **float32),
+        _node("Cast", [made("old")], made("length"), **float32),
+        _node("Mul", [made("pixels"), "resize_two"], made("doubled")),
+        _node("Add", [made("doubled"), "resize_one"], made("odd")),
+        _node("Mul", [made("odd"), "resize_new"], made("here")),
+        _node("Mul", ["resize_centres", made("length")], made("there")),
+        _node("Sub", [made("here"), made("there")], made("difference")),
+        _node("Abs", [made("difference")], made("distance")),
+        _node("Max", [made("length"), "resize_new"], made("wider")),
+        _node("Mul", [made("wider"), "resize_two"], made("reach")),
+        _node("Div", [made("distance"), made("reach")], made("far")),
+        _node("Sub", ["resize_one", made("far")], made("near")),
+        _node("Relu", [made("near")], made("triangle")),
+        _node("ReduceSum", [made("triangle"), "resize_row"], made("sum"), keepdims=1),
+        _node("Div", [made("triangle"), made("sum")], output),
+    ]
+
+
+def _node(op: str, inputs: Sequence[str], output: str, **attributes: Any) -> NodeProto:
+    return helper.make_node(op, inputs, [output], name=output, **attributes)
