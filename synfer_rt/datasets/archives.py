@@ -17,9 +17,8 @@ from synfer_rt.datasets.items import (
     Label,
     Skipped,
     label_of,
-    split_of,
-    split_of_path,
 )
+from synfer_rt.datasets.splits import split_of, split_of_path
 
 
 def webdataset(root: Path, files: Sequence[Path], label_scheme: str | None) -> Found:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from synfer_rt import labels
+from synfer_rt.datasets.splits import split_of_path
 from synfer_rt.errors import UserError
 from synfer_rt.images import in_utf8, read_image
 
@@ -21,11 +22,6 @@ IMAGES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".
 Label = tuple[str | None, str | None]
 """A canonical name and None, or None and the reason; both None where no label was looked for."""
 UNLABELLED: Label = (None, None)
-
-_SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
-_SPLITS |= dict.fromkeys(("val", "valid", "validation"), "val")
-_WHOLE_SPLITS = dict.fromkeys(("dev", "eval", "evaluation"), "val")
-"""Only as whole names: `dev_patel` is a person."""
 
 
 @dataclass(frozen=True)
@@ -109,14 +105,3 @@ def item(root: Path, file: Path, label: Label, split: str | None = None) -> Item
     """A file below `root`; the split is that of its folders where none is given."""
     name = file.relative_to(root).as_posix()
     return Item(name, *label, split or split_of_path(name), file, file.read_bytes)
-
-
-def split_of_path(name: str) -> str | None:
-    """The split that the first of the folders (or archives) in an item's name says, or None."""
-    return next(filter(None, map(split_of, name.split("/")[:-1])), None)
-
-
-def split_of(name: str) -> str | None:
-    """The split that the name of a folder or file begins with, such as `train_set`, or None."""
-    stem = name.strip().lower().partition(".")[0]
-    return _WHOLE_SPLITS.get(stem) or _SPLITS.get(stem.replace("-", "_").partition("_")[0])

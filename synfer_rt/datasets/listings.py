@@ -16,8 +16,8 @@ from synfer_rt.datasets.items import (
     Label,
     Skipped,
     item,
-    split_of_path,
 )
+from synfer_rt.datasets.splits import split_of_path
 
 
 class Lookup:

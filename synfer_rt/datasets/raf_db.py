@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from synfer_rt.datasets.items import Found, label_of, split_of
+from synfer_rt.datasets.items import Found, label_of
 from synfer_rt.datasets.listings import Lookup, Row, listed
+from synfer_rt.datasets.splits import split_of
 from synfer_rt.errors import UserError
 
 RAF_LISTS = ("list_patition_label.txt", "list_partition_label.txt")

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from synfer_rt.contact_sheet import FILE as CONTACT_SHEET
-from synfer_rt.datasets.items import IMAGES, UNLABELLED, Found, Skipped, label_of, split_of
+from synfer_rt.datasets.items import IMAGES, UNLABELLED, Found, Skipped, label_of
 from synfer_rt.datasets.listings import Lookup, Row, listed
+from synfer_rt.datasets.splits import split_of
 from synfer_rt.errors import UserError
 from synfer_rt.images import find_images
 
@@ -67,7 +68,8 @@ def table(root: Path, files: Sequence[Path], label_scheme: str | None) -> Found:
             label = UNLABELLED
             if value is not None and str(value).strip():
                 label = label_of(value, row.get("label_scheme") or label_scheme)
-            split = split_of(str(row.get("split") or "")) or split_of(listing.stem)
+            said = str(row.get("split") or row.get("usage") or "")
+            split = split_of(said) or split_of(listing.stem)
             rows.append(Row(listing, str(row.get(of_file) or ""), label, split))
     # Of what lies beside a table that is given alone, only what it names is the input.
     lookup = Lookup(root, candidates or find_images(root))

@@ -1,0 +1,49 @@
+"""Which part of a dataset, train, val or test, a folder, a file or a cell of a table names."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+_WORDS = {
+    "train": ("train", "training", "trainset", "traindata", "trainval"),
+    "val": ("val", "valid", "validation", "valset", "validset", "validationset", "publictest"),
+    "test": ("test", "testing", "testset", "testdata", "privatetest"),
+}
+_SPLITS = {word: split for split, words in _WORDS.items() for word in words}
+_ALONE = frozenset(("dev", "eval", "evaluation"))
+"""Of the validation, but `dev_patel` is a person: beside the words of _BESIDE alone."""
+_DATASETS = ("fer", "ferplus", "raf", "db", "rafdb", "affectnet", "expw")
+_SUFFIXES = ("csv", "tsv", "txt", "jsonl", "json", "tar", "zip", "parquet")
+_PARTS = ("set", "split", "part", "of", "data", "images", "image", "faces", "labels", "list")
+_BESIDE = frozenset((*_DATASETS, *_SUFFIXES, *_PARTS))
+_WORD = re.compile(r"[^\W\d_]+|\d+")
+_HUMP = re.compile(r"(?<=[a-z\d])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+
+@lru_cache(maxsize=4096)
+def split_of(name: str) -> str | None:
+    """The split that the name of a folder or file, or a cell of a table, says by one of its words.
+
+    `FER2013Train`, `test_aligned` and `fer2013-test-00000-of-00001.parquet` do. Of FER2013 the part
+    PublicTest is what its competition was tuned on, so it is val, and PrivateTest is test. None
+    where no word is one, and where two contradict each other, as in `train_test_split`.
+    """
+    words = [word.lower() for word in _WORD.findall(_HUMP.sub(" ", name))]
+    text = " ".join(words).replace("public test", "publictest")
+    named = {_SPLITS[word] for word in text.split() if word in _SPLITS}
+    others = {word for word in words if not word.isdigit()} - _BESIDE
+    if len(others) == 1 and others <= _ALONE:
+        return "val"
+    return named.pop() if len(named) == 1 else None
+
+
+def split_of_path(name: str) -> str | None:
+    """The split that the folders (or archives) in an item's name say, or None.
+
+    The first that is called so and nothing more counts, `val` in `train_data/val/1.jpg`; else the
+    first that has the word in its name.
+    """
+    folders = name.split("/")[:-1]
+    alone = (split_of(folder) for folder in folders if folder.strip().lower() in _SPLITS)
+    return next(alone, None) or next(filter(None, map(split_of, folders)), None)

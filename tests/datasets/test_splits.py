@@ -1,0 +1,86 @@
+"""The names that datasets give their parts: train, val and test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from synfer_rt.cli import main
+from synfer_rt.datasets import read_dataset
+from synfer_rt.datasets.splits import split_of, split_of_path
+from tests.small_datasets import picture, put, put_parquet, put_tar, put_text, splits_of
+
+
+@pytest.mark.parametrize(
+    ("split", "names"),
+    [
+        ("train", "FER2013Train Training train train_set train-0000.tar TRAIN_aligned Train"),
+        ("train", "training.csv train_labels.csv fer2013_train trainval raf-train-000000.tar"),
+        ("val", "FER2013Valid PublicTest public_test val_set Validation validation.csv valid"),
+        ("val", "dev eval Evaluation dev_set fer2013-dev-000000.tar publictest VAL"),
+        ("test", "FER2013Test PrivateTest Test_aligned fer2013-test-00000-of-00001.parquet"),
+        ("test", "test_All.csv testing TEST-0.tar raf_db_test"),
+        (None, "dev_patel latest contest Valentina trained train_test_split Manually_Annotated"),
+        (None, "4_setups 0001 happy"),
+    ],
+)
+def test_names_of_splits(split: str | None, names: str):
+    assert {name: split_of(name) for name in names.split()} == dict.fromkeys(names.split(), split)
+
+
+@pytest.mark.parametrize(
+    ("path", "split"),
+    [
+        ("train_data/val/happy/1.jpg", "val"),
+        ("train/test_subject/1.jpg", "train"),
+        ("data_train/sad/1.jpg", "train"),
+        ("faces/train.jpg", None),
+    ],
+)
+def test_a_folder_of_no_other_name_is_the_split(path: str, split: str | None):
+    assert split_of_path(path) == split
+
+
+USAGE = {"train": "Training", "val": "PublicTest", "test": "PrivateTest"}
+FOLDERS = {"train": "FER2013Train", "val": "FER2013Valid", "test": "FER2013Test"}
+HAPPY = {"train": 3, "val": 1, "test": 1}
+"""Happy faces of each split; each has a sad one, too."""
+
+
+def put_fer(root: Path, layout: str) -> None:
+    """Splits as FER2013, FER+ and their mirrors keep them apart."""
+    rows = ["image,emotion,Usage"]
+    for split, usage in USAGE.items():
+        faces = [("happy", i) for i in range(HAPPY[split])] + [("sad", 9)]
+        shard: dict[str, bytes] = {}
+        for label, i in faces:
+            if layout == "Usage":
+                put(root, **{f"images__{usage}{i}": 10 * i})
+                rows.append(f"{usage}{i}.jpg,{label},{usage}")
+            elif layout == "shards":
+                shard |= {f"{i}__jpg": picture(10 * i), f"{i}__cls": label.encode()}
+            else:
+                put(root, **{f"{(FOLDERS, USAGE)[layout == 'kaggle'][split]}__{label}__{i}": i})
+        if shard:
+            put_tar(root / f"fer2013-{split}-000000.tar", **shard)
+    if layout == "Usage":
+        put_text(root / "labels.csv", "\n".join(rows))
+
+
+@pytest.mark.parametrize("layout", ["FER+", "kaggle", "Usage", "shards"])
+def test_augment_never_mixes_the_splits(tmp_path: Path, layout: str):
+    put_fer(tmp_path / "fer", layout)
+    splits = list(splits_of(read_dataset(tmp_path / "fer")).values())
+    assert {split: splits.count(split) - 1 for split in HAPPY} == HAPPY
+    arguments = ["augment", str(tmp_path / "fer"), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2 and "the splits test, train, val; say which" in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_shards_of_parquet_say_their_split(tmp_path: Path):
+    for split in ("train", "valid", "test"):
+        put_parquet(tmp_path / f"fer2013-{split}-00000-of-00001.parquet")
+    assert list(splits_of(read_dataset(tmp_path)).values()) == ["test", "train", "val"]
