@@ -15,17 +15,17 @@ from typing import Any, ClassVar
 import numpy as np
 import onnx
 import torch
-from onnx import NodeProto, TensorProto, compose, helper, numpy_helper, version_converter
+from onnx import NodeProto, TensorProto, compose, helper, numpy_helper
 
 from synfer_rt.errors import UserError
 
+from .opset import at_least_minimum, opset_of
 from .resizing import resize, resized
 from .sentences import first_line
 
 GREY = (0.299, 0.587, 0.114)
 """Luma of ITU-R BT.601."""
 
-_MIN_OPSET = 13
 _MOST = 10.0
 """Means and deviations of pixels in [0, 1] are below it, those of pixels up to 255 far above."""
 
@@ -123,10 +123,8 @@ def compose_network(
     try:
         core = onnx.load(network.path)
         onnx.checker.check_model(core)
-        version = _opset(core)
-        if version < _MIN_OPSET:
-            core = version_converter.convert_version(core, _MIN_OPSET)
-            version = _MIN_OPSET
+        core = at_least_minimum(core)
+        version = opset_of(core)
     except Exception as error:  # protobuf, checker and converter raise their own kinds
         reason = first_line(error)
         raise UserError(f"{network.path} is no ONNX model that can be read ({reason}).") from error
@@ -207,10 +205,6 @@ def _check_count(network: ImageNetwork, found: Any) -> None:
             f"{network.path} has {found} {ending.scores}, {ending.known_by} has {ending.count}; "
             f"{network.OUTPUT_REMEDY}."
         )
-
-
-def _opset(model: onnx.ModelProto) -> int:
-    return next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
 
 
 def _shape(value: onnx.ValueInfoProto) -> list[Any]:
