@@ -19,8 +19,9 @@ from typing import Any
 from synfer_rt import labels
 from synfer_rt.datasets import archives, tables
 from synfer_rt.datasets.affectnet import affectnet
-from synfer_rt.datasets.folders import class_folder, folders, images
+from synfer_rt.datasets.folders import class_folders, folders, images
 from synfer_rt.datasets.items import Found, Item, Skipped
+from synfer_rt.datasets.numbering import check_numbers
 from synfer_rt.datasets.raf_db import RAF_LISTS, raf_db
 from synfer_rt.errors import UserError
 from synfer_rt.images import find_images, folders_of_images
@@ -73,7 +74,7 @@ class Dataset:
         """
         stamps = {file: _stamp(file) for file in {item.file for item in self.items}}
         listed: list[list[Any]] = [
-            [item.name, item.label, *stamps[item.file]] for item in self.items
+            [item.name, item.label, item.written, *stamps[item.file]] for item in self.items
         ]
         listed += [[entry.name, entry.reason] for entry in self.skipped]
         return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
@@ -91,10 +92,12 @@ def read_dataset(
     dataset's word.
 
     `format` is a key of FORMATS, or "auto" to see which it is. `label_scheme` gives numbers their
-    meaning where the dataset does not (RAF-DB's count from 1). `split` keeps only that part.
+    meaning where the dataset does not: see labels.scheme; labels.FIRST says which count from 1.
+    `split` keeps only that part.
 
     Raises UserError for a path that is not there, an unknown format, scheme or split, an output of
-    synfer-rt that is not finished, and a dataset of which nothing can be used.
+    synfer-rt that is not finished, numbers that begin elsewhere than those of their scheme, a class
+    folder whose name is misspelt, and a dataset of which nothing can be used.
     """
     path = Path(path)
     if format != "auto" and format not in FORMATS:
@@ -108,10 +111,12 @@ def read_dataset(
         files = [file for file in files if file not in aside and file not in settings]
     _refuse_unfinished(files)
     format = _format(root, files, label_scheme) if format == "auto" else format
+    own_layout = format in ("raf-db", "affectnet") and label_scheme is None
     items: list[Item] = []
     skipped: list[Skipped] = []
     for found in _READERS[format](root, files, label_scheme):
         (items if isinstance(found, Item) else skipped).append(found)  # type: ignore[arg-type]
+    items = check_numbers(items, own_layout)
     skipped += [Skipped(file.relative_to(root).as_posix(), why) for file, why in aside.items()]
     splits = sorted({item.split for item in items if item.split})
     if split is not None:
@@ -228,6 +233,7 @@ def _format(root: Path, files: Sequence[Path], label_scheme: str | None) -> str:
         return "affectnet"
     if columns or all(file.suffix.lower() in tables.TABLES for file in files):
         return "table"
-    if any(class_folder(root, file, label_scheme) for file in files):
+    classes = class_folders(root, files, label_scheme)
+    if any(classes.label(f.relative_to(root).as_posix()).written is not None for f in files):
         return "folders"
     return "images"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from synfer_rt.datasets.items import IMAGES, Found, item, label_of
+from synfer_rt.datasets.items import IMAGES, Found, Label, item, label_of
 from synfer_rt.datasets.tables import table
 
 
@@ -23,12 +23,12 @@ def affectnet(root: Path, files: Sequence[Path], label_scheme: str | None) -> Fo
             continue
         annotation = file.parent.parent / "annotations" / f"{file.stem}_exp.npy"
         if annotation not in present:
-            yield item(root, file, (None, f"it has no {annotation.name}"), None)
+            yield item(root, file, Label(None, f"it has no {annotation.name}"), None)
             continue
         try:
             with annotation.open("rb") as file_of_label:
                 value = np.lib.format.read_array(file_of_label, allow_pickle=False).item()
         except Exception as error:  # what a damaged header says, numpy may believe
-            yield item(root, file, (None, f"{annotation.name} cannot be read ({error})"), None)
+            yield item(root, file, Label(None, f"{annotation.name} cannot be read ({error})"), None)
         else:
             yield item(root, file, label_of(value, scheme), None)

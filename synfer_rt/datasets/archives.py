@@ -59,7 +59,7 @@ def _sample_label(texts: Mapping[str, bytes], label_scheme: str | None) -> Label
         record = json.loads(texts.get("json", b"{}"))
         value = record.get("label")
     except (ValueError, AttributeError, RecursionError):
-        return None, "its JSON cannot be read"
+        return Label(None, "its JSON cannot be read")
     if value is not None:
         return label_of(value, record.get("label_scheme") or label_scheme)
     if "cls" in texts:

@@ -5,14 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from synfer_rt.datasets.items import (
-    IMAGES,
-    UNLABELLED,
-    Found,
-    Skipped,
-    item,
-    label_of,
-)
+from synfer_rt.datasets.class_folders import ClassFolders
+from synfer_rt.datasets.items import IMAGES, UNLABELLED, Found, Skipped, item
 
 
 def images(root: Path, files: Sequence[Path], _: str | None) -> Found:
@@ -21,22 +15,20 @@ def images(root: Path, files: Sequence[Path], _: str | None) -> Found:
         yield item(root, file, UNLABELLED)
 
 
-def class_folder(root: Path, file: Path, label_scheme: str | None) -> str | None:
-    """The label of the nearest folder that has the name (or number) of a class."""
-    for part in reversed(file.relative_to(root).parts[:-1]):
-        label, _ = label_of(part, label_scheme)
-        if label is not None:
-            return label
-    return None
+def class_folders(root: Path, files: Sequence[Path], label_scheme: str | None) -> ClassFolders:
+    """What the folders of files below `root` say."""
+    return ClassFolders((file.relative_to(root).as_posix() for file in files), label_scheme)
 
 
 def folders(root: Path, files: Sequence[Path], label_scheme: str | None) -> Found:
-    """A folder for each class, at any depth."""
+    """A folder for each class, at any depth. Raises UserError for one that seems misspelt."""
+    classes = class_folders(root, files, label_scheme)
+    images = [file for file in files if file.suffix.lower() in IMAGES]
+    classes.check_spelling(file.relative_to(root).as_posix() for file in images)
     for file in files:
-        label = class_folder(root, file, label_scheme)
-        if label is not None:
-            yield item(root, file, (label, None))
-        elif file.suffix.lower() in IMAGES:
-            yield item(root, file, (None, "it is in no folder of a class"))
+        name = file.relative_to(root).as_posix()
+        label = classes.label(name)
+        if label.name is not None or file.suffix.lower() in IMAGES:
+            yield item(root, file, label)
         else:
-            yield Skipped(file.relative_to(root).as_posix(), "it is in no folder of a class")
+            yield Skipped(name, label.problem or "")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 import reprlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,28 +18,53 @@ from synfer_rt.images import in_utf8, read_image
 
 IMAGES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
 """Suffixes of files that nobody would list in a table for anything but an image."""
-Label = tuple[str | None, str | None]
-"""A canonical name and None, or None and the reason; both None where no label was looked for."""
-UNLABELLED: Label = (None, None)
+
+
+class Label(NamedTuple):
+    """What a dataset says of an image, as far as it is understood.
+
+    `name` is canonical; without one `problem` says why, or is None where no label was looked for.
+    `written` is the label as the dataset has it, None where it has none, and `scheme` the one that
+    gave a number its meaning.
+    """
+
+    name: str | None = None
+    problem: str | None = None
+    written: str | None = None
+    scheme: str | None = None
+
+
+UNLABELLED = Label()
 
 
 @dataclass(frozen=True)
 class Item:
     """An image of a dataset: its name there (in UTF-8), its label by canonical name, its bytes.
 
-    Without a label, `problem` says why, or is None where labels were not looked for. `split` is
-    train, val or test where the layout says so. `file` is the one that holds its bytes.
+    `label`, `problem`, `written` and `scheme` are the fields of its Label. `split` is train, val or
+    test where the layout says so. `file` is the one that holds its bytes.
     """
 
     name: str
     label: str | None
     problem: str | None
+    written: str | None
+    scheme: str | None
     split: str | None
     file: Path = field(repr=False, compare=False)
     read: Callable[[], bytes] = field(repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", in_utf8(self.name))
+        if self.written is not None:
+            object.__setattr__(self, "written", in_utf8(self.written))
+        if self.problem is not None:
+            object.__setattr__(self, "problem", in_utf8(self.problem))
+
+    @property
+    def not_understood(self) -> bool:
+        """Whether the dataset has a label of it, of which nobody knows the meaning."""
+        return self.label is None and self.written is not None
 
 
 @dataclass(frozen=True)
@@ -55,36 +79,58 @@ class Skipped:
         object.__setattr__(self, "reason", in_utf8(self.reason))
 
 
-@lru_cache(maxsize=4096)
 def canonical(word: str) -> str | None:
     """The canonical name of an expression written in one of the usual ways, or None."""
-    try:
-        (name,) = labels.parse_labels(word, labels.scheme("affectnet-8"))
-    except (UserError, ValueError):
-        return None
-    return name
+    return labels.expression(word)
 
 
 def label_of(value: Any, label_scheme: Any) -> Label:
-    """A label as a dataset has it, a word or a number, as (canonical name, None) or (None, why).
+    """What a label says as a dataset has it, a word or a number.
 
-    `label_scheme` may be what a dataset says, and so anything; None where nobody says.
+    `label_scheme` may be what a dataset says, and so anything; None where nobody says. What stands
+    for a missing value (None, NaN, nothing but spaces) is no label.
     """
-    text = str(value).strip()
-    number = text.removesuffix(".0")
-    if not re.fullmatch(r"-?\d{1,9}", number, re.ASCII):
+    text = "" if value is None else str(value).strip()
+    if text.lower() in ("", "nan"):
+        return UNLABELLED
+    shown = reprlib.repr(text)  # whole, unless it is a text of its own
+    if not _NUMBER.fullmatch(text):
         name = canonical(text)
-        shown = reprlib.repr(text)  # whole, unless it is a text of its own
-        return (name, None) if name else (None, f"its label {shown} is no known expression")
+        near = None if name else labels.nearest_expression(text[:_LONGEST], _LIKE)
+        also = f"; the nearest is {near}" if near else ""
+        return Label(
+            name, None if name else f"its label {shown} is no known expression{also}", text
+        )
+    if not float(text).is_integer():
+        return Label(None, f"its label {shown} is no whole number", text)
+    number = int(float(text))
     if label_scheme is None:
-        return None, f"its label is the number {number}; say its meaning with --label-scheme"
-    if not isinstance(label_scheme, str) or label_scheme not in labels.SCHEMES:
-        return None, f"its label scheme {label_scheme!r} is unknown"
-    classes = labels.scheme(label_scheme)
-    index = int(number) - (label_scheme == "raf-db")
+        why = f"its label is the number {number}; say its meaning with --label-scheme"
+        return Label(None, why, text)
+    try:
+        classes = labels.scheme(label_scheme)
+    except UserError:
+        return Label(None, f"its label scheme {reprlib.repr(label_scheme)} is unknown", text)
+    return Label(*_numbered(number, classes, label_scheme), text, label_scheme)
+
+
+_NUMBER = re.compile(r"[+-]?\d{1,9}(\.\d{0,9})?(e[+-]?\d{1,2})?", re.ASCII | re.IGNORECASE)
+_LONGEST = 40
+_LIKE = 0.7
+"""From which likeness on, 0 to 1, a word is named as the nearest."""
+
+
+def _numbered(
+    number: int, classes: Sequence[str], label_scheme: str
+) -> tuple[str | None, str | None]:
+    index = number - labels.FIRST.get(label_scheme, 0)
+    meaning = labels.NO_EXPRESSION.get(label_scheme, {}).get(number)
     if 0 <= index < len(classes):
-        return classes[index], None
-    return None, f"its label {number} is outside {label_scheme}"
+        if labels.names_expression(classes[index]):
+            return classes[index], None
+        meaning = classes[index].replace("-", "nothing")
+    says = f": it says {meaning}" if meaning else ""
+    return None, f"its label {number} is outside {label_scheme}{says}"
 
 
 def load(item: Item, size: tuple[int, int]) -> np.ndarray | str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from synfer_rt.datasets.folders import class_folder
+from synfer_rt.datasets.folders import class_folders
 from synfer_rt.datasets.items import (
     IMAGES,
     UNLABELLED,
@@ -106,17 +106,19 @@ def listed(root: Path, rows: Iterable[tuple[Row, Path | None]], label_scheme: st
         label = row.label if first.label == UNLABELLED else first.label
         known[file] = first = replace(first, label=label, split=first.split or row.split)
         against = []
-        if row.label != UNLABELLED and row.label[0] != label[0]:
-            said, counts = (word or "no known expression" for word, _ in (row.label, label))
+        if row.label != UNLABELLED and row.label.name != label.name:
+            said, counts = (one.name or "no known expression" for one in (row.label, label))
             against.append(f"it says {said}, but {counts} counts")
         if row.split not in (first.split, None):
             against.append(f"it says the split {row.split}, but {first.split} counts")
         if against:
             yield Skipped(entry, "; ".join(against))
+    classes = class_folders(root, list(known), label_scheme)
     for file, row in known.items():
         label = row.label
         if label == UNLABELLED:
-            label = class_folder(root, file, label_scheme), None
+            of_folder = classes.label(file.relative_to(root).as_posix())
+            label = UNLABELLED if of_folder.written is None else of_folder
         found = item(root, file, label, row.split)
         named = split_of_path(_path(row.name).as_posix())
         yield replace(found, split=found.split or named)

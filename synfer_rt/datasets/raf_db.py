@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from synfer_rt.datasets.items import Found, label_of
+from synfer_rt.datasets.items import Found, Label, label_of
 from synfer_rt.datasets.listings import Lookup, Row, listed
+from synfer_rt.datasets.numbering import number, other_list
 from synfer_rt.datasets.splits import split_of
 from synfer_rt.errors import UserError
 
@@ -23,9 +24,12 @@ def raf_db(root: Path, files: Sequence[Path], label_scheme: str | None) -> Found
             text = listing.read_text("utf-8-sig", "replace")
         except OSError as error:
             raise UserError(f"{listing} cannot be read ({error.strerror}); mend it.") from None
-        for line in filter(str.strip, text.splitlines()):
-            name, _, number = line.strip().partition(" ")
-            rows.append(Row(listing, name, label_of(number, scheme), split_of(name)))
+        lines = [line.split(maxsplit=1) for line in text.splitlines() if line.strip()]
+        labels = _labels(root, listing, [line[1] if line[1:] else "" for line in lines], scheme)
+        rows += [
+            Row(listing, line[0], label, split_of(line[0]))
+            for line, label in zip(lines, labels, strict=True)
+        ]
     lookup = Lookup(root, files)
     aligned = lookup.find(
         [(f"{row.name.rpartition('.')[0] or row.name}_aligned", root) for row in rows]
@@ -33,3 +37,13 @@ def raf_db(root: Path, files: Sequence[Path], label_scheme: str | None) -> Found
     as_it_is = lookup.find([(row.name, root) for row in rows])
     found = [one or other for one, other in zip(aligned, as_it_is, strict=True)]
     yield from listed(root, zip(rows, found, strict=True), scheme)
+
+
+def _labels(root: Path, listing: Path, written: Sequence[str], scheme: str) -> list[Label]:
+    """The labels of a list; none where it is that of the compound expressions, of the same name."""
+    labels = [label_of(text, scheme) for text in written]
+    why = other_list(scheme, {n for label in labels if (n := number(label)) is not None})
+    folders = (root.name, *listing.relative_to(root).parts[:-1])
+    if why is None and any("compound" in folder.lower() for folder in folders):
+        why = "its list lies in a folder of compound expressions"
+    return labels if why is None else [Label(None, why, label.written) for label in labels]

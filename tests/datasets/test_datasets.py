@@ -39,9 +39,9 @@ class TestItems:
         ],
     )
     def test_labels_in_the_usual_ways(self, value: object, scheme: object, label: str | None):
-        found, problem = label_of(value, scheme)
-        assert found == label and (problem is None) == (label is not None)
-        assert len(problem or "") < 100
+        found = label_of(value, scheme)
+        assert found.name == label and (found.problem is None) == (label is not None)
+        assert len(found.problem or "") < 100
 
     def test_a_bad_file_has_the_same_reason_every_time(self, tmp_path: Path):
         (tmp_path / "a.jpg").write_bytes(b"nothing")

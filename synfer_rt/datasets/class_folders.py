@@ -1,0 +1,106 @@
+"""What folders say of the images in them: `happy/…`, `Angry/0001/…`, `0_neutral/…`.
+
+A folder is judged in company: by what the folders beside it are called, too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from synfer_rt import labels
+from synfer_rt.datasets.items import Label, label_of
+from synfer_rt.errors import UserError
+
+_FEW_CODES = 3
+"""From so many classes on, the codes of expressions are no accident."""
+_MISSPELT = 0.7
+"""From which likeness on, 0 to 1, a folder is taken for the misspelt name of a class."""
+
+
+class ClassFolders:
+    """The classes that folders are named after, of images by their names (`train/happy/1.png`).
+
+    A name is read as a class's word (`Happiness`, `0_neutral`, `happy_faces`); as a code (`AN`,
+    `joy`) beside a class's word or codes of other classes; and with `label_scheme` as a number of
+    it, where all numbers beside it are of that scheme.
+    """
+
+    def __init__(self, names: Iterable[str], label_scheme: str | None) -> None:
+        beside: dict[str, set[str]] = {}
+        for folder in {name.rpartition("/")[0] for name in names}:
+            for above, part in _places(f"{folder}/"):
+                beside.setdefault(above, set()).add(part)
+        self._words = {above: _words(folders) for above, folders in beside.items()}
+        self._numbers = {
+            above: {} if label_scheme is None else _numbers(folders, label_scheme)
+            for above, folders in beside.items()
+        }
+
+    def label(self, name: str) -> Label:
+        """That of the nearest folder with a class's word, else of the one that is its number."""
+        places = _places(name)
+        for above, part in reversed(places):
+            if word := self._words[above].get(part):
+                return Label(word, None, part)
+        numbers = [
+            label for above, part in places if (label := self._numbers[above].get(part)) is not None
+        ]
+        counting = [label for label in numbers if label.scheme is not None]
+        if len(counting) > 1:
+            written = " and ".join(str(label.written) for label in counting)
+            return Label(None, f"its folders {written} are both numbers of classes", written)
+        if numbers:
+            return (counting or numbers)[0]
+        unread = next((part for above, part in places if self._words[above]), None)
+        if unread is None:
+            return Label(None, "it is in no folder of a class")
+        why = f"it is in no folder of a class: {unread!r} is no known expression"
+        return Label(None, why, unread)
+
+    def check_spelling(self, names: Iterable[str]) -> None:
+        """Raise UserError for a folder that seems to be the misspelt name of a class.
+
+        `names` are those of images; only folders count in which no image has a class.
+        """
+        for folder in {name.rpartition("/")[0]: None for name in names}:
+            if self.label(f"{folder}/").name is not None:
+                continue
+            for part in folder.split("/"):
+                near = labels.nearest_expression(part, _MISSPELT)
+                if near is not None:
+                    raise UserError(
+                        f"The folder {folder} has images, and {part!r} is no known expression; the "
+                        f"nearest is {near}. Rename it, or move it out of the dataset."
+                    )
+
+
+def _places(name: str) -> Sequence[tuple[str, str]]:
+    """Each folder of a name, outermost first, after the folders that it lies in."""
+    parts = name.split("/")[:-1]
+    return [("/".join(parts[:i]), part) for i, part in enumerate(parts)]
+
+
+def _words(folders: Iterable[str]) -> dict[str, str]:
+    """The classes that folders beside each other say in words, by folder."""
+    certain = {f: name for f in folders if (name := labels.expression(f, due=False))}
+    with_codes = {f: name for f in folders if (name := labels.expression(f))}
+    due = certain or len(set(with_codes.values())) >= _FEW_CODES
+    return with_codes if due else certain
+
+
+def _numbers(folders: Iterable[str], label_scheme: str) -> dict[str, Label]:
+    """The labels of folders beside each other that are numbers of a scheme, by folder.
+
+    Where one is no number of it, or is written as `0001`, all are numbers of something else.
+    """
+    numbers = [folder for folder in folders if re.fullmatch(r"[0-9]{1,9}", folder)]
+    if any(str(int(folder)) != folder for folder in numbers):
+        return {}
+    first, named = labels.FIRST.get(label_scheme, 0), labels.NO_EXPRESSION.get(label_scheme, {})
+    last = first + len(labels.scheme(label_scheme)) - 1
+    beyond = [folder for folder in numbers if int(folder) > last and int(folder) not in named]
+    if not beyond:
+        return {folder: label_of(folder, label_scheme) for folder in numbers}
+    why = f"it is in no folder of a class: {min(beyond, key=int)} is no number of {label_scheme}"
+    return {folder: Label(None, why) for folder in numbers}
