@@ -19,6 +19,10 @@ from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError
 
 NAME = "openvino-cpu"
+_PRODUCTS = (
+    *("Convolution", "ConvolutionBackpropData", "MatMul"),
+    *("GroupConvolution", "GroupConvolutionBackpropData"),
+)
 _MOST_SHAPES = 2
 """For how many shapes of its inputs an engine stays compiled; each holds weights of its own."""
 
@@ -108,21 +112,51 @@ def has_bfloat16(core: Any) -> bool:
 def read_model(file: Path, core: Any) -> Any:
     """An ONNX file as OpenVINO's model, without what it would compute wrongly.
 
-    Where a convolution and a transposed one share their weights, as in a gradient's graph, OpenVINO
-    (seen in 2026.4) prepares them for the first and gives them to both: so the second gets a copy.
+    Where products of several kinds share a weight, as in a gradient's graph, OpenVINO (seen in
+    2026.4) may prepare it for the first and give that to all: a convolution's to the transposed
+    convolution, a square matrix to the product with its transpose. So each kind of use gets a
+    weight of its own.
     """
     from openvino import op
 
     model = core.read_model(file)
-    for node in model.get_ops():
-        if node.get_type_name() == "ConvolutionBackpropData":
-            weights = node.input_value(1).get_node()
-            if weights.get_type_name() == "Convert":  # stored as float16
-                weights = weights.input_value(0).get_node()
-            if weights.get_type_name() == "Constant":
-                copy = op.Constant(weights.data.astype(np.float32), shared_memory=False)
-                node.input(1).replace_source_output(copy.output(0))
+    uses: dict[int, set[str]] = {}
+    for node in model.get_ordered_ops():
+        kind = node.get_type_name()
+        weight, way = _weight(node) if kind in _PRODUCTS else (None, [])
+        if weight is None:
+            continue
+        use = str((kind, node.get_attributes().get("transpose_b"), way))
+        known = uses.setdefault(weight.data.ctypes.data, set())
+        if known and use not in known:
+            values = weight.data.astype(np.float32)
+            for step, argument in way:
+                values = getattr(values, step)(argument)
+            copy = op.Constant(np.ascontiguousarray(values), shared_memory=False)
+            node.input(1).replace_source_output(copy.output(0))
+        known.add(use)
     return model
+
+
+def _weight(product: Any) -> tuple[Any, list[tuple[str, list[int]]]]:
+    """The constant that a product multiplies by, or None, and what becomes of it on the way.
+
+    That is by numpy's names; from float16 it may also become float32.
+    """
+    node, way = product.input_value(1).get_node(), []
+    while (kind := node.get_type_name()) in ("Convert", "Transpose", "Reshape"):
+        if kind == "Reshape":
+            if node.get_output_partial_shape(0).is_dynamic:
+                return None, []
+            way.insert(0, ("reshape", list(node.get_output_shape(0))))
+        elif kind == "Transpose":
+            axes = node.input_value(1).get_node()
+            if axes.get_type_name() != "Constant":
+                return None, []
+            way.insert(0, ("transpose", [int(axis) for axis in axes.data]))
+        node = node.input_value(0).get_node()
+    floating = node.get_type_name() == "Constant" and node.get_element_type().is_real()
+    return (node if floating else None), way
 
 
 def _solver_step(inputs: Mapping[str, np.ndarray], prediction: np.ndarray) -> dict[str, np.ndarray]:

@@ -183,26 +183,68 @@ def test_auto_prefers_it_to_onnxruntime_on_a_machine_without_gpu(tiny_bundle: Bu
     assert choose("auto", tiny_bundle)[0] == OPENVINO
 
 
+SHARED = {
+    "convolution": (
+        (16, 16, 3, 3),
+        """gradient (float[B,16,8,8] x) => (float[B,16,8,8] y) {
+          weight = Cast <to = 1> (stored)
+          forward = Conv <pads = [1, 1, 1, 1]> (x, weight)
+          y = ConvTranspose <pads = [1, 1, 1, 1]> (forward, weight)
+        }""",
+    ),
+    "grouped convolution": (
+        (16, 8, 3, 3),
+        """gradient (float[B,16,8,8] x) => (float[B,16,8,8] y) {
+          weight = Cast <to = 1> (stored)
+          forward = Conv <pads = [1, 1, 1, 1], group = 2> (x, weight)
+          y = ConvTranspose <pads = [1, 1, 1, 1], group = 2> (forward, weight)
+        }""",
+    ),
+    "square matrix": (
+        (16, 16),
+        """gradient (float[B,16] x) => (float[B,16] y) {
+          weight = Cast <to = 1> (stored)
+          forward = MatMul (x, weight)
+          transposed = Transpose <perm = [1, 0]> (weight)
+          y = MatMul (forward, transposed)
+        }""",
+    ),
+    "square matrix of Gemm": (
+        (16, 16),
+        """gradient (float[B,16] x) => (float[B,16] y) {
+          weight = Cast <to = 1> (stored)
+          forward = Gemm (x, weight)
+          y = Gemm <transB = 1> (forward, weight)
+        }""",
+    ),
+}
+"""The shape of a weight, and a graph in which it is used in two ways, as in a gradient."""
+
+
 @pytest.mark.parametrize("precision", ["float32", "float16"])
-def test_a_transposed_convolution_may_share_its_weights(tmp_path: Path, precision: str) -> None:
+@pytest.mark.parametrize("case", SHARED)
+def test_products_of_several_kinds_may_share_a_weight(
+    tmp_path: Path, case: str, precision: str
+) -> None:
     import openvino
 
-    model = parser.parse_model("""<ir_version: 10, opset_import: ["": 21]>
-    gradient (float[B,16,8,8] x) => (float[B,16,8,8] y) {
-      weight = Cast <to = 1> (stored)
-      forward = Conv <pads = [1, 1, 1, 1]> (x, weight)
-      y = ConvTranspose <pads = [1, 1, 1, 1]> (forward, weight)
-    }""")
-    stored = np.random.default_rng(0).standard_normal((16, 16, 3, 3)).astype(precision)
+    shape, text = SHARED[case]
+    model = parser.parse_model(f'<ir_version: 10, opset_import: ["": 21]>\n{text}')
+    stored = np.random.default_rng(0).standard_normal(shape).astype(precision)
     model.graph.initializer.append(numpy_helper.from_array(stored, "stored"))
     file = tmp_path / "gradient.onnx"
     onnx.save(model, file)
-    x = np.random.default_rng(1).standard_normal((2, 16, 8, 8), np.float32)
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    wanted = np.asarray(session.run(None, {"x": x})[0])
     core = openvino.Core()
     compiled = core.compile_model(
         read_model(file, core), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
     )
+    size = [2, *(d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim[1:])]
+    x = np.random.default_rng(1).standard_normal(size).astype(np.float32)
     (found,) = compiled.create_infer_request().infer({"x": x}).values()
+    if "matrix" in case:
+        weight = stored.astype(np.float32)
+        wanted = x @ weight @ weight.T
+    else:
+        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+        wanted = np.asarray(session.run(None, {"x": x})[0])
     np.testing.assert_allclose(found, wanted, atol=1e-5 * np.abs(wanted).max())
