@@ -29,7 +29,8 @@ def plan_of(bundle: Bundle) -> Plan:
 class Runtime:
     """The bundle's engines, from requests to files on the disk. See `measure.System`.
 
-    A run is a single batch, so writing overlaps with nothing here, as it does in a long run.
+    A run is a single batch, so the writing of its last piece (on a GPU, of all of it) overlaps with
+    nothing, as it does in a long run.
     """
 
     def __init__(self, setup: Setup) -> None:

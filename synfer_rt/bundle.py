@@ -21,6 +21,7 @@ import numpy as np
 
 from synfer_rt import facs, labels
 from synfer_rt.errors import UserError
+from synfer_rt.file_stamps import Stamp, stamp
 from synfer_rt.interfaces import (
     IMAGE_AXES,
     LATENT_AXES,
@@ -41,6 +42,8 @@ _UNREADABLE = (
     *(ValueError, TypeError, AttributeError, LookupError, ArithmeticError),
     *(RecursionError, MemoryError),
 )
+_DECIDE_NOTHING = ("README.md",)
+"""Files of a bundle that its engines do without."""
 ANNOTATOR = "annotator"
 """The engine of FERAnno, which reads an expression off latents."""
 
@@ -94,7 +97,7 @@ class Bundle:
     the AU vector's units in order, empty for a model without AUs; `classes` the label scheme's
     names in order; `bundle_hash` the SHA-256 of bundle.json, which through its `files` identifies
     every byte of the bundle; `plans` the compiled engines by target and engine, mostly none;
-    `manifest` the file as read.
+    `manifest` the file as read; `stamps` what the files' system said of them then.
     """
 
     path: Path
@@ -115,6 +118,7 @@ class Bundle:
     engines: Mapping[str, EngineSpec]
     plans: Mapping[str, Mapping[str, PlanSpec]]
     manifest: Mapping[str, Any] = field(repr=False, compare=False)
+    stamps: dict[str, Stamp | None] = field(repr=False, compare=False)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -214,6 +218,25 @@ class Bundle:
         words = dict.fromkeys(text[a:b] for token, (a, b) in seen if token == unknown)
         cut = [span[0] for part in encoding.overflowing for _, span in _read(part) if any(span)]
         return text[min(cut) :] if cut else "", tuple(words)
+
+    def check_unchanged(self) -> None:
+        """Raise UserError when the bundle's files are not those that were opened.
+
+        Runtimes map weights and copy some: with a file that is overwritten under it, a live engine
+        computes with old and new ones. To be asked before what engines made is kept.
+        """
+        for name, before in self.stamps.items():
+            file = self.path / name
+            now = stamp(file)
+            if now == before:
+                continue
+            if now is None or file_entry(file)["sha256"] != self.manifest["files"][name]["sha256"]:
+                raise UserError(
+                    f"{file} has changed or gone while the run went on, so that images of two "
+                    "models would be mixed; put it back as it was and run the same command with "
+                    "--resume, or begin another run."
+                )
+            self.stamps[name] = now  # the same bytes, with other times or in another place
 
 
 def _read(encoding: Any) -> list[tuple[str, tuple[int, int]]]:
@@ -346,6 +369,9 @@ def _parse(path: Path, fields: Any, bundle_hash: str) -> Bundle:
         engines=engines,
         plans=plans,
         manifest=fields,
+        stamps={
+            name: stamp(path / name) for name in fields["files"] if name not in _DECIDE_NOTHING
+        },
     )
 
 

@@ -39,6 +39,12 @@ class Ensemble:
         for name in (*self.members, *((AU_READER,) if self.reads_aus else ())):
             self.sampler.engine(name)
 
+    def at_once(self, batch: int) -> int:
+        """The size of the fewest equal pieces of a batch of images that all the engines take."""
+        readers = (AU_READER,) if self.reads_aus else ()
+        encoders = (ENCODER,) if ANNOTATOR in self.members else ()
+        return self.sampler.piece(batch, *self.members, *readers, *encoders)
+
     def opinions(self, images: np.ndarray, latents: np.ndarray | None = None) -> list[Opinion]:
         """What each member says of images float32 [B, 3, H, W] in [0, 1].
 

@@ -174,9 +174,17 @@ class PhotoStarts:
         self._sampler, self._photos, self._way = sampler, photos, way
         self._found: dict[int, np.ndarray] = {}
 
-    def latents(self, rows: Sequence[int]) -> np.ndarray:
-        """Those of these photos, float32 [len(rows), C, h, w]. Raises UserError for one gone."""
+    def latents(self, rows: Sequence[int], coming: Sequence[int] = ()) -> np.ndarray:
+        """Those of these photos, float32 [len(rows), C, h, w]. Raises UserError for one gone.
+
+        Photos that are `coming` next are inverted with these as far as the device takes them at
+        once.
+        """
         missing = sorted(set(rows) - self._found.keys())
+        if missing:
+            size = self._sampler.at_once(_AT_ONCE)
+            next_ones = sorted(set(coming) - self._found.keys() - set(missing))
+            missing += next_ones[: -len(missing) % size]
         for first in range(0, len(missing), _AT_ONCE):
             part = missing[first : first + _AT_ONCE]
             inverted = invert(self._sampler, self._photos.images(part), self._way)

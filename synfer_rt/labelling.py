@@ -6,13 +6,16 @@ read has a line too, which says why.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from synfer_rt.annotate import Accept, Verdict, vote
+from synfer_rt.background import Background
 from synfer_rt.datasets import Dataset, Item
 from synfer_rt.datasets.items import load
 from synfer_rt.label_table import Record, Table, Tally
@@ -34,7 +37,9 @@ def label_images(
     """Label the images of `dataset` that `table` does not have yet, `batch` at a time; finish it.
 
     A label that the dataset gives counts as the wanted one, if the bundle knows it. What the table
-    has is shown to `accept` first, so that it decides as if nothing had interrupted the run.
+    has is shown to `accept` first, so that it decides as if nothing had interrupted the run. Lines
+    are written while the next images are labelled. Raises UserError also when the bundle's files
+    change meanwhile.
     """
     tally = Tally()
     try:
@@ -42,13 +47,13 @@ def label_images(
             tally.add(record)
             if "error" not in record:
                 accept(Verdict(record["label"], record["probabilities"], record["rectified"]))
-        size = ensemble.bundle.image_size
-        for items, images in _read(dataset.items, table.done, batch, size):
-            records = _records(items, images, table.done, ensemble, accept)
-            table.write(records)
-            for record in records:
-                tally.add(record)
-            on_progress(table.done)
+        with Background("write") as background:
+            for records in _labelled(dataset.items, table.done, ensemble, accept, batch):
+                background.start(table.write, records)
+                for record in records:
+                    tally.add(record)
+                on_progress(records[-1]["index"] + 1)
+            background.wait()
         first = table.done
         left_out = [
             {"index": first + i, "file_name": entry.name, "error": entry.reason}
@@ -63,13 +68,28 @@ def label_images(
     return tally
 
 
+def _labelled(
+    items: Sequence[Item], first: int, ensemble: Ensemble, accept: Accept, batch: int
+) -> Iterator[list[Record]]:
+    """The records of the items from `first` on, as they come out of the engines."""
+    size = ensemble.at_once(min(batch, max(len(items) - first, 1)))
+    for images in _read(items, first, size, batch, ensemble.bundle.image_size):
+        part = items[first : first + len(images)]
+        records = _records(part, images, first, ensemble, accept, size)
+        ensemble.bundle.check_unchanged()
+        yield records
+        first += len(part)
+
+
 def _records(
     items: Sequence[Item],
     images: Sequence[np.ndarray | str],
     first: int,
     ensemble: Ensemble,
     accept: Accept,
+    size: int,
 ) -> list[Record]:
+    """What `accept` and the engines, `size` images at a time, say of some images."""
     bundle = ensemble.bundle
     records: list[Record] = [
         {"index": first + i, "file_name": item.name, "error": str(image)}
@@ -78,10 +98,12 @@ def _records(
     sound = [i for i, image in enumerate(images) if isinstance(image, np.ndarray)]
     if not sound:
         return records
-    pixels = np.stack([np.asarray(images[i]) for i in sound])
+    # Always as many, for a runtime may compile an engine anew for each size.
+    padded = sound + sound[-1:] * (size - len(sound))
+    pixels = np.stack([np.asarray(images[i]) for i in padded])
     given = [items[i].label for i in sound]
     opinions = ensemble.opinions(pixels)
-    wanted = [x if x in bundle.classes else None for x in given]
+    wanted = [x if x in bundle.classes else None for x in (items[i].label for i in padded)]
     verdicts = vote(opinions, bundle.label_scheme, wanted)
     aus = ensemble.aus(pixels)
     for row, i in enumerate(sound):
@@ -107,18 +129,16 @@ def _named(aus: np.ndarray, names: Sequence[str]) -> dict[str, float]:
 
 
 def _read(
-    items: Sequence[Item], first: int, batch: int, size: tuple[int, int]
-) -> Iterator[tuple[Sequence[Item], list[np.ndarray | str]]]:
-    """Batches of items from `first` on, and their images or why one cannot be read.
+    items: Sequence[Item], first: int, size: int, batch: int, image_size: tuple[int, int]
+) -> Iterator[list[np.ndarray | str]]:
+    """The images of the items from `first` on, or why one cannot be read, `size` at a time.
 
-    The next batch is read while this one is used.
+    A batch of the next ones is read while these are used.
     """
-
-    def begin(start: int) -> list[Future[Any]]:
-        return [pool.submit(load, item, size) for item in items[start : start + batch]]
-
     with ThreadPoolExecutor(_READERS, "read") as pool:
-        ahead = begin(first)
-        for start in range(first, len(items), batch):
-            ready, ahead = ahead, begin(start + batch)
-            yield items[start : start + batch], [future.result() for future in ready]
+        coming = iter(items[first:])
+        ahead: deque[Future[Any]] = deque()
+        for _ in range(first, len(items), size):
+            room = size + batch - len(ahead)
+            ahead.extend(pool.submit(load, item, image_size) for item in islice(coming, room))
+            yield [ahead.popleft().result() for _ in range(min(size, len(ahead)))]

@@ -1,17 +1,18 @@
-"""From a plan to a dataset: batches are sampled while the ones before are encoded and written."""
+"""From a plan to a dataset: a piece is sampled while the one before is encoded and written."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from synfer_rt.annotate import Accept, Quotas, Verdict, acceptance
 from synfer_rt.backends import default_threads
+from synfer_rt.background import Background
 from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError
 from synfer_rt.guidance import SemanticGuidance, engine_name
@@ -219,14 +220,15 @@ def execute(
 ) -> Summary:
     """Make the samples that `writer` does not have yet, `batch` at a time, and finish the output.
 
-    `on_progress` is told how many images of the run are made, counting a batch by its steps.
+    A piece of a batch (`Sampler.at_once`) is encoded and written while the next is sampled.
+    `on_progress` is told how many images of the run are made, counting a piece by its steps.
     `starts` are those of the run's photos, by default new ones. Whatever ends the run early (a
     UserError, an interruption), what was made before is kept for a run that resumes. Raises
-    UserError as sampler and writer do.
+    UserError as sampler and writer do, and when the bundle's files change meanwhile.
     """
     if batch < 1:
         raise UserError(f"A batch of {batch} holds no image; write 1 or more.")
-    first = index = writer.done
+    first = writer.done
     if first < run.count:
         sampler.load(run.engines)  # no part of the run's time
     if run.photos is not None and starts is None:
@@ -235,57 +237,32 @@ def execute(
     retried, broken = sampler.retried, sampler.broken
     started = time.perf_counter()
     sampler.times = times = StageTimes()
-    batch = min(batch, max(run.count - first, 1))
     labelled: Counter[str] = Counter()
     accepted: Counter[str] = Counter()
     encoders = ThreadPoolExecutor(min(_MOST_ENCODERS, default_threads()), "encode")
-    background = ThreadPoolExecutor(1, "write")
-    pending: Future[None] | None = None
 
     def write(samples: Sequence[Sample]) -> None:
         pngs = list(encoders.map(png, [sample.image for sample in samples]))
         writer.write([run.record(sample) for sample in samples], pngs)
 
     try:
-        while requests := selection.requests(index, batch):
-            made, end = float(index), index + len(requests)
-
-            def step(images: float, end: int = end) -> None:
-                nonlocal made
-                made = min(made + images, end)  # padding is no image
-                on_progress(made)
-
-            sampler.on_step = lambda images: None  # finding where to start makes no image
-            photos = [r.layout for r in requests if r.layout is not None]
-            latents = None if starts is None else starts.latents(photos)
-            sampler.on_step = step
-            # The rounds of quotas end with a few images, for which a whole batch would be a waste.
-            size = batch if selection.quotas is None else len(requests)
-            samples = [
-                selection.decide(sample)
-                for sample in sampler.sample(requests, run.trajectory, size, run.semantic, latents)
-            ]
+        with Background("write") as background:
+            for samples in _pieces(run, sampler, selection, first, batch, on_progress, starts):
+                with times.stage("write"):
+                    background.start(write, samples)
+                labelled.update(sample.label for sample in samples)
+                accepted.update(sample.label for sample in samples if sample.accepted)
             with times.stage("write"):
-                if pending is not None:
-                    pending.result()
-            pending = background.submit(write, samples)
-            labelled.update(sample.label for sample in samples)
-            accepted.update(sample.label for sample in samples if sample.accepted)
-            index = end
-        with times.stage("write"):
-            if pending is not None:
-                pending.result()
-                pending = None
-            writer.finish()
+                background.wait()
+                writer.finish()
     finally:
-        background.shutdown()
         encoders.shutdown()
         writer.close()
     seconds = time.perf_counter() - started
     times.other = seconds - times.condition - times.denoise - times.decode - times.label
     times.other -= times.write
     return Summary(
-        index - first,
+        labelled.total(),
         seconds,
         labelled,
         accepted,
@@ -294,3 +271,49 @@ def execute(
         sampler.broken - broken,
         times,
     )
+
+
+def _pieces(
+    run: Run,
+    sampler: ObservedSampler,
+    selection: _Selection,
+    index: int,
+    batch: int,
+    on_progress: Callable[[float], None],
+    starts: PhotoStarts | None,
+) -> Iterator[list[Sample]]:
+    """The samples from `index` on, decided, as they come out of the engines."""
+    batch = min(batch, max(run.count - index, 1))
+    whole = sampler.at_once(batch, run.semantic)
+    while requests := selection.requests(index, whole):
+        latents = None
+        if starts is not None:
+            sampler.on_step = lambda images: None  # finding where to start makes no image
+            coming = selection.requests(index, batch)
+            latents = starts.latents(_layouts(requests), _layouts(coming))
+        end = index + len(requests)
+        sampler.on_step = _progress(index, end, on_progress)
+        # The rounds of quotas end with a few images, for which a whole piece would be a waste.
+        size = whole if selection.quotas is None else len(requests)
+        samples = sampler.sample(requests, run.trajectory, size, run.semantic, latents)
+        run.bundle.check_unchanged()
+        yield [selection.decide(sample) for sample in samples]
+        index = end
+
+
+def _progress(
+    begin: int, end: int, on_progress: Callable[[float], None]
+) -> Callable[[float], None]:
+    """What to call after each step of the samples `begin` to `end` - 1."""
+    made = float(begin)
+
+    def step(images: float) -> None:
+        nonlocal made
+        made = min(made + images, end)  # padding is no image
+        on_progress(made)
+
+    return step
+
+
+def _layouts(requests: Sequence[Request]) -> list[int]:
+    return [request.layout for request in requests if request.layout is not None]

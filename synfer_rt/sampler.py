@@ -198,11 +198,11 @@ class Sampler:
         `semantic` steers each towards its label (see guidance.py). `starts`, float32
         [len(requests), C, h, w], are latents to begin with instead of layout and noise.
 
-        A batch goes through the engines in equal pieces, of one size only, as large as the device
-        is fast at; the last is padded. An image that is flat or not finite is made again, alone,
-        on the CPU in float32, unless that is what it comes from. If it is no better, the sample
-        is `broken`: it is there, and not accepted. Raises UserError for a batch below 1, a request
-        that the bundle cannot make (`request.check`), and starts of another shape.
+        Each batch goes through the engines in equal pieces (`at_once`); the last is padded. An
+        image that is flat or not finite is made again, alone, on the CPU in float32, unless that is
+        what it comes from. If it is no better, the sample is `broken`: it is there, and not
+        accepted. Raises UserError for a batch below 1, a request that the bundle cannot make
+        (`request.check`), and starts of another shape.
         """
         if batch < 1:
             raise UserError(f"A batch of {batch} holds no image; write 1 or more.")
@@ -211,23 +211,42 @@ class Sampler:
         shape = (len(requests), *self.bundle.latent.shape)
         if starts is not None and starts.shape != shape:
             raise UserError(f"The starts are {list(starts.shape)}; give latents {list(shape)}.")
-        size = self.piece(batch, "conditioner", "denoiser", *_guides(semantic))
+        size = self.at_once(batch, semantic)
         samples: list[Sample] = []
-        for first in range(0, len(requests), batch):
-            rows = list(range(first, min(first + batch, len(requests))))
+        for first in range(0, len(requests), size):
+            rows = list(range(first, min(first + size, len(requests))))
             count = len(rows)
-            rows += rows[-1:] * (-count % size)
+            rows += rows[-1:] * (size - count)
             part = [requests[row] for row in rows]
             begin = self.start(part, trajectory) if starts is None else starts[rows].astype("f4")
-            latents = self.denoised(part, begin, trajectory, semantic, size)
-            images = self.decode(latents)
-            if self.backend != _FALLBACK:
-                for i in np.flatnonzero(~_sound(images[:count])):
-                    self.retried += 1
-                    again = self._fallback.denoised([part[i]], begin[[i]], trajectory, semantic)
-                    latents[i], images[i] = again[0], self._fallback.decode(again)[0]
-            samples += self._labelled(part, images, latents)[:count]
-            self.broken += sum(sample.broken for sample in samples[first:])
+            samples += self._piece(part, begin, trajectory, semantic, count)
+        return samples
+
+    def at_once(self, batch: int, semantic: SemanticGuidance | None = None) -> int:
+        """How many images of a batch `sample` takes through the engines at once.
+
+        The size of the fewest equal pieces of a batch that the device is fast at.
+        """
+        return self.piece(batch, "conditioner", "denoiser", *_guides(semantic))
+
+    def _piece(
+        self,
+        requests: Sequence[Request],
+        begin: np.ndarray,
+        trajectory: Trajectory,
+        semantic: SemanticGuidance | None,
+        count: int,
+    ) -> list[Sample]:
+        """The samples of the first `count` requests; the others are padding."""
+        latents = self.denoised(requests, begin, trajectory, semantic, len(requests))
+        images = self.decode(latents)
+        if self.backend != _FALLBACK:
+            for i in np.flatnonzero(~_sound(images[:count])):
+                self.retried += 1
+                again = self._fallback.denoised([requests[i]], begin[[i]], trajectory, semantic)
+                latents[i], images[i] = again[0], self._fallback.decode(again)[0]
+        samples = self._labelled(requests, images, latents)[:count]
+        self.broken += sum(sample.broken for sample in samples)
         return samples
 
     def denoised(
