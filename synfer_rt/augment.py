@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import io
 import json
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ import numpy as np
 
 from synfer_rt import noise
 from synfer_rt.annotate import Verdict, next_round
+from synfer_rt.background import Background
 from synfer_rt.datasets import Item
 from synfer_rt.datasets.items import canonical
 from synfer_rt.errors import UserError
@@ -210,30 +213,63 @@ class Augmenter:
 
     def make(self, indices: Sequence[int]) -> list[tuple[dict[str, Any], bytes]]:
         """The records and PNG files of these indices, originals and additions alike."""
-        begin = len(self.job.originals)
-        made = self._originals([i for i in indices if i < begin])
-        candidates = self._additions([i for i in indices if i >= begin])
-        made |= {i: self._augmented(i, c) for i, c in candidates.items()}
-        return [made[i] for i in indices]
+        return [made for piece in self.pieces(indices, len(indices)) for made in piece]
 
-    def _additions(self, indices: Sequence[int]) -> dict[int, _Candidate]:
-        chosen: dict[int, _Candidate] = {}
-        pending = list(indices)
-        for attempt in range(self.job.attempts):
-            if not pending:
-                break
-            for i, candidate in zip(pending, self._attempt(pending, attempt), strict=True):
-                label = candidate.request.label
-                rival = chosen.get(i)
+    def pieces(
+        self, indices: Sequence[int], batch: int
+    ) -> Iterator[list[tuple[dict[str, Any], bytes]]]:
+        """What `make` gives of rising indices, as it comes out of the engines.
+
+        A batch goes through them in equal pieces, as large as the device is fast at.
+        """
+        size = self._at_once(max(min(batch, len(indices)), 1))
+        originals = [i for i in indices if i < len(self.job.originals)]
+        for first in range(0, len(originals), size):
+            yield self._originals(originals[first : first + size])
+        for finished in self._additions(indices[len(originals) :], size):
+            yield [self._augmented(i, candidate) for i, candidate in finished]
+
+    def _at_once(self, batch: int) -> int:
+        repairing = ("conditioner", "denoiser") if self.job.repair_steps else ()
+        size = self.sampler.piece(batch, "encoder", "decoder", *repairing)
+        return self.ensemble.at_once(size)
+
+    def _additions(
+        self, indices: Sequence[int], size: int
+    ) -> Iterator[list[tuple[int, _Candidate]]]:
+        """The best candidates of these additions, in order, as soon as they are settled.
+
+        Each piece of `size` attempts holds first those that go on with the additions before, then
+        new ones, so that all but the last are full.
+        """
+        best: dict[int, _Candidate] = {}
+        again: list[tuple[int, int]] = []
+        fresh, waiting = iter(indices), deque(indices)
+        while waiting:
+            new = [(index, 0) for index in islice(fresh, size - len(again))]
+            attempts, again = again + new, []
+            for (index, attempt), candidate in zip(
+                attempts, self._attempts(attempts, size), strict=True
+            ):
+                rival, label = best.get(index), candidate.request.label
                 if rival is None or _rank(candidate, label) > _rank(rival, label):
-                    chosen[i] = candidate
-            pending = [i for i in pending if not chosen[i].accepted]
-        return chosen
+                    best[index] = candidate
+                if not candidate.accepted and attempt + 1 < self.job.attempts:
+                    again.append((index, attempt + 1))
+            open_ = {index for index, _ in again}
+            settled = []
+            while waiting and waiting[0] in best and waiting[0] not in open_:
+                settled.append((waiting[0], best.pop(waiting.popleft())))
+            if settled:
+                yield settled
 
-    def _attempt(self, indices: Sequence[int], attempt: int) -> list[_Candidate]:
+    def _attempts(self, attempts: Sequence[tuple[int, int]], size: int) -> list[_Candidate]:
+        """Candidates for (index, attempt) pairs, up to `size` of them."""
         job, sampler = self.job, self.sampler
-        keys = [index + attempt * _ATTEMPT for index in indices]
-        sources = [job.source(index, attempt) for index in indices]
+        # Always as many, for a runtime may compile an engine anew for each size.
+        padded = [*attempts, *attempts[-1:] * (size - len(attempts))]
+        keys = [index + attempt * _ATTEMPT for index, attempt in padded]
+        sources = [job.source(index, attempt) for index, attempt in padded]
         requests = [self._request(s.label or "", key) for s, key in zip(sources, keys, strict=True)]
         images = [self._image(source) for source in sources]
         mean, logvar = sampler.encode(np.stack(images))
@@ -258,7 +294,7 @@ class Augmenter:
                 attempt,
                 finite[i] and verdicts[i].agrees,
             )
-            for i in range(len(indices))
+            for i, (_, attempt) in enumerate(attempts)
         ]
 
     def _image(self, item: Item) -> np.ndarray:
@@ -281,7 +317,7 @@ class Augmenter:
             )
         return self._plans[label].request(key)
 
-    def _originals(self, indices: Sequence[int]) -> dict[int, tuple[dict[str, Any], bytes]]:
+    def _originals(self, indices: Sequence[int]) -> list[tuple[dict[str, Any], bytes]]:
         items = [self.job.originals[i] for i in indices]
         finite = [True] * len(items)
         if self.job.decode_originals and items:
@@ -290,14 +326,14 @@ class Augmenter:
             files = [png(image) for image in _pixels(decoded)]
         else:
             files = [_file_of(item) for item in items]
-        return {
-            i: (
+        return [
+            (
                 self._record(i, item.label or "")
                 | {"accepted": whole, "origin": "original", "source": item.name},
                 file,
             )
             for i, item, file, whole in zip(indices, items, files, finite, strict=True)
-        }
+        ]
 
     def _augmented(self, index: int, made: _Candidate) -> tuple[dict[str, Any], bytes]:
         record = self._record(index, made.request.label) | {
@@ -369,14 +405,20 @@ def execute(
 ) -> None:
     """Make what `writer` does not have yet, `batch` at a time, and finish the output.
 
-    Whatever ends the run early, what was made before is kept for a run that resumes.
+    A piece of a batch is written while the next is made. Whatever ends the run early, what was made
+    before is kept for a run that resumes. Raises UserError also when the bundle's files change
+    meanwhile.
     """
-    count = augmenter.job.count
+    done = writer.done
     try:
-        for begin in range(writer.done, count, batch):
-            made = augmenter.make(range(begin, min(begin + batch, count)))
-            writer.write([record for record, _ in made], [file for _, file in made])
-            on_progress(writer.done)
+        with Background("write") as background:
+            for made in augmenter.pieces(range(done, augmenter.job.count), batch):
+                augmenter.bundle.check_unchanged()
+                records, files = [record for record, _ in made], [file for _, file in made]
+                background.start(writer.write, records, files)
+                done += len(made)
+                on_progress(done)
+            background.wait()
         writer.finish()
     finally:
         writer.close()

@@ -101,9 +101,9 @@ def _records(
     # Always as many, for a runtime may compile an engine anew for each size.
     padded = sound + sound[-1:] * (size - len(sound))
     pixels = np.stack([np.asarray(images[i]) for i in padded])
-    given = [items[i].label for i in sound]
+    given = [items[i].label for i in padded]
     opinions = ensemble.opinions(pixels)
-    wanted = [x if x in bundle.classes else None for x in (items[i].label for i in padded)]
+    wanted = [x if x in bundle.classes else None for x in given]
     verdicts = vote(opinions, bundle.label_scheme, wanted)
     aus = ensemble.aus(pixels)
     for row, i in enumerate(sound):

@@ -27,6 +27,7 @@ from synfer_rt.augment import (
     targets,
 )
 from synfer_rt.backends import Value
+from synfer_rt.bundle import open_bundle
 from synfer_rt.commands.augment import augment, usable
 from synfer_rt.datasets import Dataset, read_dataset
 from synfer_rt.errors import UserError
@@ -206,11 +207,51 @@ class TestOutput:
         with pytest.raises(KeyboardInterrupt):
             execute(augmenter, writer, 5, stop)
         writer = open_output(tmp_path / "cut", settings, resume=True)
-        assert writer.done == 10
+        assert 10 <= writer.done < plan.count
         execute(augmenter, writer, 3)
         for (one, a), (other, b) in zip(whole, read(tmp_path / "cut"), strict=True):
             assert (one["source"], one["attempt"]) == (other["source"], other["attempt"])
             assert np.abs(decoded(a) - decoded(b)).max() <= 2
+
+    def test_finished_pieces_of_a_batch_are_written(
+        self, dataset: Dataset, sampler: Sampler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        plan = job(dataset, noise_scale=50.0, attempts=3)
+        whole = written(plan, sampler, tmp_path / "whole", batch=64)
+        assert {record["attempt"] for record, _ in whole} == {0, 1, 2}
+        monkeypatch.setattr("synfer_rt.sampler._POSITIONS_AT_ONCE", 2 * 64)  # 2 images at once
+        cut_up = Sampler(sampler.bundle, "onnxruntime-cpu", threads=1)
+        done: list[int] = []
+
+        def stop(images: int) -> None:
+            done.append(images)
+            if images >= 11:
+                raise KeyboardInterrupt
+
+        augmenter = Augmenter(plan, cut_up)
+        settings = augmenter.settings("imagefolder")
+        writer = open_output(tmp_path / "cut", settings, resume=False)
+        with pytest.raises(KeyboardInterrupt):
+            execute(augmenter, writer, 64, stop)
+        assert done == sorted(done) and done[:2] == [2, 4] and 11 <= writer.done < plan.count
+        execute(augmenter, open_output(tmp_path / "cut", settings, resume=True), 64)
+        for (one, a), (other, b) in zip(whole, read(tmp_path / "cut"), strict=True):
+            assert (one["source"], one["attempt"]) == (other["source"], other["attempt"])
+            assert np.abs(decoded(a) - decoded(b)).max() <= 2
+
+    def test_a_bundle_that_changes_ends_the_run(
+        self, dataset: Dataset, tiny_bundle_path: Path, tmp_path: Path
+    ):
+        bundle = open_bundle(shutil.copytree(tiny_bundle_path, tmp_path / "bundle"))
+        augmenter = Augmenter(job(dataset), Sampler(bundle, "onnxruntime-cpu", threads=1))
+        writer = open_output(tmp_path / "out", augmenter.settings("imagefolder"), resume=False)
+
+        def change(done: int) -> None:
+            (bundle.path / "encoder.onnx").write_bytes(b"another")
+
+        with pytest.raises(UserError, match=r"encoder\.onnx has changed or gone"):
+            execute(augmenter, writer, 4, change)
+        assert writer.done == 4
 
     @pytest.mark.parametrize("repair_steps", [0, 2])
     @pytest.mark.parametrize("format", FORMATS)

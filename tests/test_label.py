@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from synfer_rt.annotate import acceptance
-from synfer_rt.bundle import Bundle
+from synfer_rt.bundle import Bundle, open_bundle
 from synfer_rt.commands.label import label
 from synfer_rt.datasets import Dataset, read_dataset
 from synfer_rt.ensemble import Ensemble
@@ -110,6 +110,41 @@ def test_an_interrupted_run_resumes_to_the_same_table(
         journal.write(b'{"index": 99, "file_')
     assert run(dataset, ensemble, path, resume=True) == whole
     assert not partial(path).exists()
+
+
+def test_finished_pieces_of_a_batch_are_written(
+    folder: Path, ensemble: Ensemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("synfer_rt.sampler._POSITIONS_AT_ONCE", 4 * 64)  # 4 images at once
+    cut_up = Ensemble(Sampler(ensemble.bundle, "onnxruntime-cpu", threads=1))
+
+    def stop(done: int) -> None:
+        if done >= 8:
+            raise _Stop
+
+    dataset = read_dataset(folder)
+    table = Table(tmp_path / "cut.jsonl", {"images": dataset.digest}, False)
+    with pytest.raises(_Stop):
+        label_images(dataset, cut_up, table, acceptance(accept_rate=0.5), 64, stop)
+    assert table.done == 8
+    whole = run(dataset, ensemble, tmp_path / "whole.jsonl", 64)
+    assert run(dataset, cut_up, tmp_path / "cut.jsonl", 64, resume=True) == whole
+
+
+def test_a_bundle_that_changes_ends_the_run(
+    folder: Path, voting_bundle: Bundle, tmp_path: Path
+) -> None:
+    bundle = open_bundle(shutil.copytree(voting_bundle.path, tmp_path / "bundle"))
+    ensemble = Ensemble(Sampler(bundle, "onnxruntime-cpu", threads=1))
+
+    def change(done: int) -> None:
+        (bundle.path / "annotator.onnx").write_bytes(b"another")
+
+    dataset = read_dataset(folder)
+    table = Table(tmp_path / "t.jsonl", {"images": dataset.digest}, False)
+    with pytest.raises(UserError, match=r"annotator\.onnx has changed or gone"):
+        label_images(dataset, ensemble, table, acceptance(), 4, change)
+    assert table.done == 4
 
 
 def test_a_csv_has_a_column_for_each_class_unit_and_vote(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import shutil
 from collections import Counter
 from dataclasses import asdict, replace
 
@@ -12,6 +14,7 @@ from PIL import Image
 
 from synfer_rt import facs, sampler
 from synfer_rt.annotate import RunningQuantile, Verdict
+from synfer_rt.bundle import open_bundle
 from synfer_rt.errors import UserError
 from synfer_rt.guidance import SemanticGuidance
 from synfer_rt.inversion import read_photos
@@ -144,6 +147,76 @@ def test_an_interrupted_run_keeps_what_was_written_and_resumes(run, observed, tm
     execute(run, observed, output(run, tmp_path / "whole"), 8)
     together = zip(images(tmp_path / "out"), images(tmp_path / "whole"), strict=True)
     assert max(np.abs(a - b).max() for a, b in together) <= 2
+
+
+@pytest.fixture
+def in_pieces(tiny_bundle_path, tmp_path, monkeypatch):
+    """A sampler that takes 4 images at once, of a bundle of its own."""
+    monkeypatch.setattr(sampler, "_POSITIONS_AT_ONCE", 4 * 64)
+    bundle = open_bundle(shutil.copytree(tiny_bundle_path, tmp_path / "bundle"))
+    return ObservedSampler(bundle, "onnxruntime-cpu", threads=1)
+
+
+def test_finished_pieces_of_a_batch_outlive_an_interruption(run, in_pieces, tmp_path):
+    run = replace(run, bundle=in_pieces.bundle)
+    writer = output(run, tmp_path / "out")
+    with pytest.raises(KeyboardInterrupt):
+        execute(run, in_pieces, writer, 21, stop_after(10))  # in the third piece
+    assert writer.done == 8
+    execute(run, in_pieces, output(run, tmp_path / "out", resume=True), 21)
+    execute(run, in_pieces, output(run, tmp_path / "whole"), 21)
+    cut, whole = (list(read(tmp_path / out)) for out in ("out", "whole"))
+    assert cut == whole
+
+
+def overwrite(file, data):
+    """As a copy does that keeps size and times."""
+    times = file.stat().st_atime_ns, file.stat().st_mtime_ns
+    with file.open("r+b") as out:
+        out.write(data)
+    os.utime(file, ns=times)
+
+
+def while_it_runs(act):
+    """Progress that acts once, in the third piece of 4."""
+    pending = [act]
+
+    def progress(images):
+        if images > 8 and pending:
+            pending.pop()()
+
+    return progress
+
+
+def test_a_bundle_that_changes_ends_the_run_and_nothing_mixed_is_written(run, in_pieces, tmp_path):
+    run = replace(run, bundle=in_pieces.bundle)
+    file = run.bundle.path / "decoder.onnx"
+    other = bytes(len(file.read_bytes()))
+    writer = output(run, tmp_path / "out")
+    with pytest.raises(UserError, match=r"decoder\.onnx has changed or gone while"):
+        execute(run, in_pieces, writer, 21, while_it_runs(lambda: overwrite(file, other)))
+    assert writer.done == 8
+
+
+def test_a_bundle_that_is_gone_ends_the_run(run, in_pieces, tmp_path):
+    run = replace(run, bundle=in_pieces.bundle)
+    with pytest.raises(UserError, match="changed or gone"):
+        gone = while_it_runs((run.bundle.path / "denoiser.onnx").unlink)
+        execute(run, in_pieces, output(run, tmp_path / "out"), 21, gone)
+
+
+def test_a_bundle_of_the_same_bytes_is_no_other(run, in_pieces, tmp_path):
+    run = replace(run, bundle=in_pieces.bundle)
+    file = run.bundle.path / "decoder.onnx"
+    data = file.read_bytes()
+
+    def replaced():
+        file.unlink()
+        file.write_bytes(data)
+        (run.bundle.path / "README.md").write_text("another card")
+
+    writer = output(run, tmp_path / "out")
+    assert execute(run, in_pieces, writer, 21, while_it_runs(replaced)).images == 21
 
 
 def test_a_disk_error_while_writing_ends_the_run(run, observed, tmp_path):
