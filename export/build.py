@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -43,13 +44,20 @@ SHARING = ("denoiser", "decoder", "annotator", "guide.text", "guide.text-latent"
 """Engines that are made of the same networks, those first that every bundle has."""
 
 
+def _to_stderr(sentence: str) -> None:
+    print(sentence, file=sys.stderr)
+
+
 def build_bundle(
     source: Source,
     out: Path,
     options: Options | None = None,
     report: Callable[[Built], None] = lambda built: None,
+    remark: Callable[[str], None] = _to_stderr,
 ) -> Bundle:
     """Build `source` into the bundle `out`, calling `report` after each engine and plan.
+
+    `remark` is called with each sentence on what is done otherwise than the checkpoint says.
 
     What an earlier build of the same model made, finished or not, is reused where its build key
     is the same (build_key.py). `<out>.log` records the build. Raises UserError for a checkpoint,
@@ -67,6 +75,9 @@ def build_bundle(
     target = staging(out, checkpoint.settings.name, options.force, set(hashes.values()))
     with target as place, _logged(out):
         LOG.info("building %s from %s with %s", out, source, options)
+        for sentence in checkpoint.remarks:
+            LOG.warning("%s", sentence)
+            remark(sentence)
         recipe = _prepare(checkpoint, source, place, options, hashes)
         del checkpoint  # every engine reads its own, so that none holds another's modules
         engines = make_engines(recipe, report)

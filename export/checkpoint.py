@@ -22,15 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
-import numpy as np
 import transformers
 
 from synfer_rt import facs
 from synfer_rt.errors import UserError
 from synfer_rt.interfaces import IMAGE_AXES, LATENT_AXES
-from synfer_rt.schedule import BETA_SCHEDULES, SPACINGS, Schedule
 from synfer_rt.sizes import Size, Sizes, format_size
-from synfer_rt.solvers import PREDICTION_TYPES
 
 from .adapter import SUFFIXES, AUAdapter, read_adapter
 from .au_reader import AUReaderSource, read_au_reader
@@ -39,6 +36,7 @@ from .guiding_classifier import IMAGE_FOLDER, LATENT_FOLDER
 from .image_network import ImageNetwork
 from .lora import Lora, merge_lora, merge_tensors
 from .modules import adapter_layers
+from .scheduler import read_scheduler
 from .sentences import first_line
 from .settings import SETTINGS_FILE, Settings, check_defaults, read_json, read_settings
 from .weights import load_model, quiet, weight_files
@@ -75,7 +73,8 @@ class Checkpoint:
     """A checkpoint, read and found consistent; the modules are in float32 and in eval mode.
 
     LoRAs are merged into their weights, and the UNet's `sample_size` is what is to be built;
-    `additions` are those folders of ADDITIONS that serve it. What diffusers and transformers load
+    `additions` are those folders of ADDITIONS that serve it; `remarks` are sentences on what is
+    done otherwise than the checkpoint says. What diffusers and transformers load
     is Any: their `config` has no type to check against."""
 
     directory: Path
@@ -93,6 +92,7 @@ class Checkpoint:
     layouts: Path | None
     weight_files: tuple[Path, ...]
     sizes: Sizes | None
+    remarks: tuple[str, ...] = ()
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -197,7 +197,10 @@ def read_checkpoint(
         adapter = read_adapter(path, adapter_layers(unet), unet.config.cross_attention_dim)
     file = directory / LAYOUTS_FILE
     layouts = file if file.is_file() and not resized else None
-    settings = read_settings(directory, adapter, path, unet, text_encoder, layouts is not None)
+    scheduler = read_scheduler(directory / "scheduler")
+    settings = read_settings(
+        directory, adapter, path, unet, text_encoder, layouts is not None, scheduler.solver
+    )
     if adapter is not None:
         adapter = replace(adapter, maximum=settings.au_maximum)
         if settings.activation is not None:
@@ -207,8 +210,12 @@ def read_checkpoint(
             merge_tensors(adapter.lora, unet, text_encoder, 1.0, path)
         for lora in loras:
             merge_lora(lora, unet, text_encoder)
-    schedule, prediction_type = _schedule(directory / "scheduler")
-    check_defaults(directory / SETTINGS_FILE, settings.defaults, schedule, prediction_type)
+    check_defaults(
+        directory / SETTINGS_FILE,
+        settings.defaults,
+        scheduler.schedule,
+        scheduler.prediction_type,
+    )
     if not classifiers:
         files = sorted((directory / "classifiers").glob("*.onnx"))
         classifiers = tuple(read_classifier(file) for file in files)
@@ -232,14 +239,15 @@ def read_checkpoint(
         text_encoder=text_encoder,
         tokenizer=_tokenizer(directory / "tokenizer"),
         adapter=adapter,
-        schedule=schedule,
-        prediction_type=prediction_type,
+        schedule=scheduler.schedule,
+        prediction_type=scheduler.prediction_type,
         classifiers=classifiers,
         au_reader=au_reader,
         additions=tuple(additions),
         layouts=layouts,
         weight_files=tuple(weights),
         sizes=sizes and _sizes(directory, unet, vae, *sizes),
+        remarks=scheduler.remarks,
     )
 
 
@@ -317,7 +325,12 @@ def _check_anatomy(directory: Path, unet: Any, vae: Any, text_encoder: Any) -> N
         problem = f"the UNet reads text of width {config.cross_attention_dim}, not {width}"
     elif config.class_embed_type not in (None, "projection") or config.num_class_embeds:
         problem = "the UNet has a class embedding that is no projection"
-    elif config.addition_embed_type or config.encoder_hid_dim_type or config.time_cond_proj_dim:
+    elif config.time_cond_proj_dim:
+        problem = (
+            f"the UNet has a guidance embedding (time_cond_proj_dim {config.time_cond_proj_dim}), "
+            "as models distilled to few steps have"
+        )
+    elif config.addition_embed_type or config.encoder_hid_dim_type:
         problem = "the UNet takes more conditioning than text and class labels"
     elif not config.sample_size:
         problem = "the UNet's config.json has no sample_size"
@@ -328,52 +341,6 @@ def _check_anatomy(directory: Path, unet: Any, vae: Any, text_encoder: Any) -> N
             f"{directory} cannot be exported: {problem}; give a text-to-image Stable Diffusion "
             "1.x or 2.x checkpoint."
         )
-
-
-def _schedule(folder: Path) -> tuple[dict[str, Any], str]:
-    """The manifest's `schedule` and prediction type, with the scheduler class's own defaults.
-
-    Clipping and thresholding of the clean image are not part of it: they are for pixels, and a
-    latent model is trained without.
-    """
-    given = read_json(folder / "scheduler_config.json", "fetch the checkpoint again")
-    scheduler = getattr(diffusers, str(given.get("_class_name")), None)
-    if scheduler is None:
-        raise UserError(f"{folder} names no scheduler of diffusers; name DDIMScheduler, say.")
-    try:
-        with quiet():
-            config = scheduler.from_config(given).config
-    except Exception as error:  # each class refuses in its own way
-        raise UserError(
-            f"{folder} holds no scheduler that diffusers can make ({first_line(error)}); fetch "
-            "the checkpoint again."
-        ) from error
-    if config.get("trained_betas") is not None or "beta_schedule" not in config:
-        raise UserError(f"{folder} has betas of its own; known are {', '.join(BETA_SCHEDULES)}.")
-    schedule = {
-        "num_train_timesteps": config["num_train_timesteps"],
-        "beta_schedule": config["beta_schedule"],
-        "beta_start": config["beta_start"],
-        "beta_end": config["beta_end"],
-        "rescale_zero_terminal_snr": bool(config.get("rescale_betas_zero_snr", False)),
-        "timestep_spacing": config.get("timestep_spacing", "leading"),
-        "steps_offset": config.get("steps_offset", 0),
-        "set_alpha_to_one": bool(config.get("set_alpha_to_one", True)),
-    }
-    if schedule["timestep_spacing"] == "leading" and "steps_offset" in config:
-        schedule["steps_offset"] = 1  # as StableDiffusionPipeline sets it, whatever the file says
-    prediction_type = config.get("prediction_type", "epsilon")
-    for value, known, what in (
-        (schedule["beta_schedule"], BETA_SCHEDULES, "beta schedule"),
-        (schedule["timestep_spacing"], SPACINGS, "timestep spacing"),
-        (prediction_type, PREDICTION_TYPES, "prediction type"),
-    ):
-        if value not in known:
-            raise UserError(f"{folder} has the {what} {value!r}; known are {', '.join(known)}.")
-    left = Schedule.from_manifest(schedule).alphas_cumprod
-    if not (np.all(np.diff(left) < 0) and left[-1] >= 0 and left[0] < 1):
-        raise UserError(f"{folder} has betas that are no noise schedule; fetch it again.")
-    return schedule, prediction_type
 
 
 def _tokenizer(folder: Path) -> Any:

@@ -177,7 +177,11 @@ def build_engines(
     )
     names = tuple(name.strip() for name in (capabilities or "").split(",") if name.strip())
     options = Options(precision, tolerance, targets, names, profile, jobs, force)
-    bundle = build_bundle(source, out, options, report)
+
+    def remark(sentence: str) -> None:
+        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+    bundle = build_bundle(source, out, options, report, remark)
     console.print(_table(built))
     where = f"{bundle.name} is in {out}, its build log in {out}.log."
     console.print(where, markup=False, soft_wrap=True)

@@ -88,11 +88,13 @@ def read_settings(
     unet: Any,
     text_encoder: Any,
     has_layouts: bool,
+    solver: str,
 ) -> Settings:
     """The settings of checkpoint `directory`, with sensible values for what it leaves out.
 
-    Without layouts the default layout is "none", whatever the file says. Raises UserError for what
-    is unknown and for what does not fit the adapter or the UNet.
+    `solver` is that of its scheduler, the default unless the file names another. Without layouts
+    the default layout is "none", whatever the file says. Raises UserError for what is unknown and
+    for what does not fit the adapter or the UNet.
     """
     path = directory / SETTINGS_FILE
     given = read_json(path, "mend its permissions") if path.exists() else {}
@@ -137,7 +139,7 @@ def read_settings(
         )
     _check_class_labels(path, parts, unet, text_encoder, len(names))
     defaults = {
-        "solver": "dpmpp-2m",
+        "solver": solver,
         "steps": 25,
         "guidance": 7.5,
         "au_scale": 1.0,

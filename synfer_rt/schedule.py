@@ -19,6 +19,10 @@ from synfer_rt.errors import UserError
 
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 SPACINGS = ("leading", "linspace", "trailing")
+SIGMA_SPACINGS = ("karras", "exponential", "lu")
+FINAL_SIGMAS = ("zero", "sigma_min")
+_RHO = 7.0
+"""Of Karras' levels (EDM, arXiv 2206.00364, table 1)."""
 _REBUILD = "build the bundle again with `synfer-rt build-engines`"
 
 
@@ -28,18 +32,28 @@ class Schedule:
 
     `alphas_cumprod` is float64 [T], decreasing, in [0, 1); its last value is 0 when the schedule
     has zero terminal SNR. `timestep_spacing` is one of SPACINGS (arXiv 2305.08891, table 2).
+    `beta_schedule` is one of BETA_SCHEDULES. Where `sigma_spacing` is one of SIGMA_SPACINGS, steps
+    lie at noise levels instead, from `sigma_max` to `sigma_min`, None for the schedule's own.
+    `final_sigmas_type` says where the last step ends: without noise ("zero"), or at the noise of
+    timestep 0 ("sigma_min").
     """
 
     alphas_cumprod: np.ndarray = field(repr=False, compare=False)
     timestep_spacing: str = "leading"
     steps_offset: int = 0
     set_alpha_to_one: bool = True
+    sigma_spacing: str | None = None
+    sigma_min: float | None = None
+    sigma_max: float | None = None
+    final_sigmas_type: str = "zero"
+    beta_schedule: str = "linear"
 
     @classmethod
     def from_manifest(cls, fields: Mapping[str, Any]) -> Schedule:
         """The schedule that a bundle's `schedule` section describes.
 
-        Raises UserError for a missing field, an unknown beta schedule or an unknown spacing.
+        Raises UserError for a missing field, an unknown beta schedule, an unknown spacing, and
+        noise levels that are none.
         """
         try:
             spacing = fields["timestep_spacing"]
@@ -49,6 +63,8 @@ class Schedule:
                 float(fields["beta_start"]),
                 float(fields["beta_end"]),
             )
+            if (own := fields.get("trained_betas")) is not None:
+                betas = np.array(own, np.float32)
             if fields["rescale_zero_terminal_snr"]:
                 betas = _rescale_zero_terminal_snr(betas)
             offset, to_one = int(fields["steps_offset"]), bool(fields["set_alpha_to_one"])
@@ -56,7 +72,52 @@ class Schedule:
             raise UserError(f"The noise schedule lacks {missing}; {_REBUILD}.") from None
         if spacing not in SPACINGS:
             raise UserError(f"Unknown timestep spacing {spacing!r}; known are {_words(SPACINGS)}.")
-        return cls(_alphas_cumprod(betas).astype(np.float64), spacing, offset, to_one)
+        return cls(
+            _alphas_cumprod(betas).astype(np.float64),
+            spacing,
+            offset,
+            to_one,
+            *_sigma_fields(fields),
+            fields["beta_schedule"],
+        )
+
+
+def _sigma_fields(
+    fields: Mapping[str, Any],
+) -> tuple[str | None, float | None, float | None, str]:
+    """The fields about noise levels, which most manifests leave out."""
+    spacing = fields.get("sigma_spacing")
+    if spacing is not None and spacing not in SIGMA_SPACINGS:
+        raise UserError(f"Unknown sigma spacing {spacing!r}; known are {_words(SIGMA_SPACINGS)}.")
+    final = fields.get("final_sigmas_type", "zero")
+    if final not in FINAL_SIGMAS:
+        raise UserError(f"Unknown final_sigmas_type {final!r}; known are {_words(FINAL_SIGMAS)}.")
+    least, most = (
+        None if (value := fields.get(name)) is None else float(value)
+        for name in ("sigma_min", "sigma_max")
+    )
+    known = [value for value in (least, most) if value is not None]
+    if any(not 0 < value < math.inf for value in known) or sorted(set(known)) != known:
+        raise UserError(
+            f"sigma_min {least} and sigma_max {most} are no noise levels; write 0 < sigma_min < "
+            "sigma_max."
+        )
+    return spacing, least, most, final
+
+
+def space_sigmas(spacing: str, most: float, least: float, count: int) -> np.ndarray:
+    """`count` noise levels float64, noise to signal in the variance-exploding frame, decreasing.
+
+    "karras": evenly in sigma^(1/7) (EDM, arXiv 2206.00364, eq. 5). "exponential" and "lu": evenly
+    in log(sigma), that is in log-SNR (DPM-Solver, arXiv 2206.00927, section 3.4); they differ in
+    the timesteps that solvers show the model.
+    """
+    ramp = np.linspace(0, 1, count)
+    if spacing == "karras":
+        first, last = most ** (1 / _RHO), least ** (1 / _RHO)
+        return (first + ramp * (last - first)) ** _RHO
+    ends = np.log(np.array([most, least], np.float32 if spacing == "lu" else np.float64))
+    return np.exp(np.linspace(*ends.astype(np.float64), count))
 
 
 def _words(names: tuple[str, ...]) -> str:

@@ -12,12 +12,12 @@ and noise are a timestep's sqrt(alpha_bar) and sqrt(1 - alpha_bar).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from synfer_rt.errors import UserError, nearest
-from synfer_rt.schedule import Schedule
+from synfer_rt.schedule import Schedule, space_sigmas
 
 SOLVERS: dict[str, str] = {
     "ddim": "DDIM (arXiv 2010.02502, eq. 12, without noise)",
@@ -31,15 +31,18 @@ HISTORY_SLOTS = 3
 """K: what UniPC of order 2 needs, two earlier clean images and the last corrected latents."""
 
 _CLAMPED_TERMINAL_ALPHA_BAR = 2.0**-24
+_NO_LENGTH = 1e-6
+"""In log-SNR: noise levels that end in sigma_min may have it twice."""
 
 
 @dataclass(frozen=True)
 class Trajectory:
     """A solver's whole way from noise to image, the same for every sample of a run.
 
-    `timesteps` is float32 [N], decreasing; `coefficients` float32 [N, K+1, K+2]. Sampling starts
-    from `signal * layout + noise * eps` with eps standard normal; at strength 1 signal is 0 and
-    noise 1. All latents are in the variance-preserving frame (what the UNet sees).
+    `timesteps` is float32 [N], never increasing; `coefficients` float32 [N, K+1, K+2]. Sampling
+    starts from `signal * layout + noise * eps` with eps standard normal; at strength 1 signal is 0
+    and noise 1, of Euler at times a little less. All latents are in the variance-preserving frame
+    (what the UNet sees).
     """
 
     timesteps: np.ndarray = field(repr=False, compare=False)
@@ -80,7 +83,10 @@ def trajectory(
     `solver` is a key of SOLVERS, `prediction_type` one of PREDICTION_TYPES (what the UNet
     predicts). `strength` in (0, 1] is the part of the training timesteps that is run: below 1 the
     steps begin at the last of that part, whatever their number, and lie evenly from there to 0. At
-    1 each solver visits the timesteps of its diffusers namesake.
+    1 each solver visits the timesteps of its diffusers namesake, and begins with its noise: of
+    standard deviation 1, of Euler under `linspace` and `trailing` sqrt(1 - alpha_bar). These are
+    the two ways to stand for x_T = sqrt(alpha_bar) * clean + sqrt(1 - alpha_bar) * eps: clean
+    latents of unit variance, or none (EDM, algorithm 1, line 2).
 
     Raises UserError for an unknown solver (naming the nearest), a strength outside its range, and
     a number of steps that does not fit the timesteps.
@@ -95,17 +101,7 @@ def trajectory(
             f"{steps} steps do not fit; write a number from 1 to {span}, the timesteps of this "
             f"model at strength {strength:g}."
         )
-    timesteps = _timesteps(solver, schedule, steps, span)
-    if (
-        len(timesteps) != steps
-        or timesteps[0] >= len(schedule.alphas_cumprod)
-        or np.any(np.diff(timesteps) >= 0)
-    ):
-        raise UserError(
-            f"{steps} steps of {solver} do not fit into {span} timesteps with "
-            f"{schedule.timestep_spacing} spacing; use fewer steps."
-        )
-    way = _steps(solver, schedule, timesteps, span)
+    timesteps, way = _way(solver, schedule, steps, span)
     if prediction_type == "epsilon" and way[0].signal == 0:
         raise UserError(
             f"A model that predicts epsilon has no image to find at zero SNR, where {solver} would "
@@ -115,6 +111,8 @@ def trajectory(
         [_matrix(solver, way, i, prediction_type) for i in range(steps)]
     ).astype(np.float32)
     signal, noise = (way[0].signal, way[0].noise) if strength < 1 else (0.0, 1.0)
+    if solver == "euler" and schedule.timestep_spacing != "leading":
+        noise = way[0].noise
     return Trajectory(timesteps.astype(np.float32), coefficients, signal, noise)
 
 
@@ -131,12 +129,78 @@ def _check(solver: str, strength: float, prediction_type: str) -> None:
         raise UserError(f"Unknown prediction type {prediction_type!r}; known are {known}.")
 
 
+def _way(solver: str, schedule: Schedule, steps: int, span: int) -> tuple[np.ndarray, list[_Step]]:
+    """The timesteps float64 [steps] that the model is shown, and the steps between them."""
+    alpha_bar = schedule.alphas_cumprod
+    zero = schedule.final_sigmas_type == "zero"
+    if solver == "ddim" and schedule.sigma_spacing is None:
+        timesteps = _timesteps(solver, schedule, steps, span)
+        here = alpha_bar[timesteps.astype(int)]
+        last = 1.0 if zero and schedule.set_alpha_to_one else alpha_bar[0]
+        there = np.append(here[1:], last)
+        if span == len(alpha_bar):
+            # diffusers' DDIM goes back by span // steps whatever the spacing, so under `linspace`
+            # and `trailing` it can arrive beside the next timestep.
+            back = timesteps.astype(int) - span // steps
+            there = np.where(back >= 0, alpha_bar[np.maximum(back, 0)], last)
+    else:
+        # Log-SNR is infinite where alpha_bar is 0; diffusers puts 2**-24 there.
+        alpha_bar = np.where(alpha_bar == 0, _CLAMPED_TERMINAL_ALPHA_BAR, alpha_bar)
+        ratio = np.sqrt((1 - alpha_bar) / alpha_bar)
+        timesteps, sigmas = _sigmas(solver, schedule, ratio, steps, span)
+        spaced = solver == "unipc" and schedule.sigma_spacing is not None
+        least = sigmas[-1] if spaced else min(ratio[0], sigmas[-1])
+        here = 1 / (1 + sigmas**2)
+        there = np.append(here[1:], 1.0 if zero else 1 / (1 + least**2))
+    way = [
+        _Step(math.sqrt(a), math.sqrt(1 - a), math.sqrt(b), math.sqrt(1 - b))
+        for a, b in zip(here.tolist(), there.tolist(), strict=True)
+    ]
+    if solver == "euler":  # what noise it leaves, it leaves in the variance-exploding frame
+        end = way[-1]
+        way[-1] = replace(end, next_signal=1.0, next_noise=end.next_noise / end.next_signal)
+    return timesteps, way
+
+
+def _sigmas(
+    solver: str, schedule: Schedule, ratio: np.ndarray, steps: int, span: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The timesteps float64 [steps] that the model is shown, and where it is: noise to signal.
+
+    `ratio` is that of each training timestep. Levels that are spaced themselves lie between
+    timesteps; each solver shows the model the timestep that its diffusers namesake does: Euler the
+    fractional one, the others a whole one.
+    """
+    numbers, spacing = np.arange(len(ratio)), schedule.sigma_spacing
+    if spacing is None or solver == "euler":
+        timesteps = _timesteps(solver, schedule, steps, span)
+        sigmas = np.interp(timesteps, numbers, ratio)
+    else:
+        timesteps, sigmas = numbers[[span - 1, 0]], ratio[[span - 1, 0]]
+    if spacing is None:
+        return timesteps, sigmas
+    ratio = ratio.astype(np.float32)  # as diffusers has it: a last bit can decide the timestep
+    most, least = np.float32(sigmas[[0, -1]]).tolist()
+    if schedule.sigma_max is not None and span == len(ratio):
+        most = schedule.sigma_max
+    if schedule.sigma_min is not None:
+        least = schedule.sigma_min
+    sigmas = space_sigmas(spacing, most, least, steps)
+    timesteps = np.interp(np.log(sigmas), np.log(ratio), numbers)
+    if solver == "euler":
+        return timesteps, sigmas
+    cosine = schedule.beta_schedule == "squaredcos_cap_v2" and solver.startswith("dpmpp")
+    below = spacing == "exponential" or cosine
+    return np.floor(timesteps) if below else np.round(timesteps), sigmas
+
+
 def _timesteps(solver: str, schedule: Schedule, steps: int, span: int) -> np.ndarray:
     """Timesteps [steps] in [0, span), decreasing (spacings: arXiv 2305.08891, table 2).
 
     The solvers in log-SNR leave out the last point of `leading` and `linspace`, since they go on
     to zero noise from the one before; Euler alone visits fractional timesteps. A part of the
-    schedule is spaced `trailing`, the only one to begin where the part does.
+    schedule is spaced `trailing`, the only one to begin where the part does. Raises UserError for
+    more steps than fit.
     """
     points = steps if solver in ("ddim", "euler") else steps + 1
     whole = span == len(schedule.alphas_cumprod)
@@ -148,31 +212,16 @@ def _timesteps(solver: str, schedule: Schedule, steps: int, span: int) -> np.nda
     else:
         times = np.linspace(0, span - 1, points)[::-1][:steps]
         times = times.astype(np.float32) if solver == "euler" else np.round(times)
+    if (
+        len(times) != steps
+        or times[0] >= len(schedule.alphas_cumprod)
+        or np.any(np.diff(times) >= 0)
+    ):
+        raise UserError(
+            f"{steps} steps of {solver} do not fit into {span} timesteps with "
+            f"{schedule.timestep_spacing} spacing; use fewer steps."
+        )
     return times.astype(np.float64)
-
-
-def _steps(solver: str, schedule: Schedule, timesteps: np.ndarray, span: int) -> list[_Step]:
-    """Signal and noise before and after each step."""
-    alpha_bar = schedule.alphas_cumprod
-    if solver == "ddim":
-        here = alpha_bar[timesteps.astype(int)]
-        last = 1.0 if schedule.set_alpha_to_one else alpha_bar[0]
-        there = np.append(here[1:], last)
-        if span == len(alpha_bar):
-            # diffusers' DDIM goes back by span // steps whatever the spacing, so under `linspace`
-            # and `trailing` it can arrive beside the next timestep.
-            back = timesteps.astype(int) - span // len(timesteps)
-            there = np.where(back >= 0, alpha_bar[np.maximum(back, 0)], last)
-    else:
-        # Log-SNR is infinite where alpha_bar is 0; diffusers puts 2**-24 there.
-        alpha_bar = np.where(alpha_bar == 0, _CLAMPED_TERMINAL_ALPHA_BAR, alpha_bar)
-        ratio = np.sqrt((1 - alpha_bar) / alpha_bar)
-        here = 1 / (1 + np.interp(timesteps, np.arange(len(ratio)), ratio) ** 2)
-        there = np.append(here[1:], 1.0)
-    return [
-        _Step(math.sqrt(a), math.sqrt(1 - a), math.sqrt(b), math.sqrt(1 - b))
-        for a, b in zip(here.tolist(), there.tolist(), strict=True)
-    ]
 
 
 def _matrix(solver: str, way: list[_Step], i: int, prediction_type: str) -> np.ndarray:
@@ -193,7 +242,7 @@ def _matrix(solver: str, way: list[_Step], i: int, prediction_type: str) -> np.n
     remaining = len(way) - i
     order = {"ddim": 1, "euler": 1, "dpmpp-2m": 2, "dpmpp-3m": 3, "unipc": 2}[solver]
     order = min(order, i + 1)
-    if remaining == 1:  # zero noise is infinitely far in log-SNR; only the first order gets there
+    if remaining == 1 and (solver == "unipc" or len(way) < 15 or _needs_first_order(step)):
         order = 1
     elif remaining == 2 and len(way) < 15:
         order = min(order, 2)
@@ -204,6 +253,11 @@ def _matrix(solver: str, way: list[_Step], i: int, prediction_type: str) -> np.n
     elif order == 3:
         row += _third_order_terms(clean, clean_1, clean_2, way, i)
     return np.stack([row, clean, clean_1, latents])
+
+
+def _needs_first_order(step: _Step) -> bool:
+    """Zero noise is infinitely far in log-SNR; and a step of no length has no curvature."""
+    return step.next_noise == 0 or abs(step.h) < _NO_LENGTH
 
 
 def _first_order(latents: np.ndarray, clean: np.ndarray, step: _Step) -> np.ndarray:

@@ -7,7 +7,7 @@ import pytest
 from diffusers import DDIMScheduler
 
 from synfer_rt.errors import UserError
-from synfer_rt.schedule import BETA_SCHEDULES, Schedule
+from synfer_rt.schedule import BETA_SCHEDULES, Schedule, space_sigmas
 
 FIELDS = {
     "num_train_timesteps": 1000,
@@ -69,3 +69,37 @@ def test_an_unknown_beta_schedule_is_refused() -> None:
 def test_an_unknown_spacing_is_refused() -> None:
     with pytest.raises(UserError, match=r"'karras'; known are leading, linspace, trailing"):
         Schedule.from_manifest(FIELDS | {"timestep_spacing": "karras"})
+
+
+def test_betas_may_be_given_one_by_one() -> None:
+    """alpha_bar is the product of 1 - beta (DDPM, arXiv 2006.11239, eq. 4)."""
+    betas = np.linspace(0.001, 0.03, 50) ** 1.5
+    fields = FIELDS | {"num_train_timesteps": 50, "trained_betas": betas.tolist()}
+    found = Schedule.from_manifest(fields).alphas_cumprod
+    np.testing.assert_allclose(found, np.cumprod(1 - betas), rtol=1e-6)
+
+
+def test_karras_levels_are_even_in_the_seventh_root() -> None:
+    sigmas = space_sigmas("karras", 80.0, 0.002, 5)
+    wanted = [(80 ** (1 / 7) + i / 4 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7 for i in range(5)]
+    np.testing.assert_allclose(sigmas, wanted, rtol=1e-12)
+
+
+@pytest.mark.parametrize("spacing", ["exponential", "lu"])
+def test_exponential_levels_have_one_ratio(spacing: str) -> None:
+    np.testing.assert_allclose(space_sigmas(spacing, 16.0, 1.0, 5), [16, 8, 4, 2, 1], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"sigma_spacing": "beta"}, "sigma spacing 'beta'; known are karras, exponential, lu"),
+        ({"final_sigmas_type": "one"}, "final_sigmas_type 'one'; known are zero, sigma_min"),
+        ({"sigma_min": 0}, "no noise levels"),
+        ({"sigma_min": 2, "sigma_max": 1}, "no noise levels"),
+        ({"sigma_max": float("nan")}, "no noise levels"),
+    ],
+)
+def test_noise_levels_that_are_none_are_refused(fields: dict, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        Schedule.from_manifest(FIELDS | fields)

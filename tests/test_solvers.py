@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from synfer_rt.errors import UserError
-from synfer_rt.schedule import SPACINGS, Schedule
+from synfer_rt.schedule import FINAL_SIGMAS, SPACINGS, Schedule
 from synfer_rt.solvers import HISTORY_SLOTS, SOLVERS, Trajectory, trajectory
 
 SCHEDULES: dict[str, dict[str, Any]] = {
@@ -58,9 +58,11 @@ def model(latents: np.ndarray, timestep: float) -> np.ndarray:
 def run(
     way: Trajectory,
     predict: Callable[[np.ndarray, float], np.ndarray] = model,
-    latents: np.ndarray = NOISE,
+    latents: np.ndarray | None = None,
 ) -> np.ndarray:
-    """What the denoiser does with a trajectory."""
+    """What the denoiser does with a trajectory, by default from NOISE."""
+    if latents is None:
+        latents = (way.noise * NOISE).astype(np.float32)
     history = np.zeros((HISTORY_SLOTS, *latents.shape), np.float32)
     for timestep, matrix in zip(way.timesteps, way.coefficients, strict=True):
         prediction = predict(latents, float(timestep))
@@ -69,7 +71,9 @@ def run(
     return latents
 
 
-def peer(solver: str, fields: dict[str, Any], spacing: str, prediction: str, steps: int) -> Any:
+def peer(
+    solver: str, fields: dict[str, Any], spacing: str, prediction: str, steps: int, **settings: Any
+) -> Any:
     """The diffusers scheduler of the same name and settings."""
     shared = {
         "num_train_timesteps": fields["num_train_timesteps"],
@@ -80,6 +84,7 @@ def peer(solver: str, fields: dict[str, Any], spacing: str, prediction: str, ste
         "steps_offset": fields["steps_offset"],
         "timestep_spacing": spacing,
         "prediction_type": prediction,
+        **settings,
     }
     scheduler = {
         "ddim": lambda: diffusers.DDIMScheduler(
@@ -95,10 +100,8 @@ def peer(solver: str, fields: dict[str, Any], spacing: str, prediction: str, ste
 
 
 def run_peer(scheduler: Any) -> np.ndarray:
-    """The scheduler's result from NOISE; Euler's sample rescaled to its frame."""
-    latents = torch.from_numpy(NOISE)
-    if isinstance(scheduler, diffusers.EulerDiscreteScheduler):
-        latents = latents * (scheduler.sigmas[0] ** 2 + 1) ** 0.5
+    """The scheduler's result from NOISE, scaled as a pipeline scales it."""
+    latents = torch.from_numpy(NOISE) * scheduler.init_noise_sigma
     for timestep in scheduler.timesteps:
         seen = scheduler.scale_model_input(latents, timestep)
         prediction = torch.from_numpy(model(seen.numpy(), float(timestep)))
@@ -161,7 +164,7 @@ def test_euler_matches_the_variance_exploding_formula_in_float64(
     for steps in STEPS[name]:
         scheduler = peer("euler", fields, spacing, prediction, steps)
         sigmas = scheduler.sigmas.double().numpy()
-        x = NOISE.astype(np.float64) * np.sqrt(sigmas[0] ** 2 + 1)
+        x = NOISE.astype(np.float64) * np.sqrt(sigmas[0] ** 2 + (spacing == "leading"))
         for timestep, sigma, following in zip(
             scheduler.timesteps.tolist(), sigmas, sigmas[1:], strict=False
         ):
@@ -227,6 +230,93 @@ def test_at_full_strength_sampling_starts_from_unit_noise() -> None:
     for solver in SOLVERS:
         way = trajectory(solver, SD15, 10)
         assert (way.signal, way.noise) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("spacing", ["linspace", "trailing"])
+def test_euler_starts_from_the_noise_of_its_first_timestep(spacing: str) -> None:
+    """sigma * eps, seen through 1 / sqrt(sigma^2 + 1) (EDM, arXiv 2206.00364, algorithm 1)."""
+    schedule = replace(SD15, timestep_spacing=spacing)
+    alpha_bar = schedule.alphas_cumprod[-1]
+    sigma = np.sqrt((1 - alpha_bar) / alpha_bar)
+    assert trajectory("euler", schedule, 10).noise == pytest.approx(
+        sigma / np.sqrt(sigma**2 + 1), abs=1e-12
+    )
+    for solver in SOLVERS.keys() - {"euler"}:
+        assert trajectory(solver, schedule, 10).noise == 1
+
+
+SPACED = {
+    "karras": {"use_karras_sigmas": True},
+    "exponential": {"use_exponential_sigmas": True},
+    "lu": {"use_lu_lambdas": True},
+}
+WITH_SIGMAS = [
+    *(("euler", sigmas, spacing) for sigmas in ("karras", "exponential") for spacing in SPACINGS),
+    *(("unipc", sigmas, "linspace") for sigmas in ("karras", "exponential")),
+    *((solver, sigmas, "linspace") for solver in ("dpmpp-2m", "dpmpp-3m") for sigmas in SPACED),
+]
+
+
+@pytest.mark.parametrize("final", FINAL_SIGMAS)
+@pytest.mark.parametrize("name", ["stable-diffusion-1.5", "cosine", "scaled-linear-zero-snr"])
+@pytest.mark.parametrize(("solver", "sigmas", "spacing"), WITH_SIGMAS)
+def test_steps_at_noise_levels_are_those_of_diffusers(
+    solver: str, sigmas: str, spacing: str, name: str, final: str
+) -> None:
+    fields = SCHEDULES[name]
+    own = {"sigma_spacing": sigmas, "final_sigmas_type": final}
+    for steps in (1, 7, 20):
+        settings = SPACED[sigmas] | {"final_sigmas_type": final}
+        scheduler = peer(solver, fields, spacing, "v_prediction", steps, **settings)
+        schedule = schedule_like(scheduler, fields | own, spacing)
+        way = trajectory(solver, schedule, steps, 1.0, "v_prediction")
+        np.testing.assert_allclose(way.timesteps, scheduler.timesteps.numpy(), atol=1e-3)
+        if solver == "dpmpp-3m" and final == "sigma_min" and steps >= 15:
+            continue  # the last step has no length: diffusers divides by it, and all is NaN
+        scheduler.set_begin_index(0)  # it would begin at the second of equal timesteps
+        theirs = run_peer(scheduler)
+        sigma = float(scheduler.sigmas[0])
+        tolerance = 2e-5 + 2 * 2**-23 * sigma * float(np.abs(NOISE).max() / np.abs(theirs).max())
+        assert relative_error(run(way), theirs) < tolerance, f"{steps} steps"
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("solver", ["euler", "dpmpp-2m", "dpmpp-3m", "unipc"])
+def test_the_last_noise_may_stay_as_in_diffusers(solver: str, spacing: str) -> None:
+    fields = SCHEDULES["stable-diffusion-1.5"] | {"final_sigmas_type": "sigma_min"}
+    for steps in (1, 2, 7, 20):
+        scheduler = peer(solver, fields, spacing, "epsilon", steps, final_sigmas_type="sigma_min")
+        way = trajectory(solver, schedule_like(scheduler, fields, spacing), steps)
+        assert relative_error(run(way), run_peer(scheduler)) < 3e-5, f"{steps} steps"
+
+
+@pytest.mark.parametrize("solver", ["euler", "unipc"])
+def test_noise_levels_may_have_bounds_of_their_own(solver: str) -> None:
+    bounds = {"sigma_min": 0.1, "sigma_max": 9.0}
+    fields = SCHEDULES["stable-diffusion-1.5"] | {"sigma_spacing": "karras"} | bounds
+    scheduler = peer(solver, fields, "leading", "epsilon", 10, use_karras_sigmas=True, **bounds)
+    way = trajectory(solver, schedule_like(scheduler, fields, "leading"), 10)
+    assert relative_error(run(way), run_peer(scheduler)) < 2e-5
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.4])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_noise_levels_are_those_of_the_formulas(solver: str, strength: float) -> None:
+    """Karras: EDM, eq. 5, with rho 7; exponential: evenly in log sigma."""
+    alpha_bar = SD15.alphas_cumprod
+    ratio = np.sqrt((1 - alpha_bar) / alpha_bar)
+    most, least, i = ratio[round(strength * 1000) - 1], ratio[0], np.arange(12) / 11
+    if solver == "euler" and strength < 1:
+        least = ratio[32]  # of the last of 12 timesteps that lie evenly over 400
+    wanted = {
+        "karras": (most ** (1 / 7) + i * (least ** (1 / 7) - most ** (1 / 7))) ** 7,
+        "exponential": most * (least / most) ** i,
+    }
+    for spacing, sigmas in wanted.items():
+        schedule = replace(SD15, timestep_spacing="linspace", sigma_spacing=spacing)
+        way = trajectory(solver, schedule, 12, strength)
+        # The second row is the clean image, (latents - noise * prediction) / signal.
+        np.testing.assert_allclose(-way.coefficients[:, 1, 1], sigmas, rtol=1e-5)
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)

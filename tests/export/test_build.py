@@ -24,7 +24,7 @@ from synfer_rt.export.build import Built, Options, Source, build_bundle, build_k
 from synfer_rt.export.build_key import file_hashes
 from synfer_rt.export.classifier import parse_classifier
 from synfer_rt.export.cli import build_engines
-from tests.export.tiny_checkpoint import save_classifier
+from tests.export.tiny_checkpoint import change, save_classifier
 
 
 def test_every_engine_is_there_and_was_held_against_pytorch(mini_bundle: Bundle) -> None:
@@ -416,10 +416,13 @@ def test_compute_capabilities_without_plans_are_refused(tmp_path: Path) -> None:
 
 def test_the_command_says_what_was_reused_and_where_the_log_is(mini: tuple[Source, Path]) -> None:
     source, out = mini
+    change(source.directory / "scheduler" / "scheduler_config.json", use_quantum_sigmas=True)
     result = CliRunner().invoke(build_engines, [str(source.directory), "--out", str(out)])
     assert result.exit_code == 0, result.exception
     assert "denoiser: reused" in result.output and "peak memory" in result.output
     assert f"{out}.log" in result.output
+    remark = "the setting use_quantum_sigmas is not known to diffusers"
+    assert remark in result.output and remark in Path(f"{out}.log").read_text()
 
 
 @pytest.mark.parametrize("sizes", ["256", "256:", "512:256", "256:256", "0:64", "a:b"])

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 pytest.importorskip("diffusers", reason="the build side needs synfer-rt[export]")
-import diffusers
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -40,36 +39,6 @@ def test_the_schedule_is_the_schedulers_own(mini_checkpoint: Path) -> None:
     assert checkpoint.schedule["timestep_spacing"] == "trailing"
     assert checkpoint.schedule["steps_offset"] == 0
     assert checkpoint.schedule["beta_schedule"] == "linear"
-
-
-def test_what_a_scheduler_leaves_out_has_its_class_default(sd: Path) -> None:
-    path = sd / "scheduler" / "scheduler_config.json"
-    path.write_text(
-        '{"_class_name": "PNDMScheduler", "beta_start": 0.00085, "beta_end": 0.012, '
-        '"beta_schedule": "scaled_linear", "set_alpha_to_one": false, "steps_offset": 1}'
-    )
-    assert read_checkpoint(sd).schedule == {
-        "num_train_timesteps": 1000,
-        "beta_schedule": "scaled_linear",
-        "beta_start": 0.00085,
-        "beta_end": 0.012,
-        "rescale_zero_terminal_snr": False,
-        "timestep_spacing": "leading",
-        "steps_offset": 1,
-        "set_alpha_to_one": False,
-    }
-
-
-def test_a_leading_schedule_begins_at_1_as_in_the_pipeline_of_diffusers(
-    plain_checkpoint: Path, tmp_path: Path
-) -> None:
-    sd = Path(shutil.copytree(plain_checkpoint, tmp_path / "sd"))
-    change(sd / "scheduler" / "scheduler_config.json", steps_offset=0)
-    pipeline: Any = diffusers.StableDiffusionPipeline.from_pretrained(
-        sd, safety_checker=None, feature_extractor=None
-    )
-    found = read_checkpoint(sd).schedule["steps_offset"]
-    assert found == pipeline.scheduler.config["steps_offset"] == 1
 
 
 def test_without_an_adapter_there_are_no_aus(plain_checkpoint: Path) -> None:
@@ -316,29 +285,3 @@ def test_another_pipeline_is_refused_by_its_classes(sd: Path) -> None:
 def test_a_missing_part_is_refused(sd: Path) -> None:
     shutil.rmtree(sd / "vae")
     assert "no vae/" in refusal(sd)
-
-
-def test_an_unknown_prediction_type_is_refused(sd: Path) -> None:
-    change(sd / "scheduler" / "scheduler_config.json", prediction_type="sample")
-    assert "prediction type 'sample'" in refusal(sd)
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"beta_schedule": "cosine"},
-        {"beta_start": None},
-        {"num_train_timesteps": "1000"},
-        {"num_train_timesteps": 0},
-        {"_class_name": "StableDiffusionPipeline"},
-        {"_class_name": "utils"},
-    ],
-)
-def test_a_scheduler_that_cannot_be_made_is_refused(sd: Path, fields: dict[str, Any]) -> None:
-    change(sd / "scheduler" / "scheduler_config.json", **fields)
-    assert "no scheduler that diffusers can make" in refusal(sd)
-
-
-def test_betas_that_are_no_noise_schedule_are_refused(sd: Path) -> None:
-    change(sd / "scheduler" / "scheduler_config.json", beta_end=2)
-    assert "betas that are no noise schedule" in refusal(sd)
