@@ -21,7 +21,7 @@ from typing import Any
 
 from synfer_rt import facs, labels
 from synfer_rt.errors import UserError, nearest
-from synfer_rt.request import LARGEST_SCALE
+from synfer_rt.ranges import LARGEST_SCALE
 from synfer_rt.schedule import Schedule
 from synfer_rt.solvers import SOLVERS, trajectory
 

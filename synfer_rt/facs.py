@@ -8,9 +8,11 @@ Sources: FACS (Ekman, Friesen and Hager 2002) for the names; OpenGraphAU (Luo et
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
+from synfer_rt import ranges
 from synfer_rt.errors import UserError, nearest
 
 _MAIN = (1, 2, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 22, 23, 24, 25, 26, 27)
@@ -87,18 +89,31 @@ def vocabulary(name: str) -> tuple[str, ...]:
     return VOCABULARIES[name]
 
 
-def parse_aus(assignments: Iterable[str], names: tuple[str, ...]) -> dict[str, float]:
+def parse_aus(
+    assignments: Iterable[str] | Mapping[str, float], names: tuple[str, ...]
+) -> dict[str, float]:
     """Read `AU12=0.8`, `L12=0.4`, `12=1` or `AU12` (full intensity) into {name: intensity}.
 
-    Names are read in upper or lower case and returned as `names` has them. Intensities lie in
-    [0, 1]. Raises UserError for an unknown unit (naming the nearest one of `names`), a value that
-    is no number, and a value outside the range.
+    Instead of such texts {"AU12": 0.8, "L12": 0.4} will do. Names are read in upper or lower case
+    and returned as `names` has them. Intensities lie in [0, 1]. Raises UserError for an unknown
+    unit (naming the nearest one of `names`), a value that is no number, a value outside the range,
+    and a single text: it is no list.
     """
+    if isinstance(assignments, Mapping):
+        given: list[Any] = [
+            (name, value, f"{name}={value!r}") for name, value in assignments.items()
+        ]
+    elif isinstance(assignments, (str, bytes)) or not isinstance(assignments, Iterable):
+        raise UserError(
+            f"The action units {assignments!r} are no list; write one such as "
+            '["AU12=0.8", "AU6=0.5"], or {"AU12": 0.8}.'
+        )
+    else:
+        given = [(*_assignment(text), text) for text in assignments]
     spelling = {name.upper(): name for name in names}
-    aus: dict[str, float] = {}
-    for text in assignments:
-        word, equals, value = text.partition("=")
-        word = word.strip().upper()
+    aus: dict[str, Any] = {}
+    for written, value, text in given:
+        word = str(written).strip().upper()
         if word.isdigit():
             word = f"AU{word}"
         if word not in spelling:
@@ -108,19 +123,31 @@ def parse_aus(assignments: Iterable[str], names: tuple[str, ...]) -> dict[str, f
                 f"({ACTION_UNITS.get(near.upper(), 'no FACS name')})."
             )
         name = spelling[word]
-        try:
-            aus[name] = float(value) if equals else 1.0
-        except ValueError:
-            raise UserError(f"Action unit {text!r}: write it as {name}=0.8.") from None
-    check_intensities(aus)
-    return aus
+        if not ranges.is_number(value):
+            raise UserError(f"Action unit {text!r}: write it as {name}=0.8.")
+        aus[name] = value
+    return intensities(aus)
 
 
-def check_intensities(aus: Mapping[str, float]) -> None:
-    """Raise UserError for the first intensity outside [0, 1] (NaN included)."""
+def _assignment(text: Any) -> tuple[str, float | str]:
+    """Name and intensity of a text such as AU12=0.8; what is no number stays as it is."""
+    word, equals, value = str(text).partition("=")
+    try:
+        return word, float(value) if equals else 1.0
+    except ValueError:
+        return word, value
+
+
+def intensities(aus: Mapping[str, float]) -> dict[str, float]:
+    """The same as floats by name. Raises UserError for the first that is not in [0, 1]."""
+    if not isinstance(aus, Mapping):
+        raise UserError(f'The action units {aus!r} are no mapping; write {{"AU12": 0.8}}, say.')
     for name, value in aus.items():
+        if not isinstance(name, str) or not ranges.is_number(value):
+            raise UserError(f'The action units have {name!r}: {value!r}; write {{"AU12": 0.8}}.')
         if not 0.0 <= value <= 1.0:
             raise UserError(f"{name}={value:g} is outside its range; intensities lie in 0 to 1.")
+    return {name: float(value) for name, value in aus.items()}
 
 
 def au_vector(aus: Mapping[str, float], names: tuple[str, ...] = OPENGRAPHAU_41) -> np.ndarray:

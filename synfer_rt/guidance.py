@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from synfer_rt import ranges
 from synfer_rt.backends import Engine, Value
 from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError, nearest
@@ -64,26 +65,27 @@ def semantic_guidance(
     """
     if strength is None and (form, start, every) != (None, None, None):
         raise UserError("How to guide is said, but not how far; add --semantic-guidance 0.1.")
-    if not strength:
+    if strength is None or (ranges.is_number(strength) and strength == 0):
         return None
     form = "latent" if form is None else form
     start = START if start is None else start
     every = 1 if every is None else every
-    if form not in FORMS:
+    if not isinstance(form, str) or form not in FORMS:
+        near = nearest(str(form), FORMS)
         raise UserError(
-            f"Unknown form of semantic guidance {form!r}; the nearest is {nearest(form, FORMS)} "
+            f"Unknown form of semantic guidance {form!r}; the nearest is {near} "
             f"(known are {', '.join(FORMS)})."
         )
-    if not (math.isfinite(strength) and strength > 0):
+    if not ranges.is_real(strength, 0, float(np.finfo(np.float32).max)):
         raise UserError(
             f"The strength of semantic guidance is {strength}; write a number of 0 or more."
         )
-    if not 0 <= start < 1:
+    if not ranges.is_real(start, 0, 1) or start == 1:
         raise UserError(
-            f"Semantic guidance cannot start after {start:g} of the steps; write a fraction from 0 "
-            "to below 1."
+            f"Semantic guidance cannot start after {ranges.shown(start)} of the steps; write a "
+            "fraction from 0 to below 1."
         )
-    if every < 1:
+    if not ranges.is_whole(every, 1):
         raise UserError(f"Every {every} steps is never; write 1 or more.")
     if engine_name(form) not in bundle.engines:
         there = [f for f in FORMS if engine_name(f) in bundle.engines]

@@ -178,11 +178,16 @@ def nearest_expression(text: str, at_least: float = 0.0) -> str | None:
     return name if ratio >= at_least else None
 
 
-def parse_labels(text: str, classes: Sequence[str]) -> tuple[str, ...]:
-    """Read `all` or `happy,sad,…` into canonical names, in the order given, each once.
+def parse_labels(text: str | Sequence[str], classes: Sequence[str]) -> tuple[str, ...]:
+    """Read `all`, `happy,sad,…` or a list of labels into canonical names, in the order given.
 
-    Raises UserError for a label that is not one of `classes`, naming the nearest.
+    Raises UserError for a label that is not one of `classes`, naming the nearest, for one that is
+    given twice, and for what is no text.
     """
+    words = [text] if isinstance(text, str) else list(text) if isinstance(text, Sequence) else None
+    if words is None or not all(isinstance(word, str) for word in words):
+        raise UserError(f"The labels {text!r} are no text; write all, or such as happy,sad.")
+    text = ",".join(words)
     if text.strip().lower() == "all":
         return tuple(classes)
     labels: list[str] = []
@@ -193,8 +198,9 @@ def parse_labels(text: str, classes: Sequence[str]) -> tuple[str, ...]:
                 f"Unknown label {word!r}; the nearest of this model is {nearest(label, classes)} "
                 f"(it knows {', '.join(classes)})."
             )
-        if label not in labels:
-            labels.append(label)
+        if label in labels:
+            raise UserError(f"The label {label} is given twice; labels take turns, write it once.")
+        labels.append(label)
     if not labels:
         raise UserError(f"No label given; write all or some of {', '.join(classes)}.")
     return tuple(labels)

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from synfer_rt import ranges
 from synfer_rt.annotate import Accept, Quotas, Verdict, acceptance
 from synfer_rt.backends import default_threads
 from synfer_rt.background import Background
@@ -226,8 +227,7 @@ def execute(
     UserError, an interruption), what was made before is kept for a run that resumes. Raises
     UserError as sampler and writer do, and when the bundle's files change meanwhile.
     """
-    if batch < 1:
-        raise UserError(f"A batch of {batch} holds no image; write 1 or more.")
+    batch = ranges.whole("batch", batch, 1, None)
     first = writer.done
     if first < run.count:
         sampler.load(run.engines)  # no part of the run's time

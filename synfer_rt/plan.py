@@ -6,15 +6,15 @@ had not been.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from synfer_rt import expressions, facs, labels, noise, prompts
+from synfer_rt import expressions, facs, labels, noise, prompts, ranges
 from synfer_rt.bundle import Bundle, Layouts
 from synfer_rt.errors import UserError
-from synfer_rt.request import Request, check_scale, check_whole
+from synfer_rt.request import Request, check_text
 
 _SYNONYMS = 3  # numbers that prompts.describe takes
 _DRAWS = prompts.DRAWS + _SYNONYMS + expressions.DRAWS
@@ -49,7 +49,7 @@ class Plan:
         Labels take turns, so counts are balanced, unless `label` says which it is, under any of its
         names. Raises UserError for another index, and for an unknown label.
         """
-        check_whole("index", index)
+        index = ranges.whole("index", index)
         uniforms = noise.uniform(self.seed, index, _DRAWS, "request")
         for_words, for_synonyms, for_aus = np.split(
             uniforms, [prompts.DRAWS, prompts.DRAWS + _SYNONYMS]
@@ -109,10 +109,10 @@ class Plan:
 def make_plan(
     bundle: Bundle,
     *,
-    labels_text: str = "all",
+    labels_text: str | Sequence[str] = "all",
     prompt: str | None = None,
     negative_prompt: str | None = None,
-    au_assignments: Sequence[str] = (),
+    au_assignments: Sequence[str] | Mapping[str, float] = (),
     guidance: float | None = None,
     au_scale: float | None = None,
     layout: str | None = None,
@@ -121,38 +121,35 @@ def make_plan(
 ) -> Plan:
     """A plan for this bundle; None means the bundle's default.
 
-    `labels_text` is `all` or labels joined by commas; `au_assignments` are like `AU12=0.8`, none
-    of them means AUs drawn for each label; `layout` is "bank" or "none"; `photos` is the number of
-    faces that are given to start from instead.
+    `labels_text` is `all`, labels joined by commas, or a list of labels; `au_assignments` are like
+    ["AU12=0.8"] or {"AU12": 0.8}, none of them means AUs drawn for each label; `guidance` up to 1
+    is none (see Request); `layout` is "bank" or "none"; `photos` is the number of faces that are
+    given to start from instead.
 
-    Raises UserError for an unknown label or AU (naming the nearest), AUs for a model without AUs,
-    an intensity outside its range, a prompt that leaves several labels nothing to decide, a scale
-    outside -1000 to 1000, a seed outside 0 to 2^63 - 1, an unknown layout, a layout bank that is
-    not there, and a layout beside photos.
+    Raises UserError for an unknown label or AU (naming the nearest), a label given twice, AUs for a
+    model without AUs, an intensity outside its range, a prompt that leaves several labels nothing
+    to decide, a guidance outside 0 to 1000, an AU scale outside -1000 to 1000, a seed outside 0 to
+    2^63 - 1, an unknown layout, a layout bank that is not there, a layout beside photos, and for
+    any value of another type.
     """
+    if not isinstance(bundle, Bundle):
+        raise UserError(f"{bundle!r} is no bundle; give what open_bundle returns.")
     defaults = bundle.defaults
-    guidance = defaults.guidance if guidance is None else guidance
-    au_scale = defaults.au_scale if au_scale is None else au_scale
-    check_scale("guidance", guidance)
-    check_scale("AU scale", au_scale)
-    check_whole("seed", seed)
-    if layout not in (None, "bank", "none"):
+    guidance = ranges.guidance(defaults.guidance if guidance is None else guidance)
+    au_scale = ranges.real("AU scale", defaults.au_scale if au_scale is None else au_scale)
+    seed, photos = ranges.whole("seed", seed), ranges.whole("number of photos", photos)
+    if not (layout is None or (isinstance(layout, str) and layout in ("bank", "none"))):
         raise UserError(f"Unknown layout {layout!r}; write bank or none.")
-    for option, text in (("--prompt", prompt), ("--negative-prompt", negative_prompt)):
-        try:
-            (text or "").encode()
-        except UnicodeEncodeError:
-            raise UserError(f"{option} is not valid text; write it in UTF-8.") from None
+    if prompt is not None:
+        check_text("--prompt", prompt)
+    if negative_prompt is not None:
+        check_text("--negative-prompt", negative_prompt)
     if photos and layout is not None:
         raise UserError("Both --layout and --layout-from say where to start; leave one out.")
     chosen = labels.parse_labels(labels_text, bundle.classes)
-    if au_assignments and not bundle.au_names:
-        raise UserError(
-            f"{bundle.name} is a model without action units; leave out --au, or choose another "
-            "bundle with --engines."
-        )
-    if prompt is not None and (au_assignments or not bundle.au_names) and len(chosen) > 1:
-        rest = "--au" if au_assignments else "a model without action units"
+    aus = _given_aus(au_assignments, bundle)
+    if prompt is not None and (aus or not bundle.au_names) and len(chosen) > 1:
+        rest = "--au" if aus else "a model without action units"
         raise UserError(
             f"With --prompt and {rest} nothing is left for the label to decide; say which "
             f"expression the images show, such as --labels {chosen[0]}."
@@ -161,12 +158,26 @@ def make_plan(
         chosen,
         prompt,
         defaults.negative_prompt if negative_prompt is None else negative_prompt,
-        facs.parse_aus(au_assignments, bundle.au_names) if au_assignments else None,
-        float(guidance),
-        float(au_scale),
+        aus or None,
+        guidance,
+        au_scale,
         seed,
         bundle.au_names,
         bundle.layouts if not photos and (layout or defaults.layout) == "bank" else None,
         photos,
         bundle.classes,
     )
+
+
+def _given_aus(
+    assignments: Sequence[str] | Mapping[str, float], bundle: Bundle
+) -> dict[str, float]:
+    """The AU intensities that are given; none of them for a model without AUs."""
+    lists = isinstance(assignments, Iterable) and not isinstance(assignments, (str, bytes, Mapping))
+    given = tuple(assignments) if lists else assignments
+    if given and not bundle.au_names:
+        raise UserError(
+            f"{bundle.name} is a model without action units; leave out --au, or choose another "
+            "bundle with --engines."
+        )
+    return facs.parse_aus(given, bundle.au_names)

@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from synfer_rt import facs, noise
+from synfer_rt import facs, noise, ranges
 from synfer_rt.annotate import Verdict
 from synfer_rt.backends import Engine, Value, batch_limits, choose, open_engine, to_numpy
 from synfer_rt.backends.memory import free_memory
@@ -204,8 +204,12 @@ class Sampler:
         accepted. Raises UserError for a batch below 1, a request that the bundle cannot make
         (`request.check`), and starts of another shape.
         """
-        if batch < 1:
-            raise UserError(f"A batch of {batch} holds no image; write 1 or more.")
+        batch = ranges.whole("batch", batch, 1, None)
+        if isinstance(requests, Request) or not isinstance(trajectory, Trajectory):
+            raise UserError(
+                "What to sample is no list of requests and a trajectory; write "
+                "sample([plan.request(0)], bundle.trajectory(), batch=1)."
+            )
         for request in requests:
             check(request, self.bundle)
         shape = (len(requests), *self.bundle.latent.shape)

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from synfer_rt import ranges
 from synfer_rt.errors import UserError
 
 if TYPE_CHECKING:
@@ -67,12 +68,23 @@ def format_size(size: Size) -> str:
     return f"{size[0]}x{size[1]}"
 
 
+def _checked(size: Size) -> Size:
+    if isinstance(size, str):
+        raise UserError(f"The size {size!r} is a text; write (height, width), or parse_size of it.")
+    try:
+        height, width = size
+    except (TypeError, ValueError):
+        raise UserError(f"The size {size!r} is no pair; write (height, width) in pixels.") from None
+    return ranges.whole("height", height, 1), ranges.whole("width", width, 1)
+
+
 def resized(bundle: Bundle, size: Size) -> Bundle:
     """The bundle that makes images of `size` by the same engines, from noise alone.
 
     Its layouts are latents of the default size. Raises UserError for a size that the engines do
-    not take.
+    not take, and for what is no size.
     """
+    size = _checked(size)
     if size == bundle.image_size:
         return bundle
     if bundle.sizes is None:

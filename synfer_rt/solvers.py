@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from synfer_rt import ranges
 from synfer_rt.errors import UserError, nearest
 from synfer_rt.schedule import Schedule, space_sigmas
 
@@ -96,7 +97,7 @@ def trajectory(
     if not span:
         least = 1 / len(schedule.alphas_cumprod)
         raise UserError(f"Strength {strength:g} runs no timestep; write one of {least:g} to 1.")
-    if not 1 <= steps <= span:
+    if not ranges.is_whole(steps, 1, span):
         raise UserError(
             f"{steps} steps do not fit; write a number from 1 to {span}, the timesteps of this "
             f"model at strength {strength:g}."
@@ -117,13 +118,15 @@ def trajectory(
 
 
 def _check(solver: str, strength: float, prediction_type: str) -> None:
-    if solver not in SOLVERS:
+    if not isinstance(solver, str) or solver not in SOLVERS:
         raise UserError(
-            f"Unknown solver {solver!r}; the nearest is {nearest(solver, SOLVERS)} "
+            f"Unknown solver {solver!r}; the nearest is {nearest(str(solver), SOLVERS)} "
             f"(known are {', '.join(SOLVERS)})."
         )
-    if not 0 < strength <= 1:
-        raise UserError(f"Strength {strength:g} is outside its range; write one above 0, up to 1.")
+    if not ranges.is_real(strength, 0, 1) or strength == 0:
+        raise UserError(
+            f"Strength {ranges.shown(strength)} is outside its range; write one above 0, up to 1."
+        )
     if prediction_type not in PREDICTION_TYPES:
         known = " and ".join(PREDICTION_TYPES)
         raise UserError(f"Unknown prediction type {prediction_type!r}; known are {known}.")

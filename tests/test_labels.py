@@ -39,11 +39,12 @@ def test_an_unknown_scheme_is_refused() -> None:
         ("sad,happy", ("sad", "happy")),
         (" Happy , SAD ", ("happy", "sad")),
         ("happiness,angry,fearful", ("happy", "anger", "fear")),
-        ("happy,happiness,happy", ("happy",)),
         ("happy,,", ("happy",)),
+        (["happy", " Sadness"], ("happy", "sad")),
+        (("all",), AFFECTNET),
     ],
 )
-def test_labels_are_read(text: str, expected: tuple[str, ...]) -> None:
+def test_labels_are_read(text: str | list[str], expected: tuple[str, ...]) -> None:
     assert labels.parse_labels(text, AFFECTNET) == expected
 
 
@@ -55,6 +56,12 @@ def test_an_unknown_label_is_refused_with_the_nearest() -> None:
 def test_a_label_that_the_model_lacks_is_refused() -> None:
     with pytest.raises(UserError, match="Unknown label 'contempt'"):
         labels.parse_labels("contempt", labels.scheme("affectnet-7"))
+
+
+@pytest.mark.parametrize("text", ["happy,happy", "sad,happiness,happy", ["fear", "fearful"]])
+def test_a_label_given_twice_is_refused(text: str | list[str]) -> None:
+    with pytest.raises(UserError, match=r"The label (happy|fear) is given twice"):
+        labels.parse_labels(text, AFFECTNET)
 
 
 @pytest.mark.parametrize("text", ["", " ", ",,"])

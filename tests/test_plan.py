@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
+import numpy as np
 import pytest
 
 from synfer_rt import facs, prompts
 from synfer_rt.errors import UserError
 from synfer_rt.plan import make_plan
+from synfer_rt.request import Request
 from tests import tiny_bundle as tiny
 
 
@@ -65,6 +68,10 @@ def test_a_given_prompt_is_every_images_prompt(tiny_bundle):
 def test_given_aus_are_every_images_aus(tiny_bundle):
     made = requests(make_plan(tiny_bundle, au_assignments=["AU12=0.8", "6"]), 16)
     assert all(r.aus == {"AU12": 0.8, "AU6": 1.0} for r in made)
+    given: Any = {"au12": np.float32(0.75), "AU6": 1, "L12": 0}
+    made = requests(make_plan(tiny_bundle, au_assignments=given), 3)
+    assert all(r.aus == {"AU12": 0.75, "AU6": 1.0, "L12": 0.0} for r in made)
+    assert make_plan(tiny_bundle, au_assignments={}).aus is None
 
 
 def test_a_layout_is_of_a_face_like_the_one_described(tiny_bundle):
@@ -109,8 +116,22 @@ def test_without_the_bank_there_is_no_layout(tiny_bundle):
 def test_defaults_are_the_bundles(tiny_bundle):
     request = make_plan(tiny_bundle).request(0)
     assert (request.guidance, request.au_scale, request.negative_prompt) == (2.0, 1.0, "")
-    request = make_plan(tiny_bundle, guidance=0.0, au_scale=0.5, negative_prompt="x").request(0)
-    assert (request.guidance, request.au_scale, request.negative_prompt) == (0.0, 0.5, "x")
+    request = make_plan(tiny_bundle, guidance=1.5, au_scale=0.0, negative_prompt="x").request(0)
+    assert (request.guidance, request.au_scale, request.negative_prompt) == (1.5, 0.0, "x")
+
+
+@pytest.mark.parametrize("scale", [0, 0.0, -0.0, 0.5, 1, np.float32(0.25)])
+def test_guidance_up_to_1_is_none_and_recorded_as_1(tiny_bundle, scale: Any):
+    plan = make_plan(tiny_bundle, guidance=scale)
+    assert (plan.guidance, plan.request(0).guidance) == (1.0, 1.0)
+    assert Request(0, 0, "happy", "", "", {}, scale, 1.0, None).guidance == 1.0
+
+
+def test_a_bundles_default_guidance_of_0_is_none(tiny_bundle):
+    from dataclasses import replace
+
+    defaults = replace(tiny_bundle.defaults, guidance=0.0)
+    assert make_plan(replace(tiny_bundle, defaults=defaults)).request(0).guidance == 1.0
 
 
 def test_a_model_without_aus_is_not_given_any(tmp_path):
@@ -148,18 +169,74 @@ def test_a_vocabulary_in_lower_case_is_told_its_aus(tiny_bundle):
         ({"au_assignments": ["AU12=1.5"]}, "outside its range"),
         ({"au_assignments": ["AU12=much"]}, "write it as"),
         ({"guidance": float("nan")}, "guidance nan is outside its range"),
-        ({"guidance": 1e308}, "write a number of -1000 to 1000"),
+        ({"guidance": 1e308}, "write a number of 0 to 1000"),
         ({"au_scale": float("inf")}, "AU scale inf is outside its range"),
         ({"seed": -1}, "seed -1 is outside"),
         ({"seed": 2**63}, "outside its range"),
         ({"layout": "Bank"}, "write bank or none"),
         ({"prompt": "\udcff"}, "--prompt is not valid text"),
         ({"prompt": "a face", "au_assignments": ["AU12"]}, "such as --labels"),
+        ({"labels_text": "happy,sad,happy"}, "label happy is given twice"),
+        ({"labels_text": "happy,happiness"}, "label happy is given twice"),
+        ({"labels_text": ["happy", "happy"]}, "label happy is given twice"),
+        ({"labels_text": 3}, "labels 3 are no text"),
+        ({"labels_text": [3]}, r"labels \[3\] are no text"),
+        ({"labels_text": b"happy"}, "are no text"),
+        ({"labels_text": []}, "No label given"),
+        ({"au_assignments": "AU12=0.8"}, "'AU12=0.8' are no list"),
+        ({"au_assignments": b"AU12"}, "are no list"),
+        ({"au_assignments": 12}, "12 are no list"),
+        ({"au_assignments": {"AU12": "0.8"}}, "write it as AU12=0.8"),
+        ({"au_assignments": {"AU12": True}}, "write it as AU12=0.8"),
+        ({"au_assignments": {"AU12": None}}, "write it as AU12=0.8"),
+        ({"au_assignments": {"AU12": 1.5}}, "AU12=1.5 is outside its range"),
+        ({"au_assignments": {"AU12": float("nan")}}, "AU12=nan is outside its range"),
+        ({"au_assignments": {"AU121": 0.5}}, "nearest of this model is AU12"),
+        ({"au_assignments": [("AU12", 0.8)]}, "Unknown action unit"),
+        ({"guidance": "3"}, "guidance '3' is no number"),
+        ({"guidance": True}, "guidance True is no number"),
+        ({"guidance": -1}, "guidance -1 is outside its range; write a number of 0 to 1000"),
+        ({"guidance": [3.0]}, "is no number"),
+        ({"au_scale": "1"}, "AU scale '1' is no number"),
+        ({"seed": 1.0}, "seed 1.0 is no whole number"),
+        ({"seed": "1"}, "seed '1' is no whole number"),
+        ({"seed": True}, "seed True is no whole number"),
+        ({"seed": None}, "seed None is no whole number"),
+        ({"photos": -1}, "photos -1 is outside"),
+        ({"layout": ["bank"]}, "write bank or none"),
+        ({"layout": False}, "write bank or none"),
+        ({"prompt": 5}, "--prompt 5 is no text"),
+        ({"prompt": ["a face"]}, "is no text"),
+        ({"negative_prompt": b"x"}, "--negative-prompt b'x' is no text"),
     ],
 )
 def test_bad_options_are_refused_in_one_sentence(tiny_bundle, options, said):
     with pytest.raises(UserError, match=said):
         make_plan(tiny_bundle, **options)
+
+
+def test_labels_may_be_a_list(tiny_bundle):
+    plan = make_plan(tiny_bundle, labels_text=["Sad", "happiness"])
+    assert plan.labels == ("sad", "happy")
+
+
+def test_numpy_numbers_become_pythons(tiny_bundle):
+    given: Any = {"seed": np.int64(3), "au_scale": np.float32(0.5), "guidance": np.int8(2)}
+    plan = make_plan(tiny_bundle, **given)
+    values = (plan.seed, plan.au_scale, plan.guidance)
+    assert values == (3, 0.5, 2.0) and [type(x) for x in values] == [int, float, float]
+    four: Any = np.uint8(4)
+    again = make_plan(tiny_bundle, seed=3, au_scale=0.5, guidance=2)
+    assert plan.request(four) == again.request(4)
+    wrong: list[Any] = [True, 1.0, "1"]
+    for index in wrong:
+        with pytest.raises(UserError, match="is no whole number"):
+            plan.request(index)
+
+
+def test_what_is_no_bundle_is_refused(tiny_bundle_path: Any):
+    with pytest.raises(UserError, match="is no bundle; give what open_bundle returns"):
+        make_plan(tiny_bundle_path)
 
 
 def test_a_label_goes_by_any_of_its_names(tiny_bundle):

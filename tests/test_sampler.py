@@ -253,10 +253,36 @@ def test_a_model_without_aus_samples_too(tmp_path: Path, way: Trajectory) -> Non
     assert difference(one, other) == 0
 
 
-@pytest.mark.parametrize("batch", [0, -1])
-def test_a_batch_below_1_is_refused(sampler: Sampler, way: Trajectory, batch: int) -> None:
+@pytest.mark.parametrize("batch", [0, -1, 2.0, "2", True, None])
+def test_a_batch_that_is_no_number_of_images_is_refused(
+    sampler: Sampler, way: Trajectory, batch: Any
+) -> None:
     with pytest.raises(UserError, match="write 1 or more"):
         sampler.sample([request(0)], way, batch)
+
+
+def test_what_is_no_list_of_requests_is_refused(sampler: Sampler, way: Trajectory) -> None:
+    wrong: list[Any] = [(request(0), way), ([request(0)], 8)]
+    for given in wrong:
+        with pytest.raises(UserError, match=r"write sample\(\["):
+            sampler.sample(*given, batch=1)
+    words: Any = ["happy"]
+    with pytest.raises(UserError, match="'happy' is no request"):
+        sampler.sample(words, way, 1)
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5])
+def test_without_guidance_the_images_are_those_of_the_prompt_alone(
+    sampler: Sampler, way: Trajectory, scale: float
+) -> None:
+    """As in diffusers, where a scale up to 1 leaves the unconditional branch out."""
+    sad, happy = (replace(request(0), prompt=f"a {word} face") for word in ("sad", "happy"))
+    made = sampler.sample([replace(r, guidance=scale) for r in (sad, happy)], way, 2)
+    alone = sampler.sample([replace(r, guidance=1.0) for r in (sad, happy)], way, 2)
+    assert [s.request.guidance for s in made] == [1.0, 1.0]
+    for found, wanted in zip(made, alone, strict=True):
+        np.testing.assert_array_equal(found.image, wanted.image)
+    assert np.abs(made[0].image.astype(int) - made[1].image).max() > 0
 
 
 def test_no_requests_give_no_samples(sampler: Sampler, way: Trajectory) -> None:
@@ -275,6 +301,15 @@ def test_no_requests_give_no_samples(sampler: Sampler, way: Trajectory) -> None:
         ({"au_scale": np.inf}, "AU scale inf is outside"),
         ({"index": -1}, "index -1 is outside"),
         ({"seed": 2**63}, "seed 9223372036854775808 is outside"),
+        ({"guidance": -1.0}, "guidance -1 is outside its range"),
+        ({"guidance": "3"}, "guidance '3' is no number"),
+        ({"index": 1.0}, r"index 1\.0 is no whole number"),
+        ({"seed": True}, "seed True is no whole number"),
+        ({"aus": ["AU12=1"]}, "are no mapping"),
+        ({"aus": {"AU12": "0.8"}}, "have 'AU12': '0.8'"),
+        ({"prompt": None}, "prompt None is no text"),
+        ({"label": 3}, "label 3 is no text"),
+        ({"layout": 0.5}, "layout 0.5 is no row of the bank"),
     ],
 )
 def test_what_the_bundle_cannot_make_is_refused_before_anything_runs(

@@ -92,6 +92,23 @@ def test_what_the_engines_do_not_take_is_refused(free_bundle: Bundle, size: Any)
         resized(free_bundle, size)
 
 
+NO_PAIRS = ["24x40", 24, (24,), (24, 40, 3), (24.0, 40.0), (True, 24), (0, 24)]
+
+
+@pytest.mark.parametrize("size", NO_PAIRS)
+def test_a_size_that_is_no_pair_of_lengths_is_refused(free_bundle: Bundle, size: Any) -> None:
+    with pytest.raises(UserError, match="height"):
+        resized(free_bundle, size)
+
+
+def test_a_size_may_be_of_numpys_numbers(free_bundle: Bundle) -> None:
+    size: Any = np.array(SIZE)
+    bundle = resized(free_bundle, size)
+    assert bundle.image_size == SIZE and type(bundle.image_size[0]) is int
+    size = list(free_bundle.image_size)
+    assert resized(free_bundle, size) is free_bundle
+
+
 @pytest.mark.parametrize("text", ["32", "32x", "0x32", "32x32x32", "ax32", "32x-8", "9" * 9 + "x8"])
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="height and width as 512x512"):

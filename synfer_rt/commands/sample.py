@@ -50,7 +50,9 @@ if TYPE_CHECKING:
 )
 @click.option("--steps", type=int, help="Solver steps.  [default: the bundle's]")
 @click.option("--solver", help="ddim, euler, dpmpp-2m, dpmpp-3m or unipc.  [default: the bundle's]")
-@click.option("--guidance", type=float, help="Guidance scale.  [default: the bundle's]")
+@click.option(
+    "--guidance", type=float, help="Guidance scale; up to 1: none.  [default: the bundle's]"
+)
 @click.option("--au-scale", type=float, help="Strength of the AUs.  [default: the bundle's]")
 @click.option(
     "--layout",
