@@ -17,11 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from synfer_rt import labels
-from synfer_rt.datasets import archives, tables
+from synfer_rt.datasets import tables
 from synfer_rt.datasets.affectnet import affectnet
+from synfer_rt.datasets.archives import is_archive, webdataset
+from synfer_rt.datasets.columns import AFFECTNET_COLUMN
 from synfer_rt.datasets.folders import class_folders, folders, images
-from synfer_rt.datasets.items import Found, Item, Skipped
+from synfer_rt.datasets.items import IMAGES, Found, Item, Skipped
 from synfer_rt.datasets.numbering import check_numbers
+from synfer_rt.datasets.parquet import holds_images, parquet
 from synfer_rt.datasets.raf_db import RAF_LISTS, raf_db
 from synfer_rt.errors import UserError
 from synfer_rt.images import find_images, folders_of_images
@@ -46,11 +49,20 @@ _READERS: dict[str, Callable[[Path, Sequence[Path], str | None], Found]] = {
     "table": tables.table,
     "raf-db": raf_db,
     "affectnet": affectnet,
-    "parquet": archives.parquet,
-    "webdataset": archives.webdataset,
+    "parquet": parquet,
+    "webdataset": webdataset,
 }
 FORMATS = tuple(_READERS)
 """Of a dataset that is read; docs/labelling.md says what each looks like."""
+
+
+_UNREAD = dict.fromkeys((".xlsx", ".xls", ".ods"), "it is a spreadsheet; save it as CSV")
+_UNREAD |= dict.fromkeys((".rar", ".7z"), "it is an archive of a kind that is not read; unpack it")
+_UNREAD |= dict.fromkeys((".arrow", ".tfrecord", ".lmdb", ".mdb"), "save it as Parquet")
+_UNREAD |= dict.fromkeys(
+    (".pkl", ".pickle", ".pt", ".npz", ".h5", ".hdf5", ".mat"),
+    "its format is not read; save its images as files, and their labels as CSV",
+)
 
 
 @dataclass(frozen=True)
@@ -111,6 +123,8 @@ def read_dataset(
         files = [file for file in files if file not in aside and file not in settings]
     _refuse_unfinished(files)
     format = _format(root, files, label_scheme) if format == "auto" else format
+    aside |= _not_read(files, format)
+    files = [file for file in files if file not in aside]
     own_layout = format in ("raf-db", "affectnet") and label_scheme is None
     items: list[Item] = []
     skipped: list[Skipped] = []
@@ -181,6 +195,17 @@ def _set_aside(files: Sequence[Path]) -> dict[Path, str]:
     return aside
 
 
+def _not_read(files: Sequence[Path], format: str) -> dict[Path, str]:
+    """What no reader, or not that of `format`, takes for the dataset's, and why."""
+    aside = {file: why for file in files if (why := _UNREAD.get(file.suffix.lower()))}
+    if format not in ("images", "folders") or len(files) == 1:
+        return aside
+    found, others = tables.look(files)
+    aside |= dict.fromkeys(found, f"it is a table; --format {format} reads none") | others
+    archives = filter(is_archive, files)
+    return aside | dict.fromkeys(archives, "it is an archive beside images; give it by itself")
+
+
 def _closed(folder: Path) -> str:
     try:
         os.scandir(folder).close()
@@ -223,16 +248,22 @@ def _format(root: Path, files: Sequence[Path], label_scheme: str | None) -> str:
         return "raf-db"
     if names & {"metadata.jsonl", "metadata.csv"}:
         return "table"
-    for suffix, format in ((".tar", "webdataset"), (".parquet", "parquet")):
-        if suffixes[suffix]:
-            return format
+    if suffixes[".tar"]:
+        return "webdataset"
+    if any(file.suffix.lower() == ".parquet" and holds_images(file) for file in files):
+        return "parquet"
     if any(name.endswith("_exp.npy") for name in names):
         return "affectnet"
-    columns = tables.tables(files).values()
-    if columns and all(of_file == tables.AFFECTNET_COLUMN for of_file, _ in columns):
+    found = tables.tables(files).values()
+    if found and all(table.columns.files == (AFFECTNET_COLUMN,) for table in found):
         return "affectnet"
-    if columns or all(file.suffix.lower() in tables.TABLES for file in files):
+    if found or all(file.suffix.lower() in tables.CERTAIN for file in files):
         return "table"
+    if not any(suffixes[suffix] for suffix in IMAGES):
+        if suffixes[".parquet"]:
+            return "parquet"
+        if any(map(is_archive, files)):
+            return "webdataset"
     classes = class_folders(root, files, label_scheme)
     if any(classes.label(f.relative_to(root).as_posix()).written is not None for f in files):
         return "folders"

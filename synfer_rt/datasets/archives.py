@@ -1,14 +1,23 @@
-"""Datasets in archives: Parquet files and WebDataset's tars, read in place, nothing unpacked."""
+"""Datasets in tars and zips, read in place: WebDataset's shards, and class folders inside.
+
+Archives are read by position; the names in them are labels for reports and never paths.
+"""
 
 from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Mapping, Sequence
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache, partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from synfer_rt.datasets.class_folders import ClassFolders
+from synfer_rt.datasets.columns import Columns, columns_of, key, survey
+from synfer_rt.datasets.folders import loose_images
 from synfer_rt.datasets.items import (
     IMAGES,
     UNLABELLED,
@@ -18,53 +27,84 @@ from synfer_rt.datasets.items import (
     Skipped,
     label_of,
 )
-from synfer_rt.datasets.splits import split_of, split_of_path
+from synfer_rt.datasets.splits import split_of_path
+
+TAR, ZIP = ".tar", ".zip"
+COMPRESSED = (".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tar.lz4")
+"""Of tars. They are not read: whatever is wanted of one, all before it must be decompressed."""
+_MAGIC = {
+    b"\x1f\x8b": "gzip -d",
+    b"BZh": "bzip2 -d",
+    b"\xfd7zXZ\x00": "xz -d",
+    b"\x28\xb5\x2f\xfd": "zstd -d",
+    b"\x04\x22\x4d\x18": "lz4 -d",
+}
+"""How files that are compressed begin, and what decompresses them."""
+_LARGEST = 1 << 30
+"""Bytes of one file in a zip: a small zip can hold a huge one."""
+_ENCRYPTED = 1
+_TABLES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
+
+Read = Callable[[], bytes]
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """What an archive has of one image: its own file, and texts beside it by their extension."""
+
+    name: str
+    image: Read
+    texts: Mapping[str, Read]
+
+
+def is_archive(file: Path) -> bool:
+    """Whether a file is called as a tar or zip, compressed or not."""
+    return file.name.lower().endswith((TAR, ZIP, *COMPRESSED))
 
 
 def webdataset(root: Path, files: Sequence[Path], label_scheme: str | None) -> Found:
-    """Tars of `key.png`, `key.json` and `key.cls`; the JSON's label goes before the number."""
-    for file in (file for file in files if file.suffix.lower() == ".tar"):
+    """Tars (or zips) of `key.png`, `key.json` and `key.cls`; the label in the JSON goes first.
+
+    Where neither has one that is understood, it is that of the image's folder in the archive.
+    """
+    for file in filter(is_archive, files):
         shard = file.relative_to(root).as_posix()
-        samples: dict[str, dict[str, tarfile.TarInfo]] = {}
-        try:
-            size = file.stat().st_size
-            with tarfile.open(file, "r:") as tar:
-                for member in tar:
-                    # A sparse file's bytes do not lie together.
-                    plain = member.isfile() and not member.issparse()
-                    if not plain or not 0 <= member.size <= size - member.offset_data:
-                        problem = "it is cut short" if plain else "it is no plain file"
-                        yield Skipped(f"{shard}/{member.name}", problem)
-                        continue
-                    folder, _, name = member.name.rpartition("/")
-                    key, _, extension = name.partition(".")
-                    samples.setdefault(f"{folder}/{key}".lstrip("/"), {})[extension.lower()] = (
-                        member
-                    )
-        except Exception as error:  # what is in a damaged header, tarfile takes at its word
-            yield Skipped(shard, f"it is no whole, uncompressed tar ({error})")
-        for key, members in samples.items():
-            image = next((m for e, m in members.items() if f".{e}" in IMAGES), None)
-            if image is None:
-                yield Skipped(f"{shard}/{key}", "it has no image")
+        members: dict[str, Read] = {}
+        for found in (_zip if file.suffix.lower() == ZIP else _tar)(file, shard):
+            if isinstance(found, Skipped):
+                yield found
                 continue
-            texts = {e: _at(file, members[e]) for e in ("json", "cls") if e in members}
-            label = _sample_label(texts, label_scheme)
-            name = f"{shard}/{key}"
-            yield Item(name, *label, split_of_path(name), file, partial(_at, file, image))
+            name, read = found
+            if name in members:
+                why = "another file has its name there already, and the first counts"
+                yield Skipped(f"{shard}/{name}", why)
+            members.setdefault(name, read)
+        yield from _items(file, shard, members, label_scheme)
+    yield from loose_images(root, files, "archives")
 
 
-def _sample_label(texts: Mapping[str, bytes], label_scheme: str | None) -> Label:
+def _tar(file: Path, shard: str) -> Iterator[tuple[str, Read] | Skipped]:
     try:
-        record = json.loads(texts.get("json", b"{}"))
-        value = record.get("label")
-    except (ValueError, AttributeError, RecursionError):
-        return Label(None, "its JSON cannot be read")
-    if value is not None:
-        return label_of(value, record.get("label_scheme") or label_scheme)
-    if "cls" in texts:
-        return label_of(texts["cls"].decode("utf-8-sig", "replace"), label_scheme)
-    return UNLABELLED
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            start = stream.read(6)
+        for magic, command in _MAGIC.items():
+            if start.startswith(magic):
+                yield Skipped(shard, f"it is compressed; decompress it first, by {command} {shard}")
+                return
+        with tarfile.open(file, "r:") as tar:
+            for member in tar:
+                # A sparse file's bytes do not lie together.
+                plain = member.isfile() and not member.issparse()
+                if member.isdir():
+                    continue
+                if not plain or not 0 <= member.size <= size - member.offset_data:
+                    problem = "it is cut short" if plain else "it is no plain file"
+                    yield Skipped(f"{shard}/{member.name}", problem)
+                    continue
+                yield member.name.lstrip("/"), partial(_at, file, member)
+    except Exception as error:  # what is in a damaged header, tarfile takes at its word
+        yield Skipped(shard, f"it is no whole, uncompressed tar ({error})")
 
 
 def _at(file: Path, member: tarfile.TarInfo) -> bytes:
@@ -73,68 +113,114 @@ def _at(file: Path, member: tarfile.TarInfo) -> bytes:
         return stream.read(member.size)
 
 
-def parquet(root: Path, files: Sequence[Path], label_scheme: str | None) -> Found:
-    """Parquet files with an `image` column (bytes) and, for labels, a `label` column."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def _zip(file: Path, shard: str) -> Iterator[tuple[str, Read] | Skipped]:
+    try:
+        members = _opened_zip(file, file.stat().st_mtime_ns).infolist()
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+        yield Skipped(shard, f"it is no whole zip ({error})")
+        return
+    for member in members:
+        name = member.filename.lstrip("/")
+        if member.is_dir() or name.startswith("__MACOSX/"):
+            continue
+        if member.flag_bits & _ENCRYPTED:
+            yield Skipped(f"{shard}/{name}", "it is encrypted; unpack the zip")
+        elif member.file_size > _LARGEST:
+            yield Skipped(f"{shard}/{name}", f"it says that it has {member.file_size} bytes")
+        else:
+            yield name, partial(_unzipped, file, file.stat().st_mtime_ns, member)
 
-    for file in (file for file in files if file.suffix.lower() == ".parquet"):
-        shard = file.relative_to(root).as_posix()
+
+@lru_cache(maxsize=16)
+def _opened_zip(file: Path, changed: int) -> zipfile.ZipFile:
+    return zipfile.ZipFile(file)
+
+
+def _unzipped(file: Path, changed: int, member: zipfile.ZipInfo) -> bytes:
+    try:
+        return _opened_zip(file, changed).read(member)
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
+        raise OSError(f"the zip is damaged there: {error}") from None
+
+
+def _items(
+    file: Path, shard: str, members: Mapping[str, Read], label_scheme: str | None
+) -> Iterator[Item | Skipped]:
+    samples: list[_Sample] = []
+    for found in _samples(shard, members):
+        if isinstance(found, Skipped):
+            yield found
+        else:
+            samples.append(found)
+    records = [_record(sample.texts) for sample in samples]
+    columns = columns_of((), survey(record for record in records if record is not None))
+    inside = PurePosixPath(shard).with_suffix("")
+    folders = ClassFolders((f"{inside}/{sample.name}" for sample in samples), label_scheme)
+    for sample, record in zip(samples, records, strict=True):
+        label = _label(sample, record, columns, label_scheme)
+        of_folder = folders.label(f"{inside}/{sample.name}")
+        if (label.name is None and of_folder.name is not None) or (
+            label == UNLABELLED and of_folder.written is not None
+        ):
+            label = of_folder
+        name = f"{shard}/{sample.name}"
+        own = columns.split_of(record or {}) or split_of_path(name)
+        yield Item(name, *label, own, file, sample.image)
+
+
+def _first(label: Label, of_folder: Label) -> Label:
+    """Of what a sample and its folder say, what is understood, else what is there."""
+    said = label == UNLABELLED and of_folder.written is not None
+    return of_folder if said or of_folder.name is not None else label
+
+
+def _samples(shard: str, members: Mapping[str, Read]) -> Iterator[_Sample | Skipped]:
+    """The samples of an archive: what has the same name up to the first dot in its last part."""
+    keyed: dict[str, dict[str, str]] = {}
+    for name in members:
+        folder, _, last = name.rpartition("/")
+        stem, _, extension = last.partition(".")
+        keyed.setdefault(f"{folder}/{stem}".lstrip("/"), {})[extension.lower()] = name
+    for sample, files in keyed.items():
+        texts = {end: members[files[end]] for end in ("json", "cls") if end in files}
+        images = [end for end in files if f".{end.rpartition('.')[2]}" in IMAGES]
+        images.sort(key=lambda end: "." in end)
+        if not images:
+            yield Skipped(f"{shard}/{sample}", _no_image(files.values()))
+        elif len(images) > 1 and not texts:  # no sample, but images with a dot in their names
+            for end in images:
+                yield _Sample(files[end], members[files[end]], {})
+        else:
+            yield _Sample(sample, members[files[images[0]]], texts)
+            for end in images[1:]:
+                why = f"{files[images[0]]} is the image of its sample, and it is not used"
+                yield Skipped(f"{shard}/{files[end]}", why)
+
+
+def _no_image(names: Any) -> str:
+    if any(name.lower().endswith(_TABLES) for name in names):
+        return "it is a table in an archive; unpack the archive to use its labels"
+    return "it has no image"
+
+
+def _record(texts: Mapping[str, Read]) -> Mapping[str, Any] | None:
+    """The JSON of a sample by its keys; None where it cannot be read."""
+    try:
+        record = json.loads(texts["json"]()) if "json" in texts else {}
+        return {key(name): cell for name, cell in record.items()}
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return None
+
+
+def _label(
+    sample: _Sample, record: Mapping[str, Any] | None, columns: Columns, label_scheme: str | None
+) -> Label:
+    if record is None:
+        return Label(None, "its JSON cannot be read")
+    label = columns.label(record, label_scheme)
+    if label == UNLABELLED and "cls" in sample.texts:
         try:
-            # Opened here because pyarrow takes no path that is not UTF-8.
-            with file.open("rb") as stream, pq.ParquetFile(stream) as table:
-                columns = table.schema_arrow.names
-                if "image" not in columns:
-                    raise pa.ArrowInvalid("it has no column image")
-                names = _class_names(table.schema_arrow)
-                split = split_of_path(f"{shard}/")
-                wanted = [name for name in ("label", "label_scheme", "split") if name in columns]
-                for group in range(table.num_row_groups):
-                    count = table.metadata.row_group(group).num_rows
-                    rows = table.read_row_group(group, wanted).to_pylist() or [{}] * count
-                    for i, row in enumerate(rows):
-                        label = _row_label(row, names, label_scheme)
-                        own = split_of(str(row.get("split") or "")) or split
-                        read = partial(_cell, file, group, i)
-                        yield Item(f"{shard}/{group}-{i}", *label, own, file, read)
-        except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: text not in UTF-8
-            yield Skipped(shard, f"it is no Parquet file of images ({error})")
-
-
-def _row_label(row: Mapping[str, Any], names: Sequence[str], label_scheme: str | None) -> Label:
-    value = row.get("label")
-    if value is None:
-        return UNLABELLED
-    if isinstance(value, int) and 0 <= value < len(names):
-        value = names[value]
-    return label_of(value, row.get("label_scheme") or label_scheme)
-
-
-def _class_names(schema: Any) -> Sequence[str]:
-    """The names behind the numbers of a `label` column, as Hugging Face's `datasets` keeps them."""
-    try:
-        label = json.loads(schema.metadata[b"huggingface"])["info"]["features"]["label"]
-        return label["names"] if isinstance(label["names"], list) else ()
-    except (TypeError, KeyError, ValueError, RecursionError):
-        return ()
-
-
-def _cell(file: Path, group: int, row: int) -> bytes:
-    import pyarrow as pa
-
-    try:
-        value = _images_of(file, group)[row].as_py()
-    except (pa.ArrowException, ValueError) as error:
-        raise OSError(f"the Parquet file is damaged: {error}") from None
-    content = value.get("bytes") if isinstance(value, dict) else value
-    if not isinstance(content, bytes):
-        raise OSError("the Parquet file holds no bytes of it")
-    return content
-
-
-@lru_cache(maxsize=4)
-def _images_of(file: Path, group: int) -> Any:
-    import pyarrow.parquet as pq
-
-    with file.open("rb") as stream, pq.ParquetFile(stream) as table:
-        return table.read_row_group(group, ["image"]).column(0)
+            return label_of(sample.texts["cls"]().decode("utf-8-sig", "replace"), label_scheme)
+        except OSError as error:
+            return Label(None, f"its class cannot be read ({error})")
+    return label

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from synfer_rt.contact_sheet import FILE as CONTACT_SHEET
 from synfer_rt.datasets.class_folders import ClassFolders
 from synfer_rt.datasets.items import IMAGES, UNLABELLED, Found, Skipped, item
 
@@ -32,3 +33,11 @@ def folders(root: Path, files: Sequence[Path], label_scheme: str | None) -> Foun
             yield item(root, file, label)
         else:
             yield Skipped(name, label.problem or "")
+
+
+def loose_images(root: Path, files: Sequence[Path], beside: str) -> Found:
+    """Images that lie beside archives, whose formats read those alone."""
+    for file in files:
+        if file.suffix.lower() in IMAGES and file.name != CONTACT_SHEET:
+            name = file.relative_to(root).as_posix()
+            yield Skipped(name, f"it lies beside {beside}, which alone are read")

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
+from synfer_rt.datasets.boxes import Box, cropped
 from synfer_rt.datasets.folders import class_folders
-from synfer_rt.datasets.items import (
-    IMAGES,
-    UNLABELLED,
-    Found,
-    Label,
-    Skipped,
-    item,
-)
+from synfer_rt.datasets.items import IMAGES, UNLABELLED, Found, Item, Label, Skipped, item
 from synfer_rt.datasets.splits import split_of_path
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a list says of an image, or of the part of it in a box; None for what it does not say.
+
+    `problem` is why it is the whole image though the row has a box.
+    """
+
+    listing: Path
+    name: str
+    label: Label
+    split: str | None
+    box: Box | None = None
+    problem: str | None = None
 
 
 class Lookup:
@@ -26,28 +35,37 @@ class Lookup:
     def __init__(self, root: Path, files: Sequence[Path]) -> None:
         self._root = root
         self._paths = {os.path.abspath(file): file for file in files}
-        counts = Counter(name for file in files for name in {file.name, file.stem})
-        self._names = {
-            name: file for file in files for name in (file.stem, file.name) if counts[name] == 1
-        }
-        parents = {file.parent for file in files if file.suffix.lower() in IMAGES}
+        images = [file for file in files if file.suffix.lower() in IMAGES]
+        self._named: dict[str, list[Path]] = {}
+        for file in images:
+            for name in {file.name, file.stem}:
+                self._named.setdefault(name, []).append(file)
+        for file in files:  # what has another suffix can be named whole
+            if file.name not in self._named:
+                self._named[file.name] = [file]
+        parents = {file.parent for file in images}
         self._folders = parents | {folder for parent in parents for folder in parent.parents}
 
-    def find(self, rows: Sequence[tuple[str, Path]]) -> list[Path | None]:
-        """What each row means: a name, and the folder of the table that has it.
+    def find(self, rows: Sequence[Row]) -> list[Path | str]:
+        """The file that each row means, or why none is found.
 
         That is what lies at this path from the table's folder, or from the root. Where nothing
-        does, the dataset may have lain elsewhere: then the file name counts, if one file has it, no
-        row names another file so, and the folders of row and file agree as far as they are known.
+        does, the dataset may have lain elsewhere: then the file's name counts, if the folders of
+        row and file agree as far as they are known, their splits do not differ, no other file is
+        meant as well, and no other row that names another image means this one.
         """
-        exact = [self._at(name, folder) for name, folder in rows]
-        paths = [_path(name) for name, _ in rows]
-        places: dict[str, set[Path]] = {}
-        for path, file in zip(paths, exact, strict=True):
-            places.setdefault(path.name, set()).add(file or path)
+        exact = [self._at(row.name, row.listing.parent) for row in rows]
+        guesses = [
+            None if file else self._called(row) for row, file in zip(rows, exact, strict=True)
+        ]
+        claims: dict[Path, set[Path | None]] = {file: {None} for file in exact if file}
+        splits: dict[Path, set[str]] = {}
+        for row, guess in zip(rows, guesses, strict=True):
+            if guess and len(guess.files) == 1:
+                claims.setdefault(guess.files[0], set()).add(_path(row.name))
+                splits.setdefault(guess.files[0], set()).update({row.split} - {None})
         return [
-            file or self._called(path, folder, len(places[path.name]) == 1)
-            for file, path, (_, folder) in zip(exact, paths, rows, strict=True)
+            file or _only(guess, claims, splits) for file, guess in zip(exact, guesses, strict=True)
         ]
 
     def _at(self, name: str, folder: Path) -> Path | None:
@@ -58,21 +76,59 @@ class Lookup:
                     return self._paths[path]
         return None
 
-    def _called(self, path: Path, table: Path, only_there: bool) -> Path | None:
-        file = self._names.get(path.name)
-        if file is None:
-            return None
+    def _called(self, row: Row) -> _Guess:
+        path, table = _path(row.name), row.listing.parent
+        files = [file for file in self._named.get(path.name, ()) if self._may_be(file, row.split)]
         named = path.parent.parts
         if not named:  # of what lies below the table, or of any if no images do
-            below = table in file.parents
-            return file if below or (only_there and table not in self._folders) else None
-        flat = file.parent == self._root
-        whole = Path(os.path.abspath(file.parent)).parts
-        # A flat root has no folders but itself, and that may be called anything.
-        inside = whole[-1:] if flat else file.parent.relative_to(self._root).parts
-        if named[-len(inside) :] == inside:
-            return file
-        return file if only_there and (flat or whole[-len(named) :] == named) else None
+            below = [file for file in files if table in file.parents]
+            return _Guess(below or ([] if table in self._folders else files), bool(below))
+        ends = [file for file in files if _ends(named, self._inside(file))]
+        if ends:  # the one of most folders
+            deepest = max(len(self._inside(file)) for file in ends)
+            return _Guess([file for file in ends if len(self._inside(file)) == deepest], True)
+        flat = [file for file in files if file.parent == self._root]
+        within = [f for f in files if _ends(Path(os.path.abspath(f.parent)).parts, named)]
+        return _Guess(within or flat, False)
+
+    def _inside(self, file: Path) -> tuple[str, ...]:
+        """The folders of a file that its dataset knows: a flat one knows its own name alone."""
+        if file.parent == self._root:
+            return Path(os.path.abspath(file.parent)).parts[-1:]
+        return file.parent.relative_to(self._root).parts
+
+    def _may_be(self, file: Path, split: str | None) -> bool:
+        of_file = split_of_path(file.relative_to(self._root).as_posix())
+        return split is None or of_file in (split, None)
+
+
+@dataclass(frozen=True)
+class _Guess:
+    """Files that a row may mean; `sure` where no other row's claim can change that."""
+
+    files: Sequence[Path]
+    sure: bool
+
+
+def _only(
+    guess: _Guess | None,
+    claims: Mapping[Path, set[Path | None]],
+    splits: Mapping[Path, set[str]],
+) -> Path | str:
+    if guess is None or not guess.files:
+        return "it is not there"
+    file, *more = guess.files
+    if more:
+        return (
+            f"several images are called so, one of them in {file.parent.name}; write their folders"
+        )
+    if guess.sure or (len(claims[file]) == 1 and len(splits[file]) < 2):
+        return file
+    return "it is not there, and an image of its name is another's"
+
+
+def _ends(path: Sequence[str], end: Sequence[str]) -> bool:
+    return len(end) > 0 and tuple(path[-len(end) :]) == tuple(end)
 
 
 def _path(name: str) -> Path:
@@ -80,31 +136,25 @@ def _path(name: str) -> Path:
     return Path(os.path.normpath(name.strip().replace("\\", "/")))
 
 
-@dataclass(frozen=True)
-class Row:
-    """What a list says of an image; the split is None where it says none."""
-
-    listing: Path
-    name: str
-    label: Label
-    split: str | None
-
-
-def listed(root: Path, rows: Iterable[tuple[Row, Path | None]], label_scheme: str | None) -> Found:
+def listed(root: Path, rows: Iterable[tuple[Row, Path | str]], label_scheme: str | None) -> Found:
     """Each image of the rows once, with the first label and the first split that are given.
 
-    Where none is, its folders count, then those that a row names. What is wrong with a row goes by
-    the names of list and row: the image itself may be used.
+    An image of which rows give several boxes is one for each box. Where no label is given, its
+    folders count; where no split is, they and those that a row names do. What is wrong with a row
+    goes by the names of list and row: the image itself may be used.
     """
-    known: dict[Path, Row] = {}
-    for row, file in rows:
+    known: dict[tuple[Path, Box | None], Row] = {}
+    for row, file in _with_boxes(rows):
         entry = f"{row.listing.relative_to(root).as_posix()}: {row.name}"
-        if file is None:
-            yield Skipped(entry, "it is not there")
+        if isinstance(file, str):
+            yield Skipped(entry, file)
             continue
-        first = known.setdefault(file, row)
+        if row.problem is not None:
+            yield Skipped(entry, f"{row.problem}; its image is used as it is")
+        first = known.setdefault((file, row.box), row)
         label = row.label if first.label == UNLABELLED else first.label
-        known[file] = first = replace(first, label=label, split=first.split or row.split)
+        split = first.split or row.split
+        known[file, row.box] = first = replace(first, label=label, split=split)
         against = []
         if row.label != UNLABELLED and row.label.name != label.name:
             said, counts = (one.name or "no known expression" for one in (row.label, label))
@@ -113,12 +163,36 @@ def listed(root: Path, rows: Iterable[tuple[Row, Path | None]], label_scheme: st
             against.append(f"it says the split {row.split}, but {first.split} counts")
         if against:
             yield Skipped(entry, "; ".join(against))
-    classes = class_folders(root, list(known), label_scheme)
-    for file, row in known.items():
+    classes = class_folders(root, [file for file, _ in known], label_scheme)
+    for (file, box), row in known.items():
         label = row.label
         if label == UNLABELLED:
             of_folder = classes.label(file.relative_to(root).as_posix())
             label = UNLABELLED if of_folder.written is None else of_folder
         found = item(root, file, label, row.split)
-        named = split_of_path(_path(row.name).as_posix())
-        yield replace(found, split=found.split or named)
+        split = found.split or split_of_path(_path(row.name).as_posix())
+        split = split or split_of_path(row.listing.relative_to(root).as_posix())
+        yield replace(found if box is None else _part(found, box), split=split)
+
+
+def _with_boxes(
+    rows: Iterable[tuple[Row, Path | str]],
+) -> Iterator[tuple[Row, Path | str]]:
+    """The rows, one without a box with that of the others of its image, where these have one."""
+    rows = list(rows)
+    boxes: dict[Path, set[Box]] = {}
+    for row, file in rows:
+        if isinstance(file, Path) and row.box is not None:
+            boxes.setdefault(file, set()).add(row.box)
+    for row, file in rows:
+        known = boxes.get(file, ()) if isinstance(file, Path) and row.box is None else ()
+        if len(known) > 1:
+            yield row, f"it does not say which of the {len(known)} faces in the image is meant"
+        elif known:
+            yield replace(row, box=next(iter(known)), problem=None), file
+        else:
+            yield row, file
+
+
+def _part(found: Item, box: Box) -> Item:
+    return replace(found, name=found.name + box.fragment, read=partial(cropped, found.read, box))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from synfer_rt.datasets.items import Found, Label, label_of
@@ -31,12 +32,18 @@ def raf_db(root: Path, files: Sequence[Path], label_scheme: str | None) -> Found
             for line, label in zip(lines, labels, strict=True)
         ]
     lookup = Lookup(root, files)
-    aligned = lookup.find(
-        [(f"{row.name.rpartition('.')[0] or row.name}_aligned", root) for row in rows]
-    )
-    as_it_is = lookup.find([(row.name, root) for row in rows])
-    found = [one or other for one, other in zip(aligned, as_it_is, strict=True)]
+    from_root = [replace(row, listing=root / row.listing.name) for row in rows]
+    aligned = lookup.find([replace(row, name=_aligned(row.name)) for row in from_root])
+    as_it_is = lookup.find(from_root)
+    found = [
+        one if isinstance(one, Path) else other
+        for one, other in zip(aligned, as_it_is, strict=True)
+    ]
     yield from listed(root, zip(rows, found, strict=True), scheme)
+
+
+def _aligned(name: str) -> str:
+    return f"{name.rpartition('.')[0] or name}_aligned"
 
 
 def _labels(root: Path, listing: Path, written: Sequence[str], scheme: str) -> list[Label]:

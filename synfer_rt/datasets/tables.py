@@ -1,81 +1,254 @@
-"""Datasets whose tables name images and labels: ImageFolder's metadata, CSV, JSON lines."""
+"""Datasets whose tables name images and labels: ImageFolder's metadata, CSV, lists, JSON lines."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from synfer_rt.contact_sheet import FILE as CONTACT_SHEET
-from synfer_rt.datasets.items import IMAGES, UNLABELLED, Found, Skipped, label_of
+from synfer_rt.datasets.boxes import split_fragment
+from synfer_rt.datasets.columns import (
+    PIXELS,
+    Columns,
+    columns_of,
+    is_image_name,
+    key,
+    names_images,
+    survey,
+    text,
+)
+from synfer_rt.datasets.items import IMAGES, UNLABELLED, Found, Item, Skipped
 from synfer_rt.datasets.listings import Lookup, Row, listed
+from synfer_rt.datasets.pixels import images_of_pixels
+from synfer_rt.datasets.separated import Form, encoding_of, first_line, form_of, rows_of
 from synfer_rt.datasets.splits import split_of
 from synfer_rt.errors import UserError
 from synfer_rt.images import find_images
 
-TABLES = (".csv", ".jsonl")
+_JSON_LINES = (".jsonl", ".ndjson")
+CERTAIN = (".csv", ".tsv", *_JSON_LINES)
+"""Suffixes of what can be nothing but a table."""
+TABLES = (*CERTAIN, ".txt", ".lst", ".list", ".json", ".parquet")
+"""Suffixes of what may be a table of images."""
+METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+"""What Hugging Face's ImageFolder calls its tables."""
 
-AFFECTNET_COLUMN = "subdirectory_filepath"
-"""What AffectNet's CSV files call the image, in lower case; no other dataset's tables do."""
-
-_FILE_COLUMNS = ("file_name", "filename", AFFECTNET_COLUMN, "path", "pth", "image", "file")
-_LABEL_COLUMNS = ("label", "expression", "emotion", "class", "exp")
-
-
-def tables(files: Iterable[Path]) -> dict[Path, tuple[str, str | None]]:
-    """The tables that name images, and their columns of image and label, in lower case."""
-    found = ((file, _columns(file)) for file in files if file.suffix.lower() in TABLES)
-    return {file: columns for file, columns in found if columns}
+Rows = Callable[[], Iterator[Mapping[str, Any]]]
 
 
-def _columns(file: Path) -> tuple[str, str | None] | None:
-    """The columns of a table that name the image and the label; None when it names no images."""
-    known = {name for row in _rows(file) for name in row}
-    of_file = next((name for name in _FILE_COLUMNS if name in known), None)
-    of_label = next((name for name in _LABEL_COLUMNS if name in known), None)
-    return (of_file, of_label) if of_file else None
+@dataclass(frozen=True)
+class Table:
+    """A table that names images: its columns, and its rows by their keys, read anew each time."""
+
+    columns: Columns
+    rows: Rows
+    form: Form | None = None
+
+    @property
+    def of_pixels(self) -> bool:
+        """Whether it holds the images themselves, as numbers."""
+        return self.form is not None and PIXELS in map(key, self.columns.names)
 
 
-def _rows(file: Path) -> Iterator[Mapping[str, Any]]:
-    """The rows of a table by its columns, whose names are in lower case and without spaces."""
+@dataclass(frozen=True)
+class _Opened:
+    names: tuple[str, ...]
+    named: bool
+    values: Mapping[str, set[str]]
+    rows: Rows
+    form: Form | None = None
+
+
+def tables(files: Iterable[Path]) -> dict[Path, Table]:
+    """The tables among files that name images."""
+    return look(files)[0]
+
+
+def look(files: Iterable[Path]) -> tuple[dict[Path, Table], dict[Path, str]]:
+    """The tables among files that name images, and of the other tables why they do not.
+
+    Raises UserError for a table that cannot be read.
+    """
+    files = list(files)
+    present, stems = set(files), {name for file in files for name in (file.name, file.stem)}
+    found: dict[Path, Table] = {}
+    others: dict[Path, str] = {}
+    for file in files:
+        suffix = file.suffix.lower()
+        if suffix not in TABLES or (suffix == ".json" and _beside_an_image(file, present)):
+            continue
+        opened = _open(file)
+        if opened is not None:
+            columns = columns_of(opened.names, opened.values, stems, opened.named)
+            if columns.files or PIXELS in opened.values:
+                found[file] = Table(columns, opened.rows, opened.form)
+                continue
+        if suffix in CERTAIN:
+            others[file] = _columns_found(file, opened)
+    return found, others
+
+
+def _beside_an_image(file: Path, present: set[Path]) -> bool:
+    return any(file.with_suffix(suffix) in present for suffix in IMAGES)
+
+
+def _columns_found(file: Path, opened: _Opened | None) -> str:
     try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            rows: Iterable[Any] = csv.DictReader(stream)
-            if file.suffix.lower() == ".jsonl":
-                rows = map(json.loads, filter(str.strip, stream))
-            for row in rows:
-                cells = row.items() if isinstance(row, dict) else ()
-                # A name of None stands for cells beyond the last column.
-                yield {name.strip().lower(): cell for name, cell in cells if name is not None}
+        names = opened.names if opened else first_line(file)
+    except (OSError, ValueError, csv.Error):
+        names = ()
+    shown = f"its columns {', '.join(names)}" if any(names) else "it is empty"
+    return f"{shown}: none names images; call that column file_name" if any(names) else shown
+
+
+def _open(file: Path) -> _Opened | None:
+    try:
+        stat = file.stat()
+        return _opened(file, stat.st_size, stat.st_mtime_ns)
     except (OSError, ValueError, RecursionError, csv.Error) as error:
+        if file.suffix.lower() not in CERTAIN:
+            return None
         raise UserError(f"{file} is no table that can be read ({error}); mend it.") from None
 
 
+@lru_cache(maxsize=32)
+def _opened(file: Path, size: int, changed: int) -> _Opened | None:
+    """What a file says of itself, by its size and time of change; None where it is no table."""
+    suffix = file.suffix.lower()
+    if suffix == ".parquet":
+        return _parquet(file)
+    if suffix in (*_JSON_LINES, ".json"):
+        rows: Rows = partial(_json_lines if suffix in _JSON_LINES else _json_rows, file)
+        names = dict.fromkeys(name for row in rows() for name in row)
+        return _Opened(tuple(names), True, survey(rows()), rows) if names else None
+    form = form_of(file)
+    if form is None:
+        return None
+    rows = partial(rows_of, file, form)
+    return _Opened(form.names, form.named, survey(rows()), rows, form)
+
+
+def _json_lines(file: Path) -> Iterator[Mapping[str, Any]]:
+    with file.open(encoding=encoding_of(file)) as stream:
+        for row in map(json.loads, filter(str.strip, stream)):
+            yield _by_key(row) if isinstance(row, dict) else {}
+
+
+def _json_rows(file: Path) -> Iterator[Mapping[str, Any]]:
+    """The rows of a list of objects, or of an object that has one, or a label, for each image."""
+    content = json.loads(file.read_text(encoding_of(file)))
+    if isinstance(content, list):
+        yield from (_by_key(row) for row in content if isinstance(row, dict))
+    elif isinstance(content, dict) and content and all(map(is_image_name, content)):
+        for name, said in content.items():
+            yield {"filename": name} | (
+                _by_key(said) if isinstance(said, dict) else {"label": said}
+            )
+
+
+def _by_key(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key(name): cell for name, cell in row.items()}
+
+
+def _parquet(file: Path) -> _Opened | None:
+    import pyarrow as pa
+
+    from synfer_rt.datasets.parquet import names_of, rows_without_images
+
+    try:
+        names = names_of(file)
+    except pa.ArrowException:
+        return None
+    if names is None or not names_images([key(name) for name in names]):
+        return None
+    rows = partial(rows_without_images, file)
+    return _Opened(names, True, survey(rows()), rows)
+
+
 def table(root: Path, files: Sequence[Path], label_scheme: str | None) -> Found:
-    """CSV and JSON-lines files with a column of image names, such as ImageFolder's metadata.
+    """Tables of image names, such as ImageFolder's metadata; and those of grey values.
 
     An image that no label is given of has that of its folder, if any. A table that is given alone
     names its images among all that lies beside it.
     """
-    columns = tables(files)
-    candidates = [file for file in files if file not in columns]
-    rows: list[Row] = []
-    for listing, (of_file, of_label) in columns.items():
-        for row in _rows(listing):
-            value = row.get(of_label) if of_label else None
-            label = UNLABELLED
-            if value is not None and str(value).strip():
-                label = label_of(value, row.get("label_scheme") or label_scheme)
-            said = str(row.get("split") or row.get("usage") or "")
-            split = split_of(said) or split_of(listing.stem)
-            rows.append(Row(listing, str(row.get(of_file) or ""), label, split))
+    found, others = look(files)
+    candidates = [file for file in files if file not in found and file not in others]
     # Of what lies beside a table that is given alone, only what it names is the input.
     lookup = Lookup(root, candidates or find_images(root))
-    found = lookup.find([(row.name, row.listing.parent) for row in rows])
-    yield from listed(root, zip(rows, found, strict=True), label_scheme)
-    used = set(found)
+    rows: list[Row] = []
+    for listing, table in found.items():
+        if table.form is not None and table.of_pixels:
+            yield from images_of_pixels(root, listing, table.form, table.columns, label_scheme)
+        else:
+            rows += _rows(listing, table, lookup, label_scheme)
+    paths = lookup.find(rows)
+    unlabelled = False
+    for entry in listed(root, zip(rows, paths, strict=True), label_scheme):
+        unlabelled |= isinstance(entry, Item) and entry.label is None and entry.problem is None
+        yield entry
+    for file, why in _unused(found, others, unlabelled):
+        yield Skipped(file.relative_to(root).as_posix(), why)
+    used = set(paths)
     for file in candidates:
         if file not in used and file.suffix.lower() in IMAGES and file.name != CONTACT_SHEET:
             yield Skipped(file.relative_to(root).as_posix(), "no table lists it")
+
+
+def _unused(
+    found: Mapping[Path, Table], others: Mapping[Path, str], unlabelled: bool
+) -> Iterator[tuple[Path, str]]:
+    """What of the tables is not used, and why: columns and whole tables."""
+    for file, table in found.items():
+        columns = table.columns
+        if columns.unused_box is not None:
+            yield file, _UNUSED_BOX.format(columns.unused_box)
+        if unlabelled and columns.problem is not None:
+            yield file, columns.problem
+        nameless = 0 if table.of_pixels else sum(not _named(row, columns) for row in table.rows())
+        if nameless:
+            yield file, f"{nameless} of its rows name no image"
+    yield from others.items()
+
+
+_UNUSED_BOX = (
+    "its column {} has face boxes, of which nothing says whether they end with a size or with a "
+    "corner, so none is used; give them as face_x, face_y, face_width, face_height"
+)
+
+
+def _named(row: Mapping[str, Any], columns: Columns) -> str:
+    return next(filter(None, (text(row.get(name)) for name in columns.files)), "")
+
+
+def _rows(listing: Path, table: Table, lookup: Lookup, label_scheme: str | None) -> Iterator[Row]:
+    """The rows that name an image, by the column whose names find most."""
+    columns, of_name = table.columns, split_of(listing.name)
+    scheme = label_scheme or (table.form.scheme if table.form else None)
+    if len(columns.files) > 1:
+        columns = replace(columns, files=_by_images_found(listing, table, lookup))
+    for row in table.rows():
+        name, part = split_fragment(_named(row, columns))
+        if not name:
+            continue
+        box = part or columns.box_of(row)
+        label, split = columns.label(row, scheme), columns.split_of(row) or of_name
+        if isinstance(box, str):
+            yield Row(listing, name, label, split, None, box)
+        else:
+            yield Row(listing, name, label, split, box)
+
+
+def _by_images_found(listing: Path, table: Table, lookup: Lookup) -> tuple[str, ...]:
+    """The columns that may name an image, first the one whose names find most."""
+
+    def found(column: str) -> int:
+        names = (text(row.get(column)) for row in table.rows())
+        rows = [Row(listing, name, UNLABELLED, None) for name in names if name]
+        return sum(isinstance(path, Path) for path in lookup.find(rows))
+
+    return tuple(sorted(table.columns.files, key=found, reverse=True))

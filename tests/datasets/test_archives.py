@@ -17,6 +17,9 @@ from synfer_rt.errors import UserError
 from synfer_rt.writers import open_output, run_file
 from tests.small_datasets import labels_of, picture, put, put_parquet, put_tar, shades, why
 
+PICTURES = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+"""As Hugging Face's `datasets` keeps an image."""
+
 
 class TestArchives:
     @pytest.mark.parametrize(
@@ -68,11 +71,10 @@ class TestArchives:
         assert labels_of(dataset) == {"1.parquet/0-0": None} and set(why(dataset)) == {"0.parquet"}
 
     def test_what_is_no_image_in_parquet_cannot_be_read(self, tmp_path: Path):
-        pq.write_table(pa.table({"image": ["\u00e9t\u00e9"]}), tmp_path / "0.parquet")
-        damaged = (tmp_path / "0.parquet").read_bytes().replace("\u00e9".encode(), b"\xe9_")
-        (tmp_path / "0.parquet").write_bytes(damaged)
+        table = pa.table({"image": pa.array([{"path": "0.png", "bytes": None}], PICTURES)})
+        pq.write_table(table, tmp_path / "0.parquet")
         (item,) = read_dataset(tmp_path).items
-        assert "the Parquet file is damaged" in str(load(item, (4, 4)))
+        assert "holds no bytes of it, only the path 0.png" in str(load(item, (4, 4)))
 
     @pytest.mark.parametrize("format", ["imagefolder", "webdataset", "parquet"])
     def test_what_our_writers_write_is_read(self, tmp_path: Path, format: str):
