@@ -16,19 +16,18 @@ Three layouts are read, from safetensors or torch files:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from synfer_rt.errors import UserError
 
-from .sentences import first_line, some
+from .sentences import some
+from .tensor_files import read_tensors
 
 FINEFACE_MAXIMUM = 5.0
 """DISFA's intensities, on which FineFace is trained, end at 5."""
@@ -295,45 +294,3 @@ def _unwrapped(name: str) -> str:
     if head in _WRAPPERS or name.startswith("au_encoder.au_encoder."):
         return _unwrapped(rest)
     return f"{_TRAINED_AS[head]}.{rest}" if head in _TRAINED_AS else name
-
-
-def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
-    """Every tensor of a safetensors or torch file by its dotted name; numbers are left out.
-
-    `what` names the file in a message. Raises UserError when it is neither, or is cut short. A
-    torch file is read as plain data: code in it is refused, not run.
-    """
-    with path.open("rb") as file:
-        head = file.read(9)
-        # The length of a safetensors header comes first, and may look like the start of a pickle.
-        safe = head[5:] == b"\0\0\0{"
-        if not safe and (head[:2] == b"PK" or head[:1] == b"\x80"):
-            file.seek(0)
-            # torch chooses its reader by the name of the file unless it is given an open one.
-            try:
-                content = torch.load(file, map_location="cpu", weights_only=True)
-            except Exception as error:
-                raise UserError(
-                    f"The {what} {path} is a torch file that cannot be read as plain tensors "
-                    f"({first_line(error)}); fetch it again or save it as safetensors."
-                ) from error
-            return dict(_flatten(content))
-    if not safe:
-        raise UserError(
-            f"The {what} {path} is neither a safetensors nor a torch file; give one of these."
-        )
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise UserError(
-            f"The {what} {path} is not a whole safetensors file ({first_line(error)}); "
-            "fetch it again."
-        ) from error
-
-
-def _flatten(content: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    if isinstance(content, Tensor):
-        yield prefix, content
-    elif isinstance(content, Mapping):
-        for key, value in content.items():
-            yield from _flatten(value, f"{prefix}.{key}" if prefix else str(key))

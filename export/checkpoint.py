@@ -39,6 +39,7 @@ from .modules import adapter_layers
 from .scheduler import read_scheduler
 from .sentences import first_line
 from .settings import SETTINGS_FILE, Settings, check_defaults, read_json, read_settings
+from .tensor_files import read_header_settings
 from .weights import load_model, quiet, weight_files
 
 ADAPTER_FILES = tuple(f"au_adapter{suffix}" for suffix in (*SUFFIXES, ""))
@@ -207,7 +208,8 @@ def read_checkpoint(
             adapter.projection.activate(settings.activation)
     with quiet():
         if adapter is not None and adapter.lora:
-            merge_tensors(adapter.lora, unet, text_encoder, 1.0, path)
+            header = {k: v for f in adapter.files for k, v in read_header_settings(f).items()}
+            merge_tensors(adapter.lora, unet, text_encoder, 1.0, path, header)
         for lora in loras:
             merge_lora(lora, unet, text_encoder)
     check_defaults(
@@ -228,7 +230,7 @@ def read_checkpoint(
     parts = ("unet", "vae", "text_encoder", *additions)
     weights = [file for part in parts for file in weight_files(directory / part)]
     weights += adapter.files if adapter else []
-    weights += [lora.path for lora in loras]
+    weights += [file for lora in loras for file in lora.files]
     weights += [source.path for source in classifiers]
     weights += [au_reader.path] if au_reader else []
     return Checkpoint(

@@ -1,35 +1,26 @@
-"""Low-rank adaptations (Hu et al., arXiv 2106.09685), merged into a checkpoint's weights."""
+"""Low-rank adaptations (Hu et al., arXiv 2106.09685), merged into a checkpoint's weights.
+
+lora_file.py reads the changes, low_rank.py computes the weights. A file is refused before any
+weight is changed, and nothing depends on a random generator.
+"""
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
-from diffusers.loaders import StableDiffusionLoraLoaderMixin
-from peft import LoraConfig
-from peft.tuners.tuners_utils import BaseTunerLayer
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from synfer_rt.errors import UserError
 
-from .adapter import read_tensors
-from .sentences import first_line, some
-from .settings import read_json
-
-_MATRIX = re.compile(
-    r"(?P<layer>.+?)(?:[._]lora|\.lora_linear_layer)[._](?:(?P<down>A|down)|B|up)\.weight"
-)
-_EXTRA = re.compile(r"lora_(?:unet|te)\w*\.alpha|.+\.lora_magnitude_vector(?:\.weight)?")
-_PEFT = "base_model.model."
-_NAME = "merged"
-_ERRORS = (ValueError, RuntimeError, TypeError, KeyError, AttributeError, IndexError)
+from .lora_file import OTHER_MODEL, PEFT_SETTINGS_FILE, Change, read_changes
+from .low_rank import has_change, merged
+from .sentences import first_line
+from .tensor_files import read_header_settings, read_tensors
 
 
 @dataclass(frozen=True)
@@ -38,6 +29,12 @@ class Lora:
 
     path: Path
     scale: float = 1.0
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that its change comes from: its own, and PEFT's settings if they are there."""
+        settings = self.path.parent / PEFT_SETTINGS_FILE
+        return (self.path, settings) if settings.is_file() else (self.path,)
 
 
 def parse_lora(text: str) -> Lora:
@@ -55,15 +52,17 @@ def parse_lora(text: str) -> Lora:
 
 
 def merge_lora(lora: Lora, unet: Any, text_encoder: Any) -> None:
-    """Merge a file in the format of diffusers, PEFT or kohya into both models, in place.
+    """Merge a file with the names of diffusers, PEFT, kohya or ComfyUI into both models, in place.
 
-    Raises UserError when the file is missing, is no LoRA, or holds a pair of matrices that finds
-    no layer to change.
+    Raises UserError when the file is missing, is no LoRA, or holds anything that finds no layer to
+    change; the models are then as they were.
     """
+    if lora.path.is_dir():
+        raise UserError(f"{lora.path} is a directory; give the LoRA's file in it with --lora.")
     if not lora.path.is_file():
         raise UserError(f"There is no LoRA {lora.path}; give its file with --lora.")
-    tensors = read_tensors(lora.path, "LoRA")
-    merge_tensors(tensors, unet, text_encoder, lora.scale, lora.path, _header(lora.path))
+    tensors, header = read_tensors(lora.path, "LoRA"), read_header_settings(lora.path)
+    merge_tensors(tensors, unet, text_encoder, lora.scale, lora.path, header)
 
 
 def merge_tensors(
@@ -72,129 +71,64 @@ def merge_tensors(
     text_encoder: Any,
     scale: float,
     path: Path,
-    metadata: dict[str, Any] | None = None,
+    header: Mapping[str, Any] | None = None,
 ) -> None:
     """Merge LoRA `tensors`, which came from `path`, as merge_lora does.
 
-    `metadata` are PEFT's settings (ranks and alphas), their names prefixed like the tensors'; what
-    PEFT itself has saved has them in adapter_config.json beside `path`, or in it.
+    `header` is what read_header_settings finds in the file.
     """
-    # The product of the matrices is taken in the type that they have.
-    exact = {name.removeprefix("module."): tensor.float() for name, tensor in tensors.items()}
-    if any(name.startswith(_PEFT) for name in exact):
-        exact = {name.removeprefix(_PEFT): tensor for name, tensor in exact.items()}
-        metadata = _adapter_config(path)
-    if not any(name.startswith(("unet.", "text_encoder.", "lora_")) for name in exact):
-        part = "text_encoder" if any("encoder.layers." in name for name in exact) else "unet"
-        exact = {f"{part}.{name}": tensor for name, tensor in exact.items()}
-        metadata = metadata and {f"{part}.{name}": value for name, value in metadata.items()}
-    loader = _Models(unet, text_encoder)
+    models = {"unet": unet, "text_encoder": text_encoder}
+    changes = read_changes(tensors, path, header or {}, unet, text_encoder)
+    layers = [models[change.layer.part].get_submodule(change.layer.name) for change in changes]
+    for layer, change in zip(layers, changes, strict=True):
+        _check_fit(path, layer, change, scale)
+    with torch.no_grad():
+        for layer, change in zip(layers, changes, strict=True):
+            own = dict(layer.named_parameters(recurse=False))
+            for name, value in _changed(own, change, scale).items():
+                own[name].copy_(value)
+
+
+def _changed(own: Mapping[str, Tensor], change: Change, scale: float) -> dict[str, Tensor]:
+    """The parameters of a layer that `change` makes others, from its `own` ones."""
+    parts = change.parts
+    new = {name: parts[name].to(own[name].dtype) for name in ("weight", "bias") if name in parts}
+    if has_change(parts):
+        new["weight"] = merged(new.get("weight", own["weight"]), parts, change.factor, scale)
+    for name, factor in (("bias_up", change.factor), ("bias_diff", 1.0)):
+        if name in parts:
+            before = new.get("bias", own["bias"])
+            after = before.double() + scale * factor * parts[name].double().flatten()
+            new["bias"] = after.to(before.dtype)
+    return new
+
+
+def _check_fit(path: Path, layer: nn.Module, change: Change, scale: float) -> None:
+    """UserError unless `change` can be made of `layer`; nothing is computed but shapes."""
+    own = {name: p.to("meta") for name, p in layer.named_parameters(recurse=False)}
+    parts = {name: tensor.to("meta") for name, tensor in change.parts.items()}
+    if scale != 1 and parts.keys() & own.keys():
+        raise UserError(
+            f"The LoRA {path} holds {change.layer.name} whole (PEFT's modules_to_save or bias), "
+            "which no scale can be applied to; give it without a scale."
+        )
+    if "bias" not in own and any(name.startswith("bias") for name in parts):
+        raise UserError(
+            f"The LoRA {path} changes the bias of {change.layer.name}, which has none here; "
+            f"{OTHER_MODEL}."
+        )
     try:
-        exact = exact if metadata else _with_alphas(exact)
-        _check_names(path, exact)
-        state, alphas = loader.lora_state_dict(exact, unet_config=unet.config)[:2]
-    except _ERRORS as error:
-        raise _misfit(path, error) from error
-    wanted = [name for name in state if (found := _MATRIX.fullmatch(name)) and found["down"]]
-
-    def options(part: str) -> dict[str, Any]:
-        own = {k: v for k, v in (metadata or {}).items() if k.startswith(f"{part}.")}
-        return {"network_alphas": alphas, "metadata": own or None, "adapter_name": _NAME}
-
-    reason = ""
-    try:
-        loader.load_lora_into_unet(state, unet=unet, **options("unet"))
-        loader.load_lora_into_text_encoder(
-            state, text_encoder=text_encoder, **options("text_encoder")
-        )
-        changed = loader.changed()
-        if changed == len(wanted):
-            loader.fuse_lora(["unet", "text_encoder"], lora_scale=scale)
-    except _ERRORS as error:
-        if changed := loader.changed():
-            raise _misfit(path, error) from error
-        reason = f" ({shorten(first_line(error), 200, placeholder='…')})"
-    finally:
-        loader.unload_lora_weights()
-    if changed < len(wanted):
-        found = f"only {changed}" if changed else "none"
-        raise UserError(
-            f"Of the {len(wanted)} layers that the LoRA {path} changes, such as "
-            f"{some(wanted, 2)}, this checkpoint has {found}{reason}; give one that was trained on "
-            "the same kind of Stable Diffusion."
-        )
+        new = _changed(own, replace(change, parts=parts), scale)
+    except (ValueError, RuntimeError, IndexError) as error:
+        raise _misfit(path, change, first_line(error)) from error
+    for name, tensor in new.items():
+        if tensor.shape != own[name].shape:
+            found, wanted = list(tensor.shape), list(own[name].shape)
+            raise _misfit(path, change, f"a {name} {found} for one of {wanted}")
 
 
-def _with_alphas(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Each `<layer>.alpha` beside `<layer>.lora_A` and `lora_B`, multiplied into lora_B."""
-    merged = dict(tensors)
-    for name in tensors:
-        layer, _, end = name.rpartition(".")
-        down, up = (f"{layer}.lora_{kind}.weight" for kind in "AB")
-        if end == "alpha" and {down, up} <= {*tensors}:
-            merged[up] = merged[up] * (merged.pop(name) / len(merged[down]))
-    return merged
-
-
-def _check_names(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """UserError unless `tensors` are pairs of matrices, with nothing that would be left out."""
-    halves: dict[bool, set[str]] = {True: set(), False: set()}
-    others = []
-    for name in tensors:
-        if found := _MATRIX.fullmatch(name):
-            halves[found["down"] is not None].add(found["layer"])
-        elif not _EXTRA.fullmatch(name):
-            others.append(name)
-    if others or not any(halves.values()):
-        raise UserError(
-            f"{path} is no LoRA that can be merged: it holds {some(others or tensors, 2)}; "
-            "expected are pairs like unet.….to_q.lora_A.weight and lora_B.weight (DoRA with PEFT's "
-            "lora_magnitude_vector), or lora_unet_….lora_down.weight and lora_up.weight; give a "
-            "LoRA in the format of diffusers, PEFT or kohya."
-        )
-    if single := halves[True] ^ halves[False]:
-        raise UserError(
-            f"The LoRA {path} has one matrix of the two of {some(single, 2)}; fetch it again."
-        )
-
-
-def _misfit(path: Path, error: Exception) -> UserError:
+def _misfit(path: Path, change: Change, reason: str) -> UserError:
     return UserError(
-        f"The LoRA {path} does not fit this checkpoint ({first_line(error)}); give one that was "
-        "trained on the same kind of Stable Diffusion."
+        f"The LoRA {path} does not fit this checkpoint: its change of {change.layer.name} has "
+        f"other sizes ({reason}); {OTHER_MODEL}."
     )
-
-
-class _Models(StableDiffusionLoraLoaderMixin):
-    """The models that a LoRA may change, as diffusers' loader wants them."""
-
-    def __init__(self, unet: Any, text_encoder: Any) -> None:
-        self.unet, self.text_encoder = unet, text_encoder
-
-    def changed(self) -> int:
-        """How many layers have a LoRA of theirs at the moment."""
-        parts = [*self.unet.modules(), *self.text_encoder.modules()]
-        return sum(isinstance(part, BaseTunerLayer) for part in parts)
-
-
-def _header(path: Path) -> dict[str, Any] | None:
-    """PEFT's settings as diffusers writes them into a file."""
-    try:
-        with safe_open(path, "pt") as file:
-            settings = json.loads((file.metadata() or {}).get("lora_adapter_metadata", "null"))
-    except (SafetensorError, ValueError):
-        return None
-    return settings if isinstance(settings, dict) else None
-
-
-def _adapter_config(path: Path) -> dict[str, Any]:
-    """PEFT's settings as it writes them beside a file, or into a directory."""
-    folder = path if path.is_dir() else path.parent
-    file = folder / "adapter_config.json"
-    read_json(file, f"PEFT writes it beside {path.name}, with the alphas; put it there")
-    try:
-        return LoraConfig.from_pretrained(str(folder)).to_dict()
-    except _ERRORS as error:
-        raise UserError(
-            f"{file} holds no settings of a LoRA ({first_line(error)}); fetch it again."
-        ) from error

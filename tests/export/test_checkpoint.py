@@ -90,6 +90,21 @@ def test_a_lora_is_merged_at_its_scale_and_is_a_source(
     torch.testing.assert_close(once, twice)
     assert not torch.equal(once, never)
     assert path in read_checkpoint(plain_checkpoint, loras=[Lora(path)]).weight_files
+    settings = tmp_path / "adapter_config.json"  # of PEFT, with alphas: other ones, other engines
+    settings.write_text("{}")
+    assert settings in read_checkpoint(plain_checkpoint, loras=[Lora(path)]).weight_files
+
+
+def test_the_lora_of_an_adapter_keeps_the_alpha_of_its_header(tmp_path: Path) -> None:
+    make_sd2(tmp_path / "sd2")
+    plain = read_checkpoint(tmp_path / "sd2").unet
+    save_fineface(plain, tmp_path / "fineface")
+    path = save_lora(tmp_path / "fineface", alpha=6, unet=plain)
+    name = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    down, up = (load_file(path)[f"unet.{name}.lora_{x}.weight"] for x in "AB")
+    merged = read_checkpoint(tmp_path / "sd2", tmp_path / "fineface").unet
+    wanted = plain.get_submodule(name).weight + 6 / 2 * up @ down
+    torch.testing.assert_close(merged.get_submodule(name).weight, wanted)
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])

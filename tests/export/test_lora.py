@@ -1,26 +1,27 @@
-"""LoRAs are merged exactly as diffusers applies them; one that does not fit is refused."""
+"""Each kind of LoRA file changes each layer by its formula; what would be left out is refused."""
 
 from __future__ import annotations
 
-import copy
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("diffusers", reason="the build side needs synfer-rt[export]")
-import diffusers
-import peft
 import torch
 from safetensors.torch import load_file, save_file
 
 from synfer_rt.errors import UserError
 from synfer_rt.export.checkpoint import Checkpoint, read_checkpoint
-from synfer_rt.export.lora import Lora, merge_lora, merge_tensors, parse_lora
-from tests.export.tiny_checkpoint import save_lora
+from synfer_rt.export.lora import Lora, merge_lora, parse_lora
+from tests.export.tiny_checkpoint import make_sd2, save_lora
 
 Q = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 KOHYA = f"lora_unet_{Q.replace('.', '_')}"
+Tensors = dict[str, torch.Tensor]
 
 
 @pytest.fixture
@@ -28,268 +29,323 @@ def checkpoint(plain_checkpoint: Path) -> Checkpoint:
     return read_checkpoint(plain_checkpoint)
 
 
-@pytest.fixture
-def lora(checkpoint: Checkpoint, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def sd2_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With linear projections around its transformers and two layers of text encoder."""
+    directory = tmp_path_factory.mktemp("checkpoints") / "sd2"
+    make_sd2(directory)
+    return directory
+
+
+def weights(checkpoint: Checkpoint) -> Tensors:
+    """All weights by `part.name`; the text encoder's without transformers' former prefix."""
+    text = checkpoint.text_encoder.named_parameters()
+    return {f"unet.{n}": t.detach() for n, t in checkpoint.unet.named_parameters()} | {
+        f"text_encoder.{n.removeprefix('text_model.')}": t.detach() for n, t in text
+    }
+
+
+def matrices(shape: torch.Size, rank: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """down and up of a linear layer or a convolution."""
+    draw = torch.Generator().manual_seed(seed)
+    out, into, *kernel = shape
+    down = torch.randn(rank, into, *kernel, generator=draw)
+    return down, torch.randn(out, rank, *[1 for _ in kernel], generator=draw)
+
+
+def product(up: torch.Tensor, down: torch.Tensor) -> np.ndarray:
+    """Σ_r up[o, r] · down[r, i, k, l]."""
+    u, d = up.double().numpy(), down.double().numpy()
+    return np.einsum("or,r...->o...", u.reshape(u.shape[:2]), d)
+
+
+def merge(
+    checkpoint: Checkpoint, path: Path, tensors: Tensors, header: Any = None, scale: float = 1.0
+) -> None:
+    given = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
+    save_file(given, path, header and {"lora_adapter_metadata": json.dumps(header)})
+    merge_lora(Lora(path, scale), checkpoint.unet, checkpoint.text_encoder)
+
+
+def check(checkpoint: Checkpoint, before: Tensors, changes: dict[str, np.ndarray]) -> None:
+    """Each layer of `changes` (by part.name, without `.weight`) gained its own; no other did."""
+    for name, tensor in weights(checkpoint).items():
+        gain = changes.get(name.removesuffix(".weight"), 0)
+        wanted = before[name].double().numpy() + gain
+        np.testing.assert_allclose(tensor.numpy(), wanted, rtol=1e-6, atol=1e-6, err_msg=name)
+
+
+def copied(checkpoint: Checkpoint) -> Tensors:
+    return {name: tensor.clone() for name, tensor in weights(checkpoint).items()}
+
+
+def matrix_layers(checkpoint: Checkpoint) -> list[str]:
+    """Every linear layer and convolution, by part.name."""
     models = {"unet": checkpoint.unet, "text_encoder": checkpoint.text_encoder}
-    return save_lora(tmp_path / "lora", alpha=8, **models)
+    return [
+        f"{part}.{name.removeprefix('text_model.')}"
+        for part, model in models.items()
+        for name, module in model.named_modules()
+        if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d))
+    ]
 
 
-def outputs(unet: Any, text_encoder: Any) -> list[torch.Tensor]:
-    draw = torch.Generator().manual_seed(0)
-    latents = torch.randn(2, 4, 8, 8, generator=draw)
-    with torch.no_grad():
-        text = text_encoder(torch.arange(40).view(2, 20)).last_hidden_state
-        return [text, unet(latents, 300, text).sample]
+def kohya(name: str) -> str:
+    part, _, layer = name.partition(".")
+    prefix = "lora_unet_" if part == "unet" else "lora_te_text_model_"
+    return prefix + layer.replace(".", "_")
 
 
-def difference(a: list[torch.Tensor], b: list[torch.Tensor]) -> list[float]:
-    return [float((x - y).abs().max()) for x, y in zip(a, b, strict=True)]
+def diffusers_old(name: str) -> str:
+    return name.replace("text_encoder.", "text_encoder.text_model.")
 
 
-def weights(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
-    return checkpoint.unet.state_dict() | checkpoint.text_encoder.state_dict()
+NAMES: dict[str, tuple[Callable[[str], str], str, str]] = {
+    "kohya": (kohya, ".lora_down.weight", ".lora_up.weight"),
+    "kohya, te1": (
+        lambda name: kohya(name).replace("lora_te_", "lora_te1_"),
+        ".lora_down.weight",
+        ".lora_up.weight",
+    ),
+    "diffusers": (lambda name: name, ".lora_A.weight", ".lora_B.weight"),
+    "diffusers, text_model": (diffusers_old, ".lora_A.weight", ".lora_B.weight"),
+    "diffusers, older": (diffusers_old, ".lora.down.weight", ".lora.up.weight"),
+    "diffusers, linear": (
+        diffusers_old,
+        ".lora_linear_layer.down.weight",
+        ".lora_linear_layer.up.weight",
+    ),
+    "comfy": (
+        lambda name: name.replace("unet.", "diffusion_model.", 1).replace(
+            "text_encoder.", "text_encoders.clip_l.transformer.text_model.", 1
+        ),
+        ".lora_A.weight",
+        ".lora_B.weight",
+    ),
+    "wrapped": (
+        lambda name: f"module.{name.replace('.', '._orig_mod.', 1)}",
+        ".lora_A.weight",
+        ".lora_B.weight",
+    ),
+}
 
 
-@pytest.fixture
-def injected(checkpoint: Checkpoint) -> Any:
-    """The checkpoint's UNet with a random LoRA of PEFT in it, its alpha not its rank."""
-    unet = copy.deepcopy(checkpoint.unet)
-    torch.manual_seed(3)
-    config = peft.LoraConfig(
-        r=2, lora_alpha=6, target_modules=["to_q", "conv1"], init_lora_weights=False
-    )
-    unet.add_adapter(config)
-    return unet
-
-
-@pytest.mark.parametrize("scale", [1.0, 0.5, -0.7])
-def test_merging_equals_what_diffusers_applies_in_its_pipeline(
-    checkpoint: Checkpoint, plain_checkpoint: Path, lora: Path, scale: float
+@pytest.mark.parametrize("names", NAMES)
+@pytest.mark.parametrize("second", [False, True], ids=["sd1", "sd2"])
+def test_every_layer_has_a_place_under_every_kind_of_name(
+    plain_checkpoint: Path, sd2_directory: Path, tmp_path: Path, names: str, second: bool
 ) -> None:
-    """With ranks, alphas from the file's metadata, convolutions and the text encoder."""
-    before = outputs(checkpoint.unet, checkpoint.text_encoder)
-    names = list(weights(checkpoint))
-    merge_lora(Lora(lora, scale), checkpoint.unet, checkpoint.text_encoder)
-    found = outputs(checkpoint.unet, checkpoint.text_encoder)
-    assert list(weights(checkpoint)) == names
-    pipeline: Any = diffusers.StableDiffusionPipeline.from_pretrained(
-        plain_checkpoint, safety_checker=None, feature_extractor=None
-    )
-    pipeline.load_lora_weights(lora.parent, weight_name=lora.name, adapter_name="one")
-    pipeline.set_adapters(["one"], [scale])
-    wanted = outputs(pipeline.unet, pipeline.text_encoder)
-    assert min(difference(wanted, before)) > 1e-2
-    assert max(difference(wanted, found)) < 1e-4
+    """Projections, feed-forward, residual blocks, time embedding, first and last convolution."""
+    checkpoint = read_checkpoint(sd2_directory if second else plain_checkpoint)
+    called, down_end, up_end = NAMES[names]
+    before, file, changes = copied(checkpoint), {}, {}
+    for i, name in enumerate(matrix_layers(checkpoint)):
+        rank, alpha = 1 + i % 3, (1.0, 2.5, None)[i % 3]
+        down, up = matrices(before[f"{name}.weight"].shape, rank, i)
+        key = called(name)
+        file |= {f"{key}{down_end}": down, f"{key}{up_end}": up}
+        if alpha is not None:
+            file[f"{key}.alpha"] = torch.tensor([alpha] if i % 2 else alpha)
+        changes[name] = (1 if alpha is None else alpha / rank) * product(up, down)
+    assert len(changes) > 25
+    merge(checkpoint, tmp_path / "lora.safetensors", file)
+    check(checkpoint, before, changes)
 
 
-def test_the_product_of_half_matrices_is_taken_in_float32(
-    checkpoint: Checkpoint, tmp_path: Path
-) -> None:
-    down, up = torch.randn(2, 16).half(), torch.randn(16, 2).half()
-    path = tmp_path / "half.safetensors"
-    save_file({f"unet.{Q}.lora_A.weight": down, f"unet.{Q}.lora_B.weight": up}, path)
-    layer = checkpoint.unet.get_submodule(Q)
-    wanted = layer.weight + up.float() @ down.float()
-    merge_lora(Lora(path), checkpoint.unet, checkpoint.text_encoder)
-    torch.testing.assert_close(checkpoint.unet.get_submodule(Q).weight, wanted)
-
-
-def test_a_kohya_file_is_merged_with_its_alpha(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    down, up = torch.randn(2, 16), torch.randn(16, 2)
-    tensors = {
-        f"{KOHYA}.lora_down.weight": down,
-        f"{KOHYA}.lora_up.weight": up,
-        f"{KOHYA}.alpha": torch.tensor(1.0),
+def test_processors_of_attention_are_layers(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """The names of diffusers while a LoRA was an attention processor."""
+    before, file, changes = copied(checkpoint), {}, {}
+    of_unet = {x: f"unet.{Q.replace('to_q', x)}" for x in ("to_q", "to_k", "to_v", "to_out.0")}
+    of_text = {
+        x: f"text_encoder.encoder.layers.0.self_attn.{y}"
+        for x, y in {"to_q": "q_proj", "to_v": "v_proj", "to_out": "out_proj"}.items()
     }
-    save_file(tensors, tmp_path / "kohya.safetensors")
-    wanted = checkpoint.unet.get_submodule(Q).weight + 0.8 * (1 / 2) * up @ down
-    lora = Lora(tmp_path / "kohya.safetensors", 0.8)
-    merge_lora(lora, checkpoint.unet, checkpoint.text_encoder)
-    torch.testing.assert_close(checkpoint.unet.get_submodule(Q).weight, wanted)
-
-
-def test_a_lora_that_diffusers_saved_from_the_unet_alone_keeps_its_alpha(
-    checkpoint: Checkpoint, injected: Any, tmp_path: Path
-) -> None:
-    injected.save_lora_adapter(tmp_path)
-    merge_lora(
-        Lora(tmp_path / "pytorch_lora_weights.safetensors"),
-        checkpoint.unet,
-        checkpoint.text_encoder,
-    )
-    wanted = outputs(injected, checkpoint.text_encoder)
-    found = outputs(checkpoint.unet, checkpoint.text_encoder)
-    assert max(difference(wanted, found)) < 1e-4
-
-
-@pytest.mark.parametrize("part", ["unet", "text_encoder"])
-def test_a_lora_that_peft_saved_keeps_the_alpha_of_its_config(
-    checkpoint: Checkpoint, tmp_path: Path, part: str
-) -> None:
-    models = {"unet": checkpoint.unet, "text_encoder": checkpoint.text_encoder}
-    trained = {name: copy.deepcopy(model) for name, model in models.items()}
-    config = peft.LoraConfig(
-        r=2,
-        lora_alpha=6,
-        target_modules=["to_q", "conv1"] if part == "unet" else ["q_proj"],
-        init_lora_weights=False,
-    )
-    trained[part] = peft.get_peft_model(trained[part], config)
-    trained[part].save_pretrained(tmp_path)
-    before, wanted = outputs(**models), outputs(**trained)
-    merge_lora(Lora(tmp_path / "adapter_model.safetensors"), **models)
-    assert max(difference(wanted, before)) > 1e-2
-    assert max(difference(wanted, outputs(**models))) < 1e-4
-
-
-def test_a_lora_of_peft_without_its_config_is_refused(
-    checkpoint: Checkpoint, tmp_path: Path
-) -> None:
-    path = tmp_path / "adapter_model.safetensors"
-    for prefix in ("module.base_model.model", "base_model.model"):
-        tensors = {f"{prefix}.{Q}.lora_{x}.weight": torch.rand(2, 2) for x in "AB"}
-        save_file(tensors, path)
-        assert "adapter_config.json cannot be read" in refusal(path, checkpoint)
-    models = checkpoint.unet, checkpoint.text_encoder
-    with pytest.raises(UserError, match=rf"{tmp_path.name}/adapter_config\.json cannot be read"):
-        merge_tensors(tensors, *models, 1.0, tmp_path)  # an adapter that is a directory
-    (tmp_path / "adapter_config.json").write_text('{"peft_type": "NONE"}')
-    assert "adapter_config.json holds no settings of a LoRA" in refusal(path, checkpoint)
-
-
-def test_alphas_beside_the_matrices_count_layer_by_layer(
-    checkpoint: Checkpoint, tmp_path: Path
-) -> None:
-    path, k = tmp_path / "alphas.safetensors", Q.replace("to_q", "to_k")
-    down, up = torch.randn(2, 16), torch.randn(16, 2)
-    tensors = {f"unet.{Q}.alpha": torch.tensor(8.0)}
-    for layer in (Q, k):
-        tensors |= {f"unet.{layer}.lora_A.weight": down, f"unet.{layer}.lora_B.weight": up}
-    save_file({name: tensor.clone() for name, tensor in tensors.items()}, path)
-    wanted = {
-        layer: checkpoint.unet.get_submodule(layer).weight + scale * up @ down
-        for layer, scale in ((Q, 4), (k, 1))
-    }
-    merge_lora(Lora(path), checkpoint.unet, checkpoint.text_encoder)
-    for layer, weight in wanted.items():
-        torch.testing.assert_close(checkpoint.unet.get_submodule(layer).weight, weight)
-
-
-def test_a_dora_is_merged_with_its_magnitudes(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    down, up, magnitudes = torch.randn(2, 16), torch.randn(16, 2), 1 + torch.rand(16)
-    file = {
-        f"unet.{Q}.lora_A.weight": down,
-        f"unet.{Q}.lora_B.weight": up,
-        f"unet.{Q}.lora_magnitude_vector": magnitudes,
-    }
-    save_file(file, tmp_path / "dora.safetensors")
-    moved = checkpoint.unet.get_submodule(Q).weight + up @ down
-    wanted = magnitudes[:, None] * moved / moved.norm(dim=1, keepdim=True)
-    merge_lora(Lora(tmp_path / "dora.safetensors"), checkpoint.unet, checkpoint.text_encoder)
-    torch.testing.assert_close(checkpoint.unet.get_submodule(Q).weight, wanted)
-
-
-@pytest.mark.parametrize("names", [("lora_A", "lora_B"), ("lora.down", "lora.up")])
-@pytest.mark.parametrize("prefix", ["", "unet."])
-def test_a_torch_file_and_older_names_are_read(
-    checkpoint: Checkpoint, tmp_path: Path, names: tuple[str, str], prefix: str
-) -> None:
-    down, up = torch.randn(2, 16), torch.randn(16, 2)
-    file = {f"{prefix}{Q}.{names[0]}.weight": down, f"{prefix}{Q}.{names[1]}.weight": up}
-    torch.save(file, tmp_path / "lora.bin")
-    wanted = checkpoint.unet.get_submodule(Q).weight + up @ down
-    merge_lora(Lora(tmp_path / "lora.bin"), checkpoint.unet, checkpoint.text_encoder)
-    torch.testing.assert_close(checkpoint.unet.get_submodule(Q).weight, wanted)
-
-
-def test_no_weight_is_copied_by_merging(checkpoint: Checkpoint, lora: Path) -> None:
-    places = {name: tensor.data_ptr() for name, tensor in weights(checkpoint).items()}
-    merge_lora(Lora(lora), checkpoint.unet, checkpoint.text_encoder)
-    assert {name: tensor.data_ptr() for name, tensor in weights(checkpoint).items()} == places
-
-
-def refusal(path: Path, checkpoint: Checkpoint) -> str:
-    before = {name: tensor.clone() for name, tensor in weights(checkpoint).items()}
-    with pytest.raises(UserError) as error:
-        merge_lora(Lora(path), checkpoint.unet, checkpoint.text_encoder)
-    after = weights(checkpoint)
-    assert list(after) == list(before)
-    assert all(torch.equal(before[name], after[name]) for name in before)
-    return str(error.value)
-
-
-def renamed(lora: Path, old: str, new: str) -> Path:
-    save_file({name.replace(old, new): t for name, t in load_file(lora).items()}, lora)
-    return lora
-
-
-def test_a_lora_that_matches_nothing_is_refused(checkpoint: Checkpoint, lora: Path) -> None:
-    tensors = {f"unet.{Q}9.lora_{x}.weight": torch.rand(2, 2) for x in "AB"}
-    save_file(tensors, lora)
-    message = refusal(lora, checkpoint)
-    assert "this checkpoint has none (Target modules" in message and len(message) < 800
-
-
-def test_a_lora_that_matches_in_part_is_refused(checkpoint: Checkpoint, lora: Path) -> None:
-    message = refusal(renamed(lora, "unet.down_blocks", "unet.down"), checkpoint)
-    assert "only " in message and "layers that the LoRA" in message
-
-
-def test_a_lora_of_another_width_is_refused(checkpoint: Checkpoint, lora: Path) -> None:
-    file = {
-        f"unet.{Q}.lora_A.weight": torch.rand(2, 7),
-        f"unet.{Q}.lora_B.weight": torch.rand(9, 2),
-    }
-    save_file(file, lora)
-    assert "does not fit this checkpoint" in refusal(lora, checkpoint)
-
-
-def test_a_file_that_is_no_lora_is_refused_with_its_keys(
-    checkpoint: Checkpoint, tmp_path: Path
-) -> None:
-    save_file({"conv.weight": torch.rand(2)}, tmp_path / "other.safetensors")
-    message = refusal(tmp_path / "other.safetensors", checkpoint)
-    assert "is no LoRA" in message and "conv.weight" in message
-    save_file({f"{KOHYA}.alpha": torch.rand(())}, tmp_path / "other.safetensors")
-    assert f"holds {KOHYA}.alpha;" in refusal(tmp_path / "other.safetensors", checkpoint)
+    for i, (old, name) in enumerate([*of_unet.items(), *of_text.items()]):
+        down, up = matrices(before[f"{name}.weight"].shape, 2, i)
+        place = name.rpartition(".to_" if i < 4 else ".")[0]
+        middle = ".processor" if i < 4 else ""
+        key = f"{place}{middle}.{old.removesuffix('.0')}_lora"
+        file |= {f"{key}.down.weight": down, f"{key}.up.weight": up}
+        file[f"{key}.alpha"] = torch.tensor(3)
+        changes[name] = 3 / 2 * product(up, down)
+    merge(checkpoint, tmp_path / "old.safetensors", file)
+    check(checkpoint, before, changes)
 
 
 @pytest.mark.parametrize(
-    ("layer", "names", "extra"),
-    [
-        (f"unet.{Q}", ("lora_A", "lora_B"), f"unet.{Q}.lora_alpha"),
-        (f"unet.{Q}", ("lora_C", "lora_D"), None),
-        (f"unet.{Q}", ("lora_A", "lora_B"), f"unet.{Q}.lora_B.bias"),
-        (f"unet.{Q}", ("lora_A.default", "lora_B.default"), None),
-        (KOHYA, ("lora_down", "lora_up"), f"{KOHYA}.dora_scale"),
-        (KOHYA, ("lora_down", "lora_up"), f"{KOHYA}.lora_mid.weight"),
-    ],
+    ("scale", "dtype"),
+    [(1.0, torch.float32), (0.5, torch.float16), (-0.7, torch.bfloat16), (0.0, torch.float32)],
+)
+def test_the_change_is_scaled_and_computed_above_the_files_precision(
+    checkpoint: Checkpoint, tmp_path: Path, scale: float, dtype: torch.dtype
+) -> None:
+    down, up = (tensor.to(dtype) for tensor in matrices(torch.Size((16, 16)), 3))
+    before = copied(checkpoint)
+    file = {f"{KOHYA}.lora_down.weight": down, f"{KOHYA}.lora_up.weight": up}
+    file[f"{KOHYA}.alpha"] = torch.tensor(2.0, dtype=dtype)
+    merge(checkpoint, tmp_path / "half.safetensors", file, scale=scale)
+    check(checkpoint, before, {f"unet.{Q}": scale * 2 / 3 * product(up, down)})
+
+
+@pytest.mark.parametrize("second", [False, True], ids=["1x1 as matrix", "matrix as 1x1"])
+def test_a_matrix_and_a_convolution_of_one_pixel_are_one(
+    plain_checkpoint: Path, sd2_directory: Path, tmp_path: Path, second: bool
+) -> None:
+    """The projection around a transformer is a convolution in version 1 and linear in 2."""
+    checkpoint = read_checkpoint(sd2_directory if second else plain_checkpoint)
+    name = "down_blocks.0.attentions.0.proj_in"
+    before = copied(checkpoint)
+    down, up = matrices(torch.Size((16, 16, 1, 1) if second else (16, 16)), 2)
+    assert before[f"unet.{name}.weight"].ndim == (2 if second else 4)
+    file = {f"unet.{name}.lora_A.weight": down, f"unet.{name}.lora_B.weight": up}
+    merge(checkpoint, tmp_path / "other.safetensors", file)
+    gain = product(up, down).reshape(before[f"unet.{name}.weight"].shape)
+    check(checkpoint, before, {f"unet.{name}": gain})
+
+
+def test_alphas_in_the_header_of_diffusers_count(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    models = {"unet": checkpoint.unet, "text_encoder": checkpoint.text_encoder}
+    path, before = save_lora(tmp_path, alpha=6, **models), copied(checkpoint)
+    file = load_file(path)
+    merge_lora(Lora(path), **models)
+    names = [name.removesuffix(".lora_A.weight") for name in file if "lora_A" in name]
+    changes = {
+        n: 3 * product(file[f"{n}.lora_B.weight"], file[f"{n}.lora_A.weight"]) for n in names
+    }
+    assert {name.partition(".")[0] for name in changes} == models.keys()
+    check(checkpoint, before, {n.replace(".text_model", ""): gain for n, gain in changes.items()})
+
+
+@pytest.mark.parametrize("prefix", ["", "unet."])
+def test_a_torch_file_is_read_with_its_alphas(
+    checkpoint: Checkpoint, tmp_path: Path, prefix: str
+) -> None:
+    down, up = matrices(torch.Size((16, 16)), 2)
+    before, name = copied(checkpoint), f"{prefix}{Q}"
+    content = {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up, f"{name}.alpha": 5}
+    torch.save({"state_dict": content, "epoch": 3}, tmp_path / "lora.bin")
+    merge_lora(Lora(tmp_path / "lora.bin"), checkpoint.unet, checkpoint.text_encoder)
+    check(checkpoint, before, {f"unet.{Q}": 5 / 2 * product(up, down)})
+
+
+def test_no_weight_moves_and_no_random_number_is_used(
+    plain_checkpoint: Path, tmp_path: Path
+) -> None:
+    merged = []
+    for seed in (1, 2):
+        checkpoint = read_checkpoint(plain_checkpoint)
+        parts = {"unet": checkpoint.unet, "text_encoder": checkpoint.text_encoder}
+        if seed == 1:
+            save_lora(tmp_path, alpha=6, **parts)
+        places = {name: tensor.data_ptr() for name, tensor in weights(checkpoint).items()}
+        torch.manual_seed(seed)
+        state = torch.get_rng_state()
+        merge_lora(Lora(tmp_path / "pytorch_lora_weights.safetensors"), **parts)
+        assert torch.equal(state, torch.get_rng_state())
+        assert {n: tensor.data_ptr() for n, tensor in weights(checkpoint).items()} == places
+        merged.append(weights(checkpoint))
+    assert all(torch.equal(merged[0][name], merged[1][name]) for name in merged[0])
+
+
+def refusal(checkpoint: Checkpoint, path: Path, tensors: Tensors, header: Any = None) -> str:
+    before = copied(checkpoint)
+    with pytest.raises(UserError) as error:
+        merge(checkpoint, path, tensors, header)
+    after = weights(checkpoint)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert len(str(error.value)) < 800
+    return str(error.value)
+
+
+def pair(key: str, out: int = 16, into: int = 16, rank: int = 2) -> Tensors:
+    return {
+        f"{key}.lora_A.weight": torch.rand(rank, into),
+        f"{key}.lora_B.weight": torch.rand(out, rank),
+    }
+
+
+def test_layers_without_a_place_are_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    path = tmp_path / "lora.safetensors"
+    message = refusal(checkpoint, path, pair(f"unet.{Q}9"))
+    assert "Of the 1 layers" in message and "has none; it lacks unet." in message
+    message = refusal(checkpoint, path, pair(f"unet.{Q}") | pair("unet.mid_block.proj"))
+    assert "Of the 2 layers" in message and "only 1; it lacks unet.mid_block.proj" in message
+    message = refusal(checkpoint, path, pair("text_encoder.text_projection"))
+    assert "lacks text_encoder.text_projection" in message
+
+
+@pytest.mark.parametrize(
+    ("down", "up"), [((2, 7), (9, 2)), ((2, 16), (16, 3)), ((2, 16, 3, 3), (16, 2, 1, 1))]
+)
+def test_a_lora_of_another_width_is_refused(
+    checkpoint: Checkpoint, tmp_path: Path, down: tuple[int, ...], up: tuple[int, ...]
+) -> None:
+    file = {
+        f"{KOHYA}.lora_down.weight": torch.rand(down),
+        f"{KOHYA}.lora_up.weight": torch.rand(up),
+    }
+    message = refusal(checkpoint, tmp_path / "wide.safetensors", file)
+    assert "does not fit this checkpoint" in message and Q in message
+
+
+@pytest.mark.parametrize(
+    "extra", ["lora_alpha", "lora_C.weight", "weight", "bias", "hada_w1_a", "lora_A.default.weight"]
 )
 def test_nothing_of_a_lora_is_left_out_in_silence(
-    checkpoint: Checkpoint,
-    tmp_path: Path,
-    layer: str,
-    names: tuple[str, str],
-    extra: str | None,
+    checkpoint: Checkpoint, tmp_path: Path, extra: str
 ) -> None:
-    shapes = (2, 16), (16, 2)
-    file = {f"{layer}.{name}.weight": torch.rand(s) for name, s in zip(names, shapes, strict=True)}
-    if extra is not None:
-        file[extra] = torch.rand(16)
-    save_file(file, tmp_path / "more.safetensors")
-    message = refusal(tmp_path / "more.safetensors", checkpoint)
-    assert f"it holds {extra or min(file)}" in message
+    file = pair(f"unet.{Q}") | {f"unet.{Q}.{extra}": torch.rand(16)}
+    message = refusal(checkpoint, tmp_path / "more.safetensors", file)
+    assert f"it holds unet.{Q}.{extra};" in message
 
 
-def test_half_a_pair_is_refused(checkpoint: Checkpoint, lora: Path) -> None:
-    tensors = load_file(lora)
-    tensors.pop(next(name for name in tensors if "lora_B" in name))
-    save_file(tensors, lora)
-    assert "one matrix of the two" in refusal(lora, checkpoint)
+def test_what_is_no_lora_is_refused_with_its_keys(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    assert "is no LoRA" in refusal(checkpoint, path, {"conv.weight": torch.rand(2)})
+    whole = {f"unet.{name}": tensor for name, tensor in checkpoint.unet.state_dict().items()}
+    assert "it holds unet.conv_in.bias, unet.conv_in.weight and" in refusal(checkpoint, path, whole)
+    message = refusal(checkpoint, path, {f"{KOHYA}.alpha": torch.rand(())})
+    assert f"it holds {KOHYA}.alpha;" in message
 
 
-def test_a_missing_file_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    assert "--lora" in refusal(tmp_path / "none.safetensors", checkpoint)
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_up.weight", "Stable Diffusion XL"),
+        ("text_encoder_2.text_model.encoder.layers.0.mlp.fc1.lora_A.weight", "another kind"),
+        ("transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight", "another kind"),
+        (f"{KOHYA}.oft_blocks", "OFT"),
+        (f"{KOHYA}.a1.weight", "GLoRA"),
+        (f"{KOHYA}.on_input", "IA3"),
+        (f"base_model.model.{Q}.vera_lambda_b", "VeRA"),
+        (f"base_model.model.{Q}.lora_E", "AdaLoRA"),
+        ("emb_params", "textual inversion"),
+    ],
+)
+def test_other_kinds_are_refused_by_name(
+    checkpoint: Checkpoint, tmp_path: Path, name: str, kind: str
+) -> None:
+    file = pair(f"unet.{Q}") | {name: torch.rand(2, 2)}
+    message = refusal(checkpoint, tmp_path / "kind.safetensors", file)
+    assert kind in message and name.removeprefix("base_model.model.") in message
+
+
+def test_spoilt_files_are_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    path, good = tmp_path / "lora.safetensors", pair(f"unet.{Q}")
+    half = {name: tensor for name, tensor in good.items() if "lora_A" in name}
+    assert f"one matrix of the two of {Q}" in refusal(checkpoint, path, half)
+    twice = good | {f"{KOHYA}.lora_down.weight": torch.rand(2, 16)}
+    assert "twice, as" in refusal(checkpoint, path, twice)
+    spoilt = good | {f"unet.{Q}.lora_A.weight": torch.full((2, 16), torch.nan)}
+    assert "not finite" in refusal(checkpoint, path, spoilt)
+    alphas = good | {f"unet.{Q}.alpha": torch.rand(2)}
+    assert "an alpha is one number" in refusal(checkpoint, path, alphas)
+
+
+def test_a_missing_file_and_a_directory_are_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    for path, reason in ((tmp_path / "none", "There is no LoRA"), (tmp_path, "is a directory")):
+        with pytest.raises(UserError, match=reason):
+            merge_lora(Lora(path), checkpoint.unet, checkpoint.text_encoder)
 
 
 def test_the_option_is_a_file_with_or_without_a_scale(tmp_path: Path) -> None:

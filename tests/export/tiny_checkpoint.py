@@ -8,11 +8,9 @@ from typing import Any
 
 import diffusers
 import numpy as np
-import peft
 import pytest
 import torch
 import transformers
-from diffusers.utils.peft_utils import recurse_remove_peft_layers
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
@@ -266,23 +264,28 @@ def save_fineface(unet: Any, directory: Path) -> None:
 
 
 def save_lora(directory: Path, scale: float = 0.2, alpha: int = 2, **models: Any) -> Path:
-    """A random LoRA of rank 2 for `models` (unet, text_encoder), saved by diffusers."""
-    layers: dict[str, Any] = {}
+    """A random LoRA of rank 2 for `models` (unet, text_encoder), with diffusers' names.
+
+    Another alpha than the rank stands in PEFT's settings in the header, as diffusers writes them.
+    """
+    tensors, settings = {}, {}
     for part, model in models.items():
-        names = "to_q to_v to_out.0 ff.net.2 conv1" if part == "unet" else "q_proj fc1"
-        config = peft.LoraConfig(
-            r=2, lora_alpha=alpha, target_modules=names.split(), init_lora_weights=False
-        )
-        model.add_adapter(config)
-        found = peft.get_peft_model_state_dict(model, adapter_name="default")
-        layers[f"{part}_lora_layers"] = {k: scale * torch.randn_like(v) for k, v in found.items()}
-        if alpha != 2:
-            layers[f"{part}_lora_adapter_metadata"] = model.peft_config["default"].to_dict()
-        recurse_remove_peft_layers(model)
-        del model.peft_config
-        model._hf_peft_config_loaded = False
-    diffusers.StableDiffusionPipeline.save_lora_weights(directory, **layers)
-    return directory / "pytorch_lora_weights.safetensors"
+        ends = "to_q to_v to_out.0 ff.net.2 conv1" if part == "unet" else "q_proj fc1"
+        for name, layer in model.named_modules():
+            if not name.endswith(tuple(f".{end}" for end in ends.split())):
+                continue
+            out, into, *kernel = layer.weight.shape
+            ones = [1 for _ in kernel]
+            key = f"{part}.{name}"
+            tensors[f"{key}.lora_A.weight"] = scale * torch.randn(2, into, *kernel)
+            tensors[f"{key}.lora_B.weight"] = scale * torch.randn(out, 2, *ones)
+        fields = {"r": 2, "lora_alpha": alpha, "target_modules": ends.split()}
+        settings |= {f"{part}.{name}": value for name, value in fields.items()}
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "pytorch_lora_weights.safetensors"
+    header = {"lora_adapter_metadata": json.dumps(settings)} if alpha != 2 else {}
+    save_file(tensors, path, {"format": "pt"} | header)
+    return path
 
 
 def _word_tokenizer(length: int) -> Any:
