@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right, insort
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,18 +34,27 @@ class Opinion:
         """The class that it takes image `row` for."""
         return labels.scheme(self.scheme)[int(np.argmax(self.probabilities[row]))]
 
+    def sees(self, row: int, label: str) -> bool:
+        """Whether it takes image `row` for `label`, a class of its scheme, and no other as well."""
+        shares = self.probabilities[row].round(DECIMALS)
+        index = labels.scheme(self.scheme).index(label)
+        return bool(shares[index] > np.delete(shares, index).max())
+
 
 @dataclass(frozen=True)
 class Verdict:
     """What the annotators say together of one image.
 
     `probabilities` are their average by class name, rounded, and `label` is its best class;
-    `rectified` says that another label was wanted, which these two replace.
+    `rectified` says that another label was wanted, which these two replace. `agrees` says whether
+    the wanted label is both the average's best class and that of most annotators that know it; None
+    where no label was wanted.
     """
 
     label: str
     probabilities: dict[str, float]
     rectified: bool
+    agrees: bool | None = None
 
     @property
     def confidence(self) -> float:
@@ -59,11 +68,6 @@ class Verdict:
         if self.confidence == highest:
             return self.label
         return next(name for name, p in self.probabilities.items() if p == highest)
-
-    @property
-    def agrees(self) -> bool:
-        """Whether `label` is the wanted one, if one was wanted, and the likeliest."""
-        return not self.rectified and self.best == self.label
 
 
 def average(opinions: Sequence[Opinion], scheme: str) -> np.ndarray:
@@ -100,23 +104,37 @@ def vote(
     first of the scheme.
     """
     classes = labels.scheme(scheme)
-    return [
-        _verdict(dict(zip(classes, row, strict=True)), label, rectify)
-        for row, label in zip(
-            average(opinions, scheme).round(DECIMALS).tolist(), wanted, strict=True
-        )
-    ]
+    rows = average(opinions, scheme).round(DECIMALS).tolist()
+    verdicts = []
+    for i, (row, label) in enumerate(zip(rows, wanted, strict=True)):
+        seen = label is not None and _seen_by_most(opinions, i, label)
+        verdicts.append(_verdict(dict(zip(classes, row, strict=True)), label, seen, rectify))
+    return verdicts
 
 
-def _verdict(probabilities: dict[str, float], wanted: str | None, rectify: bool) -> Verdict:
+def _seen_by_most(opinions: Sequence[Opinion], row: int, label: str) -> bool:
+    """Whether more than half of the annotators that know `label` take image `row` for it."""
+    knowing = [opinion for opinion in opinions if label in labels.scheme(opinion.scheme)]
+    return 2 * sum(opinion.sees(row, label) for opinion in knowing) > len(knowing)
+
+
+def _verdict(
+    probabilities: dict[str, float], wanted: str | None, seen: bool, rectify: bool
+) -> Verdict:
     kept = Verdict(wanted or next(iter(probabilities)), probabilities, False)
-    if wanted is not None and (kept.agrees or not rectify):
-        return kept
-    return Verdict(kept.best, probabilities, wanted is not None)
+    if wanted is None:
+        return replace(kept, label=kept.best)
+    best = kept.best == wanted
+    if best or not rectify:
+        return replace(kept, agrees=best and seen)
+    return Verdict(kept.best, probabilities, True, False)
 
 
-Accept = Callable[[Verdict], bool]
-"""Whether a verdict is accepted. To be asked once for each sample, in the order of the indices."""
+Accept = Callable[[Verdict], bool | None]
+"""Whether a verdict is accepted, None where nothing was asked that it could answer.
+
+To be asked once for each sample, in the order of the indices.
+"""
 
 
 class RunningQuantile:
@@ -155,7 +173,8 @@ def acceptance(accept_rate: float | None = None, threshold: float | None = None)
     """How verdicts are accepted: by a share of each class, by a fixed confidence, or by agreement.
 
     With `accept_rate` a RunningQuantile, with `threshold` whatever is at least as confident, with
-    neither whatever the vote agrees with. Raises UserError for both, and for one outside its range.
+    neither what the average and most annotators agree on (`Verdict.agrees`). Raises UserError for
+    both, and for one outside its range.
     """
     if accept_rate is not None and threshold is not None:
         raise UserError("--accept-rate and --threshold exclude each other; leave one out.")

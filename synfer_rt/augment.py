@@ -292,7 +292,7 @@ class Augmenter:
                 requests[i],
                 sources[i],
                 attempt,
-                finite[i] and verdicts[i].agrees,
+                finite[i] and bool(verdicts[i].agrees),
             )
             for i, (_, attempt) in enumerate(attempts)
         ]

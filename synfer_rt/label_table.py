@@ -115,7 +115,8 @@ class Table:
 
     def _write_csv(self, out: TextIO, classes: Sequence[str]) -> None:
         labelled: Record = next((r for r in self.records() if "error" not in r), {})
-        columns = ["file_name", "label", "accepted", "rectified", "given_label", "error"]
+        columns = ["file_name", "label", "accepted", "rectified", "given_label"]
+        columns += ["written_label", "label_problem", "error"]
         columns += [*classes, *_votes(labelled), *(labelled.get("aus") or {})]
         writer = csv.DictWriter(out, columns, restval="", extrasaction="ignore")
         writer.writeheader()
@@ -131,12 +132,18 @@ class Table:
 
 
 class Tally:
-    """What the lines of a table say in all: images by label, the accepted ones, the bad ones."""
+    """What the lines of a table say in all.
+
+    `labels` are the images by label and `accepted` those accepted; `asked` counts the images of
+    which this was asked. `given` counts the labels that the dataset has, `problems` those of them
+    that were not understood, by the reason. `skipped` are the images that could not be read.
+    """
 
     def __init__(self) -> None:
         self.labels: Counter[str] = Counter()
         self.accepted: Counter[str] = Counter()
-        self.rectified = 0
+        self.problems: Counter[str] = Counter()
+        self.asked = self.given = self.rectified = 0
         self.skipped: dict[str, str] = {}
 
     def add(self, record: Record) -> None:
@@ -145,8 +152,12 @@ class Tally:
             self.skipped[record["file_name"]] = record["error"]
             return
         self.labels[record["label"]] += 1
-        self.accepted[record["label"]] += record["accepted"]
+        self.accepted[record["label"]] += bool(record["accepted"])
+        self.asked += record["accepted"] is not None
         self.rectified += record["rectified"]
+        self.given += record["written_label"] is not None
+        if record["label_problem"] is not None:
+            self.problems[record["label_problem"]] += 1
 
 
 def _votes(record: Record) -> dict[str, str]:
@@ -206,6 +217,8 @@ def _is_line(record: Record, index: int) -> bool:
         isinstance(shares, dict)
         and record.get("label") in list(shares)
         and all(isinstance(share, float) for share in shares.values())
-        and all(isinstance(record.get(name), bool) for name in ("accepted", "rectified"))
+        and isinstance(record.get("rectified"), bool)
+        and isinstance(record.get("accepted"), bool | None)
+        and isinstance(record.get("label_problem", 0), str | None)
         and all(isinstance(record.get(name) or {}, dict) for name in ("votes", "aus"))
     )

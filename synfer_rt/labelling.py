@@ -1,7 +1,8 @@
 """Labels for images that exist, by the vote of a bundle's annotators.
 
 The result is a table with a line for each image, in the order of the dataset; one that cannot be
-read has a line too, which says why.
+read has a line too, which says why. So has one whose label is not understood: a label that nobody
+knows is never accepted, for the image may show no face at all.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from synfer_rt.datasets.items import load
 from synfer_rt.label_table import Record, Table, Tally
 
 if TYPE_CHECKING:
+    from synfer_rt.bundle import Bundle
     from synfer_rt.ensemble import Ensemble
 
 _READERS = 4
@@ -45,7 +47,7 @@ def label_images(
     try:
         for record in table.records():
             tally.add(record)
-            if "error" not in record:
+            if "error" not in record and record["label_problem"] is None:
                 accept(Verdict(record["label"], record["probabilities"], record["rectified"]))
         with Background("write") as background:
             for records in _labelled(dataset.items, table.done, ensemble, accept, batch):
@@ -101,27 +103,40 @@ def _records(
     # Always as many, for a runtime may compile an engine anew for each size.
     padded = sound + sound[-1:] * (size - len(sound))
     pixels = np.stack([np.asarray(images[i]) for i in padded])
-    given = [items[i].label for i in padded]
     opinions = ensemble.opinions(pixels)
-    wanted = [x if x in bundle.classes else None for x in given]
+    problems = [label_problem(items[i], bundle) for i in padded]
+    wanted = [
+        items[i].label if why is None else None for i, why in zip(padded, problems, strict=True)
+    ]
     verdicts = vote(opinions, bundle.label_scheme, wanted)
     aus = ensemble.aus(pixels)
     for row, i in enumerate(sound):
-        verdict = verdicts[row]
+        verdict, problem = verdicts[row], problems[row]
         records[i] = {
             "index": first + i,
             "file_name": items[i].name,
-            "given_label": given[row],
+            "given_label": items[i].label,
+            "written_label": items[i].written,
+            "label_problem": problem,
             "label": verdict.label,
             "label_scheme": bundle.label_scheme,
             "probabilities": verdict.probabilities,
             "rectified": verdict.rectified,
-            "accepted": accept(verdict),
+            "accepted": False if problem is not None else accept(verdict),
             "votes": {opinion.annotator: opinion.best(row) for opinion in opinions},
             "aus": None if aus is None else _named(aus[row], bundle.au_names),
             "bundle": bundle.bundle_hash,
         }
     return records
+
+
+def label_problem(item: Item, bundle: Bundle) -> str | None:
+    """Why the dataset's label of an image cannot be checked; None if it can, or there is none."""
+    if item.not_understood:
+        return item.problem
+    if item.label is not None and item.label not in bundle.classes:
+        return f"{bundle.name} does not know the class {item.label}"
+    return None
 
 
 def _named(aus: np.ndarray, names: Sequence[str]) -> dict[str, float]:

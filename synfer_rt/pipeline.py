@@ -200,8 +200,8 @@ class _Selection:
     def decide(self, sample: Sample) -> Sample:
         """The next sample, accepted or not."""
         if sample.probabilities:
-            verdict = Verdict(sample.label, sample.probabilities, sample.rectified)
-            accepted = self._accept(verdict) and not sample.broken
+            said = sample.label, sample.probabilities, sample.rectified, sample.accepted
+            accepted = bool(self._accept(Verdict(*said))) and not sample.broken
             sample = replace(sample, accepted=accepted)
         self._count(sample.label, sample.accepted)
         return sample

@@ -44,10 +44,10 @@ class Sample:
     `image` is uint8 [H, W, 3]. `probabilities` are the vote's, by the names of the bundle's label
     scheme; `best` is the likeliest class, of equally likely ones the requested. `label` is the
     requested one, or `best` where the vote replaced it (`rectified`); a single annotator is no
-    vote and replaces nothing. `accepted` says whether `best` was requested, or in a run with a
-    threshold of its own what that says. In a bundle without annotators nobody has judged: no
-    probabilities, an empty `best`, not accepted. A `broken` image is flat or was not finite, and is
-    never accepted.
+    vote and replaces nothing. `accepted` says whether `best` was requested and most annotators see
+    it (`Verdict.agrees`), or in a run with a threshold of its own what that says. In a bundle
+    without annotators nobody has judged: no probabilities, an empty `best`, not accepted. A
+    `broken` image is flat or was not finite, and is never accepted.
     """
 
     request: Request
@@ -311,7 +311,7 @@ class Sampler:
                 verdict.rectified,
                 verdict.probabilities,
                 verdict.best,
-                bool(sound[i]) and verdict.agrees,
+                bool(sound[i] and verdict.agrees),
                 not sound[i],
             )
             for i, (request, verdict) in enumerate(

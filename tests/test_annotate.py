@@ -84,9 +84,37 @@ class TestVote:
         assert (stays.label, stays.rectified, stays.best) == ("happy", False, "sad")
         assert not stays.agrees and agreed.agrees
 
-    def test_without_a_wanted_label_nothing_is_rectified(self):
+    def test_without_a_wanted_label_nothing_is_rectified_or_agreed_on(self):
         (found,) = vote([opinion(fear=0.7)], "affectnet-8", [None])
-        assert (found.label, found.rectified) == ("fear", False)
+        assert (found.label, found.rectified, found.agrees) == ("fear", False, None)
+
+    @pytest.mark.parametrize(
+        ("others", "agrees"),
+        [
+            ([dict(happy=0.4, sad=0.3), dict(happy=0.9)], True),
+            ([dict(happy=0.4, sad=0.3), dict(fear=0.5)], True),  # two of three
+            ([dict(sad=0.26), dict(fear=0.26)], False),  # three that see three things
+            ([dict(sad=0.26, happy=0.25)] * 2, False),  # outvoted, though the mean is happy
+        ],
+    )
+    def test_agreement_takes_the_mean_and_most_annotators(self, others: list, agrees: bool):
+        members = [opinion(happy=0.9), *(opinion(str(i), **p) for i, p in enumerate(others))]
+        (found,) = vote(members, "affectnet-8", ["happy"])
+        assert (found.label, found.rectified, found.agrees) == ("happy", False, agrees)
+
+    def test_of_two_annotators_both_have_to_see_it(self):
+        (found,) = vote([opinion(happy=0.9), opinion("b", sad=0.4)], "affectnet-8", ["happy"])
+        assert (found.best, found.agrees) == ("happy", False)
+
+    def test_who_lacks_the_class_has_no_say_in_agreement(self):
+        members = [opinion(contempt=0.9), opinion("b", "raf-db", happy=0.9)]
+        (found,) = vote(members, "affectnet-8", ["contempt"])
+        assert (found.label, found.agrees) == ("contempt", True)
+
+    def test_who_cannot_tell_two_classes_apart_sees_neither(self):
+        member = opinion(happy=0.4 + 1e-9, sad=0.4)
+        (found,) = vote([member], "affectnet-8", ["happy"])
+        assert (found.label, found.agrees) == ("happy", False)
 
     def test_of_equally_likely_classes_the_wanted_one_wins(self):
         (found,) = vote([opinion(happy=0.5, sad=0.5)], "affectnet-8", ["sad"])
@@ -135,11 +163,11 @@ class TestRunningQuantile:
 
 
 class TestAcceptance:
-    def test_by_default_what_the_vote_agrees_with(self):
+    def test_by_default_what_the_verdict_agrees_with(self):
         accept = acceptance()
-        assert accept(Verdict("sad", {"sad": 0.3}, False))
-        assert not accept(Verdict("sad", {"sad": 0.9}, True))
-        assert not accept(Verdict("sad", {"sad": 0.4, "fear": 0.6}, False))
+        assert accept(Verdict("sad", {"sad": 0.3}, False, True)) is True
+        assert accept(Verdict("sad", {"sad": 0.9}, True, False)) is False
+        assert accept(Verdict("sad", {"sad": 0.9}, False)) is None  # nothing was asked
 
     def test_fixed(self):
         accept = acceptance(threshold=0.5)

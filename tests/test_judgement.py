@@ -54,7 +54,21 @@ def test_the_vote_replaces_a_label_that_it_does_not_agree_with(voted: list[Sampl
         assert sample.best == max(sample.probabilities, key=sample.probabilities.__getitem__)
         assert sample.label == sample.best
         assert sample.rectified == (sample.label != sample.request.label)
-        assert sample.accepted == (not sample.rectified)
+        assert not (sample.accepted and sample.rectified)
+
+
+def test_a_label_is_accepted_where_most_annotators_see_it(voting_bundle: Bundle) -> None:
+    sampler = Sampler(voting_bundle, CPU, threads=1)
+    rng = np.random.default_rng(1)
+    flat = rng.random((48, 3, 1, 1))
+    noise = rng.normal(0, 0.1, (48, 3, *tiny.IMAGE))
+    images = (flat + noise).clip(0, 1).astype(np.float32)
+    opinions = sampler.ensemble.opinions(images)
+    wanted = [verdict.label for verdict in sampler.ensemble.judge(images, [None] * 48)]
+    seen = [sum(o.best(i) == wanted[i] for o in opinions) for i in range(48)]
+    for i, verdict in enumerate(sampler.judge(images, wanted)):
+        assert verdict.agrees == (2 * seen[i] > len(opinions) and verdict.best == wanted[i])
+    assert len({verdict.agrees for verdict in sampler.judge(images, wanted)}) == 2
 
 
 def test_a_single_annotator_replaces_no_label(sixty_four: list[Sample]) -> None:

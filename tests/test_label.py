@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import errno
 import json
 import os
@@ -23,7 +24,7 @@ from synfer_rt.datasets import Dataset, read_dataset
 from synfer_rt.ensemble import Ensemble
 from synfer_rt.errors import UserError
 from synfer_rt.label_table import Table
-from synfer_rt.labelling import label_images
+from synfer_rt.labelling import label_images, label_problem
 from synfer_rt.sampler import Sampler
 from synfer_rt.writers.atomic import partial
 
@@ -350,3 +351,93 @@ class TestCommand:
         with pytest.raises(UserError, match="inside the input"):
             self.command(tiny_bundle_path, folder, "--out", folder / "labels.jsonl")
         assert sorted(folder.rglob("*")) == before
+
+
+class TestLabelsThatAreThere:
+    """What the command says of labels that the dataset has, understood or not."""
+
+    command = TestCommand.command
+
+    def table(self, root: Path, text: str, name: str = "list.csv") -> Path:
+        """A folder of three images and a table that names them."""
+        root.mkdir()
+        for i in range(3):
+            Image.new("RGB", (20, 20), (40 * i, 80, 120)).save(root / f"{i}.png")
+        (root / name).write_text(text)
+        return root
+
+    def test_numbers_without_a_scheme_are_counted_with_the_reason(
+        self, tiny_bundle_path: Path, tmp_path: Path
+    ):
+        data = self.table(tmp_path / "d", "image,label\n0.png,1\n1.png,1\n2.png,happy\n")
+        found = self.command(tiny_bundle_path, data, "--out", tmp_path / "t.jsonl")
+        assert found.exit_code == 0
+        assert "2 of 3 labels not understood, so not accepted" in found.output
+        assert "2: its label is the number 1; say its meaning with --label-scheme" in found.output
+        first, _, last = lines(tmp_path / "t.jsonl")
+        assert (first["given_label"], first["written_label"]) == (None, "1")
+        assert "--label-scheme" in first["label_problem"] and first["accepted"] is False
+        assert (last["given_label"], last["label_problem"]) == ("happy", None)
+        assert last["accepted"] is not None
+
+    @pytest.mark.parametrize("how", [(), ("--threshold", 0), ("--accept-rate", 1)])
+    def test_what_affectnet_calls_no_face_is_never_accepted(
+        self, tiny_bundle_path: Path, tmp_path: Path, how: tuple[object, ...]
+    ):
+        text = "subDirectory_filePath,expression\n0.png,8\n1.png,9\n2.png,10\n"
+        data = self.table(tmp_path / "d", text)
+        found = self.command(tiny_bundle_path, data, "--out", tmp_path / "t.jsonl", *how)
+        records = lines(tmp_path / "t.jsonl")
+        assert [r["accepted"] for r in records] == [False] * 3
+        assert "outside affectnet-8: it says no face" in records[2]["label_problem"]
+        assert "3 of 3 labels not understood" in found.output
+
+    @pytest.mark.parametrize(
+        "asked",
+        [("--format", "table"), ("--label-scheme", "fer2013-csv")],
+        ids=["format", "scheme"],
+    )
+    def test_labels_that_were_asked_for_must_be_understood(
+        self, tiny_bundle_path: Path, tmp_path: Path, asked: tuple[str, str]
+    ):
+        data = self.table(tmp_path / "d", "image,label\n0.png,9\n1.png,wry\n2.png,bored\n")
+        with pytest.raises(UserError, match=r"No label of .* was understood: .* its label"):
+            self.command(tiny_bundle_path, data, "--out", tmp_path / "t.jsonl", *asked)
+        assert not (tmp_path / "t.jsonl").exists()
+
+    def test_of_images_without_labels_nothing_was_asked(
+        self, tiny_bundle_path: Path, tmp_path: Path
+    ):
+        data = self.table(tmp_path / "d", "image\n0.png\n1.png\n2.png\n")
+        found = self.command(tiny_bundle_path, data, "--out", tmp_path / "t.csv")
+        assert "3 of them have no label to check: accepted is null" in found.output
+        assert ", accepted" not in found.output
+        with (tmp_path / "t.csv").open(newline="") as file:
+            assert [row["accepted"] for row in csv.DictReader(file)] == [""] * 3
+        self.command(tiny_bundle_path, data, "--out", tmp_path / "u.jsonl", "--threshold", 0)
+        assert [r["accepted"] for r in lines(tmp_path / "u.jsonl")] == [True] * 3
+
+    def test_a_class_that_the_bundle_lacks_is_said_and_not_accepted(
+        self, ensemble: Ensemble, tmp_path: Path
+    ):
+        data = self.table(tmp_path / "d", "image,label\n0.png,contempt\n")
+        item = read_dataset(data).items[0]
+        seven = dataclasses.replace(ensemble.bundle, label_scheme="affectnet-7")
+        assert label_problem(item, ensemble.bundle) is None
+        assert "does not know the class contempt" in str(label_problem(item, seven))
+
+    def test_a_run_goes_on_past_labels_that_are_not_understood(
+        self, ensemble: Ensemble, tmp_path: Path
+    ):
+        data = self.table(tmp_path / "d", "image,label\n0.png,sad\n1.png,wry\n2.png,happy\n")
+        dataset = read_dataset(data)
+        whole = run(dataset, ensemble, tmp_path / "whole.jsonl", 1)
+
+        def stop(done: int) -> None:
+            if done == 2:
+                raise _Stop
+
+        table = Table(tmp_path / "cut.jsonl", {"images": dataset.digest}, False)
+        with pytest.raises(_Stop):
+            label_images(dataset, ensemble, table, acceptance(accept_rate=0.5), 1, stop)
+        assert run(dataset, ensemble, tmp_path / "cut.jsonl", 1, resume=True) == whole

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from synfer_rt.commands import options
 from synfer_rt.commands.options import INTERRUPTED, MOST_THREADS, check_number
 from synfer_rt.commands.skipped import report_skipped
+from synfer_rt.errors import UserError
+
+if TYPE_CHECKING:
+    from synfer_rt.datasets import Dataset
 
 DEFAULT_FILE = "labels.jsonl"
+_SHOWN = 10
 
 
 @click.command()
@@ -45,10 +52,12 @@ def label(
 ) -> None:
     """Label images that exist: files, folders, or a dataset.
 
-    Each line of the table has the class probabilities that the bundle's annotators agree on, the
-    label, whether it replaces one that the dataset gives (rectified), whether it is accepted (by
-    --accept-rate or --threshold; else: not rectified), and action units where the bundle reads
-    them. An image that cannot be read has a line with the reason.
+    Each line of the table has the class probabilities that the bundle's annotators vote for, the
+    label, whether it replaces one that the dataset gives (rectified), whether it is accepted, and
+    action units where the bundle reads them. By --accept-rate or --threshold what is confident is
+    accepted; else a label of the dataset that the vote and most annotators see, and null where it
+    has none. A label that is not understood is never accepted, and its line says why. An image that
+    cannot be read has a line with the reason.
     """
     from synfer_rt.annotate import acceptance
     from synfer_rt.bundle import open_bundle
@@ -66,6 +75,8 @@ def label(
     out = out / DEFAULT_FILE if is_folder(out) or not out.suffix else out
     refuse_inside(out, images)
     dataset = read_datasets(images, format_, label_scheme, split)
+    if label_scheme is not None or format_ not in ("auto", "images"):
+        check_labels(dataset)
     ensemble = Sampler(bundle, backend, threads).ensemble
     settings = {
         "bundle": bundle.bundle_hash,
@@ -91,7 +102,36 @@ def label(
         click.get_current_context().exit(INTERRUPTED)
     for name in bundle.classes:
         if tally.labels[name]:
-            click.echo(f"{name}: {tally.labels[name]}, accepted {tally.accepted[name]}")
+            accepted = f", accepted {tally.accepted[name]}" if tally.asked else ""
+            click.echo(f"{name}: {tally.labels[name]}{accepted}")
     images_labelled = sum(tally.labels.values())
     click.echo(f"{images_labelled} images labelled, {tally.rectified} rectified: {out}")
+    if unasked := images_labelled - tally.asked:
+        click.echo(f"{unasked} of them have no label to check: accepted is null.", err=True)
+    report_problems(tally.problems, tally.given)
     report_skipped(tally.skipped, out)
+
+
+def check_labels(dataset: Dataset) -> None:
+    """Raise UserError for a dataset whose labels were asked for, and none of them is understood."""
+    if any(item.label is not None for item in dataset.items):
+        return
+    reasons = Counter(item.problem or "it has no label" for item in dataset.items)
+    ((reason, count),) = reasons.most_common(1)
+    raise UserError(
+        f"No label of {dataset.path} was understood: of {len(dataset.items)} images {count} are "
+        f"left out since {reason}. Mend that, or leave out --format and --label-scheme to label "
+        "them as images without labels."
+    )
+
+
+def report_problems(problems: Counter[str], given: int) -> None:
+    """Say on stderr how many labels were not understood, and why; the commonest reasons first."""
+    if problems:
+        click.echo(
+            f"{problems.total()} of {given} labels not understood, so not accepted:", err=True
+        )
+        for reason, count in problems.most_common(_SHOWN):
+            click.echo(f"  {count}: {reason}", err=True)
+        if rest := problems.total() - sum(count for _, count in problems.most_common(_SHOWN)):
+            click.echo(f"  {rest}: other reasons; see label_problem in the table", err=True)

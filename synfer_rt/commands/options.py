@@ -57,7 +57,8 @@ accepting = together(
     click.option(
         "--threshold",
         type=float,
-        help="Accept from this confidence on, 0 to 1.  [default: where the annotators agree]",
+        help="Accept from this confidence on, 0 to 1.  [default: where the vote and most "
+        "annotators see the wanted label]",
     ),
 )
 """Which labels are accepted."""
@@ -81,7 +82,10 @@ def dataset_layout(option: str, argument: str) -> Decorator:
             show_default=True,
             help="Layout of the dataset.",
         ),
-        click.option("--label-scheme", help="What numbers mean as labels, such as raf-db."),
+        click.option(
+            "--label-scheme",
+            help="What numbers mean as labels: such as raf-db, or the classes from 0 with commas.",
+        ),
         click.option("--split", help="Only this part: train, val or test."),
     )
 

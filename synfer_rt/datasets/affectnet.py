@@ -29,6 +29,8 @@ def affectnet(root: Path, files: Sequence[Path], label_scheme: str | None) -> Fo
             with annotation.open("rb") as file_of_label:
                 value = np.lib.format.read_array(file_of_label, allow_pickle=False).item()
         except Exception as error:  # what a damaged header says, numpy may believe
-            yield item(root, file, Label(None, f"{annotation.name} cannot be read ({error})"), None)
+            yield item(
+                root, file, Label(None, f"{annotation.name} cannot be read ({error})", ""), None
+            )
         else:
             yield item(root, file, label_of(value, scheme), None)

@@ -216,7 +216,7 @@ def _label(
     sample: _Sample, record: Mapping[str, Any] | None, columns: Columns, label_scheme: str | None
 ) -> Label:
     if record is None:
-        return Label(None, "its JSON cannot be read")
+        return Label(None, "its JSON cannot be read", "")
     label = columns.label(record, label_scheme)
     if label == UNLABELLED and "cls" in sample.texts:
         try:

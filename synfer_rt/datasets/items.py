@@ -24,8 +24,8 @@ class Label(NamedTuple):
     """What a dataset says of an image, as far as it is understood.
 
     `name` is canonical; without one `problem` says why, or is None where no label was looked for.
-    `written` is the label as the dataset has it, None where it has none, and `scheme` the one that
-    gave a number its meaning.
+    `written` is the label as the dataset has it, empty where that cannot be read and None where it
+    has none, and `scheme` the one that gave a number its meaning.
     """
 
     name: str | None = None
