@@ -2,7 +2,8 @@
 
 A checkpoint holds it as au_reader.onnx, beside it au_reader.json:
 
-    au_vocabulary   a key of facs.VOCABULARIES or a list of names, in the order of the scores
+    au_vocabulary   a key of facs.VOCABULARIES or a list of names, in the order of the scores; "-"
+                    stands for a score that is no action unit
     input_size, channels, mean, std    of its images, as for a classifier
     output          "logits" (a sigmoid is missing) or "intensities" (in [0, 1])
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +24,7 @@ from synfer_rt.errors import UserError
 from .image_network import Ending, ImageNetwork
 from .settings import au_names
 
+_NO_UNIT = "-"
 _OFF = 0.01
 """How far intensities may be outside [0, 1] by rounding."""
 
@@ -33,7 +36,7 @@ class AUReaderSource(ImageNetwork):
     KIND = "AU reader"
     OUTPUTS = ("logits", "intensities")
     INPUT_REMEDY = "correct the JSON file beside it"
-    OUTPUT_REMEDY = "correct the JSON file beside it"
+    OUTPUT_NAME = "output_name in the JSON file beside it"
 
     units: tuple[str, ...] = field(kw_only=True)
     wanted: tuple[str, ...] = field(kw_only=True)
@@ -59,8 +62,13 @@ class AUReaderSource(ImageNetwork):
         intensities = scores.sigmoid() if self.output == "logits" else scores
         return intensities[:, self.columns]
 
+    def count_remedy(self, found: int) -> str:
+        """What to do where the file has `found` scores and its vocabulary another number."""
+        return "correct its au_vocabulary, - for each score that is no action unit"
+
     def doubt(self, scores: np.ndarray) -> str | None:
         """Intensities outside [0, 1]."""
+        scores = scores[:, [i for i, name in enumerate(self.units) if name != _NO_UNIT]]
         if self.output == "logits" or ((scores >= -_OFF).all() and (scores <= 1 + _OFF).all()):
             return None
         remedy = "describe its output as logits"
@@ -81,7 +89,7 @@ def read_au_reader(path: Path, wanted: tuple[str, ...]) -> AUReaderSource:
     file = path.with_suffix(".json")
     try:
         fields = json.loads(file.read_bytes())
-        known = au_names(file, fields["au_vocabulary"])
+        known = _vocabulary(file, fields["au_vocabulary"])
         source = AUReaderSource(
             path.stem, path, **AUReaderSource.input_fields(fields), units=known, wanted=wanted
         )
@@ -99,3 +107,11 @@ def read_au_reader(path: Path, wanted: tuple[str, ...]) -> AUReaderSource:
             "or remove the file."
         )
     return source
+
+
+def _vocabulary(file: Path, given: Any) -> tuple[str, ...]:
+    """The names of the scores in `given`, _NO_UNIT among them."""
+    if not isinstance(given, list):
+        return au_names(file, given)
+    names = iter(au_names(file, [name for name in given if name != _NO_UNIT]))
+    return tuple(_NO_UNIT if name == _NO_UNIT else next(names) for name in given)

@@ -47,15 +47,17 @@ if TYPE_CHECKING:
     "schemes",
     multiple=True,
     metavar="SCHEME",
-    help="Label scheme of each --classifier, in their order.",
+    help="Label scheme of each --classifier, in their order: affectnet-8, say, or the expressions "
+    "in the order of the scores, such as happy,sad,-,neutral, where - is none.",
 )
 @click.option(
     "--classifier-input",
     "specs",
     multiple=True,
     metavar="SPEC",
-    help="Input of each --classifier: 64,grey or 224,rgb,imagenet or "
-    "64,rgb,mean=0.5/0.5/0.5,std=0.5/0.5/0.5; add `probabilities` where no softmax is missing.",
+    help="Input of each --classifier: 64,grey or 224,bgr,imagenet or "
+    "64,rgb,mean=0.5/0.5/0.5,std=0.5/0.5/0.5; add `probabilities` where no softmax is missing, and "
+    "output=NAME where the file has several outputs.",
 )
 @click.option(
     "--resolution",

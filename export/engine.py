@@ -150,7 +150,7 @@ def _export(job: Job, path: Path) -> tuple[list[Case], dict[str, Any]]:
                 store_half(model.graph)
             save(model, path)
         cases = references(partial(reference, network), images_of(size), job.batches, other)
-        scheme = network.label_scheme if isinstance(network, ClassifierSource) else None
+        scheme = network.expressions if isinstance(network, ClassifierSource) else None
     else:
         graph = engine_graph(checkpoint, job.name, job.max_length)
         cases = references(graph.module, graph.inputs, job.batches, other)

@@ -19,10 +19,14 @@ from onnx import NodeProto, TensorProto, compose, helper, numpy_helper
 
 from synfer_rt.errors import UserError
 
+from .fixed_batch import with_free_batch
+from .half import in_float32
 from .opset import at_least_minimum, opset_of
 from .resizing import resize, resized
 from .sentences import first_line
 
+CHANNELS = {"rgb": 3, "bgr": 3, "grey": 1}
+"""The colours that a network sees, in its order, and how many numbers of mean and std they have."""
 GREY = (0.299, 0.587, 0.114)
 """Luma of ITU-R BT.601."""
 
@@ -51,14 +55,16 @@ class Ending:
 class ImageNetwork(ABC):
     """An ONNX network [N, C, S, S] or [N, S, S, C] -> scores [N, K], and what its input means.
 
-    It sees `(x - mean) / std` with x in [0, 1], resized to `input_size` pixels; `channels` is
-    "rgb" or "grey", and mean and std have as many numbers. `output` is one of OUTPUTS.
+    It sees `(x - mean) / std` with x in [0, 1], resized to `input_size` pixels; `channels` is a key
+    of CHANNELS, and mean and std have as many numbers, in that order. `output` is one of OUTPUTS,
+    `output_name` the file's output that holds the scores, None where there is no doubt.
     """
 
     KIND: ClassVar[str]
     OUTPUTS: ClassVar[tuple[str, ...]]
     INPUT_REMEDY: ClassVar[str]
-    OUTPUT_REMEDY: ClassVar[str]
+    OUTPUT_NAME: ClassVar[str]
+    """How to say which output holds the scores."""
 
     name: str
     path: Path
@@ -67,13 +73,14 @@ class ImageNetwork(ABC):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     output: str = "logits"
+    output_name: str | None = None
 
     def __post_init__(self) -> None:
-        count = {"rgb": 3, "grey": 1}.get(self.channels)
+        count = CHANNELS.get(self.channels)
         if count is None or self.output not in self.OUTPUTS or self.input_size < 1:
             raise UserError(
                 f"The {self.KIND} {self.name} has channels {self.channels!r}, output "
-                f"{self.output!r}, size {self.input_size}; write rgb or grey, "
+                f"{self.output!r}, size {self.input_size}; write {', '.join(CHANNELS)}, "
                 f"{' or '.join(self.OUTPUTS)}, and a size of at least 1."
             )
         if len(self.mean) != count or len(self.std) != count or not all(self.std):
@@ -99,6 +106,10 @@ class ImageNetwork(ABC):
     def doubt(self, scores: np.ndarray) -> str | None:
         """Why `scores` [N, K] of a few images cannot be what `output` says; None if they can."""
 
+    @abstractmethod
+    def count_remedy(self, found: int) -> str:
+        """What to do where the file has `found` scores and its description another number."""
+
     @staticmethod
     def input_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments that say what the input means, of a description in JSON."""
@@ -108,6 +119,7 @@ class ImageNetwork(ABC):
             "mean": tuple(map(float, fields["mean"])),
             "std": tuple(map(float, fields["std"])),
             "output": fields.get("output", "logits"),
+            "output_name": fields.get("output_name"),
         }
 
 
@@ -123,7 +135,7 @@ def compose_network(
     try:
         core = onnx.load(network.path)
         onnx.checker.check_model(core)
-        core = at_least_minimum(core)
+        core = at_least_minimum(in_float32(core))
         version = opset_of(core)
     except Exception as error:  # protobuf, checker and converter raise their own kinds
         reason = first_line(error)
@@ -142,20 +154,20 @@ def compose_network(
             f"{network.path} takes {[_shape(value) for value in images]}, not images "
             f"[batch, {', '.join(map(str, wanted))}]; {network.INPUT_REMEDY}."
         )
+    ending = network.ending()
+    outputs = {value.name: _shape(value) for value in core.graph.output}
+    chosen = _scores_of(network, outputs)
+    if outputs[chosen] and not isinstance(outputs[chosen][-1], str):
+        _check_count(network, outputs[chosen][-1])
     if not isinstance(shape[0], str):
-        raise UserError(
-            f"{network.path} has the fixed batch {shape[0]}; export it with a dynamic batch."
-        )
-    ending, scores = network.ending(), _shape(core.graph.output[0])[-1:]
-    if scores and not isinstance(scores[0], str):
-        _check_count(network, scores[0])
-    prefix = f"{network.KIND.replace(' ', '_')}/"
-    core = compose.add_prefix(core, prefix)
+        core = with_free_batch(core, network.path)
     # The network may say nothing of its inner shapes once the batch has our name.
     del core.graph.value_info[:]
+    prefix = f"{network.KIND.replace(' ', '_')}/"
+    core = compose.add_prefix(core, prefix)
     before = _preparation(network, image_size, channels_last, version, core.ir_version)
     after = _ending(ending, version, core.ir_version)
-    entry, exit = f"{prefix}{images[0].name}", core.graph.output[0].name
+    entry, exit = f"{prefix}{images[0].name}", f"{prefix}{chosen}"
     model = compose.merge_models(before, core, [("prepared", entry)])
     model = compose.merge_models(model, after, [(exit, "scores")], outputs=[ending.output])
     model.producer_name, model.doc_string = "synfer-rt", ""
@@ -169,6 +181,8 @@ def compose_network(
 def reference(network: ImageNetwork, images: torch.Tensor) -> torch.Tensor:
     """The same in Pillow and PyTorch around the untouched ONNX file, to hold the engine against.
 
+    Of a file that computes in float16 the weights are computed with in float32.
+
     Raises UserError when ONNX Runtime cannot run the file on float32 images, and when what it says
     of them is not what the network is described to say.
     """
@@ -177,19 +191,31 @@ def reference(network: ImageNetwork, images: torch.Tensor) -> torch.Tensor:
     images = torch.from_numpy(resized(images.numpy(), network.input_size))
     if network.channels == "grey":
         images = (images * torch.tensor(GREY)[:, None, None]).sum(1, keepdim=True)
+    elif network.channels == "bgr":
+        images = images.flip(1)
     mean, std = (torch.tensor(v)[:, None, None] for v in (network.mean, network.std))
     images = (images - mean) / std
     try:
         providers = ["CPUExecutionProvider"]
-        session = onnxruntime.InferenceSession(str(network.path), providers=providers)
+        core = onnx.load(network.path)
+        wide = in_float32(core)
+        file = str(network.path) if wide is core else wide.SerializeToString()
+        session = onnxruntime.InferenceSession(file, providers=providers)
         entry = session.get_inputs()[0]
         if entry.shape[-1] == images.shape[1] and entry.shape[1] != images.shape[1]:
             images = images.permute(0, 2, 3, 1)
-        scores = session.run(None, {entry.name: images.contiguous().numpy()})[0]
+        given = images.contiguous().numpy()
+        name = _scores_of(network, {o.name: o.shape for o in session.get_outputs()})
+        alone = entry.shape[0] == 1  # a file for one image at a time
+        batches = np.split(given, len(given)) if alone else [given]
+        found = [session.run([name], {entry.name: batch})[0] for batch in batches]
+        scores = np.concatenate([np.asarray(part) for part in found])
+    except UserError:
+        raise
     except Exception as error:  # ONNX Runtime has a kind for every code of its own
         raise UserError(
-            f"ONNX Runtime cannot run {network.path} on float32 images ({first_line(error)}); "
-            "export it with float32 inputs and the operators of ONNX alone."
+            f"ONNX Runtime cannot run {network.path} on images ({first_line(error)}); export it "
+            "with float32 or float16 inputs and the operators of ONNX alone."
         ) from error
     # A file may leave the number of its scores open.
     _check_count(network, scores.shape[-1] if scores.ndim == 2 else scores.shape[1:])
@@ -203,8 +229,28 @@ def _check_count(network: ImageNetwork, found: Any) -> None:
     if found != ending.count:
         raise UserError(
             f"{network.path} has {found} {ending.scores}, {ending.known_by} has {ending.count}; "
-            f"{network.OUTPUT_REMEDY}."
+            f"{network.count_remedy(found) if isinstance(found, int) else 'give another file'}."
         )
+
+
+def _scores_of(network: ImageNetwork, outputs: Mapping[str, Sequence[Any]]) -> str:
+    """Which of a file's `outputs`, shapes by name, holds the scores."""
+    names = list(outputs)
+    if network.output_name is not None:
+        names = [network.output_name] if network.output_name in outputs else []
+    elif len(names) > 1:
+        count = network.ending().count
+        free = [name for name, shape in outputs.items() if not isinstance(shape[-1:], int)]
+        names = [
+            n for n, shape in outputs.items() if len(shape) == 2 and shape[-1] == count
+        ] or free
+    if len(names) == 1:
+        return names[0]
+    listed = ", ".join(f"{name} {list(shape)}" for name, shape in outputs.items())
+    raise UserError(
+        f"{network.path} has the outputs {listed}; say which holds the scores: "
+        f"{network.OUTPUT_NAME}."
+    )
 
 
 def _shape(value: onnx.ValueInfoProto) -> list[Any]:
@@ -238,6 +284,9 @@ def _preparation(
     if network.channels == "grey":
         constants["luma"] = np.array(GREY, "f4").reshape(1, 3, 1, 1)
         step("Conv", "luma")
+    elif network.channels == "bgr":
+        constants["reverse"] = np.array([2, 1, 0])
+        step("Gather", "reverse", axis=1)
     constants["mean"] = np.array(network.mean, "f4").reshape(-1, 1, 1)
     constants["std"] = np.array(network.std, "f4").reshape(-1, 1, 1)
     step("Sub", "mean")

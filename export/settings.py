@@ -174,8 +174,12 @@ def read_settings(
         raise UserError(
             f"{path} has the solver {defaults['solver']!r}; known are {', '.join(SOLVERS)}."
         )
-    scheme = given.get("label_scheme", "affectnet-8")
-    labels.scheme(scheme)
+    scheme = labels.listed(given.get("label_scheme", "affectnet-8"))
+    if not all(map(labels.names_expression, labels.scheme(scheme))):
+        raise UserError(
+            f"{path} has the label_scheme {scheme!r}; write expressions alone: the model makes "
+            "each of its classes."
+        )
     return Settings(
         name=str(given.get("name", directory.resolve().name)),
         version=str(given.get("version", "0")),

@@ -11,6 +11,7 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -114,6 +115,13 @@ def scheme(name: str) -> tuple[str, ...]:
         f"Unknown label scheme {name!r}; known are {', '.join(SCHEMES)}, and the classes in the "
         "order of their numbers from 0, such as neutral,happy,sad."
     )
+
+
+def listed(value: Any) -> Any:
+    """A label scheme of a JSON file as `scheme` takes it: a list of names becomes `neutral,…`."""
+    if isinstance(value, list) and len(value) > 1 and all(isinstance(name, str) for name in value):
+        return ",".join(value)
+    return value
 
 
 @lru_cache(maxsize=64)

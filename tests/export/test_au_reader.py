@@ -90,6 +90,17 @@ def test_units_go_by_any_of_their_spellings(tmp_path: Path) -> None:
         read_au_reader(reader(tmp_path, au_vocabulary=3), WANTED)
 
 
+def test_scores_that_are_no_units_are_left_out(tmp_path: Path) -> None:
+    path = reader(tmp_path, au_vocabulary=["AU1", "-", "AU12", "-"])
+    source = read_au_reader(path, ("AU12", "AU1"))
+    every = run(compose_network(read_au_reader(reader(tmp_path), OWN), (16, 16)), images(2))
+    np.testing.assert_array_equal(
+        run(compose_network(read_au_reader(path, source.wanted), (16, 16)), images(2)).shape, (2, 2)
+    )
+    found = run(compose_network(source, (16, 16)), images(2))
+    np.testing.assert_allclose(found, every[:, [2, 0]], atol=1e-6)
+
+
 def test_a_reader_must_know_the_units_of_the_model(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not read AU6, AU9, which the model has"):
         read_au_reader(reader(tmp_path), ("AU6", "AU1", "AU9"))

@@ -75,22 +75,13 @@ def test_probabilities_sum_to_one(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.sum(1), 1, atol=1e-6)
 
 
-def test_a_fixed_batch_is_refused(tmp_path: Path) -> None:
-    classifier = source(tmp_path)
-    model = onnx.load(classifier.path)
-    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
-    onnx.save(model, classifier.path)
-    with pytest.raises(UserError, match="fixed batch 1"):
-        compose_network(classifier, (24, 24))
-
-
 def test_another_input_size_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--classifier-input"):
         compose_network(source(tmp_path, input_size=32), (24, 24))
 
 
 def test_another_number_of_classes_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="8 classes, raf-db has 7"):
+    with pytest.raises(UserError, match="8 scores, raf-db has 7"):
         compose_network(source(tmp_path, label_scheme="raf-db"), (24, 24))
 
 
@@ -106,7 +97,7 @@ def test_what_onnx_runtime_cannot_run_is_refused(tmp_path: Path) -> None:
     model = onnx.load(classifier.path)
     model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
     onnx.save(model, classifier.path)
-    with pytest.raises(UserError, match=r"ONNX Runtime cannot run .* on float32 images"):
+    with pytest.raises(UserError, match=r"ONNX Runtime cannot run .* on images"):
         reference(classifier, torch.zeros(1, 3, 24, 24))
 
 
@@ -116,7 +107,7 @@ def test_an_open_number_of_classes_is_counted(tmp_path: Path) -> None:
     model.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "classes"
     onnx.save(model, classifier.path)
     compose_network(classifier, (24, 24))
-    with pytest.raises(UserError, match="8 classes, raf-db has 7"):
+    with pytest.raises(UserError, match="8 scores, raf-db has 7"):
         reference(classifier, torch.zeros(1, 3, 24, 24))
 
 
@@ -159,7 +150,9 @@ def test_the_input_specification_is_read(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("spec", ["rgb,64", "64,bgr", "64,rgb,mean=a", "64,grey,imagenet", "0,rgb"])
+@pytest.mark.parametrize(
+    "spec", ["rgb,64", "64,abgr", "64,rgb,output=", "64,rgb,mean=a", "64,grey,imagenet", "0,rgb"]
+)
 def test_a_wrong_specification_is_refused(tmp_path: Path, spec: str) -> None:
     with pytest.raises(UserError, match="write"):
         parse_classifier(tmp_path / "x.onnx", "affectnet-8", spec)

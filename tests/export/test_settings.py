@@ -13,7 +13,7 @@ pytest.importorskip("diffusers", reason="the build side needs synfer-rt[export]"
 import torch
 from safetensors.torch import load_file, save_file
 
-from synfer_rt import facs
+from synfer_rt import facs, labels
 from synfer_rt.errors import UserError
 from synfer_rt.export.checkpoint import read_checkpoint
 from synfer_rt.export.settings import au_names
@@ -30,6 +30,12 @@ def test_without_synfer_json_the_settings_are_sensible(sd_checkpoint: Path) -> N
     settings = read_checkpoint(sd_checkpoint).settings
     assert (settings.name, settings.au_vocabulary) == ("sd", "opengraphau-41")
     assert settings.class_labels == () and settings.defaults["layout"] == "none"
+
+
+def test_a_list_of_expressions_is_a_label_scheme(mini: Path) -> None:
+    change(mini / "synfer.json", label_scheme=["Happiness", "sad", "neutral"])
+    scheme = read_checkpoint(mini).settings.label_scheme
+    assert labels.scheme(scheme) == ("happy", "sad", "neutral")
 
 
 def test_a_vocabulary_without_an_adapter_is_refused(plain_checkpoint: Path, tmp_path: Path) -> None:
@@ -172,6 +178,7 @@ def test_class_labels_must_fill_the_class_embedding(mini: Path) -> None:
         ({"au_vocabulary": "disfa-12"}, "the vocabulary 'disfa-12'"),
         ({"label_scheme": "mine"}, "Unknown label scheme"),
         ({"label_scheme": ["affectnet-8"]}, "Unknown label scheme"),
+        ({"label_scheme": "happy,sad,-"}, "write expressions alone"),
         ({"au_vocabulary": ["AU1", "AU1"]}, "no list of different action units"),
         ({"au_maximum": 0}, "au_maximum 0"),
         ({"au_maximum": "5"}, "au_maximum '5'"),
