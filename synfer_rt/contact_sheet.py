@@ -1,7 +1,12 @@
-"""A picture of a run: the first samples of each class in a row, with the class's name."""
+"""A picture of a run: the first samples of each class in a row, with the class's name.
+
+It is written as a page for a browser, since readers of datasets take every image file for a sample.
+"""
 
 from __future__ import annotations
 
+import base64
+import html
 import io
 import itertools
 from collections.abc import Iterable, Sequence
@@ -9,37 +14,47 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synfer_rt.errors import UserError
-from synfer_rt.writers import read
+from synfer_rt.images import in_utf8
+from synfer_rt.writers import read, run_file
 from synfer_rt.writers.atomic import disk_errors, write_whole
 
 if TYPE_CHECKING:
     from PIL import Image
 
-FILE = "contact-sheet.png"
+FILE = "contact-sheet.html"
 PER_CLASS = 8
 _SMALLEST, _LARGEST = 96, 192  # pixels that a tile's longer side should have
 _MARGIN = 6
 _BACKGROUND, _INK = (255, 255, 255), (32, 32, 32)
+_PAGE = """\
+<!doctype html>
+<meta charset="utf-8">
+<title>{name}</title>
+<img alt="The first samples of each class" src="data:image/png;base64,{png}">
+"""
 
 
 def write_contact_sheet(out: Path, labels: Sequence[str]) -> Path:
-    """Write OUT/contact-sheet.png from the finished run in `out`; returns its path.
+    """Write the contact sheet of the finished run in `out` to its own folder; returns its path.
 
     `labels` are the requested ones in the order in which they take turns. Raises UserError when
     the disk is full or not writable, and when a file of the run is gone.
     """
     samples = itertools.islice(read(out), PER_CLASS * len(labels))
-    file = io.BytesIO()
+    picture = io.BytesIO()
     try:
-        contact_sheet(samples, labels).save(file, "PNG")
+        contact_sheet(samples, labels).save(picture, "PNG")
     except OSError as error:
         raise UserError(
             f"{error.filename or out} of the finished run cannot be read "
             f"({error.strerror or error}); make the run again with another --out."
         ) from None
-    with disk_errors(out / FILE):
-        write_whole(out / FILE, file.getvalue())
-    return out / FILE
+    png = base64.b64encode(picture.getvalue()).decode()
+    page = _PAGE.format(name=html.escape(in_utf8(out.name)), png=png)
+    file = run_file.folder(out) / FILE
+    with disk_errors(file):
+        write_whole(file, page.encode())
+    return file
 
 
 def contact_sheet(

@@ -23,11 +23,12 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000")
 def find_images(path: str | Path) -> list[Path]:
     """Every file at or below `path` that may hold an image, sorted.
 
-    All but hidden files count, whatever their suffix: whether a file is an image is for
-    `read_image` to say, so that none is passed over in silence. Links are followed. One that leads
-    nowhere or to a folder that is found already, and a folder that cannot be listed, stand in the
-    list as they are, for `read_image` to refuse. Raises UserError when `path` is not there, cannot
-    be listed, or holds no file.
+    All files count, whatever their suffix, but hidden ones and what lies in folders that are hidden
+    or whose names begin with two underscores (a run's own, an archiver's): whether a file is an
+    image is for `read_image` to say, so that none is passed over in silence. Links are followed.
+    One that leads nowhere or to a folder that is found already, and a folder that cannot be listed,
+    stand in the list as they are, for `read_image` to refuse. Raises UserError when `path` is not
+    there, cannot be listed, or holds no file.
     """
     path = Path(path)
     if not is_folder(path):
@@ -67,12 +68,16 @@ def _folders(root: Path, closed: list[Path]) -> Iterator[tuple[Path, list[str]]]
         for parent, folders, names in os.walk(start, onerror=leave_out):
             here, real = Path(parent), os.path.realpath(parent)
             # In order, so that it is always the same one of several links that is followed.
-            folders[:] = [] if real in seen else sorted(f for f in folders if f[0] != ".")
+            folders[:] = [] if real in seen else sorted(filter(_may_hold_images, folders))
             if real in seen:
                 continue
             seen.add(real)
             pending += [here / name for name in folders if (here / name).is_symlink()]
             yield here, names
+
+
+def _may_hold_images(folder: str) -> bool:
+    return not folder.startswith((".", "__"))
 
 
 def _may_be_read(file: Path) -> bool:

@@ -34,7 +34,7 @@ from synfer_rt.errors import UserError
 from synfer_rt.images import read_image
 from synfer_rt.request import Request
 from synfer_rt.sampler import Sampler
-from synfer_rt.writers import FORMATS, open_output, read
+from synfer_rt.writers import FORMATS, open_output, read, run_file
 from synfer_rt.writers.atomic import partial
 from tests import tiny_bundle as tiny
 from tests.hugging_face import rows
@@ -444,7 +444,7 @@ class TestCommand:
         found = self.command(tiny_bundle_path, folder, "--out", out, "--balance", 4)
         assert found.exit_code == 0
         assert "fear: 1 + 3" in found.output and "2 files skipped" in found.output
-        lines = (out / "skipped.jsonl").read_text().splitlines()
+        lines = (run_file.folder(out) / "skipped.jsonl").read_text().splitlines()
         skipped = {json.loads(line)["file_name"] for line in lines}
         assert skipped == {"fear/broken.png", "stray.png"}
         assert {path.name for path in (out / "fear").iterdir()} >= {"00000000.png"}

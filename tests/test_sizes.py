@@ -175,7 +175,7 @@ def test_sample_writes_images_of_the_size_and_notes_it(
     assert sample("--size", "24x40").exit_code == 0
     files = list((tmp_path / "out").glob("*/*.png"))
     assert len(files) == 4 and all(Image.open(file).size == (40, 24) for file in files)
-    settings = json.loads((tmp_path / "out/run.json").read_text())
+    settings = json.loads((tmp_path / "__out__/run.json").read_text())
     assert settings["size"] == [24, 40]
     assert (settings["layout"], settings["layout_strength"]) == ("none", 1.0)
     assert sample("--size", "24x40", "--resume").exit_code == 0
@@ -187,7 +187,7 @@ def test_at_the_default_size_a_run_has_the_settings_that_it_always_had(
     sample: Callable[..., Any], tmp_path: Path
 ) -> None:
     assert sample("--size", "32x32").exit_code == 0
-    assert "size" not in json.loads((tmp_path / "out/run.json").read_text())
+    assert "size" not in json.loads((tmp_path / "__out__/run.json").read_text())
     assert sample("--resume").exit_code == 0
 
 

@@ -13,7 +13,7 @@ import click
 
 from synfer_rt.commands import options
 from synfer_rt.commands.options import INTERRUPTED, MOST_THREADS, check_number
-from synfer_rt.commands.skipped import FILE, report_skipped, write_skipped
+from synfer_rt.commands.skipped import report_skipped, write_skipped
 from synfer_rt.datasets import Item, Skipped
 from synfer_rt.datasets.items import load
 from synfer_rt.errors import UserError
@@ -131,7 +131,7 @@ def augment(
     OUT gets every original that can be read, in its own size unless --decode-originals, and the
     additions in the bundle's; metadata says of each which it is (origin), what it was made from
     (source) and whether the bundle's annotators see its class in it (accepted). The input is only
-    read; what of it is left out is listed in OUT/skipped.jsonl.
+    read; what of it is left out is listed in skipped.jsonl in the folder beside OUT, __OUT__.
     """
     from synfer_rt.augment import Augmentation, Augmenter, additions, execute, targets
     from synfer_rt.bundle import open_bundle
@@ -159,7 +159,7 @@ def augment(
             err=True,
         )
     skipped = {s.name: s.reason for s in source.skipped}
-    write_skipped(out, skipped)
+    listed = write_skipped(out, skipped)
     try:
         with Progress(writer.done, job.count) as progress:
             execute(augmenter, writer, batch, progress.update)
@@ -180,4 +180,4 @@ def augment(
         if counts.get(name):
             click.echo(f"{name}: {counts[name]} + {added[name]}, accepted {accepted[name]}")
     click.echo(f"{job.count} images in {out}")
-    report_skipped(skipped, out / FILE)
+    report_skipped(skipped, listed)

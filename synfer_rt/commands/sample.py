@@ -136,21 +136,21 @@ def sample(
     webdataset   OUT/000000.tar, … with .png, .json and .cls
     parquet      OUT/data-00000.parquet, … with the image and every column
 
-    Beside them OUT/run.json holds the settings, and OUT/contact-sheet.png shows the first images
-    of each class. A run that was stopped goes on with the same command and --resume.
+    OUT holds samples alone. The folder beside it, __OUT__, has the settings (run.json) and the
+    first images of each class (contact-sheet.html). A run that was stopped goes on with the same
+    command and --resume.
     """
     from synfer_rt import guidance, inversion
     from synfer_rt.backends import choose
     from synfer_rt.bundle import open_bundle
     from synfer_rt.commands.progress import Progress
-    from synfer_rt.commands.skipped import FILE as SKIPPED
     from synfer_rt.commands.skipped import report_skipped, write_skipped
     from synfer_rt.contact_sheet import FILE, write_contact_sheet
     from synfer_rt.datasets import refuse_inside
     from synfer_rt.pipeline import ObservedSampler, Run, execute
     from synfer_rt.plan import make_plan
     from synfer_rt.sizes import parse_size, resized
-    from synfer_rt.writers import check_output, discard_empty, open_output
+    from synfer_rt.writers import check_output, discard_empty, open_output, run_file
 
     check_number("--count", count)
     check_number("--batch", batch)
@@ -216,7 +216,7 @@ def sample(
     writer = open_output(out, settings, resume=resume)
     if writer.done == writer.count:
         writer.finish()
-        if not (out / FILE).exists():
+        if not (run_file.folder(out) / FILE).exists():
             write_contact_sheet(out, plan.labels)
         click.echo(f"{out} already holds all {writer.done} images.")
         return
@@ -226,8 +226,7 @@ def sample(
     starts = None
     try:
         if photos is not None:
-            write_skipped(out, photos.skipped)
-            report_skipped(photos.skipped, out / SKIPPED)
+            report_skipped(photos.skipped, write_skipped(out, photos.skipped))
             starts = inversion.PhotoStarts(sampler, photos, run.trajectory)
             there, alone = starts.round_trip()
             click.echo(
@@ -247,8 +246,8 @@ def sample(
     finally:
         if not writer.done:
             discard_empty(out)
-    write_contact_sheet(out, plan.labels)
-    _print_summary(run, summary, writer.done, out)
+    sheet = write_contact_sheet(out, plan.labels)
+    _print_summary(run, summary, writer.done, out, sheet)
 
 
 def _warn_of_unread(bundle: Bundle, option: str, text: str) -> None:
@@ -261,7 +260,7 @@ def _warn_of_unread(bundle: Bundle, option: str, text: str) -> None:
         click.echo(f"Warning: {message}: {', '.join(words)}", err=True)
 
 
-def _print_summary(run: Run, summary: Summary, count: int, out: Path) -> None:
+def _print_summary(run: Run, summary: Summary, count: int, out: Path, sheet: Path) -> None:
     from dataclasses import asdict
 
     from rich.table import Table
@@ -290,7 +289,7 @@ def _print_summary(run: Run, summary: Summary, count: int, out: Path) -> None:
     click.echo(
         f"{summary.images} images in {summary.seconds:.1f} s, "
         f"{summary.images_per_second:.1f} images/s ({shares}){again}\n"
-        f"{out} holds {count} images; look at {out / 'contact-sheet.png'}"
+        f"{out} holds {count} images; look at {sheet}"
     )
     if summary.missing:
         lacking = ", ".join(f"{name} {images}" for name, images in summary.missing.items())

@@ -8,17 +8,23 @@ from pathlib import Path
 
 import click
 
+from synfer_rt.writers import run_file
 from synfer_rt.writers.atomic import disk_errors, write_whole
 
 FILE = "skipped.jsonl"
 _SHOWN = 20
 
 
-def write_skipped(out: Path, skipped: Mapping[str, str]) -> None:
-    """Write OUT/skipped.jsonl: a line with name and reason for each. Raises UserError."""
+def write_skipped(out: Path, skipped: Mapping[str, str]) -> Path:
+    """Write skipped.jsonl in the own folder of the run in `out`; returns its path.
+
+    It has a line with name and reason for each. Raises UserError.
+    """
+    file = run_file.folder(out) / FILE
     lines = [json.dumps({"file_name": name, "error": why}) for name, why in skipped.items()]
     with disk_errors(out):
-        write_whole(out / FILE, "".join(f"{line}\n" for line in lines).encode())
+        write_whole(file, "".join(f"{line}\n" for line in lines).encode())
+    return file
 
 
 def report_skipped(skipped: Mapping[str, str], where: Path) -> None:

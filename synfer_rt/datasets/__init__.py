@@ -116,12 +116,13 @@ def read_dataset(
         raise UserError(f"Unknown format {format!r}; known are auto, {', '.join(FORMATS)}.")
     if label_scheme is not None:
         labels.scheme(label_scheme)
+    _refuse_growing(path)
     root, files, aside = path.parent, find_images(path), {}
     if is_folder(path):
         root, aside = path, _set_aside(files)
         settings = {settings_file(file) for file in aside}
         files = [file for file in files if file not in aside and file not in settings]
-    _refuse_unfinished(files)
+    _refuse_unfinished(path, files)
     format = _format(root, files, label_scheme) if format == "auto" else format
     aside |= _not_read(files, format)
     files = [file for file in files if file not in aside]
@@ -214,18 +215,33 @@ def _closed(folder: Path) -> str:
     return "it links to a folder that has another name here, or lies around it all"
 
 
-def _refuse_unfinished(files: Sequence[Path]) -> None:
+def _refuse_unfinished(path: Path, files: Sequence[Path]) -> None:
     for file in files:
         if file.suffix == ".partial":
             raise UserError(
                 f"{file} is a file that synfer-rt has not finished; run its command again with "
                 "--resume first."
             )
-        if file.name == run_file.FILE and (missing := _missing_shards(file.parent, files)):
+    if not is_folder(path):
+        return
+    for run in sorted({path, *(p for file in files for p in file.parents if path in p.parents)}):
+        if not run_file.exists(run):
+            continue
+        _refuse_growing(run)
+        if missing := _missing_shards(run, files):
             raise UserError(
-                f"{file.parent} lacks {missing} of its run's shards; finish it by running its "
-                f"command again with --resume, or remove {file} if they were taken away on purpose."
+                f"{run} lacks {missing} of its run's shards; finish it by running its command "
+                f"again with --resume, or remove {run_file.path(run)} if they were taken away on "
+                "purpose."
             )
+
+
+def _refuse_growing(run: Path) -> None:
+    if run_file.exists(run) and (growing := next(run_file.growing(run), None)):
+        raise UserError(
+            f"The run in {run} is not finished ({growing} is there); run its command again with "
+            "--resume first."
+        )
 
 
 def _missing_shards(run: Path, files: Sequence[Path]) -> int:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from synfer_rt.contact_sheet import FILE as CONTACT_SHEET
 from synfer_rt.datasets.class_folders import ClassFolders
 from synfer_rt.datasets.items import IMAGES, UNLABELLED, Found, Skipped, item
+from synfer_rt.writers.run_file import OLD_SHEET
 
 
 def images(root: Path, files: Sequence[Path], _: str | None) -> Found:
@@ -38,6 +38,6 @@ def folders(root: Path, files: Sequence[Path], label_scheme: str | None) -> Foun
 def loose_images(root: Path, files: Sequence[Path], beside: str) -> Found:
     """Images that lie beside archives, whose formats read those alone."""
     for file in files:
-        if file.suffix.lower() in IMAGES and file.name != CONTACT_SHEET:
+        if file.suffix.lower() in IMAGES and file.name != OLD_SHEET:
             name = file.relative_to(root).as_posix()
             yield Skipped(name, f"it lies beside {beside}, which alone are read")

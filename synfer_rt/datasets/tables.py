@@ -10,7 +10,6 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from synfer_rt.contact_sheet import FILE as CONTACT_SHEET
 from synfer_rt.datasets.boxes import split_fragment
 from synfer_rt.datasets.columns import (
     PIXELS,
@@ -29,6 +28,7 @@ from synfer_rt.datasets.separated import Form, encoding_of, first_line, form_of,
 from synfer_rt.datasets.splits import split_of
 from synfer_rt.errors import UserError
 from synfer_rt.images import find_images
+from synfer_rt.writers.run_file import OLD_SHEET
 
 _JSON_LINES = (".jsonl", ".ndjson")
 CERTAIN = (".csv", ".tsv", *_JSON_LINES)
@@ -195,7 +195,7 @@ def table(root: Path, files: Sequence[Path], label_scheme: str | None) -> Found:
         yield Skipped(file.relative_to(root).as_posix(), why)
     used = set(paths)
     for file in candidates:
-        if file not in used and file.suffix.lower() in IMAGES and file.name != CONTACT_SHEET:
+        if file not in used and file.suffix.lower() in IMAGES and file.name != OLD_SHEET:
             yield Skipped(file.relative_to(root).as_posix(), "no table lists it")
 
 

@@ -1,8 +1,8 @@
 """Datasets on disk: crash-safe, resumable, one module a format.
 
-A run directory holds `run.json` (the settings, from the first moment) and the samples in one of
-FORMATS. Samples are written in the order of their indices, so a run that was killed has the
-samples 0 to n-1 and resumes at n.
+A run's directory holds its samples in one of FORMATS, its own folder beside it (`run_file.folder`)
+`run.json` and what grows. Samples are written in the order of their indices, so a run that was
+killed has the samples 0 to n-1 and resumes at n.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from synfer_rt.errors import UserError
+from synfer_rt.paths import resolved
 from synfer_rt.writers import imagefolder, parquet, run_file, webdataset
 from synfer_rt.writers.atomic import disk_errors
 
@@ -77,6 +78,7 @@ def open_output(
     """
     if not check_output(out, settings, resume=resume, shard_size=shard_size):
         run_file.begin(out, {**settings, "shard_size": shard_size})
+    run_file.adopt(out)
     settings = run_file.load(out)  # with the shards' size, and where the run ended
     return _WRITERS[settings["format"]](out, settings)
 
@@ -90,8 +92,7 @@ def check_output(
     than a run, and when the settings differ (naming the first that does).
     """
     with disk_errors(out):
-        names = {path.name for path in out.iterdir()} if out.exists() else set()
-        if run_file.FILE in names:
+        if run_file.exists(out):
             if not resume:
                 raise UserError(
                     f"{out} already holds a run; continue it with --resume, or choose another "
@@ -99,9 +100,11 @@ def check_output(
                 )
             run_file.check_same(out, {**settings, "shard_size": shard_size})
             return True
-        if names - {f"{run_file.FILE}.partial"}:
+        aside = run_file.folder(out)
+        if out.exists() and any(path != aside for path in resolved(out).iterdir()):
             raise UserError(
-                f"{out} exists and holds no run of synfer-rt; choose another directory with --out."
+                f"{out} exists and holds no run of synfer-rt ({aside / run_file.FILE} is not "
+                "there); choose another directory with --out."
             )
     return False
 
@@ -111,12 +114,15 @@ def discard_empty(out: Path) -> None:
 
     To be called when the run's writer is closed. A directory that holds more is left as it is.
     """
+    aside = run_file.folder(out)
     with suppress(OSError):
         # The settings go last: without them the rest would be taken for something else.
-        paths = sorted(out.iterdir(), key=lambda path: path.name == run_file.FILE)
-        if all(path.name in _SETTLED or _is_empty_partial(path) for path in paths):
+        paths = sorted(aside.iterdir(), key=lambda path: path.name == run_file.FILE)
+        samples = any(path != aside for path in resolved(out).iterdir())
+        if not samples and all(path.name in _SETTLED or _is_empty_partial(path) for path in paths):
             for path in paths:
                 path.unlink()
+            aside.rmdir()
 
 
 def _is_empty_partial(path: Path) -> bool:

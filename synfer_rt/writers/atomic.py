@@ -1,7 +1,7 @@
 """Files that are either whole under their final name or not there at all.
 
-Everything is written under `<name>.partial` in the same folder, synced, and renamed: POSIX and
-Windows both make the replacement atomic within one file system.
+Everything is written under `<name>.partial`, in the same folder or another of the same file system,
+synced, and renamed: POSIX and Windows both make the replacement atomic.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def open_growing(path: Path) -> IO[bytes]:
     except BlockingIOError:
         file.close()
         raise UserError(
-            f"Another synfer-rt is writing to {path.parent}; wait for it to end, or choose another "
+            f"Another synfer-rt is writing {path}; wait for it to end, or choose another "
             "directory with --out."
         ) from None
     except (ImportError, OSError):
@@ -64,18 +64,25 @@ def open_growing(path: Path) -> IO[bytes]:
     return file
 
 
-def commit(file: IO[bytes], path: Path) -> None:
-    """Sync and close an open file of name `partial(path)`, and give it its final name."""
+def commit(file: IO[bytes], path: Path, grown: Path | None = None) -> None:
+    """Sync and close an open file, and give it its final name.
+
+    It is that of `partial(grown)`, where `grown` is `path` unless it lies in another folder.
+    """
     file.flush()
     os.fsync(file.fileno())
     if os.name == "nt":  # where no open file can be renamed
         file.close()
-    os.replace(partial(path), path)
+    os.replace(partial(grown or path), path)
     file.close()  # only now, for its lock is what keeps others from the temporary name
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write `data` so that `path` never holds anything but all of it; OSError passes through."""
-    with partial(path).open("wb") as file:
+def write_whole(path: Path, data: bytes, staging: Path | None = None) -> None:
+    """Write `data` so that `path` never holds anything but all of it; OSError passes through.
+
+    The temporary file lies in the folder `staging`, by default that of `path`.
+    """
+    grown = (staging or path.parent) / path.name
+    with partial(grown).open("wb") as file:
         file.write(data)
-        commit(file, path)
+        commit(file, path, grown)

@@ -1,8 +1,9 @@
 """The imagefolder format: a PNG per sample in its label's folder, and `metadata.jsonl`.
 
 This is the layout of Hugging Face's ImageFolder and of torchvision's. While a run goes on, the
-metadata is a journal, `metadata.jsonl.partial`: an image is synced before its line is written, so
-a line vouches for its image, and the journal gets its final name when the last line is there.
+metadata is a journal, `metadata.jsonl.partial` in the run's own folder: an image is synced before
+its line is written, so a line vouches for its image, and the journal gets its final name when the
+last line is there.
 """
 
 from __future__ import annotations
@@ -17,13 +18,16 @@ from typing import Any
 from synfer_rt.writers import run_file
 from synfer_rt.writers.atomic import commit, disk_errors, open_growing, partial, write_whole
 
+METADATA = "metadata.jsonl"
+
 
 class ImageFolderWriter:
     """Writes `OUT/<label>/<index:08d>.png` and `OUT/metadata.jsonl`; see `Writer`."""
 
     def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
         self.out, self.count = out, run_file.count(settings)
-        self._metadata = out / "metadata.jsonl"
+        self._metadata = out / METADATA
+        self._growing = run_file.folder(out) / METADATA
         self._journal = None
         # Syncing a small file is waiting for the disk: several at once wait together.
         self._pool = ThreadPoolExecutor(8, "save")
@@ -31,7 +35,7 @@ class ImageFolderWriter:
             self.done = self.count
             return
         with disk_errors(self._metadata):
-            self._journal = open_growing(self._metadata)
+            self._journal = open_growing(self._growing)
             self.done, length = self._whole_lines(self._journal)
             self._journal.truncate(length)
             self._journal.seek(length)
@@ -54,7 +58,7 @@ class ImageFolderWriter:
 
     def records(self) -> Iterator[dict[str, Any]]:
         """The records of the samples that are there."""
-        path = partial(self._metadata) if self._journal else self._metadata
+        path = partial(self._growing) if self._journal else self._metadata
         with path.open(encoding="utf-8") as lines:
             yield from map(json.loads, lines)
 
@@ -66,7 +70,8 @@ class ImageFolderWriter:
             for folder in {self.out / record["label"] for record in records}:
                 folder.mkdir(exist_ok=True)
             paths = [self.out / name for name in names]
-            list(self._pool.map(write_whole, paths, pngs))
+            staging = [self._growing.parent] * len(paths)
+            list(self._pool.map(write_whole, paths, pngs, staging))
             for name, record in zip(names, records, strict=True):
                 line = json.dumps({"file_name": name, **record}, ensure_ascii=False)
                 self._journal.write(line.encode() + b"\n")
@@ -81,7 +86,7 @@ class ImageFolderWriter:
             self.count = self.done
         if self._journal is not None:
             with disk_errors(self._metadata):
-                commit(self._journal, self._metadata)
+                commit(self._journal, self._metadata, self._growing)
         self.close()
 
     def close(self) -> None:
@@ -94,7 +99,7 @@ class ImageFolderWriter:
 
 def read(out: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
     """Every sample of a finished run, by index: its record and its PNG file's bytes."""
-    with (out / "metadata.jsonl").open(encoding="utf-8") as lines:
+    with (out / METADATA).open(encoding="utf-8") as lines:
         for line in lines:
             record = json.loads(line)
             yield record, (out / record["file_name"]).read_bytes()

@@ -30,9 +30,9 @@ class ParquetWriter(ShardWriter):
         super().__init__(
             out,
             settings,
-            lambda number: out / f"data-{number:05d}.parquet",
+            lambda number: f"data-{number:05d}.parquet",
             _read_shard,
-            lambda number: out / f"data-{number:05d}.tar",
+            lambda number: f"data-{number:05d}.tar",
             self._to_parquet,
         )
 
@@ -40,12 +40,13 @@ class ParquetWriter(ShardWriter):
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        with tar.open("rb") as source, partial(path).open("wb") as target:
+        grown = tar.with_name(path.name)
+        with tar.open("rb") as source, partial(grown).open("wb") as target:
             rows = ({"image": _image(record, png), **record} for record, png, _ in samples(source))
             with pq.ParquetWriter(target, self._schema) as writer:
                 while group := list(itertools.islice(rows, _ROW_GROUP)):
                     writer.write_table(pa.Table.from_pylist(group, self._schema))
-            commit(target, path)
+            commit(target, path, grown)
 
 
 def _image(record: Mapping[str, Any], png: bytes) -> dict[str, Any]:

@@ -1,17 +1,56 @@
-"""`run.json`: the settings of a run, beside its samples from the first moment on."""
+"""`run.json`: the settings of a run, there from the first moment on; and where it lies.
+
+The output directory holds samples and nothing else, for some readers take every file of a directory
+for data, others every folder for a class and every image for a sample. All else of a run lies in
+its own folder beside it: `__faces__` beside `faces`. Readers that go through the directory around
+both pass over names that begin with two underscores, or find nothing there that they could take for
+data.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from synfer_rt.errors import UserError
+from synfer_rt.paths import resolved
 from synfer_rt.writers.atomic import commit, disk_errors, open_growing, partial, write_whole
 
 FILE = "run.json"
 _MADE = "made"
+_INSIDE = "__run__"
+OLD_SHEET = "contact-sheet.png"
+"""What older releases wrote among the samples, and is none."""
+
+
+def folder(out: Path) -> Path:
+    """Where all that belongs to the run in `out` and is no sample lies; it need not be there.
+
+    Where `out` is a mount point, there is no beside (a container's volume outlives what lies around
+    it, and nothing can be renamed into it from there): then it is `out/__run__`.
+    """
+    out = resolved(out)
+    inside = out / _INSIDE
+    if os.path.ismount(out) or os.path.isdir(inside):
+        return inside
+    return out.with_name(f"__{out.name}__")
+
+
+def path(out: Path) -> Path:
+    """The settings of the run in `out`; it need not be there.
+
+    Older releases wrote them, and all else, among the samples, where they are still found.
+    """
+    beside, among = folder(out) / FILE, out / FILE
+    return among if os.path.exists(among) and not os.path.exists(beside) else beside
+
+
+def exists(out: Path) -> bool:
+    """Whether `out` holds a run: the settings alone, left by a directory that is gone, are none."""
+    return os.path.isdir(out) and os.path.exists(path(out))
 
 
 def begin(out: Path, settings: Mapping[str, Any]) -> None:
@@ -20,28 +59,55 @@ def begin(out: Path, settings: Mapping[str, Any]) -> None:
     Raises UserError, also for a run that is there.
     """
     with disk_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-        with open_growing(out / FILE) as file:
-            if (out / FILE).exists():
-                partial(out / FILE).unlink(missing_ok=True)
+        aside = folder(out)
+        aside.mkdir(parents=True, exist_ok=True)
+        with open_growing(aside / FILE) as file:
+            if exists(out):
+                partial(aside / FILE).unlink(missing_ok=True)
                 raise UserError(
                     f"{out} already holds a run; continue it with --resume, or choose another "
                     "directory with --out."
                 )
+            for left in aside.iterdir():  # by a run whose directory is gone
+                if left != partial(aside / FILE):
+                    left.unlink()
+            out.mkdir(parents=True, exist_ok=True)
             file.truncate()
             file.write(_json(settings))
-            commit(file, out / FILE)
+            commit(file, aside / FILE)
+
+
+def adopt(out: Path) -> None:
+    """Move what an older release wrote among the samples to where it lies now.
+
+    A contact sheet is removed, for it is drawn again when the run ends. Raises UserError.
+    """
+    if path(out) != out / FILE:
+        return
+    aside = folder(out)
+    with disk_errors(out):
+        aside.mkdir(exist_ok=True)
+        (out / OLD_SHEET).unlink(missing_ok=True)
+        for old in [*out.glob("*.partial"), out / "skipped.jsonl", out / FILE]:
+            if old.exists():
+                old.replace(aside / old.name)
+
+
+def growing(out: Path) -> Iterator[Path]:
+    """The files of the run in `out` that are not whole yet, nor under their final name."""
+    for place in (folder(out), out):
+        yield from (file for file in place.glob("*.partial") if file != partial(place / FILE))
 
 
 def load(out: Path) -> dict[str, Any]:
     """The settings of the run in `out`. Raises UserError when they cannot be read."""
     try:
-        settings = json.loads((out / FILE).read_bytes())
+        settings = json.loads(path(out).read_bytes())
         if not isinstance(settings, dict):
             raise ValueError
         return settings
     except (OSError, ValueError, RecursionError):
-        raise UserError(f"{out / FILE} is not readable; choose another --out.") from None
+        raise UserError(f"{path(out)} is not readable; choose another --out.") from None
 
 
 def check_same(out: Path, settings: Mapping[str, Any]) -> None:
@@ -74,7 +140,7 @@ def end(out: Path, made: int) -> None:
     come. Raises UserError.
     """
     with disk_errors(out):
-        write_whole(out / FILE, _json({**load(out), _MADE: made}))
+        write_whole(path(out), _json({**load(out), _MADE: made}))
 
 
 def _json(settings: Mapping[str, Any]) -> bytes:

@@ -1,8 +1,9 @@
 """The webdataset format: tar shards of `<index>.png`, `<index>.json` and `<index>.cls`.
 
-A shard grows under a temporary name and is renamed when whole. Its bytes depend on nothing but
-the samples (no times, users or machine), and since a tar only ever grows at its end, a run that
-was killed goes on inside the shard it was at. `.cls` is the label's index in its scheme.
+A shard grows under a temporary name in the run's own folder and is renamed when whole. Its bytes
+depend on nothing but the samples (no times, users or machine), and since a tar only ever grows at
+its end, a run that was killed goes on inside the shard it was at. `.cls` is the label's index in
+its scheme.
 """
 
 from __future__ import annotations
@@ -26,29 +27,30 @@ _END = bytes(2 * tarfile.BLOCKSIZE)
 class ShardWriter:
     """Fills tar shards one after another; see `Writer`.
 
-    `final(number)` is a shard's path when whole, `staging(number)` the path under which its tar is
-    whole, `convert(tar, path)` makes the one from the other where they differ, and `read(path)`
-    gives a whole shard's samples.
+    `name(number)` is a shard's file name when whole, `tar_name(number)` that of the tar that grows,
+    `convert(tar, path)` makes the one from the other where they differ, and `read(path)` gives a
+    whole shard's samples.
     """
 
     def __init__(
         self,
         out: Path,
         settings: Mapping[str, Any],
-        final: Callable[[int], Path],
+        name: Callable[[int], str],
         read: Callable[[Path], Iterator[tuple[dict[str, Any], bytes]]],
-        staging: Callable[[int], Path] | None = None,
+        tar_name: Callable[[int], str] | None = None,
         convert: Callable[[Path, Path], None] | None = None,
     ) -> None:
         self.out, self.count = out, run_file.count(settings)
         self._size, self._read = int(settings["shard_size"]), read
-        self._final, self._staging, self._convert = final, staging or final, convert
+        self._name, self._tar_name, self._convert = name, tar_name or name, convert
+        self._folder = run_file.folder(out)
         self._file: IO[bytes] | None = None
         self._units: Sequence[str] = settings["au_vocabulary"] or ()
         shards = -(-self.count // self._size)
-        whole = next((n for n in range(shards) if not final(n).exists()), shards)
+        whole = next((n for n in range(shards) if not self._final(n).exists()), shards)
         self.done = min(whole * self._size, self.count)
-        with disk_errors(final(whole)):
+        with disk_errors(self._final(whole)):
             for number in range(whole):
                 # A kill between the renaming of a converted shard and this leaves its tar.
                 partial(self._staging(number)).unlink(missing_ok=True)
@@ -56,6 +58,12 @@ class ShardWriter:
                 self._open(whole)
                 if self.done > whole * self._size and self.done % self._size == 0:
                     self._seal()  # killed between its last sample and its renaming
+
+    def _final(self, number: int) -> Path:
+        return self.out / self._name(number)
+
+    def _staging(self, number: int) -> Path:
+        return self._folder / self._tar_name(number)
 
     def _open(self, number: int) -> None:
         """Open the tar of a shard after the last sample that is whole in it."""
@@ -101,7 +109,7 @@ class ShardWriter:
         if self._convert is None:
             self._file.write(_END)
             self._file.write(bytes(-self._file.tell() % tarfile.RECORDSIZE))
-            commit(self._file, self._final(number))
+            commit(self._file, self._final(number), self._staging(number))
         else:
             self._file.flush()
             tar = partial(self._staging(number))
@@ -137,7 +145,7 @@ class WebDatasetWriter(ShardWriter):
     """Writes `OUT/000000.tar`, `OUT/000001.tar`, …"""
 
     def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
-        super().__init__(out, settings, lambda number: out / f"{number:06d}.tar", _read_tar)
+        super().__init__(out, settings, lambda number: f"{number:06d}.tar", _read_tar)
 
 
 def _sample(record: Mapping[str, Any], png: bytes, units: Sequence[str]) -> bytes:

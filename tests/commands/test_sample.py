@@ -23,6 +23,7 @@ from synfer_rt.cli import main
 from synfer_rt.solvers import SOLVERS
 from synfer_rt.writers import FORMATS, read
 from tests import tiny_bundle as tiny
+from tests.contact_sheets import picture_of
 from tests.test_cli import refused
 
 COMMAND = [sys.executable, "-m", "synfer_rt"]
@@ -50,6 +51,7 @@ def test_sample_writes_a_whole_dataset(sample, tmp_path, format):
     )
     assert set(expected.split()) == set(records[0])
     assert not list((tmp_path / "out").rglob("*.partial"))
+    assert not list((tmp_path / "__out__").rglob("*.partial"))
 
 
 def test_what_the_model_does_not_read_of_a_prompt_is_said(tmp_path):
@@ -66,15 +68,15 @@ def test_what_the_model_does_not_read_of_a_prompt_is_said(tmp_path):
 
 def test_sample_ends_with_a_summary_and_a_contact_sheet(sample, tmp_path):
     result = sample("--count", "16", "--labels", "happy,sad")
-    for said in ("happy", "sad", "accepted", "images/s", "contact-sheet.png"):
+    for said in ("happy", "sad", "accepted", "images/s", "contact-sheet.html"):
         assert said in result.output
-    with Image.open(tmp_path / "out/contact-sheet.png") as sheet:
+    with Image.open(picture_of(tmp_path / "__out__/contact-sheet.html")) as sheet:
         assert sheet.width > 8 * 96 and sheet.height > 2 * 96
 
 
 def test_options_left_out_are_the_bundles_defaults(sample, tmp_path):
     sample("--count", "1")
-    settings = json.loads((tmp_path / "out/run.json").read_text())
+    settings = json.loads((tmp_path / "__out__/run.json").read_text())
     defaults = tiny.manifest({})["defaults"]
     for name in ("solver", "steps", "guidance", "au_scale", "layout", "layout_strength"):
         assert settings[name] == defaults[name]
@@ -153,7 +155,7 @@ def test_semantic_guidance_is_part_of_the_run(sample, guided_bundle, tmp_path):
     options = ("--count", "4", "--semantic-guidance", "0.5")
     result = sample(*options, "--semantic-start", "0.5", engines=guided_bundle.path)
     assert result.exit_code == 0, result.output
-    settings = json.loads((tmp_path / "out/run.json").read_text())
+    settings = json.loads((tmp_path / "__out__/run.json").read_text())
     assert settings["semantic_guidance"] == {
         "form": "latent",
         "strength": 0.5,
@@ -196,7 +198,7 @@ def test_one_photo_is_shown_with_every_label(sample, photos, tmp_path):
 def test_photos_that_cannot_be_read_are_reported(sample, photos, tmp_path):
     result = sample("--count", "4", "--layout-from", str(photos), "--prompt", "a man")
     assert "1 files skipped" in result.output and "notes.txt" in result.output
-    (line,) = (tmp_path / "out/skipped.jsonl").read_text().splitlines()
+    (line,) = (tmp_path / "__out__/skipped.jsonl").read_text().splitlines()
     assert json.loads(line)["file_name"] == "notes.txt"
     assert {record["prompt"] for record, _ in read(tmp_path / "out")} == {"a man"}
 
@@ -214,7 +216,7 @@ def test_a_quota_of_accepted_images_ends_early(sample, tmp_path):
     result = sample(*options)
     assert result.exit_code == 0, result.output
     assert "holds 6 images" in result.output
-    settings = json.loads((tmp_path / "out/run.json").read_text())
+    settings = json.loads((tmp_path / "__out__/run.json").read_text())
     assert (settings["accepted_per_class"], settings["count"], settings["made"]) == (3, 60, 6)
     assert "already holds all 6 images" in sample(*options, "--resume").output
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from synfer_rt.writers import open_output
+from synfer_rt.writers import open_output, run_file
 
 
 def write_all(run, out):
@@ -52,7 +52,7 @@ def test_a_line_that_is_no_record_is_made_again(run, tmp_path, line):
     writer = open_output(tmp_path, run.settings("imagefolder"), resume=False)
     run.write(writer, 3)
     writer.close()
-    with (tmp_path / "metadata.jsonl.partial").open("a") as journal:
+    with (run_file.folder(tmp_path) / "metadata.jsonl.partial").open("a") as journal:
         journal.write(line + "\n")
     assert open_output(tmp_path, run.settings("imagefolder"), resume=True).done == 3
 

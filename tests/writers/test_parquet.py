@@ -50,7 +50,7 @@ def test_a_run_of_a_model_without_aus_has_an_empty_column(run, tmp_path):
 
 def test_a_tar_left_beside_its_finished_shard_is_cleared_away(run, tmp_path):
     write_some(run, tmp_path / "out", 4).close()
-    leftover = tmp_path / "out/data-00000.tar.partial"
+    leftover = tmp_path / "__out__/data-00000.tar.partial"
     leftover.write_bytes(b"left by a kill after the renaming")
     settings = run.settings("parquet")
     assert open_output(tmp_path / "out", settings, resume=True, shard_size=4).done == 4

@@ -52,8 +52,9 @@ def test_members_say_nothing_of_time_user_or_machine(run, tmp_path):
 
 def test_a_shard_has_its_final_name_only_when_whole(run, tmp_path):
     write_some(run, tmp_path / "out", 6).close()
-    names = sorted(p.name for p in (tmp_path / "out").iterdir())
-    assert names == ["000000.tar", "000001.tar.partial", "run.json"]
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["000000.tar"]
+    names = sorted(p.name for p in (tmp_path / "__out__").iterdir())
+    assert names == ["000001.tar.partial", "run.json"]
 
 
 def test_a_shard_that_went_missing_is_made_again(run, tmp_path):

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.parametrize("format", FORMATS)
 SLOW_RUN = """
 import sys, time
 sys.path.insert(0, {tests!r})
-from conftest import SmallRun
+from small_run import SmallRun
 from pathlib import Path
 from synfer_rt.writers import open_output
 run = SmallRun()
@@ -71,7 +71,7 @@ def test_what_is_written_is_read_back(run, tmp_path, format):
 
 def test_a_finished_run_leaves_no_temporary_file(run, tmp_path, format):
     finished(run, tmp_path / "out", format)
-    assert not list((tmp_path / "out").rglob("*.partial"))
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_two_runs_of_the_same_samples_are_equal_byte_for_byte(run, tmp_path, format):
@@ -106,7 +106,8 @@ def test_of_runs_that_begin_at_once_one_has_the_directory(run, tmp_path, format)
     (winner,) = (end for end in ends if isinstance(end, int))
     assert run_file.load(out)["seed"] == winner
     assert all("already holds a run" in e or "Another synfer-rt" in e for e in ends if e != winner)
-    assert [file.name for file in out.iterdir()] == [run_file.FILE]
+    assert [file.name for file in run_file.folder(out).iterdir()] == [run_file.FILE]
+    assert not list(out.iterdir())
 
 
 def test_a_run_that_begins_while_another_is_being_named_is_refused(
@@ -170,7 +171,7 @@ def test_a_run_killed_between_two_shards_may_end_there(run, tmp_path, format, ma
     run.write(writer, made)
     writer.close()
     open_run(run, tmp_path / "out", format, resume=True).finish()
-    assert not list((tmp_path / "out").rglob("*.partial"))
+    assert not list(tmp_path.rglob("*.partial"))
     assert_complete(run, list(read(tmp_path / "out")), made)
     assert open_run(run, tmp_path / "out", format, resume=True).done == made
 
@@ -193,7 +194,7 @@ def test_a_torn_temporary_file_costs_only_the_torn_samples(run, tmp_path, format
     writer = open_run(run, tmp_path / "out", format)
     run.write(writer, 7)
     writer.close()
-    (torn,) = (tmp_path / "out").glob("*.partial")
+    (torn,) = run_file.growing(tmp_path / "out")
     size = torn.stat().st_size
     os.truncate(torn, max(0, size - lost))
     resumed = open_run(run, tmp_path / "out", format, resume=True)
@@ -206,7 +207,7 @@ def test_zeros_at_the_end_of_a_temporary_file_are_not_taken_for_samples(run, tmp
     writer = open_run(run, tmp_path / "out", format)
     run.write(writer, 7)
     writer.close()
-    (torn,) = (tmp_path / "out").glob("*.partial")
+    (torn,) = run_file.growing(tmp_path / "out")
     with torn.open("r+b") as file:
         file.seek(-300, os.SEEK_END)
         file.write(bytes(300))
@@ -232,7 +233,7 @@ def test_nothing_has_its_final_name_before_it_is_whole(run, tmp_path, format, mo
     with pytest.raises(KeyboardInterrupt):
         run.write(writer, 10)
         writer.finish()
-    assert [path.name for path in final_files(tmp_path / "out")] == ["run.json"]
+    assert not final_files(tmp_path / "out")
     writer.close()
 
 
@@ -258,8 +259,8 @@ def test_sigkill_at_any_moment_leaves_each_index_exactly_once(run, tmp_path, for
     assert stop < count
     settings = run.settings(format, stop)
     # The count is a setting; a shorter run keeps the test short.
-    rewritten = (out / "run.json").read_text().replace(f": {count}", f": {settings['count']}")
-    (out / "run.json").write_text(rewritten)
+    rewritten = run_file.path(out).read_text().replace(f": {count}", f": {settings['count']}")
+    run_file.path(out).write_text(rewritten)
     assert_complete(run, finished(run, out, format, stop), stop)
 
 
@@ -287,7 +288,7 @@ def test_other_settings_are_refused_by_name(run, tmp_path, format):
 def test_a_run_without_a_sample_can_be_taken_back(run, tmp_path, format):
     open_run(run, tmp_path, format).close()
     discard_empty(tmp_path)
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.iterdir()) and not run_file.folder(tmp_path).exists()
 
 
 def test_a_run_with_a_sample_is_never_taken_back(run, tmp_path, format):
@@ -296,6 +297,46 @@ def test_a_run_with_a_sample_is_never_taken_back(run, tmp_path, format):
     writer.close()
     discard_empty(tmp_path)
     assert open_run(run, tmp_path, format, resume=True).done == 1
+
+
+def test_the_settings_of_a_directory_that_is_gone_are_no_run(run, tmp_path, format):
+    writer = open_run(run, tmp_path / "out", format)
+    run.write(writer, 3)
+    writer.close()
+    shutil.rmtree(tmp_path / "out")
+    settings = run.settings(format) | {"seed": 8}
+    assert open_output(tmp_path / "out", settings, resume=False).done == 0
+    assert not list(run_file.folder(tmp_path / "out").glob("*sheet*"))
+
+
+def test_a_run_whose_settings_lie_among_its_samples_goes_on(run, tmp_path, format):
+    out = tmp_path / "out"
+    writer = open_run(run, out, format)
+    run.write(writer, 6)
+    writer.close()
+    for file in run_file.folder(out).iterdir():  # as older releases left them
+        file.rename(out / file.name)
+    (out / run_file.OLD_SHEET).touch()
+    with pytest.raises(UserError, match="already holds a run"):
+        open_run(run, out, format)
+    resumed = open_run(run, out, format, resume=True)
+    assert resumed.done == 6
+    run.write(resumed, 10)
+    resumed.finish()
+    assert_complete(run, list(read(out)))
+    finished(run, tmp_path / "other", format)
+    for kind in "out", "__out__":
+        names = [f.relative_to(tmp_path / kind) for f in final_files(tmp_path / kind)]
+        like = tmp_path / kind.replace("out", "other")
+        assert names == [f.relative_to(like) for f in final_files(like)]
+
+
+def test_a_link_to_a_directory_elsewhere_is_followed(run, tmp_path, format):
+    (tmp_path / "disk/faces").mkdir(parents=True)
+    (tmp_path / "faces").symlink_to(tmp_path / "disk/faces")
+    assert_complete(run, finished(run, tmp_path / "faces", format))
+    assert (tmp_path / "disk/__faces__/run.json").is_file()
+    assert_complete(run, list(read(tmp_path / "disk/faces")))
 
 
 def test_asking_whether_a_run_is_there_writes_nothing(run, tmp_path, format):
@@ -366,6 +407,12 @@ def full_disk(tmp_path):
     subprocess.run(["umount", str(disk)], check=True)
 
 
+def test_a_mount_point_holds_the_runs_own_folder_too(run, full_disk, format):
+    assert_complete(run, finished(run, full_disk, format))
+    assert (full_disk / "__run__/run.json").is_file()
+    assert open_run(run, full_disk, format, resume=True).done == 10
+
+
 def test_a_full_disk_is_one_sentence_and_the_run_resumes(run, full_disk, format):
     writer = open_run(run, full_disk / "out", format, 400)
     with pytest.raises(UserError, match="free some space"):
@@ -381,7 +428,7 @@ def test_a_full_disk_is_one_sentence_and_the_run_resumes(run, full_disk, format)
 FILE_LIMIT = """
 import resource, sys
 sys.path.insert(0, {tests!r})
-from conftest import SmallRun
+from small_run import SmallRun
 from pathlib import Path
 from synfer_rt.errors import UserError
 from synfer_rt.writers import open_output

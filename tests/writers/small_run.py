@@ -1,0 +1,68 @@
+"""A small run without a model: records and images that depend on the index alone."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+CLASSES = ["neutral", "happy", "sad"]
+
+
+class SmallRun:
+    """`count` samples of three classes, in shards of 4."""
+
+    shard_size = 4
+
+    def settings(self, format: str, count: int = 10) -> dict[str, Any]:
+        """What the writers need to know."""
+        return {
+            "format": format,
+            "count": count,
+            "classes": CLASSES,
+            "au_vocabulary": ["AU6", "AU12"],
+            "seed": 7,
+            "accept_rate": None,
+        }
+
+    def record(self, index: int) -> dict[str, Any]:
+        """A record with every column."""
+        label = CLASSES[index % 3]
+        return {
+            "index": index,
+            "seed": 7,
+            "requested_label": label,
+            "label": label,
+            "label_scheme": "affectnet-8",
+            "probabilities": {"neutral": 0.25, "happy": 0.5, "sad": 0.25},
+            "rectified": index % 3 == 2,
+            "accepted": label == "happy",
+            "prompt": f"a photo of a woman, ünïcode {index}",
+            "negative_prompt": "",
+            "aus": {"AU12": 0.5} if label == "happy" else {},
+            "guidance": 2.0,
+            "au_scale": 1.0,
+            "solver": "unipc",
+            "steps": 8,
+            "layout": None if index % 2 else index,
+            "layout_strength": 0.7,
+            "bundle": "0123abcd",
+        }
+
+    def image(self, index: int) -> np.ndarray:
+        """uint8 [8, 8, 3], another one for each index."""
+        return np.random.default_rng(index).integers(0, 256, (8, 8, 3), np.uint8)
+
+    def png(self, index: int) -> bytes:
+        """The image's PNG file."""
+        file = io.BytesIO()
+        Image.fromarray(self.image(index)).save(file, "PNG")
+        return file.getvalue()
+
+    def write(self, writer: Any, stop: int) -> None:
+        """Write samples up to `stop`, in batches of 3 at most."""
+        while writer.done < stop:
+            batch = range(writer.done, min(writer.done + 3, stop))
+            writer.write([self.record(i) for i in batch], [self.png(i) for i in batch])
