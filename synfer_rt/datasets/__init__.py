@@ -56,13 +56,19 @@ FORMATS = tuple(_READERS)
 """Of a dataset that is read; docs/labelling.md says what each looks like."""
 
 
-_UNREAD = dict.fromkeys((".xlsx", ".xls", ".ods"), "it is a spreadsheet; save it as CSV")
-_UNREAD |= dict.fromkeys((".rar", ".7z"), "it is an archive of a kind that is not read; unpack it")
-_UNREAD |= dict.fromkeys((".arrow", ".tfrecord", ".lmdb", ".mdb"), "save it as Parquet")
-_UNREAD |= dict.fromkeys(
-    (".pkl", ".pickle", ".pt", ".npz", ".h5", ".hdf5", ".mat"),
-    "its format is not read; save its images as files, and their labels as CSV",
-)
+_UNREAD: dict[str, str] = {
+    suffix: why
+    for why, suffixes in {
+        "it is a spreadsheet; save it as CSV": (".xlsx", ".xls", ".ods"),
+        "it is compressed; decompress it first": (".gz", ".bz2", ".xz", ".zst"),
+        "it is an archive of a kind that is not read; unpack it": (".rar", ".7z"),
+        "its format is not read; save it as Parquet": (".arrow", ".tfrecord", ".lmdb", ".mdb"),
+        "its format is not read; save its images as files, and their labels as CSV": (
+            ".pkl", ".pickle", ".pt", ".npz", ".h5", ".hdf5", ".mat",
+        ),
+    }.items()
+    for suffix in suffixes
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -198,7 +204,11 @@ def _set_aside(files: Sequence[Path]) -> dict[Path, str]:
 
 def _not_read(files: Sequence[Path], format: str) -> dict[Path, str]:
     """What no reader, or not that of `format`, takes for the dataset's, and why."""
-    aside = {file: why for file in files if (why := _UNREAD.get(file.suffix.lower()))}
+    aside = {
+        file: why
+        for file in files
+        if (why := _UNREAD.get(file.suffix.lower())) and not is_archive(file)
+    }
     if format not in ("images", "folders") or len(files) == 1:
         return aside
     found, others = tables.look(files)

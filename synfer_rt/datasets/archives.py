@@ -102,9 +102,13 @@ def _tar(file: Path, shard: str) -> Iterator[tuple[str, Read] | Skipped]:
                     problem = "it is cut short" if plain else "it is no plain file"
                     yield Skipped(f"{shard}/{member.name}", problem)
                     continue
-                yield member.name.lstrip("/"), partial(_at, file, member)
+                yield _name(member.name), partial(_at, file, member)
     except Exception as error:  # what is in a damaged header, tarfile takes at its word
         yield Skipped(shard, f"it is no whole, uncompressed tar ({error})")
+
+
+def _name(written: str) -> str:
+    return written.removeprefix("./").lstrip("/")
 
 
 def _at(file: Path, member: tarfile.TarInfo) -> bytes:
@@ -120,7 +124,7 @@ def _zip(file: Path, shard: str) -> Iterator[tuple[str, Read] | Skipped]:
         yield Skipped(shard, f"it is no whole zip ({error})")
         return
     for member in members:
-        name = member.filename.lstrip("/")
+        name = _name(member.filename)
         if member.is_dir() or name.startswith("__MACOSX/"):
             continue
         if member.flag_bits & _ENCRYPTED:
@@ -153,25 +157,33 @@ def _items(
         else:
             samples.append(found)
     records = [_record(sample.texts) for sample in samples]
-    columns = columns_of((), survey(record for record in records if record is not None))
+    values = survey(record for record in records if record is not None)
+    columns = columns_of(tuple(values), values)
     inside = PurePosixPath(shard).with_suffix("")
-    folders = ClassFolders((f"{inside}/{sample.name}" for sample in samples), label_scheme)
-    for sample, record in zip(samples, records, strict=True):
-        label = _label(sample, record, columns, label_scheme)
-        of_folder = folders.label(f"{inside}/{sample.name}")
-        if (label.name is None and of_folder.name is not None) or (
-            label == UNLABELLED and of_folder.written is not None
-        ):
-            label = of_folder
+    names = [f"{inside}/{sample.name}" for sample in samples]
+    folders = ClassFolders(names, label_scheme)
+    said = [
+        _label(sample, record, columns, label_scheme)
+        for sample, record in zip(samples, records, strict=True)
+    ]
+    of_folders = [folders.label(name) for name in names]
+    sorted_by_class = any(
+        own.name is None and folder.name is not None
+        for own, folder in zip(said, of_folders, strict=True)
+    )
+    if sorted_by_class:
+        folders.check_spelling(names)
+    unlabelled = False
+    for i, sample in enumerate(samples):
+        label = said[i]
+        if sorted_by_class and label.name is None:
+            label = label if label.written and not of_folders[i].name else of_folders[i]
         name = f"{shard}/{sample.name}"
-        own = columns.split_of(record or {}) or split_of_path(name)
+        own = columns.split_of(records[i] or {}) or split_of_path(name)
+        unlabelled |= label == UNLABELLED
         yield Item(name, *label, own, file, sample.image)
-
-
-def _first(label: Label, of_folder: Label) -> Label:
-    """Of what a sample and its folder say, what is understood, else what is there."""
-    said = label == UNLABELLED and of_folder.written is not None
-    return of_folder if said or of_folder.name is not None else label
+    if unlabelled and columns.problem is not None:
+        yield Skipped(shard, f"of its JSON {columns.problem}")
 
 
 def _samples(shard: str, members: Mapping[str, Read]) -> Iterator[_Sample | Skipped]:

@@ -61,14 +61,18 @@ class ClassFolders:
     def check_spelling(self, names: Iterable[str]) -> None:
         """Raise UserError for a folder that seems to be the misspelt name of a class.
 
-        `names` are those of images; only folders count in which no image has a class.
+        `names` are those of images; only folders count in which no image has a class: `fer/other`
+        may be beside `fer/fear`.
         """
-        for folder in {name.rpartition("/")[0]: None for name in names}:
-            if self.label(f"{folder}/").name is not None:
+        folders = list(dict.fromkeys(name.rpartition("/")[0] for name in names))
+        classes = {folder for folder in folders if self.label(f"{folder}/").name is not None}
+        around = {above for folder in classes for above, _ in _places(f"{folder}/")}
+        for folder in folders:
+            if folder in classes:
                 continue
-            for part in folder.split("/"):
+            for above, part in _places(f"{folder}/"):
                 near = labels.nearest_expression(part, _MISSPELT)
-                if near is not None:
+                if near is not None and f"{above}/{part}".lstrip("/") not in around:
                     raise UserError(
                         f"The folder {folder} has images, and {part!r} is no known expression; the "
                         f"nearest is {near}. Rename it, or move it out of the dataset."

@@ -184,7 +184,7 @@ def columns_of(
 
 
 def _file_columns(values: Mapping[str, set[str]], stems: frozenset[str]) -> tuple[str, ...]:
-    named = [name for name in _FILES if name in values]
+    named = [name for name in _FILES if values.get(name)]
     like = [name for name, cells in values.items() if cells and all(map(is_image_name, cells))]
     both = tuple(name for name in named if name in like)
     if both or named:

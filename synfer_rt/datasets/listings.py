@@ -63,7 +63,7 @@ class Lookup:
         for row, guess in zip(rows, guesses, strict=True):
             if guess and len(guess.files) == 1:
                 claims.setdefault(guess.files[0], set()).add(_path(row.name))
-                splits.setdefault(guess.files[0], set()).update({row.split} - {None})
+                splits.setdefault(guess.files[0], set()).update(filter(None, [row.split]))
         return [
             file or _only(guess, claims, splits) for file, guess in zip(exact, guesses, strict=True)
         ]

@@ -105,8 +105,7 @@ def _rows(table: Any, group: int) -> Iterator[Mapping[str, Any]]:
 def _named(cell: Any, classes: Sequence[str]) -> Any:
     if isinstance(cell, list) and len(cell) == 1:
         cell = cell[0]
-    known = isinstance(cell, int) and 0 <= cell < len(classes)
-    return classes[cell] if known else cell
+    return classes[cell] if isinstance(cell, int) and 0 <= cell < len(classes) else cell
 
 
 def _is_plain(kind: Any) -> bool:

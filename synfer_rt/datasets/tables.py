@@ -102,8 +102,12 @@ def _columns_found(file: Path, opened: _Opened | None) -> str:
         names = opened.names if opened else first_line(file)
     except (OSError, ValueError, csv.Error):
         names = ()
-    shown = f"its columns {', '.join(names)}" if any(names) else "it is empty"
-    return f"{shown}: none names images; call that column file_name" if any(names) else shown
+    if not any(names):
+        return "it is empty"
+    found = f"its columns {', '.join(names)}"
+    if names_images([key(name) for name in names]):
+        return f"{found} have no row that names an image"
+    return f"{found}: none names images; call that column file_name"
 
 
 def _open(file: Path) -> _Opened | None:

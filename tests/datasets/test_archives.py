@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -181,3 +182,210 @@ class TestArchives:
         ):
             (tmp_path / "run.json").write_text(text)
             assert read_dataset(tmp_path).counts() == {"happy": 1}
+
+
+class TestMembersOfTars:
+    def test_class_folders_inside_a_tar_are_labels(self, tmp_path: Path):
+        files = {"happy/0001__jpg": 10, "./sad/0001__jpg": 20, "train/Fear/a.b__jpg": 30}
+        files |= {"train/Fear/a.c__jpg": 40, "other/1__jpg": 50}
+        put_tar(tmp_path / "0.tar", **{name: picture(shade) for name, shade in files.items()})
+        dataset = read_dataset(tmp_path)
+        assert labels_of(dataset) == {
+            "0.tar/happy/0001": "happy",
+            "0.tar/sad/0001": "sad",
+            "0.tar/train/Fear/a.b.jpg": "fear",
+            "0.tar/train/Fear/a.c.jpg": "fear",
+            "0.tar/other/1": None,
+        }
+        assert shades(dataset) == [10, 20, 30, 40, 50] and not dataset.skipped
+        assert "it is in no folder of a class" in str(dataset.items[-1].problem)
+
+    def test_a_misspelt_class_folder_inside_a_tar_is_refused(self, tmp_path: Path):
+        put_tar(tmp_path / "0.tar", **{"happy/0__jpg": picture(1), "angerr/0__jpg": picture(2)})
+        with pytest.raises(UserError, match="the nearest is anger"):
+            read_dataset(tmp_path)
+
+    def test_what_a_sample_says_goes_before_its_folder(self, tmp_path: Path):
+        files = {"happy/0__jpg": picture(1), "happy/0__cls": b"sad", "happy/1__jpg": picture(2)}
+        put_tar(tmp_path / "0.tar", **files, **{"happy/1__cls": b"3"})
+        assert list(labels_of(read_dataset(tmp_path)).values()) == ["sad", "happy"]
+
+    def test_no_member_vanishes(self, tmp_path: Path):
+        members = [("0.jpg", 10), ("0.jpg", 20), ("0.png", 30), ("0.cls", b"sad"), ("1.txt", b"")]
+        with tarfile.open(tmp_path / "0.tar", "w") as tar:
+            for name, content in members:
+                data = picture(content) if isinstance(content, int) else content
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+        dataset = read_dataset(tmp_path)
+        assert labels_of(dataset) == {"0.tar/0": "sad"} and shades(dataset) == [10]
+        assert why(dataset) == {
+            "0.tar/0.jpg": "another file has its name there already, and the first counts",
+            "0.tar/0.png": "0.jpg is the image of its sample, and it is not used",
+            "0.tar/1": "it has no image",
+        }
+
+    @pytest.mark.parametrize("key", ["label", "emotion", "Expression", "class_name"])
+    def test_json_has_its_label_under_the_keys_in_use(self, tmp_path: Path, key: str):
+        text = json.dumps({key: "fear", "split": "val"}).encode()
+        put_tar(tmp_path / "0.tar", **{"0__jpg": picture(1), "0__json": text})
+        (item,) = read_dataset(tmp_path).items
+        assert (item.label, item.split) == ("fear", "val")
+
+    def test_json_without_a_known_label_is_said(self, tmp_path: Path):
+        put_tar(tmp_path / "0.tar", **{"0__jpg": picture(1), "0__json": b'{"code": 5, "id": 3}'})
+        assert "code, id is known to hold labels" in why(read_dataset(tmp_path))["0.tar"]
+
+    def test_a_table_in_a_tar_is_named(self, tmp_path: Path):
+        put_tar(tmp_path / "0.tar", **{"0__jpg": picture(1), "labels__csv": b"file,label\n"})
+        assert "unpack the archive" in why(read_dataset(tmp_path))["0.tar/labels"]
+
+    def test_images_beside_a_tar_are_reported(self, tmp_path: Path):
+        put_tar(tmp_path / "0.tar", **{"0__jpg": picture(1)})
+        put(tmp_path, happy__x=10)
+        assert "beside archives" in why(read_dataset(tmp_path))["happy/x.jpg"]
+
+
+class TestCompressed:
+    @pytest.mark.parametrize(
+        ("name", "mode", "command"),
+        [
+            ("0.tar.gz", "w:gz", "gzip -d 0.tar.gz"),
+            ("0.tgz", "w:gz", "gzip -d 0.tgz"),
+            ("0.tar.xz", "w:xz", "xz -d 0.tar.xz"),
+            ("0.tar.bz2", "w:bz2", "bzip2 -d 0.tar.bz2"),
+            ("0.tar", "w:gz", "gzip -d 0.tar"),
+        ],
+    )
+    def test_a_compressed_tar_is_refused_with_its_remedy(
+        self, tmp_path: Path, name: str, mode: str, command: str
+    ):
+        tarfile.open(tmp_path / name, mode).close()  # type: ignore[call-overload]
+        for path in (tmp_path, tmp_path / name):
+            with pytest.raises(UserError, match=f"compressed; decompress it first, by {command}"):
+                read_dataset(path)
+
+    def test_zstandard(self, tmp_path: Path):
+        (tmp_path / "0.tar.zst").write_bytes(b"\x28\xb5\x2f\xfd")
+        with pytest.raises(UserError, match=r"by zstd -d 0\.tar\.zst"):
+            read_dataset(tmp_path)
+
+    def test_an_archive_beside_images_is_named(self, tmp_path: Path):
+        put(tmp_path, happy__a=10)
+        for name in ("faces.zip", "faces.tar.gz", "labels.csv.gz"):
+            (tmp_path / name).write_bytes(b"?")
+        dataset = read_dataset(tmp_path)
+        assert labels_of(dataset) == {"happy/a.jpg": "happy"}
+        assert why(dataset) == {
+            "faces.tar.gz": "it is an archive beside images; give it by itself",
+            "faces.zip": "it is an archive beside images; give it by itself",
+            "labels.csv.gz": "it is compressed; decompress it first",
+        }
+
+
+class TestZips:
+    def put_zip(self, path: Path, **files: bytes) -> None:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in files.items():
+                archive.writestr(name.replace("__jpg", ".jpg").replace("__png", ".png"), content)
+
+    def test_class_folders_in_a_zip(self, tmp_path: Path):
+        files = {"fer/train/happy/0__jpg": 10, "fer/test/sad/1__jpg": 20, "fer/test/sad/2__png": 30}
+        pictures = {name: picture(shade) for name, shade in files.items()}
+        self.put_zip(tmp_path / "fer.zip", **pictures, **{"__MACOSX/fer/x__jpg": b""})
+        for path in (tmp_path, tmp_path / "fer.zip"):
+            dataset = read_dataset(path)
+            assert list(labels_of(dataset).values()) == ["happy", "sad", "sad"]
+            assert [item.split for item in dataset.items] == ["train", "test", "test"]
+            assert shades(dataset) == [10, 20, 30]
+
+    def test_names_in_a_zip_are_never_paths(self, tmp_path: Path):
+        self.put_zip(tmp_path / "0.zip", **{"../../happy/evil__jpg": picture(10)})
+        before = sorted(tmp_path.rglob("*"))
+        assert shades(read_dataset(tmp_path)) == [10]
+        assert sorted(tmp_path.rglob("*")) == before
+
+    def test_a_damaged_zip_is_reported(self, tmp_path: Path):
+        self.put_zip(tmp_path / "0.zip", **{"happy/0__jpg": picture(10) + bytes(500)})
+        content = bytearray((tmp_path / "0.zip").read_bytes())
+        content[200] ^= 255
+        (tmp_path / "0.zip").write_bytes(content)
+        (item,) = read_dataset(tmp_path).items
+        assert "damaged there" in str(load(item, (4, 4)))
+        (tmp_path / "0.zip").write_bytes(content[:100])
+        with pytest.raises(UserError, match="no whole zip"):
+            read_dataset(tmp_path)
+
+    def test_a_file_that_says_it_is_huge_is_not_read(self, tmp_path: Path):
+        self.put_zip(tmp_path / "0.zip", **{"0__jpg": picture(1), "1__jpg": picture(2)})
+        content = (tmp_path / "0.zip").read_bytes()
+        size = len(picture(2)).to_bytes(4, "little")
+        at = content.rindex(size, 0, content.rindex(b"1.jpg"))  # the uncompressed size
+        huge = (2**31).to_bytes(4, "little")
+        (tmp_path / "0.zip").write_bytes(content[:at] + huge + content[at + 4 :])
+        dataset = read_dataset(tmp_path)
+        assert list(labels_of(dataset)) == ["0.zip/0"] and "bytes" in why(dataset)["0.zip/1.jpg"]
+
+
+class TestColumnsOfParquet:
+    NAMES = ("anger", "disgust", "fear", "happy", "neutral", "sad", "surprise")
+
+    def put_rows(self, path: Path, table: pa.Table, **features: object) -> None:
+        text = json.dumps({"info": {"features": features}})
+        pq.write_table(table.replace_schema_metadata({"huggingface": text}), path)
+
+    @pytest.mark.parametrize("image", ["image", "img", "image.bytes", "img_bytes", "pixel_values"])
+    @pytest.mark.parametrize("label", ["label", "labels", "emotion", "expression"])
+    def test_images_and_classes_under_the_names_in_use(
+        self, tmp_path: Path, image: str, label: str
+    ):
+        rows = {image: [picture(10 * i) for i in range(7)], label: list(range(7))}
+        classes = {"names": list(self.NAMES), "_type": "ClassLabel"}
+        self.put_rows(tmp_path / "test-0.parquet", pa.table(rows), **{label: classes})
+        dataset = read_dataset(tmp_path)
+        assert tuple(labels_of(dataset).values()) == self.NAMES
+        assert shades(dataset) == [10 * i for i in range(7)]
+
+    def test_the_image_is_the_one_that_the_schema_says(self, tmp_path: Path):
+        rows = {"image": [picture(1)], "face": [picture(2)], "label": ["sad"]}
+        self.put_rows(tmp_path / "0.parquet", pa.table(rows), face={"_type": "Image"})
+        assert shades(read_dataset(tmp_path)) == [2]
+
+    def test_lists_of_one_class(self, tmp_path: Path):
+        rows = {"image": [picture(1), picture(2)], "labels": [[3], [3, 5]]}
+        classes = {"feature": {"names": list(self.NAMES), "_type": "ClassLabel"}, "_type": "List"}
+        self.put_rows(tmp_path / "0.parquet", pa.table(rows), labels=classes)
+        assert [item.label for item in read_dataset(tmp_path).items] == ["happy", None]
+
+    def test_words_categories_and_one_hot_columns(self, tmp_path: Path):
+        words = pa.array(["sad", "fear"]).dictionary_encode()
+        pictures = [picture(1), picture(2)]
+        pq.write_table(pa.table({"img": pictures, "emo": words}), tmp_path / "0.parquet")
+        columns = {"img": pictures, "sad": [1, 0], "fear": [0, 1], "happy": [0, 0]}
+        pq.write_table(pa.table(columns), tmp_path / "1.parquet")
+        assert [item.label for item in read_dataset(tmp_path).items] == ["sad", "fear"] * 2
+
+    def test_paths_in_parquet_name_images(self, tmp_path: Path):
+        put(tmp_path, faces__a=10)
+        table = pa.table({"image": ["faces/a.jpg"], "emotion": ["fear"]})
+        pq.write_table(table, tmp_path / "train.parquet")
+        dataset = read_dataset(tmp_path)
+        assert labels_of(dataset) == {"faces/a.jpg": "fear"} and dataset.items[0].split == "train"
+
+    @pytest.mark.parametrize(
+        ("columns", "found"),
+        [
+            ({"a": [b"1"], "b": [b"2"], "label": ["sad"]}, r"a \(binary\), b \(binary\), label"),
+            ({"image": [[1, 2]], "label": ["sad"]}, r"image \(list<element: int64>\), label"),
+        ],
+    )
+    def test_what_holds_no_image_files_is_named_with_its_columns(
+        self, tmp_path: Path, columns: dict[str, list[object]], found: str
+    ):
+        pq.write_table(pa.table(columns), tmp_path / "0.parquet")
+        with pytest.raises(UserError, match=rf"none of its columns holds image files: {found}"):
+            read_dataset(tmp_path)
+        (tmp_path / "0.parquet").rename(tmp_path / "metadata.parquet")
+        with pytest.raises(UserError, match="none of its columns holds image files"):
+            read_dataset(tmp_path)

@@ -12,7 +12,7 @@ from PIL import Image
 from synfer_rt.datasets import read_dataset
 from synfer_rt.datasets.boxes import Box, split_fragment
 from synfer_rt.datasets.items import Item, load
-from tests.small_datasets import labels_of, put, put_text, splits_of, why
+from tests.small_datasets import labels_of, put_text, splits_of, why
 
 
 def put_ramp(path: Path) -> None:
@@ -171,11 +171,3 @@ class TestPixels:
         dataset = read_dataset(tmp_path)
         assert len(dataset.items) == 1
         assert why(dataset) == {"fer2013.csv/0000001": "the row has 1 of 3 columns"}
-
-
-def test_images_beside_archives_are_reported(tmp_path: Path):
-    put(tmp_path, happy__a=10)
-    (tmp_path / "faces.zip").write_bytes(b"?")
-    assert why(read_dataset(tmp_path)) == {
-        "faces.zip": "it is an archive beside images; give it by itself"
-    }

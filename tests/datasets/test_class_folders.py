@@ -91,3 +91,11 @@ def test_a_folder_beside_classes_says_what_was_not_understood(tmp_path: Path):
     calm = read_dataset(tmp_path).items[0]
     assert (calm.label, calm.written, calm.not_understood) == (None, "calm", True)
     assert "'calm' is no known expression" in str(calm.problem)
+
+
+def test_a_folder_around_the_classes_is_no_misspelt_class(tmp_path: Path):
+    put(tmp_path, fer__happy__a=10, fer__other__b=20)
+    assert labels_of(read_dataset(tmp_path)) == {
+        "fer/happy/a.jpg": "happy",
+        "fer/other/b.jpg": None,
+    }
