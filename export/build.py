@@ -180,6 +180,7 @@ def _manifest(
         "version": settings.version,
         "licence": settings.licence,
         "description": settings.description,
+        **({"annotators_know": settings.annotators_know} if settings.annotators_know else {}),
         "image_size": list(checkpoint.image_size),
         **({"sizes": asdict(checkpoint.sizes)} if checkpoint.sizes else {}),
         "latent": {

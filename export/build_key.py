@@ -42,7 +42,9 @@ _SHAPES_NO_ENGINE = {
     *("mixed_precision", "plans", "quantize", "shared_weights", "tensorrt", "verify"),
 }
 """Code that comes before or after the export; the keys of int8 engines and of plans name theirs."""
-_SAYS_ONLY = {"name", "version", "licence", "description", "label_scheme", "defaults"}
+_SAYS_ONLY = {
+    *("name", "version", "licence", "description", "annotators_know", "label_scheme", "defaults"),
+}
 
 
 def engine_key(

@@ -31,7 +31,7 @@ SETTINGS_FILE = "synfer.json"
 
 _ADAPTER_FIELDS = ("au_vocabulary", "au_maximum", "activation")
 _FIELDS = (
-    *("name", "version", "licence", "description", "images_seen"),
+    *("name", "version", "licence", "description", "annotators_know", "images_seen"),
     *("label_scheme", "class_labels", "defaults", *_ADAPTER_FIELDS),
 )
 _ALIKE = 0.9
@@ -51,7 +51,9 @@ class Settings:
     """What a bundle says of its model that diffusers' files do not; from synfer.json.
 
     `au_maximum` is the AU intensity of the model that a request's 1.0 stands for, `activation` what
-    is between the linear layers of its adapter, None unless there are two;
+    is between the linear layers of its adapter, None unless there are two; `annotators_know` which
+    images alone its annotators were trained on, such as "rendered faces", empty where that says
+    nothing;
     `defaults` has the fields of `bundle.Defaults`; `class_labels` names the parts of the vector
     that the UNet's class embedding takes, in order: `pooled_text`, `aus`.
     """
@@ -66,6 +68,7 @@ class Settings:
     class_labels: tuple[str, ...]
     au_maximum: float = 1.0
     activation: str | None = None
+    annotators_know: str = ""
 
 
 def read_json(path: Path, why: str) -> dict[str, Any]:
@@ -191,6 +194,7 @@ def read_settings(
         class_labels=parts,
         au_maximum=_maximum(says, given.get("au_maximum"), adapter),
         activation=_activation(path, given.get("activation"), adapter),
+        annotators_know=str(given.get("annotators_know", "")),
     )
 
 

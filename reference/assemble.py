@@ -25,6 +25,7 @@ SETTINGS = {
         "Small face generator of SynFER's anatomy, trained from scratch on rendered CC0 heads; "
         "64x64 pixels, eight expressions, 41 action units."
     ),
+    "annotators_know": "rendered faces",
     "au_vocabulary": "opengraphau-41",
     "label_scheme": "affectnet-8",
     "class_labels": ["pooled_text", "aus"],

@@ -136,6 +136,11 @@ class Bundle:
         return self.classifiers + tuple(name for name in self.engines if name == ANNOTATOR)
 
     @property
+    def annotators_know(self) -> str | None:
+        """The only images that the annotators were trained on, or None where nothing says so."""
+        return self.manifest.get("annotators_know") or None
+
+    @property
     def default_size(self) -> tuple[int, int]:
         """(H, W) that the model was built for; `image_size` is another in a `sizes.resized` one."""
         height, width = self.manifest["image_size"]
@@ -343,6 +348,8 @@ def _parse(path: Path, fields: Any, bundle_hash: str) -> Bundle:
     sizes = _record(Sizes, fields["sizes"]) if fields.get("sizes") is not None else None
     axes = sizes.axes((height, width), latent.shape[1:]) if sizes else {}
     labels.scheme(fields["label_scheme"])
+    if not isinstance(fields.get("annotators_know", ""), str):
+        raise TypeError(f"annotators_know {fields['annotators_know']!r} is no text")
     for key in ("layouts", "source", "exporter", "files"):
         fields[key]
     engines = {name: _engine(name, spec) for name, spec in fields["engines"].items()}

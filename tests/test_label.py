@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from synfer_rt.annotate import acceptance
-from synfer_rt.bundle import Bundle, open_bundle
+from synfer_rt.bundle import MANIFEST, Bundle, open_bundle
 from synfer_rt.commands.label import label
 from synfer_rt.datasets import Dataset, read_dataset
 from synfer_rt.ensemble import Ensemble
@@ -351,6 +351,18 @@ class TestCommand:
         with pytest.raises(UserError, match="inside the input"):
             self.command(tiny_bundle_path, folder, "--out", folder / "labels.jsonl")
         assert sorted(folder.rglob("*")) == before
+
+
+def test_what_the_annotators_know_is_said_once(
+    tiny_bundle_path: Path, folder: Path, tmp_path: Path
+):
+    command, limited = TestCommand().command, tmp_path / "limited"
+    shutil.copytree(tiny_bundle_path, limited)
+    fields = json.loads((limited / MANIFEST).read_text()) | {"annotators_know": "coloured noise"}
+    (limited / MANIFEST).write_text(json.dumps(fields))
+    found = command(limited, folder, "--out", tmp_path / "t.csv", "--batch", 2)
+    assert found.output.count("know coloured noise only") == 1
+    assert "only" not in command(tiny_bundle_path, folder, "--out", tmp_path / "u.csv").output
 
 
 class TestLabelsThatAreThere:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from synfer_rt.commands import options
+from synfer_rt.commands.annotators import warn_of_other_images
 from synfer_rt.commands.options import INTERRUPTED, MOST_THREADS, check_number
 from synfer_rt.commands.skipped import report_skipped, write_skipped
 from synfer_rt.datasets import Item, Skipped
@@ -152,6 +153,8 @@ def augment(
     augmenter = Augmenter(job, Sampler(bundle, backend, threads))
     settings = augmenter.settings(format_) | {"dataset": source.digest, "balance": balance}
     writer = open_output(out, settings, resume=resume)
+    if labels:
+        warn_of_other_images(bundle)
     if labels and not decode_originals and _other_size(source.items, bundle.image_size):
         click.echo(
             f"The additions are images of {format_size(bundle.image_size)}, not all originals are: "

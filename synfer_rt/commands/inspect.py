@@ -54,6 +54,7 @@ def _print_bundle(bundle: Bundle) -> None:
         ("images", f"{format_size(bundle.image_size)} from latents {list(bundle.latent.shape)}"),
         ("sizes", bundle.sizes or "no other"),
         ("classes", f"{bundle.label_scheme}: {', '.join(bundle.classes)}"),
+        ("annotators", _annotators(bundle)),
         ("action units", f"{named}, {len(bundle.au_names)}" if bundle.au_names else "none"),
         ("plans", "; ".join(map(_plans, filter(None, bundle.plans.values()))) or "none"),
         ("layout bank", f"{bundle.layout_count} faces" if bundle.layout_count else "none"),
@@ -92,6 +93,11 @@ def _plans(plans: Mapping[str, PlanSpec]) -> str:
     versions = ", ".join(sorted({plan.version for plan in plans.values()}))
     gpus = ", ".join(sorted({gpu for plan in plans.values() for gpu in plan.compute_capabilities}))
     return f"{target} {versions} for {gpus} ({', '.join(plans)})"
+
+
+def _annotators(bundle: Bundle) -> str:
+    known = f"; they know {bundle.annotators_know} only" if bundle.annotators_know else ""
+    return f"{', '.join(bundle.annotators)}{known}" if bundle.annotators else "none"
 
 
 def _bytes(count: int) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from synfer_rt.commands import options
+from synfer_rt.commands.annotators import warn_of_other_images
 from synfer_rt.commands.options import INTERRUPTED, MOST_THREADS, check_number
 from synfer_rt.commands.skipped import report_skipped
 from synfer_rt.errors import UserError
@@ -89,6 +90,7 @@ def label(
     if table.finished:
         click.echo(f"{out} is already whole.")
         return
+    warn_of_other_images(bundle)
     count = len(dataset.items) + len(dataset.skipped)
     try:
         with Progress(table.done, count) as progress:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from synfer_rt.commands import options
+from synfer_rt.commands.annotators import warn_of_other_images
 from synfer_rt.commands.options import INTERRUPTED, MOST_THREADS, check_number
 from synfer_rt.errors import UserError
 
@@ -227,6 +228,7 @@ def sample(
     try:
         if photos is not None:
             report_skipped(photos.skipped, write_skipped(out, photos.skipped))
+            warn_of_other_images(bundle)
             starts = inversion.PhotoStarts(sampler, photos, run.trajectory)
             there, alone = starts.round_trip()
             click.echo(

@@ -44,6 +44,7 @@ def test_the_manifest_says_what_the_checkpoint_says(
     assert mini_bundle.prediction_type == "v_prediction"
     assert mini_bundle.defaults.steps == 6 and mini_bundle.defaults.layout == "bank"
     assert len(mini_bundle.layouts) == 5
+    assert mini_bundle.annotators_know == "coloured noise"
     weights = (mini_checkpoint / "au_adapter.safetensors").read_bytes()
     source = mini_bundle.manifest["source"]["sha256"]
     assert source["au_adapter.safetensors"] == hashlib.sha256(weights).hexdigest()

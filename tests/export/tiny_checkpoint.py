@@ -73,6 +73,7 @@ def make_mini(directory: Path) -> None:
         "version": "3",
         "licence": "Apache-2.0",
         "description": "random weights",
+        "annotators_know": "coloured noise",
         "au_vocabulary": "opengraphau-41",
         "label_scheme": "affectnet-8",
         "defaults": {"solver": "ddim", "steps": 6, "guidance": 3.0, "layout": "bank"},
