@@ -9,15 +9,17 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from importlib import metadata, util
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import synfer_rt
+from synfer_rt.backends import status
 from synfer_rt.bundle import Bundle, write_manifest
 from synfer_rt.errors import UserError
+from synfer_rt.parity import OPENVINO, measured, reason
 from synfer_rt.solvers import HISTORY_SLOTS
 
 from .build_key import (
@@ -66,8 +68,8 @@ def build_bundle(
     """
     options = options or Options()
     out = Path(os.path.realpath(out))  # a link stays one, and what it leads to is replaced
-    if "openvino" in options.targets and not util.find_spec("openvino"):
-        raise UserError("The target openvino needs its package; run `pip install openvino`.")
+    if "openvino" in options.targets and not (found := status(OPENVINO)).works:
+        raise UserError(f"The target openvino cannot be had: {found.reason}; {found.remedy}.")
     check_plan_options(options)
     checkpoint = source.read()
     _check_stems(checkpoint)
@@ -95,6 +97,10 @@ def build_bundle(
             for name, plan in named.items():
                 plan["source_sha256"] = sha256(whole / engines[name]["file"])
         bundle = write_manifest(whole, fields)
+        if status(OPENVINO).works:
+            bundle = measured(bundle, lambda spec: LOG.info("%s", spec), anew=options.force)
+        if "openvino" in options.targets:
+            _check_openvino(bundle)
         LOG.info("%s is whole", out)
     return replace(bundle, path=out)
 
@@ -110,6 +116,18 @@ def _logged(out: Path) -> Iterator[None]:
         except BaseException:
             LOG.exception("the build failed")
             raise
+
+
+def _check_openvino(bundle: Bundle) -> None:
+    """Raise UserError for the first engine that OpenVINO does not compute as it should."""
+    for name, spec in bundle.engines.items():
+        parity = spec.parity_openvino
+        if parity is not None and not parity.holds:
+            raise UserError(
+                f"The engine {name} cannot run on OpenVINO: {reason(parity)}. Leave out "
+                "--target openvino: the bundle then runs this engine on ONNX Runtime, and the "
+                "others on OpenVINO."
+            )
 
 
 def _check_stems(checkpoint: Checkpoint) -> None:

@@ -15,6 +15,8 @@ from synfer_rt.sizes import parse_size
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from synfer_rt.bundle import Bundle
+
     from .engine import Built
 
 
@@ -83,7 +85,7 @@ if TYPE_CHECKING:
     "targets",
     type=click.Choice(["onnx", "openvino", "tensorrt", "tensorrt-rtx"]),
     multiple=True,
-    help="ONNX engines are always built; openvino verifies them there too, tensorrt and "
+    help="ONNX engines are always built; with openvino all must be right there, tensorrt and "
     "tensorrt-rtx compile plans of them for NVIDIA GPUs; may be repeated.",
 )
 @click.option(
@@ -185,8 +187,24 @@ def build_engines(
 
     bundle = build_bundle(source, out, options, report, remark)
     console.print(_table(built))
-    where = f"{bundle.name} is in {out}, its build log in {out}.log."
-    console.print(where, markup=False, soft_wrap=True)
+    for said in (
+        *_on_openvino(bundle, out),
+        f"{bundle.name} is in {out}, its build log in {out}.log.",
+    ):
+        console.print(said, markup=False, highlight=False, soft_wrap=True)
+
+
+def _on_openvino(bundle: Bundle, out: Path) -> list[str]:
+    """What there is to say of OpenVINO, a line each."""
+    from synfer_rt.parity import sentence
+
+    specs = bundle.engines.values()
+    if any(spec.parity_openvino is None for spec in specs):
+        return [
+            "OpenVINO does not work here, so nothing was compared there and the bundle runs on "
+            f"ONNX Runtime; where it does, run `synfer-rt verify-engines {out}`."
+        ]
+    return [said for spec in specs if (said := sentence(spec))]
 
 
 def _parse_batch(text: str) -> tuple[int, int, int]:

@@ -76,8 +76,7 @@ class Job:
     """An engine to build in `place`, in this process or another.
 
     `max_length` is the number of tokens of a prompt, `key` the engine's build key, and `batches`
-    are those of its verification; `entry` is what the manifest says of an engine that is whole
-    but for its verification on OpenVINO.
+    are those of its verification.
     """
 
     source: Source
@@ -88,8 +87,6 @@ class Job:
     max_length: int
     key: str
     batches: tuple[int, int]
-    openvino: bool
-    entry: dict[str, Any] | None = None
 
 
 def build_engine(job: Job) -> Built:
@@ -102,13 +99,12 @@ def build_engine(job: Job) -> Built:
         start = time.perf_counter()
         reset_peak()
         path = job.place.bundle / f"{job.name}.onnx"
-        if job.entry is None:
-            job.place.discard(job.name, path.name)
+        job.place.discard(job.name, path.name)
         LOG.info("%s: exporting in %s", job.name, job.precision)
         cases, extra = _export(job, path)
         gc.collect()  # the exporter's graphs refer to each other, and to the weights
         LOG.info("%s: exported after %.1f s", job.name, time.perf_counter() - start)
-        entry = job.entry or {
+        entry = {
             "file": path.name,
             "precision": job.precision,
             **interface(path),
@@ -116,9 +112,6 @@ def build_engine(job: Job) -> Built:
             **extra,
             "build_key": job.key,
         }
-        if job.openvino:
-            on_openvino = parity(job.name, path, cases, job.tolerance, job.batches, "openvino")
-            entry = {**entry, "parity_openvino": on_openvino}
         job.place.record(job.name, entry)
         built = finished(
             job.name, entry, job.place.bundle, time.perf_counter() - start, peak_bytes()
@@ -138,32 +131,30 @@ def finished(
 
 
 def _export(job: Job, path: Path) -> tuple[list[Case], dict[str, Any]]:
-    """Write the engine unless it is there; its reference cases, and what else the entry says."""
+    """Write the engine; its reference cases, and what else the entry says."""
     checkpoint = job.source.read()
     size, sizes = checkpoint.image_size, checkpoint.sizes
     other = sizes and sizes.other(size)
     network = checkpoint.networks.get(job.name)
     if network is not None:
-        if job.entry is None:
-            model = ir.from_proto(compose_network(network, IMAGE_AXES if sizes else size))
-            if job.precision == "fp16":
-                store_half(model.graph)
-            save(model, path)
+        model = ir.from_proto(compose_network(network, IMAGE_AXES if sizes else size))
+        if job.precision == "fp16":
+            store_half(model.graph)
+        save(model, path)
         cases = references(partial(reference, network), images_of(size), job.batches, other)
         scheme = network.expressions if isinstance(network, ClassifierSource) else None
     else:
         graph = engine_graph(checkpoint, job.name, job.max_length)
         cases = references(graph.module, graph.inputs, job.batches, other)
-        if job.entry is None:
-            # An axis of length 1, or as long as another, would be taken for a fixed one.
-            small = sizes and (2 * sizes.multiple_of, 3 * sizes.multiple_of)
-            export = (
-                export_gradient
-                if graph.gradient
-                else partial(export_onnx, free_axes=checkpoint.free_axes)
-            )
-            example = graph.inputs(_EXAMPLE_BATCH, small)
-            export(graph.module, example, graph.outputs, graph.static, path, job.precision)
+        # An axis of length 1, or as long as another, would be taken for a fixed one.
+        small = sizes and (2 * sizes.multiple_of, 3 * sizes.multiple_of)
+        export = (
+            export_gradient
+            if graph.gradient
+            else partial(export_onnx, free_axes=checkpoint.free_axes)
+        )
+        example = graph.inputs(_EXAMPLE_BATCH, small)
+        export(graph.module, example, graph.outputs, graph.static, path, job.precision)
         scheme = graph.label_scheme
     return cases, {"label_scheme": scheme} if scheme else {}
 
@@ -174,11 +165,10 @@ def parity(
     cases: list[Case],
     tolerance: float,
     batches: tuple[int, int],
-    runtime: str = "onnxruntime",
 ) -> dict[str, Any]:
     """The manifest's `parity` of an engine; UserError when its error is above `tolerance`."""
-    error = max_relative_error(path, cases, runtime)
-    check(name, error, tolerance, runtime)
+    error = max_relative_error(path, cases)
+    check(name, error, tolerance)
     return {"tolerance": tolerance, "max_relative_error": error, "batches": list(batches)}
 
 

@@ -32,7 +32,7 @@ class Options:
     """How to build.
 
     `precision` is how weights are stored; `tolerance` the largest relative error allowed, None for
-    that of verify.TOLERANCES; `targets` are "onnx" (always), "openvino" (verified there too),
+    that of verify.TOLERANCES; `targets` are "onnx" (always), "openvino" (must be right there),
     "tensorrt" and "tensorrt-rtx" (plans for the GPUs `capabilities` at the batches `batch`:
     smallest, best, largest); `jobs` is how many engines are built at once, each in a process of
     its own; `force` reuses nothing and replaces a bundle of another model.
@@ -95,11 +95,6 @@ class Recipe:
         latent = fields["latent"]["height"], fields["latent"]["width"]
         return Sizes(**fields["sizes"]).axes((height, width), latent)
 
-    @property
-    def openvino(self) -> bool:
-        """Whether the engines are verified on OpenVINO too."""
-        return "openvino" in self.options.targets
-
 
 def make_engines(recipe: Recipe, report: Report) -> dict[str, Entry]:
     """Every engine of `recipe`, reused or built: the manifest's entries, in the recipe's order.
@@ -123,7 +118,7 @@ def _export(
         key, precision = recipe.keys[name], recipe.options.exported_precision_of(name)
         tolerance = recipe.options.tolerance_of(precision)
         entry = _reusable(place, name, key, tolerance)
-        if entry is not None and (not recipe.openvino or "parity_openvino" in entry):
+        if entry is not None:
             place.record(name, entry)
             entries[name] = entry
             report(finished(name, entry, place.bundle, None))
@@ -138,8 +133,6 @@ def _export(
                 recipe.max_length,
                 key,
                 recipe.batches,
-                recipe.openvino,
-                entry,
             )
         )
     for built in _run(jobs, recipe.options.jobs):
@@ -154,11 +147,8 @@ def _reusable(place: Staging, name: str, key: str, tolerance: float) -> Entry | 
     if entry is None:
         return None
     LOG.info("%s: reused", name)
-    for runtime, field in (("onnxruntime", "parity"), ("openvino", "parity_openvino")):
-        if field in entry:
-            check(name, entry[field]["max_relative_error"], tolerance, runtime)
-            entry = {**entry, field: {**entry[field], "tolerance": tolerance}}
-    return entry
+    check(name, entry["parity"]["max_relative_error"], tolerance)
+    return {**entry, "parity": {**entry["parity"], "tolerance": tolerance}}
 
 
 def _run(jobs: Sequence[Job], processes: int) -> Iterator[Built]:
@@ -195,7 +185,7 @@ def _quantize(
         made_of = (parts, defaults, recipe.manifest["schedule"], code_hash("quantize"))
         keys[name] = digest("int8", made_of)
         entry = _reusable(place, name, keys[name], recipe.options.tolerance_of("int8"))
-        if entry is not None and (not recipe.openvino or "parity_openvino" in entry):
+        if entry is not None:
             place.record(name, entry)
             made[name] = entry
             report(finished(name, entry, place.bundle, None))
@@ -206,8 +196,7 @@ def _quantize(
 
     floats = replace(place, work=place.work / "float", old=None)
     floats.bundle.mkdir(parents=True, exist_ok=True)
-    plain = replace(recipe, options=replace(recipe.options, targets=("onnx",)))
-    exported = _export(plain, floats, missing, report)
+    exported = _export(recipe, floats, missing, report)
     own = {f"{name}.onnx{suffix}" for name in missing for suffix in ("", ".data")}
     for file in place.bundle.iterdir():  # over those of an interrupted build, which may be older
         if file.is_file() and file.name not in own:
@@ -233,10 +222,6 @@ def _quantize(
             "parity": parity(name, path, cases, tolerance, recipe.batches),
             "build_key": keys[name],
         }
-        if recipe.openvino:
-            made[name]["parity_openvino"] = parity(
-                name, path, cases, tolerance, recipe.batches, "openvino"
-            )
         place.record(name, made[name])
         seconds = time.perf_counter() - start
         report(finished(name, made[name], place.bundle, seconds, peak_bytes()))

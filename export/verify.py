@@ -10,15 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from synfer_rt.backends.openvino import read_model
 from synfer_rt.errors import UserError
+from synfer_rt.parity import LARGE
 from synfer_rt.sizes import Size
 
 from .graphs import Inputs
 
 _BATCHES = (1, 3)
 _BATCHES_OF_LARGE_IMAGES = (1, 2)
-_LARGE = 384 * 384
 TOLERANCES = {"fp32": 1e-4, "fp16": 2e-2, "int8": 0.2}
 """Largest relative error that an engine may have, by the precision of its weights."""
 
@@ -28,12 +27,8 @@ Case = tuple[Arrays, tuple[np.ndarray, ...]]
 
 
 def batches(image_size: tuple[int, int]) -> tuple[int, int]:
-    """The batches at which engines for images of `image_size` (H, W) are verified.
-
-    On a CPU self-attention keeps a score for each pair of positions: 2.1 GB for an image of
-    512x512 with guidance. A third such image would take more memory than everything else.
-    """
-    return _BATCHES if math.prod(image_size) <= _LARGE else _BATCHES_OF_LARGE_IMAGES
+    """The batches at which engines for images of `image_size` (H, W) are held against PyTorch."""
+    return _BATCHES if math.prod(image_size) <= LARGE else _BATCHES_OF_LARGE_IMAGES
 
 
 def references(
@@ -67,12 +62,12 @@ def measured(path: Path, inputs: Iterable[Arrays]) -> list[Case]:
     return [(given, tuple(run(given))) for given in inputs]
 
 
-def max_relative_error(path: Path, cases: Sequence[Case], runtime: str = "onnxruntime") -> float:
+def max_relative_error(path: Path, cases: Sequence[Case]) -> float:
     """The engine's largest error over `cases` and outputs, relative to the output's largest value.
 
-    The engine runs on the CPU with "onnxruntime" or "openvino", both computing in float32.
+    The engine runs on ONNX Runtime on the CPU.
     """
-    run = _RUNTIMES[runtime](path)
+    run = _onnxruntime(path)
     errors = [
         _relative(out, ref)
         for given, wanted in cases
@@ -81,14 +76,13 @@ def max_relative_error(path: Path, cases: Sequence[Case], runtime: str = "onnxru
     return float(np.max(errors))  # unlike max(), not deaf to NaN
 
 
-def check(engine: str, error: float, tolerance: float, runtime: str = "onnxruntime") -> None:
+def check(engine: str, error: float, tolerance: float) -> None:
     """Raise UserError when `error` is above `tolerance` (or not a number)."""
     if not error <= tolerance:
-        where = "" if runtime == "onnxruntime" else f" on {runtime}"
         raise UserError(
-            f"The engine {engine} differs from PyTorch by {error:.1e} of its largest value{where}, "
-            f"more than the tolerance {tolerance:.1e}; build with --precision fp32, or allow more "
-            "with --tolerance."
+            f"The engine {engine} differs from PyTorch by {error:.1e} of its largest value, more "
+            f"than the tolerance {tolerance:.1e}; build with --precision fp32, or allow more with "
+            "--tolerance."
         )
 
 
@@ -99,18 +93,6 @@ def _onnxruntime(path: Path) -> Callable[[Arrays], list[np.ndarray]]:
     options.enable_cpu_mem_arena = False  # it would keep the largest batch's activations
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return lambda given: [np.asarray(output) for output in session.run(None, given)]
-
-
-def _openvino(path: Path) -> Callable[[Arrays], list[np.ndarray]]:
-    import openvino
-
-    hints = {"INFERENCE_PRECISION_HINT": "f32"}  # the runtime would choose bfloat16 by itself
-    core = openvino.Core()
-    request = core.compile_model(read_model(path, core), "CPU", hints).create_infer_request()
-    return lambda given: [np.array(output) for output in request.infer(given).values()]
-
-
-_RUNTIMES = {"onnxruntime": _onnxruntime, "openvino": _openvino}
 
 
 def _relative(found: np.ndarray, wanted: np.ndarray) -> float:

@@ -27,6 +27,7 @@ from synfer_rt.interfaces import (
     LATENT_AXES,
     EngineSpec,
     PlanSpec,
+    RuntimeParity,
     TensorSpec,
     has_labels,
     mismatch,
@@ -42,6 +43,8 @@ _UNREADABLE = (
     *(ValueError, TypeError, AttributeError, LookupError, ArithmeticError),
     *(RecursionError, MemoryError),
 )
+_MEASURED = ("parity", "parity_openvino")
+"""What a manifest says of an engine that was found out when it was whole."""
 _DECIDE_NOTHING = ("README.md",)
 """Files of a bundle that its engines do without."""
 ANNOTATOR = "annotator"
@@ -95,9 +98,9 @@ class Bundle:
 
     `image_size` is (H, W), `sizes` what else the engines take, None where it is fixed; `au_names`
     the AU vector's units in order, empty for a model without AUs; `classes` the label scheme's
-    names in order; `bundle_hash` the SHA-256 of bundle.json, which through its `files` identifies
-    every byte of the bundle; `plans` the compiled engines by target and engine, mostly none;
-    `manifest` the file as read; `stamps` what the files' system said of them then.
+    names in order; `bundle_hash` a SHA-256 of bundle.json, which through its `files` identifies
+    every byte that a sample depends on; `plans` the compiled engines by target and engine, mostly
+    none; `manifest` the file as read; `stamps` what the files' system said of them then.
     """
 
     path: Path
@@ -274,7 +277,7 @@ def open_bundle(path: str | Path | None = None) -> Bundle:
         raise UserError(f"{path} is no bundle ({MANIFEST}: {error.strerror}); {remedy}.") from None
     try:
         fields = json.loads(text)
-        bundle = _parse(path, fields, hashlib.sha256(text).hexdigest())
+        bundle = _parse(path, fields)
         _check_fields(bundle)
         _check_files(bundle)
     except _UNREADABLE as error:
@@ -301,7 +304,7 @@ def write_manifest(directory: str | Path, fields: Mapping[str, Any]) -> Bundle:
         entries = pool.map(lambda name: file_entry(_inside(directory, name)), named)
         files = dict(sorted(zip(named, entries, strict=True)))
     text = json.dumps({"format": FORMAT, **fields, "files": files}, indent=1, ensure_ascii=False)
-    bundle = _parse(directory, json.loads(text), hashlib.sha256(text.encode()).hexdigest())
+    bundle = _parse(directory, json.loads(text))
     _check_fields(bundle)
     handle, temporary = tempfile.mkstemp(prefix=MANIFEST, dir=directory)
     try:
@@ -328,7 +331,17 @@ def _remedy(
     return otherwise
 
 
-def _parse(path: Path, fields: Any, bundle_hash: str) -> Bundle:
+def _identity(fields: Mapping[str, Any]) -> str:
+    """SHA-256 of a manifest without what was measured of its engines, which decides no sample."""
+    engines = {
+        name: {key: value for key, value in entry.items() if key not in _MEASURED}
+        for name, entry in fields["engines"].items()
+    }
+    text = json.dumps({**fields, "engines": engines}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _parse(path: Path, fields: Any) -> Bundle:
     """The manifest's fields as a Bundle; KeyError names a missing one."""
     if not isinstance(fields, dict):
         raise ValueError("not a JSON object")
@@ -359,7 +372,7 @@ def _parse(path: Path, fields: Any, bundle_hash: str) -> Bundle:
         raise UserError(f"{path / MANIFEST}: {problem}; {_remedy(path)}.") from None
     return Bundle(
         path=path,
-        bundle_hash=bundle_hash,
+        bundle_hash=_identity(fields),
         name=str(fields["name"]),
         version=str(fields["version"]),
         licence=str(fields["licence"]),
@@ -411,6 +424,24 @@ def _engine(name: str, fields: Mapping[str, Any]) -> EngineSpec:
         tensors("outputs"),
         fields["label_scheme"] if has_labels(name) else None,
         fields.get("parity") or {},
+        read_parity(fields.get("parity_openvino")),
+    )
+
+
+def read_parity(fields: Mapping[str, Any] | None) -> RuntimeParity | None:
+    """An engine's `parity_openvino` as the manifest has it.
+
+    Raises TypeError or ValueError for numbers that are none.
+    """
+    if fields is None:
+        return None
+    error, bf16 = fields["max_relative_error"], fields.get("bf16")
+    version = str(fields.get("version", ""))
+    return RuntimeParity(
+        version,
+        float(fields["tolerance"]),
+        None if error is None else float(error),
+        None if bf16 is None else read_parity({"version": version, **bf16}),
     )
 
 

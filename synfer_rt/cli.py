@@ -30,6 +30,11 @@ _COMMANDS = {
     "inspect": ("synfer_rt.commands.inspect", "inspect", "Print a bundle of engines."),
     "label": ("synfer_rt.commands.label", "label", "Label images that exist."),
     "sample": ("synfer_rt.commands.sample", "sample", "Write a labelled dataset of faces."),
+    "verify-engines": (
+        "synfer_rt.commands.verify_engines",
+        "verify_engines",
+        "Compare OpenVINO with ONNX Runtime on a bundle of engines.",
+    ),
 }
 """The commands: module, attribute, and help that needs no import."""
 

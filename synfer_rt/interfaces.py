@@ -37,11 +37,33 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
+class RuntimeParity:
+    """How far a runtime was off from ONNX Runtime, relative to an engine's largest value.
+
+    `version` is the runtime's; an error of None is a failure. `bfloat16` is the same where it
+    computes the engine in bfloat16, None where that was not measured.
+    """
+
+    version: str
+    tolerance: float
+    max_relative_error: float | None
+    bfloat16: RuntimeParity | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether rounding explains it."""
+        error = self.max_relative_error
+        fits = error is not None and error <= self.tolerance
+        return fits and (self.bfloat16 is None or self.bfloat16.holds)
+
+
+@dataclass(frozen=True)
 class EngineSpec:
     """One engine: its ONNX file within the bundle, its interface and the precision of its weights.
 
     `label_scheme` is that of a classifier's or the annotator's outputs, None for the other engines;
-    `parity` is the error against PyTorch that was measured when the engine was built.
+    `parity` is the error against PyTorch that was measured when the engine was built,
+    `parity_openvino` that of OpenVINO (parity.py), None where it was not measured.
     """
 
     name: str
@@ -52,6 +74,7 @@ class EngineSpec:
     outputs: tuple[TensorSpec, ...]
     label_scheme: str | None = None
     parity: Mapping[str, Any] = field(default_factory=dict)
+    parity_openvino: RuntimeParity | None = None
 
 
 @dataclass(frozen=True)

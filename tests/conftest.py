@@ -31,7 +31,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture
 def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """OpenVINO computes as on a CPU without bfloat16, so that results can be compared closely."""
-    monkeypatch.setattr("synfer_rt.backends.openvino.has_bfloat16", lambda core: False)
+    monkeypatch.setattr("synfer_rt.backends.openvino.has_bfloat16", lambda: False)
 
 
 @pytest.fixture(scope="session")

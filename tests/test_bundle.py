@@ -50,9 +50,16 @@ def test_a_bundle_says_what_it_is(tiny_bundle: Bundle) -> None:
     assert tiny_bundle.engines["decoder"].outputs[0].shape == ("B", 3, 32, 32)
 
 
-def test_its_hash_is_that_of_the_manifest(tiny_bundle: Bundle) -> None:
-    data = (tiny_bundle.path / MANIFEST).read_bytes()
-    assert tiny_bundle.bundle_hash == hashlib.sha256(data).hexdigest()
+def test_its_hash_is_that_of_what_a_sample_depends_on(tiny_bundle: Bundle, copy: Path) -> None:
+    def measure(fields: dict[str, Any]) -> None:
+        fields["engines"]["decoder"]["parity_openvino"] = None
+        fields["engines"]["decoder"]["parity"]["max_relative_error"] = 1e-5
+
+    change(copy, measure)
+    assert (copy / MANIFEST).read_bytes() != (tiny_bundle.path / MANIFEST).read_bytes()
+    assert open_bundle(copy).bundle_hash == tiny_bundle.bundle_hash
+    change(copy, lambda fields: fields["engines"]["decoder"].update(precision="fp16"))
+    assert open_bundle(copy).bundle_hash != tiny_bundle.bundle_hash
 
 
 def test_a_changed_manifest_changes_the_hash(tiny_bundle: Bundle, copy: Path) -> None:

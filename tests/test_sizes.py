@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from synfer_rt import noise
+from synfer_rt.backends import open_engine
 from synfer_rt.bundle import Bundle, open_bundle, write_manifest
 from synfer_rt.cli import main
 from synfer_rt.errors import UserError
@@ -74,7 +75,8 @@ def test_one_openvino_engine_runs_images_of_different_sizes_in_turn(free_bundle:
     pytest.importorskip("openvino", reason="needs synfer-rt[openvino]")
     from synfer_rt.backends.openvino import OpenVinoEngine
 
-    engine = OpenVinoEngine(free_bundle, "decoder", 1)
+    engine = open_engine(free_bundle, "decoder", "openvino-cpu", 1)
+    assert isinstance(engine, OpenVinoEngine)
     for size in ((8, 8), (6, 10), (10, 6), (6, 10)):
         decoded = engine.run({"latents": np.zeros((2, 4, *size), np.float32)})["images"]
         assert decoded.shape == (2, 3, 4 * size[0], 4 * size[1])

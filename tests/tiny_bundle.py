@@ -317,6 +317,7 @@ def _engine(
         "inputs": [_tensor(value) for value in model.graph.input],
         "outputs": [_tensor(value) for value in model.graph.output],
         "parity": {"tolerance": 1e-4, "max_relative_error": 0.0, "batches": [1, 3]},
+        "parity_openvino": {"tolerance": 1e-3, "max_relative_error": 0.0, "batches": [1, 3, 24]},
     }
     return spec | ({"label_scheme": CLASSIFIER_SCHEME} if name.startswith("classifier.") else {})
 

@@ -32,8 +32,10 @@ BACKENDS = tuple(_FILES)
 """The best first; `auto` takes the first that works and that the bundle has engines for.
 
 On the CPU, OpenVINO is before ONNX Runtime: where the CPU has bfloat16 it computes the denoiser in
-that, and is 1.1 to 1.5 times as fast (docs/results/throughput.md).
+that, and is 1.1 to 1.5 times as fast (docs/results/throughput.md). It computes some operators
+otherwise than ONNX says: see `runs_on`.
 """
+_OPENVINO, _ONNXRUNTIME = "openvino-cpu", "onnxruntime-cpu"
 TARGETS = {"tensorrt-rtx-cuda": "tensorrt-rtx", "tensorrt-cuda": "tensorrt"}
 """The backends that run plans, and those of which library: a key of a bundle's `plans`, and the
 name of a pip package. The others run the ONNX files."""
@@ -90,8 +92,9 @@ def choose(backend: str = "auto", bundle: Bundle | None = None) -> tuple[str, st
     """The backend that `backend` (a name of BACKENDS, or auto) means here, and a sentence on why.
 
     With a bundle, it is one that the bundle has engines for: a backend that runs plans needs them
-    for this very GPU and this very version of its library. Raises UserError for an unknown name,
-    and for a backend that does not work here or has no engines in the bundle.
+    for this very GPU and this very version of its library; auto takes OpenVINO only where the
+    bundle says how far each engine is off there. Raises UserError for an unknown name, and for a
+    backend that does not work here or has no engines in the bundle.
     """
     if backend != "auto":
         if backend not in BACKENDS:
@@ -105,9 +108,13 @@ def choose(backend: str = "auto", bundle: Bundle | None = None) -> tuple[str, st
     failed = []
     for name in BACKENDS:
         problem = _obstacle(name, bundle)
+        if problem is None and bundle is not None and (doubt := _doubt(name, bundle)):
+            problem = doubt, ""
         if problem is None:
-            others = "; ".join(f"not {other}: {reason}" for other, reason in failed)
-            return name, f"{name} ({others})" if failed else name
+            others = [f"not {other}: {reason}" for other, reason in failed]
+            if bundle is not None and (elsewhere := _elsewhere(name, bundle)):
+                others.insert(0, elsewhere)
+            return name, f"{name} ({'; '.join(others)})" if others else name
         failed.append((name, problem[0]))
     raise UserError(f"No backend works here: {failed[-1][1]}; {status(BACKENDS[-1]).remedy}.")
 
@@ -134,7 +141,19 @@ def open_engine(
     if name not in bundle.engines:
         raise UserError(f"{bundle.name} has no engine {name}; it has {', '.join(bundle.engines)}.")
     backend, _ = choose(backend, bundle if backend == "auto" else None)
+    backend = runs_on(bundle.engines[name], backend)
     return _runtime(backend).open_engine(bundle, name, backend, threads or default_threads())
+
+
+def runs_on(spec: EngineSpec, backend: str) -> str:
+    """The backend that an engine runs on where `backend` runs its bundle.
+
+    What OpenVINO computes otherwise than ONNX says, by the bundle's own measurement, runs on ONNX
+    Runtime beside the others.
+    """
+    parity = spec.parity_openvino
+    wrong = backend == _OPENVINO and parity is not None and not parity.holds
+    return _ONNXRUNTIME if wrong else backend
 
 
 def batch_limits(bundle: Bundle, name: str, backend: str) -> tuple[int, int | None]:
@@ -177,6 +196,28 @@ def first_line(error: Exception) -> str:
 
 def _runtime(backend: str) -> Any:
     return import_module(f"{__name__}.{_FILES[backend]}")
+
+
+def _elsewhere(backend: str, bundle: Bundle) -> str | None:
+    """Which engines run on another backend than their bundle, in a clause."""
+    names = [spec.name for spec in bundle.engines.values() if runs_on(spec, backend) != backend]
+    if not names:
+        return None
+    return f"{', '.join(names)} on {_ONNXRUNTIME}, since OpenVINO computes otherwise there"
+
+
+def _doubt(backend: str, bundle: Bundle) -> str | None:
+    """Why auto does not choose a backend that would run the bundle, or None."""
+    if backend != _OPENVINO:
+        return None
+    if any(spec.parity_openvino is None for spec in bundle.engines.values()):
+        return (
+            "this bundle was not compared with ONNX Runtime there; "
+            f"`synfer-rt verify-engines {bundle.path}` does it"
+        )
+    if all(runs_on(spec, backend) != backend for spec in bundle.engines.values()):
+        return "OpenVINO computes every engine otherwise"
+    return None
 
 
 def _obstacle(backend: str, bundle: Bundle | None) -> tuple[str, str] | None:

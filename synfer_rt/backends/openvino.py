@@ -14,8 +14,9 @@ from synfer_rt.backends import (
     cache_directory,
     engine_failures,
     first_line,
+    to_numpy,
 )
-from synfer_rt.bundle import Bundle
+from synfer_rt.bundle import Bundle, EngineSpec
 from synfer_rt.errors import UserError
 
 NAME = "openvino-cpu"
@@ -31,29 +32,35 @@ class OpenVinoEngine:
     """One ONNX file, compiled for each shape of its inputs. See `synfer_rt.backends.Engine`.
 
     A fixed size costs a compilation, and makes the denoiser faster than ONNX Runtime, where a
-    dynamic one is slower. What is compiled is kept on the disk.
+    dynamic one is slower. What is compiled is kept in `cache`.
 
-    The denoiser, where nearly all time goes, computes in bfloat16 on a CPU that can, but not the
-    solver: its coefficients are large and cancel each other, more than eight bits can hold. That
-    step is taken outside the graph, in float32 everywhere.
+    `precision`, "f32" or "bf16", is what it computes in (see precision_of), but not the solver: its
+    coefficients are large and cancel each other, more than eight bits can hold. The denoiser's step
+    is taken outside the graph, in float32 everywhere.
     """
 
-    def __init__(self, bundle: Bundle, name: str, threads: int) -> None:
+    def __init__(
+        self,
+        spec: EngineSpec,
+        file: Path,
+        threads: int,
+        precision: str,
+        cache: Path | None = None,
+    ) -> None:
         import openvino
 
-        self.spec = bundle.engines[name]
+        self.spec = spec
         self.backend = NAME
+        self.precision = precision
         self._core = openvino.Core()
-        self.precision = "bf16" if name == "denoiser" and has_bfloat16(self._core) else "f32"
         self._properties: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": self.precision,
+            "INFERENCE_PRECISION_HINT": precision,
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,  # runs side by side would be pinned to the same cores
         }
-        if cache := cache_directory("openvino", bundle):
+        if cache is not None:
             self._properties["CACHE_DIR"] = str(cache)
-        file = bundle.path / self.spec.file
         try:
             self._model = read_model(file, self._core)
         except Exception as error:  # the runtime's exceptions share no base class but this
@@ -61,7 +68,7 @@ class OpenVinoEngine:
                 f"{file} cannot be loaded by {NAME} ({first_line(error)}); build the bundle again "
                 "with `synfer-rt build-engines`."
             ) from None
-        self._steps_outside = name == "denoiser"
+        self._steps_outside = spec.name == "denoiser"
         if self._steps_outside:
             for output in self._model.outputs:
                 if output.any_name != "prediction":
@@ -70,7 +77,9 @@ class OpenVinoEngine:
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name."""
-        given = {tensor.name: np.asarray(inputs[tensor.name]) for tensor in self.spec.inputs}
+        given = {
+            tensor.name: np.asarray(to_numpy(inputs[tensor.name])) for tensor in self.spec.inputs
+        }
         with engine_failures(self.spec.name, NAME):
             request = self._request(
                 {
@@ -104,9 +113,19 @@ class OpenVinoEngine:
         return request
 
 
-def has_bfloat16(core: Any) -> bool:
+def has_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16."""
-    return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def precision_of(engine: str, *, bfloat16: bool) -> str:
+    """What an engine computes in: the denoiser, where nearly all time goes, in bfloat16 if it can.
+
+    `bfloat16` says whether the CPU can.
+    """
+    return "bf16" if bfloat16 and engine == "denoiser" else "f32"
 
 
 def read_model(file: Path, core: Any) -> Any:
@@ -171,7 +190,10 @@ def _solver_step(inputs: Mapping[str, np.ndarray], prediction: np.ndarray) -> di
 
 def open_engine(bundle: Bundle, name: str, backend: str, threads: int) -> OpenVinoEngine:
     """See `synfer_rt.backends.open_engine`."""
-    return OpenVinoEngine(bundle, name, threads)
+    spec = bundle.engines[name]
+    precision = precision_of(name, bfloat16=has_bfloat16())
+    cache = cache_directory("openvino", bundle)
+    return OpenVinoEngine(spec, bundle.path / spec.file, threads, precision, cache)
 
 
 def status(backend: str) -> BackendStatus:

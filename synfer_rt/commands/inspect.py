@@ -74,6 +74,9 @@ def _print_bundle(bundle: Bundle) -> None:
             if parity
             else "unknown"
         )
+        if (there := engine.parity_openvino) is not None:
+            error, most = there.max_relative_error, there.tolerance
+            measured += f"\nOpenVINO {error:.1e} of {most:.0e}" if there.holds else "\nnot OpenVINO"
         shapes = [
             "\n".join(f"{tensor.name} {_shape(tensor.shape)}" for tensor in tensors)
             for tensors in (engine.inputs, engine.outputs)

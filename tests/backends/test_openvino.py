@@ -14,7 +14,7 @@ from onnx import numpy_helper, parser
 
 from synfer_rt import backends
 from synfer_rt.backends import cache_directory, choose, open_engine, to_numpy
-from synfer_rt.backends.openvino import read_model
+from synfer_rt.backends.openvino import OpenVinoEngine, read_model
 from synfer_rt.bundle import Bundle, open_bundle
 from synfer_rt.errors import UserError
 from synfer_rt.interfaces import EngineSpec
@@ -40,6 +40,12 @@ def inputs(spec: EngineSpec, batch: int, seed: int = 0) -> dict[str, np.ndarray]
         values = draws.integers(0, 40, shape) if whole else draws.standard_normal(shape)
         arrays[tensor.name] = np.asarray(values, tensor.dtype)
     return arrays
+
+
+def open_openvino(bundle: Bundle, name: str) -> OpenVinoEngine:
+    engine = open_engine(bundle, name, OPENVINO, 1)
+    assert isinstance(engine, OpenVinoEngine)
+    return engine
 
 
 @pytest.mark.usefixtures("in_float32")
@@ -119,10 +125,8 @@ def test_bfloat16_is_used_where_the_cpu_has_it_and_for_the_denoiser_alone(
 ) -> None:
     import openvino
 
-    from synfer_rt.backends.openvino import OpenVinoEngine
-
     capable = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    precisions = {name: OpenVinoEngine(tiny_bundle, name, 1).precision for name in ENGINES}
+    precisions = {name: open_openvino(tiny_bundle, name).precision for name in ENGINES}
     assert precisions.pop("denoiser") == ("bf16" if capable else "f32")
     assert set(precisions.values()) == {"f32"}
 
@@ -153,9 +157,7 @@ def test_where_nothing_can_be_kept_it_runs_all_the_same(
 
 
 def test_the_threads_are_those_asked_for(tiny_bundle: Bundle) -> None:
-    from synfer_rt.backends.openvino import OpenVinoEngine
-
-    engine = OpenVinoEngine(tiny_bundle, "decoder", 1)
+    engine = open_openvino(tiny_bundle, "decoder")
     compiled = engine._request({"latents": [2, 4, 8, 8]}).get_compiled_model()
     assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
 

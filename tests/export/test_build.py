@@ -311,16 +311,11 @@ def test_layouts_of_another_model_are_refused(mini_checkpoint: Path, tmp_path: P
         build_bundle(Source(copy), tmp_path / "out")
 
 
-def test_engines_are_verified_on_openvino_without_being_exported_again(
-    mini: tuple[Source, Path], mini_bundle: Bundle
-) -> None:
-    pytest.importorskip("openvino", reason="the target needs openvino")
-    bundle, _ = reused(*mini, Options(targets=("openvino",)))
-    assert hashes(bundle) == hashes(mini_bundle)
-    for entry in bundle.manifest["engines"].values():
+def test_engines_are_compared_with_openvino_where_it_is_installed(mini_bundle: Bundle) -> None:
+    pytest.importorskip("openvino")
+    for entry in mini_bundle.manifest["engines"].values():
         parity = entry["parity_openvino"]
-        assert 0 < parity["max_relative_error"] < 1e-4 and parity["batches"] == [1, 3]
-    assert all(reused(*mini, Options(targets=("openvino",)))[1].values())
+        assert 0 < parity["max_relative_error"] < 1e-4 and parity["batches"] == [1, 3, 24]
 
 
 def test_engines_are_built_side_by_side(mini: tuple[Source, Path]) -> None:

@@ -1,0 +1,34 @@
+"""The command `synfer-rt verify-engines`: which engines OpenVINO computes as it should."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from synfer_rt.interfaces import EngineSpec
+
+
+@click.command("verify-engines")
+@click.argument("directory", type=click.Path(path_type=Path), required=False)
+def verify_engines(directory: Path | None) -> None:
+    """Compare OpenVINO with ONNX Runtime on a bundle; default the one that ships with synfer-rt.
+
+    The result goes into its bundle.json: `auto` then runs on OpenVINO what it computes right, and
+    on ONNX Runtime what it does not. `build-engines` does the same where OpenVINO is installed.
+    """
+    from synfer_rt.bundle import open_bundle
+    from synfer_rt.parity import measured, sentence
+
+    def report(spec: EngineSpec) -> None:
+        parity = spec.parity_openvino
+        assert parity is not None
+        said = sentence(spec)
+        if said is None:
+            said = f"{spec.name}: {parity.max_relative_error:.1e} of {parity.tolerance:.0e} allowed"
+        click.echo(said)
+
+    bundle = measured(open_bundle(directory), report)
+    click.echo(f"bundle.json of {bundle.name} in {bundle.path} says so now.")
