@@ -18,6 +18,7 @@ import torch
 from onnx import NodeProto, TensorProto, compose, helper, numpy_helper
 
 from synfer_rt.errors import UserError
+from synfer_rt.pixels import GREY
 
 from .fixed_batch import with_free_batch
 from .half import in_float32
@@ -27,8 +28,6 @@ from .sentences import first_line
 
 CHANNELS = {"rgb": 3, "bgr": 3, "grey": 1}
 """The colours that a network sees, in its order, and how many numbers of mean and std they have."""
-GREY = (0.299, 0.587, 0.114)
-"""Luma of ITU-R BT.601."""
 
 _MOST = 10.0
 """Means and deviations of pixels in [0, 1] are below it, those of pixels up to 255 far above."""

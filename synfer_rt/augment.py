@@ -24,9 +24,10 @@ from typing import Any
 
 import numpy as np
 
-from synfer_rt import noise
+from synfer_rt import noise, pixels, ranges
 from synfer_rt.annotate import Verdict, next_round
 from synfer_rt.background import Background
+from synfer_rt.bundle import ANNOTATOR
 from synfer_rt.datasets import Item
 from synfer_rt.datasets.items import canonical
 from synfer_rt.errors import UserError
@@ -44,6 +45,8 @@ MOST_ADDITIONS = 10_000_000
 """More would take years on the fastest device, and is more likely a slip."""
 _ATTEMPT = 1 << 40
 """What separates the keys of an addition's attempts; no dataset has as many images."""
+_MOST_ATTEMPTS = 1 << 20
+"""Their keys are int64; nobody waits for so many."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ class Augmentation:
     copies. With `repair_steps` the part `repair_strength` in (0, 1) of the noise schedule is run in
     that many steps; 0 repairs nothing. After `attempts` that the check refuses, the one with the
     highest probability of the class is kept, and not accepted. `decode_originals` passes these
-    through the VAE too, so that size and blur do not tell which images were added.
+    through the VAE too, so that size and blur do not tell which images were added. What is made of
+    a grey original is grey.
     """
 
     originals: tuple[Item, ...] = field(repr=False)
@@ -67,17 +71,33 @@ class Augmentation:
     decode_originals: bool = False
 
     def __post_init__(self) -> None:
+        strength = self.repair_strength
         for name, value, good, remedy in (
-            ("--noise-scale", self.noise_scale, 0 <= self.noise_scale <= 1000, "one of 0 to 1000"),
-            ("--repair-steps", self.repair_steps, self.repair_steps >= 0, "0 or more"),
+            (
+                "--noise-scale",
+                self.noise_scale,
+                ranges.is_real(self.noise_scale, 0, 1000),
+                "one of 0 to 1000",
+            ),
+            (
+                "--repair-steps",
+                self.repair_steps,
+                ranges.is_whole(self.repair_steps),
+                "a whole number of 0 or more",
+            ),
             (
                 "--repair-strength",
-                self.repair_strength,
-                0 < self.repair_strength < 1,
+                strength,
+                ranges.is_real(strength, 0, 1) and strength not in (0, 1),
                 "one between 0 and 1",
             ),
-            ("--attempts", self.attempts, self.attempts >= 1, "1 or more"),
-            ("--seed", self.seed, 0 <= self.seed < 1 << 63, "one of 0 to 2^63 - 1"),
+            (
+                "--attempts",
+                self.attempts,
+                ranges.is_whole(self.attempts, 1, _MOST_ATTEMPTS),
+                f"a whole number of 1 to {_MOST_ATTEMPTS}",
+            ),
+            ("--seed", self.seed, ranges.is_whole(self.seed), "one of 0 to 2^63 - 1"),
         ):
             if not good:
                 raise UserError(f"{name} {value} is outside its range; write {remedy}.")
@@ -161,11 +181,18 @@ class _Candidate:
     request: Request
     source: Item
     attempt: int
-    accepted: bool
+    broken: bool
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the vote sees the class in it."""
+        return not self.broken and bool(self.verdict.agrees)
 
 
 class Augmenter:
     """Makes the images of an augmentation, with the engines of the sampler's bundle.
+
+    `broken` counts the additions that are flat or not finite; they are not accepted.
 
     Raises UserError for a bundle without an encoder or annotators, one that lacks a class of the
     originals, and repair steps that do not fit.
@@ -183,6 +210,7 @@ class Augmenter:
                 )
         _ = self._trajectory  # refuses steps that do not fit before anything is written
         self._plans: dict[str, Plan] = {}
+        self.broken = 0
 
     @cached_property
     def _trajectory(self) -> Trajectory | None:
@@ -227,6 +255,7 @@ class Augmenter:
         for first in range(0, len(originals), size):
             yield self._originals(originals[first : first + size])
         for finished in self._additions(indices[len(originals) :], size):
+            self.broken += sum(candidate.broken for _, candidate in finished)
             yield [self._augmented(i, candidate) for i, candidate in finished]
 
     def _at_once(self, batch: int) -> int:
@@ -271,8 +300,8 @@ class Augmenter:
         keys = [index + attempt * _ATTEMPT for index, attempt in padded]
         sources = [job.source(index, attempt) for index, attempt in padded]
         requests = [self._request(s.label or "", key) for s, key in zip(sources, keys, strict=True)]
-        images = [self._image(source) for source in sources]
-        mean, logvar = sampler.encode(np.stack(images))
+        images = np.stack([self._image(source) for source in sources])
+        mean, logvar = sampler.encode(images)
         latents = mean + np.float32(job.noise_scale) * np.exp(logvar / 2) * self._noise(
             keys, "posterior"
         )
@@ -281,18 +310,18 @@ class Augmenter:
             start = np.float32(way.signal) * latents
             start += np.float32(way.noise) * self._noise(keys, "latents")
             latents = sampler.denoised(requests, start, way)
-        decoded, finite = _shown(sampler.decode(latents))
+        grey = pixels.are_grey(images)
+        decoded, whole = _shown(sampler.decode(latents), grey)
+        latents = np.where(whole[:, None, None, None], latents, 0)
+        if ANNOTATOR in self.bundle.annotators and grey.any():
+            # The vote is on what is written, and these latents still have colours.
+            latents = np.where(grey[:, None, None, None], sampler.encode(decoded)[0], latents)
         wanted = [request.label for request in requests]
-        verdicts = self.ensemble.judge(decoded, wanted, np.nan_to_num(latents), rectify=False)
-        pixels = _pixels(decoded)
+        verdicts = self.ensemble.judge(decoded, wanted, latents, rectify=False)
+        written = pixels.in_8_bits(decoded)
         return [
             _Candidate(
-                pixels[i],
-                verdicts[i],
-                requests[i],
-                sources[i],
-                attempt,
-                finite[i] and bool(verdicts[i].agrees),
+                written[i], verdicts[i], requests[i], sources[i], attempt, broken=not whole[i]
             )
             for i, (_, attempt) in enumerate(attempts)
         ]
@@ -319,20 +348,20 @@ class Augmenter:
 
     def _originals(self, indices: Sequence[int]) -> list[tuple[dict[str, Any], bytes]]:
         items = [self.job.originals[i] for i in indices]
-        finite = [True] * len(items)
         if self.job.decode_originals and items:
-            mean, _ = self.sampler.encode(np.stack([self._image(item) for item in items]))
-            decoded, finite = _shown(self.sampler.decode(mean))
-            files = [png(image) for image in _pixels(decoded)]
+            images = np.stack([self._image(item) for item in items])
+            mean, _ = self.sampler.encode(images)
+            decoded, whole = _shown(self.sampler.decode(mean), pixels.are_grey(images))
+            pictures = list(zip(pixels.in_8_bits(decoded), whole.tolist(), strict=True))
         else:
-            files = [_file_of(item) for item in items]
+            pictures = [_original(item) for item in items]
         return [
             (
                 self._record(i, item.label or "")
                 | {"accepted": whole, "origin": "original", "source": item.name},
-                file,
+                png(picture),
             )
-            for i, item, file, whole in zip(indices, items, files, finite, strict=True)
+            for i, item, (picture, whole) in zip(indices, items, pictures, strict=True)
         ]
 
     def _augmented(self, index: int, made: _Candidate) -> tuple[dict[str, Any], bytes]:
@@ -424,28 +453,28 @@ def execute(
         writer.close()
 
 
-def original_png(content: bytes) -> bytes:
-    """An image file's picture as PNG in its own size, upright and RGB as `read_image` sees it."""
+def original_pixels(content: bytes) -> np.ndarray:
+    """An image file's picture in its own size, uint8 [H, W, 3] as `read_image` sees it."""
     from PIL import Image
 
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-        return png(np.asarray(upright_rgb(image)))
+        return np.asarray(upright_rgb(image))
 
 
-def _file_of(item: Item) -> bytes:
+def _original(item: Item) -> tuple[np.ndarray, bool]:
+    """Its pixels, and whether they show anything."""
     with _still_there(item):
-        return original_png(item.read())
+        picture = original_pixels(item.read())
+    return picture, bool(pixels.sound(picture.transpose(2, 0, 1)[None] / np.float32(255))[0])
 
 
-def _shown(images: np.ndarray) -> tuple[np.ndarray, list[bool]]:
-    """Images in [0, 1], what is not a number black, and which of them were finite."""
-    finite = [bool(np.isfinite(image).all()) for image in images]
-    return np.nan_to_num(images, nan=0.0).clip(0, 1), finite
+def _shown(images: np.ndarray, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Decoded images as they are shown, those of `grey` originals without colour; which are sound.
 
-
-def _pixels(images: np.ndarray) -> np.ndarray:
-    """Images float [B, 3, H, W] in [0, 1] as uint8 [B, H, W, 3]."""
-    return np.rint(images.transpose(0, 2, 3, 1) * 255).astype(np.uint8)
+    Where colour told additions from originals, a classifier would learn it instead of the class.
+    """
+    images = np.where(grey[:, None, None, None], pixels.without_colour(images), images)
+    return pixels.finite(images), pixels.sound(images)
 
 
 @contextmanager
@@ -461,5 +490,5 @@ def _still_there(item: Item) -> Iterator[None]:
         ) from None
 
 
-def _rank(candidate: _Candidate, label: str) -> tuple[bool, float]:
-    return candidate.accepted, candidate.verdict.probabilities[label]
+def _rank(candidate: _Candidate, label: str) -> tuple[bool, bool, float]:
+    return candidate.accepted, not candidate.broken, candidate.verdict.probabilities[label]

@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from synfer_rt import facs, noise, ranges
+from synfer_rt import facs, noise, pixels, ranges
 from synfer_rt.annotate import Verdict
 from synfer_rt.backends import Engine, Value, batch_limits, choose, open_engine, to_numpy
 from synfer_rt.backends.memory import free_memory
@@ -34,7 +34,6 @@ _PIXELS_AT_ONCE = 1 << 20
 _BYTES_A_PIXEL = 4096
 """What an SD-1.5-size decoder holds for each pixel: at its widest, 256 channels in float32 as a
 layer's input, output, shortcut and workspace."""
-_FLAT = 1e-3
 
 
 @dataclass(frozen=True)
@@ -245,7 +244,7 @@ class Sampler:
         latents = self.denoised(requests, begin, trajectory, semantic, len(requests))
         images = self.decode(latents)
         if self.backend != _FALLBACK:
-            for i in np.flatnonzero(~_sound(images[:count])):
+            for i in np.flatnonzero(~pixels.sound(images[:count])):
                 self.retried += 1
                 again = self._fallback.denoised([requests[i]], begin[[i]], trajectory, semantic)
                 latents[i], images[i] = again[0], self._fallback.decode(again)[0]
@@ -293,20 +292,20 @@ class Sampler:
     def _labelled(
         self, requests: Sequence[Request], images: np.ndarray, latents: np.ndarray
     ) -> list[Sample]:
-        sound = _sound(images)
-        images = np.nan_to_num(images, nan=0.0).clip(0, 1)
+        sound = pixels.sound(images)
+        images = pixels.finite(images)
         latents = np.where(sound[:, None, None, None], latents, 0)
-        pixels = np.rint(images.transpose(0, 2, 3, 1) * 255).astype(np.uint8)
+        written = pixels.in_8_bits(images)
         wanted = [request.label for request in requests]
         if not self.bundle.annotators:
             return [
-                Sample(request, pixels[i], request.label, False, {}, "", False, not sound[i])
+                Sample(request, written[i], request.label, False, {}, "", False, not sound[i])
                 for i, request in enumerate(requests)
             ]
         return [
             Sample(
                 request,
-                pixels[i],
+                written[i],
                 verdict.label,
                 verdict.rectified,
                 verdict.probabilities,
@@ -360,9 +359,3 @@ class Sampler:
 def _guides(semantic: SemanticGuidance | None) -> tuple[str, ...]:
     """The engine that steers, if one does."""
     return () if semantic is None else (engine_name(semantic.form),)
-
-
-def _sound(images: np.ndarray) -> np.ndarray:
-    """Which of the images [B, 3, H, W] are finite and not flat, bool [B]."""
-    flat = images.reshape(len(images), -1)
-    return np.isfinite(flat).all(1) & (np.ptp(flat, axis=1) >= _FLAT)

@@ -23,11 +23,11 @@ from synfer_rt.augment import (
     Augmenter,
     additions,
     execute,
-    original_png,
+    original_pixels,
     targets,
 )
 from synfer_rt.backends import Value
-from synfer_rt.bundle import open_bundle
+from synfer_rt.bundle import Bundle, open_bundle
 from synfer_rt.commands.augment import augment, usable
 from synfer_rt.datasets import Dataset, read_dataset
 from synfer_rt.errors import UserError
@@ -167,6 +167,25 @@ class TestOutput:
             expected = sampler.decode(sampler.encode(pixels[None])[0])[0].transpose(1, 2, 0) * 255
             assert np.abs(decoded(png) - expected).max() <= 1
 
+    @pytest.mark.parametrize("decode_originals", [False, True])
+    def test_an_original_that_is_flat_is_not_accepted(
+        self, sampler: Sampler, tmp_path: Path, decode_originals: bool
+    ):
+        for name, colour in (("happy/0", "grey"), ("happy/1", "pink"), ("sad/0", None)):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+            picture = Image.new("RGB", (32, 32), colour) if colour else Image.fromarray(noise)
+            picture.save(tmp_path / f"{name}.png")
+        data = usable(read_dataset(tmp_path), sampler.bundle.image_size)
+        decode = sampler.decode
+        plan = job(data, decode_originals=decode_originals)
+        with pytest.MonkeyPatch.context() as patch:  # a VAE that gives back what it gets
+            patch.setattr(sampler, "encode", lambda images: (images, images))
+            patch.setattr(sampler, "decode", lambda images: images)
+            made = Augmenter(plan, sampler).make(range(3))
+        assert sampler.decode == decode
+        assert [record["accepted"] for record, _ in made] == [False, False, True]
+
     def test_an_original_that_the_vae_breaks_is_not_accepted(
         self, dataset: Dataset, sampler: Sampler, monkeypatch: pytest.MonkeyPatch
     ):
@@ -189,7 +208,7 @@ class TestOutput:
     def test_originals_look_as_the_vote_sees_them(self, pixels: np.ndarray, expected: int):
         file = io.BytesIO()
         Image.fromarray(pixels).save(file, "PNG")
-        assert (decoded(original_png(file.getvalue())) == expected).all()
+        assert (original_pixels(file.getvalue()) == expected).all()
 
     def test_is_the_same_in_any_batch_and_after_an_interruption(
         self, dataset: Dataset, sampler: Sampler, tmp_path: Path
@@ -307,6 +326,63 @@ class TestAdditions:
         near, far = np.abs(little - plain).mean(), np.abs(much - plain).mean()
         assert 0 < near < far
 
+    def test_a_flat_one_is_not_accepted_and_tried_again(
+        self, dataset: Dataset, sampler: Sampler, monkeypatch: pytest.MonkeyPatch
+    ):
+        decode = sampler.decode
+        monkeypatch.setattr(sampler, "decode", lambda latents: 0.5 + 0 * decode(latents))
+        plan = job(dataset)
+        augmenter = Augmenter(plan, sampler)
+        made = augmenter.make(range(len(plan.originals), plan.count))
+        label = max(made[0][0]["probabilities"], key=made[0][0]["probabilities"].__getitem__)
+        everywhere = [record["probabilities"][label] for record, _ in made]
+        assert len(set(everywhere)) == 1  # the vote is as sure of each
+        assert not any(record["accepted"] for record, _ in made)
+        assert augmenter.broken == len(made)
+
+    def test_a_sound_one_comes_before_a_broken_one(
+        self, dataset: Dataset, sampler: Sampler, monkeypatch: pytest.MonkeyPatch
+    ):
+        decode, calls = sampler.decode, [0]
+
+        def first_flat(latents: np.ndarray) -> np.ndarray:
+            calls[0] += 1
+            return 0.5 + (calls[0] > 1) * (decode(latents) - 0.5)
+
+        monkeypatch.setattr(sampler, "decode", first_flat)
+        monkeypatch.setattr("synfer_rt.augment._Candidate.accepted", property(lambda _: False))
+        made = Augmenter(job(dataset, attempts=2), sampler).make([8])
+        assert made[0][0]["attempt"] == 1 and decoded(made[0][1]).std() > 1
+
+    @pytest.mark.parametrize("decode_originals", [False, True])
+    def test_of_grey_originals_are_grey_and_judged_so(
+        self, voting_bundle: Bundle, tmp_path: Path, decode_originals: bool
+    ):
+        """One class is grey in files of one channel and of three, the other in colour."""
+        sampler = Sampler(voting_bundle, "onnxruntime-cpu", threads=1)
+        draw = np.random.default_rng(5)
+        for label, count in (("happy", 4), ("sad", 2), ("fear", 1)):
+            (tmp_path / "data" / label).mkdir(parents=True)
+            for i in range(count):
+                picture = Image.fromarray(draw.integers(0, 256, (40, 36, 3), np.uint8))
+                if label != "fear":
+                    picture = picture.convert("L").convert("L" if i else "RGB")
+                picture.save(tmp_path / "data" / label / f"{i}.png")
+        data = usable(read_dataset(tmp_path / "data"), voting_bundle.image_size)
+        plan = job(data, attempts=1, repair_steps=2, decode_originals=decode_originals)
+        made = Augmenter(plan, sampler).make(range(plan.count))
+        for record, png in made:
+            pixels = decoded(png)
+            grey = bool((pixels == pixels[..., :1]).all())
+            assert grey == (record["label"] != "fear"), record["source"]
+        for record, png in made[len(data.items) :]:
+            image = decoded(png).transpose(2, 0, 1)[None].astype("f4") / 255
+            if record["label"] == "fear":
+                continue
+            (verdict,) = sampler.ensemble.judge(image, [record["label"]], rectify=False)
+            for name, share in verdict.probabilities.items():
+                assert record["probabilities"][name] == pytest.approx(share, abs=0.05)
+
     def test_of_one_source_differ(self, dataset: Dataset, sampler: Sampler):
         made = self.made(dataset, sampler, attempts=1)
         fears = [png for record, png in made if record["label"] == "fear"]
@@ -371,6 +447,11 @@ class TestRefusals:
             {"repair_strength": 1.0},
             {"attempts": 0},
             {"seed": -1},
+            {"noise_scale": "8"},
+            {"repair_steps": 2.0},
+            {"attempts": True},
+            {"repair_strength": float("nan")},
+            {"seed": 1.5},
         ],
     )
     def test_a_number_outside_its_range(self, dataset: Dataset, wrong: dict[str, Any]):

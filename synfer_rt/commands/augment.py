@@ -130,9 +130,10 @@ def augment(
     """Fill up the rare classes of a labelled dataset with varied copies of their own images.
 
     OUT gets every original that can be read, in its own size unless --decode-originals, and the
-    additions in the bundle's; metadata says of each which it is (origin), what it was made from
-    (source) and whether the bundle's annotators see its class in it (accepted). The input is only
-    read; what of it is left out is listed in skipped.jsonl in the folder beside OUT, __OUT__.
+    additions in the bundle's, grey where they are made from grey ones; metadata says of each which
+    it is (origin), what it was made from (source) and whether the bundle's annotators see its class
+    in it (accepted). The input is only read; what of it is left out is listed in skipped.jsonl in
+    the folder beside OUT, __OUT__.
     """
     from synfer_rt.augment import Augmentation, Augmenter, additions, execute, targets
     from synfer_rt.bundle import open_bundle
@@ -183,4 +184,10 @@ def augment(
         if counts.get(name):
             click.echo(f"{name}: {counts[name]} + {added[name]}, accepted {accepted[name]}")
     click.echo(f"{job.count} images in {out}")
+    if augmenter.broken:
+        click.echo(
+            f"{augmenter.broken} additions are flat or not finite, and not accepted; a lower "
+            "--noise-scale or more --repair-steps may help.",
+            err=True,
+        )
     report_skipped(skipped, listed)
