@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from synfer_rt.errors import UserError
 
-from .lora_names import Layer, foreign_kind, layers_by_name, parse_name, unwrapped
+from .lora_names import Layer, foreign_kind, layers_by_name, parse_name, plain_name
 from .lora_settings import PeftSettings, read_peft_settings
 from .low_rank import has_change, rank, without_place
 from .sentences import some
@@ -69,7 +69,7 @@ def read_changes(
     Raises UserError for any tensor without a use, and for settings that name layers which the file
     does not hold.
     """
-    names = [unwrapped(name) for name in tensors]
+    names = [plain_name(name) for name in tensors]
     peft = any(name.startswith(_PEFT) for name in names)
     given = {n.removeprefix(_PEFT): t for n, t in zip(names, tensors.values(), strict=True)}
     if len(given) < len(tensors):

@@ -17,6 +17,7 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from .ldm_names import ldm_names
+from .tensor_files import unwrapped
 
 _OLD_PREFIX = "text_model."
 """What stood before the text encoder's names until transformers 5.24."""
@@ -46,10 +47,7 @@ _OLD_ENDS = {
 }
 """What diffusers called the layers of attention while LoRAs were attention processors."""
 
-_WRAPPERS = re.compile(
-    r"^(?:state_dict|model_state_dict|lora_state_dict)\.|"
-    r"(?<![^.])(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|processor)\."
-)
+_HOLDERS = re.compile(r"^(?:(?:model_|lora_)?state_dict)\.|(?<![^.])processor\.")
 _MATRIX = r"(?:[._]lora|\.lora_linear_layer)[._]"
 _ENDS = {
     rf"{_MATRIX}(?:A|down)\.weight": "down",
@@ -124,9 +122,9 @@ def _old(name: str) -> Iterator[str]:
             yield name.removesuffix(new) + old
 
 
-def unwrapped(name: str) -> str:
+def plain_name(name: str) -> str:
     """`name` without what training frameworks and attention processors put around a layer."""
-    return _WRAPPERS.sub("", name)
+    return _HOLDERS.sub("", unwrapped(_HOLDERS.sub("", name)))
 
 
 def parse_name(name: str) -> tuple[str, str] | None:

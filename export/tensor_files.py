@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,15 @@ from synfer_rt.errors import UserError
 from .sentences import first_line
 
 _PEFT_SETTINGS = "lora_adapter_metadata"
+_WRAPPERS = re.compile(
+    r"(?<![^.])(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
+)
+"""What torch's DataParallel, compile, FSDP and activation checkpointing put into names."""
+
+
+def unwrapped(name: str) -> str:
+    """The name of a tensor without what torch's wrappers put around parts of a model."""
+    return _WRAPPERS.sub("", name)
 
 
 def read_tensors(path: Path, what: str) -> dict[str, Tensor]:

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Iterator
+import shutil
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import diffusers
 import torch
 import transformers
+from safetensors.torch import save_file
 
 from synfer_rt.errors import UserError
 
+from .lora_file import PEFT_SETTINGS_FILE
 from .sentences import first_line, some
 from .settings import read_json
+from .tensor_files import read_tensors, unwrapped
 
 _WEIGHT_FILE = re.compile(
     r"(?:diffusion_pytorch_model|pytorch_model|model)"
     r"(?:\.(\w+))?(?:-\d+-of-\d+)?(?:\.(\w+))?(\.safetensors|\.bin)"
 )
+_OF_A_LOADED_LORA = re.compile(r"(?<![^.])base_layer\.|\.lora_[AB]\.[^.]+\.(?:weight|bias)$")
 _OF_A_PROCESSOR = re.compile(r"\.processor\.|_ip\.|\bau_|lora")
 
 
@@ -56,6 +62,8 @@ def load_model(model: Any, folder: Path) -> Any:
     `folder` lacks weights, holds none that can be read, or more than the model has a place for.
     """
     files, variant, safe = _variant(folder)
+    if (folder / PEFT_SETTINGS_FILE).is_file():  # transformers would load that LoRA too
+        raise _with_a_lora(folder, PEFT_SETTINGS_FILE)
     if not files:
         if others := sorted({name for name, _ in _variants(folder)}):
             raise UserError(
@@ -66,21 +74,11 @@ def load_model(model: Any, folder: Path) -> Any:
             f"{folder} holds no weights (*.safetensors or *.bin); fetch the checkpoint again."
         )
     read_json(folder / "config.json", "fetch the checkpoint again")
-    try:
-        with quiet():
-            module, report = model.from_pretrained(
-                folder,
-                local_files_only=True,
-                output_loading_info=True,
-                variant=variant,
-                use_safetensors=safe,
-                torch_dtype=torch.float32,
-            )
-    except Exception as error:  # each format and library raises its own kinds
-        reason = first_line(error)
-        raise UserError(
-            f"{folder} cannot be loaded as {model.__name__} ({reason}); fetch the checkpoint again."
-        ) from error
+    module, report = _loaded(model, folder, folder, variant=variant, use_safetensors=safe)
+    if any(unwrapped(name) != name for name in report["unexpected_keys"]):
+        module, report = _loaded_without_wrappers(model, folder, files)
+    if split := [n for n in report["unexpected_keys"] if _OF_A_LOADED_LORA.search(n)]:
+        raise _with_a_lora(folder, some(split, 1))
     missing = sorted(report["missing_keys"])
     if missing:
         raise UserError(
@@ -89,6 +87,47 @@ def load_model(model: Any, folder: Path) -> Any:
         )
     _refuse_strays(folder, module, report["unexpected_keys"])
     return module.float().requires_grad_(False).eval()
+
+
+def _loaded(model: Any, folder: Path, source: Path, **which: Any) -> tuple[Any, dict[str, Any]]:
+    """The model that is in `source`, and what its loader reports; `folder` is for messages."""
+    try:
+        with quiet():
+            return model.from_pretrained(
+                source,
+                local_files_only=True,
+                output_loading_info=True,
+                torch_dtype=torch.float32,
+                **which,
+            )
+    except Exception as error:  # each format and library raises its own kinds
+        reason = first_line(error)
+        raise UserError(
+            f"{folder} cannot be loaded as {model.__name__} ({reason}); fetch the checkpoint again."
+        ) from error
+
+
+def _loaded_without_wrappers(
+    model: Any, folder: Path, files: Sequence[Path]
+) -> tuple[Any, dict[str, Any]]:
+    """As _loaded, of weights that were saved out of torch.compile, DataParallel or FSDP."""
+    tensors = {name: t for file in files for name, t in read_tensors(file, "weights").items()}
+    with TemporaryDirectory() as place:
+        copy = Path(place)
+        shutil.copyfile(folder / "config.json", copy / "config.json")
+        of_diffusers = issubclass(model, diffusers.ModelMixin)
+        file = copy / f"{'diffusion_pytorch_' if of_diffusers else ''}model.safetensors"
+        plain = {unwrapped(name): tensor.contiguous() for name, tensor in tensors.items()}
+        save_file(plain, file, {"format": "pt"})
+        return _loaded(model, folder, copy, use_safetensors=True)
+
+
+def _with_a_lora(folder: Path, sign: str) -> UserError:
+    return UserError(
+        f"{folder} was saved while a LoRA was loaded (it holds {sign}); load it as before, call "
+        "unload_lora_weights() to give the LoRA with --lora, or fuse_lora() and then "
+        "unload_lora_weights() to keep it in the weights, and save it again."
+    )
 
 
 def _refuse_strays(folder: Path, module: Any, unexpected: Collection[str]) -> None:
