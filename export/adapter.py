@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import shorten
 from typing import NamedTuple
 
 import torch
@@ -26,20 +27,22 @@ from torch import Tensor, nn
 
 from synfer_rt.errors import UserError
 
+from .adapter_files import (
+    TRAINED_AS,
+    AdapterFiles,
+    is_fineface,
+    is_lora,
+    is_synfer,
+    plain_name,
+    read_sets,
+)
 from .sentences import some
-from .tensor_files import read_tensors
 
 FINEFACE_MAXIMUM = 5.0
 """DISFA's intensities, on which FineFace is trained, end at 5."""
 
-SUFFIXES = (".safetensors", ".bin", ".ckpt", ".pt", ".pth")
-"""What the file of an adapter may end in."""
-
 ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}
 """What may stand between the two linear layers of a projection; the first is IP-Adapter's."""
-
-_TRAINED_AS = {"image_proj_model": "image_proj", "adapter_modules": "ip_adapter"}
-_WRAPPERS = ("module", "state_dict", "model", "unet")
 
 
 class CrossAttention(NamedTuple):
@@ -116,25 +119,48 @@ class AUAdapter:
 
 
 def read_adapter(path: Path, layers: Sequence[CrossAttention], token_width: int) -> AUAdapter:
-    """Read an adapter: a safetensors file, a torch file, or a directory of FineFace's files.
+    """Read an adapter: a safetensors file, a torch file, or a directory.
 
-    `layers` are all cross-attention layers of the UNet and `token_width` is D. Raises UserError
-    when the file is missing, cut short, of another kind, or does not fit the UNet.
+    A directory holds the files of a FineFace model, or of several, of which the one that fits the
+    UNet is read. `layers` are all cross-attention layers of the UNet and `token_width` is D. Raises
+    UserError when the file is missing, cut short, of another kind, or does not fit the UNet.
     """
-    files, tensors = _read(path)
+    sets = read_sets(path)
+    if len(sets) == 1:
+        return _of_one_set(path, sets[0], layers, token_width)
+    fitting, named = [], []
+    for one in sets:
+        reason = "fits"
+        try:
+            fitting.append(_of_one_set(path, one, layers, token_width))
+        except UserError as error:
+            reason = shorten(str(error).replace(f"The AU adapter {path} ", ""), 160)
+        named.append(f"{', '.join(file.name for file in one.files)} ({reason})")
+    if len(fitting) == 1:
+        return fitting[0]
+    raise UserError(
+        f"{path} holds {len(sets)} AU adapters, and {len(fitting) or 'none'} of them fit this "
+        f"checkpoint: {'; '.join(named)}; give the file, or a directory with the files, of the one "
+        "that was trained with it."
+    )
+
+
+def _of_one_set(
+    path: Path, given: AdapterFiles, layers: Sequence[CrossAttention], width: int
+) -> AUAdapter:
+    tensors = given.tensors
     heads = {name.removeprefix("module.").partition(".")[0] for name in tensors}
-    if "unet" in heads and heads & _TRAINED_AS.keys():
+    if "unet" in heads and heads & TRAINED_AS.keys():
         raise UserError(
-            f"{path} is a whole training state, with a UNet; save its {' and '.join(_TRAINED_AS)} "
+            f"{path} is a whole training state, with a UNet; save its {' and '.join(TRAINED_AS)} "
             "alone, and the UNet into the checkpoint if it was trained too."
         )
-    lora = {name: tensor for name, tensor in tensors.items() if _is_lora(name)}
-    adapter = {_unwrapped(name): t.float() for name, t in tensors.items() if name not in lora}
-    given = _Given(path, adapter)
-    if any(name.startswith(("image_proj.", "ip_adapter.")) for name in adapter):
-        return _ip_adapter(given, layers, token_width, lora, files)
-    if any(_is_fineface(name) for name in adapter):
-        return _fineface(given, layers, token_width, lora, files)
+    lora = {name: tensor for name, tensor in tensors.items() if is_lora(name)}
+    adapter = {plain_name(name): t.float() for name, t in tensors.items() if name not in lora}
+    if any(map(is_synfer, adapter)):
+        return _ip_adapter(_Given(path, adapter), layers, width, lora, given.files)
+    if any(map(is_fineface, adapter)):
+        return _fineface(_Given(path, adapter), layers, width, lora, given.files)
     raise UserError(
         f"{path} is no AU adapter of a known layout: found are {some(tensors)}; expected are "
         f"{some(_ip_names(layers))} (SynFER's layout) or au_encoder.weight, au_encoder.bias, "
@@ -231,10 +257,6 @@ def _fineface_names(layers: Sequence[CrossAttention]) -> set[str]:
     return {f"{at.name}.au_to_{kind}.weight" for at in layers for kind in "kv"}
 
 
-def _is_fineface(name: str) -> bool:
-    return ".au_to_" in name or name.startswith("au_encoder.")
-
-
 def _fineface(
     given: _Given,
     layers: Sequence[CrossAttention],
@@ -260,37 +282,3 @@ def _fineface(
     projection = TokenProjection(nn.Sequential(_linear(token, bias)), 1, None)
     vocabulary = "disfa-12" if units == 12 else None
     return AUAdapter(projection, keys, values, FINEFACE_MAXIMUM, vocabulary, lora, files)
-
-
-def _read(path: Path) -> tuple[tuple[Path, ...], dict[str, Tensor]]:
-    """The files of an adapter and all their tensors by name."""
-    if path.is_file():
-        return (path,), read_tensors(path, "AU adapter")
-    if not path.is_dir():
-        raise UserError(f"There is no AU adapter {path}; give its file with --au-adapter.")
-    files: list[Path] = []
-    tensors: dict[str, Tensor] = {}
-    for file in sorted(f for f in path.iterdir() if f.suffix in SUFFIXES):
-        content = read_tensors(file, "AU adapter")
-        # What a training run leaves beside its adapter (optimizer, frozen UNet) is not part of it.
-        if content and all(_is_lora(n) or _is_fineface(_unwrapped(n)) for n in content):
-            files.append(file)
-            tensors |= content
-    if not files:
-        raise UserError(
-            f"{path} holds no file of an AU adapter; give a directory with FineFace's "
-            "au_encoder and attn_processors, or the adapter's own file."
-        )
-    return tuple(files), tensors
-
-
-def _is_lora(name: str) -> bool:
-    return ".lora" in name or "_lora." in name or name.startswith("lora_")
-
-
-def _unwrapped(name: str) -> str:
-    """`name` without what a training framework put around it, such as `module.unet.`."""
-    head, _, rest = name.partition(".")
-    if head in _WRAPPERS or name.startswith("au_encoder.au_encoder."):
-        return _unwrapped(rest)
-    return f"{_TRAINED_AS[head]}.{rest}" if head in _TRAINED_AS else name

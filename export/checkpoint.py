@@ -29,7 +29,8 @@ from synfer_rt.errors import UserError
 from synfer_rt.interfaces import IMAGE_AXES, LATENT_AXES
 from synfer_rt.sizes import Size, Sizes, format_size
 
-from .adapter import SUFFIXES, AUAdapter, read_adapter
+from .adapter import AUAdapter, read_adapter
+from .adapter_files import SUFFIXES
 from .au_reader import AUReaderSource, read_au_reader
 from .classifier import ClassifierSource, read_classifier
 from .guiding_classifier import IMAGE_FOLDER, LATENT_FOLDER
@@ -209,7 +210,8 @@ def read_checkpoint(
     with quiet():
         if adapter is not None and adapter.lora:
             header = {k: v for f in adapter.files for k, v in read_header_settings(f).items()}
-            merge_tensors(adapter.lora, unet, text_encoder, 1.0, path, header)
+            beside = adapter.files[0].parent if path.is_dir() else path
+            merge_tensors(adapter.lora, unet, text_encoder, 1.0, beside, header)
         for lora in loras:
             merge_lora(lora, unet, text_encoder)
     check_defaults(

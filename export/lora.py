@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from synfer_rt.errors import UserError
 
-from .lora_file import OTHER_MODEL, PEFT_SETTINGS_FILE, Change, read_changes
+from .lora_file import OTHER_MODEL, Change, read_changes
 from .low_rank import has_change, merged
 from .sentences import first_line
-from .tensor_files import read_header_settings, read_tensors
+from .tensor_files import PEFT_SETTINGS_FILE, read_header_settings, read_tensors
 
 
 @dataclass(frozen=True)

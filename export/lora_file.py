@@ -20,9 +20,7 @@ from .lora_settings import PeftSettings, read_peft_settings
 from .low_rank import has_change, rank, without_place
 from .sentences import some
 from .settings import read_json
-
-PEFT_SETTINGS_FILE = "adapter_config.json"
-"""PEFT writes it beside a LoRA, with the alphas."""
+from .tensor_files import PEFT_SETTINGS_FILE
 
 OTHER_MODEL = "give one that was trained on the same kind of Stable Diffusion"
 

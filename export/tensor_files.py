@@ -17,6 +17,9 @@ from synfer_rt.errors import UserError
 
 from .sentences import first_line
 
+PEFT_SETTINGS_FILE = "adapter_config.json"
+"""PEFT writes it beside a LoRA, with the alphas."""
+
 _PEFT_SETTINGS = "lora_adapter_metadata"
 _WRAPPERS = re.compile(
     r"(?<![^.])(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."

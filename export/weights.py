@@ -18,10 +18,9 @@ from safetensors.torch import save_file
 
 from synfer_rt.errors import UserError
 
-from .lora_file import PEFT_SETTINGS_FILE
 from .sentences import first_line, some
 from .settings import read_json
-from .tensor_files import read_tensors, unwrapped
+from .tensor_files import PEFT_SETTINGS_FILE, read_tensors, unwrapped
 
 _WEIGHT_FILE = re.compile(
     r"(?:diffusion_pytorch_model|pytorch_model|model)"

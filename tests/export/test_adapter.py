@@ -255,3 +255,109 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_directory_without_an_adapter_is_refused(tmp_path: Path) -> None:
     assert "holds no file of an AU adapter" in refusal(tmp_path)
+
+
+OTHER_LAYERS = (CrossAttention(5, "mid.attn2.processor", 8), LAYERS[1])
+OTHER = {
+    f"{at.name}.au_to_{k}.weight": torch.rand(at.width, D) for at in OTHER_LAYERS for k in "kv"
+}
+OTHER_ENCODER = {"au_encoder.weight": torch.rand(4, 2), "au_encoder.bias": torch.rand(4)}
+
+
+def save_sets(folder: Path, first: str = "{}", second: str = "sd15_{}") -> Path:
+    """FineFace for LAYERS, with a LoRA, and for OTHER_LAYERS, side by side as on the Hub."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = (first, ENCODER, PROCESSORS), (second, OTHER_ENCODER, OTHER)
+    for name, encoder, processors in parts:
+        torch.save(encoder, folder / f"{name.format('au_encoder')}.ckpt")
+        torch.save(processors, folder / f"{name.format('attn_processors')}.ckpt")
+    saved(LORA, folder / f"{first.format('pytorch_lora_weights')}.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("{}", "sd15_{}"), ("{}_sd21", "{}_sd15"), ("fineface-2.1-{}", "fineface-{}"), ("{}2", "{}")],
+)
+def test_of_sets_side_by_side_the_one_that_fits_is_read(
+    tmp_path: Path, first: str, second: str
+) -> None:
+    folder = save_sets(tmp_path / "hub", first, second)
+    adapter = read(folder)
+    assert torch.equal(adapter.to_v[1], PROCESSORS["down.attn2.processor.au_to_v.weight"])
+    assert torch.equal(adapter.projection.affine.weight[2:5], ENCODER["au_encoder.weight"])
+    assert set(adapter.lora) == set(LORA) and len(adapter.files) == 3
+    other = read_adapter(folder, OTHER_LAYERS, D)
+    assert torch.equal(other.to_k[5], OTHER["mid.attn2.processor.au_to_k.weight"])
+    assert torch.equal(other.projection.affine.weight[2:6], OTHER_ENCODER["au_encoder.weight"])
+    assert other.lora == {}, "it is of the other set"
+    assert {file.name for file in other.files} == {
+        f"{second.format(part)}.ckpt" for part in ("au_encoder", "attn_processors")
+    }
+
+
+def test_sets_with_equal_names_are_told_apart_by_their_sizes(tmp_path: Path) -> None:
+    wide = {name: torch.rand(len(tensor), D + 2) for name, tensor in PROCESSORS.items()}
+    for name, encoder, processors in (("", ENCODER, PROCESSORS), ("v2_", OTHER_ENCODER, wide)):
+        torch.save(encoder, tmp_path / f"{name}au_encoder.ckpt")
+        torch.save(processors, tmp_path / f"{name}attn_processors.ckpt")
+    assert len(read(tmp_path).projection.affine.weight) == D
+    assert torch.equal(read(tmp_path).to_k[1], PROCESSORS["down.attn2.processor.au_to_k.weight"])
+    assert len(read_adapter(tmp_path, LAYERS, D + 2).projection.affine.weight) == D + 2
+
+
+def test_sets_may_lie_in_folders_of_their_own(tmp_path: Path) -> None:
+    for name, encoder, processors in (("a", ENCODER, PROCESSORS), ("b", OTHER_ENCODER, OTHER)):
+        (tmp_path / name).mkdir()
+        torch.save(encoder, tmp_path / name / "au_encoder.ckpt")
+        torch.save(processors, tmp_path / name / "attn_processors.ckpt")
+    assert {file.parent.name for file in read(tmp_path).files} == {"a"}
+    assert {f.parent.name for f in read_adapter(tmp_path, OTHER_LAYERS, D).files} == {"b"}
+
+
+def test_sets_of_which_none_or_several_fit_are_named(tmp_path: Path) -> None:
+    folder = save_sets(tmp_path / "hub")
+    with pytest.raises(UserError) as error:
+        read_adapter(folder, (CrossAttention(1, "else.attn2.processor", 8),), D)
+    message = str(error.value)
+    assert "2 AU adapters, and none of them fit" in message
+    assert "sd15_attn_processors.ckpt, sd15_au_encoder.ckpt (does not fit this UNet" in message
+    for name in ("ip_adapter.bin", "model.safetensors"):
+        torch.save(grouped(), (tmp_path / name))
+    assert "2 of them fit this checkpoint: ip_adapter.bin (fits); model.saf" in refusal(tmp_path)
+
+
+def test_a_directory_with_one_adapter_of_synfers_is_read_with_its_lora(tmp_path: Path) -> None:
+    torch.save(grouped(), tmp_path / "ip_adapter.bin")
+    saved(LORA, tmp_path / "any_lora.safetensors")
+    adapter = read(tmp_path)
+    assert torch.equal(adapter.to_v[1], IP["ip_adapter.1.to_v_ip.weight"])
+    assert set(adapter.lora) == set(LORA) and len(adapter.files) == 2
+
+
+def test_a_lora_that_is_of_no_set_or_of_two_files_is_refused(tmp_path: Path) -> None:
+    folder = save_sets(tmp_path / "hub", "sd21_{}", "sd15_{}")
+    (folder / "sd21_pytorch_lora_weights.safetensors").rename(folder / "faces_lora.safetensors")
+    assert "the LoRA faces_lora.safetensors is named like none of them" in refusal(folder)
+    folder = tmp_path / "two"
+    folder.mkdir()
+    torch.save(ENCODER | PROCESSORS, folder / "fineface.ckpt")
+    for name in ("a_lora", "b_lora"):
+        saved(LORA, folder / f"{name}.safetensors")
+    assert "in b_lora.safetensors and in another file" in refusal(folder)
+
+
+def test_what_stands_beside_finefaces_layers_is_refused_by_name(tmp_path: Path) -> None:
+    gates = {f"{at.name}.gamma": torch.rand(8) for at in LAYERS}
+    torch.save(ENCODER, tmp_path / "au_encoder.ckpt")
+    torch.save(PROCESSORS | gates, tmp_path / "attn_processors.ckpt")
+    message = refusal(tmp_path)
+    assert "attn_processors.ckpt holds down.attn2.processor.gamma" in message
+    assert "beside FineFace's layers" in message
+
+
+def test_settings_of_peft_beside_an_adapters_lora_are_a_file_of_it(tmp_path: Path) -> None:
+    torch.save(ENCODER | PROCESSORS, tmp_path / "fineface.ckpt")
+    saved({f"base_model.model.{n}": t for n, t in LORA.items()}, tmp_path / "lora.safetensors")
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert tmp_path / "adapter_config.json" in read(tmp_path).files
