@@ -174,6 +174,19 @@ def settings_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.run.json")
 
 
+def folder_of(path: Path) -> Path | None:
+    """The folder that names in a table begin at, as `label` wrote it.
+
+    None of any other table, and where that folder is no longer.
+    """
+    try:
+        settings = json.loads(settings_file(path).read_bytes())
+        folder = Path(os.path.normpath(path.parent / settings["folder"]))
+        return folder if folder.is_dir() else None
+    except (OSError, ValueError, RecursionError, TypeError, KeyError):
+        return None
+
+
 def _settings_of(path: Path) -> Record:
     """The settings of a finished table. Raises UserError when they are not there."""
     try:

@@ -346,6 +346,32 @@ class TestCommand:
         found = self.command(tiny_bundle_path, listing, "--out", out, "--resume")
         assert found.exit_code == 0 and len(lines(out)) == 2
 
+    @pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+    def test_the_table_is_a_dataset_where_it_lies(
+        self, tiny_bundle_path: Path, folder: Path, tmp_path: Path, suffix: str
+    ):
+        for name in ("photos", "others"):  # of the same names
+            for part in ("a", "b"):
+                (tmp_path / name / part).mkdir(parents=True)
+                shutil.copy(folder / "sad" / "00.png", tmp_path / name / part / "0.png")
+        out = tmp_path / f"labels{suffix}"
+        self.command(tiny_bundle_path, tmp_path / "photos", "--out", out)
+        dataset = read_dataset(out)
+        assert [item.name for item in dataset.items] == ["photos/a/0.png", "photos/b/0.png"]
+        assert all(item.label for item in dataset.items) and not dataset.skipped
+
+    def test_a_table_that_lies_elsewhere_says_where_it_must_lie(
+        self, tiny_bundle_path: Path, folder: Path, tmp_path: Path
+    ):
+        (tmp_path / "tables").mkdir()
+        shutil.copytree(folder / "sad", tmp_path / "photos")
+        out = tmp_path / "tables" / "labels.csv"
+        self.command(tiny_bundle_path, tmp_path / "photos", "--out", out)
+        with pytest.raises(UserError, match=rf"images in {tmp_path}/photos; move it beside that"):
+            read_dataset(out)
+        out.rename(tmp_path / "labels.csv")
+        assert {i.name for i in read_dataset(tmp_path / "labels.csv").items} >= {"photos/00.png"}
+
     def test_never_writes_into_the_input(self, tiny_bundle_path: Path, folder: Path):
         before = sorted(folder.rglob("*"))
         with pytest.raises(UserError, match="inside the input"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,6 +83,7 @@ def label(
     settings = {
         "bundle": bundle.bundle_hash,
         "dataset": dataset.digest,
+        "folder": os.path.relpath(dataset.root, out.parent),
         "accept_rate": accept_rate,
         "threshold": threshold,
     }

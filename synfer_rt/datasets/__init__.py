@@ -80,6 +80,11 @@ class Dataset:
     items: tuple[Item, ...]
     skipped: tuple[Skipped, ...] = ()
 
+    @property
+    def root(self) -> Path:
+        """The folder that names begin at."""
+        return self.path if is_folder(self.path) else self.path.parent
+
     def counts(self) -> dict[str, int]:
         """The number of images by label, of those that have one."""
         return dict(Counter(item.label for item in self.items if item.label is not None))
@@ -160,8 +165,7 @@ def read_datasets(
         return parts[0]
 
     def renamed(part: Dataset, entries: Iterable[Any]) -> list[Any]:
-        root = part.path if part.path.is_dir() else part.path.parent
-        return [replace(entry, name=(root / entry.name).as_posix()) for entry in entries]
+        return [replace(entry, name=(part.root / entry.name).as_posix()) for entry in entries]
 
     items = [item for part in parts for item in renamed(part, part.items)]
     skipped = [entry for part in parts for entry in renamed(part, part.skipped)]

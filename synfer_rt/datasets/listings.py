@@ -13,6 +13,9 @@ from synfer_rt.datasets.folders import class_folders
 from synfer_rt.datasets.items import IMAGES, UNLABELLED, Found, Item, Label, Skipped, item
 from synfer_rt.datasets.splits import split_of_path
 
+_HOLD_IMAGES = (".tar", ".zip", ".parquet", ".csv")
+_GONE = "it is not there"
+
 
 @dataclass(frozen=True)
 class Row:
@@ -46,6 +49,10 @@ class Lookup:
         parents = {file.parent for file in images}
         self._folders = parents | {folder for parent in parents for folder in parent.parents}
 
+    def has(self, path: Path) -> bool:
+        """Whether a file of the dataset lies there."""
+        return os.path.abspath(path) in self._paths
+
     def find(self, rows: Sequence[Row]) -> list[Path | str]:
         """The file that each row means, or why none is found.
 
@@ -65,7 +72,8 @@ class Lookup:
                 claims.setdefault(guess.files[0], set()).add(_path(row.name))
                 splits.setdefault(guess.files[0], set()).update(filter(None, [row.split]))
         return [
-            file or _only(guess, claims, splits) for file, guess in zip(exact, guesses, strict=True)
+            file or _only(row, guess, claims, splits)
+            for row, file, guess in zip(rows, exact, guesses, strict=True)
         ]
 
     def _at(self, name: str, folder: Path) -> Path | None:
@@ -111,12 +119,14 @@ class _Guess:
 
 
 def _only(
+    row: Row,
     guess: _Guess | None,
     claims: Mapping[Path, set[Path | None]],
     splits: Mapping[Path, set[str]],
 ) -> Path | str:
     if guess is None or not guess.files:
-        return "it is not there"
+        inside = any(part.lower().endswith(_HOLD_IMAGES) for part in _path(row.name).parts[:-1])
+        return "it lies in an archive; give that itself, without a table" if inside else _GONE
     file, *more = guess.files
     if more:
         return (
@@ -124,7 +134,7 @@ def _only(
         )
     if guess.sure or (len(claims[file]) == 1 and len(splits[file]) < 2):
         return file
-    return "it is not there, and an image of its name is another's"
+    return f"{_GONE}, and an image of its name is another's"
 
 
 def _ends(path: Sequence[str], end: Sequence[str]) -> bool:

@@ -28,6 +28,7 @@ from synfer_rt.datasets.separated import Form, encoding_of, first_line, form_of,
 from synfer_rt.datasets.splits import split_of
 from synfer_rt.errors import UserError
 from synfer_rt.images import find_images
+from synfer_rt.label_table import folder_of
 from synfer_rt.writers.run_file import OLD_SHEET
 
 _JSON_LINES = (".jsonl", ".ndjson")
@@ -188,19 +189,26 @@ def table(root: Path, files: Sequence[Path], label_scheme: str | None) -> Found:
     for listing, table in found.items():
         if table.form is not None and table.of_pixels:
             yield from images_of_pixels(root, listing, table.form, table.columns, label_scheme)
-        else:
-            rows += _rows(listing, table, lookup, label_scheme)
+            continue
+        own = list(_rows(listing, table, lookup, label_scheme))
+        rows += [row for row in own if row.name]
+        if nameless := sum(not row.name for row in own):
+            yield Skipped(_name(root, listing), f"{nameless} of its rows name no image")
+        folder = folder_of(listing)
+        if folder is not None and not any(root.samefile(f) for f in (folder, *folder.parents)):
+            why = f"label wrote it for images in {folder}; move it beside that folder"
+            yield Skipped(_name(root, listing), why)
     paths = lookup.find(rows)
     unlabelled = False
     for entry in listed(root, zip(rows, paths, strict=True), label_scheme):
         unlabelled |= isinstance(entry, Item) and entry.label is None and entry.problem is None
         yield entry
     for file, why in _unused(found, others, unlabelled):
-        yield Skipped(file.relative_to(root).as_posix(), why)
+        yield Skipped(_name(root, file), why)
     used = set(paths)
     for file in candidates:
         if file not in used and file.suffix.lower() in IMAGES and file.name != OLD_SHEET:
-            yield Skipped(file.relative_to(root).as_posix(), "no table lists it")
+            yield Skipped(_name(root, file), "no table lists it")
 
 
 def _unused(
@@ -213,9 +221,6 @@ def _unused(
             yield file, _UNUSED_BOX.format(columns.unused_box)
         if unlabelled and columns.problem is not None:
             yield file, columns.problem
-        nameless = 0 if table.of_pixels else sum(not _named(row, columns) for row in table.rows())
-        if nameless:
-            yield file, f"{nameless} of its rows name no image"
     yield from others.items()
 
 
@@ -225,20 +230,24 @@ _UNUSED_BOX = (
 )
 
 
-def _named(row: Mapping[str, Any], columns: Columns) -> str:
-    return next(filter(None, (text(row.get(name)) for name in columns.files)), "")
+def _name(root: Path, file: Path) -> str:
+    return file.relative_to(root).as_posix()
 
 
 def _rows(listing: Path, table: Table, lookup: Lookup, label_scheme: str | None) -> Iterator[Row]:
-    """The rows that name an image, by the column whose names find most."""
-    columns, of_name = table.columns, split_of(listing.name)
+    """What the rows say, by the column of images that finds most; some name none.
+
+    Names in a table that `label` wrote begin at the folder that it labelled.
+    """
+    columns, of_name, folder = table.columns, split_of(listing.name), folder_of(listing)
     scheme = label_scheme or (table.form.scheme if table.form else None)
     if len(columns.files) > 1:
         columns = replace(columns, files=_by_images_found(listing, table, lookup))
     for row in table.rows():
-        name, part = split_fragment(_named(row, columns))
-        if not name:
-            continue
+        cells = (text(row.get(column)) for column in columns.files)
+        name, part = split_fragment(next(filter(None, cells), ""))
+        if name and folder is not None and lookup.has(folder / name):
+            name = str(folder / name)
         box = part or columns.box_of(row)
         label, split = columns.label(row, scheme), columns.split_of(row) or of_name
         if isinstance(box, str):

@@ -112,6 +112,49 @@ class TestTables:
         put_text(tmp_path / "faces" / "l.csv", f"file,label\n{name.format(root=tmp_path)},sad\n")
         assert list(labels_of(read_dataset(tmp_path / "faces")).values()) == ["sad"]
 
+    def test_a_folder_may_lie_between_a_table_and_what_it_names(self, tmp_path: Path):
+        put(tmp_path, photos__a__0=10, photos__b__0=20)
+        put_text(tmp_path / "l.csv", "file,label\na/0.jpg,sad\nb/0.jpg,fear\n")
+        found = labels_of(read_dataset(tmp_path))
+        assert found == {"photos/a/0.jpg": "sad", "photos/b/0.jpg": "fear"}
+
+    def test_a_name_of_two_images_is_reported_as_such(self, tmp_path: Path):
+        put(tmp_path, a__0=10, b__0=20, c__1=30)
+        put_text(tmp_path / "l.csv", "file,label\n0.jpg,sad\n1.jpg,fear\n")
+        dataset = read_dataset(tmp_path)
+        assert labels_of(dataset) == {"c/1.jpg": "fear"}
+        assert "several images are called so" in why(dataset)["l.csv: 0.jpg"]
+
+    def test_a_table_of_one_split_says_nothing_of_another(self, tmp_path: Path):
+        put(tmp_path, train__0=10, train__1=20, test__0=30, test__2=40)
+        put_text(tmp_path / "train_labels.csv", "file,label\n0.jpg,sad\n1.jpg,fear\n2.jpg,happy\n")
+        dataset = read_dataset(tmp_path)
+        assert labels_of(dataset) == {"train/0.jpg": "sad", "train/1.jpg": "fear"}
+        assert set(splits_of(dataset).values()) == {"train"}
+        assert why(dataset) == {
+            "train_labels.csv: 2.jpg": "it is not there",
+            "test/0.jpg": "no table lists it",
+            "test/2.jpg": "no table lists it",
+        }
+
+    def test_lists_of_two_splits_with_the_same_names_share_no_image(self, tmp_path: Path):
+        put(tmp_path, images__1=10)
+        put_text(tmp_path / "lists" / "train" / "l.csv", "file,label,split\n1.jpg,sad,train\n")
+        put_text(tmp_path / "lists" / "test" / "l.csv", "file,label,split\n1.jpg,fear,test\n")
+        with pytest.raises(UserError, match="an image of its name is another's"):
+            read_dataset(tmp_path)
+
+    def test_the_column_of_images_is_the_one_that_finds_them(self, tmp_path: Path):
+        put(tmp_path, a__0=10, b__0=20)
+        text = "filename,path,label\n0.jpg,a/0.jpg,sad\n0.jpg,b/0.jpg,fear\n"
+        put_text(tmp_path / "l.csv", text)
+        assert labels_of(read_dataset(tmp_path)) == {"a/0.jpg": "sad", "b/0.jpg": "fear"}
+
+    def test_names_inside_archives_are_reported_as_such(self, tmp_path: Path):
+        put(tmp_path, x=10)
+        put_text(tmp_path / "l.csv", "file,label\nx.jpg,sad\n0.tar/1,fear\n")
+        assert "it lies in an archive" in why(read_dataset(tmp_path))["l.csv: 0.tar/1"]
+
     @pytest.mark.parametrize("name", ["../aligned/1.jpg", "{root}/aligned/1.jpg", "aligned/1.jpg"])
     def test_a_path_is_exact_where_names_repeat(self, tmp_path: Path, name: str):
         put(tmp_path, aligned__1=10, original__1=20)
