@@ -58,11 +58,11 @@ _PACKAGES = ("synfer-rt", "numpy", *RUNTIMES)
 )
 @click.option(
     "--checkpoint",
-    type=click.Path(path_type=Path),
+    type=options.LocalPath(),
     help="What the bundle was built from, for --compare.  [default: the clone's, of synfer-mini]",
 )
-@click.option("--json", "file", type=click.Path(path_type=Path), help="Write every number there.")
-@click.option("--markdown", "page", type=click.Path(path_type=Path), help="Write the report there.")
+@click.option("--json", "file", type=options.LocalPath(), help="Write every number there.")
+@click.option("--markdown", "page", type=options.LocalPath(), help="Write the report there.")
 def bench(
     engines: Path | None,
     batches: str,

@@ -20,6 +20,7 @@ from synfer_rt.backends import status
 from synfer_rt.bundle import Bundle, write_manifest
 from synfer_rt.errors import UserError
 from synfer_rt.parity import OPENVINO, measured, reason
+from synfer_rt.paths import local
 from synfer_rt.solvers import HISTORY_SLOTS
 
 from .build_key import (
@@ -67,7 +68,8 @@ def build_bundle(
     the tolerance; an old bundle is then as it was.
     """
     options = options or Options()
-    out = Path(os.path.realpath(out))  # a link stays one, and what it leads to is replaced
+    local(source.directory)
+    out = Path(os.path.realpath(local(out)))  # a link stays one, and what it leads to is replaced
     if "openvino" in options.targets and not (found := status(OPENVINO)).works:
         raise UserError(f"The target openvino cannot be had: {found.reason}; {found.remedy}.")
     check_plan_options(options)

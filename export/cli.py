@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from synfer_rt.commands.options import LocalPath
 from synfer_rt.errors import UserError
 from synfer_rt.sizes import parse_size
 
@@ -21,13 +22,11 @@ if TYPE_CHECKING:
 
 
 @click.command("build-engines")
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option(
-    "--out", type=click.Path(path_type=Path), required=True, help="Directory of the bundle."
-)
+@click.argument("checkpoint", type=LocalPath())
+@click.option("--out", type=LocalPath(), required=True, help="Directory of the bundle.")
 @click.option(
     "--au-adapter",
-    type=click.Path(path_type=Path),
+    type=LocalPath(),
     help="AU adapter.  [default: CHECKPOINT/au_adapter.*, if there is one]",
 )
 @click.option(
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
 @click.option(
     "--classifier",
     "classifiers",
-    type=click.Path(path_type=Path),
+    type=LocalPath(),
     multiple=True,
     help="ONNX expression classifier; may be repeated.  [default: CHECKPOINT/classifiers/*.onnx]",
 )

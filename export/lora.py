@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from synfer_rt.errors import UserError
+from synfer_rt.paths import local
 
 from .lora_file import OTHER_MODEL, Change, read_changes
 from .low_rank import has_change, merged
@@ -39,6 +40,7 @@ class Lora:
 
 def parse_lora(text: str) -> Lora:
     """Read `FILE` or `FILE:SCALE`; UserError for a scale that is no finite number."""
+    local(text)
     file, colon, scale = text.rpartition(":")
     if not colon or Path(text).exists():
         return Lora(Path(text))

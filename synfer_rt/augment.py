@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,6 +33,7 @@ from synfer_rt.errors import UserError
 from synfer_rt.facs import au_intensities
 from synfer_rt.images import FORMATS, png, read_image, upright_rgb
 from synfer_rt.inversion import check_encoder
+from synfer_rt.paths import local
 from synfer_rt.plan import Plan, make_plan
 from synfer_rt.prompts import expression_alone
 from synfer_rt.request import Request
@@ -143,8 +143,9 @@ def targets(counts: Mapping[str, int], balance: str) -> dict[str, int]:
         # Python reads no number of thousands of digits; any of nineteen is too much already.
         level = max(counts.values()) if balance == "max" else int(balance.lstrip("0")[:19] or 0)
         return _checked(counts, dict.fromkeys(counts, level))
+    file = local(balance)
     try:
-        given = json.loads(Path(balance).read_bytes())
+        given = json.loads(file.read_bytes())
         wanted = {canonical(str(name)) or str(name): int(count) for name, count in given.items()}
     except (OSError, TypeError, AttributeError, RecursionError, ValueError, OverflowError) as error:
         raise UserError(

@@ -33,6 +33,7 @@ from synfer_rt.interfaces import (
     mismatch,
     read_plans,
 )
+from synfer_rt.paths import local
 from synfer_rt.schedule import Schedule
 from synfer_rt.sizes import Sizes, format_size
 from synfer_rt.solvers import HISTORY_SLOTS, PREDICTION_TYPES, SOLVERS, Trajectory, trajectory
@@ -261,7 +262,7 @@ def open_bundle(path: str | Path | None = None) -> Bundle:
         from synfer_rt.engines import default_bundle
 
         path = default_bundle()
-    path = Path(path).absolute()  # engines are loaded later, wherever the program is then
+    path = local(path).absolute()  # engines are loaded later, wherever the program is then
     try:
         str(path).encode()
     except UnicodeEncodeError:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from synfer_rt.errors import UserError
-from synfer_rt.paths import is_folder, resolved
+from synfer_rt.paths import is_folder, local, resolved
 
 MAX_PIXELS = 1 << 26
 """Larger images are refused before they are decoded: a small file can hold a huge one."""
@@ -30,7 +30,7 @@ def find_images(path: str | Path) -> list[Path]:
     stand in the list as they are, for `read_image` to refuse. Raises UserError when `path` is not
     there, cannot be listed, or holds no file.
     """
-    path = Path(path)
+    path = local(path)
     if not is_folder(path):
         if path.is_file():
             return [path]

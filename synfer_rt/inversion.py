@@ -18,6 +18,7 @@ import numpy as np
 from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError
 from synfer_rt.images import find_images, in_utf8, read_image
+from synfer_rt.paths import local
 from synfer_rt.request import Request
 from synfer_rt.sampler import Sampler
 from synfer_rt.solvers import HISTORY_SLOTS, Trajectory
@@ -67,7 +68,7 @@ def read_photos(path: str | Path, size: tuple[int, int]) -> Photos:
 
     Raises UserError when there is nothing at `path`, or no image among what is there.
     """
-    path = Path(path)
+    path = local(path)
     found: list[tuple[Path, str, str]] = []
     skipped: dict[str, str] = {}
     for file in find_images(path):

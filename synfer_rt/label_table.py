@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any, TextIO
 
 from synfer_rt.errors import UserError
+from synfer_rt.paths import local
 from synfer_rt.writers.atomic import disk_errors, open_growing, partial, write_whole
 
 SUFFIXES = (".jsonl", ".csv")
@@ -32,6 +33,7 @@ class Table:
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any], resume: bool) -> None:
+        path = local(path)
         if path.suffix not in SUFFIXES:
             raise UserError(f"{path} is no name of a table; let --out end in .jsonl or .csv.")
         self.path, self.done = path, 0

@@ -1,12 +1,15 @@
-"""Paths as users give them: one that the system will not look at is refused in a sentence."""
+"""Paths as users give them: what the system will not look at is refused in a sentence."""
 
 from __future__ import annotations
 
 import errno
+import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from synfer_rt.errors import UserError
 
@@ -15,6 +18,36 @@ _REMEDIES = {
     errno.ENAMETOOLONG: "give it a shorter name",
     errno.ELOOP: "mend its links",
 }
+
+# Of two letters at least: C:/ is a path of Windows. Path makes one slash of several.
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")
+_TOOLS = {
+    "hf": "`hf download` or `hf upload`",
+    "s3": "`aws s3 sync`",
+    "gs": "`gcloud storage rsync`",
+}
+
+
+def local(path: Any) -> Path:
+    """The path of this machine that a text or Path names.
+
+    Raises UserError for an address such as s3://…, hf://… or https://…, of which a folder `s3:`
+    would be made, and for what is no path.
+    """
+    if not isinstance(path, (str, os.PathLike)) or isinstance(os.fspath(path), bytes):
+        raise UserError(f"{path!r} is no path; write it as a text or a Path.")
+    text = os.fspath(path)
+    found = _ADDRESS.match(text)
+    if found is None:
+        return Path(text)
+    scheme, rest = found[1].lower(), text[found.end() :]
+    if scheme == "file":
+        raise UserError(f"{text} is an address; write the path alone, /{rest}.")
+    tool = _TOOLS.get(scheme, "the tool of that service")
+    raise UserError(
+        f"{scheme}://{rest} is an address, not a path on this machine; give a local path, and copy "
+        f"files from or to there with {tool}."
+    )
 
 
 def is_folder(path: Path) -> bool:

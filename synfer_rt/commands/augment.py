@@ -72,10 +72,10 @@ def _other_size(items: Sequence[Item], size: tuple[int, int]) -> bool:
 
 
 @click.command()
-@click.argument("dataset", type=click.Path(path_type=Path))
+@click.argument("dataset", type=options.LocalPath())
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=options.LocalPath(),
     required=True,
     metavar="DIR",
     help="Where originals and additions are written; new or empty.",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from synfer_rt.commands import options
 from synfer_rt.commands.progress import console
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("directory", type=click.Path(path_type=Path), required=False)
+@click.argument("directory", type=options.LocalPath(), required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest, path and hash as JSON.")
 def inspect(directory: Path | None, as_json: bool) -> None:
     """Print a bundle of engines; default the one that ships with synfer-rt."""

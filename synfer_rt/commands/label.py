@@ -23,13 +23,13 @@ _SHOWN = 10
 
 
 @click.command()
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, required=True, type=options.LocalPath())
 @options.dataset_layout("--format", "format_")
 @options.engines
 @options.batch(64, "labelled at once")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=options.LocalPath(),
     default=Path(DEFAULT_FILE),
     show_default=True,
     metavar="FILE|DIR",

@@ -9,15 +9,32 @@ from typing import Any
 import click
 
 from synfer_rt.errors import UserError
+from synfer_rt.paths import local
 
 MOST_THREADS = 1024
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
+
+class LocalPath(click.Path):
+    """A path on this machine. Addresses such as s3://… are refused, naming the parameter."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The Path that a text names."""
+        try:
+            return local(super().convert(value, param, ctx))
+        except UserError as error:
+            name = "" if param is None else f"{param.opts[0]} "
+            raise UserError(f"{name if name.startswith('-') else ''}{error}") from None
+
+
 engines = click.option(
     "--engines",
-    type=click.Path(path_type=Path),
+    type=LocalPath(),
     metavar="DIR",
     help="Bundle of engines; default the one that ships with synfer-rt.",
 )

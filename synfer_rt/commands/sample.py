@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--layout-from",
-    type=click.Path(path_type=Path),
+    type=options.LocalPath(),
     metavar="DIR|FILE",
     help="Start from these photos of faces; each is to show every label.",
 )
@@ -97,7 +97,7 @@ if TYPE_CHECKING:
 @options.seed
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=options.LocalPath(),
     default=Path("synfer-out"),
     show_default=True,
     metavar="DIR",

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from synfer_rt.commands import options
+
 if TYPE_CHECKING:
     from synfer_rt.interfaces import EngineSpec
 
 
 @click.command("verify-engines")
-@click.argument("directory", type=click.Path(path_type=Path), required=False)
+@click.argument("directory", type=options.LocalPath(), required=False)
 def verify_engines(directory: Path | None) -> None:
     """Compare OpenVINO with ONNX Runtime on a bundle; default the one that ships with synfer-rt.
 

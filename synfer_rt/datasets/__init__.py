@@ -30,7 +30,7 @@ from synfer_rt.errors import UserError
 from synfer_rt.images import find_images, folders_of_images
 from synfer_rt.label_table import SUFFIXES as TABLES
 from synfer_rt.label_table import settings_file
-from synfer_rt.paths import is_folder, resolved
+from synfer_rt.paths import is_folder, local, resolved
 from synfer_rt.writers import run_file
 
 __all__ = [
@@ -122,7 +122,7 @@ def read_dataset(
     synfer-rt that is not finished, numbers that begin elsewhere than those of their scheme, a class
     folder whose name is misspelt, and a dataset of which nothing can be used.
     """
-    path = Path(path)
+    path = local(path)
     if format != "auto" and format not in FORMATS:
         raise UserError(f"Unknown format {format!r}; known are auto, {', '.join(FORMATS)}.")
     if label_scheme is not None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from synfer_rt.errors import UserError
-from synfer_rt.paths import resolved
+from synfer_rt.paths import local, resolved
 from synfer_rt.writers import imagefolder, parquet, run_file, webdataset
 from synfer_rt.writers.atomic import disk_errors
 
@@ -91,6 +91,7 @@ def check_output(
     Raises UserError when `out` holds anything and `resume` is false, when it holds something other
     than a run, and when the settings differ (naming the first that does).
     """
+    out = local(out)
     with disk_errors(out):
         if run_file.exists(out):
             if not resume:
