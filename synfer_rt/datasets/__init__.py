@@ -20,7 +20,10 @@ from synfer_rt import labels
 from synfer_rt.datasets import tables
 from synfer_rt.datasets.affectnet import affectnet
 from synfer_rt.datasets.archives import is_archive, webdataset
+from synfer_rt.datasets.ck_plus import LABEL_FILE, ck_plus
+from synfer_rt.datasets.class_lists import class_list
 from synfer_rt.datasets.columns import AFFECTNET_COLUMN
+from synfer_rt.datasets.file_names import file_names, file_rule
 from synfer_rt.datasets.folders import class_folders, folders, images
 from synfer_rt.datasets.items import IMAGES, Found, Item, Skipped
 from synfer_rt.datasets.numbering import check_numbers
@@ -49,9 +52,13 @@ _READERS: dict[str, Callable[[Path, Sequence[Path], str | None], Found]] = {
     "table": tables.table,
     "raf-db": raf_db,
     "affectnet": affectnet,
+    "ck-plus": ck_plus,
+    "file-names": file_names,
     "parquet": parquet,
     "webdataset": webdataset,
 }
+_WITH_SCHEME = ("raf-db", "affectnet", "ck-plus")
+"""The layouts that say what their numbers mean."""
 FORMATS = tuple(_READERS)
 """Of a dataset that is read; docs/labelling.md says what each looks like."""
 
@@ -115,7 +122,8 @@ def read_dataset(
     dataset's word.
 
     `format` is a key of FORMATS, or "auto" to see which it is. `label_scheme` gives numbers their
-    meaning where the dataset does not: see labels.scheme; labels.FIRST says which count from 1.
+    meaning where the dataset does not: see labels.scheme; labels.FIRST says which count from 1. A
+    list of classes in the dataset (class_lists.py) does so too.
     `split` keeps only that part.
 
     Raises UserError for a path that is not there, an unknown format, scheme or split, an output of
@@ -134,13 +142,17 @@ def read_dataset(
         settings = {settings_file(file) for file in aside}
         files = [file for file in files if file not in aside and file not in settings]
     _refuse_unfinished(path, files)
-    format = _format(root, files, label_scheme) if format == "auto" else format
+    scheme, listing = label_scheme, class_list(root, files) if label_scheme is None else None
+    if listing is not None:
+        files = [file for file in files if file != listing[0]]
+        scheme = listing[1]
+    format = _format(root, files, scheme) if format == "auto" else format
+    own_layout = format in _WITH_SCHEME and label_scheme is None
     aside |= _not_read(files, format)
     files = [file for file in files if file not in aside]
-    own_layout = format in ("raf-db", "affectnet") and label_scheme is None
     items: list[Item] = []
     skipped: list[Skipped] = []
-    for found in _READERS[format](root, files, label_scheme):
+    for found in _READERS[format](root, files, None if own_layout else scheme):
         (items if isinstance(found, Item) else skipped).append(found)  # type: ignore[arg-type]
     items = check_numbers(items, own_layout)
     skipped += [Skipped(file.relative_to(root).as_posix(), why) for file, why in aside.items()]
@@ -294,7 +306,12 @@ def _format(root: Path, files: Sequence[Path], label_scheme: str | None) -> str:
             return "parquet"
         if any(map(is_archive, files)):
             return "webdataset"
+    if any(name.endswith(LABEL_FILE) for name in names):
+        return "ck-plus"
     classes = class_folders(root, files, label_scheme)
     if any(classes.label(f.relative_to(root).as_posix()).written is not None for f in files):
         return "folders"
-    return "images"
+    if file_rule(files) is not None:
+        return "file-names"
+    # Whoever says what numbers mean has some; folders alone are left, or are said not to be it.
+    return "images" if label_scheme is None else "folders"
