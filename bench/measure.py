@@ -12,11 +12,9 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +23,7 @@ import numpy as np
 from synfer_rt.backends import BACKENDS
 from synfer_rt.bench import machine
 from synfer_rt.errors import UserError
+from synfer_rt.fresh_processes import fresh_processes
 
 STAGES = ("condition", "denoise", "decode", "label", "write", "other")
 """`write` encodes and writes the images; `other` is the run's time outside all other stages."""
@@ -133,7 +132,7 @@ def measure(
 
 def _in_fresh_process(setup: Setup, case: Case) -> tuple[dict[str, Any], np.ndarray]:
     try:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        with fresh_processes(1) as pool:
             return pool.submit(visit, setup, case).result()
     except BrokenProcessPool:
         raise UserError(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from synfer_rt.commands.interruption import going_on
 from synfer_rt.commands.options import LocalPath
 from synfer_rt.errors import UserError
 from synfer_rt.sizes import parse_size
@@ -184,7 +185,8 @@ def build_engines(
     def remark(sentence: str) -> None:
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
-    bundle = build_bundle(source, out, options, report, remark)
+    with going_on(lambda: "Interrupted; what is finished is kept: run the same command to go on."):
+        bundle = build_bundle(source, out, options, report, remark)
     console.print(_table(built))
     for said in (
         *_on_openvino(bundle, out),

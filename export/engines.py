@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from typing import Any
 
 from synfer_rt.bundle import Bundle, write_manifest
 from synfer_rt.errors import UserError
+from synfer_rt.fresh_processes import fresh_processes
 from synfer_rt.sizes import Sizes
 
 from .build_key import code_hash, digest
@@ -156,9 +156,7 @@ def _run(jobs: Sequence[Job], processes: int) -> Iterator[Built]:
     if processes == 1 or len(jobs) < 2:
         yield from map(build_engine, jobs)
         return
-    # Not forked: PyTorch and ONNX Runtime have threads.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+    with fresh_processes(processes) as pool:
         try:
             for future in as_completed([pool.submit(build_engine, job) for job in jobs]):
                 yield future.result()
@@ -167,8 +165,6 @@ def _run(jobs: Sequence[Job], processes: int) -> Iterator[Built]:
                 "A process that builds an engine was killed, probably because memory ran out; "
                 "write a smaller --jobs and run the command again: what is finished is kept."
             ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def _quantize(

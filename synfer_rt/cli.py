@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import io
 import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
 import click
 
 from synfer_rt import __version__
-from synfer_rt.commands.options import INTERRUPTED
+from synfer_rt.commands.interruption import exit_code, interrupted_by_signals
 from synfer_rt.errors import UserError
 
 _COMMANDS = {
@@ -83,7 +84,8 @@ class _Commands(click.Group):
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # names of files need not be text
                 stream.reconfigure(errors="backslashreplace")
-        return super().main(*args, **kwargs)
+        with interrupted_by_signals():
+            return super().main(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -100,9 +102,10 @@ class _Commands(click.Group):
                 f"{name} cannot be used ({error.strerror or error}); check that it is there, that "
                 "it is yours and that the disk has space."
             ) from None
-        except KeyboardInterrupt:
-            click.echo("Interrupted.", err=True)
-            ctx.exit(INTERRUPTED)
+        except KeyboardInterrupt as interruption:
+            with suppress(OSError):
+                click.echo("Interrupted.", err=True)
+            ctx.exit(exit_code(interruption))
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -49,8 +50,9 @@ def label_images(
             tally.add(record)
             if "error" not in record and record["label_problem"] is None:
                 accept(Verdict(record["label"], record["probabilities"], record["rectified"]))
-        with Background("write") as background:
-            for records in _labelled(dataset.items, table.done, ensemble, accept, batch):
+        pieces = _labelled(dataset.items, table.done, ensemble, accept, batch)
+        with Background("write") as background, closing(pieces):
+            for records in pieces:
                 background.start(table.write, records)
                 for record in records:
                     tally.add(record)
@@ -75,12 +77,13 @@ def _labelled(
 ) -> Iterator[list[Record]]:
     """The records of the items from `first` on, as they come out of the engines."""
     size = ensemble.at_once(min(batch, max(len(items) - first, 1)))
-    for images in _read(items, first, size, batch, ensemble.bundle.image_size):
-        part = items[first : first + len(images)]
-        records = _records(part, images, first, ensemble, accept, size)
-        ensemble.bundle.check_unchanged()
-        yield records
-        first += len(part)
+    with closing(_read(items, first, size, batch, ensemble.bundle.image_size)) as pieces:
+        for images in pieces:
+            part = items[first : first + len(images)]
+            records = _records(part, images, first, ensemble, accept, size)
+            ensemble.bundle.check_unchanged()
+            yield records
+            first += len(part)
 
 
 def _records(
@@ -150,10 +153,13 @@ def _read(
 
     A batch of the next ones is read while these are used.
     """
-    with ThreadPoolExecutor(_READERS, "read") as pool:
-        coming = iter(items[first:])
-        ahead: deque[Future[Any]] = deque()
+    pool = ThreadPoolExecutor(_READERS, "read")
+    coming = iter(items[first:])
+    ahead: deque[Future[Any]] = deque()
+    try:
         for _ in range(first, len(items), size):
             room = size + batch - len(ahead)
             ahead.extend(pool.submit(load, item, image_size) for item in islice(coming, room))
             yield [ahead.popleft().result() for _ in range(min(size, len(ahead)))]
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -13,7 +13,8 @@ import click
 
 from synfer_rt.commands import options
 from synfer_rt.commands.annotators import warn_of_other_images
-from synfer_rt.commands.options import INTERRUPTED, MOST_THREADS, check_number
+from synfer_rt.commands.interruption import RESUME, going_on
+from synfer_rt.commands.options import MOST_THREADS, check_number
 from synfer_rt.commands.skipped import report_skipped, write_skipped
 from synfer_rt.datasets import Item, Skipped
 from synfer_rt.datasets.items import load
@@ -164,16 +165,11 @@ def augment(
         )
     skipped = {s.name: s.reason for s in source.skipped}
     listed = write_skipped(out, skipped)
-    try:
-        with Progress(writer.done, job.count) as progress:
-            execute(augmenter, writer, batch, progress.update)
-    except KeyboardInterrupt:
-        click.echo(
-            f"Interrupted with {writer.done} of {job.count} images written; run the same command "
-            "with --resume to go on.",
-            err=True,
-        )
-        click.get_current_context().exit(INTERRUPTED)
+    with (
+        going_on(lambda: f"Interrupted with {writer.done} of {job.count} images written; {RESUME}"),
+        Progress(writer.done, job.count) as progress,
+    ):
+        execute(augmenter, writer, batch, progress.update)
     accepted = Counter(
         record["label"]
         for record, _ in read(out)

@@ -11,7 +11,8 @@ import click
 
 from synfer_rt.commands import options
 from synfer_rt.commands.annotators import warn_of_other_images
-from synfer_rt.commands.options import INTERRUPTED, MOST_THREADS, check_number
+from synfer_rt.commands.interruption import RESUME, going_on
+from synfer_rt.commands.options import MOST_THREADS, check_number
 from synfer_rt.commands.skipped import report_skipped
 from synfer_rt.errors import UserError
 
@@ -94,16 +95,11 @@ def label(
         return
     warn_of_other_images(bundle)
     count = len(dataset.items) + len(dataset.skipped)
-    try:
-        with Progress(table.done, count) as progress:
-            tally = label_images(dataset, ensemble, table, accept, batch, progress.update)
-    except KeyboardInterrupt:
-        click.echo(
-            f"Interrupted with {table.done} of {count} images labelled; run the same command with "
-            "--resume to go on.",
-            err=True,
-        )
-        click.get_current_context().exit(INTERRUPTED)
+    with (
+        going_on(lambda: f"Interrupted with {table.done} of {count} images labelled; {RESUME}"),
+        Progress(table.done, count) as progress,
+    ):
+        tally = label_images(dataset, ensemble, table, accept, batch, progress.update)
     for name in bundle.classes:
         if tally.labels[name]:
             accepted = f", accepted {tally.accepted[name]}" if tally.asked else ""

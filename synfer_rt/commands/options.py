@@ -12,7 +12,6 @@ from synfer_rt.errors import UserError
 from synfer_rt.paths import local
 
 MOST_THREADS = 1024
-INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 

@@ -43,7 +43,8 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            with suppress(OSError):  # the terminal may be gone
+                self._bar.stop()
 
     def update(self, images: float) -> None:
         """`images` of the run are made, parts of one counted too."""

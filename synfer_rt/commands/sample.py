@@ -9,7 +9,8 @@ import click
 
 from synfer_rt.commands import options
 from synfer_rt.commands.annotators import warn_of_other_images
-from synfer_rt.commands.options import INTERRUPTED, MOST_THREADS, check_number
+from synfer_rt.commands.interruption import RESUME, going_on
+from synfer_rt.commands.options import MOST_THREADS, check_number
 from synfer_rt.errors import UserError
 
 if TYPE_CHECKING:
@@ -226,25 +227,21 @@ def sample(
     click.echo(f"{bundle.name} {bundle.version} on {why}", err=True)
     starts = None
     try:
-        if photos is not None:
-            report_skipped(photos.skipped, write_skipped(out, photos.skipped))
-            warn_of_other_images(bundle)
-            starts = inversion.PhotoStarts(sampler, photos, run.trajectory)
-            there, alone = starts.round_trip()
-            click.echo(
-                f"{len(photos)} photos to start from; inverted and denoised the first come back at "
-                f"{there:.1f} dB (through the VAE alone: {alone:.1f} dB)",
-                err=True,
-            )
-        with Progress(writer.done, count, at_most=quota is not None) as progress:
-            summary = execute(run, sampler, writer, batch, progress.update, starts)
-    except KeyboardInterrupt:
-        click.echo(
-            f"Interrupted with {writer.done} of {count} images written; run the same command with "
-            "--resume to go on.",
-            err=True,
-        )
-        click.get_current_context().exit(INTERRUPTED)
+        with going_on(
+            lambda: f"Interrupted with {writer.done} of {count} images written; {RESUME}"
+        ):
+            if photos is not None:
+                report_skipped(photos.skipped, write_skipped(out, photos.skipped))
+                warn_of_other_images(bundle)
+                starts = inversion.PhotoStarts(sampler, photos, run.trajectory)
+                there, alone = starts.round_trip()
+                click.echo(
+                    f"{len(photos)} photos to start from; inverted and denoised the first come "
+                    f"back at {there:.1f} dB (through the VAE alone: {alone:.1f} dB)",
+                    err=True,
+                )
+            with Progress(writer.done, count, at_most=quota is not None) as progress:
+                summary = execute(run, sampler, writer, batch, progress.update, starts)
     finally:
         if not writer.done:
             discard_empty(out)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -386,24 +385,6 @@ def test_a_killed_run_resumes_with_each_index_exactly_once(sample, tiny_bundle_p
         assert [record[key] for key in REQUEST] == [other[key] for key in REQUEST]
         one, two = (np.asarray(Image.open(io.BytesIO(x)), np.int16) for x in (png, other_png))
         assert np.abs(one - two).max() <= 2
-
-
-@pytest.fixture
-def interruptible():
-    """Processes started here can be interrupted, which those of a test worker ignore."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
-def test_an_interrupted_run_says_how_to_go_on(tiny_bundle_path, tmp_path, interruptible):
-    process = start(tiny_bundle_path, tmp_path / "out", "--count", "100000", "--batch", "4")
-    wait_for_images(process, tmp_path / "out")
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "--resume" in said.splitlines()[-1] and "Traceback" not in said
 
 
 def test_help_names_every_solver():

@@ -1,0 +1,101 @@
+"""Signals that ask a command to end: it stops, keeps what is finished, and says how to go on."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+import click
+
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+"""From the keyboard, from whoever ends a job, and from a terminal that is gone."""
+RESUME = "run the same command with --resume to go on."
+_ONE_WISH = 0.5
+"""Seconds after a signal in which others say nothing new: shells, systemd and wrappers send several
+for one wish."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """One of SIGNALS has come."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.exit_code = _exit_code(number)
+
+
+def exit_code(interruption: KeyboardInterrupt) -> int:
+    """What a command exits with after an interruption: 128 and the signal, as shells count."""
+    default = _exit_code(signal.SIGINT)
+    return interruption.exit_code if isinstance(interruption, Interrupted) else default
+
+
+@contextmanager
+def interrupted_by_signals() -> Iterator[None]:
+    """Within the block the first of SIGNALS raises Interrupted; another ends the process at once.
+
+    Signals that are ignored (`nohup`, jobs in the background) stay so. Not in a thread, where
+    Python handles no signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {n: handler for n, handler in before.items() if handler not in (signal.SIG_IGN, None)}
+    interrupted = False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        if not interrupted:
+            interrupted = True
+            raise Interrupted(number)
+
+    watched, told = socket.socketpair()
+    told.setblocking(False)
+    threading.Thread(target=_end_at_the_second, args=(watched,), daemon=True).start()
+    former = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+    for number in before:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        if not interrupted:  # else the process is about to end, and may be told to hurry
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(former)
+            told.close()
+
+
+def _end_at_the_second(watched: socket.socket) -> None:
+    """Read the numbers of signals as they come, even while the main thread is in a long call."""
+    first = math.inf
+    with watched:
+        while number := watched.recv(1):
+            if number[0] in SIGNALS:
+                now = time.monotonic()
+                if now - first > _ONE_WISH:
+                    os._exit(_exit_code(number[0]))
+                first = min(first, now)
+
+
+@contextmanager
+def going_on(how: Callable[[], str]) -> Iterator[None]:
+    """Within the block an interruption ends the command, which says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as interruption:
+        with suppress(OSError):  # nobody may be there to be told
+            click.echo(how(), err=True)
+        click.get_current_context().exit(exit_code(interruption))
+
+
+def _exit_code(number: int) -> int:
+    return 128 + number
