@@ -30,12 +30,12 @@ from synfer_rt.bundle import ANNOTATOR
 from synfer_rt.datasets import Item
 from synfer_rt.datasets.items import canonical
 from synfer_rt.errors import UserError
-from synfer_rt.facs import au_intensities
 from synfer_rt.images import FORMATS, png, read_image, upright_rgb
 from synfer_rt.inversion import check_encoder
 from synfer_rt.paths import local
 from synfer_rt.plan import Plan, make_plan
 from synfer_rt.prompts import expression_alone
+from synfer_rt.record import AUGMENTED, ORIGINAL, record
 from synfer_rt.request import Request
 from synfer_rt.sampler import Sampler
 from synfer_rt.solvers import Trajectory
@@ -358,73 +358,45 @@ class Augmenter:
             pictures = [_original(item) for item in items]
         return [
             (
-                self._record(i, item.label or "")
-                | {"accepted": whole, "origin": "original", "source": item.name},
+                self._record(
+                    i, item.label or "", accepted=whole, origin=ORIGINAL, source=item.name
+                ),
                 png(picture),
             )
             for i, item, (picture, whole) in zip(indices, items, pictures, strict=True)
         ]
 
     def _augmented(self, index: int, made: _Candidate) -> tuple[dict[str, Any], bytes]:
-        record = self._record(index, made.request.label) | {
-            "probabilities": made.verdict.probabilities,
-            "accepted": made.accepted,
-            "origin": "augmented",
-            "source": made.source.name,
-            "noise_scale": self.job.noise_scale,
-            "attempt": made.attempt,
-        }
+        request, repair = made.request, {}
         if self.job.repair_steps:
-            request = made.request
-            record |= {
+            repair = {
                 "prompt": request.prompt,
                 "negative_prompt": request.negative_prompt,
-                "aus": self._aus(request.aus),
-                "guidance": float(request.guidance),
-                "au_scale": float(request.au_scale),
+                "aus": request.aus,
+                "guidance": request.guidance,
+                "au_scale": request.au_scale,
                 "solver": self.bundle.defaults.solver,
                 "steps": self.job.repair_steps,
                 "layout_strength": self.job.repair_strength,
             }
-        return record, png(made.image)
+        described = self._record(
+            index,
+            request.label,
+            probabilities=made.verdict.probabilities,
+            accepted=made.accepted,
+            origin=AUGMENTED,
+            source=made.source.name,
+            noise_scale=self.job.noise_scale,
+            attempt=made.attempt,
+            **repair,
+        )
+        return described, png(made.image)
 
-    def _aus(self, aus: Mapping[str, float]) -> dict[str, float] | None:
-        """Every unit's intensity; None for a model without AUs."""
-        return au_intensities(aus, self.bundle.au_names) or None
-
-    def _record(self, index: int, label: str) -> dict[str, Any]:
-        """A record that asks for nothing: zeros and empty texts for what others of the run have.
-
-        Not None, which has no type: readers take the columns of a whole dataset, and their types,
-        from its first samples, which are originals.
-        """
-        repair = {
-            "prompt": "",
-            "negative_prompt": "",
-            "aus": self._aus({}),
-            "guidance": 0.0,
-            "au_scale": 0.0,
-            "solver": "",
-            "steps": 0,
-            "layout_strength": 0.0,
-        }
-        return {
-            "index": index,
-            "seed": self.job.seed,
-            "requested_label": label,
-            "label": label,
-            "label_scheme": self.bundle.label_scheme,
-            "probabilities": dict.fromkeys(self.bundle.classes, 0.0),
-            "rectified": False,
-            "accepted": None,
-            **(repair if self.job.repair_steps else dict.fromkeys(repair)),
-            "layout": None,
-            "bundle": self.bundle.bundle_hash,
-            "origin": None,
-            "source": None,
-            "noise_scale": 0.0,
-            "attempt": 0,
-        }
+    def _record(self, index: int, label: str, **said: Any) -> dict[str, Any]:
+        seed = self.job.seed
+        return record(
+            self.bundle, index=index, seed=seed, requested_label=label, label=label, **said
+        )
 
 
 def execute(

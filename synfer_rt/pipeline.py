@@ -22,6 +22,7 @@ from synfer_rt.interfaces import REQUIRED_ENGINES
 from synfer_rt.inversion import Photos, PhotoStarts
 from synfer_rt.observed_sampler import ObservedSampler, StageTimes
 from synfer_rt.plan import Plan
+from synfer_rt.record import record
 from synfer_rt.request import Request
 from synfer_rt.sampler import Sample
 from synfer_rt.solvers import Trajectory
@@ -118,35 +119,33 @@ class Run:
 
     def record(self, sample: Sample) -> dict[str, Any]:
         """What is written beside an image: all that is needed to make it again, and its label."""
-        request = sample.request
-        source = {}
+        request, source = sample.request, {}
         if self.photos is not None and request.layout is not None:
             source = {
                 "source": self.photos.names[request.layout],
                 "source_sha256": self.photos.sha256[request.layout],
             }
-        return {
-            "index": request.index,
-            "seed": request.seed,
-            "requested_label": request.label,
-            "label": sample.label,
-            "label_scheme": self.bundle.label_scheme,
-            "probabilities": sample.probabilities,
-            "rectified": sample.rectified,
-            "accepted": sample.accepted,
-            "prompt": request.prompt,
-            "negative_prompt": request.negative_prompt,
-            "aus": dict(request.aus) if self.bundle.au_names else None,
-            "guidance": request.guidance,
-            "au_scale": request.au_scale,
-            "solver": self.solver,
-            "steps": self.steps,
-            "layout": request.layout,
-            "layout_strength": self.layout_strength,
+        return record(
+            self.bundle,
+            index=request.index,
+            seed=request.seed,
+            requested_label=request.label,
+            label=sample.label,
+            probabilities=sample.probabilities,
+            rectified=sample.rectified,
+            accepted=sample.accepted,
+            prompt=request.prompt,
+            negative_prompt=request.negative_prompt,
+            aus=request.aus,
+            guidance=request.guidance,
+            au_scale=request.au_scale,
+            solver=self.solver,
+            steps=self.steps,
+            layout=request.layout,
+            layout_strength=self.layout_strength,
+            semantic_guidance=None if self.semantic is None else asdict(self.semantic),
             **source,
-            **({} if self.semantic is None else {"semantic_guidance": asdict(self.semantic)}),
-            "bundle": self.bundle.bundle_hash,
-        }
+        )
 
 
 @dataclass(frozen=True)
@@ -185,9 +184,9 @@ class _Selection:
         self.quotas = run.quotas()
         if run.accept_rate is None and self.quotas is None:
             return  # nothing depends on the samples before
-        for record in records:
-            self._accept(Verdict(record["label"], record["probabilities"], record["rectified"]))
-            self._count(record["label"], record["accepted"])
+        for made in records:
+            self._accept(Verdict(made["label"], made["probabilities"], made["rectified"]))
+            self._count(made["label"], made["accepted"])
 
     def requests(self, begin: int, most: int) -> list[Request]:
         """The next requests, up to `most`; none when the run is whole."""

@@ -411,7 +411,7 @@ class TestAdditions:
     def test_repair_is_recorded_and_changes_the_image(self, dataset: Dataset, sampler: Sampler):
         (plain, before), *_ = self.made(dataset, sampler, attempts=1)
         (record, after), *_ = self.made(dataset, sampler, attempts=1, repair_steps=3)
-        assert (plain["prompt"], plain["steps"]) == (None, None)
+        assert (plain["prompt"], plain["steps"]) == ("", 0)
         assert record["steps"] == 3 and record["label"] == "fear"
         assert "fearful" in record["prompt"] and record["aus"]["AU20"] > 0.5
         assert before != after

@@ -131,8 +131,5 @@ def _is_empty_partial(path: Path) -> bool:
 
 
 def read(out: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
-    """Every sample of a finished run, by index: its record and its PNG file's bytes.
-
-    A format with columns has all units in `aus`; the others those of the request.
-    """
+    """Every sample of a finished run, by index: its record and its PNG file's bytes."""
     return _READERS[run_file.load(out)["format"]](out)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from synfer_rt.record import blank
 from synfer_rt.writers.atomic import commit, partial
 from synfer_rt.writers.webdataset import ShardWriter, samples
 
@@ -54,53 +55,32 @@ def _image(record: Mapping[str, Any], png: bytes) -> dict[str, Any]:
 
 
 def schema(settings: Mapping[str, Any]) -> pa.Schema:
-    """The columns of a run: those of its records, `image` before them.
-
-    `probabilities` has a field per class, `aus` one per unit of the vocabulary.
-    """
+    """The columns of a run: those of its records, `image` and `file_name` before them."""
     import pyarrow as pa
 
-    classes, vocabulary = settings["classes"], settings["au_vocabulary"]
+    types = {
+        str: pa.string(),
+        bool: pa.bool_(),
+        int: pa.int64(),
+        float: pa.float64(),
+        bytes: pa.binary(),
+    }
 
-    def struct(names: list[str]) -> pa.DataType:
-        return pa.struct([(name, pa.float64()) for name in names])
+    def of(value: Any) -> pa.DataType:
+        if isinstance(value, dict):
+            return pa.struct([(name, of(field)) for name, field in value.items()])
+        return types[type(value)]
 
     columns = {
-        "image": pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
-        "file_name": pa.string(),
-        "index": pa.int64(),
-        "seed": pa.int64(),
-        "requested_label": pa.string(),
-        "label": pa.string(),
-        "label_scheme": pa.string(),
-        "probabilities": struct(classes),
-        "rectified": pa.bool_(),
-        "accepted": pa.bool_(),
-        "prompt": pa.string(),
-        "negative_prompt": pa.string(),
-        "aus": struct(vocabulary) if vocabulary else pa.null(),
-        "guidance": pa.float64(),
-        "au_scale": pa.float64(),
-        "solver": pa.string(),
-        "steps": pa.int64(),
-        "layout": pa.int64(),
-        "layout_strength": pa.float64(),
-        "bundle": pa.string(),
+        "image": {"bytes": b"", "path": ""},
+        "file_name": "",
+        **blank(settings["classes"], settings["au_vocabulary"]),
     }
-    if settings.get("photo_set") is not None:
-        columns |= {"source": pa.string(), "source_sha256": pa.string()}
-    if settings.get("semantic_guidance") is not None:
-        fields = {"form": pa.string(), "strength": pa.float64(), "start": pa.float64()}
-        columns["semantic_guidance"] = pa.struct([*fields.items(), ("every", pa.int64())])
-    if settings.get("command") == "augment":
-        columns |= {
-            "origin": pa.string(),
-            "source": pa.string(),
-            "noise_scale": pa.float64(),
-            "attempt": pa.int64(),
-        }
     features = {"info": {"features": {"image": {"_type": "Image"}}}}
-    return pa.schema(list(columns.items()), {"huggingface": json.dumps(features)})
+    return pa.schema(
+        [(name, of(value)) for name, value in columns.items()],
+        {"huggingface": json.dumps(features)},
+    )
 
 
 def read(out: Path) -> Iterator[tuple[dict[str, Any], bytes]]:

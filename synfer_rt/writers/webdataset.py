@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from synfer_rt.facs import au_intensities
 from synfer_rt.labels import scheme
 from synfer_rt.writers import run_file
 from synfer_rt.writers.atomic import commit, disk_errors, open_growing, partial
@@ -46,7 +45,6 @@ class ShardWriter:
         self._name, self._tar_name, self._convert = name, tar_name or name, convert
         self._folder = run_file.folder(out)
         self._file: IO[bytes] | None = None
-        self._units: Sequence[str] = settings["au_vocabulary"] or ()
         shards = -(-self.count // self._size)
         whole = next((n for n in range(shards) if not self._final(n).exists()), shards)
         self.done = min(whole * self._size, self.count)
@@ -94,7 +92,7 @@ class ShardWriter:
                 if self._file is None:
                     self._open(self.done // self._size)
                 assert self._file is not None
-                self._file.write(_sample(record, png, self._units))
+                self._file.write(_sample(record, png))
                 self.done += 1
                 if self.done % self._size == 0:
                     self._seal()
@@ -148,15 +146,9 @@ class WebDatasetWriter(ShardWriter):
         super().__init__(out, settings, lambda number: f"{number:06d}.tar", _read_tar)
 
 
-def _sample(record: Mapping[str, Any], png: bytes, units: Sequence[str]) -> bytes:
-    """The three tar members of a sample.
-
-    Every unit has its number, as in the vector that the model was told: readers take the columns
-    of a whole dataset, and their types, from its first samples.
-    """
+def _sample(record: Mapping[str, Any], png: bytes) -> bytes:
+    """The three tar members of a sample."""
     key = f"{record['index']:08d}"
-    if record["aus"] is not None:
-        record = {**record, "aus": au_intensities(record["aus"], tuple(units))}
     text = json.dumps({"file_name": f"{key}.png", **record}, ensure_ascii=False)
     index = scheme(record["label_scheme"]).index(record["label"])
     return (

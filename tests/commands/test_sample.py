@@ -19,6 +19,7 @@ from PIL import Image
 
 from synfer_rt.bundle import write_manifest
 from synfer_rt.cli import main
+from synfer_rt.facs import au_intensities
 from synfer_rt.solvers import SOLVERS
 from synfer_rt.writers import FORMATS, read
 from tests import tiny_bundle as tiny
@@ -46,7 +47,8 @@ def test_sample_writes_a_whole_dataset(sample, tmp_path, format):
     assert [record["index"] for record in records] == list(range(20))
     expected = (
         "file_name index seed requested_label label label_scheme probabilities rectified accepted "
-        "prompt negative_prompt aus guidance au_scale solver steps bundle layout layout_strength"
+        "prompt negative_prompt aus guidance au_scale solver steps bundle layout layout_strength "
+        "semantic_guidance origin source source_sha256 noise_scale attempt"
     )
     assert set(expected.split()) == set(records[0])
     assert not list((tmp_path / "out").rglob("*.partial"))
@@ -90,16 +92,18 @@ def test_options_given_are_recorded(sample, tmp_path):
     )
     assert result.exit_code == 0, result.output
     (record, _), _ = read(tmp_path / "out")
+    au_names = tuple(record["aus"])
+    assert len(au_names) == 41
     wanted = {
         "requested_label": "sad",
         "prompt": "a photo of a man",
         "negative_prompt": "beard",
-        "aus": {"AU12": 0.8, "AU6": 0.5},
+        "aus": au_intensities({"AU12": 0.8, "AU6": 0.5}, au_names),
         "steps": 3,
         "solver": "unipc",
         "guidance": 1.5,
         "au_scale": 0.7,
-        "layout": None,
+        "layout": -1,
         "layout_strength": 1.0,
         "seed": 9,
     }

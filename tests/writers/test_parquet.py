@@ -38,16 +38,6 @@ def test_the_schema_declares_the_image_to_datasets(run, tmp_path):
     assert features == {"image": {"_type": "Image"}}
 
 
-def test_a_run_of_a_model_without_aus_has_an_empty_column(run, tmp_path):
-    settings = run.settings("parquet", 3) | {"au_vocabulary": None}
-    writer = open_output(tmp_path / "out", settings, resume=False)
-    records = [run.record(i) | {"aus": None} for i in range(3)]
-    writer.write(records, [run.png(i) for i in range(3)])
-    writer.finish()
-    rows = pq.read_table(tmp_path / "out/data-00000.parquet").to_pylist()
-    assert [row["aus"] for row in rows] == [None] * 3
-
-
 def test_a_tar_left_beside_its_finished_shard_is_cleared_away(run, tmp_path):
     write_some(run, tmp_path / "out", 4).close()
     leftover = tmp_path / "__out__/data-00000.tar.partial"

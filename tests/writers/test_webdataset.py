@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import tarfile
 
-from synfer_rt.facs import OPENGRAPHAU_41, au_vector
 from synfer_rt.labels import scheme
-from synfer_rt.writers import open_output, read
+from synfer_rt.writers import open_output
 
 
 def write_some(run, out, count=10):
@@ -67,25 +66,3 @@ def test_a_shard_that_went_missing_is_made_again(run, tmp_path):
     run.write(writer, 10)
     writer.finish()
     assert (tmp_path / "out/000001.tar").read_bytes() == kept
-
-
-def test_every_sample_has_a_number_for_every_unit(run, tmp_path):
-    """Readers take the columns of a whole dataset, and their types, from its first samples."""
-    write_some(run, tmp_path / "out").finish()
-    with tarfile.open(tmp_path / "out" / "000000.tar") as tar:
-        aus = [json.loads(member(tar, f"{i:08d}.json"))["aus"] for i in range(2)]
-    assert aus == [{"AU6": 0.0, "AU12": 0.0}, {"AU6": 0.0, "AU12": 0.5}]
-    assert [record["aus"] for record, _ in read(tmp_path / "out")][:2] == aus
-
-
-def test_the_numbers_are_the_vector_that_the_model_was_told(run, tmp_path):
-    names = list(OPENGRAPHAU_41)
-    settings = run.settings("webdataset", 1) | {"au_vocabulary": names}
-    writer = open_output(tmp_path / "out", settings, resume=False)
-    asked = {"AU12": 0.62, "L12": 0.1}
-    writer.write([run.record(0) | {"aus": asked}], [run.png(0)])
-    writer.finish()
-    ((record, _),) = read(tmp_path / "out")
-    told = {name: x for name, x in record["aus"].items() if x}
-    assert told == {"AU12": 0.62, "L12": 0.1, "R12": 0.62}
-    assert (au_vector(record["aus"]) == au_vector(asked)).all()
