@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,7 +19,7 @@ from typing import Any, get_type_hints
 
 import numpy as np
 
-from synfer_rt import facs, labels
+from synfer_rt import facs, labels, manifest_numbers
 from synfer_rt.errors import UserError
 from synfer_rt.file_stamps import Stamp, stamp
 from synfer_rt.interfaces import (
@@ -270,20 +270,26 @@ def open_bundle(path: str | Path | None = None) -> Bundle:
             f"The bundle's directory {str(path)!r} has a name that is no UTF-8, which engines "
             "cannot be loaded from; rename it."
         ) from None
-    file = path / MANIFEST
     try:
-        text = file.read_bytes()
+        text = (path / MANIFEST).read_bytes()
     except OSError as error:
         remedy = _remedy(path, "give a directory that `synfer-rt build-engines` wrote")
         raise UserError(f"{path} is no bundle ({MANIFEST}: {error.strerror}); {remedy}.") from None
+    return _described(path, text, _check_files)
+
+
+def _described(
+    path: Path, text: str | bytes, check: Callable[[Bundle], None] = lambda bundle: None
+) -> Bundle:
+    """The bundle that the manifest `text` describes, its fields checked, and then `check`ed."""
     try:
-        fields = json.loads(text)
+        fields = manifest_numbers.parse(text)
         bundle = _parse(path, fields)
         _check_fields(bundle)
-        _check_files(bundle)
+        check(bundle)
     except _UNREADABLE as error:
         reason = f"lacks {error}" if isinstance(error, KeyError) else f"cannot be read ({error})"
-        raise UserError(f"{file} {reason}; {_remedy(path)}.") from None
+        raise UserError(f"{path / MANIFEST} {reason}; {_remedy(path)}.") from None
     return bundle
 
 
@@ -305,8 +311,7 @@ def write_manifest(directory: str | Path, fields: Mapping[str, Any]) -> Bundle:
         entries = pool.map(lambda name: file_entry(_inside(directory, name)), named)
         files = dict(sorted(zip(named, entries, strict=True)))
     text = json.dumps({"format": FORMAT, **fields, "files": files}, indent=1, ensure_ascii=False)
-    bundle = _parse(directory, json.loads(text))
-    _check_fields(bundle)
+    _described(directory, text)
     handle, temporary = tempfile.mkstemp(prefix=MANIFEST, dir=directory)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as out:
@@ -352,12 +357,13 @@ def _parse(path: Path, fields: Any) -> Bundle:
             "install the version that matches, or build the bundle again with `synfer-rt "
             "build-engines`."
         )
+    manifest_numbers.check(fields)
     vocabulary = fields["au_vocabulary"]
     if isinstance(vocabulary, str):
         au_names = facs.vocabulary(vocabulary)
     else:
         au_names = tuple(str(name) for name in vocabulary or ())
-    height, width = (int(pixels) for pixels in fields["image_size"])
+    height, width = fields["image_size"]
     latent = _record(Latent, fields["latent"])
     sizes = _record(Sizes, fields["sizes"]) if fields.get("sizes") is not None else None
     axes = sizes.axes((height, width), latent.shape[1:]) if sizes else {}
@@ -385,7 +391,7 @@ def _parse(path: Path, fields: Any) -> Bundle:
         schedule=Schedule.from_manifest(fields["schedule"]),
         au_names=au_names,
         label_scheme=fields["label_scheme"],
-        max_length=int(fields["tokenizer"]["max_length"]),
+        max_length=fields["tokenizer"]["max_length"],
         defaults=_record(Defaults, fields["defaults"]),
         engines=engines,
         plans=plans,
@@ -470,8 +476,20 @@ def _check_fields(bundle: Bundle) -> None:
         problem = f"its image size {list(bundle.image_size)} is not of {bundle.sizes}"
     elif defaults.layout == "bank" and not bundle.layout_count:
         problem = "the default layout is the bank, but there is none"
+    elif not _falls(bundle.schedule.alphas_cumprod):
+        problem = "its noise schedule does not fall from 1 towards 0"
+    else:
+        try:
+            bundle.trajectory()
+        except UserError as error:
+            problem = f"its defaults cannot be sampled with ({str(error).rstrip('.')})"
     if problem is not None:
         raise UserError(f"{bundle.path / MANIFEST}: {problem}; {_remedy(bundle.path)}.")
+
+
+def _falls(alphas_cumprod: np.ndarray) -> bool:
+    inside = (alphas_cumprod >= 0) & (alphas_cumprod < 1)
+    return bool(inside.all() and (np.diff(alphas_cumprod) <= 0).all())
 
 
 def _check_files(bundle: Bundle) -> None:

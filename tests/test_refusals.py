@@ -135,6 +135,22 @@ CASES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "engine missing": (lambda d: drop(d, "decoder.onnx"), "auto",
         r"decoder\.onnx is missing; .*build-engines"),
     "plan missing": (lambda d: drop(d, PLAN), "auto", r"denoiser\.plan is missing"),
+    "a number that is none": (
+        edit(lambda f: f["defaults"].update(guidance=float("nan"))), "auto",
+        r"bundle\.json cannot be read \(NaN is no number of JSON\); build"),
+    "a number without end": (
+        lambda d: (d / MANIFEST).write_text(
+            (d / MANIFEST).read_text().replace('"au_scale": 1.0', '"au_scale": 1e999')), "auto",
+        r"bundle\.json cannot be read \(1e999 is no number of JSON\)"),
+    "fewer steps than none": (
+        edit(lambda f: f["defaults"].update(steps=-1)), "auto",
+        r"defaults\.steps is -1, not a whole number of 1 to"),
+    "a default that does not fit": (
+        edit(lambda f: f["defaults"].update(steps=5000)), "auto",
+        r"bundle\.json: its defaults cannot be sampled with \(5000 steps do not fit;"),
+    "a schedule that does not fall": (
+        edit(lambda f: f["schedule"].update(beta_start=0, rescale_zero_terminal_snr=False)), "auto",
+        r"bundle\.json: its noise schedule does not fall"),
     "no manifest": (lambda d: drop(d, MANIFEST), "auto", r"is no bundle .*build-engines"),
     "a later format": (
         edit(lambda f: f.update(format=2)), "auto", r"has format 2, this synfer-rt reads 1"),
