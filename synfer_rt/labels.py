@@ -75,6 +75,8 @@ _MISSPELT = {
 }
 """How datasets and the code that loads them spell some classes."""
 
+_SPELT = {name: name for name in SCHEMES["affectnet-8"]} | _ALIASES
+
 _CODES = {
     "anger": ("an", "ang"),
     "contempt": ("co", "con"),
@@ -85,7 +87,7 @@ _CODES = {
     "sad": ("sa",),
     "surprise": ("su", "sur"),
 }
-CODES: Mapping[str, str] = {code: name for name, codes in _CODES.items() for code in codes}
+CODES: dict[str, str] = {code: name for name, codes in _CODES.items() for code in codes}
 """Expressions by the codes of JAFFE and KDEF (`AN`, `AF`) and of CREMA-D (`ANG`), in lower case.
 
 They and `joy` say an expression only where an expression is due: a folder may be called so after a
@@ -94,7 +96,8 @@ place or a person.
 
 _BESIDE = re.compile(
     r"(faces?|facial|images?|imgs?|pics?|pictures?|photos?|expressions?|emotions?|class|label|"
-    r"aug|augmented|crop|cropped|aligned|train|val|valid|test)\Z"
+    r"aug|augmented|crop|cropped|aligned|train|val|valid|test|data|dataset|sets?|samples?|frames?|"
+    r"clips?|part|fold|v|copy)\Z"
 )
 """Words that say nothing of the expression, in names such as `happy_faces`."""
 _NOT_NAMED = ("-", "none", "unknown", "uncertain", "no face", "nf", "other", "others")
@@ -176,14 +179,17 @@ def nearest_expression(text: str, at_least: float = 0.0) -> str | None:
 
     `at_least` in [0, 1] is difflib's ratio of the letters in common.
     """
-    known = {name: name for name in SCHEMES["affectnet-8"]} | _ALIASES
-    found = [
-        (difflib.SequenceMatcher(None, word, name).ratio(), known[name])
-        for word in _words(text) or [text.lower()]
-        for name in known
-    ]
-    ratio, name = max(found)
-    return name if ratio >= at_least else None
+    best, nearest_name = at_least, None
+    for word in _words(text) or ([] if at_least else [text.lower()]):
+        matcher = difflib.SequenceMatcher(None, "", word)
+        for spelt, name in _SPELT.items():
+            matcher.set_seq1(spelt)
+            # The first two are upper bounds, and cost less.
+            if matcher.real_quick_ratio() >= best and matcher.quick_ratio() >= best:
+                ratio = matcher.ratio()
+                if ratio >= best and (ratio > best or nearest_name is None):
+                    best, nearest_name = ratio, name
+    return nearest_name
 
 
 def parse_labels(text: str | Sequence[str], classes: Sequence[str]) -> tuple[str, ...]:

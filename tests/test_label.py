@@ -479,3 +479,14 @@ class TestLabelsThatAreThere:
         with pytest.raises(_Stop):
             label_images(dataset, ensemble, table, acceptance(accept_rate=0.5), 1, stop)
         assert run(dataset, ensemble, tmp_path / "cut.jsonl", 1, resume=True) == whole
+
+    def test_its_table_gives_no_label_to_what_it_did_not_understand(
+        self, tiny_bundle_path: Path, tmp_path: Path
+    ):
+        data = self.table(tmp_path / "d", "image,label\n0.png,sad\n1.png,8\n2.png,happy\n")
+        for suffix in (".jsonl", ".csv"):
+            out = (data / "votes").with_suffix(suffix)
+            self.command(tiny_bundle_path, data / "list.csv", "--out", out)
+            voted = {item.name: item for item in read_dataset(out).items}
+            assert voted["0.png"].label and voted["2.png"].label
+            assert voted["1.png"].not_understood

@@ -308,8 +308,7 @@ def _format(root: Path, files: Sequence[Path], label_scheme: str | None) -> str:
             return "webdataset"
     if any(name.endswith(LABEL_FILE) for name in names):
         return "ck-plus"
-    classes = class_folders(root, files, label_scheme)
-    if any(classes.label(f.relative_to(root).as_posix()).written is not None for f in files):
+    if class_folders(root, files, label_scheme).any:
         return "folders"
     if file_rule(files) is not None:
         return "file-names"

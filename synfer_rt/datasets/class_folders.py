@@ -6,7 +6,7 @@ A folder is judged in company: by what the folders beside it are called, too.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from synfer_rt import labels
 from synfer_rt.datasets.items import Label, label_of
@@ -14,6 +14,8 @@ from synfer_rt.errors import UserError
 
 _FEW_CODES = 3
 """From so many classes on, the codes of expressions are no accident."""
+_MOST_CLASSES = 50
+"""More folders beside each other are people or clips."""
 _MISSPELT = 0.7
 """From which likeness on, 0 to 1, a folder is taken for the misspelt name of a class."""
 
@@ -31,6 +33,7 @@ class ClassFolders:
         for folder in {name.rpartition("/")[0] for name in names}:
             for above, part in _places(f"{folder}/"):
                 beside.setdefault(above, set()).add(part)
+        self._beside = beside
         self._words = {above: _words(folders) for above, folders in beside.items()}
         self._numbers = {
             above: {} if label_scheme is None else _numbers(folders, label_scheme)
@@ -57,6 +60,12 @@ class ClassFolders:
             return Label(None, "it is in no folder of a class")
         why = f"it is in no folder of a class: {unread!r} is no known expression"
         return Label(None, why, unread)
+
+    @property
+    def any(self) -> bool:
+        """Whether some folder says a class, or several beside each other seem to be misspelt."""
+        numbers = any(label.scheme for found in self._numbers.values() for label in found.values())
+        return numbers or any(self._words.values()) or any(map(_misspelt, self._beside.values()))
 
     def check_spelling(self, names: Iterable[str]) -> None:
         """Raise UserError for a folder that seems to be the misspelt name of a class.
@@ -91,6 +100,14 @@ def _words(folders: Iterable[str]) -> dict[str, str]:
     with_codes = {f: name for f in folders if (name := labels.expression(f))}
     due = certain or len(set(with_codes.values())) >= _FEW_CODES
     return with_codes if due else certain
+
+
+def _misspelt(folders: Collection[str]) -> bool:
+    """Whether most of these folders, and more than one, are like classes, each another."""
+    if len(folders) > _MOST_CLASSES:
+        return False
+    near = [name for f in folders if (name := labels.nearest_expression(f, _MISSPELT)) is not None]
+    return len(set(near)) > 1 and 2 * len(near) > len(folders)
 
 
 def _numbers(folders: Iterable[str], label_scheme: str) -> dict[str, Label]:

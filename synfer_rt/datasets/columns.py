@@ -118,7 +118,12 @@ class Columns:
     unused_box: str | None = None
 
     def label(self, row: Mapping[str, Any], label_scheme: str | None) -> Label:
-        """The label of a row; UNLABELLED where its cell is empty."""
+        """The label of a row; UNLABELLED where its cell is empty.
+
+        What `synfer-rt label` did not understand does not come to mean something by its vote.
+        """
+        if problem := text(row.get("labelproblem")):
+            return Label(None, problem, text(row.get("writtenlabel")))
         scheme = row.get("labelscheme") or label_scheme
         if self.votes:
             return majority({name: row.get(name) for name in self.votes}, self.votes)

@@ -30,6 +30,7 @@ def read(*names: str, scheme: str | None = None) -> list[str | None]:
         ("AngryFaces", "anger"),
         ("anger(1)", "anger"),
         ("FEAR_aug", "fear"),
+        ("set1_happy_v2", "happy"),
         ("not_happy", None),
         ("Happily Surprised", None),
         ("happy_or_sad", None),
@@ -79,6 +80,17 @@ def test_a_misspelt_class_is_refused_with_the_nearest(tmp_path: Path, folder: st
         UserError, match=f"'{folder}' is no known expression; the nearest is {near}"
     ):
         read_dataset(tmp_path)
+
+
+def test_folders_that_are_all_misspelt_are_refused_too(tmp_path: Path):
+    put(tmp_path, a__Hapy__a=10, a__Sadd__b=20)
+    with pytest.raises(UserError, match="'Hapy' is no known expression; the nearest is happy"):
+        read_dataset(tmp_path)
+
+
+def test_names_of_people_make_no_class_folders(tmp_path: Path):
+    put(tmp_path, angel__a=10, sandy__b=20, kate__c=30, tom__d=40)
+    assert read_dataset(tmp_path).format == "images"
 
 
 def test_what_is_inside_a_class_may_be_called_anything(tmp_path: Path):
