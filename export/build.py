@@ -37,6 +37,7 @@ from .engine import Built, Source
 from .engines import Options, Recipe, make_engines
 from .graphs import engine_names
 from .plans import check_plan_options, make_plans
+from .settings import model_name
 from .shared_weights import share_weights
 from .staging import Staging, log_file, staging
 from .tokenizer import export_tokenizer
@@ -218,7 +219,7 @@ def _manifest(
         "defaults": settings.defaults,
         "layouts": layouts,
         "source": {
-            "name": checkpoint.directory.resolve().name,
+            "name": model_name(checkpoint.directory),
             "sha256": source_hashes(checkpoint, hashes),
         },
         "exporter": {

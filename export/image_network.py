@@ -20,6 +20,7 @@ from onnx import NodeProto, TensorProto, compose, helper, numpy_helper
 from synfer_rt.errors import UserError
 from synfer_rt.pixels import GREY
 
+from . import onnx_file
 from .fixed_batch import with_free_batch
 from .half import in_float32
 from .opset import at_least_minimum, opset_of
@@ -132,7 +133,7 @@ def compose_network(
     Raises UserError when the file is no network of the kind that `network` describes.
     """
     try:
-        core = onnx.load(network.path)
+        core = onnx_file.load(network.path)
         onnx.checker.check_model(core)
         core = at_least_minimum(in_float32(core))
         version = opset_of(core)
@@ -196,7 +197,7 @@ def reference(network: ImageNetwork, images: torch.Tensor) -> torch.Tensor:
     images = (images - mean) / std
     try:
         providers = ["CPUExecutionProvider"]
-        core = onnx.load(network.path)
+        core = onnx_file.load(network.path)
         wide = in_float32(core)
         file = str(network.path) if wide is core else wide.SerializeToString()
         session = onnxruntime.InferenceSession(file, providers=providers)

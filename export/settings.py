@@ -184,7 +184,7 @@ def read_settings(
             "each of its classes."
         )
     return Settings(
-        name=str(given.get("name", directory.resolve().name)),
+        name=str(given.get("name", model_name(directory))),
         version=str(given.get("version", "0")),
         licence=str(given.get("licence", "unknown, see the checkpoint's model card")),
         description=str(given.get("description", "")),
@@ -196,6 +196,17 @@ def read_settings(
         activation=_activation(path, given.get("activation"), adapter),
         annotators_know=str(given.get("annotators_know", "")),
     )
+
+
+def model_name(directory: Path) -> str:
+    """What a checkpoint is called that does not say it: its directory, or its repository.
+
+    In the Hugging Face cache, `models--<owner>--<name>/snapshots/<revision>`, that is <name>.
+    """
+    real = directory.resolve()
+    if real.parent.name == "snapshots":
+        return real.parents[1].name.rpartition("--")[2]
+    return real.name
 
 
 def check_defaults(

@@ -520,12 +520,27 @@ def _check_files(bundle: Bundle) -> None:
 
 def _inside(directory: Path, name: str) -> Path:
     """The file `name` of a bundle; UserError when it is missing or lies outside the directory."""
-    file = directory / name
-    if not file.resolve().is_relative_to(directory.resolve()) or Path(name).is_absolute():
+    file, relative = directory / name, Path(name)
+    inside = not relative.is_absolute() and ".." not in relative.parts
+    if not inside or not any(map(file.resolve().is_relative_to, file_roots(directory))):
         raise UserError(f"{MANIFEST} names {name!r}, outside {directory}; do not use this bundle.")
     if not file.is_file():
         raise UserError(f"{file} is missing; {_remedy(directory)}.")
     return file
+
+
+def file_roots(directory: Path) -> tuple[Path, ...]:
+    """Where the files of `directory` may lie: in it, or in the blobs of a Hugging Face cache.
+
+    There `models--<name>/snapshots/<revision>/` holds nothing but links to
+    `models--<name>/blobs/` (huggingface_hub, "Understand caching").
+    """
+    real = directory.resolve()
+    for folder in (real, *real.parents):
+        repository = folder.parent.parent
+        if folder.parent.name == "snapshots" and (repository / "blobs").is_dir():
+            return real, repository / "blobs"
+    return (real,)
 
 
 def file_entry(file: Path) -> dict[str, Any]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -62,7 +66,8 @@ class OpenVinoEngine:
         if cache is not None:
             self._properties["CACHE_DIR"] = str(cache)
         try:
-            self._model = read_model(file, self._core)
+            with _without_links(file, cache) as plain:
+                self._model = read_model(plain, self._core)
         except Exception as error:  # the runtime's exceptions share no base class but this
             raise UserError(
                 f"{file} cannot be loaded by {NAME} ({first_line(error)}); build the bundle again "
@@ -111,6 +116,28 @@ class OpenVinoEngine:
             request = compiled.create_infer_request()
         self._requests[key] = request
         return request
+
+
+@contextmanager
+def _without_links(file: Path, place: Path | None) -> Iterator[Path]:
+    """An engine's file in a directory where it and all weights have names that are no links.
+
+    OpenVINO takes no weights through a symbolic link, and in the Hugging Face cache every file is
+    one. They get a second name below `place` for as long as the model is read, or are copied where
+    that is on another disk. What OpenVINO has mapped then stays.
+    """
+    files = [file, *file.parent.glob("*.data")]
+    if not any(other.is_symlink() for other in files):
+        yield file
+        return
+    with TemporaryDirectory(prefix="links-", dir=place, ignore_cleanup_errors=True) as directory:
+        for other in files:
+            plain = Path(directory, other.name)
+            try:
+                os.link(other.resolve(), plain)
+            except OSError:  # another disk, or one without hard links
+                shutil.copyfile(other, plain)
+        yield Path(directory, file.name)
 
 
 def has_bfloat16() -> bool:
