@@ -15,8 +15,8 @@ from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from synfer_rt.datasets.class_folders import ClassFolders
-from synfer_rt.datasets.columns import Columns, columns_of, key, survey
+from synfer_rt.datasets.class_folders import ClassFolders, with_folder
+from synfer_rt.datasets.columns import Columns, by_key, columns_of, survey
 from synfer_rt.datasets.folders import loose_images
 from synfer_rt.datasets.items import (
     IMAGES,
@@ -167,17 +167,13 @@ def _items(
         for sample, record in zip(samples, records, strict=True)
     ]
     of_folders = [folders.label(name) for name in names]
-    sorted_by_class = any(
-        own.name is None and folder.name is not None
-        for own, folder in zip(said, of_folders, strict=True)
-    )
+    found = [with_folder(own, folder) for own, folder in zip(said, of_folders, strict=True)]
+    sorted_by_class = any(new.name and not own.name for new, own in zip(found, said, strict=True))
     if sorted_by_class:
         folders.check_spelling(names)
     unlabelled = False
     for i, sample in enumerate(samples):
-        label = said[i]
-        if sorted_by_class and label.name is None:
-            label = label if label.written and not of_folders[i].name else of_folders[i]
+        label = of_folders[i] if sorted_by_class and found[i] == UNLABELLED else found[i]
         name = f"{shard}/{sample.name}"
         own = columns.split_of(records[i] or {}) or split_of_path(name)
         unlabelled |= label == UNLABELLED
@@ -219,7 +215,7 @@ def _record(texts: Mapping[str, Read]) -> Mapping[str, Any] | None:
     """The JSON of a sample by its keys; None where it cannot be read."""
     try:
         record = json.loads(texts["json"]()) if "json" in texts else {}
-        return {key(name): cell for name, cell in record.items()}
+        return by_key(record)
     except (OSError, ValueError, AttributeError, RecursionError):
         return None
 

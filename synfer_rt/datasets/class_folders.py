@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 
 from synfer_rt import labels
-from synfer_rt.datasets.items import Label, label_of
+from synfer_rt.datasets.items import UNLABELLED, Label, label_of
 from synfer_rt.errors import UserError
 
 _FEW_CODES = 3
@@ -86,6 +86,16 @@ class ClassFolders:
                         f"The folder {folder} has images, and {part!r} is no known expression; the "
                         f"nearest is {near}. Rename it, or move it out of the dataset."
                     )
+
+
+def with_folder(own: Label, folder: Label) -> Label:
+    """The label of an image of which a list or sample says `own`, and its folders `folder`.
+
+    Its own goes first, unless that is a number of which nobody says the meaning.
+    """
+    if own == UNLABELLED and folder.written is not None:
+        return folder
+    return folder if own.without_scheme and folder.name is not None else own
 
 
 def _places(name: str) -> Sequence[tuple[str, str]]:

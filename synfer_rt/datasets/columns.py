@@ -39,6 +39,7 @@ _LABELS = (
     "expressionlabel", "classlabel", "facialexpression", "category", "target", "expr", "emo",
     "groundtruth", "gt", "annotation", "emotionclass", "expressionclass", "labelid", "classid",
     "emotionid", "expressionid", "categoryid", "classindex", "labelindex", "classidx", "y",
+    "emotioncode", "expressioncode", "labelcode", "truelabel",
 )  # fmt: skip
 _SPLITS = ("split", "usage", "subset", "partition")
 """Their values are splits, whatever they say."""
@@ -57,6 +58,7 @@ _AROUND_CLASS = re.compile(
     r"|[\W_]+(?:votes?|count|prob|probability|score)$"
 )
 _DISTINCT = 100
+_SURVEYED = 20_000
 _FEWEST_CLASSES = 3
 
 
@@ -65,8 +67,20 @@ def key(name: Any) -> str:
     return re.sub(r"[\W_]+", "", str(name).lower())
 
 
+def by_key(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object by its keys; a label that an object in it has is its own, if it has none."""
+    cells = {key(name): cell for name, cell in row.items()}
+    for inner in [cell for cell in cells.values() if isinstance(cell, dict)]:
+        named = {key(name): cell for name, cell in inner.items()}
+        for name in (name for name in _LABELS if name in named):
+            cells.setdefault(name, named[name])
+    return cells
+
+
 def text(value: Any) -> str:
     """A cell as text without spaces around it; empty for what is none, as a list of several."""
+    if isinstance(value, str):
+        return value.strip()
     if isinstance(value, (list, tuple)) and len(value) == 1:
         value = value[0]
     if value is None or isinstance(value, (list, tuple, dict, bytes)) or value != value:
@@ -88,12 +102,16 @@ def names_images(keys: Collection[str]) -> bool:
 
 
 def survey(rows: Iterable[Mapping[str, Any]]) -> dict[str, set[str]]:
-    """The first distinct values of each column, without empty cells, by its key."""
+    """The first distinct values of each column, without empty cells, by its key.
+
+    After many rows only columns that were empty until then are looked at.
+    """
     values: dict[str, set[str]] = {}
-    for row in rows:
+    for number, row in enumerate(rows):
         for name, cell in row.items():
             seen = values.setdefault(name, set())
-            if len(seen) < _DISTINCT and (value := text(cell)):
+            full = len(seen) >= _DISTINCT or (number >= _SURVEYED and seen)
+            if not full and (value := text(cell)):
                 seen.add(value)
     return values
 

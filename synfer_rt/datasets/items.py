@@ -33,6 +33,11 @@ class Label(NamedTuple):
     written: str | None = None
     scheme: str | None = None
 
+    @property
+    def without_scheme(self) -> bool:
+        """Whether it is a number of which nobody says the meaning."""
+        return self.scheme is None and bool(self.written and _NUMBER.fullmatch(self.written))
+
 
 UNLABELLED = Label()
 
@@ -42,7 +47,8 @@ class Item:
     """An image of a dataset: its name there (in UTF-8), its label by canonical name, its bytes.
 
     `label`, `problem`, `written` and `scheme` are the fields of its Label. `split` is train, val or
-    test where the layout says so. `file` is the one that holds its bytes.
+    test where the layout says so, or another word of a table's column of splits. `file` is the one
+    that holds its bytes.
     """
 
     name: str

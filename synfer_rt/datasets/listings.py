@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from synfer_rt.datasets.boxes import Box, cropped
+from synfer_rt.datasets.class_folders import with_folder
 from synfer_rt.datasets.folders import class_folders
 from synfer_rt.datasets.items import IMAGES, UNLABELLED, Found, Item, Label, Skipped, item
 from synfer_rt.datasets.splits import split_of_path
@@ -37,11 +38,12 @@ class Lookup:
 
     def __init__(self, root: Path, files: Sequence[Path]) -> None:
         self._root = root
+        self._starts: dict[Path, str] = {}
         self._paths = {os.path.abspath(file): file for file in files}
         images = [file for file in files if file.suffix.lower() in IMAGES]
         self._named: dict[str, list[Path]] = {}
         for file in images:
-            for name in {file.name, file.stem}:
+            for name in {file.name, file.stem, file.name.lower()}:
                 self._named.setdefault(name, []).append(file)
         for file in files:  # what has another suffix can be named whole
             if file.name not in self._named:
@@ -77,16 +79,23 @@ class Lookup:
         ]
 
     def _at(self, name: str, folder: Path) -> Path | None:
-        for spelt in (name, name.strip()):
-            for start in (folder, self._root):
-                path = os.path.abspath(os.path.join(start, spelt.replace("\\", "/")))
-                if path in self._paths:
-                    return self._paths[path]
+        for spelt in dict.fromkeys((name, name.strip())):
+            for start in dict.fromkeys((folder, self._root)):
+                whole = os.path.join(self._whole(start), spelt.replace("\\", "/"))
+                file = self._paths.get(os.path.normpath(whole))
+                if file is not None:
+                    return file
         return None
+
+    def _whole(self, folder: Path) -> str:
+        if folder not in self._starts:
+            self._starts[folder] = os.path.abspath(folder)
+        return self._starts[folder]
 
     def _called(self, row: Row) -> _Guess:
         path, table = _path(row.name), row.listing.parent
-        files = [file for file in self._named.get(path.name, ()) if self._may_be(file, row.split)]
+        called = self._named.get(path.name) or self._named.get(path.name.lower(), [])
+        files = [file for file in called if self._may_be(file, row.split)]
         named = path.parent.parts
         if not named:  # of what lies below the table, or of any if no images do
             below = [file for file in files if table in file.parents]
@@ -153,9 +162,11 @@ def listed(root: Path, rows: Iterable[tuple[Row, Path | str]], label_scheme: str
     folders count; where no split is, they and those that a row names do. What is wrong with a row
     goes by the names of list and row: the image itself may be used.
     """
+    rows = list(rows)
+    names = {x: x.relative_to(root).as_posix() for x in {row.listing for row, _ in rows}}
     known: dict[tuple[Path, Box | None], Row] = {}
     for row, file in _with_boxes(rows):
-        entry = f"{row.listing.relative_to(root).as_posix()}: {row.name}"
+        entry = f"{names[row.listing]}: {row.name}"
         if isinstance(file, str):
             yield Skipped(entry, file)
             continue
@@ -175,21 +186,17 @@ def listed(root: Path, rows: Iterable[tuple[Row, Path | str]], label_scheme: str
             yield Skipped(entry, "; ".join(against))
     classes = class_folders(root, [file for file, _ in known], label_scheme)
     for (file, box), row in known.items():
-        label = row.label
-        if label == UNLABELLED:
-            of_folder = classes.label(file.relative_to(root).as_posix())
-            label = UNLABELLED if of_folder.written is None else of_folder
+        label = with_folder(row.label, classes.label(file.relative_to(root).as_posix()))
         found = item(root, file, label, row.split)
         split = found.split or split_of_path(_path(row.name).as_posix())
-        split = split or split_of_path(row.listing.relative_to(root).as_posix())
+        split = split or split_of_path(names[row.listing])
         yield replace(found if box is None else _part(found, box), split=split)
 
 
 def _with_boxes(
-    rows: Iterable[tuple[Row, Path | str]],
+    rows: Sequence[tuple[Row, Path | str]],
 ) -> Iterator[tuple[Row, Path | str]]:
     """The rows, one without a box with that of the others of its image, where these have one."""
-    rows = list(rows)
     boxes: dict[Path, set[Box]] = {}
     for row, file in rows:
         if isinstance(file, Path) and row.box is not None:

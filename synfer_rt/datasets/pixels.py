@@ -69,13 +69,15 @@ def _image(file: Path, form: Form, offset: int) -> bytes:
     with file.open("rb") as stream:
         stream.seek(offset)
         cell = _row(stream.readline(), form).get(PIXELS, "")
-    numbers = re.sub(r"[\[\],]", " ", cell).split()
-    side = math.isqrt(len(numbers))
-    if not numbers or side * side != len(numbers):
-        raise OSError(f"its {len(numbers)} pixels are those of no square")
-    if not all(re.fullmatch(r"\d+", n, re.ASCII) and int(n[:4]) <= 255 for n in numbers):
+    if not re.fullmatch(r"[\d\s,\[\]]*", cell, re.ASCII) or re.search(r"\d{4}", cell):
         raise OSError("its pixels are no whole numbers of 0 to 255")
-    grey = np.array(numbers, np.uint8).reshape(side, side)
+    numbers = np.array(re.findall(r"\d+", cell), np.int64)
+    side = math.isqrt(len(numbers))
+    if not len(numbers) or side * side != len(numbers):
+        raise OSError(f"its {len(numbers)} pixels are those of no square")
+    if numbers.max() > 255:
+        raise OSError("its pixels are no whole numbers of 0 to 255")
+    grey = numbers.astype(np.uint8).reshape(side, side)
     content = io.BytesIO()
     Image.fromarray(grey).save(content, "PNG")
     return content.getvalue()

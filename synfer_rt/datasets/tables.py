@@ -14,6 +14,7 @@ from synfer_rt.datasets.boxes import split_fragment
 from synfer_rt.datasets.columns import (
     PIXELS,
     Columns,
+    by_key,
     columns_of,
     is_image_name,
     key,
@@ -141,23 +142,17 @@ def _opened(file: Path, size: int, changed: int) -> _Opened | None:
 def _json_lines(file: Path) -> Iterator[Mapping[str, Any]]:
     with file.open(encoding=encoding_of(file)) as stream:
         for row in map(json.loads, filter(str.strip, stream)):
-            yield _by_key(row) if isinstance(row, dict) else {}
+            yield by_key(row) if isinstance(row, dict) else {}
 
 
 def _json_rows(file: Path) -> Iterator[Mapping[str, Any]]:
     """The rows of a list of objects, or of an object that has one, or a label, for each image."""
     content = json.loads(file.read_text(encoding_of(file)))
     if isinstance(content, list):
-        yield from (_by_key(row) for row in content if isinstance(row, dict))
+        yield from (by_key(row) for row in content if isinstance(row, dict))
     elif isinstance(content, dict) and content and all(map(is_image_name, content)):
         for name, said in content.items():
-            yield {"filename": name} | (
-                _by_key(said) if isinstance(said, dict) else {"label": said}
-            )
-
-
-def _by_key(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {key(name): cell for name, cell in row.items()}
+            yield {"filename": name} | (by_key(said) if isinstance(said, dict) else {"label": said})
 
 
 def _parquet(file: Path) -> _Opened | None:

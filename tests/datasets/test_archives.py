@@ -209,6 +209,8 @@ class TestMembersOfTars:
         files = {"happy/0__jpg": picture(1), "happy/0__cls": b"sad", "happy/1__jpg": picture(2)}
         put_tar(tmp_path / "0.tar", **files, **{"happy/1__cls": b"3"})
         assert list(labels_of(read_dataset(tmp_path)).values()) == ["sad", "happy"]
+        found = labels_of(read_dataset(tmp_path, label_scheme="affectnet-8"))
+        assert list(found.values()) == ["sad", "surprise"]
 
     def test_no_member_vanishes(self, tmp_path: Path):
         members = [("0.jpg", 10), ("0.jpg", 20), ("0.png", 30), ("0.cls", b"sad"), ("1.txt", b"")]

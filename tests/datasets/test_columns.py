@@ -127,6 +127,22 @@ class TestLabels:
         assert first.label is None and second.label == "sad"
         assert "its column label says happy, and its column emotion sad" in str(first.problem)
 
+    def test_the_word_of_a_folder_goes_before_a_number_without_meaning(self, tmp_path: Path):
+        put(tmp_path, happy__a=10, sad__b=20)
+        put_text(tmp_path / "l.csv", "file,label\nhappy/a.jpg,3\nsad/b.jpg,9\n")
+        assert [item.label for item in read_dataset(tmp_path).items] == ["happy", "sad"]
+        found = read_dataset(tmp_path, label_scheme="affectnet-8").items
+        assert [item.label for item in found] == ["surprise", None]  # 9 is what it says: uncertain
+
+    def test_a_label_in_an_object_of_a_row_is_its_label(self, tmp_path: Path):
+        put_faces(tmp_path)
+        rows = [{"objects": {"emotion": "happy", "width": 3}}, {"emotion": "sad"}, {"objects": {}}]
+        lines = [
+            json.dumps({"file_name": f"{n}.jpg", **r}) for n, r in zip("abc", rows, strict=True)
+        ]
+        put_text(tmp_path / "images" / "metadata.jsonl", "\n".join(lines))
+        assert [item.label for item in read_dataset(tmp_path).items] == ["happy", "sad", None]
+
     @pytest.mark.parametrize("yes_no", [("1", "0"), ("True", "False"), ("1.0", "")])
     @pytest.mark.parametrize("prefix", ["", "emotion_", "is "])
     def test_one_hot_columns(self, tmp_path: Path, yes_no: tuple[str, str], prefix: str):

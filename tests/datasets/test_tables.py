@@ -150,6 +150,19 @@ class TestTables:
         put_text(tmp_path / "l.csv", text)
         assert labels_of(read_dataset(tmp_path)) == {"a/0.jpg": "sad", "b/0.jpg": "fear"}
 
+    def test_capitals_make_no_other_name(self, tmp_path: Path):
+        put(tmp_path, images__Face1=10)
+        put_text(tmp_path / "l.csv", "file,label\nface1.JPG,sad\n")
+        assert labels_of(read_dataset(tmp_path)) == {"images/Face1.jpg": "sad"}
+
+    def test_metadata_of_a_folder_and_of_one_in_it(self, tmp_path: Path):
+        put(tmp_path, train__x=10)
+        put_text(tmp_path / "metadata.csv", "file_name,label\ntrain/x.jpg,sad\n")
+        put_text(tmp_path / "train" / "metadata.csv", "file_name,label\nx.jpg,fear\n")
+        dataset = read_dataset(tmp_path)
+        assert labels_of(dataset) == {"train/x.jpg": "sad"}
+        assert why(dataset) == {"train/metadata.csv: x.jpg": "it says fear, but sad counts"}
+
     def test_names_inside_archives_are_reported_as_such(self, tmp_path: Path):
         put(tmp_path, x=10)
         put_text(tmp_path / "l.csv", "file,label\nx.jpg,sad\n0.tar/1,fear\n")
