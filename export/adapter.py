@@ -37,6 +37,7 @@ from .adapter_files import (
     read_sets,
 )
 from .sentences import some
+from .tensor_files import unwrapped
 
 FINEFACE_MAXIMUM = 5.0
 """DISFA's intensities, on which FineFace is trained, end at 5."""
@@ -149,7 +150,7 @@ def _of_one_set(
     path: Path, given: AdapterFiles, layers: Sequence[CrossAttention], width: int
 ) -> AUAdapter:
     tensors = given.tensors
-    heads = {name.removeprefix("module.").partition(".")[0] for name in tensors}
+    heads = {unwrapped(name).partition(".")[0] for name in tensors}
     if "unet" in heads and heads & TRAINED_AS.keys():
         raise UserError(
             f"{path} is a whole training state, with a UNet; save its {' and '.join(TRAINED_AS)} "

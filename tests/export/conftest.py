@@ -37,6 +37,16 @@ def plain_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.fixture(scope="session")
+def sd2_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of Stable Diffusion 2.1's kind, with two layers of text encoder."""
+    from tests.export.tiny_checkpoint import make_sd2
+
+    directory = tmp_path_factory.mktemp("checkpoints") / "sd2"
+    make_sd2(directory)
+    return directory
+
+
 @pytest.fixture
 def mini(mini_checkpoint: Path, tmp_path: Path) -> Path:
     """A copy to spoil."""

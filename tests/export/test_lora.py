@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from synfer_rt.errors import UserError
 from synfer_rt.export.checkpoint import Checkpoint, read_checkpoint
 from synfer_rt.export.lora import Lora, merge_lora, parse_lora
-from tests.export.tiny_checkpoint import make_sd2, save_lora
+from tests.export.tiny_checkpoint import save_lora
 
 Q = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 KOHYA = f"lora_unet_{Q.replace('.', '_')}"
@@ -27,14 +26,6 @@ Tensors = dict[str, torch.Tensor]
 @pytest.fixture
 def checkpoint(plain_checkpoint: Path) -> Checkpoint:
     return read_checkpoint(plain_checkpoint)
-
-
-@pytest.fixture(scope="module")
-def sd2_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With linear projections around its transformers and two layers of text encoder."""
-    directory = tmp_path_factory.mktemp("checkpoints") / "sd2"
-    make_sd2(directory)
-    return directory
 
 
 def weights(checkpoint: Checkpoint) -> Tensors:
@@ -79,96 +70,43 @@ def copied(checkpoint: Checkpoint) -> Tensors:
     return {name: tensor.clone() for name, tensor in weights(checkpoint).items()}
 
 
-def matrix_layers(checkpoint: Checkpoint) -> list[str]:
-    """Every linear layer and convolution, by part.name."""
-    models = {"unet": checkpoint.unet, "text_encoder": checkpoint.text_encoder}
-    return [
-        f"{part}.{name.removeprefix('text_model.')}"
-        for part, model in models.items()
-        for name, module in model.named_modules()
-        if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d))
-    ]
-
-
 def kohya(name: str) -> str:
     part, _, layer = name.partition(".")
     prefix = "lora_unet_" if part == "unet" else "lora_te_text_model_"
     return prefix + layer.replace(".", "_")
 
 
-def diffusers_old(name: str) -> str:
-    return name.replace("text_encoder.", "text_encoder.text_model.")
-
-
-NAMES: dict[str, tuple[Callable[[str], str], str, str]] = {
-    "kohya": (kohya, ".lora_down.weight", ".lora_up.weight"),
-    "kohya, te1": (
-        lambda name: kohya(name).replace("lora_te_", "lora_te1_"),
-        ".lora_down.weight",
-        ".lora_up.weight",
-    ),
-    "diffusers": (lambda name: name, ".lora_A.weight", ".lora_B.weight"),
-    "diffusers, text_model": (diffusers_old, ".lora_A.weight", ".lora_B.weight"),
-    "diffusers, older": (diffusers_old, ".lora.down.weight", ".lora.up.weight"),
-    "diffusers, linear": (
-        diffusers_old,
-        ".lora_linear_layer.down.weight",
-        ".lora_linear_layer.up.weight",
-    ),
-    "comfy": (
-        lambda name: name.replace("unet.", "diffusion_model.", 1).replace(
-            "text_encoder.", "text_encoders.clip_l.transformer.text_model.", 1
-        ),
-        ".lora_A.weight",
-        ".lora_B.weight",
-    ),
-    "wrapped": (
-        lambda name: f"module.{name.replace('.', '._orig_mod.', 1)}",
-        ".lora_A.weight",
-        ".lora_B.weight",
-    ),
-}
-
-
-@pytest.mark.parametrize("names", NAMES)
-@pytest.mark.parametrize("second", [False, True], ids=["sd1", "sd2"])
-def test_every_layer_has_a_place_under_every_kind_of_name(
-    plain_checkpoint: Path, sd2_directory: Path, tmp_path: Path, names: str, second: bool
+def test_other_kinds_of_lycoris_are_merged_at_their_scale(
+    checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
-    """Projections, feed-forward, residual blocks, time embedding, first and last convolution."""
-    checkpoint = read_checkpoint(sd2_directory if second else plain_checkpoint)
-    called, down_end, up_end = NAMES[names]
-    before, file, changes = copied(checkpoint), {}, {}
-    for i, name in enumerate(matrix_layers(checkpoint)):
-        rank, alpha = 1 + i % 3, (1.0, 2.5, None)[i % 3]
-        down, up = matrices(before[f"{name}.weight"].shape, rank, i)
-        key = called(name)
-        file |= {f"{key}{down_end}": down, f"{key}{up_end}": up}
-        if alpha is not None:
-            file[f"{key}.alpha"] = torch.tensor([alpha] if i % 2 else alpha)
-        changes[name] = (1 if alpha is None else alpha / rank) * product(up, down)
-    assert len(changes) > 25
-    merge(checkpoint, tmp_path / "lora.safetensors", file)
-    check(checkpoint, before, changes)
+    """LoHa, LoKr (whole factors have no alpha / rank), DoRA, differences of weights and norms."""
+    before, k, v = copied(checkpoint), Q.replace("to_q", "to_k"), Q.replace("to_q", "to_v")
+    out, text = Q.replace("to_q", "to_out.0"), "text_encoder.final_layer_norm"
+    loha = {f"hada_w{i}_{x}": torch.rand(2, 16) for i in "12" for x in "ab"}
+    loha |= {name: tensor.T for name, tensor in loha.items() if name.endswith("_a")}
+    lokr = {"lokr_w1": torch.rand(2, 4), "lokr_w2": torch.rand(8, 4)}
+    down, up = matrices(torch.Size((16, 16)), 2)
+    dora = {"lora_down.weight": down, "lora_up.weight": up, "dora_scale": 1 + torch.rand(16, 1)}
+    whole = {"diff": torch.randn(16, 16), "diff_b": torch.randn(16)}
+    norm = {"w_norm": torch.randn(16), "b_norm": torch.randn(16)}
+    alpha = {"alpha": torch.tensor(3.0)}
+    parts = {Q: loha | alpha, k: lokr | alpha, v: dora | alpha, out: whole}
+    file = {f"{kohya(f'unet.{n}')}.{x}": t for n, own in parts.items() for x, t in own.items()}
+    file |= {f"{kohya(text)}.{name}": tensor for name, tensor in norm.items()}
+    merge(checkpoint, tmp_path / "lycoris.safetensors", file, scale=0.5)
 
-
-def test_processors_of_attention_are_layers(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    """The names of diffusers while a LoRA was an attention processor."""
-    before, file, changes = copied(checkpoint), {}, {}
-    of_unet = {x: f"unet.{Q.replace('to_q', x)}" for x in ("to_q", "to_k", "to_v", "to_out.0")}
-    of_text = {
-        x: f"text_encoder.encoder.layers.0.self_attn.{y}"
-        for x, y in {"to_q": "q_proj", "to_v": "v_proj", "to_out": "out_proj"}.items()
+    a1, b1, a2, b2 = (loha[f"hada_w{i}_{x}"].double().numpy() for i in "12" for x in "ab")
+    moved = before[f"unet.{v}.weight"].double().numpy() + 3 / 2 * product(up, down)
+    aim = dora["dora_scale"].numpy() * moved / np.sqrt((moved**2).sum(1, keepdims=True))
+    changes = {
+        f"unet.{Q}": 0.5 * 3 / 2 * (a1 @ b1) * (a2 @ b2),
+        f"unet.{k}": 0.5 * np.kron(lokr["lokr_w1"].numpy(), lokr["lokr_w2"].numpy()),
+        f"unet.{v}": 0.5 * (aim - before[f"unet.{v}.weight"].double().numpy()),
+        f"unet.{out}": 0.5 * whole["diff"].double().numpy(),
+        f"unet.{out}.bias": 0.5 * whole["diff_b"].double().numpy(),
+        text: 0.5 * norm["w_norm"].double().numpy(),
+        f"{text}.bias": 0.5 * norm["b_norm"].double().numpy(),
     }
-    for i, (old, name) in enumerate([*of_unet.items(), *of_text.items()]):
-        down, up = matrices(before[f"{name}.weight"].shape, 2, i)
-        place = name.rpartition(".to_" if i < 4 else ".")[0]
-        middle = ".processor" if i < 4 else ""
-        key = f"{place}{middle}.{old.removesuffix('.0')}_lora"
-        file |= {f"{key}.down.weight": down, f"{key}.up.weight": up}
-        file[f"{key}.alpha"] = torch.tensor(3)
-        changes[name] = 3 / 2 * product(up, down)
-    merge(checkpoint, tmp_path / "old.safetensors", file)
     check(checkpoint, before, changes)
 
 
@@ -189,10 +127,10 @@ def test_the_change_is_scaled_and_computed_above_the_files_precision(
 
 @pytest.mark.parametrize("second", [False, True], ids=["1x1 as matrix", "matrix as 1x1"])
 def test_a_matrix_and_a_convolution_of_one_pixel_are_one(
-    plain_checkpoint: Path, sd2_directory: Path, tmp_path: Path, second: bool
+    plain_checkpoint: Path, sd2_checkpoint: Path, tmp_path: Path, second: bool
 ) -> None:
     """The projection around a transformer is a convolution in version 1 and linear in 2."""
-    checkpoint = read_checkpoint(sd2_directory if second else plain_checkpoint)
+    checkpoint = read_checkpoint(sd2_checkpoint if second else plain_checkpoint)
     name = "down_blocks.0.attentions.0.proj_in"
     before = copied(checkpoint)
     down, up = matrices(torch.Size((16, 16, 1, 1) if second else (16, 16)), 2)

@@ -19,23 +19,14 @@ from synfer_rt.export.checkpoint import Checkpoint, read_checkpoint
 from synfer_rt.export.lora import Lora, merge_lora
 from synfer_rt.export.lora_settings import read_peft_settings
 from tests.export.test_lora import Tensors, check, copied, matrices, product, weights
-from tests.export.tiny_checkpoint import make_sd2
 
 LAYERS = [f"encoder.layers.{i}.self_attn.{x}_proj" for i in (0, 1) for x in "qv"]
 ATTENTION = "down_blocks.0.attentions.0.transformer_blocks.0.attn1"
 
 
-@pytest.fixture(scope="module")
-def sd2_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its text encoder has two layers."""
-    directory = tmp_path_factory.mktemp("checkpoints") / "sd2"
-    make_sd2(directory)
-    return directory
-
-
 @pytest.fixture
-def sd2(sd2_directory: Path) -> Checkpoint:
-    return read_checkpoint(sd2_directory)
+def sd2(sd2_checkpoint: Path) -> Checkpoint:
+    return read_checkpoint(sd2_checkpoint)
 
 
 def saved(folder: Path, tensors: Tensors, **settings: Any) -> Path:

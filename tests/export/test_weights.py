@@ -50,6 +50,23 @@ def test_a_block_that_was_compiled_alone_is_read(sd: Path) -> None:
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
+def test_wrapped_weights_in_several_files_are_read(sd: Path) -> None:
+    wanted = read_checkpoint(sd).unet
+    (sd / FILES["unet"]).unlink()
+    wanted.save_pretrained(sd / "unet", max_shard_size="100KB")
+    index = sd / "unet" / "diffusion_pytorch_model.safetensors.index.json"
+    content = json.loads(index.read_text())
+    content["weight_map"] = {f"_orig_mod.{n}": f for n, f in content["weight_map"].items()}
+    index.write_text(json.dumps(content))
+    files = sorted((sd / "unet").glob("*.safetensors"))
+    assert len(files) > 1
+    for file in files:
+        tensors = {f"_orig_mod.{name}": tensor for name, tensor in load_file(file).items()}
+        save_file(tensors, file, {"format": "pt"})
+    found = read_checkpoint(sd).unet.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in wanted.state_dict().items())
+
+
 def test_what_lacks_weights_under_wrapped_names_too_is_refused(sd: Path) -> None:
     file = sd / FILES["unet"]
     tensors = {f"_orig_mod.{name}": tensor for name, tensor in load_file(file).items()}
