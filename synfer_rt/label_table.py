@@ -234,6 +234,9 @@ def _is_line(record: Record, index: int) -> bool:
         and all(isinstance(share, float) for share in shares.values())
         and isinstance(record.get("rectified"), bool)
         and isinstance(record.get("accepted"), bool | None)
-        and isinstance(record.get("label_problem", 0), str | None)
+        and all(
+            isinstance(record.get(name, 0), str | None)
+            for name in ("written_label", "label_problem")
+        )
         and all(isinstance(record.get(name) or {}, dict) for name in ("votes", "aus"))
     )

@@ -79,7 +79,7 @@ def label(
     refuse_inside(out, images)
     dataset = read_datasets(images, format_, label_scheme, split)
     if label_scheme is not None or format_ not in ("auto", "images"):
-        check_labels(dataset)
+        check_labels(dataset, " and ".join(map(str, images)))
     ensemble = Sampler(bundle, backend, threads).ensemble
     settings = {
         "bundle": bundle.bundle_hash,
@@ -112,16 +112,15 @@ def label(
     report_skipped(tally.skipped, out)
 
 
-def check_labels(dataset: Dataset) -> None:
+def check_labels(dataset: Dataset, where: str) -> None:
     """Raise UserError for a dataset whose labels were asked for, and none of them is understood."""
     if any(item.label is not None for item in dataset.items):
         return
     reasons = Counter(item.problem or "it has no label" for item in dataset.items)
     ((reason, count),) = reasons.most_common(1)
     raise UserError(
-        f"No label of {dataset.path} was understood: of {len(dataset.items)} images {count} are "
-        f"left out since {reason}. Mend that, or leave out --format and --label-scheme to label "
-        "them as images without labels."
+        f"No label of {where} was understood; of {count} of {len(dataset.items)} images: {reason}. "
+        "Mend that, or leave out --format and --label-scheme to label them all the same."
     )
 
 
