@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from synfer_rt import ranges
 from synfer_rt.commands import options
 from synfer_rt.commands.doctor import RUNTIMES
 from synfer_rt.commands.options import MOST_THREADS, check_number
@@ -128,7 +129,7 @@ def bench(
             "bundle_hash": bundle.bundle_hash,
             "solver": solver,
             "steps": steps,
-            "guidance": bundle.defaults.guidance,
+            "guidance": ranges.guidance(bundle.defaults.guidance),
             "backend": backend,
             "threads": threads,
             "batches": sizes,
@@ -169,11 +170,18 @@ def _checkpoint(bundle: Bundle, given: Path | None, peers: tuple[str, ...]) -> P
     """The checkpoint that peers load, found to be the bundle's."""
     from synfer_rt.bench.peers import check
 
-    checkpoint = given or _CLONE / "reference" / "checkpoint" / bundle.name
-    if not (checkpoint / "model_index.json").is_file():
+    place = Path("reference", "checkpoint", bundle.name)
+    here = Path.cwd()
+    roots = () if given else (_CLONE, here, *here.parents)
+    found = [given] if given else [root / place for root in roots]
+    checkpoint = next((path for path in found if (path / "model_index.json").is_file()), None)
+    if checkpoint is None:
+        remedy = "give its directory with --checkpoint"
+        if given is None:
+            remedy = f"run this in a clone that has {place}, or {remedy}"
+        beside = f", and {given} is none" if given else ""
         raise UserError(
-            f"--compare needs the checkpoint that {bundle.name} was built from, and {checkpoint} "
-            "is none; give its directory with --checkpoint."
+            f"--compare needs the checkpoint that {bundle.name} was built from{beside}; {remedy}."
         )
     for peer in peers:
         check(peer, checkpoint, bundle)

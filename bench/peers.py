@@ -17,7 +17,7 @@ from synfer_rt import facs, noise
 from synfer_rt.bench.measure import SHOWN, Setup, Stopwatch, System
 from synfer_rt.bench.runtime import plan_of
 from synfer_rt.bundle import Bundle, file_entry, open_bundle
-from synfer_rt.errors import UserError
+from synfer_rt.errors import UserError, installing
 from synfer_rt.request import Request
 
 if TYPE_CHECKING:
@@ -44,8 +44,7 @@ def check(name: str, checkpoint: Path, bundle: Bundle) -> None:
     missing = [p for p in PACKAGES[name] if importlib.util.find_spec(p) is None]
     if missing:
         raise UserError(
-            f"Comparing with {name} needs {', '.join(missing)}; "
-            "run `pip install 'synfer-rt[export]'`."
+            f"Comparing with {name} needs {', '.join(missing)}; {installing('export')}."
         )
     hashes: Mapping[str, str] = bundle.manifest["source"].get("sha256", {})
     if not hashes:

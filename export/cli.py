@@ -11,7 +11,7 @@ import click
 
 from synfer_rt.commands.interruption import going_on
 from synfer_rt.commands.options import LocalPath
-from synfer_rt.errors import UserError
+from synfer_rt.errors import UserError, installing
 from synfer_rt.sizes import parse_size
 
 if TYPE_CHECKING:
@@ -158,9 +158,7 @@ def build_engines(
         from .classifier import parse_classifier
         from .lora import parse_lora
     except ImportError as error:
-        raise UserError(
-            f"build-engines needs {error.name}; run `pip install 'synfer-rt[export]'`."
-        ) from error
+        raise UserError(f"build-engines needs {error.name}; {installing('export')}.") from error
     from rich.console import Console
 
     console = Console()

@@ -13,7 +13,7 @@ import click
 
 from synfer_rt import __version__
 from synfer_rt.commands.interruption import exit_code, interrupted_by_signals
-from synfer_rt.errors import UserError
+from synfer_rt.errors import UserError, installing
 
 _COMMANDS = {
     "augment": ("synfer_rt.commands.augment", "augment", "Fill up the rare classes of a dataset."),
@@ -40,7 +40,7 @@ _COMMANDS = {
 """The commands: module, attribute, and help that needs no import."""
 
 _NEED_TORCH = ("bench", "build-engines")
-"""Those that a package may be missing for which comes with synfer-rt[export] only."""
+"""Those that a package may be missing for which comes with the extra `export` only."""
 
 
 class _Refusal(click.ClickException):
@@ -54,11 +54,8 @@ def _missing(command: str, error: ModuleNotFoundError) -> Exception:
     package = (error.name or "").partition(".")[0]
     if package == "synfer_rt":
         return error
-    requirement = "synfer-rt[export]" if command in _NEED_TORCH else "synfer-rt"
-    return _Refusal(
-        f"{command} needs the package {package}, which is not installed; run "
-        f"pip install '{requirement}'."
-    )
+    remedy = installing("export" if command in _NEED_TORCH else "")
+    return _Refusal(f"{command} needs the package {package}, which is not installed; {remedy}.")
 
 
 class _Commands(click.Group):

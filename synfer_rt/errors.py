@@ -13,6 +13,12 @@ class UserError(Exception):
     """
 
 
+def installing(extra: str = "") -> str:
+    """What to run where a package is missing that `extra`, or the plain installation, brings."""
+    what = f"'.[{extra}]'" if extra else "."
+    return f"run `pip install {what}` in the root of a clone of synfer-rt"
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """The one of the known names that is most like `word`, in upper or lower case."""
     names = {name.lower(): name for name in known}

@@ -14,6 +14,7 @@ from synfer_rt import backends
 from synfer_rt.backends import (
     BACKENDS,
     TARGETS,
+    BackendStatus,
     choose,
     default_threads,
     memory,
@@ -55,12 +56,23 @@ def test_a_backend_that_does_not_work_says_why_and_what_to_do() -> None:
             assert "pip" in status.remedy
 
 
-def test_auto_takes_the_best_that_works_and_names_the_others(tiny_bundle: Bundle) -> None:
+def test_auto_takes_the_best_that_works_and_names_others_that_do(tiny_bundle: Bundle) -> None:
     plain = [s.name for s in backends.statuses() if s.works and s.name not in TARGETS]
     name, why = choose("auto", tiny_bundle)
     assert name == plain[0]
     for better in BACKENDS[: BACKENDS.index(name)]:
-        assert f"not {better}: " in why
+        works = next(s.works for s in backends.statuses() if s.name == better)
+        assert (f"not {better}: " in why) == works
+
+
+def test_a_backend_that_is_not_here_makes_no_sentence_longer(
+    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def only_the_cpu(name: str) -> BackendStatus:
+        return BackendStatus(name, name == CPU, "it is not installed " * 9, "install it")
+
+    monkeypatch.setattr(backends, "status", only_the_cpu)
+    assert choose("auto", tiny_bundle) == (CPU, CPU)
 
 
 @pytest.mark.skipif(gpu_works(), reason="a GPU works here")

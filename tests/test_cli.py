@@ -114,7 +114,7 @@ def test_an_extra_that_is_not_installed_is_named(monkeypatch):
     said = refused(CliRunner().invoke(main, ["build-engines", "x", "--out", "y"]))
     assert (
         "build-engines needs the package torch" in said
-        and "pip install 'synfer-rt[export]'" in said
+        and "pip install '.[export]'` in the root of a clone" in said
     )
 
 

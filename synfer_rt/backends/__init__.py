@@ -111,7 +111,9 @@ def choose(backend: str = "auto", bundle: Bundle | None = None) -> tuple[str, st
         if problem is None and bundle is not None and (doubt := _doubt(name, bundle)):
             problem = doubt, ""
         if problem is None:
-            others = [f"not {other}: {reason}" for other, reason in failed]
+            # Of backends that are not here, `synfer-rt doctor` has the reasons.
+            here = [(other, reason) for other, reason in failed if status(other).works]
+            others = [f"not {other}: {reason}" for other, reason in here]
             if bundle is not None and (elsewhere := _elsewhere(name, bundle)):
                 others.insert(0, elsewhere)
             return name, f"{name} ({'; '.join(others)})" if others else name

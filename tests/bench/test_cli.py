@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from synfer_rt.bench import cli, peers
 from synfer_rt.bench.cli import _write, bench, parse_batches
 from synfer_rt.bench.measure import STAGES
+from synfer_rt.bundle import Bundle
 from synfer_rt.cli import main
 from synfer_rt.errors import UserError
 
@@ -145,6 +147,27 @@ def test_what_cannot_be_measured_is_refused_at_once(
     assert isinstance(result.exception, UserError)
     assert message in str(result.exception)
     assert "visit" not in result.output
+
+
+@pytest.mark.parametrize("below", [".", "docs/results"])
+def test_the_clones_checkpoint_is_found_from_an_installation(
+    tmp_path: Path, tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, below: str
+):
+    """Of an installed package nothing lies beside it; whoever runs it may stand in a clone."""
+    monkeypatch.setattr(cli, "_CLONE", tmp_path / "site-packages")
+    monkeypatch.setattr(peers, "check", lambda *_: None)
+    here = tmp_path / "clone" / below
+    here.mkdir(parents=True)
+    monkeypatch.chdir(here)
+    with pytest.raises(UserError, match="a clone that has reference/checkpoint/synfer-tiny, or"):
+        cli._checkpoint(tiny_bundle, None, ("diffusers",))
+    checkpoint = tmp_path / "clone" / "reference" / "checkpoint" / tiny_bundle.name
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "model_index.json").write_text("{}")
+    assert cli._checkpoint(tiny_bundle, None, ("diffusers",)) == checkpoint
+    assert cli._checkpoint(tiny_bundle, checkpoint, ("diffusers",)) == checkpoint
+    with pytest.raises(UserError, match=r"and \S+ is none; give its directory with --checkpoint"):
+        cli._checkpoint(tiny_bundle, here, ("diffusers",))
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's full device")
