@@ -8,6 +8,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from synfer_rt.errors import UserError
+from synfer_rt.textual_inversion import words_of_vectors, write_out
 
 PROBES = (
     "",
@@ -23,7 +24,8 @@ def export_tokenizer(tokenizer: Any, positions: int, path: Path) -> int:
     """Write `tokenizer`, a fast one of transformers; returns the number of ids of every text.
 
     That number is the tokenizer's own length, at most the text encoder's `positions`. Raises
-    UserError when the written file gives other ids than `tokenizer` for one of PROBES.
+    UserError when the written file gives other ids than `tokenizer` for one of PROBES, or for a
+    word of several learnt vectors.
     """
     max_length = min(int(tokenizer.model_max_length), positions)
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
@@ -35,11 +37,13 @@ def export_tokenizer(tokenizer: Any, positions: int, path: Path) -> int:
         length=max_length,
     )
     backend.save(str(path))
-    expected = tokenizer(
-        list(PROBES), padding="max_length", truncation=True, max_length=max_length
-    )["input_ids"]
-    written = [e.ids for e in Tokenizer.from_file(str(path)).encode_batch(list(PROBES))]
-    for text, wanted, found in zip(PROBES, expected, written, strict=True):
+    saved = Tokenizer.from_file(str(path))
+    learnt = words_of_vectors(saved)
+    said = [*PROBES, *(f"a face of {words[0]}, smiling" for words in learnt.values())]
+    full = [*PROBES, *(f"a face of {' '.join(words)}, smiling" for words in learnt.values())]
+    expected = tokenizer(full, padding="max_length", truncation=True, max_length=max_length)
+    written = [e.ids for e in saved.encode_batch([write_out(saved, s, learnt) for s in said])]
+    for text, wanted, found in zip(said, expected["input_ids"], written, strict=True):
         if found != wanted:
             raise UserError(
                 f"The tokenizer of this checkpoint cannot be written as tokenizer.json: "

@@ -37,6 +37,7 @@ from synfer_rt.paths import local
 from synfer_rt.schedule import Schedule
 from synfer_rt.sizes import Sizes, format_size
 from synfer_rt.solvers import HISTORY_SLOTS, PREDICTION_TYPES, SOLVERS, Trajectory, trajectory
+from synfer_rt.textual_inversion import words_of_vectors, write_out
 
 FORMAT = 1
 MANIFEST = "bundle.json"
@@ -208,9 +209,17 @@ class Bundle:
         except Exception as error:  # tokenizers raises plain Exception
             raise UserError(f"{file} is no tokenizer ({error}); {_remedy(self.path)}.") from None
 
+    @cached_property
+    def _learnt_words(self) -> dict[int, tuple[str, ...]]:
+        return words_of_vectors(self._tokenizer)
+
     def tokenize(self, texts: Sequence[str]) -> np.ndarray:
-        """Token ids int64 [len(texts), max_length], padded, cut and framed by tokenizer.json."""
-        ids = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+        """Token ids int64 [len(texts), max_length], padded, cut and framed by tokenizer.json.
+
+        Words of several learnt vectors become all of their tokens (textual_inversion.py).
+        """
+        written = [write_out(self._tokenizer, text, self._learnt_words) for text in texts]
+        ids = [encoding.ids for encoding in self._tokenizer.encode_batch(written)]
         if any(len(row) != self.max_length for row in ids):
             raise UserError(
                 f"{self.path / self.manifest['tokenizer']['file']} does not pad to "
@@ -220,6 +229,7 @@ class Bundle:
 
     def unread(self, text: str) -> tuple[str, tuple[str, ...]]:
         """What the model does not read of a text: its end, cut off, and words it does not know."""
+        text = write_out(self._tokenizer, text, self._learnt_words)
         encoding = self._tokenizer.encode(text)
         unknown = getattr(self._tokenizer.model, "unk_token", None)
         # Special tokens stand for nothing in the text.
