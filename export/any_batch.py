@@ -18,26 +18,13 @@ def any_batch(model: ir.Model, static: frozenset[str], engine: str) -> None:
     """Make BATCH the free dimension `B`, in place, wherever the graph has it.
 
     That is in the shapes of inputs and outputs; in those that Reshape and Expand take, where -1
-    stands for what is left and 1 for as it is; and in constants that repeat one row for each
+    stands for what is left and 1 for as it is; and in constants that repeat the same rows for each
     sample, which the graph then repeats itself. `static` are the inputs and outputs that have no
     batch in front. Raises UserError, naming `engine`, for a tensor that has the batch twice.
     """
     graph = model.graph
-    first = graph[0]
     for value in list(graph.initializers.values()):
-        tensor = value.const_value
-        if tensor is not None and tensor.shape and tensor.shape[0] == BATCH:
-            row = tensor.numpy()[:1]
-            if (tensor.numpy() == row).all():
-                one = ir.Value(name=f"{value.name}_row", const_value=ir.tensor(row.copy()))
-                one.shape, one.type = ir.Shape(row.shape), value.type
-                again = ir.node("Expand", [one, _constant(graph, _static_shape(value))])
-                again.outputs[0].shape, again.outputs[0].type = value.shape, value.type
-                again.outputs[0].name = f"{value.name}_rows"
-                ir.convenience.replace_all_uses_with(value, again.outputs[0])
-                del graph.initializers[value.name]
-                graph.register_initializer(one)
-                graph.insert_before(first, again)
+        _repeat_rows(graph, value)
     batched = next(value for value in graph.inputs if value.name not in static)
     batch = ir.node("Shape", [batched], {"start": 0, "end": 1}, name="batch")
     batch.outputs[0].name = "batch"
@@ -58,8 +45,14 @@ def any_batch(model: ir.Model, static: frozenset[str], engine: str) -> None:
         elif before[place - len(sizes) :][:1] == sizes[place : place + 1]:
             sizes[place] = 1
         else:  # it repeats what all samples have in common
+            count, times = batch.outputs[0], sizes[place] // BATCH
+            if times > 1:
+                product = ir.node("Mul", [count, _constant(graph, [times])])
+                product.outputs[0].name = f"{node.name}_rows"
+                graph.insert_before(node, product)
+                count = product.outputs[0]
             parts = [_constant(graph, sizes[:place]), _constant(graph, sizes[place + 1 :])]
-            joined = [parts[0], batch.outputs[0], parts[1]]
+            joined = [parts[0], count, parts[1]]
             shape = ir.node("Concat", joined, {"axis": 0}, name=f"{node.name}_shape")
             shape.outputs[0].name = shape.name
             graph.insert_before(node, shape)
@@ -75,6 +68,34 @@ def any_batch(model: ir.Model, static: frozenset[str], engine: str) -> None:
             assert value.shape is not None
             value.shape = ir.Shape(["B", *list(value.shape)[1:]])
     RemoveUnusedNodesPass()(model)
+
+
+def _repeat_rows(graph: ir.Graph, value: ir.Value) -> None:
+    """Put an Expand of a sample's rows in place of a constant that has them for each of BATCH."""
+    tensor = value.const_value
+    if tensor is None or not tensor.shape or not tensor.size:
+        return
+    array = tensor.numpy()
+    if len(array) % BATCH or len(np.unique(array.reshape(BATCH, -1), axis=0)) > 1:
+        return
+    sample = array[:1]
+    if len(array) > BATCH:
+        sample = array.reshape(BATCH, -1, *array.shape[1:])[:1]
+    one = ir.Value(name=f"{value.name}_row", const_value=ir.tensor(sample.copy()))
+    one.shape, one.type = ir.Shape(sample.shape), value.type
+    first = graph[0]
+    last, name = one, f"{value.name}_rows"
+    steps = [("Expand", [BATCH, *sample.shape[1:]])]
+    if len(array) > BATCH:
+        steps.append(("Reshape", list(array.shape)))
+    for op, sizes in steps:
+        node = ir.node(op, [last, _constant(graph, sizes)], name=f"{name}_{op}")
+        last = node.outputs[0]
+        last.shape, last.type, last.name = ir.Shape(sizes), value.type, f"{name}_{op}"
+        graph.insert_before(first, node)
+    ir.convenience.replace_all_uses_with(value, last)
+    del graph.initializers[value.name]
+    graph.register_initializer(one)
 
 
 def _constant(graph: ir.Graph, sizes: Sequence[int]) -> ir.Value:

@@ -33,8 +33,11 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 
+from synfer_rt.errors import UserError
+
 from .any_batch import BATCH, any_batch
 from .onnx_export import clear_metadata, save, store_half, to_onnx
+from .sentences import first_line
 
 
 class Traced(nn.Module):
@@ -43,11 +46,11 @@ class Traced(nn.Module):
     def __init__(self, module: nn.Module, graph: GraphModule) -> None:
         super().__init__()
         self.module = module
-        self.graph = graph
+        self.operators = graph  # not "graph", which the exporter takes for that of a GraphModule
 
     def forward(self, *inputs: Tensor) -> Any:
         """What the module returns."""
-        return self.graph(_weights(self.module), *inputs)
+        return self.operators(_weights(self.module), *inputs)
 
 
 def export_gradient(
@@ -61,7 +64,7 @@ def export_gradient(
     """Write `module`, whose forward calls torch.autograd.grad, to `path` as a forward graph.
 
     The arguments are those of `onnx_export.export_onnx`; `inputs` may have any batch.
-    Raises UserError when the graph would fix the batch.
+    Raises UserError when the graph would fix the batch, and for a module that cannot be exported.
 
     With a symbolic batch, each of three passes over the graph reasons about the shapes of
     thousands of operators; with BATCH in its place it is many times faster, and `any_batch` then
@@ -71,10 +74,21 @@ def export_gradient(
         name: value if name in static else value[:1].expand(BATCH, *value.shape[1:])
         for name, value in inputs.items()
     }
-    with torch.no_grad():
-        traced = trace(module, given)
-        program = torch.export.export(traced, tuple(given.values()))
-        model = to_onnx(program, given, outputs).model
+    try:
+        with torch.no_grad():
+            traced = trace(module, given)
+            program = torch.export.export(traced, tuple(given.values()))
+            model = to_onnx(program, given, outputs).model
+    except UserError:
+        raise
+    except Exception as error:  # every part of the exporter raises its own kinds
+        while error.__cause__ is not None:
+            error = error.__cause__
+        raise UserError(
+            f"The {path.stem} of this checkpoint cannot be exported: the gradient of its "
+            f"classifier has no ONNX operators ({type(error).__name__}: {first_line(error)}); give "
+            "another guiding classifier, a ViT, DINOv2, Swin, ResNet or ConvNeXt, say."
+        ) from error
     _simplify(model)
     clear_metadata(model)
     any_batch(model, static, path.stem)
@@ -88,7 +102,8 @@ def trace(module: nn.Module, inputs: Mapping[str, Tensor]) -> Traced:
 
     `inputs` are the forward's arguments in order. The weights stay those of `module`.
     """
-    mode = FakeTensorMode()  # shapes alone: nothing is computed
+    # Shapes alone: nothing is computed, but for constants that the module makes on its way.
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
 
     def run(weights: dict[str, Tensor], *given: Tensor) -> Any:
         return torch.func.functional_call(module, weights, given)
@@ -130,6 +145,10 @@ def _weights(module: nn.Module) -> dict[str, Tensor]:
 _IDENTITIES = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
 
 
+_AVERAGES = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d)
+"""Of everything they are written with a view in place, which ONNX has not."""
+
+
 class _PlainFormulas(TorchFunctionMode):
     """Functions whose fused kernels have no backward pass in ONNX, as formulas that have."""
 
@@ -143,7 +162,14 @@ class _PlainFormulas(TorchFunctionMode):
             return _interpolate(*args, **kwargs)
         if func is F.layer_norm:
             return _layer_norm(*args, **kwargs)
+        if func in _AVERAGES and _is_one(kwargs.get("output_size", args[-1])):
+            axes = (-1,) if func is F.adaptive_avg_pool1d else (-2, -1)
+            return (kwargs.get("input", args[0])).mean(axes, keepdim=True)
         return func(*args, **kwargs)
+
+
+def _is_one(size: Any) -> bool:
+    return all(length == 1 for length in (size if isinstance(size, Sequence) else (size,)))
 
 
 def _attention(
@@ -216,6 +242,9 @@ def _convolution_backward(
     assert not transposed and not wanted[1] and not wanted[2]
     if not wanted[0]:
         return None, None, None
+    stride, padding, dilation = (
+        [*sizes, *sizes] if len(sizes) == 1 else sizes for sizes in (stride, padding, dilation)
+    )
     covered = [
         (g - 1) * s - 2 * p + d * (k - 1) + 1
         for g, s, p, d, k in zip(
@@ -237,10 +266,20 @@ def _select_backward(gradient: Tensor, sizes: Sequence[int], dim: int, index: in
 def _slice_backward(
     gradient: Tensor, sizes: Sequence[int], dim: int, start: int, _end: Any, step: int
 ) -> Tensor:
-    assert step == 1 and start >= 0
-    padding = [0, 0] * (gradient.ndim - dim % gradient.ndim)
-    padding[-2:] = [start, sizes[dim] - start - gradient.shape[dim]]
-    return torch.ops.aten.constant_pad_nd(gradient, padding, 0.0)
+    """The gradient at its places among zeros: between its elements, before and after them."""
+    dim = dim % gradient.ndim
+    start = min(max(start + sizes[dim] if start < 0 else start, 0), sizes[dim])
+    if step > 1:
+        spread = _padded(gradient.unsqueeze(dim + 1), dim + 1, 0, step - 1)
+        gradient = spread.flatten(dim, dim + 1)
+        gradient = gradient.narrow(dim, 0, min(gradient.shape[dim], sizes[dim] - start))
+    return _padded(gradient, dim, start, sizes[dim] - start - gradient.shape[dim])
+
+
+def _padded(x: Tensor, dim: int, before: int, after: int) -> Tensor:
+    padding = [0, 0] * (x.ndim - dim)
+    padding[-2:] = [before, after]
+    return torch.ops.aten.constant_pad_nd(x, padding, 0.0)
 
 
 def _decompositions() -> dict[Any, Callable[..., Any]]:

@@ -214,7 +214,7 @@ def _read_transformers(folder: Path) -> tuple[nn.Module, tuple[str, ...]]:
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=True,
-        attn_implementation="sdpa",
+        attn_implementation="eager",
     )
     words = [model.config.id2label[i] for i in range(model.config.num_labels)]
     try:

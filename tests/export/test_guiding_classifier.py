@@ -180,7 +180,7 @@ def test_its_gradient_can_be_traced(vit: Path) -> None:
     traced = trace(module, inputs)
     for found, wanted in zip(traced(*inputs.values()), module(*inputs.values()), strict=True):
         torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
-    operators = {str(node.target) for node in traced.graph.graph.nodes}
+    operators = {str(node.target) for node in traced.operators.graph.nodes}
     assert not [name for name in operators if "backward" in name or "layer_norm" in name]
 
 
