@@ -9,7 +9,7 @@ import base64
 import html
 import io
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,13 +34,19 @@ _PAGE = """\
 """
 
 
-def write_contact_sheet(out: Path, labels: Sequence[str]) -> Path:
+def write_contact_sheet(
+    out: Path,
+    labels: Sequence[str],
+    shows: Callable[[Mapping[str, Any]], bool] = lambda record: True,
+) -> Path:
     """Write the contact sheet of the finished run in `out` to its own folder; returns its path.
 
-    `labels` are the requested ones in the order in which they take turns. Raises UserError when
-    the disk is full or not writable, and when a file of the run is gone.
+    `labels` are the requested ones in the order in which they take turns, `shows` says of a record
+    whether its image counts. Raises UserError when the disk is full or not writable, and when a
+    file of the run is gone.
     """
-    samples = itertools.islice(read(out), PER_CLASS * len(labels))
+    shown = (sample for sample in read(out) if shows(sample[0]))
+    samples = itertools.islice(shown, PER_CLASS * len(labels))
     picture = io.BytesIO()
     try:
         contact_sheet(samples, labels).save(picture, "PNG")

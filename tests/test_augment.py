@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import json
@@ -29,6 +30,7 @@ from synfer_rt.augment import (
 from synfer_rt.backends import Value
 from synfer_rt.bundle import Bundle, open_bundle
 from synfer_rt.commands.augment import augment, usable
+from synfer_rt.contact_sheet import contact_sheet
 from synfer_rt.datasets import Dataset, read_dataset
 from synfer_rt.errors import UserError
 from synfer_rt.images import read_image
@@ -531,6 +533,27 @@ class TestCommand:
         assert {path.name for path in (out / "fear").iterdir()} >= {"00000000.png"}
         counts = Counter(item.label for item in read_dataset(out).items)
         assert counts == {"happy": 5, "sad": 4, "fear": 4}
+
+    def test_shows_the_first_additions_of_each_class(
+        self, tiny_bundle_path: Path, folder: Path, tmp_path: Path
+    ):
+        out = tmp_path / "out"
+        found = self.command(tiny_bundle_path, folder, "--out", out, "--balance", 4)
+        page = run_file.folder(out) / "contact-sheet.html"
+        assert f"13 images in {out}; look at {page}\n" in found.output
+        png = base64.b64decode(page.read_text().partition("base64,")[2].partition('"')[0])
+        additions = [s for s in read(out) if s[0]["origin"] == "augmented"]
+        assert Counter(record["label"] for record, _ in additions) == {"sad": 2, "fear": 3}
+        wanted = contact_sheet(additions, ["sad", "fear"])
+        np.testing.assert_array_equal(decoded(png), np.asarray(wanted, np.int16))
+
+    def test_without_additions_there_is_nothing_to_show(
+        self, tiny_bundle_path: Path, folder: Path, tmp_path: Path
+    ):
+        out = tmp_path / "out"
+        found = self.command(tiny_bundle_path, folder, "--out", out, "--balance", 1)
+        assert found.exit_code == 0 and f"8 images in {out}\n" in found.output
+        assert not (run_file.folder(out) / "contact-sheet.html").exists()
 
     def test_says_when_size_tells_additions_apart(
         self, tiny_bundle_path: Path, folder: Path, tmp_path: Path

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -72,6 +72,10 @@ def _other_size(items: Sequence[Item], size: tuple[int, int]) -> bool:
         return False
 
 
+def _is_addition(record: Mapping[str, Any]) -> bool:
+    return record["origin"] == "augmented"
+
+
 @click.command()
 @click.argument("dataset", type=options.LocalPath())
 @click.option(
@@ -133,12 +137,13 @@ def augment(
     OUT gets every original that can be read, in its own size unless --decode-originals, and the
     additions in the bundle's, grey where they are made from grey ones; metadata says of each which
     it is (origin), what it was made from (source) and whether the bundle's annotators see its class
-    in it (accepted). The input is only read; what of it is left out is listed in skipped.jsonl in
-    the folder beside OUT, __OUT__.
+    in it (accepted). The input is only read. In the folder beside OUT, __OUT__, skipped.jsonl lists
+    what of it is left out, and contact-sheet.html shows the first additions of each class.
     """
     from synfer_rt.augment import Augmentation, Augmenter, additions, execute, targets
     from synfer_rt.bundle import open_bundle
     from synfer_rt.commands.progress import Progress
+    from synfer_rt.contact_sheet import write_contact_sheet
     from synfer_rt.datasets import read_dataset, refuse_inside
     from synfer_rt.sampler import Sampler
     from synfer_rt.writers import open_output, read
@@ -171,15 +176,17 @@ def augment(
     ):
         execute(augmenter, writer, batch, progress.update)
     accepted = Counter(
-        record["label"]
-        for record, _ in read(out)
-        if record["origin"] == "augmented" and record["accepted"]
+        record["label"] for record, _ in read(out) if _is_addition(record) and record["accepted"]
     )
     added = Counter(labels)
     for name in bundle.classes:
         if counts.get(name):
             click.echo(f"{name}: {counts[name]} + {added[name]}, accepted {accepted[name]}")
-    click.echo(f"{job.count} images in {out}")
+    look = ""
+    if labels:
+        filled = [name for name in bundle.classes if added[name]]
+        look = f"; look at {write_contact_sheet(out, filled, _is_addition)}"
+    click.echo(f"{job.count} images in {out}{look}")
     if augmenter.broken:
         click.echo(
             f"{augmenter.broken} additions are flat or not finite, and not accepted; a lower "
