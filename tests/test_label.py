@@ -415,7 +415,7 @@ class TestLabelsThatAreThere:
         found = self.command(tiny_bundle_path, data, "--out", tmp_path / "t.jsonl", *how)
         records = lines(tmp_path / "t.jsonl")
         assert [r["accepted"] for r in records] == [False] * 3
-        assert "outside affectnet-8: it says no face" in records[2]["label_problem"]
+        assert "outside affectnet-8: it means no face" in records[2]["label_problem"]
         assert "3 of 3 labels not understood" in found.output
 
     @pytest.mark.parametrize(

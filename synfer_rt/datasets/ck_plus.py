@@ -24,7 +24,9 @@ def ck_plus(root: Path, files: Sequence[Path], label_scheme: str | None) -> Foun
     for file in (file for file in files if file.suffix.lower() in IMAGES):
         listing = said.get(file.stem.lower())
         if listing is None:
-            why = f"it has no {file.stem}{LABEL_FILE}, as frames before the last"
+            why = (
+                f"it has no {file.stem}{LABEL_FILE}; only the last frame of a sequence may have one"
+            )
             yield item(root, file, Label(None, why))
             continue
         try:

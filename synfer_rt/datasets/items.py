@@ -135,8 +135,8 @@ def _numbered(
         if labels.names_expression(classes[index]):
             return classes[index], None
         meaning = classes[index].replace("-", "nothing")
-    says = f": it says {meaning}" if meaning else ""
-    return None, f"its label {number} is outside {label_scheme}{says}"
+    means = f": it means {meaning}" if meaning else ""
+    return None, f"its label {number} is outside {label_scheme}{means}"
 
 
 def load(item: Item, size: tuple[int, int]) -> np.ndarray | str:

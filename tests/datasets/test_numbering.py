@@ -131,12 +131,12 @@ class TestOneLabel:
     @pytest.mark.parametrize(
         ("value", "scheme", "why"),
         [
-            (8, "affectnet-8", "its label 8 is outside affectnet-8: it says none"),
-            (7, "affectnet-7", "it says contempt"),
-            (9, "ferplus", "it says no face"),
+            (8, "affectnet-8", "its label 8 is outside affectnet-8: it means none"),
+            (7, "affectnet-7", "it means contempt"),
+            (9, "ferplus", "it means no face"),
             (-1, "affectnet-8", "its label -1 is outside affectnet-8"),
             ("3.5", "affectnet-8", "is no whole number"),
-            ("1", "neutral,-,happy", "it says nothing"),
+            ("1", "neutral,-,happy", "it means nothing"),
             (True, "affectnet-8", "'True' is no known expression"),
             ("hapines", None, "the nearest is happy"),
         ],
