@@ -414,7 +414,7 @@ def execute(
     done = writer.done
     try:
         with Background("write") as background:
-            for made in augmenter.pieces(range(done, augmenter.job.count), batch):
+            for made in augmenter.pieces(writer.lacking, batch):
                 augmenter.bundle.check_unchanged()
                 records, files = [record for record, _ in made], [file for _, file in made]
                 background.start(writer.write, records, files)

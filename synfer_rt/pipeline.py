@@ -182,19 +182,25 @@ class _Selection:
         self._run = run
         self._accept = run.acceptance()
         self.quotas = run.quotas()
-        if run.accept_rate is None and self.quotas is None:
+        self._alone = run.accept_rate is None and self.quotas is None
+        if self._alone:
             return  # nothing depends on the samples before
         for made in records:
             self._accept(Verdict(made["label"], made["probabilities"], made["rectified"]))
             self._count(made["label"], made["accepted"])
 
-    def requests(self, begin: int, most: int) -> list[Request]:
-        """The next requests, up to `most`; none when the run is whole."""
-        end, quotas = min(begin + most, self._run.count), self.quotas
+    def indices(self, lacking: Sequence[int]) -> Sequence[int]:
+        """What is to be made, where the writer lacks some: all after them too if it follows."""
+        if self._alone or not lacking:
+            return lacking
+        return range(lacking[0], self._run.count)
+
+    def requests(self, indices: Sequence[int]) -> list[Request]:
+        """The requests of the next indices, rising; none when the run is whole."""
+        plan, quotas = self._run.plan, self.quotas
         if quotas is None:
-            return [self._run.plan.request(i) for i in range(begin, end)]
-        end = min(end, quotas.end)
-        return [self._run.plan.request(i, quotas.label(i)) for i in range(begin, end)]
+            return [plan.request(i) for i in indices]
+        return [plan.request(i, quotas.label(i)) for i in indices if i < quotas.end]
 
     def decide(self, sample: Sample) -> Sample:
         """The next sample, accepted or not."""
@@ -227,8 +233,7 @@ def execute(
     UserError as sampler and writer do, and when the bundle's files change meanwhile.
     """
     batch = ranges.whole("batch", batch, 1, None)
-    first = writer.done
-    if first < run.count:
+    if writer.lacking:
         sampler.load(run.engines)  # no part of the run's time
     if run.photos is not None and starts is None:
         starts = PhotoStarts(sampler, run.photos, run.trajectory)
@@ -240,13 +245,19 @@ def execute(
     accepted: Counter[str] = Counter()
     encoders = ThreadPoolExecutor(min(_MOST_ENCODERS, default_threads()), "encode")
 
+    indices = selection.indices(writer.lacking)
+    done = run.count - len(indices)
+
+    def told(images: float) -> None:
+        on_progress(done + images)
+
     def write(samples: Sequence[Sample]) -> None:
         pngs = list(encoders.map(png, [sample.image for sample in samples]))
         writer.write([run.record(sample) for sample in samples], pngs)
 
     try:
         with Background("write") as background:
-            for samples in _pieces(run, sampler, selection, first, batch, on_progress, starts):
+            for samples in _pieces(run, sampler, selection, indices, batch, told, starts):
                 with times.stage("write"):
                     background.start(write, samples)
                 labelled.update(sample.label for sample in samples)
@@ -276,28 +287,32 @@ def _pieces(
     run: Run,
     sampler: ObservedSampler,
     selection: _Selection,
-    index: int,
+    indices: Sequence[int],
     batch: int,
     on_progress: Callable[[float], None],
     starts: PhotoStarts | None,
 ) -> Iterator[list[Sample]]:
-    """The samples from `index` on, decided, as they come out of the engines."""
-    batch = min(batch, max(run.count - index, 1))
+    """The samples of rising indices, decided, as they come out of the engines.
+
+    `on_progress` is told how many of them are made.
+    """
+    batch = min(batch, max(len(indices), 1))
     whole = sampler.at_once(batch, run.semantic)
-    while requests := selection.requests(index, whole):
+    made = 0
+    while requests := selection.requests(indices[made : made + whole]):
         latents = None
         if starts is not None:
             sampler.on_step = lambda images: None  # finding where to start makes no image
-            coming = selection.requests(index, batch)
+            coming = selection.requests(indices[made : made + batch])
             latents = starts.latents(_layouts(requests), _layouts(coming))
-        end = index + len(requests)
-        sampler.on_step = _progress(index, end, on_progress)
+        end = made + len(requests)
+        sampler.on_step = _progress(made, end, on_progress)
         # The rounds of quotas end with a few images, for which a whole piece would be a waste.
         size = whole if selection.quotas is None else len(requests)
         samples = sampler.sample(requests, run.trajectory, size, run.semantic, latents)
         run.bundle.check_unchanged()
         yield [selection.decide(sample) for sample in samples]
-        index = end
+        made = end
 
 
 def _progress(

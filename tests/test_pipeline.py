@@ -34,8 +34,8 @@ def run(tiny_bundle):
     return Run(tiny_bundle, make_plan(tiny_bundle, seed=5), 21, "dpmpp-2m", 4, 0.9)
 
 
-def output(run, out, resume=False, format="imagefolder"):
-    return open_output(out, run.settings(format), resume=resume)
+def output(run, out, resume=False, format="imagefolder", **options):
+    return open_output(out, run.settings(format), resume=resume, **options)
 
 
 def images(out):
@@ -379,3 +379,21 @@ def test_records_say_how_a_sample_was_steered_and_what_from(guided_bundle, photo
 def test_a_batch_below_one_is_refused(run, observed, tmp_path):
     with pytest.raises(UserError, match="1 or more"):
         execute(run, observed, output(run, tmp_path / "out"), batch=0)
+
+
+@pytest.mark.parametrize("options", [{}, {"accept_rate": 0.5}, {"quota": 1}])
+@pytest.mark.parametrize("format", FORMATS)
+def test_what_a_finished_run_lost_is_made_again(run, observed, tmp_path, format, options):
+    run, out = replace(run, **options), tmp_path / "out"
+    execute(run, observed, output(run, out, format=format, shard_size=6), batch=4)
+    before, pictures = records(out), images(out)
+    files = sorted(file for file in out.rglob("*.*") if file.suffix != ".jsonl")
+    files[1].unlink()
+    writer = output(run, out, True, format, shard_size=6)
+    lost = [i for i in writer.lacking if i < len(before)]
+    assert len(lost) == (1 if format == "imagefolder" else 6)
+    told: list[float] = []
+    execute(run, observed, writer, 4, told.append)
+    assert records(out) == before and told[-1] <= run.count
+    assert max(np.abs(a - b).max() for a, b in zip(pictures, images(out), strict=True)) <= 2
+    assert not output(run, out, True, format, shard_size=6).lacking

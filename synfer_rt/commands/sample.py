@@ -216,7 +216,7 @@ def sample(
     if not begun:
         sampler.load(run.engines)  # what does not load leaves nothing behind
     writer = open_output(out, settings, resume=resume)
-    if writer.done == writer.count:
+    if not writer.lacking:
         writer.finish()
         if not (run_file.folder(out) / FILE).exists():
             write_contact_sheet(out, plan.labels)

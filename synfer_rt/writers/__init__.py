@@ -2,7 +2,7 @@
 
 A run's directory holds its samples in one of FORMATS, its own folder beside it (`run_file.folder`)
 `run.json` and what grows. Samples are written in the order of their indices, so a run that was
-killed has the samples 0 to n-1 and resumes at n.
+killed has the samples 0 to n-1 and resumes at n; one that lost some since makes them again.
 """
 
 from __future__ import annotations
@@ -28,17 +28,28 @@ class Writer(Protocol):
     Raised when the disk is full or not writable, in one sentence with the remedy.
     """
 
+    lacking: Sequence[int]
+    """The indices to write, rising, as they were when the output was opened.
+
+    Mostly those from some index on. Of a run that lost something since, or had it damaged, also
+    what lies before, as far as that shows without reading everything."""
     done: int
-    """The samples 0 to done-1 are there; the next `write` begins with sample `done`."""
+    """How many samples are there."""
     count: int
     """The samples of the whole run."""
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """The records of the samples that are there, by index; before any is written."""
+        """The records of the samples before the first that is lacking, by index.
+
+        To be asked for before anything is written.
+        """
         ...
 
     def write(self, records: Sequence[Mapping[str, Any]], pngs: Sequence[bytes]) -> None:
-        """Write the next samples, in the order of their indices: records and PNG files."""
+        """Write some of `lacking`, or all from its first index on, in the order of their indices.
+
+        Given are records and PNG files.
+        """
         ...
 
     def finish(self) -> None:

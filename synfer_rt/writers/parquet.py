@@ -33,6 +33,7 @@ class ParquetWriter(ShardWriter):
             settings,
             lambda number: f"data-{number:05d}.parquet",
             _read_shard,
+            _is_whole,
             lambda number: f"data-{number:05d}.tar",
             self._to_parquet,
         )
@@ -89,10 +90,22 @@ def read(out: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
         yield from _read_shard(path)
 
 
+def _is_whole(path: Path, samples: int) -> bool:
+    """Whether a shard's footer, which is written last, counts so many rows."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with path.open("rb") as file:  # pyarrow takes no path that is not UTF-8
+            return pq.read_metadata(file).num_rows == samples
+    except (OSError, pa.ArrowException):
+        return False
+
+
 def _read_shard(path: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path) as file:
+    with path.open("rb") as stream, pq.ParquetFile(stream) as file:
         for batch in file.iter_batches(_ROW_GROUP):
             for row in batch.to_pylist():
                 yield row, row.pop("image")["bytes"]

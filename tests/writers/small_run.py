@@ -68,7 +68,9 @@ class SmallRun:
         return file.getvalue()
 
     def write(self, writer: Any, stop: int) -> None:
-        """Write samples up to `stop`, in batches of 3 at most."""
-        while writer.done < stop:
-            batch = range(writer.done, min(writer.done + 3, stop))
+        """Write what lacks up to `stop`, in batches of 3 at most."""
+        written = writer.done - (writer.count - len(writer.lacking))
+        todo = [index for index in writer.lacking[written:] if index < stop]
+        for first in range(0, len(todo), 3):
+            batch = todo[first : first + 3]
             writer.write([self.record(i) for i in batch], [self.png(i) for i in batch])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from synfer_rt.errors import UserError
 from synfer_rt.writers import open_output, run_file
 
 
@@ -57,10 +58,33 @@ def test_a_line_that_is_no_record_is_made_again(run, tmp_path, line):
     assert open_output(tmp_path, run.settings("imagefolder"), resume=True).done == 3
 
 
+@pytest.mark.parametrize("line", [0, 5, 9])
+def test_metadata_without_a_line_is_a_journal_again(run, tmp_path, line):
+    write_all(run, tmp_path / "out")
+    metadata = tmp_path / "out/metadata.jsonl"
+    whole = metadata.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    metadata.write_bytes(b"".join(lines[:line] + lines[line + 1 :]))
+    writer = open_output(tmp_path / "out", run.settings("imagefolder"), resume=True)
+    assert list(writer.lacking) == list(range(line, 10))
+    run.write(writer, 10)
+    writer.finish()
+    assert metadata.read_bytes() == whole
+
+
+def test_an_image_that_comes_out_under_another_label_is_refused(run, tmp_path):
+    write_all(run, tmp_path / "out")
+    (tmp_path / "out/happy/00000004.png").unlink()
+    writer = open_output(tmp_path / "out", run.settings("imagefolder"), resume=True)
+    with pytest.raises(UserError, match=r"happy/00000004\.png was lost, and is sad/"):
+        writer.write([run.record(4) | {"label": "sad"}], [run.png(4)])
+    assert not (tmp_path / "out/sad/00000004.png").exists()
+
+
 def test_an_image_that_went_missing_is_made_again(run, tmp_path):
     writer = open_output(tmp_path / "out", run.settings("imagefolder"), resume=False)
     run.write(writer, 6)
     writer.close()
     (tmp_path / "out/happy/00000004.png").unlink()
     resumed = open_output(tmp_path / "out", run.settings("imagefolder"), resume=True)
-    assert resumed.done == 4
+    assert (resumed.done, list(resumed.lacking)) == (5, [4, 6, 7, 8, 9])

@@ -62,7 +62,7 @@ def test_a_shard_that_went_missing_is_made_again(run, tmp_path):
     (tmp_path / "out/000001.tar").unlink()
     settings = run.settings("webdataset")
     writer = open_output(tmp_path / "out", settings, resume=True, shard_size=4)
-    assert writer.done == 4
+    assert list(writer.lacking) == [4, 5, 6, 7]
     run.write(writer, 10)
     writer.finish()
     assert (tmp_path / "out/000001.tar").read_bytes() == kept
