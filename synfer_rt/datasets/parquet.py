@@ -103,9 +103,14 @@ def _rows(table: Any, group: int) -> Iterator[Mapping[str, Any]]:
 
 
 def _named(cell: Any, classes: Sequence[str]) -> Any:
+    """A cell by the names of its column's classes; a negative number is a missing label there."""
     if isinstance(cell, list) and len(cell) == 1:
         cell = cell[0]
-    return classes[cell] if isinstance(cell, int) and 0 <= cell < len(classes) else cell
+    if not classes or not isinstance(cell, int):
+        return cell
+    if cell < 0:
+        return None
+    return classes[cell] if cell < len(classes) else cell
 
 
 def _is_plain(kind: Any) -> bool:

@@ -354,6 +354,14 @@ class TestColumnsOfParquet:
         self.put_rows(tmp_path / "0.parquet", pa.table(rows), face={"_type": "Image"})
         assert shades(read_dataset(tmp_path)) == [2]
 
+    def test_a_negative_class_is_a_missing_label(self, tmp_path: Path):
+        rows = {"image": [picture(1), picture(2)], "label": [3, -1]}
+        classes = {"names": list(self.NAMES), "_type": "ClassLabel"}
+        self.put_rows(tmp_path / "0.parquet", pa.table(rows), label=classes)
+        labelled, missing = read_dataset(tmp_path, label_scheme="raf-db").items
+        assert labelled.label == "happy"
+        assert (missing.label, missing.written, missing.problem) == (None, None, None)
+
     def test_lists_of_one_class(self, tmp_path: Path):
         rows = {"image": [picture(1), picture(2)], "labels": [[3], [3, 5]]}
         classes = {"feature": {"names": list(self.NAMES), "_type": "ClassLabel"}, "_type": "List"}
