@@ -20,6 +20,7 @@ from typing import Any, get_type_hints
 import numpy as np
 
 from synfer_rt import facs, labels, manifest_numbers
+from synfer_rt.bundle_identity import CARD, former_identity, identity
 from synfer_rt.errors import UserError
 from synfer_rt.file_stamps import Stamp, stamp
 from synfer_rt.interfaces import (
@@ -45,10 +46,6 @@ _UNREADABLE = (
     *(ValueError, TypeError, AttributeError, LookupError, ArithmeticError),
     *(RecursionError, MemoryError),
 )
-_MEASURED = ("parity", "parity_openvino")
-"""What a manifest says of an engine that was found out when it was whole."""
-_DECIDE_NOTHING = ("README.md",)
-"""Files of a bundle that its engines do without."""
 ANNOTATOR = "annotator"
 """The engine of FERAnno, which reads an expression off latents."""
 
@@ -100,8 +97,8 @@ class Bundle:
 
     `image_size` is (H, W), `sizes` what else the engines take, None where it is fixed; `au_names`
     the AU vector's units in order, empty for a model without AUs; `classes` the label scheme's
-    names in order; `bundle_hash` a SHA-256 of bundle.json, which through its `files` identifies
-    every byte that a sample depends on; `plans` the compiled engines by target and engine, mostly
+    names in order; `bundle_hash` a SHA-256 of what a sample depends on, every byte of it
+    (bundle_identity.py); `plans` the compiled engines by target and engine, mostly
     none; `manifest` the file as read; `stamps` what the files' system said of them then.
     """
 
@@ -144,6 +141,11 @@ class Bundle:
     def annotators_know(self) -> str | None:
         """The only images that the annotators were trained on, or None where nothing says so."""
         return self.manifest.get("annotators_know") or None
+
+    @property
+    def former_hash(self) -> str:
+        """What releases up to 0.11 called the bundle in runs and records."""
+        return former_identity(self.manifest)
 
     @property
     def default_size(self) -> tuple[int, int]:
@@ -347,16 +349,6 @@ def _remedy(
     return otherwise
 
 
-def _identity(fields: Mapping[str, Any]) -> str:
-    """SHA-256 of a manifest without what was measured of its engines, which decides no sample."""
-    engines = {
-        name: {key: value for key, value in entry.items() if key not in _MEASURED}
-        for name, entry in fields["engines"].items()
-    }
-    text = json.dumps({**fields, "engines": engines}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def _parse(path: Path, fields: Any) -> Bundle:
     """The manifest's fields as a Bundle; KeyError names a missing one."""
     if not isinstance(fields, dict):
@@ -389,7 +381,7 @@ def _parse(path: Path, fields: Any) -> Bundle:
         raise UserError(f"{path / MANIFEST}: {problem}; {_remedy(path)}.") from None
     return Bundle(
         path=path,
-        bundle_hash=_identity(fields),
+        bundle_hash=identity(fields),
         name=str(fields["name"]),
         version=str(fields["version"]),
         licence=str(fields["licence"]),
@@ -406,9 +398,7 @@ def _parse(path: Path, fields: Any) -> Bundle:
         engines=engines,
         plans=plans,
         manifest=fields,
-        stamps={
-            name: stamp(path / name) for name in fields["files"] if name not in _DECIDE_NOTHING
-        },
+        stamps={name: stamp(path / name) for name in fields["files"] if name != CARD},
     )
 
 
