@@ -349,7 +349,9 @@ class Augmenter:
 
     def _originals(self, indices: Sequence[int]) -> list[tuple[dict[str, Any], bytes]]:
         items = [self.job.originals[i] for i in indices]
+        backend = ""
         if self.job.decode_originals and items:
+            backend = self.sampler.backend
             images = np.stack([self._image(item) for item in items])
             mean, _ = self.sampler.encode(images)
             decoded, whole = _shown(self.sampler.decode(mean), pixels.are_grey(images))
@@ -359,7 +361,12 @@ class Augmenter:
         return [
             (
                 self._record(
-                    i, item.label or "", accepted=whole, origin=ORIGINAL, source=item.name
+                    i,
+                    item.label or "",
+                    accepted=whole,
+                    origin=ORIGINAL,
+                    source=item.name,
+                    backend=backend,
                 ),
                 png(picture),
             )
@@ -382,6 +389,7 @@ class Augmenter:
         described = self._record(
             index,
             request.label,
+            backend=self.sampler.backend,
             probabilities=made.verdict.probabilities,
             accepted=made.accepted,
             origin=AUGMENTED,

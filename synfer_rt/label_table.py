@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, TextIO
 
+from synfer_rt.backends import computation
 from synfer_rt.errors import UserError
 from synfer_rt.paths import local
 from synfer_rt.writers.atomic import disk_errors, open_growing, partial, write_whole
@@ -56,6 +57,7 @@ class Table:
             before, self.done, length = _whole_lines(self._journal)
             try:
                 self._check_same(self._settings if before is None else before)
+                self._settings = before or self._settings
             except UserError:
                 self._journal.close()
                 raise
@@ -66,7 +68,7 @@ class Table:
 
     def _check_same(self, before: Record) -> None:
         for name in [*before, *self._settings]:
-            if before.get(name) != self._settings.get(name):
+            if before.get(name) != self._settings.get(name) and name not in computation.FIELDS:
                 what = name.replace("_", " ")
                 if name == "dataset":
                     what += " (files, labels, sizes or times of change are not what they were)"
@@ -187,6 +189,17 @@ def folder_of(path: Path) -> Path | None:
         return folder if folder.is_dir() else None
     except (OSError, ValueError, RecursionError, TypeError, KeyError):
         return None
+
+
+def begun_with(path: Path) -> Record | None:
+    """The settings of the table at `path`, finished or not; None where nothing says them."""
+    path = local(path)
+    try:
+        with (settings_file(path) if path.exists() else partial(path)).open("rb") as file:
+            settings = json.loads(file.readline())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return settings if isinstance(settings, dict) else None
 
 
 def _settings_of(path: Path) -> Record:

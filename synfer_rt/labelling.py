@@ -129,6 +129,7 @@ def _records(
             "votes": {opinion.annotator: opinion.best(row) for opinion in opinions},
             "aus": None if aus is None else _named(aus[row], bundle.au_names),
             "bundle": bundle.bundle_hash,
+            "backend": ensemble.sampler.backend,
         }
     return records
 

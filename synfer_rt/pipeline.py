@@ -144,6 +144,7 @@ class Run:
             layout=request.layout,
             layout_strength=self.layout_strength,
             semantic_guidance=None if self.semantic is None else asdict(self.semantic),
+            backend=sample.backend,
             **source,
         )
 

@@ -48,6 +48,7 @@ def blank(classes: Sequence[str], units: Sequence[str] | None) -> dict[str, Any]
         "noise_scale": 0.0,
         "attempt": 0,
         "bundle": "",
+        "backend": "",
     }
 
 

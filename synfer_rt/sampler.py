@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -46,7 +46,7 @@ class Sample:
     vote and replaces nothing. `accepted` says whether `best` was requested and most annotators see
     it (`Verdict.agrees`), or in a run with a threshold of its own what that says. In a bundle
     without annotators nobody has judged: no probabilities, an empty `best`, not accepted. A
-    `broken` image is flat or was not finite, and is never accepted.
+    `broken` image is flat or was not finite, and is never accepted. `backend` made the image.
     """
 
     request: Request
@@ -57,6 +57,7 @@ class Sample:
     best: str
     accepted: bool
     broken: bool = False
+    backend: str = ""
 
 
 class Sampler:
@@ -243,12 +244,15 @@ class Sampler:
         """The samples of the first `count` requests; the others are padding."""
         latents = self.denoised(requests, begin, trajectory, semantic, len(requests))
         images = self.decode(latents)
+        backends = [self.backend] * len(requests)
         if self.backend != _FALLBACK:
             for i in np.flatnonzero(~pixels.sound(images[:count])):
                 self.retried += 1
                 again = self._fallback.denoised([requests[i]], begin[[i]], trajectory, semantic)
                 latents[i], images[i] = again[0], self._fallback.decode(again)[0]
-        samples = self._labelled(requests, images, latents)[:count]
+                backends[i] = _FALLBACK
+        labelled = zip(self._labelled(requests, images, latents), backends, strict=True)
+        samples = [replace(sample, backend=name) for sample, name in labelled][:count]
         self.broken += sum(sample.broken for sample in samples)
         return samples
 

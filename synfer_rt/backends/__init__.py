@@ -158,6 +158,15 @@ def runs_on(spec: EngineSpec, backend: str) -> str:
     return _ONNXRUNTIME if wrong else backend
 
 
+def computes(bundle: Bundle, backend: str) -> tuple[str, str, str]:
+    """What a backend that works here computes the denoiser in, its library with version, and where.
+
+    The precision is one of fp32, bf16 and fp16, or as a plan says; the device "cpu", "gpu" or a
+    compute capability.
+    """
+    return _runtime(backend).computes(bundle, backend)
+
+
 def batch_limits(bundle: Bundle, name: str, backend: str) -> tuple[int, int | None]:
     """The smallest and the largest batch that an engine takes on a backend; None: any."""
     plan = bundle.plans.get(TARGETS.get(backend, ""), {}).get(name)

@@ -80,6 +80,17 @@ def open_engine(bundle: Bundle, name: str, backend: str, threads: int) -> OnnxRu
     return OnnxRuntimeEngine(bundle, name, backend, threads)
 
 
+def computes(bundle: Bundle, backend: str) -> tuple[str, str, str]:
+    """See `synfer_rt.backends.computes`."""
+    import onnxruntime
+
+    version = f"onnxruntime {onnxruntime.__version__}"
+    if backend == "onnxruntime-cpu":
+        return "fp32", version, "cpu"
+    half = backend == "onnxruntime-tensorrt" and _half(bundle, "denoiser")
+    return ("fp16" if half else "fp32"), version, "gpu"
+
+
 def status(backend: str) -> BackendStatus:
     """Whether a session of this backend really computes here."""
     runtime, remedy = _import_runtime(), _remedy(backend)
@@ -165,11 +176,14 @@ def _session(file: Path, backend: str, threads: int, tensorrt: Mapping[str, Any]
     return session
 
 
+def _half(bundle: Bundle, name: str) -> bool:
+    """Whether TensorRT may use float16: a guide's gradients are smaller than that reaches."""
+    return bundle.engines[name].precision == "fp16" and not name.startswith("guide.")
+
+
 def _tensorrt_options(bundle: Bundle, name: str) -> dict[str, Any]:
     """TensorRT compiles an engine for minutes: keep it, by the bundle that it came from."""
-    # A guide's gradients are smaller than float16 reaches.
-    half = bundle.engines[name].precision == "fp16" and not name.startswith("guide.")
-    options: dict[str, Any] = {"trt_fp16_enable": half}
+    options: dict[str, Any] = {"trt_fp16_enable": _half(bundle, name)}
     if cache := cache_directory("tensorrt", bundle):
         options |= {
             "trt_engine_cache_enable": True,

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -221,6 +222,12 @@ def open_engine(bundle: Bundle, name: str, backend: str, threads: int) -> OpenVi
     precision = precision_of(name, bfloat16=has_bfloat16())
     cache = cache_directory("openvino", bundle)
     return OpenVinoEngine(spec, bundle.path / spec.file, threads, precision, cache)
+
+
+def computes(bundle: Bundle, backend: str) -> tuple[str, str, str]:
+    """See `synfer_rt.backends.computes`."""
+    half = precision_of("denoiser", bfloat16=has_bfloat16()) == "bf16"
+    return ("bf16" if half else "fp32"), f"openvino {metadata.version('openvino')}", "cpu"
 
 
 def status(backend: str) -> BackendStatus:

@@ -190,6 +190,13 @@ def open_engine(bundle: Bundle, name: str, backend: str, threads: int) -> Tensor
     return TensorRTEngine(bundle, name, backend)
 
 
+def computes(bundle: Bundle, backend: str) -> tuple[str, str, str]:
+    """See `synfer_rt.backends.computes`."""
+    target = TARGETS[backend]
+    version, capability = _here(target)
+    return checked_plan(bundle, "denoiser", backend).precision, f"{target} {version}", capability
+
+
 def status(backend: str) -> BackendStatus:
     """Whether the library and a GPU are there."""
     target = TARGETS[backend]

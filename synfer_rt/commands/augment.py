@@ -111,7 +111,7 @@ def _is_addition(record: Mapping[str, Any]) -> bool:
 @options.engines
 @options.batch(64, "made at once")
 @options.running
-@click.option("--resume", is_flag=True, help="Go on with the run that is in --out.")
+@options.resuming
 def augment(
     dataset: Path,
     out: Path,
@@ -131,6 +131,7 @@ def augment(
     backend: str,
     threads: int | None,
     resume: bool,
+    mix_backends: bool,
 ) -> None:
     """Fill up the rare classes of a labelled dataset with varied copies of their own images.
 
@@ -143,22 +144,26 @@ def augment(
     from synfer_rt.augment import Augmentation, Augmenter, additions, execute, targets
     from synfer_rt.bundle import open_bundle
     from synfer_rt.commands.progress import Progress
+    from synfer_rt.commands.resuming import as_begun, choose_computation
     from synfer_rt.contact_sheet import write_contact_sheet
     from synfer_rt.datasets import read_dataset, refuse_inside
     from synfer_rt.sampler import Sampler
-    from synfer_rt.writers import open_output, read
+    from synfer_rt.writers import open_output, read, run_file
 
     check_number("--batch", batch)
     check_number("--threads", threads, MOST_THREADS)
-    bundle = open_bundle(engines)
+    begun = run_file.load(out) if resume and run_file.exists(out) else None
+    bundle = as_begun(open_bundle(engines), begun)
     refuse_inside(out, [dataset])
     source = usable(read_dataset(dataset, input_format, label_scheme, split), bundle.image_size)
     counts = source.counts()
     labels = additions(counts, targets(counts, balance))
     how = noise_scale, repair_steps, repair_strength, attempts, seed, decode_originals
     job = Augmentation(source.items, labels, *how)
-    augmenter = Augmenter(job, Sampler(bundle, backend, threads))
+    where, _ = choose_computation(backend, bundle, out, begun, mix_backends)
+    augmenter = Augmenter(job, Sampler(bundle, where.backend, threads))
     settings = augmenter.settings(format_) | {"dataset": source.digest, "balance": balance}
+    settings |= where.settings()
     writer = open_output(out, settings, resume=resume)
     if labels:
         warn_of_other_images(bundle)

@@ -38,7 +38,7 @@ _SHOWN = 10
 )
 @options.accepting
 @options.running
-@click.option("--resume", is_flag=True, help="Go on with the table that is in --out.")
+@options.resuming
 def label(
     images: tuple[Path, ...],
     format_: str,
@@ -52,6 +52,7 @@ def label(
     backend: str,
     threads: int | None,
     resume: bool,
+    mix_backends: bool,
 ) -> None:
     """Label images that exist: files, folders, or a dataset.
 
@@ -65,8 +66,9 @@ def label(
     from synfer_rt.annotate import acceptance
     from synfer_rt.bundle import open_bundle
     from synfer_rt.commands.progress import Progress
+    from synfer_rt.commands.resuming import as_begun, choose_computation
     from synfer_rt.datasets import read_datasets, refuse_inside
-    from synfer_rt.label_table import Table
+    from synfer_rt.label_table import Table, begun_with
     from synfer_rt.labelling import label_images
     from synfer_rt.paths import is_folder
     from synfer_rt.sampler import Sampler
@@ -74,14 +76,17 @@ def label(
     check_number("--batch", batch)
     check_number("--threads", threads, MOST_THREADS)
     accept = acceptance(accept_rate, threshold)
-    bundle = open_bundle(engines)
     out = out / DEFAULT_FILE if is_folder(out) or not out.suffix else out
+    begun = begun_with(out) if resume else None
+    bundle = as_begun(open_bundle(engines), begun)
     refuse_inside(out, images)
     dataset = read_datasets(images, format_, label_scheme, split)
     if label_scheme is not None or format_ not in ("auto", "images"):
         check_labels(dataset, " and ".join(map(str, images)))
-    ensemble = Sampler(bundle, backend, threads).ensemble
+    where, _ = choose_computation(backend, bundle, out, begun, mix_backends)
+    ensemble = Sampler(bundle, where.backend, threads).ensemble
     settings = {
+        **where.settings(),
         "bundle": bundle.bundle_hash,
         "dataset": dataset.digest,
         "folder": os.path.relpath(dataset.root, out.parent),

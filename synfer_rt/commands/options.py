@@ -66,6 +66,16 @@ running = together(
 )
 """Where engines run."""
 
+resuming = together(
+    click.option("--resume", is_flag=True, help="Go on with what is in --out, where it was begun."),
+    click.option(
+        "--mix-backends",
+        is_flag=True,
+        help="Resume also on a backend, precision or version that did not begin the run.",
+    ),
+)
+"""Going on with a run."""
+
 accepting = together(
     click.option(
         "--accept-rate", type=float, help="Accept the most confident part of each class, 0 to 1."

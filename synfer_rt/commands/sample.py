@@ -15,7 +15,11 @@ from synfer_rt.errors import UserError
 
 if TYPE_CHECKING:
     from synfer_rt.bundle import Bundle
+    from synfer_rt.inversion import Photos, PhotoStarts
+    from synfer_rt.observed_sampler import ObservedSampler
     from synfer_rt.pipeline import Run, Summary
+    from synfer_rt.plan import Plan
+    from synfer_rt.writers import Writer
 
 
 @click.command()
@@ -106,30 +110,17 @@ if TYPE_CHECKING:
 )
 @options.written_format
 @options.running
-@click.option("--resume", is_flag=True, help="Go on with the run that is in --out.")
+@options.resuming
 def sample(
     engines: Path | None,
-    count: int,
     batch: int,
-    steps: int | None,
-    solver: str | None,
-    count_accepted: bool,
-    budget: int | None,
-    accept_rate: float | None,
-    threshold: float | None,
-    layout_from: Path | None,
-    layout_strength: float | None,
-    size: str | None,
-    semantic_guidance: float | None,
-    semantic_form: str | None,
-    semantic_start: float | None,
-    semantic_every: int | None,
     out: Path,
     format_: str,
     backend: str,
     threads: int | None,
     resume: bool,
-    **plan_options: Any,
+    mix_backends: bool,
+    **asked: Any,
 ) -> None:
     """Write a labelled dataset of faces.
 
@@ -142,111 +133,178 @@ def sample(
     first images of each class (contact-sheet.html). A run that was stopped goes on with the same
     command and --resume.
     """
-    from synfer_rt import guidance, inversion
-    from synfer_rt.backends import choose
     from synfer_rt.bundle import open_bundle
-    from synfer_rt.commands.progress import Progress
-    from synfer_rt.commands.skipped import report_skipped, write_skipped
-    from synfer_rt.contact_sheet import FILE, write_contact_sheet
-    from synfer_rt.datasets import refuse_inside
-    from synfer_rt.pipeline import ObservedSampler, Run, execute
+    from synfer_rt.commands.resuming import as_begun, choose_computation
+    from synfer_rt.observed_sampler import ObservedSampler
+    from synfer_rt.writers import check_output, open_output, run_file
+
+    check_number("--batch", batch)
+    check_number("--threads", threads, MOST_THREADS)
+    begun = run_file.load(out) if resume and run_file.exists(out) else None
+    run = _run(as_begun(open_bundle(engines), begun), out, **asked)
+    check_output(out, run.settings(format_), resume=resume)
+    where, why = choose_computation(backend, run.bundle, out, begun, mix_backends)
+    for option, text in (
+        ("--prompt", run.plan.prompt),
+        ("--negative-prompt", run.plan.negative_prompt),
+    ):
+        _warn_of_unread(run.bundle, option, text or "")
+    sampler = ObservedSampler(run.bundle, where.backend, threads)
+    if begun is None:
+        sampler.load(run.engines)  # what does not load leaves nothing behind
+    writer = open_output(out, run.settings(format_) | where.settings(), resume=resume)
+    if not writer.lacking:
+        _finish_whole(run, writer, out)
+        return
+    if writer.done:
+        click.echo(f"Resuming: {writer.done} of {run.count} images are there.", err=True)
+    click.echo(f"{run.bundle.name} {run.bundle.version} on {why}", err=True)
+    _execute(run, sampler, writer, batch, out)
+
+
+def _run(
+    bundle: Bundle,
+    out: Path,
+    *,
+    count: int,
+    count_accepted: bool,
+    budget: int | None,
+    steps: int | None,
+    solver: str | None,
+    accept_rate: float | None,
+    threshold: float | None,
+    layout_from: Path | None,
+    layout_strength: float | None,
+    size: str | None,
+    semantic_guidance: float | None,
+    semantic_form: str | None,
+    semantic_start: float | None,
+    semantic_every: int | None,
+    **plan_options: Any,
+) -> Run:
+    """What the options ask for, with the bundle's defaults. Raises UserError for what cannot be."""
+    from synfer_rt import guidance
+    from synfer_rt.pipeline import Run
     from synfer_rt.plan import make_plan
     from synfer_rt.sizes import parse_size, resized
-    from synfer_rt.writers import check_output, discard_empty, open_output, run_file
 
     check_number("--count", count)
-    check_number("--batch", batch)
     check_number("--budget", budget)
-    check_number("--threads", threads, MOST_THREADS)
-    bundle = open_bundle(engines)
     if size is not None:
         bundle = resized(bundle, parse_size(size))
-    photos = None
-    if layout_from is not None:
-        inversion.check_encoder(bundle)
-        refuse_inside(out, [layout_from])
-        photos = inversion.read_photos(layout_from, bundle.image_size)
+    photos = None if layout_from is None else _photos(layout_from, bundle, out)
     plan = make_plan(bundle, photos=0 if photos is None else len(photos), **plan_options)
+    most, quota = _counts(count, count_accepted, budget, len(plan.labels))
     defaults = bundle.defaults
-    if plan.bank is None and photos is None:
-        if layout_strength is not None:
-            raise UserError(
-                "--layout-strength needs a face to start from; add --layout bank or --layout-from."
-            )
-        layout_strength = 1.0
-    elif layout_strength is None:
-        layout_strength = inversion.STRENGTH if photos else defaults.layout_strength
-    quota = None
-    if count_accepted:
-        quota, wanted = count, count * len(plan.labels)
-        count = 10 * wanted if budget is None else budget
-        if count < wanted:
-            raise UserError(
-                f"A --budget of {count} cannot hold the {wanted} images wanted; raise it, or lower "
-                "--count."
-            )
-    elif budget is not None:
-        raise UserError("--budget needs --count-accepted; add it, or leave out --budget.")
-    solver = defaults.solver if solver is None else solver
-    steps = defaults.steps if steps is None else steps
-    semantic = guidance.semantic_guidance(
-        bundle, semantic_guidance, semantic_form, semantic_start, semantic_every
-    )
     run = Run(
         bundle,
         plan,
-        count,
-        solver,
-        steps,
-        layout_strength,
-        semantic=semantic,
+        most,
+        defaults.solver if solver is None else solver,
+        defaults.steps if steps is None else steps,
+        _strength(layout_strength, plan, bundle),
+        semantic=guidance.semantic_guidance(
+            bundle, semantic_guidance, semantic_form, semantic_start, semantic_every
+        ),
         photos=photos,
         accept_rate=accept_rate,
         threshold=threshold,
         quota=quota,
     )
     run.check()
-    backend, why = choose(backend, bundle)
-    for option, text in (("--prompt", plan.prompt), ("--negative-prompt", plan.negative_prompt)):
-        _warn_of_unread(bundle, option, text or "")
+    return run
 
-    settings = run.settings(format_)
-    begun = check_output(out, settings, resume=resume)
-    sampler = ObservedSampler(bundle, backend, threads)
-    if not begun:
-        sampler.load(run.engines)  # what does not load leaves nothing behind
-    writer = open_output(out, settings, resume=resume)
-    if not writer.lacking:
-        writer.finish()
-        if not (run_file.folder(out) / FILE).exists():
-            write_contact_sheet(out, plan.labels)
-        click.echo(f"{out} already holds all {writer.done} images.")
-        return
-    if writer.done:
-        click.echo(f"Resuming: {writer.done} of {count} images are there.", err=True)
-    click.echo(f"{bundle.name} {bundle.version} on {why}", err=True)
-    starts = None
+
+def _photos(path: Path, bundle: Bundle, out: Path) -> Photos:
+    from synfer_rt import inversion
+    from synfer_rt.datasets import refuse_inside
+
+    inversion.check_encoder(bundle)
+    refuse_inside(out, [path])
+    return inversion.read_photos(path, bundle.image_size)
+
+
+def _strength(asked: float | None, plan: Plan, bundle: Bundle) -> float:
+    """How much of the faces to start from is made anew; all, where there are none."""
+    from synfer_rt import inversion
+
+    if plan.bank is None and not plan.photos:
+        if asked is not None:
+            raise UserError(
+                "--layout-strength needs a face to start from; add --layout bank or --layout-from."
+            )
+        return 1.0
+    if asked is not None:
+        return asked
+    return inversion.STRENGTH if plan.photos else bundle.defaults.layout_strength
+
+
+def _counts(
+    count: int, count_accepted: bool, budget: int | None, labels: int
+) -> tuple[int, int | None]:
+    """The most images that are made, and how many accepted ones each class is to have, if any."""
+    if not count_accepted:
+        if budget is not None:
+            raise UserError("--budget needs --count-accepted; add it, or leave out --budget.")
+        return count, None
+    wanted = count * labels
+    most = 10 * wanted if budget is None else budget
+    if most < wanted:
+        raise UserError(
+            f"A --budget of {most} cannot hold the {wanted} images wanted; raise it, or lower "
+            "--count."
+        )
+    return most, count
+
+
+def _finish_whole(run: Run, writer: Writer, out: Path) -> None:
+    """Finish an output that lacks no sample."""
+    from synfer_rt.contact_sheet import FILE, write_contact_sheet
+    from synfer_rt.writers import run_file
+
+    writer.finish()
+    if not (run_file.folder(out) / FILE).exists():
+        write_contact_sheet(out, run.plan.labels)
+    click.echo(f"{out} already holds all {writer.done} images.")
+
+
+def _execute(run: Run, sampler: ObservedSampler, writer: Writer, batch: int, out: Path) -> None:
+    """Make what is missing, and say what came out."""
+    from synfer_rt.commands.progress import Progress
+    from synfer_rt.contact_sheet import write_contact_sheet
+    from synfer_rt.pipeline import execute
+    from synfer_rt.writers import discard_empty
+
+    count = run.count
     try:
         with going_on(
             lambda: f"Interrupted with {writer.done} of {count} images written; {RESUME}"
         ):
-            if photos is not None:
-                report_skipped(photos.skipped, write_skipped(out, photos.skipped))
-                warn_of_other_images(bundle)
-                starts = inversion.PhotoStarts(sampler, photos, run.trajectory)
-                there, alone = starts.round_trip()
-                click.echo(
-                    f"{len(photos)} photos to start from; inverted and denoised the first come "
-                    f"back at {there:.1f} dB (through the VAE alone: {alone:.1f} dB)",
-                    err=True,
-                )
-            with Progress(writer.done, count, at_most=quota is not None) as progress:
+            starts = None if run.photos is None else _starts(run, run.photos, sampler, out)
+            with Progress(writer.done, count, at_most=run.quota is not None) as progress:
                 summary = execute(run, sampler, writer, batch, progress.update, starts)
     finally:
         if not writer.done:
             discard_empty(out)
-    sheet = write_contact_sheet(out, plan.labels)
+    sheet = write_contact_sheet(out, run.plan.labels)
     _print_summary(run, summary, writer.done, out, sheet)
+
+
+def _starts(run: Run, photos: Photos, sampler: ObservedSampler, out: Path) -> PhotoStarts:
+    """Where samples begin that show the faces of photos; says how well these come back."""
+    from synfer_rt.commands.skipped import report_skipped, write_skipped
+    from synfer_rt.inversion import PhotoStarts
+
+    report_skipped(photos.skipped, write_skipped(out, photos.skipped))
+    warn_of_other_images(run.bundle)
+    starts = PhotoStarts(sampler, photos, run.trajectory)
+    there, alone = starts.round_trip()
+    click.echo(
+        f"{len(photos)} photos to start from; inverted and denoised the first come back at "
+        f"{there:.1f} dB (through the VAE alone: {alone:.1f} dB)",
+        err=True,
+    )
+    return starts
 
 
 def _warn_of_unread(bundle: Bundle, option: str, text: str) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from synfer_rt.backends import computation
 from synfer_rt.errors import UserError
 from synfer_rt.paths import resolved
 from synfer_rt.writers.atomic import commit, disk_errors, open_growing, partial, write_whole
@@ -113,12 +114,13 @@ def load(out: Path) -> dict[str, Any]:
 def check_same(out: Path, settings: Mapping[str, Any]) -> None:
     """Raise UserError unless the run in `out` was begun with these settings.
 
-    A setting that one of them lacks is None there.
+    A setting that one of them lacks is None there. Where and how the images are computed is not
+    among them: Computation.differs.
     """
     before, settings = load(out), json.loads(json.dumps(settings))
     for name in [*before, *settings]:
         old, new = before.get(name), settings.get(name)
-        if old != new and name != _MADE:
+        if old != new and name not in (_MADE, *computation.FIELDS):
             change = f"{name.replace('_', ' ')}: {json.dumps(old)}, now {json.dumps(new)}"
             if name == "dataset":  # hashes, which tell nobody what it was
                 change = "dataset (files, labels, sizes or times of change are not what they were)"

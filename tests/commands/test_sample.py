@@ -48,7 +48,7 @@ def test_sample_writes_a_whole_dataset(sample, tmp_path, format):
     expected = (
         "file_name index seed requested_label label label_scheme probabilities rectified accepted "
         "prompt negative_prompt aus guidance au_scale solver steps bundle layout layout_strength "
-        "semantic_guidance origin source source_sha256 noise_scale attempt"
+        "semantic_guidance origin source source_sha256 noise_scale attempt backend"
     )
     assert set(expected.split()) == set(records[0])
     assert not list((tmp_path / "out").rglob("*.partial"))

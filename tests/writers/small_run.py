@@ -55,6 +55,7 @@ class SmallRun:
             "noise_scale": 0.0,
             "attempt": 0,
             "bundle": "0123abcd",
+            "backend": "onnxruntime-cpu",
         }
 
     def image(self, index: int) -> np.ndarray:

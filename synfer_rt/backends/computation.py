@@ -1,0 +1,44 @@
+"""What besides a run's settings decides its images: where and how engines compute."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from synfer_rt.backends import computes, runs_on
+from synfer_rt.bundle import Bundle
+
+
+@dataclass(frozen=True)
+class Computation:
+    """Two that are equal make the same images of the same requests; others differ in some pixels.
+
+    `backend` is one of BACKENDS, `precision` what it computes the denoiser in, `runtime` its
+    library and version, `device` "cpu" or a GPU's compute capability. `elsewhere` are the engines
+    that run on another backend, since this one computes them wrongly (`backends.runs_on`).
+    """
+
+    backend: str
+    precision: str
+    runtime: str
+    device: str
+    elsewhere: tuple[str, ...]
+
+    def settings(self) -> dict[str, Any]:
+        """The fields as JSON values, for run.json."""
+        return {**asdict(self), "elsewhere": list(self.elsewhere)}
+
+    def differs(self, settings: Mapping[str, Any]) -> list[str]:
+        """The fields that a run was begun with otherwise, of those that its settings have."""
+        return [n for n, value in self.settings().items() if settings.get(n, value) != value]
+
+
+FIELDS = tuple(field.name for field in fields(Computation))
+
+
+def computation(bundle: Bundle, backend: str) -> Computation:
+    """How `backend`, one of BACKENDS that works here, computes a bundle."""
+    precision, version, device = computes(bundle, backend)
+    others = (name for name, spec in bundle.engines.items() if runs_on(spec, backend) != backend)
+    return Computation(backend, precision, version, device, tuple(others))
