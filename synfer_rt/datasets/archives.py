@@ -15,6 +15,7 @@ from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from synfer_rt.datasets.boxes import NOT_USED, as_said
 from synfer_rt.datasets.class_folders import ClassFolders, with_folder
 from synfer_rt.datasets.columns import Columns, by_key, columns_of, survey
 from synfer_rt.datasets.folders import loose_images
@@ -159,27 +160,41 @@ def _items(
     records = [_record(sample.texts) for sample in samples]
     values = survey(record for record in records if record is not None)
     columns = columns_of(tuple(values), values)
-    inside = PurePosixPath(shard).with_suffix("")
-    names = [f"{inside}/{sample.name}" for sample in samples]
-    folders = ClassFolders(names, label_scheme)
     said = [
         _label(sample, record, columns, label_scheme)
         for sample, record in zip(samples, records, strict=True)
     ]
-    of_folders = [folders.label(name) for name in names]
-    found = [with_folder(own, folder) for own, folder in zip(said, of_folders, strict=True)]
-    sorted_by_class = any(new.name and not own.name for new, own in zip(found, said, strict=True))
-    if sorted_by_class:
-        folders.check_spelling(names)
-    unlabelled = False
-    for i, sample in enumerate(samples):
-        label = of_folders[i] if sorted_by_class and found[i] == UNLABELLED else found[i]
+    inside = PurePosixPath(shard).with_suffix("")
+    labels = _with_folders(said, [f"{inside}/{sample.name}" for sample in samples], label_scheme)
+    for sample, record, label in zip(samples, records, labels, strict=True):
         name = f"{shard}/{sample.name}"
-        own = columns.split_of(records[i] or {}) or split_of_path(name)
-        unlabelled |= label == UNLABELLED
-        yield Item(name, *label, own, file, sample.image)
-    if unlabelled and columns.problem is not None:
+        split = columns.split_of(record or {}) or split_of_path(name)
+        label = Label(None, columns.problem) if label == UNLABELLED else label
+        item = Item(name, *label, split, file, sample.image)
+        yield from as_said(item, columns.box_of(record or {}))
+    if columns.unused_box is not None:
+        yield Skipped(shard, NOT_USED.format(columns.unused_box))
+    if UNLABELLED in labels and columns.problem is not None:
         yield Skipped(shard, f"of its JSON {columns.problem}")
+
+
+def _with_folders(
+    said: Sequence[Label], names: Sequence[str], label_scheme: str | None
+) -> list[Label]:
+    """The labels of images by what is said of each and by their folders in the archive.
+
+    Raises UserError for a folder beside those of classes that seems to be a misspelt one.
+    """
+    folders = ClassFolders(names, label_scheme)
+    of_folders = list(map(folders.label, names))
+    found = [with_folder(own, folder) for own, folder in zip(said, of_folders, strict=True)]
+    if not any(new.name and not own.name for new, own in zip(found, said, strict=True)):
+        return found
+    folders.check_spelling(names)
+    return [
+        folder if label == UNLABELLED else label
+        for label, folder in zip(found, of_folders, strict=True)
+    ]
 
 
 def _samples(shard: str, members: Mapping[str, Read]) -> Iterator[_Sample | Skipped]:

@@ -6,9 +6,11 @@ import io
 import math
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
+from synfer_rt.datasets.items import Found, Item, Skipped
 from synfer_rt.images import FORMATS, MAX_PIXELS
 
 _PREFIXES = ("face", "facebox", "bbox", "box", "")
@@ -20,6 +22,11 @@ _CORNERS = (
     ("x1", "y1", "x2", "y2"),
     ("x0", "y0", "x1", "y1"),
 )
+NOT_USED = (
+    "its column {} has face boxes, of which nothing says whether they end with a size or with a "
+    "corner, so none is used; give them as face_x, face_y, face_width, face_height"
+)
+"""Why boxes in a column are not used."""
 _FRAGMENT = re.compile(r"#xywh=(-?\d{1,9}),(-?\d{1,9}),(\d{1,9}),(\d{1,9})$", re.ASCII)
 
 
@@ -103,6 +110,21 @@ def cropped(read: Callable[[], bytes], box: Box) -> bytes:
         file, "PNG"
     )
     return file.getvalue()
+
+
+def in_box(item: Item, box: Box | None) -> Item:
+    """The part of an image that is in a box, as an image of its own; all of it for None."""
+    if box is None:
+        return item
+    return replace(item, name=item.name + box.fragment, read=partial(cropped, item.read, box))
+
+
+def as_said(item: Item, box: Box | str | None) -> Found:
+    """An image as `box_of` says of it; where that is a reason, this and all of the image."""
+    if isinstance(box, str):
+        yield Skipped(item.name, f"{box}; its image is used as it is")
+        box = None
+    yield in_box(item, box)
 
 
 def _inside(box: Box, width: int, height: int) -> tuple[int, int, int, int]:

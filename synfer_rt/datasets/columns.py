@@ -13,7 +13,7 @@ from typing import Any
 
 from synfer_rt.datasets.boxes import Box, box_columns, box_of
 from synfer_rt.datasets.items import IMAGES, UNLABELLED, Label, label_of
-from synfer_rt.datasets.splits import split_of
+from synfer_rt.datasets.splits import is_split, split_of
 from synfer_rt.labels import expression
 
 AFFECTNET_COLUMN = "subdirectoryfilepath"
@@ -42,9 +42,7 @@ _LABELS = (
     "emotioncode", "expressioncode", "labelcode", "truelabel",
 )  # fmt: skip
 _SPLITS = ("split", "usage", "subset", "partition")
-"""Their values are splits, whatever they say."""
-_SPLIT_WORDS = ("set", "phase", "datasplit", "mode", "part", "type")
-"""Of these only where every value is a word for a split."""
+"""Their values are splits, whatever they say; those of other columns where all are such words."""
 _ABSTAINING = (
     "unknown", "nf", "none", "other", "others", "uncertain", "unsure", "notface", "noface",
 )  # fmt: skip
@@ -68,11 +66,11 @@ def key(name: Any) -> str:
 
 
 def by_key(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A JSON object by its keys; a label that an object in it has is its own, if it has none."""
+    """A JSON object by its keys; a label or box in an object of it is its own, if it has none."""
     cells = {key(name): cell for name, cell in row.items()}
     for inner in [cell for cell in cells.values() if isinstance(cell, dict)]:
         named = {key(name): cell for name, cell in inner.items()}
-        for name in (name for name in _LABELS if name in named):
+        for name in (name for name in (*_LABELS, *_BOXES) if name in named):
             cells.setdefault(name, named[name])
     return cells
 
@@ -179,7 +177,7 @@ def columns_of(
     """
     box = box_columns(values)
     files = _file_columns(values, frozenset(stems))
-    split = _split_column(values, header)
+    split = _split_column(values)
     left = {name: cells for name, cells in values.items() if name not in (*files, split)}
     left = {name: cells for name, cells in left.items() if not (box and name in box[0])}
     labels = [name for name in _LABELS if left.get(name)]
@@ -193,7 +191,7 @@ def columns_of(
     if not labels and not votes and left:
         problem = "none of its columns " + ", ".join(names) + " is known to hold labels"
         problem += "; call one label" if header else "; write a header with file_name and label"
-    boxes = (name for name in _BOXES if values.get(name, set()) - {_WHOLE} and not box)
+    boxes = (name for name in _BOXES if name in values and values[name] != {_WHOLE} and not box)
     return Columns(
         tuple(names),
         files,
@@ -218,15 +216,13 @@ def _file_columns(values: Mapping[str, set[str]], stems: frozenset[str]) -> tupl
     return tuple(present)[:1]
 
 
-def _split_column(values: Mapping[str, set[str]], header: bool) -> str | None:
+def _split_column(values: Mapping[str, set[str]]) -> str | None:
     for name in _SPLITS:
         if values.get(name):
             return name
-    for name, cells in values.items():
-        said = cells and all(split_of(cell) and not is_image_name(cell) for cell in cells)
-        if said and (name in _SPLIT_WORDS or not header):
-            return name
-    return None
+    return next(
+        (name for name, cells in values.items() if cells and all(map(is_split, cells))), None
+    )
 
 
 def _columns_of_words(values: Mapping[str, set[str]]) -> list[str]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
-from synfer_rt.datasets.boxes import Box, cropped
+from synfer_rt.datasets.boxes import Box, in_box
 from synfer_rt.datasets.class_folders import with_folder
 from synfer_rt.datasets.folders import class_folders
-from synfer_rt.datasets.items import IMAGES, UNLABELLED, Found, Item, Label, Skipped, item
+from synfer_rt.datasets.items import IMAGES, UNLABELLED, Found, Label, Skipped, item
 from synfer_rt.datasets.splits import split_of_path
 
 _HOLD_IMAGES = (".tar", ".zip", ".parquet", ".csv")
@@ -164,6 +163,8 @@ def listed(root: Path, rows: Iterable[tuple[Row, Path | str]], label_scheme: str
     """
     rows = list(rows)
     names = {x: x.relative_to(root).as_posix() for x in {row.listing for row, _ in rows}}
+    folders = {file.parent for _, file in rows if isinstance(file, Path)}
+    lies_in = {x: split_of_path(f"{x.relative_to(root).as_posix()}/") for x in folders}
     known: dict[tuple[Path, Box | None], Row] = {}
     for row, file in _with_boxes(rows):
         entry = f"{names[row.listing]}: {row.name}"
@@ -182,6 +183,8 @@ def listed(root: Path, rows: Iterable[tuple[Row, Path | str]], label_scheme: str
             against.append(f"it says {said}, but {counts} counts")
         if row.split not in (first.split, None):
             against.append(f"it says the split {row.split}, but {first.split} counts")
+        elif None not in (row.split, lies_in[file.parent]) and row.split != lies_in[file.parent]:
+            against.append(f"it says the split {row.split}, but lies in {lies_in[file.parent]}")
         if against:
             yield Skipped(entry, "; ".join(against))
     classes = class_folders(root, [file for file, _ in known], label_scheme)
@@ -190,7 +193,7 @@ def listed(root: Path, rows: Iterable[tuple[Row, Path | str]], label_scheme: str
         found = item(root, file, label, row.split)
         split = found.split or split_of_path(_path(row.name).as_posix())
         split = split or split_of_path(names[row.listing])
-        yield replace(found if box is None else _part(found, box), split=split)
+        yield in_box(replace(found, split=split), box)
 
 
 def _with_boxes(
@@ -209,7 +212,3 @@ def _with_boxes(
             yield replace(row, box=next(iter(known)), problem=None), file
         else:
             yield row, file
-
-
-def _part(found: Item, box: Box) -> Item:
-    return replace(found, name=found.name + box.fragment, read=partial(cropped, found.read, box))

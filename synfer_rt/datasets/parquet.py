@@ -8,9 +8,10 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+from synfer_rt.datasets.boxes import NOT_USED, as_said
 from synfer_rt.datasets.columns import IMAGE_COLUMNS, columns_of, key, survey
 from synfer_rt.datasets.folders import loose_images
-from synfer_rt.datasets.items import Found, Item, Skipped
+from synfer_rt.datasets.items import UNLABELLED, Found, Item, Label, Skipped
 from synfer_rt.datasets.splits import split_of_path
 
 SUFFIX = ".parquet"
@@ -85,9 +86,13 @@ def _items(
         for i, row in enumerate(_rows(table, group)):
             label = columns.label(row, label_scheme)
             own = columns.split_of(row) or split
-            unlabelled |= label.name is None and label.problem is None
+            if label == UNLABELLED:
+                unlabelled, label = True, Label(None, columns.problem)
             read = partial(_cell, file, image, group, i)
-            yield Item(f"{shard}/{group}-{i}", *label, own, file, read)
+            item = Item(f"{shard}/{group}-{i}", *label, own, file, read)
+            yield from as_said(item, columns.box_of(row))
+    if columns.unused_box is not None:
+        yield Skipped(shard, NOT_USED.format(columns.unused_box))
     if unlabelled and columns.problem is not None:
         yield Skipped(shard, columns.problem)
 

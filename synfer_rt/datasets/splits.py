@@ -38,6 +38,11 @@ def split_of(name: str) -> str | None:
     return named.pop() if len(named) == 1 else None
 
 
+def is_split(name: str) -> bool:
+    """Whether a name is a word for a split and nothing more."""
+    return name.strip().lower().replace(" ", "") in _SPLITS
+
+
 def split_of_path(name: str) -> str | None:
     """The split that the folders (or archives) in an item's name say, or None.
 
@@ -45,5 +50,5 @@ def split_of_path(name: str) -> str | None:
     first that has the word in its name.
     """
     folders = name.split("/")[:-1]
-    alone = (split_of(folder) for folder in folders if folder.strip().lower() in _SPLITS)
+    alone = (split_of(folder) for folder in folders if is_split(folder))
     return next(alone, None) or next(filter(None, map(split_of, folders)), None)

@@ -10,7 +10,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from synfer_rt.datasets.boxes import split_fragment
+from synfer_rt.datasets.boxes import NOT_USED, split_fragment
 from synfer_rt.datasets.columns import (
     PIXELS,
     Columns,
@@ -195,8 +195,10 @@ def table(root: Path, files: Sequence[Path], label_scheme: str | None) -> Found:
             yield Skipped(_name(root, listing), why)
     paths = lookup.find(rows)
     unlabelled = False
+    problems = [table.columns.problem for table in found.values()]
     for entry in listed(root, zip(rows, paths, strict=True), label_scheme):
-        unlabelled |= isinstance(entry, Item) and entry.label is None and entry.problem is None
+        if isinstance(entry, Item) and entry.label is None and entry.problem is None:
+            unlabelled, entry = True, replace(entry, problem=next(filter(None, problems), None))
         yield entry
     for file, why in _unused(found, others, unlabelled):
         yield Skipped(_name(root, file), why)
@@ -213,16 +215,10 @@ def _unused(
     for file, table in found.items():
         columns = table.columns
         if columns.unused_box is not None:
-            yield file, _UNUSED_BOX.format(columns.unused_box)
+            yield file, NOT_USED.format(columns.unused_box)
         if unlabelled and columns.problem is not None:
             yield file, columns.problem
     yield from others.items()
-
-
-_UNUSED_BOX = (
-    "its column {} has face boxes, of which nothing says whether they end with a size or with a "
-    "corner, so none is used; give them as face_x, face_y, face_width, face_height"
-)
 
 
 def _name(root: Path, file: Path) -> str:

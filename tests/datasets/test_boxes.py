@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from synfer_rt.datasets import read_dataset
 from synfer_rt.datasets.boxes import Box, split_fragment
 from synfer_rt.datasets.items import Item, load
-from tests.small_datasets import labels_of, put_text, splits_of, why
+from tests.small_datasets import labels_of, put_tar, put_text, splits_of, why
 
 
 def put_ramp(path: Path) -> None:
@@ -116,6 +119,27 @@ class TestFaceBoxes:
         put_text(tmp_path / "boxes.csv", "file,x,y,w,h\na.png,1,1,20,30\n")
         put_text(tmp_path / "labels.csv", "file,label\na.png,sad\n")
         assert labels_of(read_dataset(tmp_path)) == {"a.png#xywh=1,1,20,30": "sad"}
+
+    def test_boxes_in_archives(self, tmp_path: Path):
+        put_ramp(tmp_path / "a.png")
+        content = (tmp_path / "a.png").read_bytes()
+        box = {"face_x": 5, "face_y": 7, "face_width": 10, "face_height": 20}
+        columns = {"image": [content], "label": ["sad"], **{k: [v] for k, v in box.items()}}
+        pq.write_table(pa.table(columns), tmp_path / "0.parquet")
+        text = json.dumps({"label": "sad", **box}).encode()
+        put_tar(tmp_path / "tars" / "0.tar", **{"0__png": content, "0__json": text})
+        (tmp_path / "a.png").unlink()
+        for path, name in (("0.parquet", "0.parquet/0-0"), ("tars", "0.tar/0")):
+            (item,) = read_dataset(tmp_path / path).items
+            assert (item.name, item.label) == (f"{name}#xywh=5,7,10,20", "sad")
+            assert picture_of(item)[0, 0, :2].tolist() == [5, 7]
+
+    def test_boxes_of_unknown_form_in_parquet_are_warned_of(self, tmp_path: Path):
+        put_ramp(tmp_path / "a.png")
+        content = (tmp_path / "a.png").read_bytes()
+        columns = {"image": [content], "label": ["sad"], "bbox": [[1, 2, 30, 40]]}
+        pq.write_table(pa.table(columns), tmp_path / "0.parquet")
+        assert "its column bbox" in why(read_dataset(tmp_path / "0.parquet"))["0.parquet"]
 
     def test_boxes_of_unknown_form_are_warned_of(self, tmp_path: Path):
         put_ramp(tmp_path / "a.png")

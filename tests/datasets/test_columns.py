@@ -201,10 +201,9 @@ class TestWhatIsNotUnderstood:
         put_faces(tmp_path)
         put_text(tmp_path / "labels.csv", "file,code\na.jpg,1\nb.jpg,2\nc.jpg,3\n")
         dataset = read_dataset(tmp_path, label_scheme="fer2013-csv")
-        assert labels_of(dataset) == dict.fromkeys(FACES)
-        assert why(dataset) == {
-            "labels.csv": "none of its columns file, code is known to hold labels; call one label"
-        }
+        reason = "none of its columns file, code is known to hold labels; call one label"
+        assert labels_of(dataset) == dict.fromkeys(FACES) and why(dataset) == {"labels.csv": reason}
+        assert {item.problem for item in dataset.items} == {reason}
 
     def test_a_split_in_words_of_its_own_keeps_its_parts_apart(self, tmp_path: Path):
         put_faces(tmp_path)

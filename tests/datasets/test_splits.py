@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from synfer_rt.cli import main
 from synfer_rt.datasets import read_dataset
 from synfer_rt.datasets.splits import split_of, split_of_path
-from tests.small_datasets import picture, put, put_parquet, put_tar, put_text, splits_of
+from tests.small_datasets import picture, put, put_parquet, put_tar, put_text, splits_of, why
 
 
 @pytest.mark.parametrize(
@@ -84,3 +84,18 @@ def test_shards_of_parquet_say_their_split(tmp_path: Path):
     for split in ("train", "valid", "test"):
         put_parquet(tmp_path / f"fer2013-{split}-00000-of-00001.parquet")
     assert list(splits_of(read_dataset(tmp_path)).values()) == ["test", "train", "val"]
+
+
+def test_a_table_that_lists_images_of_another_split_is_reported(tmp_path: Path):
+    put(tmp_path, train__x=10, test__y=20)
+    put_text(tmp_path / "train.csv", "file,label\ntrain/x.jpg,sad\ntest/y.jpg,sad\n")
+    dataset = read_dataset(tmp_path)
+    assert splits_of(dataset) == {"train/x.jpg": "train", "test/y.jpg": "train"}
+    assert why(dataset) == {"train.csv: test/y.jpg": "it says the split train, but lies in test"}
+
+
+@pytest.mark.parametrize("column", ["Usage", "split", "subset", "set", "phase", "which part"])
+def test_a_column_of_words_for_splits(tmp_path: Path, column: str):
+    put(tmp_path, x=10, y=20)
+    put_text(tmp_path / "l.csv", f"file,label,{column}\nx.jpg,sad,Training\ny.jpg,sad,PublicTest\n")
+    assert splits_of(read_dataset(tmp_path)) == {"x.jpg": "train", "y.jpg": "val"}
