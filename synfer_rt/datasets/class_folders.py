@@ -25,7 +25,7 @@ class ClassFolders:
 
     A name is read as a class's word (`Happiness`, `0_neutral`, `happy_faces`); as a code (`AN`,
     `joy`) beside a class's word or codes of other classes; and with `label_scheme` as a number of
-    it, where all numbers beside it are of that scheme.
+    it, where all numbers at its depth of the dataset are of that scheme.
     """
 
     def __init__(self, names: Iterable[str], label_scheme: str | None) -> None:
@@ -35,9 +35,12 @@ class ClassFolders:
                 beside.setdefault(above, set()).add(part)
         self._beside = beside
         self._words = {above: _words(folders) for above, folders in beside.items()}
+        at_depth: dict[int, set[str]] = {}
+        for above, folders in beside.items():
+            at_depth.setdefault(len(above.split("/")) if above else 0, set()).update(folders)
         self._numbers = {
-            above: {} if label_scheme is None else _numbers(folders, label_scheme)
-            for above, folders in beside.items()
+            depth: {} if label_scheme is None else _numbers(folders, label_scheme)
+            for depth, folders in at_depth.items()
         }
 
     def label(self, name: str) -> Label:
@@ -47,7 +50,9 @@ class ClassFolders:
             if word := self._words[above].get(part):
                 return Label(word, None, part)
         numbers = [
-            label for above, part in places if (label := self._numbers[above].get(part)) is not None
+            label
+            for depth, (_, part) in enumerate(places)
+            if (label := self._numbers[depth].get(part)) is not None
         ]
         counting = [label for label in numbers if label.scheme is not None]
         if len(counting) > 1:
@@ -121,7 +126,7 @@ def _misspelt(folders: Collection[str]) -> bool:
 
 
 def _numbers(folders: Iterable[str], label_scheme: str) -> dict[str, Label]:
-    """The labels of folders beside each other that are numbers of a scheme, by folder.
+    """The labels of folders of one depth that are numbers of a scheme, by folder.
 
     Where one is no number of it, or is written as `0001`, all are numbers of something else.
     """

@@ -56,6 +56,13 @@ def test_numbers_are_classes_where_all_beside_them_are():
     assert read("0001/a.png", "0002/a.png", scheme="affectnet-8") == [None] * 2
 
 
+def test_numbers_elsewhere_at_the_same_depth_tell_that_these_are_none():
+    tree = ["Manually/1/a.png", "Manually/3/a.png", "Automatically/1126/b.png"]
+    assert read(*tree, scheme="affectnet-8") == [None] * 3
+    clips = ["train/1/0001/a.png", "train/7/0002/b.png"]
+    assert read(*clips, scheme="raf-db") == ["surprise", "neutral"]
+
+
 def test_two_folders_of_numbers_leave_the_class_open():
     names = ["1/3/a.png", "2/5/a.png"]
     assert read(*names, scheme="affectnet-8") == [None, None]
