@@ -6,7 +6,7 @@ The names of the tensors tell the layer (lora_names.py); alphas in the file or P
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,8 @@ class _Contents:
     homeless: dict[str, str] = field(default_factory=dict)
     strange: list[str] = field(default_factory=list)
     settings: dict[str, PeftSettings] = field(default_factory=dict)
+    bare: bool = True
+    """Whether layers are named as in their model, with nothing before that says which."""
 
 
 def read_changes(
@@ -63,7 +65,8 @@ def read_changes(
     """The changes of layers that the `tensors` of the LoRA `path` are.
 
     `header` are PEFT's settings as diffusers writes them into a file, their names prefixed like the
-    tensors'. What PEFT itself has saved has them in adapter_config.json beside `path`, or in it.
+    tensors'. What PEFT itself has saved has them in adapter_config.json beside `path`, or in it;
+    so may a file whose names have no prefix.
     Raises UserError for any tensor without a use, and for settings that name layers which the file
     does not hold.
     """
@@ -78,7 +81,7 @@ def read_changes(
             "LoKr of Stable Diffusion 1.x or 2.x, or the checkpoint that it was merged into."
         )
     contents = _sort(path, given, layers_by_name(unet, text_encoder))
-    contents.settings = _settings(path, peft, header, {at.part for at in contents.changes})
+    contents.settings = _settings(contents, peft, header)
     _check_kinds(contents)
     _check_places(contents)
     _check_coverage(contents, {"unet": unet, "text_encoder": text_encoder})
@@ -100,6 +103,7 @@ def _sort(path: Path, given: Mapping[str, Tensor], layers: Mapping[str, Layer]) 
             else:
                 contents.homeless.setdefault(called, name)
             continue
+        contents.bare &= called in layer.names
         parts = contents.changes.setdefault(layer, {})
         if what in parts:
             raise UserError(
@@ -115,11 +119,12 @@ def _sort(path: Path, given: Mapping[str, Tensor], layers: Mapping[str, Layer]) 
 
 
 def _settings(
-    path: Path, peft: bool, header: Mapping[str, Any], parts: Collection[str]
+    contents: _Contents, peft: bool, header: Mapping[str, Any]
 ) -> dict[str, PeftSettings]:
     """PEFT's settings by the model that they are of."""
-    if peft:
-        file = (path if path.is_dir() else path.parent) / PEFT_SETTINGS_FILE
+    path, parts = contents.path, {layer.part for layer in contents.changes}
+    file = (path if path.is_dir() else path.parent) / PEFT_SETTINGS_FILE
+    if peft or (contents.bare and not header and file.is_file()):
         given = read_json(file, f"PEFT writes it beside {path.name}, with the alphas; put it there")
         return {part: read_peft_settings(str(file), given) for part in parts or ("unet",)}
     by_part: dict[str, dict[str, Any]] = {}
@@ -188,9 +193,11 @@ def _check_coverage(contents: _Contents, models: Mapping[str, nn.Module]) -> Non
     lost.
     """
     for part, settings in contents.settings.items():
-        lacking = []
+        lacking: list[str] = []
+        names: list[str] = []
         for name, module in models[part].named_modules():
             layer = Layer(part, name)
+            names += layer.names
             held = contents.changes.get(layer, {})
             linear = isinstance(module, nn.Linear)
             if isinstance(module, (nn.Linear, nn.Conv2d, nn.Embedding)) and settings.targeted(
@@ -200,6 +207,7 @@ def _check_coverage(contents: _Contents, models: Mapping[str, nn.Module]) -> Non
             elif any(map(settings.saves, layer.names)) and not any(module.children()):
                 own = {what for what, _ in module.named_parameters(recurse=False)}
                 lacking += [] if own <= held.keys() else [name]
+        lacking += settings.unknown_targets(names)
         if lacking:
             raise UserError(
                 f"{settings.where} names {len(lacking)} layers of the {part} whose change "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,6 +81,15 @@ class PeftSettings:
     def saves(self, name: str) -> bool:
         """Whether `name` is of a module that the file holds whole."""
         return any(re.match(rf"(^|.*\.){module}($|\..*)", name) for module in self.saved)
+
+    def unknown_targets(self, names: Collection[str]) -> list[str]:
+        """Targets that number a layer and end none of `names`: layers of another model."""
+        listed = () if isinstance(self.targets, str) else self.targets
+        return [
+            target
+            for target in listed
+            if re.search(r"\.\d+\.", target) and not any(_ends(name, (target,)) for name in names)
+        ]
 
     def _indexed(self, name: str) -> bool:
         if not self.indices or isinstance(self.targets, str):

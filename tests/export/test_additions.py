@@ -14,6 +14,7 @@ import pytest
 
 pytest.importorskip("diffusers", reason="the build side needs synfer-rt[export]")
 
+import torch
 from safetensors.torch import load_file, save_file
 
 from synfer_rt.bundle import Bundle
@@ -22,6 +23,7 @@ from synfer_rt.export.build import Built, Options, Source, build_bundle, build_k
 from synfer_rt.export.build_key import file_hashes
 from synfer_rt.export.checkpoint import read_checkpoint
 from synfer_rt.export.graphs import engine_graph, engine_names
+from synfer_rt.export.lora import Lora
 from synfer_rt.export.shared_weights import data_files
 from synfer_rt.export.verify import max_relative_error
 from tests.export.tiny_checkpoint import save_additions
@@ -104,6 +106,24 @@ def test_an_engine_depends_on_its_own_files(checkpoint: Path, file: str, stale: 
     else:
         scale(path)
     assert {name for name, key in keys(checkpoint).items() if key != before[name]} == stale
+
+
+def test_engines_depend_on_the_settings_beside_a_lora(
+    plain_checkpoint: Path, tmp_path: Path
+) -> None:
+    """PEFT keeps a LoRA's alphas in a file of their own."""
+    name = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    tensors = {f"base_model.model.{name}.lora_{x}.weight": torch.rand(16, 16) for x in "AB"}
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    settings, found = tmp_path / "adapter_config.json", []
+    for alpha in (16, 8):
+        fields = {"peft_type": "LORA", "r": 16, "lora_alpha": alpha, "target_modules": [name]}
+        settings.write_text(json.dumps(fields))
+        source = Source(plain_checkpoint, loras=(Lora(tmp_path / "adapter_model.safetensors"),))
+        checkpoint = source.read()
+        found.append(build_keys(checkpoint, source, Options(), 20, file_hashes(checkpoint)))
+    stale = {name for name in found[0] if found[0][name] != found[1][name]}
+    assert stale == {"conditioner", "denoiser"}
 
 
 def test_guides_depend_on_the_labels_that_they_aim_at(checkpoint: Path) -> None:

@@ -174,6 +174,7 @@ def refusal(checkpoint: Checkpoint, path: Path, scale: float = 1.0) -> str:
         ({"target_modules": r".*layers\.\d\.self_attn\.[qv]_proj"}, 2),
         ({"target_modules": r"text_model\.encoder\.layers\.[01]\.self_attn\.q_proj"}, 1),
         ({"target_modules": "all-linear"}, 10),
+        ({"target_modules": ["layers.0.self_attn.q_proj", "layers.7.self_attn.q_proj"]}, 1),
         ({"target_modules": ["q_proj"], "layers_to_transform": [1]}, 1),
         ({"target_modules": ["q_proj", "v_proj"], "exclude_modules": ["v_proj"]}, 1),
     ],
@@ -250,6 +251,25 @@ def test_settings_of_another_file_are_refused(
     sd2: Checkpoint, tmp_path: Path, fields: dict[str, Any], reason: str
 ) -> None:
     assert reason in refusal(sd2, saved(tmp_path, text_lora(sd2)[0], **fields))
+
+
+def test_bare_names_beside_settings_of_peft_take_them(sd2: Checkpoint, tmp_path: Path) -> None:
+    """As a script saves get_peft_model_state_dict and the LoraConfig of a model."""
+    tensors, gains = text_lora(sd2)
+    path = saved(tmp_path, tensors, lora_alpha=7, target_modules=["q_proj", "v_proj"])
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    before = copied(sd2)
+    merge(sd2, path)
+    check(sd2, before, {f"text_encoder.{name}": 7 / 2 * g for name, g in gains.items()})
+
+
+def test_names_of_diffusers_beside_settings_of_peft_do_not(sd2: Checkpoint, tmp_path: Path) -> None:
+    tensors, gains = text_lora(sd2)
+    path = saved(tmp_path, tensors, lora_alpha=7, target_modules=["q_proj", "v_proj"])
+    save_file({f"text_encoder.{name}": t.contiguous() for name, t in tensors.items()}, path)
+    before = copied(sd2)
+    merge(sd2, path)
+    check(sd2, before, {f"text_encoder.{name}": g for name, g in gains.items()})
 
 
 def test_peft_without_its_settings_is_refused(sd2: Checkpoint, tmp_path: Path) -> None:
