@@ -179,10 +179,10 @@ def _check_places(contents: _Contents) -> None:
     """UserError if anything is of a layer that the models do not have."""
     if not (missing := contents.homeless):
         return
-    held = f"only {len(contents.changes)}" if contents.changes else "none"
     raise UserError(
-        f"Of the {len(contents.changes) + len(missing)} layers that the LoRA {contents.path} "
-        f"changes, this checkpoint has {held}; it lacks {some(missing, 2)}; {OTHER_MODEL}."
+        f"The LoRA {contents.path} changes layers that this checkpoint does not have "
+        f"({len(missing)} of {len(missing) + len(contents.changes)}): {some(missing, 2)}; "
+        f"{OTHER_MODEL}."
     )
 
 
@@ -210,9 +210,9 @@ def _check_coverage(contents: _Contents, models: Mapping[str, nn.Module]) -> Non
         lacking += settings.unknown_targets(names)
         if lacking:
             raise UserError(
-                f"{settings.where} names {len(lacking)} layers of the {part} whose change "
-                f"{contents.path.name} does not hold, such as {some(lacking, 2)}; fetch the file "
-                "again, or name in target_modules only layers that it holds."
+                f"{settings.where} names layers of the {part} whose change {contents.path.name} "
+                f"does not hold ({len(lacking)}): {some(lacking, 2)}; fetch the file again, or "
+                "name in target_modules only layers that it holds."
             )
         if settings.biases and not any("bias" in parts for parts in contents.changes.values()):
             raise UserError(
