@@ -13,6 +13,8 @@ from typing import Any
 
 import click
 
+from synfer_rt.commands.options import LocalPath
+
 LENGTH = 77
 """Tokens of a prompt."""
 WIDTH = 768
@@ -107,7 +109,7 @@ def _write_tokenizer(folder: Path) -> None:
 
 
 @click.command()
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("directory", type=LocalPath())
 def main(directory: Path) -> None:
     """Write a random checkpoint of Stable Diffusion 1.5's size into the new DIRECTORY."""
     try:

@@ -43,8 +43,8 @@ def resize(
         if isinstance(old, str):
             nodes += _weights(images, axis, size, weights)
             constants |= _NUMBERS | {
-                "resize_new": np.float32(size),
-                "resize_centres": (2 * np.arange(size, dtype=np.float32) + 1)[:, None],
+                "resize_size": np.int64(size),
+                "resize_odd": (2 * np.arange(size) + 1)[:, None],
                 f"resize_axis_{axis}": np.int64(axis),
             }
         else:
@@ -73,7 +73,8 @@ def _weights(images: str, axis: int, new: int, output: str) -> list[NodeProto]:
     Pixel j weighs max(0, 1 - |j + 1/2 - (i + 1/2) * old / new| / max(old / new, 1)) in the new
     pixel i: a triangle as wide as two new pixels (old ones, where they are larger). Rows are
     divided by their sum, for the pixels beyond the edge. Multiplied by 2 * new, distances are
-    differences of whole numbers, which float32 holds exactly up to 2^24.
+    differences of whole numbers, which float32 holds exactly up to 2^24. Those that are stored are
+    int64, since weights may be stored as float16.
     """
 
     def made(name: str) -> str:
@@ -86,13 +87,15 @@ def _weights(images: str, axis: int, new: int, output: str) -> list[NodeProto]:
         _node("Range", ["resize_0", made("old"), "resize_1"], made("numbers")),
         _node("Cast", [made("numbers")], made("pixels"), **float32),
         _node("Cast", [made("old")], made("length"), **float32),
+        _node("Cast", ["resize_size"], made("new"), **float32),
+        _node("Cast", ["resize_odd"], made("centres"), **float32),
         _node("Mul", [made("pixels"), "resize_two"], made("doubled")),
         _node("Add", [made("doubled"), "resize_one"], made("odd")),
-        _node("Mul", [made("odd"), "resize_new"], made("here")),
-        _node("Mul", ["resize_centres", made("length")], made("there")),
+        _node("Mul", [made("odd"), made("new")], made("here")),
+        _node("Mul", [made("centres"), made("length")], made("there")),
         _node("Sub", [made("here"), made("there")], made("difference")),
         _node("Abs", [made("difference")], made("distance")),
-        _node("Max", [made("length"), "resize_new"], made("wider")),
+        _node("Max", [made("length"), made("new")], made("wider")),
         _node("Mul", [made("wider"), "resize_two"], made("reach")),
         _node("Div", [made("distance"), made("reach")], made("far")),
         _node("Sub", ["resize_one", made("far")], made("near")),

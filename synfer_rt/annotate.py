@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from synfer_rt import labels
+from synfer_rt import labels, ranges
 from synfer_rt.errors import UserError
 
 DECIMALS = 6
@@ -150,10 +150,10 @@ class RunningQuantile:
     """
 
     def __init__(self, accept_rate: float) -> None:
-        if not 0 < accept_rate <= 1:
+        if not ranges.is_real(accept_rate, 0, 1) or accept_rate == 0:
             raise UserError(
-                f"--accept-rate {accept_rate:g} is outside its range; write a share above 0, up "
-                "to 1."
+                f"--accept-rate {ranges.shown(accept_rate)} is outside its range; write a share "
+                "above 0, up to 1."
             )
         self.accept_rate = accept_rate
         self._seen: dict[str, list[float]] = {}
@@ -182,8 +182,9 @@ def acceptance(accept_rate: float | None = None, threshold: float | None = None)
         return RunningQuantile(accept_rate)
     if threshold is None:
         return lambda verdict: verdict.agrees
-    if not 0 <= threshold <= 1:
-        raise UserError(f"--threshold {threshold:g} is outside its range; write one of 0 to 1.")
+    if not ranges.is_real(threshold, 0, 1):
+        written = ranges.shown(threshold)
+        raise UserError(f"--threshold {written} is outside its range; write one of 0 to 1.")
     return lambda verdict: verdict.confidence >= threshold
 
 

@@ -221,6 +221,8 @@ class Bundle:
         Words of several learnt vectors become all of their tokens (textual_inversion.py).
         """
         written = [write_out(self._tokenizer, text, self._learnt_words) for text in texts]
+        if isinstance(texts, str):
+            raise UserError(f"{texts!r} is one text; give a list of texts.")
         ids = [encoding.ids for encoding in self._tokenizer.encode_batch(written)]
         if any(len(row) != self.max_length for row in ids):
             raise UserError(

@@ -205,10 +205,15 @@ class Sampler:
         (`request.check`), and starts of another shape.
         """
         batch = ranges.whole("batch", batch, 1, None)
-        if isinstance(requests, Request) or not isinstance(trajectory, Trajectory):
+        if not isinstance(requests, Sequence) or not isinstance(trajectory, Trajectory):
             raise UserError(
                 "What to sample is no list of requests and a trajectory; write "
                 "sample([plan.request(0)], bundle.trajectory(), batch=1)."
+            )
+        starts = None if starts is None else np.asarray(starts)
+        if semantic is not None and not isinstance(semantic, SemanticGuidance):
+            raise UserError(
+                f"{semantic!r} is no semantic guidance; give what semantic_guidance returns."
             )
         for request in requests:
             check(request, self.bundle)
@@ -246,7 +251,7 @@ class Sampler:
         images = self.decode(latents)
         backends = [self.backend] * len(requests)
         if self.backend != _FALLBACK:
-            for i in np.flatnonzero(~pixels.sound(images[:count])):
+            for i in np.flatnonzero(~pixels.sound(images[:count])).tolist():
                 self.retried += 1
                 again = self._fallback.denoised([requests[i]], begin[[i]], trajectory, semantic)
                 latents[i], images[i] = again[0], self._fallback.decode(again)[0]
@@ -350,8 +355,11 @@ class Sampler:
         The batch goes through in equal pieces, as large as the device is fast at; the last is
         padded. Raises UserError for an empty batch, and for an engine that the bundle lacks.
         """
+        if array.dtype.kind != "f":  # a runtime may take 255 for a very bright pixel
+            raise UserError(f"The {key} are {array.dtype}; give float32, images in 0 to 1.")
         if not len(array):
             raise UserError(f"There is nothing for the engine {name}; give 1 of {key} or more.")
+        array = array.astype(np.float32, copy=False)
         engine = self.engine(name)
         count, size = len(array), self.piece(len(array), name)
         pieces = [array[i : i + size] for i in range(0, count, size)]

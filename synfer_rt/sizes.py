@@ -57,7 +57,7 @@ class Sizes:
 
 def parse_size(text: str) -> Size:
     """Read `HxW` in pixels; UserError for anything else."""
-    found = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", text.strip().lower())
+    found = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", str(text).strip().lower(), re.ASCII)
     if found is None:
         raise UserError(f"{text!r} is no size of images; write height and width as 512x512.")
     return int(found[1]), int(found[2])

@@ -173,7 +173,18 @@ class TestAcceptance:
         accept = acceptance(threshold=0.5)
         assert accept(verdict("sad", 0.5)) and not accept(verdict("sad", 0.49))
 
-    @pytest.mark.parametrize("wrong", [(0.5, 0.5), (None, 1.5), (2.0, None)])
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            (0.5, 0.5),
+            (None, 1.5),
+            (2.0, None),
+            ("0.5", None),
+            (True, None),
+            (None, "0.5"),
+            (None, True),
+        ],
+    )
     def test_refuses_both_and_what_is_outside(self, wrong):
         with pytest.raises(UserError):
             acceptance(*wrong)

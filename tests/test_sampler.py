@@ -262,13 +262,50 @@ def test_a_batch_that_is_no_number_of_images_is_refused(
 
 
 def test_what_is_no_list_of_requests_is_refused(sampler: Sampler, way: Trajectory) -> None:
-    wrong: list[Any] = [(request(0), way), ([request(0)], 8)]
+    wrong: list[Any] = [(request(0), way), ([request(0)], 8), (iter([request(0)]), way)]
     for given in wrong:
         with pytest.raises(UserError, match=r"write sample\(\["):
             sampler.sample(*given, batch=1)
     words: Any = ["happy"]
     with pytest.raises(UserError, match="'happy' is no request"):
         sampler.sample(words, way, 1)
+    strength: Any = 0.05
+    with pytest.raises(UserError, match=r"0\.05 is no semantic guidance"):
+        sampler.sample([request(0)], way, 1, strength)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime-cpu", "openvino-cpu"])
+def test_images_of_8_bits_are_refused_where_floats_are_due(
+    tiny_bundle: Bundle, backend: str
+) -> None:
+    """OpenVINO would take 255 for a pixel 255 times as bright as white."""
+    if backend.startswith("openvino"):
+        pytest.importorskip("openvino", reason="needs synfer-rt[openvino]")
+    sampler = Sampler(tiny_bundle, backend, threads=1)
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, *tiny.IMAGE), np.uint8)
+    for use in (sampler.encode, lambda x: sampler.judge(x, ["happy", "sad"])):
+        with pytest.raises(UserError, match=r"images are uint8; give float32, images in 0 to 1"):
+            use(images)
+    doubles = sampler.encode(images / 255)[0]
+    np.testing.assert_allclose(doubles, sampler.encode((images / 255).astype("f4"))[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("threads", ["2", 1.5, True, 0, -1])
+def test_threads_are_a_whole_number(tiny_bundle: Bundle, threads: Any) -> None:
+    with pytest.raises(UserError, match="write 1 or more"):
+        Sampler(tiny_bundle, "onnxruntime-cpu", threads).engine("decoder")
+
+
+def test_a_backend_goes_by_its_name(tiny_bundle: Bundle) -> None:
+    wrong: list[Any] = [None, 3, ["onnxruntime-cpu"]]
+    for backend in wrong:
+        with pytest.raises(UserError, match="Unknown backend"):
+            Sampler(tiny_bundle, backend)
+
+
+def test_one_text_is_no_list_of_texts(tiny_bundle: Bundle) -> None:
+    with pytest.raises(UserError, match="'a face' is one text; give a list"):
+        tiny_bundle.tokenize("a face")
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5])

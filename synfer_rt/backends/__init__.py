@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from synfer_rt import ranges
 from synfer_rt.bundle import Bundle, EngineSpec
 from synfer_rt.errors import UserError, nearest
 
@@ -99,7 +100,7 @@ def choose(backend: str = "auto", bundle: Bundle | None = None) -> tuple[str, st
     if backend != "auto":
         if backend not in BACKENDS:
             raise UserError(
-                f"Unknown backend {backend!r}; the nearest is {nearest(backend, BACKENDS)} "
+                f"Unknown backend {backend!r}; the nearest is {nearest(str(backend), BACKENDS)} "
                 f"(known are auto, {', '.join(BACKENDS)})."
             )
         if problem := _obstacle(backend, bundle):
@@ -138,7 +139,7 @@ def open_engine(
     one thread, a plan that is not for this GPU and this version of its library, and a file that
     the runtime refuses.
     """
-    if threads is not None and threads < 1:
+    if threads is not None and not ranges.is_whole(threads, 1):
         raise UserError(f"{threads} threads cannot compute anything; write 1 or more.")
     if name not in bundle.engines:
         raise UserError(f"{bundle.name} has no engine {name}; it has {', '.join(bundle.engines)}.")

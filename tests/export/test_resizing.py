@@ -103,6 +103,23 @@ def test_every_opset_from_13_on_means_the_same() -> None:
         np.testing.assert_array_equal(by_onnxruntime(graph(("H", "W"), 12, opset), images), wanted)
 
 
+@pytest.mark.parametrize("free", [False, True])
+def test_weights_stored_as_float16_move_no_pixel(free: bool) -> None:
+    """Above 2048 float16 holds even numbers alone, which would shift every other pixel."""
+    import onnx_ir as ir
+
+    from synfer_rt.export.onnx_export import store_half
+
+    size = (6, 3000)
+    images = np.random.default_rng(2).random((1, 3, *size), np.float32)
+    model = graph(("H", "W") if free else size, 1500, opset=21)
+    wanted = by_onnxruntime(model, images)
+    stored = ir.from_proto(model)
+    store_half(stored.graph)
+    found = by_onnxruntime(ir.to_proto(stored), images)
+    assert np.abs(found - wanted).max() < (1e-6 if free else 2e-3)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("free", [False, True])
 def test_a_classifier_that_shrinks_images_becomes_a_plan(
