@@ -148,8 +148,11 @@ def read_dataset(
         scheme = listing[1]
     format = _format(root, files, scheme) if format == "auto" else format
     own_layout = format in _WITH_SCHEME and label_scheme is None
-    aside |= _not_read(files, format)
+    unread = _not_read(files, format)
+    aside |= unread
     files = [file for file in files if file not in aside]
+    if format == "images" and unread and not any(file.suffix.lower() in IMAGES for file in files):
+        files = []  # what lies beside an unread file of images, such as a licence, is none
     items: list[Item] = []
     skipped: list[Skipped] = []
     for found in _READERS[format](root, files, None if own_layout else scheme):

@@ -15,6 +15,8 @@ from synfer_rt.datasets.splits import split_of_path
 
 _HOLD_IMAGES = (".tar", ".zip", ".parquet", ".csv")
 _GONE = "it is not there"
+_SHOWN = 200
+"""Characters of a name that is none, such as a cell of pixels."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,7 @@ def listed(root: Path, rows: Iterable[tuple[Row, Path | str]], label_scheme: str
     lies_in = {x: split_of_path(f"{x.relative_to(root).as_posix()}/") for x in folders}
     known: dict[tuple[Path, Box | None], Row] = {}
     for row, file in _with_boxes(rows):
-        entry = f"{names[row.listing]}: {row.name}"
+        entry = f"{names[row.listing]}: {row.name[:_SHOWN]}"
         if isinstance(file, str):
             yield Skipped(entry, file)
             continue

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from synfer_rt.datasets.boxes import box_of
 from synfer_rt.datasets.items import Found, Label, label_of
 from synfer_rt.datasets.listings import Lookup, Row, listed
 from synfer_rt.datasets.numbering import number, other_list
@@ -14,10 +15,13 @@ from synfer_rt.errors import UserError
 
 RAF_LISTS = ("list_patition_label.txt", "list_partition_label.txt")
 """The dataset's own spelling, and the usual correction."""
+_BOX_FILE = "_boundingbox.txt"
+_CORNERS = ("left", "top", "right", "bottom")
+"""What such a file has, in pixels of the original image."""
 
 
 def raf_db(root: Path, files: Sequence[Path], label_scheme: str | None) -> Found:
-    """RAF-DB: a list of `train_00001.jpg 5`, and that image aligned, else as it is."""
+    """RAF-DB: a list of `train_00001.jpg 5`, and that image aligned, else cropped to its face."""
     scheme = label_scheme or "raf-db"
     rows: list[Row] = []
     for listing in (file for file in files if file.name.lower() in RAF_LISTS):
@@ -35,11 +39,25 @@ def raf_db(root: Path, files: Sequence[Path], label_scheme: str | None) -> Found
     from_root = [replace(row, listing=root / row.listing.name) for row in rows]
     aligned = lookup.find([replace(row, name=_aligned(row.name)) for row in from_root])
     as_it_is = lookup.find(from_root)
+    boxes = {file.name: file for file in files if file.name.endswith(_BOX_FILE)}
     found = [
-        one if isinstance(one, Path) else other
-        for one, other in zip(aligned, as_it_is, strict=True)
+        (row, one) if isinstance(one, Path) else (_with_box(row, boxes), other)
+        for row, one, other in zip(rows, aligned, as_it_is, strict=True)
     ]
-    yield from listed(root, zip(rows, found, strict=True), scheme)
+    yield from listed(root, found, scheme)
+
+
+def _with_box(row: Row, boxes: Mapping[str, Path]) -> Row:
+    """A row of an image that is not aligned, with the box of its face where the dataset has it."""
+    file = boxes.get(f"{row.name.rpartition('.')[0] or row.name}{_BOX_FILE}")
+    if file is None:
+        return row
+    try:
+        cells = file.read_text("utf-8-sig", "replace").split()
+    except OSError as error:
+        return replace(row, problem=f"{file.name} cannot be read ({error.strerror})")
+    box = box_of(dict(zip(_CORNERS, cells, strict=False)), (_CORNERS, True))
+    return replace(row, problem=box) if isinstance(box, str) else replace(row, box=box)
 
 
 def _aligned(name: str) -> str:

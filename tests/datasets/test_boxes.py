@@ -58,6 +58,22 @@ class TestFaceBoxes:
         assert (item.label, item.split) == ("happy", "val")
         assert picture_of(item)[0, 0, :2].tolist() == [2, 3]
 
+    def test_raf_db_without_its_aligned_images(self, tmp_path: Path):
+        for number in (1, 2, 3):
+            put_ramp(tmp_path / "original" / f"train_{number}.png")
+        put_ramp(tmp_path / "aligned" / "train_2_aligned.png")
+        lines = "".join(f"train_{number}.png 5\n" for number in (1, 2, 3))
+        put_text(tmp_path / "EmoLabel" / "list_patition_label.txt", lines)
+        for number in (1, 2):
+            file = tmp_path / "Annotation" / "boundingbox" / f"train_{number}_boundingbox.txt"
+            put_text(file, "5.2 7.1 15.0 26.9\n")
+        dataset = read_dataset(tmp_path)
+        assert labels_of(dataset) == {
+            "original/train_1.png#xywh=5,7,10,20": "sad",
+            "aligned/train_2_aligned.png": "sad",
+            "original/train_3.png": "sad",
+        }
+
     def test_expw_has_several_faces_in_an_image(self, tmp_path: Path):
         put_ramp(tmp_path / "image" / "a.png")
         put_ramp(tmp_path / "image" / "b.png")

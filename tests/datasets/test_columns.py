@@ -218,8 +218,11 @@ class TestWhatIsNotUnderstood:
         dataset = read_dataset(tmp_path)
         assert labels_of(dataset) == {"happy/a.jpg": "happy"}
         assert "save" in why(dataset)[name] or "unpack" in why(dataset)[name]
-        with pytest.raises(UserError, match=r"faces\..*: .*(save|unpack)"):
-            read_dataset(tmp_path / name)
+        (tmp_path / "happy" / "a.jpg").unlink()
+        (tmp_path / "LICENSE").write_text("free")
+        for path in (tmp_path, tmp_path / name):
+            with pytest.raises(UserError, match=r"faces\..*: .*(save|unpack)"):
+                read_dataset(path)
 
 
 class TestOtherFiles:
