@@ -31,6 +31,7 @@ _COMMANDS = {
     "inspect": ("synfer_rt.commands.inspect", "inspect", "Print a bundle of engines."),
     "label": ("synfer_rt.commands.label", "label", "Label images that exist."),
     "sample": ("synfer_rt.commands.sample", "sample", "Write a labelled dataset of faces."),
+    "verify": ("synfer_rt.commands.verify", "verify", "Check that an output is whole."),
     "verify-engines": (
         "synfer_rt.commands.verify_engines",
         "verify_engines",

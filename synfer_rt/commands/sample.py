@@ -265,7 +265,7 @@ def _finish_whole(run: Run, writer: Writer, out: Path) -> None:
     writer.finish()
     if not (run_file.folder(out) / FILE).exists():
         write_contact_sheet(out, run.plan.labels)
-    click.echo(f"{out} already holds all {writer.done} images.")
+    click.echo(f"{out} already holds all {writer.done} images (synfer-rt verify reads them).")
 
 
 def _execute(run: Run, sampler: ObservedSampler, writer: Writer, batch: int, out: Path) -> None:

@@ -31,8 +31,8 @@ class ParquetWriter(ShardWriter):
         super().__init__(
             out,
             settings,
-            lambda number: f"data-{number:05d}.parquet",
-            _read_shard,
+            name_of,
+            read_shard,
             _is_whole,
             lambda number: f"data-{number:05d}.tar",
             self._to_parquet,
@@ -53,6 +53,11 @@ class ParquetWriter(ShardWriter):
 
 def _image(record: Mapping[str, Any], png: bytes) -> dict[str, Any]:
     return {"bytes": png, "path": record["file_name"]}
+
+
+def name_of(number: int) -> str:
+    """The file name of a shard."""
+    return f"data-{number:05d}.parquet"
 
 
 def schema(settings: Mapping[str, Any]) -> pa.Schema:
@@ -87,7 +92,7 @@ def schema(settings: Mapping[str, Any]) -> pa.Schema:
 def read(out: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
     """Every sample of a finished run, by index: its record and its PNG file's bytes."""
     for path in sorted(out.glob("data-*.parquet")):
-        yield from _read_shard(path)
+        yield from read_shard(path)
 
 
 def _is_whole(path: Path, samples: int) -> bool:
@@ -102,10 +107,12 @@ def _is_whole(path: Path, samples: int) -> bool:
         return False
 
 
-def _read_shard(path: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
+def read_shard(path: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Every sample of a shard: its record and its PNG file's bytes, none where it has no image."""
     import pyarrow.parquet as pq
 
     with path.open("rb") as stream, pq.ParquetFile(stream) as file:
         for batch in file.iter_batches(_ROW_GROUP):
             for row in batch.to_pylist():
-                yield row, row.pop("image")["bytes"]
+                image = row.pop("image") or {}
+                yield row, image.get("bytes") or b""

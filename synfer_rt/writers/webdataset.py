@@ -21,6 +21,8 @@ from synfer_rt.writers import run_file
 from synfer_rt.writers.atomic import commit, disk_errors, open_growing, partial
 from synfer_rt.writers.png_check import problem
 
+KINDS = ("png", "json", "cls")
+"""The files of a sample, by what follows the key."""
 _END = bytes(2 * tarfile.BLOCKSIZE)
 
 
@@ -184,9 +186,12 @@ class WebDatasetWriter(ShardWriter):
     """Writes `OUT/000000.tar`, `OUT/000001.tar`, …"""
 
     def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
-        super().__init__(
-            out, settings, lambda number: f"{number:06d}.tar", _read_tar, _is_whole_tar
-        )
+        super().__init__(out, settings, name_of, _read_tar, _is_whole_tar)
+
+
+def name_of(number: int) -> str:
+    """The file name of a shard."""
+    return f"{number:06d}.tar"
 
 
 def _sample(record: Mapping[str, Any], png: bytes) -> bytes:
@@ -208,7 +213,7 @@ def _member(name: str, data: bytes) -> bytes:
     return info.tobuf(tarfile.USTAR_FORMAT) + data + padding
 
 
-def _members(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
+def members(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
     """The leading members that are whole; a torn one ends the iteration."""
     while True:
         try:
@@ -223,8 +228,8 @@ def _members(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
 
 def samples(file: IO[bytes]) -> Iterator[tuple[dict[str, Any], bytes, int]]:
     """The leading whole samples of a tar: record, PNG bytes, position of the sample's end."""
-    members = _members(file)
-    for (_, png), (_, text), _ in zip(members, members, members, strict=False):
+    found = members(file)
+    for (_, png), (_, text), _ in zip(found, found, found, strict=False):
         try:
             record = json.loads(text)
         except ValueError:

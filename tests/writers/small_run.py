@@ -33,7 +33,7 @@ class SmallRun:
         return {
             "index": index,
             "seed": 7,
-            "requested_label": label,
+            "requested_label": "happy" if index % 3 == 2 else label,
             "label": label,
             "label_scheme": "affectnet-8",
             "probabilities": {"neutral": 0.25, "happy": 0.5, "sad": 0.25},
