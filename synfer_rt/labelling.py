@@ -8,7 +8,7 @@ knows is never accepted, for the image may show no face at all.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from itertools import islice
@@ -74,7 +74,7 @@ def label_images(
 
 def _labelled(
     items: Sequence[Item], first: int, ensemble: Ensemble, accept: Accept, batch: int
-) -> Iterator[list[Record]]:
+) -> Generator[list[Record]]:
     """The records of the items from `first` on, as they come out of the engines."""
     size = ensemble.at_once(min(batch, max(len(items) - first, 1)))
     with closing(_read(items, first, size, batch, ensemble.bundle.image_size)) as pieces:
@@ -149,7 +149,7 @@ def _named(aus: np.ndarray, names: Sequence[str]) -> dict[str, float]:
 
 def _read(
     items: Sequence[Item], first: int, size: int, batch: int, image_size: tuple[int, int]
-) -> Iterator[list[np.ndarray | str]]:
+) -> Generator[list[np.ndarray | str]]:
     """The images of the items from `first` on, or why one cannot be read, `size` at a time.
 
     A batch of the next ones is read while these are used.

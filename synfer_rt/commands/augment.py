@@ -137,9 +137,9 @@ def augment(
 
     OUT gets every original that can be read, in its own size unless --decode-originals, and the
     additions in the bundle's, grey where they are made from grey ones; metadata says of each which
-    it is (origin), what it was made from (source) and whether the bundle's annotators see its class
-    in it (accepted). The input is only read. In the folder beside OUT, __OUT__, skipped.jsonl lists
-    what of it is left out, and contact-sheet.html shows the first additions of each class.
+    it is (origin), what it was made from (source) and whether the vote and most annotators see its
+    class in it (accepted). The input is only read. In the folder beside OUT, __OUT__, skipped.jsonl
+    lists what of it is left out, and contact-sheet.html shows the first additions of each class.
     """
     from synfer_rt.augment import Augmentation, Augmenter, additions, execute, targets
     from synfer_rt.bundle import open_bundle
