@@ -8,6 +8,7 @@ words tells the sets apart. A LoRA belongs to the set of its name.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,8 @@ TRAINED_AS = {"image_proj_model": "image_proj", "adapter_modules": "ip_adapter"}
 _WRAPPERS = ("state_dict", "model", "unet")
 _LORA = re.compile(r"\.lora|_lora\.|^lora_|\.(?:alpha|dora_scale)$|\.(?:hada|lokr)_")
 _USUAL = re.compile(
-    r"au_?encoder|attn_?processors?|pytorch_lora_weights|adapter_model|lora_weights|lora|ip_?adapter"
+    r"au[-_]?encoder|(?:attn|attention)[-_]?processors?|pytorch_lora_weights|adapter_model|"
+    r"lora_weights|lora|ip[-_]?adapter"
 )
 _Contents = dict[Path, dict[str, Tensor]]
 
@@ -124,12 +126,17 @@ def _whole(cores: Iterable[_Contents]) -> bool:
 
 
 def _by_label(contents: _Contents) -> list[_Contents]:
-    """One set where no two files hold the same tensor, else one for each label of the files."""
-    names = [plain_name(name) for content in contents.values() for name in content]
-    if len({*names}) == len(names):
+    """One set where no two files hold the same tensor, else one for each label of such files.
+
+    A file whose tensors are in no other, and whose label is of no set, belongs to each of them.
+    """
+    count = Counter(plain_name(name) for content in contents.values() for name in content)
+    rivals = [f for f, c in contents.items() if any(count[plain_name(name)] > 1 for name in c)]
+    if not rivals:
         return [contents] if contents else []
-    labels = sorted({_label(file) for file in contents})
-    return [{f: c for f, c in contents.items() if _label(f) == label} for label in labels]
+    labels = sorted({_label(file) for file in rivals})
+    shared = {f: c for f, c in contents.items() if _label(f) not in labels}
+    return [{f: c for f, c in contents.items() if _label(f) == label} | shared for label in labels]
 
 
 def _label(file: Path) -> str:

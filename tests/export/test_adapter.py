@@ -306,6 +306,18 @@ def test_sets_with_equal_names_are_told_apart_by_their_sizes(tmp_path: Path) -> 
     assert len(read_adapter(tmp_path, LAYERS, D + 2).projection.affine.weight) == D + 2
 
 
+def test_an_encoder_of_all_sets_is_in_each(tmp_path: Path) -> None:
+    torch.save(ENCODER, tmp_path / "au-encoder.ckpt")
+    torch.save(PROCESSORS, tmp_path / "attention_processors_sd21.ckpt")
+    torch.save(OTHER, tmp_path / "attention_processors_sd15.ckpt")
+    for layers, label in ((LAYERS, "sd21"), (OTHER_LAYERS, "sd15")):
+        files = read_adapter(tmp_path, layers, D).files
+        names = {"au-encoder.ckpt", f"attention_processors_{label}.ckpt"}
+        assert {file.name for file in files} == names
+    (tmp_path / "au-encoder.ckpt").rename(tmp_path / "sd15_au_encoder.ckpt")
+    assert "lacks au_encoder.bias" in refusal(tmp_path), "it is of the other set"
+
+
 def test_sets_may_lie_in_folders_of_their_own(tmp_path: Path) -> None:
     for name, encoder, processors in (("a", ENCODER, PROCESSORS), ("b", OTHER_ENCODER, OTHER)):
         (tmp_path / name).mkdir()
