@@ -42,6 +42,11 @@ class StageTimes:
         finally:
             setattr(self, name, getattr(self, name) + time.perf_counter() - started)
 
+    def end(self, seconds: float) -> None:
+        """The run took so long: what no stage took is `other`."""
+        self.other = 0.0
+        self.other = seconds - sum(vars(self).values())
+
 
 class ObservedSampler(Sampler):
     """A sampler that tells where its time goes (`times`) and how far it is.

@@ -245,12 +245,10 @@ def execute(
     labelled: Counter[str] = Counter()
     accepted: Counter[str] = Counter()
     encoders = ThreadPoolExecutor(min(_MOST_ENCODERS, default_threads()), "encode")
-
     indices = selection.indices(writer.lacking)
-    done = run.count - len(indices)
 
     def told(images: float) -> None:
-        on_progress(done + images)
+        on_progress(run.count - len(indices) + images)
 
     def write(samples: Sequence[Sample]) -> None:
         pngs = list(encoders.map(png, [sample.image for sample in samples]))
@@ -269,9 +267,7 @@ def execute(
     finally:
         encoders.shutdown()
         writer.close()
-    seconds = time.perf_counter() - started
-    times.other = seconds - times.condition - times.denoise - times.decode - times.label
-    times.other -= times.write
+    times.end(seconds := time.perf_counter() - started)
     return Summary(
         labelled.total(),
         seconds,

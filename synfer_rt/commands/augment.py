@@ -23,6 +23,8 @@ from synfer_rt.images import size_of
 from synfer_rt.sizes import format_size
 
 if TYPE_CHECKING:
+    from synfer_rt.augment import Augmentation, Augmenter
+    from synfer_rt.bundle import Bundle
     from synfer_rt.datasets import Dataset
 
 _READERS = 4
@@ -116,12 +118,6 @@ def augment(
     dataset: Path,
     out: Path,
     balance: str,
-    noise_scale: float,
-    repair_steps: int,
-    repair_strength: float,
-    attempts: int,
-    decode_originals: bool,
-    seed: int,
     input_format: str,
     label_scheme: str | None,
     split: str | None,
@@ -132,6 +128,7 @@ def augment(
     threads: int | None,
     resume: bool,
     mix_backends: bool,
+    **how: Any,
 ) -> None:
     """Fill up the rare classes of a labelled dataset with varied copies of their own images.
 
@@ -145,10 +142,9 @@ def augment(
     from synfer_rt.bundle import open_bundle
     from synfer_rt.commands.progress import Progress
     from synfer_rt.commands.resuming import as_begun, choose_computation
-    from synfer_rt.contact_sheet import write_contact_sheet
     from synfer_rt.datasets import read_dataset, refuse_inside
     from synfer_rt.sampler import Sampler
-    from synfer_rt.writers import open_output, read, run_file
+    from synfer_rt.writers import open_output, run_file
 
     check_number("--batch", batch)
     check_number("--threads", threads, MOST_THREADS)
@@ -158,21 +154,14 @@ def augment(
     source = usable(read_dataset(dataset, input_format, label_scheme, split), bundle.image_size)
     counts = source.counts()
     labels = additions(counts, targets(counts, balance))
-    how = noise_scale, repair_steps, repair_strength, attempts, seed, decode_originals
-    job = Augmentation(source.items, labels, *how)
+    job = Augmentation(source.items, labels, **how)
     where, _ = choose_computation(backend, bundle, out, begun, mix_backends)
     augmenter = Augmenter(job, Sampler(bundle, where.backend, threads))
     settings = augmenter.settings(format_) | {"dataset": source.digest, "balance": balance}
     settings |= where.settings()
     writer = open_output(out, settings, resume=resume)
     if labels:
-        warn_of_other_images(bundle)
-    if labels and not decode_originals and _other_size(source.items, bundle.image_size):
-        click.echo(
-            f"The additions are images of {format_size(bundle.image_size)}, not all originals are: "
-            "a classifier may learn that instead of the class. With --decode-originals they are.",
-            err=True,
-        )
+        _warn(job, bundle)
     skipped = {s.name: s.reason for s in source.skipped}
     listed = write_skipped(out, skipped)
     with (
@@ -180,16 +169,37 @@ def augment(
         Progress(writer.done, job.count) as progress,
     ):
         execute(augmenter, writer, batch, progress.update)
+    _print_summary(augmenter, counts, out)
+    report_skipped(skipped, listed)
+
+
+def _warn(job: Augmentation, bundle: Bundle) -> None:
+    """Say in what the additions may differ from the originals."""
+    warn_of_other_images(bundle)
+    if not job.decode_originals and _other_size(job.originals, bundle.image_size):
+        click.echo(
+            f"The additions are images of {format_size(bundle.image_size)}, not all originals are: "
+            "a classifier may learn that instead of the class. With --decode-originals they are.",
+            err=True,
+        )
+
+
+def _print_summary(augmenter: Augmenter, counts: Mapping[str, int], out: Path) -> None:
+    """Say how each class was filled up, of which there were `counts`."""
+    from synfer_rt.contact_sheet import write_contact_sheet
+    from synfer_rt.writers import read
+
+    job, classes = augmenter.job, augmenter.bundle.classes
     accepted = Counter(
         record["label"] for record, _ in read(out) if _is_addition(record) and record["accepted"]
     )
-    added = Counter(labels)
-    for name in bundle.classes:
+    added = Counter(job.additions)
+    for name in classes:
         if counts.get(name):
             click.echo(f"{name}: {counts[name]} + {added[name]}, accepted {accepted[name]}")
     look = ""
-    if labels:
-        filled = [name for name in bundle.classes if added[name]]
+    if job.additions:
+        filled = [name for name in classes if added[name]]
         look = f"; look at {write_contact_sheet(out, filled, _is_addition)}"
     click.echo(f"{job.count} images in {out}{look}")
     if augmenter.broken:
@@ -198,4 +208,3 @@ def augment(
             "--noise-scale or more --repair-steps may help.",
             err=True,
         )
-    report_skipped(skipped, listed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,9 @@ from synfer_rt.commands.skipped import report_skipped
 from synfer_rt.errors import UserError
 
 if TYPE_CHECKING:
+    from synfer_rt.bundle import Bundle
     from synfer_rt.datasets import Dataset
+    from synfer_rt.label_table import Tally
 
 DEFAULT_FILE = "labels.jsonl"
 _SHOWN = 10
@@ -47,12 +50,11 @@ def label(
     engines: Path | None,
     batch: int,
     out: Path,
-    accept_rate: float | None,
-    threshold: float | None,
     backend: str,
     threads: int | None,
     resume: bool,
     mix_backends: bool,
+    **accepting: float | None,
 ) -> None:
     """Label images that exist: files, folders, or a dataset.
 
@@ -67,7 +69,6 @@ def label(
     from synfer_rt.bundle import open_bundle
     from synfer_rt.commands.progress import Progress
     from synfer_rt.commands.resuming import as_begun, choose_computation
-    from synfer_rt.datasets import read_datasets, refuse_inside
     from synfer_rt.label_table import Table, begun_with
     from synfer_rt.labelling import label_images
     from synfer_rt.paths import is_folder
@@ -75,14 +76,11 @@ def label(
 
     check_number("--batch", batch)
     check_number("--threads", threads, MOST_THREADS)
-    accept = acceptance(accept_rate, threshold)
+    accept = acceptance(**accepting)
     out = out / DEFAULT_FILE if is_folder(out) or not out.suffix else out
     begun = begun_with(out) if resume else None
     bundle = as_begun(open_bundle(engines), begun)
-    refuse_inside(out, images)
-    dataset = read_datasets(images, format_, label_scheme, split)
-    if label_scheme is not None or format_ not in ("auto", "images"):
-        check_labels(dataset, " and ".join(map(str, images)))
+    dataset = _read(images, out, format_, label_scheme, split)
     where, _ = choose_computation(backend, bundle, out, begun, mix_backends)
     ensemble = Sampler(bundle, where.backend, threads).ensemble
     settings = {
@@ -90,8 +88,7 @@ def label(
         "bundle": bundle.bundle_hash,
         "dataset": dataset.digest,
         "folder": os.path.relpath(dataset.root, out.parent),
-        "accept_rate": accept_rate,
-        "threshold": threshold,
+        **accepting,
     }
     ensemble.load()
     table = Table(out, settings, resume)
@@ -105,6 +102,23 @@ def label(
         Progress(table.done, count) as progress,
     ):
         tally = label_images(dataset, ensemble, table, accept, batch, progress.update)
+    _print_summary(tally, bundle, out)
+
+
+def _read(
+    images: Sequence[Path], out: Path, format_: str, label_scheme: str | None, split: str | None
+) -> Dataset:
+    """The images, with labels where those were asked for. Raises UserError for what cannot be."""
+    from synfer_rt.datasets import read_datasets, refuse_inside
+
+    refuse_inside(out, images)
+    dataset = read_datasets(images, format_, label_scheme, split)
+    if label_scheme is not None or format_ not in ("auto", "images"):
+        check_labels(dataset, " and ".join(map(str, images)))
+    return dataset
+
+
+def _print_summary(tally: Tally, bundle: Bundle, out: Path) -> None:
     for name in bundle.classes:
         if tally.labels[name]:
             accepted = f", accepted {tally.accepted[name]}" if tally.asked else ""

@@ -48,8 +48,8 @@ def choose_computation(
         return found, why
     if not any(name in begun for name in FIELDS):
         click.echo(
-            f"Warning: {out} does not say on which backend it was begun; on another than {backend} "
-            "its first images would be slightly different ones.",
+            f"Warning: {out} does not say on which backend it was begun. If that was another than "
+            f"{backend}, name it with --backend: the same samples come out slightly different.",
             err=True,
         )
     elif names := found.differs(begun):

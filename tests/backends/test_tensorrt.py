@@ -26,6 +26,7 @@ from synfer_rt.backends import (
     tensorrt,
     to_numpy,
 )
+from synfer_rt.backends.computation import computation
 from synfer_rt.bundle import Bundle, open_bundle, write_manifest
 from synfer_rt.errors import UserError
 from synfer_rt.guidance import semantic_guidance
@@ -358,6 +359,15 @@ def test_more_images_than_the_profile_has_are_refused(planned: Bundle, backend: 
     engine = open_engine(planned, "decoder", backend)
     with pytest.raises(UserError, match="runs 1 to 8 images at once, not 9"):
         engine.run(inputs(planned.engines["decoder"], 9))
+
+
+def test_a_run_says_with_what_plans_compute(planned: Bundle, gpu: tuple[str, bool]) -> None:
+    name = gpu[0]
+    found = computation(planned, name)
+    plan = planned.plans[TARGETS[name]]["denoiser"]
+    assert (found.backend, found.precision, found.elsewhere) == (name, plan.precision, ())
+    assert found.runtime == f"{TARGETS[name]} {plan.version}"
+    assert found.device in plan.compute_capabilities
 
 
 def test_auto_takes_the_plans(planned: Bundle, backend: str) -> None:
