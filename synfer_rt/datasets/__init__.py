@@ -29,6 +29,7 @@ from synfer_rt.datasets.items import IMAGES, Found, Item, Skipped
 from synfer_rt.datasets.numbering import check_numbers
 from synfer_rt.datasets.parquet import holds_images, parquet
 from synfer_rt.datasets.raf_db import RAF_LISTS, raf_db
+from synfer_rt.datasets.samples import have_sidecars, sidecars
 from synfer_rt.errors import UserError
 from synfer_rt.images import find_images, folders_of_images
 from synfer_rt.label_table import SUFFIXES as TABLES
@@ -56,6 +57,7 @@ _READERS: dict[str, Callable[[Path, Sequence[Path], str | None], Found]] = {
     "file-names": file_names,
     "parquet": parquet,
     "webdataset": webdataset,
+    "sidecars": sidecars,
 }
 _WITH_SCHEME = ("raf-db", "affectnet", "ck-plus")
 """The layouts that say what their numbers mean."""
@@ -228,7 +230,7 @@ def _not_read(files: Sequence[Path], format: str) -> dict[Path, str]:
         for file in files
         if (why := _UNREAD.get(file.suffix.lower())) and not is_archive(file)
     }
-    if format not in ("images", "folders") or len(files) == 1:
+    if format not in ("images", "folders", "sidecars") or len(files) == 1:
         return aside
     found, others = tables.look(files)
     aside |= dict.fromkeys(found, f"it is a table; --format {format} reads none") | others
@@ -311,6 +313,8 @@ def _format(root: Path, files: Sequence[Path], label_scheme: str | None) -> str:
             return "webdataset"
     if any(name.endswith(LABEL_FILE) for name in names):
         return "ck-plus"
+    if have_sidecars(files):
+        return "sidecars"
     if class_folders(root, files, label_scheme).any:
         return "folders"
     if file_rule(files) is not None:
