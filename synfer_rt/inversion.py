@@ -28,6 +28,8 @@ ROUNDS = 3
 """How often a step is solved; `sample --layout-from` prints how well photos come back."""
 STRENGTH = 35 / 50
 """The part of the noise schedule that is inverted by default, as SynFER is reproduced: 35 of 50."""
+DISTORTED = 25.0
+"""Below so many dB through the VAE alone a face is visibly another; models make theirs at 30."""
 _LEAST_SIGNAL = 1e-3
 """Of an image in the noise that one step starts from; models have 0.05, those of zero SNR 0."""
 _AT_ONCE = 64

@@ -293,7 +293,7 @@ def _execute(run: Run, sampler: ObservedSampler, writer: Writer, batch: int, out
 def _starts(run: Run, photos: Photos, sampler: ObservedSampler, out: Path) -> PhotoStarts:
     """Where samples begin that show the faces of photos; says how well these come back."""
     from synfer_rt.commands.skipped import report_skipped, write_skipped
-    from synfer_rt.inversion import PhotoStarts
+    from synfer_rt.inversion import DISTORTED, PhotoStarts
 
     report_skipped(photos.skipped, write_skipped(out, photos.skipped))
     warn_of_other_images(run.bundle)
@@ -304,6 +304,12 @@ def _starts(run: Run, photos: Photos, sampler: ObservedSampler, out: Path) -> Ph
         f"{there:.1f} dB (through the VAE alone: {alone:.1f} dB)",
         err=True,
     )
+    if alone < DISTORTED:
+        click.echo(
+            f"{run.bundle.name} gives such photos back distorted, and so it will these faces; "
+            "bring a bundle whose model was trained on some.",
+            err=True,
+        )
     return starts
 
 

@@ -198,6 +198,17 @@ def test_one_photo_is_shown_with_every_label(sample, photos, tmp_path):
     assert records[1]["prompt"] == "a photo of a happy face"
 
 
+@pytest.mark.parametrize(("through_the_vae", "warned"), [(21.4, True), (33.4, False)])
+def test_photos_that_the_model_distorts_are_warned_of(
+    sample, photos, monkeypatch, through_the_vae, warned
+):
+    monkeypatch.setattr(
+        "synfer_rt.inversion.PhotoStarts.round_trip", lambda starts: (20.0, through_the_vae)
+    )
+    found = sample("--count", "1", "--layout-from", str(photos / "1.png"))
+    assert found.stderr.count("gives such photos back distorted") == warned
+
+
 def test_photos_that_cannot_be_read_are_reported(sample, photos, tmp_path):
     result = sample("--count", "4", "--layout-from", str(photos), "--prompt", "a man")
     assert "1 files skipped" in result.output and "notes.txt" in result.output
