@@ -28,7 +28,8 @@ from synfer_rt.errors import UserError
 
 from .modules import free_batch
 from .resizing import matrix
-from .sentences import first_line
+from .sentences import first_line, some
+from .weights import quiet
 
 LATENT_FOLDER, IMAGE_FOLDER = "latent_classifier", "image_classifier"
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
@@ -209,13 +210,19 @@ def read_guiding(folder: Path) -> tuple[nn.Module, tuple[str, ...]]:
 def _read_transformers(folder: Path) -> tuple[nn.Module, tuple[str, ...]]:
     import transformers
 
-    model = transformers.AutoModelForImageClassification.from_pretrained(
-        folder,
-        local_files_only=True,
-        trust_remote_code=False,
-        use_safetensors=True,
-        attn_implementation="eager",
-    )
+    with quiet():
+        model, found = transformers.AutoModelForImageClassification.from_pretrained(
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            attn_implementation="eager",
+            output_loading_info=True,
+        )
+    if missing := found["missing_keys"]:  # they would be drawn at random
+        raise UserError(
+            f"{folder / _WEIGHTS} lacks {some(missing, 3)}; save the whole classifier again."
+        )
     words = [model.config.id2label[i] for i in range(model.config.num_labels)]
     try:
         names = tuple(labels.parse_label(word, labels.scheme("affectnet-8")) for word in words)

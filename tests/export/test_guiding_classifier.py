@@ -15,6 +15,7 @@ pytest.importorskip("transformers", reason="the build side needs synfer-rt[expor
 import torch
 import torch.nn.functional as F
 import transformers
+from safetensors.torch import load_file, save_file
 
 from synfer_rt import labels
 from synfer_rt.errors import UserError
@@ -155,6 +156,15 @@ def test_a_preparation_that_cannot_be_built_is_refused(
 ) -> None:
     changed(vit, tmp_path, "preprocessor_config.json", **fields)
     with pytest.raises(UserError, match=reason):
+        read_guiding(tmp_path)
+
+
+def test_missing_weights_are_refused_not_drawn_at_random(vit: Path, tmp_path: Path) -> None:
+    changed(vit, tmp_path, "config.json")
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["classifier.weight"]
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"lacks classifier\.weight; save the whole classifier"):
         read_guiding(tmp_path)
 
 
