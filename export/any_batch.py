@@ -94,7 +94,7 @@ def _repeat_rows(graph: ir.Graph, value: ir.Value) -> None:
         last.shape, last.type, last.name = ir.Shape(sizes), value.type, f"{name}_{op}"
         graph.insert_before(first, node)
     ir.convenience.replace_all_uses_with(value, last)
-    del graph.initializers[value.name]
+    del graph.initializers[str(value.name)]
     graph.register_initializer(one)
 
 

@@ -82,7 +82,7 @@ def export_gradient(
     except UserError:
         raise
     except Exception as error:  # every part of the exporter raises its own kinds
-        while error.__cause__ is not None:
+        while isinstance(error.__cause__, Exception):
             error = error.__cause__
         raise UserError(
             f"The {path.stem} of this checkpoint cannot be exported: the gradient of its "

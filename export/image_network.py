@@ -279,7 +279,8 @@ def _preparation(
         last = name
 
     if image_size != (size, size):
-        nodes, constants = resize("images", "resized", image_size, size)
+        nodes, sizes = resize("images", "resized", image_size, size)
+        constants |= sizes
         last = "resized"
     if network.channels == "grey":
         constants["luma"] = np.array(GREY, "f4").reshape(1, 3, 1, 1)

@@ -117,7 +117,8 @@ def space_sigmas(spacing: str, most: float, least: float, count: int) -> np.ndar
         first, last = most ** (1 / _RHO), least ** (1 / _RHO)
         return (first + ramp * (last - first)) ** _RHO
     ends = np.log(np.array([most, least], np.float32 if spacing == "lu" else np.float64))
-    return np.exp(np.linspace(*ends.astype(np.float64), count))
+    first, last = ends.tolist()
+    return np.exp(np.linspace(first, last, count))
 
 
 def _words(names: tuple[str, ...]) -> str:

@@ -157,7 +157,7 @@ def _way(solver: str, schedule: Schedule, steps: int, span: int) -> tuple[np.nda
         there = np.append(here[1:], 1.0 if zero else 1 / (1 + least**2))
     way = [
         _Step(math.sqrt(a), math.sqrt(1 - a), math.sqrt(b), math.sqrt(1 - b))
-        for a, b in zip(here.tolist(), there.tolist(), strict=True)
+        for a, b in zip(map(float, here), map(float, there), strict=True)
     ]
     if solver == "euler":  # what noise it leaves, it leaves in the variance-exploding frame
         end = way[-1]
@@ -183,7 +183,7 @@ def _sigmas(
     if spacing is None:
         return timesteps, sigmas
     ratio = ratio.astype(np.float32)  # as diffusers has it: a last bit can decide the timestep
-    most, least = np.float32(sigmas[[0, -1]]).tolist()
+    most, least = sigmas[[0, -1]].astype(np.float32).tolist()
     if schedule.sigma_max is not None and span == len(ratio):
         most = schedule.sigma_max
     if schedule.sigma_min is not None:

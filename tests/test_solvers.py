@@ -58,11 +58,10 @@ def model(latents: np.ndarray, timestep: float) -> np.ndarray:
 def run(
     way: Trajectory,
     predict: Callable[[np.ndarray, float], np.ndarray] = model,
-    latents: np.ndarray | None = None,
+    start: np.ndarray | None = None,
 ) -> np.ndarray:
     """What the denoiser does with a trajectory, by default from NOISE."""
-    if latents is None:
-        latents = (way.noise * NOISE).astype(np.float32)
+    latents = (way.noise * NOISE).astype(np.float32) if start is None else start
     history = np.zeros((HISTORY_SLOTS, *latents.shape), np.float32)
     for timestep, matrix in zip(way.timesteps, way.coefficients, strict=True):
         prediction = predict(latents, float(timestep))

@@ -101,7 +101,7 @@ def test_a_leading_schedule_begins_at_1_as_in_the_pipeline_of_diffusers(sd: Path
 def test_the_singlestep_solver_spaces_its_steps_linearly(tmp_path: Path) -> None:
     for fields in ({}, {"timestep_spacing": "leading"}):
         found = read(tmp_path, "DPMSolverSinglestepScheduler", **fields)
-        scheduler = diffusers.DPMSolverSinglestepScheduler.from_pretrained(tmp_path)
+        scheduler: Any = diffusers.DPMSolverSinglestepScheduler.from_pretrained(tmp_path)
         scheduler.set_timesteps(10)
         way = trajectory("dpmpp-2m", Schedule.from_manifest(found.schedule), 10)
         assert way.timesteps.tolist() == scheduler.timesteps.tolist()
@@ -202,7 +202,9 @@ def test_what_would_make_other_images_is_refused(
 
 def test_a_unet_with_a_guidance_embedding_is_refused(sd: Path) -> None:
     unet: Any = diffusers.UNet2DConditionModel.from_pretrained(sd / "unet")
-    other = diffusers.UNet2DConditionModel.from_config({**unet.config, "time_cond_proj_dim": 8})
+    other: Any = diffusers.UNet2DConditionModel.from_config(
+        {**unet.config, "time_cond_proj_dim": 8}
+    )
     other.save_pretrained(sd / "unet")
     assert "a guidance embedding (time_cond_proj_dim 8)" in refusal(sd)
 

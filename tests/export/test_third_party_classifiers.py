@@ -84,7 +84,7 @@ def probabilities(path: Path, scheme: str, spec: str) -> np.ndarray:
     found = np.asarray(session.run(["probabilities"], {"images": IMAGES})[0])
     wanted = reference(source, torch.from_numpy(IMAGES)).numpy()
     np.testing.assert_allclose(found, wanted, atol=1e-6)
-    alone = [session.run(None, {"images": image[None]})[0] for image in IMAGES]
+    alone = [np.asarray(session.run(None, {"images": image[None]})[0]) for image in IMAGES]
     np.testing.assert_allclose(np.concatenate(alone), found, atol=1e-6)
     return found
 
