@@ -297,7 +297,7 @@ class Augmenter:
         """Candidates for (index, attempt) pairs, up to `size` of them."""
         job, sampler = self.job, self.sampler
         # Always as many, for a runtime may compile an engine anew for each size.
-        padded = [*attempts, *attempts[-1:] * (size - len(attempts))]
+        padded = [*attempts, *[attempts[-1]] * (size - len(attempts))]
         keys = [index + attempt * _ATTEMPT for index, attempt in padded]
         sources = [job.source(index, attempt) for index, attempt in padded]
         requests = [self._request(s.label or "", key) for s, key in zip(sources, keys, strict=True)]

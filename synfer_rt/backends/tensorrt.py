@@ -55,7 +55,7 @@ class TensorRTEngine:
         if problem := _differs(trt, self._engine, (*self.spec.inputs, *self.spec.outputs)):
             raise UserError(f"{file} {problem}; {_rebuild(plan.target)}.")
         self._batches: dict[tuple[tuple[str, int], ...], _Batch] = {}
-        self._kernels = _KernelCache(bundle, name, self._device) if _compiles_late(trt) else None
+        self._kernels = _KernelCache(bundle, plan, self._device) if _compiles_late(trt) else None
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name, in host memory."""
@@ -144,11 +144,16 @@ class _Batch:
 
 
 class _KernelCache:
-    """The kernels that TensorRT-RTX compiles for this very GPU when a plan first runs, on disk."""
+    """The kernels that TensorRT-RTX compiles for this very GPU when a plan first runs, on disk.
 
-    def __init__(self, bundle: Bundle, name: str, device: cuda.Device) -> None:
+    They are those of one build of the plan, which a bundle's hash does not know.
+    """
+
+    def __init__(self, bundle: Bundle, plan: PlanSpec, device: cuda.Device) -> None:
         directory = cache_directory("tensorrt-rtx", bundle)
-        self._file = directory and directory / f"{name}-{device.compute_capability}.kernels"
+        build = bundle.manifest["files"][plan.file]["sha256"][:16]
+        file = f"{plan.engine}-{device.compute_capability}-{build}.kernels"
+        self._file = directory and directory / file
         self._cache: Any = None
 
     def configured(self, trt: Any, engine: Any, graphs: bool) -> Any:
