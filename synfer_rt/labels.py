@@ -53,10 +53,12 @@ _ALIASES = {
     "angry": "anger",
     "happiness": "happy",
     "sadness": "sad",
+    "joyful": "happy",
     "surprised": "surprise",
     "fearful": "fear",
     "afraid": "fear",
     "scared": "fear",
+    "frightened": "fear",
     "disgusted": "disgust",
     "contemptuous": "contempt",
     "neutrality": "neutral",
@@ -165,11 +167,9 @@ def expression(text: str, due: bool = True) -> str | None:
     `not happy` nor `happily surprised` is an expression here. Where an expression is `due`, CODES
     count too.
     """
-    words = _words(text)
-    if len(words) != 1:
-        return None
     known = _ALIASES | _MISSPELT | (CODES if due else {})
-    name = known.get(words[0], words[0])
+    names = {known.get(word, word) for word in _words(text)}
+    name = names.pop() if len(names) == 1 else None
     return name if name in SCHEMES["affectnet-8"] else None
 
 

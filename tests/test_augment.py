@@ -555,6 +555,16 @@ class TestCommand:
         assert found.exit_code == 0 and f"8 images in {out}\n" in found.output
         assert not (run_file.folder(out) / "contact-sheet.html").exists()
 
+    def test_says_which_labels_it_did_not_understand(
+        self, tiny_bundle_path: Path, folder: Path, tmp_path: Path
+    ):
+        shutil.copytree(folder, tmp_path / "data")
+        shutil.copytree(folder / "sad", tmp_path / "data" / "calm")
+        said = self.command(tiny_bundle_path, tmp_path / "data", "--out", tmp_path / "a").stderr
+        count = len(list((folder / "sad").iterdir()))
+        assert f"{count} of " in said and "labels not understood, so left out" in said
+        assert f"{count}: it is in no folder of a class: 'calm' is no known expression" in said
+
     def test_says_when_size_tells_additions_apart(
         self, tiny_bundle_path: Path, folder: Path, tmp_path: Path
     ):

@@ -15,7 +15,7 @@ from synfer_rt.commands import options
 from synfer_rt.commands.annotators import warn_of_other_images
 from synfer_rt.commands.interruption import RESUME, going_on
 from synfer_rt.commands.options import MOST_THREADS, check_number
-from synfer_rt.commands.skipped import report_skipped, write_skipped
+from synfer_rt.commands.skipped import report_problems, report_skipped, write_skipped
 from synfer_rt.datasets import Item, Skipped
 from synfer_rt.datasets.items import load
 from synfer_rt.errors import UserError
@@ -151,7 +151,8 @@ def augment(
     begun = run_file.load(out) if resume and run_file.exists(out) else None
     bundle = as_begun(open_bundle(engines), begun)
     refuse_inside(out, [dataset])
-    source = usable(read_dataset(dataset, input_format, label_scheme, split), bundle.image_size)
+    whole = read_dataset(dataset, input_format, label_scheme, split)
+    source = usable(whole, bundle.image_size)
     counts = source.counts()
     labels = additions(counts, targets(counts, balance))
     job = Augmentation(source.items, labels, **how)
@@ -170,6 +171,7 @@ def augment(
     ):
         execute(augmenter, writer, batch, progress.update)
     _print_summary(augmenter, counts, out)
+    _report_labels(whole)
     report_skipped(skipped, listed)
 
 
@@ -208,3 +210,10 @@ def _print_summary(augmenter: Augmenter, counts: Mapping[str, int], out: Path) -
             "--noise-scale or more --repair-steps may help.",
             err=True,
         )
+
+
+def _report_labels(dataset: Dataset) -> None:
+    """Say which labels of a dataset were not understood."""
+    problems = Counter(item.problem or "" for item in dataset.items if item.not_understood)
+    given = sum(item.written is not None for item in dataset.items)
+    report_problems(problems, given, "left out")

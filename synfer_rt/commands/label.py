@@ -14,7 +14,7 @@ from synfer_rt.commands import options
 from synfer_rt.commands.annotators import warn_of_other_images
 from synfer_rt.commands.interruption import RESUME, going_on
 from synfer_rt.commands.options import MOST_THREADS, check_number
-from synfer_rt.commands.skipped import report_skipped
+from synfer_rt.commands.skipped import report_problems, report_skipped
 from synfer_rt.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from synfer_rt.label_table import Tally
 
 DEFAULT_FILE = "labels.jsonl"
-_SHOWN = 10
 
 
 @click.command()
@@ -127,7 +126,7 @@ def _print_summary(tally: Tally, bundle: Bundle, out: Path) -> None:
     click.echo(f"{images_labelled} images labelled, {tally.rectified} rectified: {out}")
     if unasked := images_labelled - tally.asked:
         click.echo(f"{unasked} of them have no label to check: accepted is null.", err=True)
-    report_problems(tally.problems, tally.given)
+    report_problems(tally.problems, tally.given, "not accepted")
     report_skipped(tally.skipped, out)
 
 
@@ -141,15 +140,3 @@ def check_labels(dataset: Dataset, where: str) -> None:
         f"No label of {where} was understood; of {count} of {len(dataset.items)} images: {reason}. "
         "Mend that, or leave out --format and --label-scheme to label them all the same."
     )
-
-
-def report_problems(problems: Counter[str], given: int) -> None:
-    """Say on stderr how many labels were not understood, and why; the commonest reasons first."""
-    if problems:
-        click.echo(
-            f"{problems.total()} of {given} labels not understood, so not accepted:", err=True
-        )
-        for reason, count in problems.most_common(_SHOWN):
-            click.echo(f"  {count}: {reason}", err=True)
-        if rest := problems.total() - sum(count for _, count in problems.most_common(_SHOWN)):
-            click.echo(f"  {rest}: other reasons; see label_problem in the table", err=True)

@@ -1,8 +1,9 @@
-"""What a command left out of its input, and why: a file of it, and a report."""
+"""What a command left out of its input or did not understand, and why: a file, and reports."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from synfer_rt.writers.atomic import disk_errors, write_whole
 
 FILE = "skipped.jsonl"
 _SHOWN = 20
+_REASONS = 10
 
 
 def write_skipped(out: Path, skipped: Mapping[str, str]) -> Path:
@@ -33,3 +35,18 @@ def report_skipped(skipped: Mapping[str, str], where: Path) -> None:
         click.echo(f"{len(skipped)} files skipped (all of them in {where}):", err=True)
         for name, reason in list(skipped.items())[:_SHOWN]:
             click.echo(f"  {name}: {reason}", err=True)
+
+
+def report_problems(problems: Counter[str], given: int, effect: str) -> None:
+    """Say on stderr how many of the `given` labels were not understood, and the commonest reasons.
+
+    `effect` is what that means for their images.
+    """
+    if not problems:
+        return
+    total, shown = problems.total(), problems.most_common(_REASONS)
+    click.echo(f"{total} of {given} labels not understood, so {effect}:", err=True)
+    for reason, count in shown:
+        click.echo(f"  {count}: {reason}", err=True)
+    if rest := total - sum(count for _, count in shown):
+        click.echo(f"  {rest}: other reasons", err=True)

@@ -31,6 +31,7 @@ def read(*names: str, scheme: str | None = None) -> list[str | None]:
         ("anger(1)", "anger"),
         ("FEAR_aug", "fear"),
         ("set1_happy_v2", "happy"),
+        ("anger_angry", "anger"),
         ("not_happy", None),
         ("Happily Surprised", None),
         ("happy_or_sad", None),
