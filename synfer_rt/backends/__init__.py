@@ -105,7 +105,8 @@ def choose(backend: str = "auto", bundle: Bundle | None = None) -> tuple[str, st
             )
         if problem := _obstacle(backend, bundle):
             raise UserError("{} does not work here: {}; {}.".format(backend, *problem))
-        return backend, f"{backend} (as asked)"
+        elsewhere = bundle and _elsewhere(backend, bundle)
+        return backend, f"{backend} (as asked{f'; {elsewhere}' if elsewhere else ''})"
     failed = []
     for name in BACKENDS:
         problem = _obstacle(name, bundle)
