@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 LOG = logging.getLogger("synfer_rt.export")
@@ -18,6 +18,21 @@ _SOURCES = (
 """Those of torch pass nothing on to each other."""
 
 
+class _File(logging.FileHandler):
+    """Leaves out what cannot be written: of a full disk the build itself says so, in a sentence.
+
+    logging would print a traceback of its own for each line.
+    """
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say nothing."""
+
+    def close(self) -> None:
+        """Close the file, with or without the lines that wait to be written."""
+        with suppress(OSError):
+            super().close()
+
+
 @contextmanager
 def build_log(file: Path) -> Iterator[None]:
     """Append to `file` what this package and the exporters log or warn, instead of printing it.
@@ -27,7 +42,7 @@ def build_log(file: Path) -> Iterator[None]:
     if any(getattr(handler, "baseFilename", None) == str(file) for handler in LOG.handlers):
         yield
         return
-    handler = logging.FileHandler(file, encoding="utf-8")
+    handler = _File(file, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(message)s"))
     loggers = [logging.getLogger(name) for name in _SOURCES]
     before = [(logger.level, logger.propagate, logger.handlers[:]) for logger in loggers]

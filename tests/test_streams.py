@@ -30,6 +30,36 @@ def test_nobody_needs_to_listen(tiny_bundle_path: Path, tmp_path: Path, closed: 
     assert (tmp_path / "out/metadata.jsonl").is_file()
 
 
+def dead_end(kind: str) -> int:
+    """Something to write to that takes nothing: a pipe without a reader, or a full disk."""
+    if kind == "full":
+        return os.open("/dev/full", os.O_WRONLY)
+    reader, writer = os.pipe()
+    os.close(reader)
+    return writer
+
+
+@pytest.mark.parametrize("kind", ["pipe", "full"])
+@pytest.mark.parametrize("dead", ["stdout", "stderr"])
+def test_a_stream_that_takes_nothing_is_no_traceback_and_keeps_the_work(
+    tiny_bundle_path: Path, tmp_path: Path, dead: str, kind: str
+) -> None:
+    out, end = tmp_path / "out", dead_end(kind)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, dead: end}
+    options = ["--engines", str(tiny_bundle_path), "--backend", "onnxruntime-cpu"]
+    options += ["--count", "2", "--threads", "1", "--out", str(out)]
+    command = [sys.executable, "-m", "synfer_rt", "sample", *options]
+    done = subprocess.run(command, **streams, text=True, check=False)  # type: ignore[call-overload]
+    os.close(end)
+    heard = (done.stdout or "") + (done.stderr or "")
+    assert done.returncode in (1, 2)
+    for said in ("Traceback", "Logging error", "Exception ignored"):
+        assert said not in heard
+    if dead == "stdout":  # nothing is said there before the end
+        assert (out / "metadata.jsonl").is_file()
+        assert ("No space left on device" in heard) == (kind == "full")
+
+
 def test_a_full_disk_behind_the_output_is_one_sentence(tiny_bundle_path: Path) -> None:
     done = shell('inspect "$1" >/dev/full', tiny_bundle_path)
     assert done.returncode == 2

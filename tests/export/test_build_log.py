@@ -25,3 +25,11 @@ def test_remarks_and_warnings_go_to_the_log_and_nowhere_else(
         assert text.count(message) == 1
     assert "afterwards" not in text
     assert "a remark" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+def test_what_a_full_disk_does_not_take_is_left_out(capfd: pytest.CaptureFixture[str]) -> None:
+    with build_log(Path("/dev/full")):
+        LOG.info("denoiser: exporting")
+        logging.getLogger("torch.onnx").warning("a remark")
+    assert capfd.readouterr() == ("", "")
