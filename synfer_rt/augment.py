@@ -355,6 +355,7 @@ class Augmenter:
             images = np.stack([self._image(item) for item in items])
             mean, _ = self.sampler.encode(images)
             decoded, whole = _shown(self.sampler.decode(mean), pixels.are_grey(images))
+            whole &= pixels.sound(images)  # of one colour the VAE makes nearly one
             pictures = list(zip(pixels.in_8_bits(decoded), whole.tolist(), strict=True))
         else:
             pictures = [_original(item) for item in items]

@@ -22,6 +22,8 @@ _REMEDIES = {
 # Of two letters at least: C:/ is a path of Windows. Path makes one slash of several.
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")
 _TOOLS = {
+    "http": "`curl`",
+    "https": "`curl`",
     "hf": "`hf download` or `hf upload`",
     "s3": "`aws s3 sync`",
     "gs": "`gcloud storage rsync`",
