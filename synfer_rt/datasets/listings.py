@@ -122,7 +122,7 @@ class Lookup:
 
 @dataclass(frozen=True)
 class _Guess:
-    """Files that a row may mean; `sure` where no other row's claim can change that."""
+    """Files that a row may mean; `sure` where another name in a row of its split is no matter."""
 
     files: Sequence[Path]
     sure: bool
@@ -142,7 +142,7 @@ def _only(
         return (
             f"several images are called so, one of them in {file.parent.name}; write their folders"
         )
-    if guess.sure or (len(claims[file]) == 1 and len(splits[file]) < 2):
+    if len(splits[file]) < 2 and (guess.sure or len(claims[file]) == 1):
         return file
     return f"{_GONE}, and an image of its name is another's"
 

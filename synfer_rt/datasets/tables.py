@@ -37,8 +37,6 @@ CERTAIN = (".csv", ".tsv", *_JSON_LINES)
 """Suffixes of what can be nothing but a table."""
 TABLES = (*CERTAIN, ".txt", ".lst", ".list", ".json", ".parquet")
 """Suffixes of what may be a table of images."""
-METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
-"""What Hugging Face's ImageFolder calls its tables."""
 
 Rows = Callable[[], Iterator[Mapping[str, Any]]]
 
@@ -119,7 +117,8 @@ def _open(file: Path) -> _Opened | None:
     except (OSError, ValueError, RecursionError, csv.Error) as error:
         if file.suffix.lower() not in CERTAIN:
             return None
-        raise UserError(f"{file} is no table that can be read ({error}); mend it.") from None
+        remedy = "save it as UTF-8" if isinstance(error, UnicodeError) else "mend it"
+        raise UserError(f"{file} is no table that can be read ({error}); {remedy}.") from None
 
 
 @lru_cache(maxsize=32)

@@ -69,6 +69,13 @@ def test_encodings_of_spreadsheets(tmp_path: Path, encoding: str):
     assert labels_of(read_dataset(tmp_path)) == {"été.jpg": "sad"}
 
 
+def test_another_encoding_is_refused_with_its_remedy(tmp_path: Path):
+    put(tmp_path, **{"é": 10})
+    (tmp_path / "labels.csv").write_bytes("file,label\né.jpg,sad\n".encode("latin-1"))
+    with pytest.raises(UserError, match="save it as UTF-8"):
+        read_dataset(tmp_path)
+
+
 class TestWithoutAHeader:
     @pytest.mark.parametrize(
         ("name", "text"),

@@ -144,6 +144,15 @@ class TestTables:
         with pytest.raises(UserError, match="an image of its name is another's"):
             read_dataset(tmp_path)
 
+    @pytest.mark.parametrize("folder", ["", "a/"])
+    def test_one_name_in_two_splits_is_neither(self, tmp_path: Path, folder: str):
+        put(tmp_path, images__a__1=10, images__a__2=20)
+        put_text(tmp_path / "train.csv", f"file,label\n{folder}1.jpg,sad\n{folder}2.jpg,sad\n")
+        put_text(tmp_path / "test.csv", f"file,label\n{folder}1.jpg,fear\n")
+        dataset = read_dataset(tmp_path)
+        assert labels_of(dataset) == {"images/a/2.jpg": "sad"}
+        assert {f"{split}.csv: {folder}1.jpg" for split in ("train", "test")} < set(why(dataset))
+
     def test_the_column_of_images_is_the_one_that_finds_them(self, tmp_path: Path):
         put(tmp_path, a__0=10, b__0=20)
         text = "filename,path,label\n0.jpg,a/0.jpg,sad\n0.jpg,b/0.jpg,fear\n"
