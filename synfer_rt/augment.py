@@ -12,9 +12,8 @@ Addition k of a run is a pure function of the run's settings and k: all its draw
 from __future__ import annotations
 
 import io
-import json
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,15 +23,13 @@ from typing import Any
 import numpy as np
 
 from synfer_rt import noise, pixels, ranges
-from synfer_rt.annotate import Verdict, next_round
+from synfer_rt.annotate import Verdict
 from synfer_rt.background import Background
 from synfer_rt.bundle import ANNOTATOR
 from synfer_rt.datasets import Item
-from synfer_rt.datasets.items import canonical
 from synfer_rt.errors import UserError
 from synfer_rt.images import FORMATS, png, read_image, upright_rgb
 from synfer_rt.inversion import check_encoder
-from synfer_rt.paths import local
 from synfer_rt.plan import Plan, make_plan
 from synfer_rt.prompts import expression_alone
 from synfer_rt.record import AUGMENTED, ORIGINAL, record
@@ -41,8 +38,6 @@ from synfer_rt.sampler import Sampler
 from synfer_rt.solvers import Trajectory
 from synfer_rt.writers import Writer
 
-MOST_ADDITIONS = 10_000_000
-"""More would take years on the fastest device, and is more likely a slip."""
 _ATTEMPT = 1 << 40
 """What separates the keys of an addition's attempts; no dataset has as many images."""
 _MOST_ATTEMPTS = 1 << 20
@@ -129,50 +124,6 @@ class Augmentation:
         addition = index - len(self.originals)
         members = self._members[self.additions[addition]]
         return self.originals[members[(self._ordinals[addition] + attempt) % len(members)]]
-
-
-def targets(counts: Mapping[str, int], balance: str) -> dict[str, int]:
-    """How many images each class of `counts` shall have.
-
-    `balance` is "max" (as many as the largest class), a number, or a JSON file of
-    {class: number}, which may leave classes out. Nothing is ever taken away: a class that has more
-    keeps them. Raises UserError for anything else, for a class without an image to vary, and for
-    more than MOST_ADDITIONS in all.
-    """
-    if balance == "max" or (balance.isascii() and balance.isdecimal()):
-        # Python reads no number of thousands of digits; any of nineteen is too much already.
-        level = max(counts.values()) if balance == "max" else int(balance.lstrip("0")[:19] or 0)
-        return _checked(counts, dict.fromkeys(counts, level))
-    file = local(balance)
-    try:
-        given = json.loads(file.read_bytes())
-        wanted = {canonical(str(name)) or str(name): int(count) for name, count in given.items()}
-    except (OSError, TypeError, AttributeError, RecursionError, ValueError, OverflowError) as error:
-        raise UserError(
-            f"--balance {balance} is neither max, a number nor a JSON file of "
-            f'{{"class": number}} ({error}).'
-        ) from None
-    for label in wanted:
-        if label not in counts:
-            raise UserError(
-                f"{balance} asks for {label}, of which the dataset has no image to vary; leave it "
-                "out, or make some with `synfer-rt sample`."
-            )
-    return _checked(counts, wanted)
-
-
-def _checked(counts: Mapping[str, int], wanted: Mapping[str, int]) -> dict[str, int]:
-    goal = {label: max(count, wanted.get(label, 0)) for label, count in counts.items()}
-    if sum(goal.values()) - sum(counts.values()) > MOST_ADDITIONS:
-        raise UserError(
-            f"--balance asks for more than {MOST_ADDITIONS} additions; write a smaller number."
-        )
-    return goal
-
-
-def additions(counts: Mapping[str, int], wanted: Mapping[str, int]) -> tuple[str, ...]:
-    """The labels of the images to add, the classes taking turns."""
-    return tuple(next_round(counts, wanted, sum(wanted.values())))
 
 
 @dataclass(frozen=True)

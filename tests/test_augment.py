@@ -22,12 +22,11 @@ from PIL import Image
 from synfer_rt.augment import (
     Augmentation,
     Augmenter,
-    additions,
     execute,
     original_pixels,
-    targets,
 )
 from synfer_rt.backends import Value
+from synfer_rt.balance import additions, targets
 from synfer_rt.bundle import Bundle, open_bundle
 from synfer_rt.commands.augment import augment, usable
 from synfer_rt.contact_sheet import contact_sheet

@@ -11,7 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from synfer_rt.augment import targets
+from synfer_rt.balance import targets
 from synfer_rt.bundle import Bundle, open_bundle
 from synfer_rt.cli import main
 from synfer_rt.commands.options import LocalPath

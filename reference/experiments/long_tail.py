@@ -34,7 +34,8 @@ from reference.experiments.training import (
     real_rows,
 )
 from reference.tasks import CLASSES
-from synfer_rt.augment import Augmentation, Augmenter, additions, targets
+from synfer_rt.augment import Augmentation, Augmenter
+from synfer_rt.balance import additions, targets
 from synfer_rt.datasets import read_dataset
 
 RAF_DB = {

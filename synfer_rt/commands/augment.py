@@ -138,7 +138,8 @@ def augment(
     class in it (accepted). The input is only read. In the folder beside OUT, __OUT__, skipped.jsonl
     lists what of it is left out, and contact-sheet.html shows the first additions of each class.
     """
-    from synfer_rt.augment import Augmentation, Augmenter, additions, execute, targets
+    from synfer_rt.augment import Augmentation, Augmenter, execute
+    from synfer_rt.balance import additions, targets
     from synfer_rt.bundle import open_bundle
     from synfer_rt.commands.progress import Progress
     from synfer_rt.commands.resuming import as_begun, choose_computation
