@@ -431,6 +431,16 @@ class TestLabelsThatAreThere:
             self.command(tiny_bundle_path, data, "--out", tmp_path / "t.jsonl", *asked)
         assert not (tmp_path / "t.jsonl").exists()
 
+    def test_a_table_that_is_left_out_is_named_where_labels_were_asked_for(
+        self, tiny_bundle_path: Path, folder: Path, tmp_path: Path
+    ):
+        shutil.copytree(folder / "sad", tmp_path / "data" / "images")
+        (tmp_path / "data" / "labels.csv").write_text("who,mood\nann,happy\n")
+        options = ("--label-scheme", "raf-db", "--engines", tiny_bundle_path)
+        arguments = map(str, (tmp_path / "data", "--out", tmp_path / "t.jsonl", *options))
+        with pytest.raises(UserError, match=r"labels\.csv \(its columns who, mood: none names"):
+            CliRunner().invoke(label, list(arguments), catch_exceptions=False)
+
     def test_of_images_without_labels_nothing_was_asked(
         self, tiny_bundle_path: Path, tmp_path: Path
     ):

@@ -136,7 +136,10 @@ def check_labels(dataset: Dataset, where: str) -> None:
         return
     reasons = Counter(item.problem or "it has no label" for item in dataset.items)
     ((reason, count),) = reasons.most_common(1)
+    left_out = ""
+    if dataset.skipped:
+        left_out = f"Left out is {dataset.skipped[0].name} ({dataset.skipped[0].reason}). "
     raise UserError(
         f"No label of {where} was understood; of {count} of {len(dataset.items)} images: {reason}. "
-        "Mend that, or leave out --format and --label-scheme to label them all the same."
+        f"{left_out}Mend that, or leave out --format and --label-scheme to label them all the same."
     )
