@@ -1,7 +1,4 @@
-"""README.md's examples, run one after the other as a reader would.
-
-    pytest -m slow tests/test_readme_examples.py
-"""
+"""README.md's examples, run one after the other as a reader would (`pytest -m slow`)."""
 
 from __future__ import annotations
 
