@@ -199,7 +199,7 @@ def read_checkpoint(
         adapter = read_adapter(path, adapter_layers(unet), unet.config.cross_attention_dim)
     file = directory / LAYOUTS_FILE
     layouts = file if file.is_file() and not resized else None
-    scheduler = read_scheduler(directory / "scheduler")
+    scheduler = read_scheduler(directory / "scheduler", index["scheduler"][1])
     settings = read_settings(
         directory, adapter, path, unet, text_encoder, layouts is not None, scheduler.solver
     )

@@ -24,9 +24,7 @@ def with_free_batch(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     another batch than 1, and where three images together do not get the scores that each gets
     alone.
     """
-    weights = {tensor.name for tensor in model.graph.initializer}
-    entry = next(value for value in model.graph.input if value.name not in weights)
-    size = entry.type.tensor_type.shape.dim[0].dim_value
+    size = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
     if size != 1:
         raise UserError(f"{path} has the fixed batch {size}; export it with a dynamic batch.")
     free = onnx.ModelProto()
@@ -34,7 +32,7 @@ def with_free_batch(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     del free.graph.value_info[:]
     for value in (*free.graph.input, *free.graph.output):
         shape = value.type.tensor_type.shape
-        if value.name not in weights and shape.dim and shape.dim[0].dim_value == 1:
+        if shape.dim and shape.dim[0].dim_value == 1:
             shape.dim[0].dim_param = "B"
     _free_reshapes(free)
     try:

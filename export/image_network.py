@@ -23,7 +23,7 @@ from synfer_rt.pixels import GREY
 from . import onnx_file
 from .fixed_batch import with_free_batch
 from .half import in_float32
-from .opset import at_least_minimum, opset_of
+from .opset import at_least_minimum, opset_of, without_weights_among_inputs
 from .resizing import resize, resized
 from .sentences import first_line
 
@@ -135,13 +135,12 @@ def compose_network(
     try:
         core = onnx_file.load(network.path)
         onnx.checker.check_model(core)
-        core = at_least_minimum(in_float32(core))
+        core = without_weights_among_inputs(at_least_minimum(in_float32(core)))
         version = opset_of(core)
     except Exception as error:  # protobuf, checker and converter raise their own kinds
         reason = first_line(error)
         raise UserError(f"{network.path} is no ONNX model that can be read ({reason}).") from error
-    weights = {tensor.name for tensor in core.graph.initializer}
-    images = [value for value in core.graph.input if value.name not in weights]
+    images = list(core.graph.input)
     wanted = (len(network.mean), network.input_size, network.input_size)
     shape = _shape(images[0]) if len(images) == 1 else []
     channels_last = len(shape) == 4 and shape[1:] == [*wanted[1:], wanted[0]]
@@ -157,8 +156,8 @@ def compose_network(
     ending = network.ending()
     outputs = {value.name: _shape(value) for value in core.graph.output}
     chosen = _scores_of(network, outputs)
-    if outputs[chosen] and not isinstance(outputs[chosen][-1], str):
-        _check_count(network, outputs[chosen][-1])
+    if outputs[chosen] and not isinstance(found := _count(outputs[chosen]), str):
+        _check_count(network, found)
     if not isinstance(shape[0], str):
         core = with_free_batch(core, network.path)
     # The network may say nothing of its inner shapes once the batch has our name.
@@ -166,10 +165,11 @@ def compose_network(
     prefix = f"{network.KIND.replace(' ', '_')}/"
     core = compose.add_prefix(core, prefix)
     before = _preparation(network, image_size, channels_last, version, core.ir_version)
-    after = _ending(ending, version, core.ir_version)
+    after = _ending(ending, outputs[chosen][2:], version, core.ir_version)
     entry, exit = f"{prefix}{images[0].name}", f"{prefix}{chosen}"
     model = compose.merge_models(before, core, [("prepared", entry)])
-    model = compose.merge_models(model, after, [(exit, "scores")], outputs=[ending.output])
+    entry = after.graph.input[0].name
+    model = compose.merge_models(model, after, [(exit, entry)], outputs=[ending.output])
     model.producer_name, model.doc_string = "synfer-rt", ""
     del model.metadata_props[:]
     for node in model.graph.node:
@@ -218,7 +218,8 @@ def reference(network: ImageNetwork, images: torch.Tensor) -> torch.Tensor:
             "with float32 or float16 inputs and the operators of ONNX alone."
         ) from error
     # A file may leave the number of its scores open.
-    _check_count(network, scores.shape[-1] if scores.ndim == 2 else scores.shape[1:])
+    _check_count(network, _count(scores.shape))
+    scores = scores.reshape(len(scores), -1)
     if doubt := network.doubt(scores):
         raise UserError(f"{network.path} {doubt}.")
     return network.finish(torch.from_numpy(scores))
@@ -233,6 +234,13 @@ def _check_count(network: ImageNetwork, found: Any) -> None:
         )
 
 
+def _count(shape: Sequence[Any]) -> Any:
+    """K of scores [N, K] or [N, K, 1, 1], a number or a name; of other shapes that of a row."""
+    row = tuple(shape[1:])
+    others = [length for length in row if length != 1]
+    return others[0] if len(others) == 1 else row
+
+
 def _scores_of(network: ImageNetwork, outputs: Mapping[str, Sequence[Any]]) -> str:
     """Which of a file's `outputs`, shapes by name, holds the scores."""
     names = list(outputs)
@@ -240,10 +248,7 @@ def _scores_of(network: ImageNetwork, outputs: Mapping[str, Sequence[Any]]) -> s
         names = [network.output_name] if network.output_name in outputs else []
     elif len(names) > 1:
         count = network.ending().count
-        free = [name for name, shape in outputs.items() if not isinstance(shape[-1:], int)]
-        names = [
-            n for n, shape in outputs.items() if len(shape) == 2 and shape[-1] == count
-        ] or free
+        names = [name for name, shape in outputs.items() if _count(shape) == count]
     if len(names) == 1:
         return names[0]
     listed = ", ".join(f"{name} {list(shape)}" for name, shape in outputs.items())
@@ -301,9 +306,14 @@ def _preparation(
     )
 
 
-def _ending(ending: Ending, opset: int, ir_version: int) -> onnx.ModelProto:
+def _ending(ending: Ending, ones: Sequence[Any], opset: int, ir_version: int) -> onnx.ModelProto:
+    """The ending of scores [B, count, *ones]."""
     scores, output = ("scores", ["B", ending.count]), (ending.output, ["B", ending.size])
-    return _model(ending.nodes, scores, output, ending.constants, opset, ir_version)
+    nodes = list(ending.nodes)
+    if ones:
+        scores = ("maps", ["B", ending.count, *ones])
+        nodes.insert(0, helper.make_node("Flatten", ["maps"], ["scores"], "scores", axis=1))
+    return _model(nodes, scores, output, ending.constants, opset, ir_version)
 
 
 def _model(

@@ -6,11 +6,22 @@ import onnx
 from onnx import helper, version_converter
 
 MINIMUM = 13
+_IR_VERSION = 4
+"""From this intermediate representation on weights need not stand among the inputs."""
 
 
 def opset_of(model: onnx.ModelProto) -> int:
     """The version of ONNX's own operators that a model uses."""
     return next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+
+
+def without_weights_among_inputs(model: onnx.ModelProto) -> onnx.ModelProto:
+    """`model`, changed in place: its inputs are what it is given, as in newer files."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    for value in [value for value in model.graph.input if value.name in weights]:
+        model.graph.input.remove(value)
+    model.ir_version = max(model.ir_version, _IR_VERSION)
+    return model
 
 
 def at_least_minimum(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -73,10 +73,11 @@ class Scheduler:
     remarks: tuple[str, ...]
 
 
-def read_scheduler(folder: Path) -> Scheduler:
+def read_scheduler(folder: Path, named: Any = None) -> Scheduler:
     """The scheduler in `folder`, with its class's own defaults.
 
-    Raises UserError for what is no scheduler, and for a model that none of the solvers can sample.
+    `named` is the class that model_index.json names. Raises UserError for what is no scheduler, and
+    for a model that none of the solvers can sample.
     """
     given = read_json(folder / CONFIG, "fetch the checkpoint again")
     name = str(given.get("_class_name"))
@@ -85,6 +86,8 @@ def read_scheduler(folder: Path) -> Scheduler:
     schedule = _schedule(folder, own, given)
     solver, otherwise = _solver(name, own)
     remarks = [*otherwise, *_unused(name, own, given)]
+    if named not in (None, name):
+        remarks.append(f"model_index.json names another scheduler, {named}; {name} is used.")
     return Scheduler(
         schedule,
         own["prediction_type"],

@@ -197,3 +197,39 @@ def test_the_output_that_fits_is_taken_and_one_in_doubt_asked_for(tmp_path: Path
     other: Any = parse_classifier(path, "raf-db", f"{SIZE},rgb,output=scores")
     with pytest.raises(UserError, match="say which holds the scores: output=NAME"):
         compose_network(other, (SIZE, SIZE))
+
+
+def test_scores_may_be_maps_of_one_pixel(tmp_path: Path) -> None:
+    path = save_linear(tmp_path / "maps.onnx", 7)
+    model = onnx.load(path)
+    model.graph.initializer.append(numpy_helper.from_array(np.array([2, 3]), "axes"))
+    model.graph.node.append(helper.make_node("Unsqueeze", ["logits", "axes"], ["maps"]))
+    output = helper.make_tensor_value_info("maps", TensorProto.FLOAT, ["N", 7, 1, 1])
+    model.graph.output[0].CopyFrom(output)
+    onnx.save(model, path)
+    found = probabilities(path, "raf-db", f"{SIZE},rgb")
+    np.testing.assert_allclose(found, softmax(linear(7)), atol=1e-5)
+    with pytest.raises(UserError, match="7 scores, affectnet-8 has 8"):
+        compose_network(parse_classifier(path, "affectnet-8", f"{SIZE},rgb"), (SIZE, SIZE))
+
+
+@pytest.mark.parametrize("size", [SIZE, 9])
+def test_an_old_file_for_one_image_lists_its_weights_among_its_inputs(
+    tmp_path: Path, size: int
+) -> None:
+    """As CNTK wrote FER+'s network: opset 7, intermediate representation 3, batch 1."""
+    path = save_linear(tmp_path / "old.onnx", 8, channels=1, batch=1, shape=(1, SIZE * SIZE))
+    model = onnx.load(path)
+    model.ir_version, model.opset_import[0].version = 3, 7
+    model.graph.input.extend(
+        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in model.graph.initializer
+    )
+    onnx.save(model, path)
+    source = parse_classifier(path, "ferplus", f"{SIZE},grey,std=0.1")
+    images = np.random.default_rng(4).random((3, 3, size, size), np.float32)
+    model = compose_network(source, (size, size))
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    found = np.asarray(session.run(["probabilities"], {"images": images})[0])
+    wanted = reference(source, torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
