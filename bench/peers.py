@@ -16,7 +16,8 @@ import numpy as np
 from synfer_rt import facs, noise
 from synfer_rt.bench.measure import SHOWN, Setup, Stopwatch, System
 from synfer_rt.bench.runtime import plan_of
-from synfer_rt.bundle import Bundle, file_entry, open_bundle
+from synfer_rt.bundle import Bundle, open_bundle
+from synfer_rt.bundle_files import file_entry
 from synfer_rt.errors import UserError, installing
 from synfer_rt.request import Request
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from synfer_rt import labels
-from synfer_rt.bundle import file_entry
+from synfer_rt.bundle_files import file_entry
 
 from .checkpoint import ADDITIONS, ANNOTATOR_FOLDER, Checkpoint
 from .guiding_classifier import IMAGE_FOLDER, LATENT_FOLDER

@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_model
 
-from synfer_rt.bundle import file_roots
+from synfer_rt.bundle_files import file_roots
 
 
 def load(path: Path) -> onnx.ModelProto:

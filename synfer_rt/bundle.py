@@ -6,7 +6,6 @@ checked wholly before anything of it is loaded.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import tempfile
@@ -20,6 +19,7 @@ from typing import Any, get_type_hints
 import numpy as np
 
 from synfer_rt import facs, labels, manifest_numbers
+from synfer_rt.bundle_files import MANIFEST, check_files, file_entry, inside, remedy
 from synfer_rt.bundle_identity import CARD, former_identity, identity
 from synfer_rt.errors import UserError
 from synfer_rt.file_stamps import Stamp, stamp
@@ -41,7 +41,6 @@ from synfer_rt.solvers import HISTORY_SLOTS, PREDICTION_TYPES, SOLVERS, Trajecto
 from synfer_rt.textual_inversion import words_of_vectors, write_out
 
 FORMAT = 1
-MANIFEST = "bundle.json"
 _UNREADABLE = (
     *(ValueError, TypeError, AttributeError, LookupError, ArithmeticError),
     *(RecursionError, MemoryError),
@@ -194,11 +193,11 @@ class Bundle:
                 words = [arrays[key].astype(str) for key in ("age", "gender", "ancestry")]
                 layouts = Layouts(arrays["latents"].astype(np.float32), *words)
         except Exception as error:  # zipfile, zlib and numpy raise their own kinds
-            raise UserError(f"{file} is no layout bank ({error}); {_remedy(self.path)}.") from None
+            raise UserError(f"{file} is no layout bank ({error}); {remedy(self.path)}.") from None
         expected = (section["count"], *self.latent.shape)
         if layouts.latents.shape != expected or any(len(w) != len(layouts) for w in words):
             shape = layouts.latents.shape
-            raise UserError(f"{file} holds {shape}, not {expected}; {_remedy(self.path)}.")
+            raise UserError(f"{file} holds {shape}, not {expected}; {remedy(self.path)}.")
         return layouts
 
     @cached_property
@@ -209,7 +208,7 @@ class Bundle:
         try:
             return Tokenizer.from_file(str(file))
         except Exception as error:  # tokenizers raises plain Exception
-            raise UserError(f"{file} is no tokenizer ({error}); {_remedy(self.path)}.") from None
+            raise UserError(f"{file} is no tokenizer ({error}); {remedy(self.path)}.") from None
 
     @cached_property
     def _learnt_words(self) -> dict[int, tuple[str, ...]]:
@@ -227,7 +226,7 @@ class Bundle:
         if any(len(row) != self.max_length for row in ids):
             raise UserError(
                 f"{self.path / self.manifest['tokenizer']['file']} does not pad to "
-                f"{self.max_length} tokens; {_remedy(self.path)}."
+                f"{self.max_length} tokens; {remedy(self.path)}."
             )
         return np.array(ids, np.int64).reshape(len(texts), self.max_length)
 
@@ -287,8 +286,10 @@ def open_bundle(path: str | Path | None = None) -> Bundle:
     try:
         text = (path / MANIFEST).read_bytes()
     except OSError as error:
-        remedy = _remedy(path, "give a directory that `synfer-rt build-engines` wrote")
-        raise UserError(f"{path} is no bundle ({MANIFEST}: {error.strerror}); {remedy}.") from None
+        otherwise = remedy(path, "give a directory that `synfer-rt build-engines` wrote")
+        raise UserError(
+            f"{path} is no bundle ({MANIFEST}: {error.strerror}); {otherwise}."
+        ) from None
     return _described(path, text, _check_files)
 
 
@@ -303,7 +304,7 @@ def _described(
         check(bundle)
     except _UNREADABLE as error:
         reason = f"lacks {error}" if isinstance(error, KeyError) else f"cannot be read ({error})"
-        raise UserError(f"{path / MANIFEST} {reason}; {_remedy(path)}.") from None
+        raise UserError(f"{path / MANIFEST} {reason}; {remedy(path)}.") from None
     return bundle
 
 
@@ -322,7 +323,7 @@ def write_manifest(directory: str | Path, fields: Mapping[str, Any]) -> Bundle:
     present = [file for file in directory.rglob("*") if file.is_file() and file.name != MANIFEST]
     named = sorted({*named, *(file.relative_to(directory).as_posix() for file in present)})
     with ThreadPoolExecutor() as pool:
-        entries = pool.map(lambda name: file_entry(_inside(directory, name)), named)
+        entries = pool.map(lambda name: file_entry(inside(directory, name)), named)
         files = dict(sorted(zip(named, entries, strict=True)))
     text = json.dumps({"format": FORMAT, **fields, "files": files}, indent=1, ensure_ascii=False)
     _described(directory, text)
@@ -336,19 +337,6 @@ def write_manifest(directory: str | Path, fields: Mapping[str, Any]) -> Bundle:
         os.unlink(temporary)
         raise
     return open_bundle(directory)
-
-
-def _remedy(
-    path: Path, otherwise: str = "build the bundle again with `synfer-rt build-engines`"
-) -> str:
-    try:
-        from synfer_rt.engines import default_bundle
-
-        if path.resolve() == default_bundle().resolve():
-            return "reinstall the package synfer-rt"
-    except (ImportError, UserError):
-        pass
-    return otherwise
 
 
 def _parse(path: Path, fields: Any) -> Bundle:
@@ -380,7 +368,7 @@ def _parse(path: Path, fields: Any) -> Bundle:
     try:
         plans = read_plans(fields.get("plans", {}), engines, fields["files"], axes)
     except ValueError as problem:
-        raise UserError(f"{path / MANIFEST}: {problem}; {_remedy(path)}.") from None
+        raise UserError(f"{path / MANIFEST}: {problem}; {remedy(path)}.") from None
     return Bundle(
         path=path,
         bundle_hash=identity(fields),
@@ -486,7 +474,7 @@ def _check_fields(bundle: Bundle) -> None:
         except UserError as error:
             problem = f"its defaults cannot be sampled with ({str(error).rstrip('.')})"
     if problem is not None:
-        raise UserError(f"{bundle.path / MANIFEST}: {problem}; {_remedy(bundle.path)}.")
+        raise UserError(f"{bundle.path / MANIFEST}: {problem}; {remedy(bundle.path)}.")
 
 
 def _falls(alphas_cumprod: np.ndarray) -> bool:
@@ -495,7 +483,7 @@ def _falls(alphas_cumprod: np.ndarray) -> bool:
 
 
 def _check_files(bundle: Bundle) -> None:
-    """Raise UserError for the first file that is missing, outside, cut short or altered."""
+    """Raise UserError for the first file without a hash, or that is not what its hash says."""
     files: Mapping[str, Any] = bundle.manifest["files"]
     named = [spec.file for spec in bundle.engines.values()]
     named.append(bundle.manifest["tokenizer"]["file"])
@@ -504,56 +492,6 @@ def _check_files(bundle: Bundle) -> None:
     for name in named:
         if name not in files:
             raise UserError(
-                f"{bundle.path / MANIFEST} has no hash of {name}; {_remedy(bundle.path)}."
+                f"{bundle.path / MANIFEST} has no hash of {name}; {remedy(bundle.path)}."
             )
-    paths = [_inside(bundle.path, name) for name in files]
-    with ThreadPoolExecutor() as pool:
-        for file, expected, found in zip(
-            paths, files.values(), pool.map(file_entry, paths), strict=True
-        ):
-            if found["bytes"] != expected["bytes"]:
-                problem = f"has {found['bytes']} bytes instead of {expected['bytes']}"
-            elif found["sha256"] != expected["sha256"]:
-                problem = "was altered (its SHA-256 differs from the manifest's)"
-            else:
-                continue
-            raise UserError(f"{file} {problem}; {_remedy(bundle.path)}.")
-
-
-def _inside(directory: Path, name: str) -> Path:
-    """The file `name` of a bundle; UserError when it is missing or lies outside the directory."""
-    file, relative = directory / name, Path(name)
-    inside = not relative.is_absolute() and ".." not in relative.parts
-    if not inside or not any(map(file.resolve().is_relative_to, file_roots(directory))):
-        raise UserError(f"{MANIFEST} names {name!r}, outside {directory}; do not use this bundle.")
-    if not file.is_file():
-        raise UserError(f"{file} is missing; {_remedy(directory)}.")
-    return file
-
-
-def file_roots(directory: Path) -> tuple[Path, ...]:
-    """Where the files of `directory` may lie: in it, or in the blobs of a Hugging Face cache.
-
-    There `models--<name>/snapshots/<revision>/` holds nothing but links to
-    `models--<name>/blobs/` (huggingface_hub, "Understand caching").
-    """
-    real = directory.resolve()
-    for folder in (real, *real.parents):
-        repository = folder.parent.parent
-        if folder.parent.name == "snapshots" and (repository / "blobs").is_dir():
-            return real, repository / "blobs"
-    return (real,)
-
-
-def file_entry(file: Path) -> dict[str, Any]:
-    """Size and SHA-256 of a file: `bytes` and `sha256`; UserError when it cannot be read."""
-    digest = hashlib.sha256()
-    try:
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-            return {"sha256": digest.hexdigest(), "bytes": stream.tell()}
-    except OSError as error:
-        raise UserError(
-            f"{file} cannot be read ({error.strerror}); check its path and its permissions."
-        ) from None
+    check_files(bundle.path, files)
