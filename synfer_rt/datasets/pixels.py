@@ -6,14 +6,15 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from synfer_rt.datasets.columns import PIXELS, Columns, key
-from synfer_rt.datasets.items import Found, Item, Skipped
+from synfer_rt.datasets.items import Found, Item, Label, Skipped
 from synfer_rt.datasets.separated import Form, cells_of
 from synfer_rt.datasets.splits import split_of, split_of_path
 
@@ -40,6 +41,26 @@ def images_of_pixels(
         label = columns.label(row, label_scheme)
         read = partial(_image, file, form, offset)
         yield Item(name, *label, columns.split_of(row) or split, file, read)
+
+
+def with_labels_of(images: Sequence[Item], labels: Mapping[str, Label], listing: str) -> list[Item]:
+    """The images of FER2013's own file with the labels that `listing` gives them, by FER+'s names.
+
+    There `fer0000012.png` is row 12 of that file. A row that is not named shows no face.
+    """
+    relabelled: list[Item] = []
+    for number, item in enumerate(images):
+        label = labels.get(own_name(number), Label(None, f"{listing} does not name it", ""))
+        name, problem, written, scheme = label
+        relabelled.append(
+            replace(item, label=name, problem=problem, written=written, scheme=scheme)
+        )
+    return relabelled
+
+
+def own_name(number: int) -> str:
+    """What FER+ calls the image of a row of FER2013's own file, numbered from 0."""
+    return f"fer{number:07d}.png"
 
 
 def _rows(file: Path, form: Form) -> Iterator[tuple[int, Mapping[str, str]]]:

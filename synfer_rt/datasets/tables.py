@@ -24,7 +24,7 @@ from synfer_rt.datasets.columns import (
 )
 from synfer_rt.datasets.items import IMAGES, UNLABELLED, Found, Item, Skipped
 from synfer_rt.datasets.listings import Lookup, Row, listed
-from synfer_rt.datasets.pixels import images_of_pixels
+from synfer_rt.datasets.pixels import OWN_NAMES, images_of_pixels, own_name, with_labels_of
 from synfer_rt.datasets.separated import Form, encoding_of, first_line, form_of, rows_of
 from synfer_rt.datasets.splits import split_of
 from synfer_rt.errors import UserError
@@ -180,9 +180,14 @@ def table(root: Path, files: Sequence[Path], label_scheme: str | None) -> Found:
     # Of what lies beside a table that is given alone, only what it names is the input.
     lookup = Lookup(root, candidates or find_images(root))
     rows: list[Row] = []
+    fer2013: list[Item | Skipped] = []
     for listing, table in found.items():
         if table.form is not None and table.of_pixels:
-            yield from images_of_pixels(root, listing, table.form, table.columns, label_scheme)
+            images = images_of_pixels(root, listing, table.form, table.columns, label_scheme)
+            if listing.stem.lower() in OWN_NAMES:
+                fer2013 += images
+            else:
+                yield from images
             continue
         own = list(_rows(listing, table, lookup, label_scheme))
         rows += [row for row in own if row.name]
@@ -193,6 +198,7 @@ def table(root: Path, files: Sequence[Path], label_scheme: str | None) -> Found:
             why = f"label wrote it for images in {folder}; move it beside that folder"
             yield Skipped(_name(root, listing), why)
     paths = lookup.find(rows)
+    yield from _fer2013(root, fer2013, rows, paths)
     unlabelled = False
     problems = [table.columns.problem for table in found.values()]
     for entry in listed(root, zip(rows, paths, strict=True), label_scheme):
@@ -205,6 +211,26 @@ def table(root: Path, files: Sequence[Path], label_scheme: str | None) -> Found:
     for file in candidates:
         if file not in used and file.suffix.lower() in IMAGES and file.name != OLD_SHEET:
             yield Skipped(_name(root, file), "no table lists it")
+
+
+def _fer2013(
+    root: Path, entries: Sequence[Item | Skipped], rows: list[Row], paths: list[Path | str]
+) -> Found:
+    """The images of FER2013's own file, by FER+'s labels where rows name them; takes those out."""
+    images = [entry for entry in entries if isinstance(entry, Item)]
+    names = {own_name(number) for number in range(len(images))} if images == entries else set()
+    of_pixels = [
+        isinstance(path, str) and row.name in names for row, path in zip(rows, paths, strict=True)
+    ]
+    labels = {row.name: row.label for row, own in zip(rows, of_pixels, strict=True) if own}
+    if not labels:
+        yield from entries
+        return
+    listing = _name(root, rows[of_pixels.index(True)].listing)
+    yield from with_labels_of(images, labels, listing)
+    yield Skipped(images[0].file.name, f"its own labels do not count, but those of {listing} do")
+    rows[:] = [row for row, own in zip(rows, of_pixels, strict=True) if not own]
+    paths[:] = [path for path, own in zip(paths, of_pixels, strict=True) if not own]
 
 
 def _unused(

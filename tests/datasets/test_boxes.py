@@ -200,6 +200,24 @@ class TestPixels:
         (item,) = read_dataset(tmp_path, label_scheme="ck-plus").items
         assert item.label == "neutral"
 
+    def test_fer_plus_labels_the_rows_of_fer2013(self, tmp_path: Path):
+        self.put_fer(tmp_path, *(f"3,{i} {i} {i} {i},Training" for i in (10, 20, 30, 40)))
+        text = (
+            "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,"
+            "unknown,NF\nTraining,fer0000000.png,0,0,0,9,1,0,0,0,0,0\nTraining,,0,0,0,0,0,0,0,0,0,10"
+            "\nTraining,fer0000002.png,5,5,0,0,0,0,0,0,0,0\nTraining,fer0000003.png,0,8,0,0,0,0,0,0,2,0"
+        )
+        put_text(tmp_path / "fer2013new.csv", text)
+        dataset = read_dataset(tmp_path)
+        assert [item.label for item in dataset.items] == ["sad", None, None, "happy"]
+        assert [picture_of(item)[0, 0] for item in dataset.items] == [10, 20, 30, 40]
+        assert dataset.items[1].problem == "fer2013new.csv does not name it"
+        assert "tie" in str(dataset.items[2].problem)
+        assert why(dataset) == {
+            "fer2013.csv": "its own labels do not count, but those of fer2013new.csv do",
+            "fer2013new.csv": "1 of its rows name no image",
+        }
+
     @pytest.mark.parametrize("pixels", ["1 2 3", "1 2 3 256", "1 2 3 x", "", "1 -2 3 4"])
     def test_what_is_no_square_of_greys_cannot_be_read(self, tmp_path: Path, pixels: str):
         self.put_fer(tmp_path, f"0,{pixels},Training", "1,1 2 3 4,Training")
