@@ -182,5 +182,7 @@ print(json.dumps({
 @pytest.mark.slow
 def test_daft_counts_the_samples(place):
     pytest.importorskip("daft")
+    if (os.cpu_count() or 1) < 2:
+        pytest.skip("daft 0.7.26 never returns from as many shards as there are cores")
     counts = in_own_process(DAFT, place)
     assert counts == {name: COUNT * (2 if "two" in name else 1) for name in counts}
