@@ -112,7 +112,7 @@ def make_plan(
     labels_text: str | Sequence[str] = "all",
     prompt: str | None = None,
     negative_prompt: str | None = None,
-    au_assignments: Sequence[str] | Mapping[str, float] = (),
+    au_assignments: Sequence[str] | Mapping[str, float] | None = None,
     guidance: float | None = None,
     au_scale: float | None = None,
     layout: str | None = None,
@@ -170,11 +170,11 @@ def make_plan(
 
 
 def _given_aus(
-    assignments: Sequence[str] | Mapping[str, float], bundle: Bundle
+    assignments: Sequence[str] | Mapping[str, float] | None, bundle: Bundle
 ) -> dict[str, float]:
     """The AU intensities that are given; none of them for a model without AUs."""
     lists = isinstance(assignments, Iterable) and not isinstance(assignments, (str, bytes, Mapping))
-    given = tuple(assignments) if lists else assignments
+    given = tuple(assignments) if lists else () if assignments is None else assignments
     if given and not bundle.au_names:
         raise UserError(
             f"{bundle.name} is a model without action units; leave out --au, or choose another "

@@ -71,7 +71,8 @@ def test_given_aus_are_every_images_aus(tiny_bundle):
     given: Any = {"au12": np.float32(0.75), "AU6": 1, "L12": 0}
     made = requests(make_plan(tiny_bundle, au_assignments=given), 3)
     assert all(r.aus == {"AU12": 0.75, "AU6": 1.0, "L12": 0.0} for r in made)
-    assert make_plan(tiny_bundle, au_assignments={}).aus is None
+    nothing: list[Any] = [{}, [], (), None]
+    assert all(make_plan(tiny_bundle, au_assignments=x).aus is None for x in nothing)
 
 
 def test_a_layout_is_of_a_face_like_the_one_described(tiny_bundle):

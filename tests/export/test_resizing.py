@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,6 +119,34 @@ def test_weights_stored_as_float16_move_no_pixel(free: bool) -> None:
     store_half(stored.graph)
     found = by_onnxruntime(ir.to_proto(stored), images)
     assert np.abs(found - wanted).max() < (1e-6 if free else 2e-3)
+
+
+@pytest.mark.parametrize("size", [(64, 48), ("H", "W")])
+def test_an_int8_classifier_resizes_in_float(tmp_path: Path, size: Any) -> None:
+    """Nor do the products of resizing take the place of the first that is kept in float."""
+    from synfer_rt.export.classifier import ClassifierSource
+    from synfer_rt.export.image_network import compose_network
+    from synfer_rt.export.quantize import quantize
+    from tests.export.tiny_checkpoint import save_classifier
+
+    save_classifier(tmp_path / "net.onnx", channels=3, classes=8)
+    network = onnx.load(tmp_path / "net.onnx")
+    draw = np.random.default_rng(3)
+    for last, name in (("logits", "second"), ("second", "third")):
+        weight = numpy_helper.from_array(draw.random((8, 8), np.float32), f"{name}_weight")
+        network.graph.initializer.append(weight)
+        network.graph.node.append(helper.make_node("MatMul", [last, weight.name], [name]))
+    network.graph.output[0].name = "third"
+    onnx.save(network, tmp_path / "net.onnx")
+    source = ClassifierSource(
+        "net", tmp_path / "net.onnx", 24, "rgb", (0.5,) * 3, (0.3,) * 3, label_scheme="affectnet-8"
+    )
+    onnx.save(compose_network(source, size), tmp_path / "float.onnx")
+    images = ({"images": draw.random((2, 3, 64, 48), np.float32)} for _ in range(2))
+    quantize(tmp_path / "float.onnx", tmp_path / "int8.onnx", images, "net")
+    graph = onnx.load(tmp_path / "int8.onnx").graph
+    quantized = {node.input[0] for node in graph.node if node.op_type == "QuantizeLinear"}
+    assert quantized == {"classifier/logits"}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
