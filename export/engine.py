@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from synfer_rt.interfaces import IMAGE_AXES
 from synfer_rt.sizes import Size
@@ -138,6 +139,7 @@ def _export(job: Job, path: Path) -> tuple[list[Case], dict[str, Any]]:
     network = checkpoint.networks.get(job.name)
     if network is not None:
         model = ir.from_proto(compose_network(network, IMAGE_AXES if sizes else size))
+        RemoveUnusedNodesPass()(model)
         if job.precision == "fp16":
             store_half(model.graph)
         save(model, path)

@@ -66,9 +66,10 @@ def _agree(fixed: onnx.ModelProto, free: onnx.ModelProto) -> bool:
     """Whether images together get the scores that each gets alone."""
     import onnxruntime
 
-    providers = ["CPUExecutionProvider"]
+    options, providers = onnxruntime.SessionOptions(), ["CPUExecutionProvider"]
+    options.log_severity_level = 4  # what it says of a failure stands in our sentence
     one, many = (
-        onnxruntime.InferenceSession(model.SerializeToString(), providers=providers)
+        onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
         for model in (fixed, free)
     )
     entry = one.get_inputs()[0]

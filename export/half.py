@@ -12,6 +12,8 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, numpy_helper
 
+from .onnx_file import graphs
+
 
 def in_float32(model: onnx.ModelProto) -> onnx.ModelProto:
     """`model` without float16 among what it takes, gives and computes in; itself if there is none.
@@ -30,7 +32,7 @@ def in_float32(model: onnx.ModelProto) -> onnx.ModelProto:
         return model
     converted = onnx.ModelProto()
     converted.CopyFrom(model)
-    for graph in _graphs(converted.graph):
+    for graph in graphs(converted.graph):
         del graph.value_info[:]
         for value in (*graph.input, *graph.output):
             if value.type.tensor_type.elem_type == TensorProto.FLOAT16:
@@ -52,14 +54,6 @@ def _widen(tensor: TensorProto) -> None:
         tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
 
 
-def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == AttributeProto.GRAPH:
-                yield from _graphs(attribute.g)
-
-
 def _nodes(graph: GraphProto) -> Iterator[NodeProto]:
-    for inner in _graphs(graph):
+    for inner in graphs(graph):
         yield from inner.node

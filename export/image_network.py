@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 import onnx
 import torch
-from onnx import NodeProto, TensorProto, compose, helper, numpy_helper
+from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 from synfer_rt.errors import UserError
 from synfer_rt.pixels import GREY
@@ -23,7 +23,7 @@ from synfer_rt.pixels import GREY
 from . import onnx_file
 from .fixed_batch import with_free_batch
 from .half import in_float32
-from .opset import at_least_minimum, opset_of, without_weights_among_inputs
+from .opset import at_least_minimum, without_weights_among_inputs
 from .resizing import resize, resized
 from .sentences import first_line
 
@@ -136,19 +136,15 @@ def compose_network(
         core = onnx_file.load(network.path)
         onnx.checker.check_model(core)
         core = without_weights_among_inputs(at_least_minimum(in_float32(core)))
-        version = opset_of(core)
     except Exception as error:  # protobuf, checker and converter raise their own kinds
         reason = first_line(error)
         raise UserError(f"{network.path} is no ONNX model that can be read ({reason}).") from error
     images = list(core.graph.input)
     wanted = (len(network.mean), network.input_size, network.input_size)
     shape = _shape(images[0]) if len(images) == 1 else []
-    channels_last = len(shape) == 4 and shape[1:] == [*wanted[1:], wanted[0]]
-    fits = len(shape) == 4 and all(
-        isinstance(found, str) or found == size
-        for found, size in zip(shape[1:], wanted, strict=True)
-    )
-    if not (fits or channels_last) or not core.graph.output:
+    channels_first = _fits(shape, wanted)
+    channels_last = not channels_first and _fits(shape, (*wanted[1:], wanted[0]))
+    if not (channels_first or channels_last) or not core.graph.output:
         raise UserError(
             f"{network.path} takes {[_shape(value) for value in images]}, not images "
             f"[batch, {', '.join(map(str, wanted))}]; {network.INPUT_REMEDY}."
@@ -156,26 +152,26 @@ def compose_network(
     ending = network.ending()
     outputs = {value.name: _shape(value) for value in core.graph.output}
     chosen = _scores_of(network, outputs)
+    if len(outputs[chosen]) == 1:
+        raise UserError(
+            f"{network.path} gives {chosen} {outputs[chosen]}, without a batch; export it with a "
+            f"dynamic batch, so that it gives [batch, {ending.count}]."
+        )
     if outputs[chosen] and not isinstance(found := _count(outputs[chosen]), str):
         _check_count(network, found)
     if not isinstance(shape[0], str):
         core = with_free_batch(core, network.path)
-    # The network may say nothing of its inner shapes once the batch has our name.
-    del core.graph.value_info[:]
     prefix = f"{network.KIND.replace(' ', '_')}/"
-    core = compose.add_prefix(core, prefix)
-    before = _preparation(network, image_size, channels_last, version, core.ir_version)
-    after = _ending(ending, outputs[chosen][2:], version, core.ir_version)
-    entry, exit = f"{prefix}{images[0].name}", f"{prefix}{chosen}"
-    model = compose.merge_models(before, core, [("prepared", entry)])
-    entry = after.graph.input[0].name
-    model = compose.merge_models(model, after, [(exit, entry)], outputs=[ending.output])
-    model.producer_name, model.doc_string = "synfer-rt", ""
-    del model.metadata_props[:]
-    for node in model.graph.node:
-        node.doc_string = ""
-        del node.metadata_props[:]
-    return model
+    before = _preparation(network, image_size, channels_last, f"{prefix}{images[0].name}")
+    _prefix_names(core, prefix)
+    _join(core.graph, before, f"{prefix}{chosen}", ending)
+    core.producer_name, core.doc_string = "synfer-rt", ""
+    del core.metadata_props[:]
+    for graph in onnx_file.graphs(core.graph):
+        for node in graph.node:
+            node.doc_string = ""
+            del node.metadata_props[:]
+    return core
 
 
 def reference(network: ImageNetwork, images: torch.Tensor) -> torch.Tensor:
@@ -225,6 +221,14 @@ def reference(network: ImageNetwork, images: torch.Tensor) -> torch.Tensor:
     return network.finish(torch.from_numpy(scores))
 
 
+def _fits(shape: Sequence[Any], wanted: Sequence[int]) -> bool:
+    """Whether images [N, *wanted] have `shape`, in which names are free sizes."""
+    return len(shape) == 4 and all(
+        isinstance(found, str) or found == size
+        for found, size in zip(shape[1:], wanted, strict=True)
+    )
+
+
 def _check_count(network: ImageNetwork, found: Any) -> None:
     ending = network.ending()
     if found != ending.count:
@@ -248,7 +252,9 @@ def _scores_of(network: ImageNetwork, outputs: Mapping[str, Sequence[Any]]) -> s
         names = [network.output_name] if network.output_name in outputs else []
     elif len(names) > 1:
         count = network.ending().count
-        names = [name for name, shape in outputs.items() if _count(shape) == count]
+        counts = {name: _count(shape) for name, shape in outputs.items()}
+        names = [name for name, found in counts.items() if found == count]
+        names = names or [name for name, found in counts.items() if isinstance(found, str)]
     if len(names) == 1:
         return names[0]
     listed = ", ".join(f"{name} {list(shape)}" for name, shape in outputs.items())
@@ -266,13 +272,10 @@ def _shape(value: onnx.ValueInfoProto) -> list[Any]:
 
 
 def _preparation(
-    network: ImageNetwork,
-    image_size: tuple[int | str, int | str],
-    channels_last: bool,
-    opset: int,
-    ir_version: int,
-) -> onnx.ModelProto:
-    size, count = network.input_size, len(network.mean)
+    network: ImageNetwork, image_size: tuple[int | str, int | str], channels_last: bool, output: str
+) -> GraphProto:
+    """From "images" [B, 3, H, W] in [0, 1] to what the network takes, as `output`."""
+    size = network.input_size
     nodes: list[NodeProto] = []
     constants: dict[str, np.ndarray] = {}
     last = "images"
@@ -299,38 +302,43 @@ def _preparation(
     step("Div", "std")
     if channels_last:
         step("Transpose", perm=[0, 2, 3, 1])
-    nodes[-1].output[0] = "prepared"
-    shape = ["B", size, size, count] if channels_last else ["B", count, size, size]
-    return _model(
-        nodes, ("images", ["B", 3, *image_size]), ("prepared", shape), constants, opset, ir_version
-    )
+    nodes[-1].output[0] = output
+    image = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["B", 3, *image_size])
+    return helper.make_graph(nodes, "preparation", [image], [], _tensors(constants))
 
 
-def _ending(ending: Ending, ones: Sequence[Any], opset: int, ir_version: int) -> onnx.ModelProto:
-    """The ending of scores [B, count, *ones]."""
-    scores, output = ("scores", ["B", ending.count]), (ending.output, ["B", ending.size])
-    nodes = list(ending.nodes)
-    if ones:
-        scores = ("maps", ["B", ending.count, *ones])
-        nodes.insert(0, helper.make_node("Flatten", ["maps"], ["scores"], "scores", axis=1))
-    return _model(nodes, scores, output, ending.constants, opset, ir_version)
+def _tensors(constants: Mapping[str, np.ndarray]) -> list[TensorProto]:
+    return [numpy_helper.from_array(value, name) for name, value in constants.items()]
 
 
-def _model(
-    nodes: Sequence[NodeProto],
-    entry: tuple[str, list],
-    exit: tuple[str, list],
-    constants: Mapping[str, np.ndarray],
-    opset: int,
-    ir_version: int,
-) -> onnx.ModelProto:
-    graph = helper.make_graph(
-        nodes,
-        exit[0],
-        [helper.make_tensor_value_info(entry[0], TensorProto.FLOAT, entry[1])],
-        [helper.make_tensor_value_info(exit[0], TensorProto.FLOAT, exit[1])],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    return helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version
+def _prefix_names(model: onnx.ModelProto, prefix: str) -> None:
+    """Put `prefix` before the names of all nodes and values, in place.
+
+    Subgraphs see the values around them, so their names change alike. (onnx.compose.add_prefix
+    leaves what they take from outside as it was.)
+    """
+    for graph in onnx_file.graphs(model.graph):
+        sparse = [part for one in graph.sparse_initializer for part in (one.values, one.indices)]
+        values = [*graph.input, *graph.output, *graph.initializer, *sparse]
+        for named in (*values, *graph.node):
+            named.name = named.name and f"{prefix}{named.name}"
+        for node in graph.node:
+            for names in (node.input, node.output):
+                names[:] = [name and f"{prefix}{name}" for name in names]
+        # The network may say nothing of its inner shapes once the batch has our name.
+        del graph.value_info[:], graph.quantization_annotation[:]
+
+
+def _join(graph: GraphProto, before: GraphProto, scores: str, ending: Ending) -> None:
+    """Put `before` in front of a network, in place, and `ending` behind its `scores` [B, K, …]."""
+    network = list(graph.node)
+    del graph.node[:], graph.input[:], graph.output[:]
+    graph.input.extend(before.input)
+    graph.node.extend([*before.node, *network])
+    graph.node.append(helper.make_node("Flatten", [scores], ["scores"], "scores", axis=1))
+    graph.node.extend(ending.nodes)
+    graph.initializer.extend([*before.initializer, *_tensors(ending.constants)])
+    probabilities = ["B", ending.size]
+    graph.output.append(
+        helper.make_tensor_value_info(ending.output, TensorProto.FLOAT, probabilities)
     )

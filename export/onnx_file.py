@@ -22,19 +22,21 @@ def load(path: Path) -> onnx.ModelProto:
     """
     model = onnx.load(path, load_external_data=False)
     roots = file_roots(path.parent)
-    for tensor in _tensors(model.graph):
-        if tensor.data_location == TensorProto.EXTERNAL:
-            _fill(tensor, path.parent, roots)
+    for graph in graphs(model.graph):
+        for tensor in graph.initializer:
+            if tensor.data_location == TensorProto.EXTERNAL:
+                _fill(tensor, path.parent, roots)
     load_external_data_for_model(model, str(path.parent))  # those of attributes
     return model
 
 
-def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
-    yield from graph.initializer
+def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """`graph` and all graphs within its nodes, such as the branches of an If."""
+    yield graph
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                yield from _tensors(attribute.g)
+                yield from graphs(attribute.g)
 
 
 def _fill(tensor: TensorProto, folder: Path, roots: tuple[Path, ...]) -> None:

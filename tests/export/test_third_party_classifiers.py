@@ -233,3 +233,104 @@ def test_an_old_file_for_one_image_lists_its_weights_among_its_inputs(
     found = np.asarray(session.run(["probabilities"], {"images": images})[0])
     wanted = reference(source, torch.from_numpy(images)).numpy()
     np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [["N", SIZE, SIZE, 3], ["N", "H", "W", 3], [1, SIZE, SIZE, 3]])
+def test_colours_may_come_last(tmp_path: Path, shape: list) -> None:
+    path = save_linear(tmp_path / "last.onnx", 7, batch=shape[0])
+    model = onnx.load(path)
+    image = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
+    model.graph.input[0].CopyFrom(image)
+    onnx.save(model, path)
+    found = probabilities(path, "raf-db", f"{SIZE},rgb")
+    pixels = IMAGES.transpose(0, 2, 3, 1).reshape(3, -1)
+    np.testing.assert_allclose(found, softmax(pixels @ weights(7)), atol=1e-5)
+
+
+def test_an_output_of_open_length_beside_features_is_the_scores(tmp_path: Path) -> None:
+    path = save_linear(tmp_path / "open.onnx", 7, others=5)
+    model = onnx.load(path)
+    model.graph.output[1].type.tensor_type.shape.dim[1].dim_param = "classes"
+    onnx.save(model, path)
+    found = probabilities(path, "raf-db", f"{SIZE},rgb")
+    np.testing.assert_allclose(found, softmax(linear(7)), atol=1e-5)
+
+
+def test_scores_without_a_batch_are_refused(tmp_path: Path) -> None:
+    path = save_linear(tmp_path / "squeezed.onnx", 7, batch=1)
+    model = onnx.load(path)
+    model.graph.node.append(helper.make_node("Flatten", ["logits"], ["row"], axis=0))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([0]), "first"))
+    model.graph.node.append(helper.make_node("Squeeze", ["row", "first"], ["said"]))
+    said = helper.make_tensor_value_info("said", TensorProto.FLOAT, [7])
+    model.graph.output[0].CopyFrom(said)
+    onnx.save(model, path)
+    source = parse_classifier(path, "raf-db", f"{SIZE},rgb")
+    with pytest.raises(UserError, match=r"said \[7\], without a batch; .* gives \[batch, 7\]"):
+        compose_network(source, (SIZE, SIZE))
+
+
+def save_with_branches(path: Path, opset: int) -> Path:
+    """save_linear's scores by an If and a Loop, which take images and weights from outside.
+
+    One branch negates; the loop adds the scores twice to zeros.
+    """
+
+    def branch(name: str, op: str) -> onnx.GraphProto:
+        nodes = [
+            helper.make_node("Flatten", ["images"], [f"{name}_flat"]),
+            helper.make_node("MatMul", [f"{name}_flat", "w"], [f"{name}_product"]),
+            helper.make_node(op, [f"{name}_product"], [name]),
+        ]
+        output = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+        return helper.make_graph(nodes, name, [], [output])
+
+    def value(name: str, kind: int, shape: list | None) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, kind, shape)
+
+    body = helper.make_graph(
+        [
+            helper.make_node("Add", ["before", "one"], ["after"]),
+            helper.make_node("Identity", ["going"], ["goes"]),
+        ],
+        "body",
+        [
+            value("i", TensorProto.INT64, []),
+            value("going", TensorProto.BOOL, []),
+            value("before", TensorProto.FLOAT, None),
+        ],
+        [value("goes", TensorProto.BOOL, []), value("after", TensorProto.FLOAT, None)],
+    )
+    nodes = [
+        helper.make_node("ReduceMin", ["images"], ["least"], keepdims=0),
+        helper.make_node("Less", ["least", "zero"], ["negative"]),
+        helper.make_node(
+            "If",
+            ["negative"],
+            ["one"],
+            then_branch=branch("minus", "Neg"),
+            else_branch=branch("plus", "Identity"),
+        ),
+        helper.make_node("Sub", ["one", "one"], ["none"]),
+        helper.make_node("Loop", ["times", "", "none"], ["scores"], body=body),
+    ]
+    constants = {"w": weights(7), "zero": np.float32(0), "times": np.int64(2)}
+    graph = helper.make_graph(
+        nodes,
+        "branches",
+        [value("images", TensorProto.FLOAT, ["N", 3, SIZE, SIZE])],
+        [value("scores", TensorProto.FLOAT, ["N", 7])],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
+    )
+    opsets = [helper.make_opsetid("", opset)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    return path
+
+
+@pytest.mark.parametrize("opset", [9, 11, 13, 17])
+def test_branches_and_loops_keep_what_they_take_from_outside(tmp_path: Path, opset: int) -> None:
+    path = save_with_branches(tmp_path / "branches.onnx", opset)
+    found = probabilities(path, "raf-db", f"{SIZE},rgb")
+    np.testing.assert_allclose(found, softmax(2 * linear(7)), atol=1e-5)
+    found = probabilities(path, "raf-db", f"{SIZE},rgb,mean=1/1/1")  # no pixel is above 0
+    np.testing.assert_allclose(found, softmax(-2 * linear(7, IMAGES - 1)), atol=1e-5)
