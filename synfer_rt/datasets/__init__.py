@@ -301,10 +301,13 @@ def _format(root: Path, files: Sequence[Path], label_scheme: str | None) -> str:
         return "parquet"
     if any(name.endswith("_exp.npy") for name in names):
         return "affectnet"
-    found = tables.tables(files).values()
-    if found and all(table.columns.files == (AFFECTNET_COLUMN,) for table in found):
+    found = tables.tables(files)
+    if found and all(table.columns.files == (AFFECTNET_COLUMN,) for table in found.values()):
         return "affectnet"
-    if found or all(file.suffix.lower() in tables.CERTAIN for file in files):
+    if any(table.tells_of(file.name) for file, table in found.items()):
+        return "table"
+    sorted_by_class = class_folders(root, files, label_scheme).any
+    if (found and not sorted_by_class) or all(f.suffix.lower() in tables.CERTAIN for f in files):
         return "table"
     if not any(suffixes[suffix] for suffix in IMAGES):
         if suffixes[".parquet"]:
@@ -315,7 +318,7 @@ def _format(root: Path, files: Sequence[Path], label_scheme: str | None) -> str:
         return "ck-plus"
     if have_sidecars(files):
         return "sidecars"
-    if class_folders(root, files, label_scheme).any:
+    if sorted_by_class:
         return "folders"
     if file_rule(files) is not None:
         return "file-names"

@@ -49,6 +49,12 @@ class Table:
     rows: Rows
     form: Form | None = None
 
+    def tells_of(self, name: str) -> bool:
+        """Whether it says more of images than their names; its own `name` may say their split."""
+        columns = self.columns
+        said = columns.labels or columns.votes or columns.split or columns.box or self.of_pixels
+        return bool(said or split_of(name))
+
     @property
     def of_pixels(self) -> bool:
         """Whether it holds the images themselves, as numbers."""
@@ -85,8 +91,13 @@ def look(files: Iterable[Path]) -> tuple[dict[Path, Table], dict[Path, str]]:
         opened = _open(file)
         if opened is not None:
             columns = columns_of(opened.names, opened.values, stems, opened.named)
-            if columns.files or PIXELS in opened.values:
-                found[file] = Table(columns, opened.rows, opened.form)
+            table = Table(columns, opened.rows, opened.form)
+            a_list = len(opened.names) == 1 and not opened.named
+            if a_list and not table.tells_of(file.name) and len(files) > 1:
+                others[file] = "it lists images, and nothing says what for"
+                continue
+            if columns.files or table.of_pixels:
+                found[file] = table
                 continue
         if suffix in CERTAIN:
             others[file] = _columns_found(file, opened)

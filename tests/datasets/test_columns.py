@@ -113,6 +113,22 @@ class TestWithoutAHeader:
         assert splits_of(dataset) == {"happy/a.jpg": "train", "sad/b.jpg": "test"}
         assert labels_of(dataset) == {"happy/a.jpg": "happy", "sad/b.jpg": "sad"}
 
+    @pytest.mark.parametrize("name", ["bad_images.txt", "bad.csv"])
+    def test_a_list_that_does_not_say_what_for_is_named(self, tmp_path: Path, name: str):
+        put(tmp_path, happy__a=10, sad__b=20)
+        put_text(tmp_path / name, "happy/a.jpg\n")
+        dataset = read_dataset(tmp_path)
+        assert labels_of(dataset) == {"happy/a.jpg": "happy", "sad/b.jpg": "sad"}
+        assert why(dataset) == {name: "it lists images, and nothing says what for"}
+        assert list(labels_of(read_dataset(tmp_path / name))) == ["happy/a.jpg"]
+
+    def test_a_table_of_other_things_leaves_class_folders_what_they_are(self, tmp_path: Path):
+        put(tmp_path, happy__a=10, sad__b=20)
+        put_text(tmp_path / "ages.csv", "file,age\nhappy/a.jpg,30\n")
+        dataset = read_dataset(tmp_path)
+        assert labels_of(dataset) == {"happy/a.jpg": "happy", "sad/b.jpg": "sad"}
+        assert list(why(dataset)) == ["ages.csv"]
+
     def test_names_with_spaces_in_a_list_of_spaces(self, tmp_path: Path):
         put(tmp_path, **{"my face": 10})
         put_text(tmp_path / "list.txt", "my face.jpg happy\n")
