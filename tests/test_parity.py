@@ -139,6 +139,38 @@ def test_engines_of_two_runtimes_make_the_samples_of_one(copy: Path, way: object
 
 
 @needs_openvino
+@pytest.mark.usefixtures("cpu_alone")
+def test_auto_runs_the_shipped_bundle_on_openvino() -> None:
+    bundle = open_bundle()
+    assert choose("auto", bundle)[0] == OPENVINO
+    assert {runs_on(spec, OPENVINO) for spec in bundle.engines.values()} == {OPENVINO}
+
+
+@needs_openvino
+@pytest.mark.usefixtures("cpu_alone")
+def test_another_version_of_openvino_is_named(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    change(copy, lambda fields: set_parity(fields, "decoder", 0.0, version="2026.4.1"))
+    monkeypatch.setattr("synfer_rt.backends.openvino.version", lambda: "2031.1")
+    _, why = choose("auto", open_bundle(copy))
+    assert "compared there with OpenVINO 2026.4.1 and this is 2031.1" in why
+    assert f"`synfer-rt verify-engines {copy}`" in why
+    monkeypatch.setattr("synfer_rt.backends.openvino.version", lambda: "2026.4.1")
+    assert choose("auto", open_bundle(copy)) == (OPENVINO, OPENVINO)
+
+
+@pytest.mark.slow
+@needs_openvino
+@pytest.mark.parametrize(
+    "name", ("denoiser", "decoder", "guide.text-latent", "classifier.dense", "au-reader")
+)
+def test_openvino_computes_the_shipped_bundle_as_it_says(name: str) -> None:
+    bundle = open_bundle()
+    said, found = bundle.engines[name].parity_openvino, parity.measure(bundle, name)
+    assert said is not None and said.max_relative_error is not None
+    assert 0 < found["max_relative_error"] < max(10 * said.max_relative_error, 1e-5)
+
+
+@needs_openvino
 def test_measuring_changes_nothing_but_the_manifest(normalising: Path) -> None:
     before = {file.name: file.read_bytes() for file in normalising.iterdir()}
     bundle = parity.measured(open_bundle(normalising))
@@ -177,7 +209,7 @@ def test_what_was_measured_with_this_version_stays_unless_it_is_to_be_measured_a
 def test_bfloat16_is_measured_for_the_denoiser_where_the_cpu_has_it(
     tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("synfer_rt.backends.openvino.has_bfloat16", lambda: True)
+    monkeypatch.setattr(parity, "has_bfloat16", lambda: True)
     assert 0 < parity.measure(tiny_bundle, "denoiser")["bf16"]["max_relative_error"] < 0.2
     assert "bf16" not in parity.measure(tiny_bundle, "decoder")
 

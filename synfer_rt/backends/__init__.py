@@ -105,8 +105,7 @@ def choose(backend: str = "auto", bundle: Bundle | None = None) -> tuple[str, st
             )
         if problem := _obstacle(backend, bundle):
             raise UserError("{} does not work here: {}; {}.".format(backend, *problem))
-        elsewhere = bundle and _elsewhere(backend, bundle)
-        return backend, f"{backend} (as asked{f'; {elsewhere}' if elsewhere else ''})"
+        return backend, f"{backend} ({'; '.join(['as asked', *_remarks(backend, bundle)])})"
     failed = []
     for name in BACKENDS:
         problem = _obstacle(name, bundle)
@@ -115,10 +114,8 @@ def choose(backend: str = "auto", bundle: Bundle | None = None) -> tuple[str, st
         if problem is None:
             # Of backends that are not here, `synfer-rt doctor` has the reasons.
             here = [(other, reason) for other, reason in failed if status(other).works]
-            others = [f"not {other}: {reason}" for other, reason in here]
-            if bundle is not None and (elsewhere := _elsewhere(name, bundle)):
-                others.insert(0, elsewhere)
-            return name, f"{name} ({'; '.join(others)})" if others else name
+            said = [*_remarks(name, bundle), *(f"not {other}: {reason}" for other, reason in here)]
+            return name, f"{name} ({'; '.join(said)})" if said else name
         failed.append((name, problem[0]))
     raise UserError(f"No backend works here: {failed[-1][1]}; {status(BACKENDS[-1]).remedy}.")
 
@@ -211,12 +208,23 @@ def _runtime(backend: str) -> Any:
     return import_module(f"{__name__}.{_FILES[backend]}")
 
 
-def _elsewhere(backend: str, bundle: Bundle) -> str | None:
-    """Which engines run on another backend than their bundle, in a clause."""
-    names = [spec.name for spec in bundle.engines.values() if runs_on(spec, backend) != backend]
-    if not names:
-        return None
-    return f"{', '.join(names)} on {_ONNXRUNTIME}, since OpenVINO computes otherwise there"
+def _remarks(backend: str, bundle: Bundle | None) -> list[str]:
+    """What there is to say of a bundle on the backend that runs it, in clauses."""
+    if bundle is None or backend != _OPENVINO:
+        return []
+    specs = bundle.engines.values()
+    remarks = []
+    if names := [spec.name for spec in specs if runs_on(spec, backend) != backend]:
+        why = "since OpenVINO computes otherwise there"
+        remarks.append(f"{', '.join(names)} on {_ONNXRUNTIME}, {why}")
+    versions = {spec.parity_openvino.version for spec in specs if spec.parity_openvino} - {""}
+    here = _runtime(backend).version()
+    if others := sorted(versions - {here}):
+        remarks.append(
+            f"compared there with OpenVINO {', '.join(others)} and this is {here}; "
+            f"`synfer-rt verify-engines {bundle.path}` compares again"
+        )
+    return remarks
 
 
 def _doubt(backend: str, bundle: Bundle) -> str | None:

@@ -141,6 +141,13 @@ def _without_links(file: Path, place: Path | None) -> Iterator[Path]:
         yield Path(directory, file.name)
 
 
+def version() -> str:
+    """OpenVINO's, such as "2026.4.1"."""
+    import openvino
+
+    return openvino.__version__.partition("-")[0]
+
+
 def has_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16."""
     import openvino
