@@ -35,6 +35,7 @@ from synfer_rt.errors import UserError
 from synfer_rt.images import read_image
 from synfer_rt.request import Request
 from synfer_rt.sampler import Sampler
+from synfer_rt.verification import faults, settings_of
 from synfer_rt.writers import FORMATS, open_output, read, run_file
 from synfer_rt.writers.atomic import partial
 from tests import tiny_bundle as tiny
@@ -288,6 +289,7 @@ class TestOutput:
         assert original.schema == augmented.schema
         nobody_was_asked = dict.fromkeys(sampler.bundle.classes, 0.0)
         assert all(shares == nobody_was_asked for shares in original["probabilities"].to_pylist())
+        assert not list(faults(tmp_path / "out", settings_of(tmp_path / "out")))
         loaded = rows(tmp_path / "out", format, tmp_path / "cache")
         assert Counter(row["origin"] for row in loaded) == {"original": 8, "augmented": 7}
 

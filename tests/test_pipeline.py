@@ -20,6 +20,7 @@ from synfer_rt.guidance import SemanticGuidance
 from synfer_rt.inversion import read_photos
 from synfer_rt.pipeline import ObservedSampler, Run, execute
 from synfer_rt.plan import make_plan
+from synfer_rt.verification import faults, settings_of
 from synfer_rt.writers import FORMATS, open_output, read
 from tests import tiny_bundle as tiny
 
@@ -397,3 +398,4 @@ def test_what_a_finished_run_lost_is_made_again(run, observed, tmp_path, format,
     assert records(out) == before and told[-1] <= run.count
     assert max(np.abs(a - b).max() for a, b in zip(pictures, images(out), strict=True)) <= 2
     assert not output(run, out, True, format, shard_size=6).lacking
+    assert not list(faults(out, settings_of(out)))

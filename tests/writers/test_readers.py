@@ -21,6 +21,7 @@ from datasets import load_dataset
 
 from synfer_rt.commands.skipped import write_skipped
 from synfer_rt.contact_sheet import write_contact_sheet
+from synfer_rt.datasets import read_dataset
 from synfer_rt.writers import FORMATS, open_output
 from tests.writers.small_run import CLASSES, SmallRun
 
@@ -73,6 +74,12 @@ def test_datasets_counts_the_samples_of_a_folder(place, tmp_path, format):
 @pytest.mark.parametrize("format", FORMATS)
 def test_datasets_counts_the_samples_of_two_runs(place, tmp_path, format):
     assert len(rows(place / format, tmp_path)) == 2 * COUNT
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_label_and_augment_find_the_samples_of_two_runs(place, format):
+    found = read_dataset(place / format)
+    assert found.counts() == {"neutral": 8, "happy": 6, "sad": 6} and not found.skipped
 
 
 def image_folder(root: Path) -> dict[str, list[str]]:
