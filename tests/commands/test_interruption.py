@@ -17,7 +17,8 @@ from PIL import Image
 
 from synfer_rt.writers import run_file
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+if os.name == "nt":
+    pytest.skip("needs POSIX signals", allow_module_level=True)
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
