@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from synfer_rt.commands.interruption import going_on
+from synfer_rt.commands.interruption import going_on, raise_if_swallowed
 from synfer_rt.commands.options import LocalPath
 from synfer_rt.errors import UserError, installing
 from synfer_rt.sizes import parse_size
@@ -165,6 +165,7 @@ def build_engines(
     built: list[Built] = []
 
     def report(engine: Built) -> None:
+        raise_if_swallowed()
         built.append(engine)
         how = "reused" if engine.reused else f"built and verified in {engine.seconds:.1f} s"
         console.print(f"{engine.name}: {how}", markup=False, highlight=False, soft_wrap=True)

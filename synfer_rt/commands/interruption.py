@@ -19,6 +19,8 @@ SIGNALS = tuple(
 )
 """From the keyboard, from whoever ends a job, and from a terminal that is gone."""
 RESUME = "run the same command with --resume to go on."
+_came: int | None = None
+"""The first signal that came."""
 _ONE_WISH = 0.5
 """Seconds after a signal in which others say nothing new: shells, systemd and wrappers send several
 for one wish."""
@@ -48,30 +50,41 @@ def interrupted_by_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    global _came
+    _came = None
     before = {number: signal.getsignal(number) for number in SIGNALS}
     before = {n: handler for n, handler in before.items() if handler not in (signal.SIG_IGN, None)}
-    interrupted = False
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal interrupted
-        if not interrupted:
-            interrupted = True
-            raise Interrupted(number)
-
     watched, told = socket.socketpair()
     told.setblocking(False)
     threading.Thread(target=_end_at_the_second, args=(watched,), daemon=True).start()
     former = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
     for number in before:
-        signal.signal(number, interrupt)
+        signal.signal(number, _interrupt)
     try:
         yield
     finally:
-        if not interrupted:  # else the process is about to end, and may be told to hurry
+        if _came is None:  # else the process is about to end, and may be told to hurry
             for number, handler in before.items():
                 signal.signal(number, handler)
             signal.set_wakeup_fd(former)
             told.close()
+
+
+def raise_if_swallowed() -> None:
+    """Raise Interrupted if a signal has come: to be called wherever a command is, again and again.
+
+    Some code keeps the exception to itself that a signal raises in it: that of extension modules
+    while they are imported, destructors, callbacks.
+    """
+    if _came is not None:
+        raise Interrupted(_came)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    global _came
+    if _came is None:
+        _came = number
+        raise Interrupted(number)
 
 
 def _end_at_the_second(watched: socket.socket) -> None:

@@ -10,6 +10,8 @@ from typing import Any, TextIO
 
 import click
 
+from synfer_rt.commands.interruption import raise_if_swallowed
+
 _SECONDS_BETWEEN_LINES = 5.0
 
 
@@ -47,7 +49,11 @@ class Progress:
                 self._bar.stop()
 
     def update(self, images: float) -> None:
-        """`images` of the run are made, parts of one counted too."""
+        """`images` of the run are made, parts of one counted too.
+
+        Raises Interrupted if a signal asks to stop.
+        """
+        raise_if_swallowed()
         now = time.monotonic()
         speed = (images - self._first) / max(now - self._started, 1e-9)
         said = f"{speed:.1f} images/s"

@@ -157,6 +157,26 @@ def test_processes_end_with_the_one_that_began_them(tmp_path: Path, number: int)
         os.kill(child, 0)
 
 
+SWALLOWING = """
+import signal, sys
+from synfer_rt.commands.interruption import interrupted_by_signals
+from synfer_rt.commands.progress import Progress
+with interrupted_by_signals(), Progress(0, 10) as progress:
+    progress.update(1)
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except BaseException:
+        print("swallowed")
+    progress.update(2)
+"""
+
+
+def test_a_signal_counts_where_its_exception_is_swallowed() -> None:
+    command = [sys.executable, "-c", SWALLOWING]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout == "swallowed\n" and done.stderr.splitlines()[-1].endswith("Interrupted")
+
+
 BUSY = """
 import hashlib, sys
 from synfer_rt.commands.interruption import interrupted_by_signals
