@@ -76,7 +76,10 @@ def _repeat_rows(graph: ir.Graph, value: ir.Value) -> None:
     if tensor is None or not tensor.shape or not tensor.size:
         return
     array = tensor.numpy()
-    if len(array) % BATCH or len(np.unique(array.reshape(BATCH, -1), axis=0)) > 1:
+    if len(array) % BATCH:
+        return
+    samples = array.reshape(BATCH, -1)
+    if not (samples == samples[:1]).all():
         return
     sample = array[:1]
     if len(array) > BATCH:

@@ -80,7 +80,7 @@ def read_scheduler(folder: Path, named: Any = None) -> Scheduler:
     for a model that none of the solvers can sample.
     """
     given = read_json(folder / CONFIG, "fetch the checkpoint again")
-    name = str(given.get("_class_name"))
+    name = str(given.get("_class_name") or named)
     own = _settings(folder, name, given)
     _check(folder, name, own, given)
     schedule = _schedule(folder, own, given)

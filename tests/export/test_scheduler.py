@@ -218,6 +218,9 @@ def test_the_default_solver_is_the_schedulers_own_unless_another_is_named(sd: Pa
     checkpoint = read_checkpoint(sd)
     assert checkpoint.settings.defaults["solver"] == "unipc"
     assert "names another scheduler, PNDMScheduler; UniPC" in "".join(checkpoint.remarks)
+    change(path, _class_name=None)
+    assert read_checkpoint(sd).settings.defaults["solver"] == "dpmpp-2m"
+    change(path, _class_name=UNIPC)
     change(sd / "model_index.json", scheduler=["diffusers", UNIPC])
     assert read_checkpoint(sd).remarks == ()
     (sd / "synfer.json").write_text('{"defaults": {"solver": "ddim"}}')

@@ -138,21 +138,36 @@ def test_the_gradient_of_a_slice_goes_back_to_its_places(start: int, end: int, s
     torch.testing.assert_close(found, wanted)
 
 
+def tensor(name: str, array: np.ndarray) -> ir.Value:
+    value = ir.Value(name=name, const_value=ir.tensor(array))
+    value.shape, value.type = ir.Shape(array.shape), ir.TensorType(ir.tensor(array).dtype)
+    return value
+
+
+@pytest.mark.parametrize("stored", [True, False])
 @pytest.mark.parametrize("times", [1, 4])
-def test_a_constant_that_repeats_rows_for_each_sample_repeats_them_for_any(times: int) -> None:
-    """As the zeros are that the gradient of pooling by maximum is added to."""
-    rows = np.arange(times * 3, dtype=np.float32).reshape(times, 3)
+def test_what_repeats_rows_for_each_sample_repeats_them_for_any(times: int, stored: bool) -> None:
+    """As the zeros do that the gradient of pooling by maximum is added to; large ones are made."""
+    rows = np.arange(times * 3, dtype=np.float32).reshape(times, 3) if stored else np.ones((1, 3))
+    rows = rows.astype(np.float32)
     x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([BATCH, 3]))
-    constant = ir.Value(name="rows", const_value=ir.tensor(np.tile(rows, (BATCH, 1))))
-    constant.type, constant.shape = x.type, ir.Shape([BATCH * times, 3])
-    sizes = ir.Value(name="target", const_value=ir.tensor(np.array([BATCH, times * 3])))
-    sizes.type, sizes.shape = ir.TensorType(ir.DataType.INT64), ir.Shape([2])
-    view = ir.node("Reshape", [constant, sizes])
-    y = view.outputs[0]
+    shape = tensor("target", np.array([BATCH, times * 3]))
+    weights, nodes = [shape], []
+    if stored:
+        repeated = tensor("rows", np.tile(rows, (BATCH, 1)))
+        weights.append(repeated)
+    else:
+        weights += [tensor("one", rows), tensor("many", np.array([BATCH * times, 3]))]
+        nodes.append(ir.node("Expand", weights[1:]))
+        repeated = nodes[0].outputs[0]
+        repeated.name, repeated.type, repeated.shape = "rows", x.type, ir.Shape([BATCH * times, 3])
+    nodes.append(ir.node("Reshape", [repeated, shape]))
+    y = nodes[-1].outputs[0]
     y.name, y.type, y.shape = "y", x.type, ir.Shape([BATCH, times * 3])
-    graph = ir.Graph([x], [y], nodes=[view], initializers=[constant, sizes], opset_imports={"": 18})
+    graph = ir.Graph([x], [y], nodes=nodes, initializers=weights, opset_imports={"": 18})
     model = ir.Model(graph, ir_version=10)
     any_batch(model, frozenset(), "guide")
     session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString())
     found = session.run(None, {"x": np.zeros((2, 3), np.float32)})[0]
-    np.testing.assert_array_equal(found, np.tile(rows.reshape(1, -1), (2, 1)))
+    wanted = np.broadcast_to(rows, (times, 3)).reshape(1, -1)
+    np.testing.assert_array_equal(found, np.tile(wanted, (2, 1)))
