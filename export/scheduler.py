@@ -114,7 +114,8 @@ def _settings(folder: Path, name: str, given: Mapping[str, Any]) -> dict[str, An
     try:
         with quiet():
             # Beta sigmas need scipy where the scheduler is made.
-            config = scheduler.from_config({**given, "use_beta_sigmas": False}).config
+            known = {**given, "_class_name": name, "use_beta_sigmas": False}
+            config = scheduler.from_config(known).config
     except Exception as error:  # each class refuses in its own way
         raise UserError(
             f"{folder} holds no scheduler that diffusers can make ({first_line(error)}); correct "
