@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -173,8 +174,9 @@ def _given_aus(
     assignments: Sequence[str] | Mapping[str, float] | None, bundle: Bundle
 ) -> dict[str, float]:
     """The AU intensities that are given; none of them for a model without AUs."""
-    lists = isinstance(assignments, Iterable) and not isinstance(assignments, (str, bytes, Mapping))
-    given = tuple(assignments) if lists else () if assignments is None else assignments
+    given: Any = () if assignments is None else assignments
+    if isinstance(given, Iterable) and not isinstance(given, (str, bytes, Mapping)):
+        given = tuple(given)
     if given and not bundle.au_names:
         raise UserError(
             f"{bundle.name} is a model without action units; leave out --au, or choose another "
