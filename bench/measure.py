@@ -181,11 +181,13 @@ def _load(setup: Setup, system: str) -> System:
 
 def _run(system: System, batch: int, steps: int) -> tuple[dict[str, Any], np.ndarray]:
     watch = Stopwatch()
-    with tempfile.TemporaryDirectory(prefix="synfer-rt-bench-") as out:
+    with tempfile.TemporaryDirectory(prefix="synfer-rt-bench-") as directory:
+        out = Path(directory) / "out"  # a run has a folder beside it too
+        out.mkdir()
         started = time.perf_counter()
-        system.run(batch, steps, watch, Path(out))
+        system.run(batch, steps, watch, out)
         total = time.perf_counter() - started
-        images = system.images(Path(out))
+        images = system.images(out)
     stages = {name: watch.stages.get(name, 0.0) for name in STAGES}
     stages["other"] = total - sum(stages.values())
     return {"total": total, "stages": stages, "engines": dict(watch.engines)}, images

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import pytest
 from synfer_rt.bench import machine, measure
 from synfer_rt.bench.measure import Case, Setup, Stopwatch
 from synfer_rt.errors import UserError
+from synfer_rt.writers import open_output, read
+from tests.writers.small_run import SmallRun
 
 OURS, PEER = Case("synfer-rt", 4), Case("diffusers", 4)
 
@@ -55,6 +58,25 @@ def test_a_stopwatch_adds_up_what_a_stage_took():
         with watch.stage("denoise"):
             time.sleep(0.02)
     assert 0.04 <= watch.stages["denoise"] < 1
+
+
+class Writing:
+    """A system that writes the small run as synfer-rt writes one."""
+
+    def run(self, batch: int, steps: int, watch: Stopwatch, out: Path) -> None:
+        run = SmallRun()
+        writer = open_output(out, run.settings("imagefolder", batch), resume=False)
+        run.write(writer, batch)
+        writer.finish()
+
+    def images(self, out: Path) -> np.ndarray:
+        return np.stack([np.frombuffer(png[:8], np.uint8) for _, png in read(out)])
+
+
+def test_a_measured_run_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    _, images = measure._run(Writing(), 4, 1)
+    assert len(images) == 4 and not list(tmp_path.iterdir())
 
 
 def test_a_summary_is_over_visits_whatever_number_of_runs_they_had():
