@@ -6,9 +6,8 @@ had not been.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -174,9 +173,7 @@ def _given_aus(
     assignments: Sequence[str] | Mapping[str, float] | None, bundle: Bundle
 ) -> dict[str, float]:
     """The AU intensities that are given; none of them for a model without AUs."""
-    given: Any = () if assignments is None else assignments
-    if isinstance(given, Iterable) and not isinstance(given, (str, bytes, Mapping)):
-        given = tuple(given)
+    given = () if assignments is None else assignments
     if given and not bundle.au_names:
         raise UserError(
             f"{bundle.name} is a model without action units; leave out --au, or choose another "
