@@ -105,7 +105,8 @@ def _difference(parts: Parts, shape: torch.Size) -> Tensor:
         change = parts["diff"]
     else:
         first, second = (_of_factors(parts, name, "lokr_t2") for name in _LOKR)
-        change = torch.kron(first.reshape(*first.shape, *[1] * (second.ndim - 2)), second)
+        first = first.reshape(*first.shape, *[1] * (second.ndim - 2))
+        change = torch.kron(first, second.contiguous())
     flat = (shape[0], math.prod(shape[1:]))
     one_by_one = change.ndim == 4 and tuple(change.shape) == (*shape, 1, 1)
     if change.shape != shape and tuple(change.shape) != flat and not one_by_one:

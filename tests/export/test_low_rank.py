@@ -146,9 +146,11 @@ def test_lokr_is_kroneckers_product(kernel: tuple[int, ...], form: str) -> None:
         a, b = (parts[name].double().numpy() for name in ("lokr_w2_a", "lokr_w2_b"))
         second = (a @ b).reshape(3, 2, *kernel)
     else:
-        parts |= {"lokr_w2_a": drawn(1, 3), "lokr_w2_b": drawn(1, 2), "lokr_t2": drawn(1, 1, 3, 3)}
+        parts |= {"lokr_w2_a": drawn(2, 3), "lokr_w2_b": drawn(2, 2), "lokr_t2": drawn(2, 2, 3, 3)}
         a, b, t = (parts[n].double().numpy() for n in ("lokr_w2_a", "lokr_w2_b", "lokr_t2"))
-        second = np.einsum("o,i,kl->oikl", a[0], b[0], t[0, 0])
+        second = sum(
+            np.multiply.outer(np.outer(a[n], b[m]), t[n, m]) for n in range(2) for m in range(2)
+        )
     change, first = np.zeros((6, 4, *kernel)), parts["lokr_w1"].double().numpy()
     for a in range(2):
         for c in range(2):
