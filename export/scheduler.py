@@ -170,9 +170,11 @@ def _schedule(folder: Path, own: Mapping[str, Any], given: Mapping[str, Any]) ->
         schedule["steps_offset"] = 1  # as StableDiffusionPipeline sets it, whatever the file says
     for setting, spacing in _SIGMA_SPACINGS.items():
         if own.get(setting):
-            bounds = {key: own.get(key) for key in ("sigma_min", "sigma_max")}
             schedule["sigma_spacing"] = spacing
-            schedule |= {key: value for key, value in bounds.items() if value is not None}
+            # diffusers heeds them in every class, declared or not, but never for Lu's.
+            bounds = {key: given.get(key) for key in ("sigma_min", "sigma_max")}
+            if spacing != "lu":
+                schedule |= {key: value for key, value in bounds.items() if value is not None}
             break
     final = own.get("final_sigmas_type", "zero")
     if final != "zero":
