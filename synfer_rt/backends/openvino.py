@@ -77,7 +77,7 @@ class OpenVinoEngine:
         self._steps_outside = spec.name == "denoiser"
         if self._steps_outside:
             for output in self._model.outputs:
-                if output.any_name != "prediction":
+                if "prediction" not in output.get_names():
                     self._model.remove_result(output.get_node())
         self._requests: dict[tuple[tuple[int, ...], ...], Any] = {}
 
@@ -97,7 +97,10 @@ class OpenVinoEngine:
                 }
             )
             results = request.infer(given, share_inputs=True)
-            outputs = {port.any_name: results[port] for port in request.model_outputs}
+            # A tensor that goes through Identity has the names of both.
+            ports = {name: port for port in request.model_outputs for name in port.get_names()}
+            names = [tensor.name for tensor in self.spec.outputs if tensor.name in ports]
+            outputs = {name: results[ports[name]] for name in names}
         return _solver_step(given, outputs["prediction"]) if self._steps_outside else outputs
 
     def run_on_device(self, inputs: Mapping[str, Value]) -> dict[str, Value]:

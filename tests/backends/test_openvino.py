@@ -72,6 +72,24 @@ def test_the_denoiser_errs_by_no_more_than_bfloat16_rounds(tiny_bundle: Bundle) 
     assert np.linalg.norm(found - wanted) < 2**-6 * np.linalg.norm(wanted)
 
 
+def test_an_output_of_several_names_has_that_of_the_interface(
+    tiny_bundle_path: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(tiny_bundle_path, tmp_path / "copy"))
+    model = onnx.load(copy / "decoder.onnx")
+    for node in model.graph.node:
+        node.output[:] = ["a" if name == "images" else name for name in node.output]
+    for source, target in (("a", "z"), ("z", "images")):
+        model.graph.node.append(onnx.helper.make_node("Identity", [source], [target]))
+    onnx.save(model, copy / "decoder.onnx")
+    rehash(copy, "decoder.onnx")
+    bundle = open_bundle(copy)
+    given = inputs(bundle.engines["decoder"], 2)
+    found, wanted = (open_engine(bundle, "decoder", name, 1).run(given) for name in (OPENVINO, CPU))
+    assert list(found) == ["images"]
+    np.testing.assert_allclose(found["images"], wanted["images"], atol=1e-5)
+
+
 def test_one_engine_runs_batches_of_different_sizes_in_turn(tiny_bundle: Bundle) -> None:
     spec = tiny_bundle.engines["decoder"]
     engine, wanted = (open_engine(tiny_bundle, "decoder", name, 1) for name in (OPENVINO, CPU))
