@@ -153,7 +153,7 @@ def names_expression(name: str) -> bool:
     return name not in _NOT_NAMED
 
 
-def _words(text: str) -> list[str]:
+def words(text: str) -> list[str]:
     """The words of a name such as `0_neutral` or `AngryFaces (2)` that may say an expression."""
     parts = re.findall(r"[^\W\d_]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", text))
     return [word for word in map(str.lower, parts) if not _BESIDE.match(word)]
@@ -168,7 +168,7 @@ def expression(text: str, due: bool = True) -> str | None:
     count too.
     """
     known = _ALIASES | _MISSPELT | (CODES if due else {})
-    names = {known.get(word, word) for word in _words(text)}
+    names = {known.get(word, word) for word in words(text)}
     name = names.pop() if len(names) == 1 else None
     return name if name in SCHEMES["affectnet-8"] else None
 
@@ -180,7 +180,7 @@ def nearest_expression(text: str, at_least: float = 0.0) -> str | None:
     `at_least` in [0, 1] is difflib's ratio of the letters in common.
     """
     best, nearest_name = at_least, None
-    for word in _words(text) or ([] if at_least else [text.lower()]):
+    for word in words(text) or ([] if at_least else [text.lower()]):
         matcher = difflib.SequenceMatcher(None, "", word)
         for spelt, name in _SPELT.items():
             matcher.set_seq1(spelt)

@@ -33,8 +33,8 @@ class ClassFolders:
         for folder in {name.rpartition("/")[0] for name in names}:
             for above, part in _places(f"{folder}/"):
                 beside.setdefault(above, set()).add(part)
-        self._beside = beside
         self._words = {above: _words(folders) for above, folders in beside.items()}
+        self._like_classes = {above for above, folders in beside.items() if _like_classes(folders)}
         at_depth: dict[int, set[str]] = {}
         for above, folders in beside.items():
             at_depth.setdefault(len(above.split("/")) if above else 0, set()).update(folders)
@@ -58,19 +58,19 @@ class ClassFolders:
         if len(counting) > 1:
             written = " and ".join(str(label.written) for label in counting)
             return Label(None, f"its folders {written} are both numbers of classes", written)
-        if numbers:
-            return (counting or numbers)[0]
-        unread = next((part for above, part in places if self._words[above]), None)
-        if unread is None:
-            return Label(None, "it is in no folder of a class")
-        why = f"it is in no folder of a class: {unread!r} is no known expression"
-        return Label(None, why, unread)
+        if counting:
+            return counting[0]
+        for above, part in places:
+            if self._words[above] or above in self._like_classes:
+                why = f"it is in no folder of a class: {part!r} is no known expression"
+                return Label(None, why, part)
+        return numbers[0] if numbers else Label(None, "it is in no folder of a class")
 
     @property
     def any(self) -> bool:
-        """Whether some folder says a class, or several beside each other seem to be misspelt."""
+        """Whether some folder says a class, or several beside each other almost do."""
         numbers = any(label.scheme for found in self._numbers.values() for label in found.values())
-        return numbers or any(self._words.values()) or any(map(_misspelt, self._beside.values()))
+        return numbers or any(self._words.values()) or bool(self._like_classes)
 
     def check_spelling(self, names: Iterable[str]) -> None:
         """Raise UserError for a folder that seems to be the misspelt name of a class.
@@ -85,11 +85,11 @@ class ClassFolders:
             if folder in classes:
                 continue
             for above, part in _places(f"{folder}/"):
-                near = labels.nearest_expression(part, _MISSPELT)
-                if near is not None and f"{above}/{part}".lstrip("/") not in around:
+                near = _near(part)
+                if len(near) == 1 and f"{above}/{part}".lstrip("/") not in around:
                     raise UserError(
                         f"The folder {folder} has images, and {part!r} is no known expression; the "
-                        f"nearest is {near}. Rename it, or move it out of the dataset."
+                        f"nearest is {near.pop()}. Rename it, or move it out of the dataset."
                     )
 
 
@@ -117,12 +117,18 @@ def _words(folders: Iterable[str]) -> dict[str, str]:
     return with_codes if due else certain
 
 
-def _misspelt(folders: Collection[str]) -> bool:
+def _near(folder: str) -> set[str]:
+    """The classes that its words are like: one if it is misspelt, two in `Sadly Surprised`."""
+    near = {labels.nearest_expression(word, _MISSPELT) for word in labels.words(folder)}
+    return {name for name in near if name is not None}
+
+
+def _like_classes(folders: Collection[str]) -> bool:
     """Whether most of these folders, and more than one, are like classes, each another."""
     if len(folders) > _MOST_CLASSES:
         return False
-    near = [name for f in folders if (name := labels.nearest_expression(f, _MISSPELT)) is not None]
-    return len(set(near)) > 1 and 2 * len(near) > len(folders)
+    near = [found for folder in folders if (found := _near(folder))]
+    return len(set().union(*near)) > 1 and 2 * len(near) > len(folders)
 
 
 def _numbers(folders: Iterable[str], label_scheme: str) -> dict[str, Label]:
@@ -131,8 +137,9 @@ def _numbers(folders: Iterable[str], label_scheme: str) -> dict[str, Label]:
     Where one is no number of it, or is written as `0001`, all are numbers of something else.
     """
     numbers = [folder for folder in folders if re.fullmatch(r"[0-9]{1,9}", folder)]
-    if any(str(int(folder)) != folder for folder in numbers):
-        return {}
+    if padded := [folder for folder in numbers if str(int(folder)) != folder]:
+        why = f"it is in no folder of a class: {min(padded)} begins with 0, as numbers of clips do"
+        return {folder: Label(None, why) for folder in numbers}
     first, named = labels.FIRST.get(label_scheme, 0), labels.NO_EXPRESSION.get(label_scheme, {})
     last = first + len(labels.scheme(label_scheme)) - 1
     beyond = [folder for folder in numbers if int(folder) > last and int(folder) not in named]

@@ -96,6 +96,28 @@ def test_folders_that_are_all_misspelt_are_refused_too(tmp_path: Path):
         read_dataset(tmp_path)
 
 
+def test_two_expressions_in_a_name_are_no_misspelling(tmp_path: Path):
+    """RAF-DB's compound expressions are no basic ones, and their names are spelt well."""
+    put(tmp_path, **{"Angrily Disgusted__a": 10, "Sadly Fearful__b": 20})
+    put(tmp_path / "more", happy__a=10, **{"Happily Surprised__b": 20})
+    for folder, words in ((tmp_path, 3), (tmp_path / "more", 1)):
+        items = read_dataset(folder).items
+        assert {item.label for item in items if item.written != "happy"} <= {None, "happy"}
+        assert sum(item.not_understood for item in items) == words
+
+
+def test_numbers_with_zeros_in_front_are_said_to_be_no_classes(tmp_path: Path):
+    put(tmp_path, **{"00__a": 10, "01__b": 20})
+    first, _ = read_dataset(tmp_path, label_scheme="fer2013-csv").items
+    assert first.label is None and "00 begins with 0" in str(first.problem)
+
+
+def test_a_word_that_is_not_known_goes_before_a_number(tmp_path: Path):
+    put(tmp_path, happy__1__a=10, calm__1126__b=20)
+    calm = read_dataset(tmp_path, label_scheme="affectnet-8").items[0]
+    assert calm.not_understood and "'calm' is no known expression" in str(calm.problem)
+
+
 def test_names_of_people_make_no_class_folders(tmp_path: Path):
     put(tmp_path, angel__a=10, sandy__b=20, kate__c=30, tom__d=40)
     assert read_dataset(tmp_path).format == "images"
