@@ -255,7 +255,9 @@ def _refuse_unfinished(path: Path, files: Sequence[Path]) -> None:
             )
     if not is_folder(path):
         return
-    for run in sorted({path, *(p for file in files for p in file.parents if path in p.parents)}):
+    parents = {file.parent for file in files}
+    folders = parents | {folder for parent in parents for folder in parent.parents}
+    for run in sorted({path, *(folder for folder in folders if path in folder.parents)}):
         if not run_file.exists(run):
             continue
         _refuse_growing(run)

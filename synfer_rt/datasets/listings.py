@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from synfer_rt.datasets.boxes import Box, in_box
-from synfer_rt.datasets.class_folders import with_folder
-from synfer_rt.datasets.folders import class_folders
+from synfer_rt.datasets.class_folders import ClassFolders, with_folder
 from synfer_rt.datasets.items import IMAGES, UNLABELLED, Found, Label, Skipped, item
 from synfer_rt.datasets.splits import split_of_path
 
@@ -39,7 +38,7 @@ class Lookup:
 
     def __init__(self, root: Path, files: Sequence[Path]) -> None:
         self._root = root
-        self._starts: dict[Path, str] = {}
+        self._starts: dict[Path, tuple[str, ...]] = {}
         self._paths = {os.path.abspath(file): file for file in files}
         images = [file for file in files if file.suffix.lower() in IMAGES]
         self._named: dict[str, list[Path]] = {}
@@ -64,7 +63,7 @@ class Lookup:
         row and file agree as far as they are known, their splits do not differ, no other file is
         meant as well, and no other row that names another image means this one.
         """
-        exact = [self._at(row.name, row.listing.parent) for row in rows]
+        exact = [self._at(row.name, self._starts_of(row.listing)) for row in rows]
         guesses = [
             None if file else self._called(row) for row, file in zip(rows, exact, strict=True)
         ]
@@ -79,24 +78,28 @@ class Lookup:
             for row, file, guess in zip(rows, exact, guesses, strict=True)
         ]
 
-    def _at(self, name: str, folder: Path) -> Path | None:
-        for spelt in dict.fromkeys((name, name.strip())):
-            for start in dict.fromkeys((folder, self._root)):
-                whole = os.path.join(self._whole(start), spelt.replace("\\", "/"))
+    def _at(self, name: str, starts: Sequence[str]) -> Path | None:
+        for spelt in (name, name.strip()) if name != name.strip() else (name,):
+            for start in starts:
+                whole = os.path.join(start, spelt.replace("\\", "/"))
                 file = self._paths.get(os.path.normpath(whole))
                 if file is not None:
                     return file
         return None
 
-    def _whole(self, folder: Path) -> str:
-        if folder not in self._starts:
-            self._starts[folder] = os.path.abspath(folder)
-        return self._starts[folder]
+    def _starts_of(self, listing: Path) -> Sequence[str]:
+        """Where the names in a table may begin: its folder and the root."""
+        if listing not in self._starts:
+            folders = (listing.parent, self._root)
+            self._starts[listing] = tuple(dict.fromkeys(map(os.path.abspath, folders)))
+        return self._starts[listing]
 
     def _called(self, row: Row) -> _Guess:
         path, table = _path(row.name), row.listing.parent
         called = self._named.get(path.name) or self._named.get(path.name.lower(), [])
         files = [file for file in called if self._may_be(file, row.split)]
+        if not files:
+            return _Guess([], False)
         named = path.parent.parts
         if not named:  # of what lies below the table, or of any if no images do
             below = [file for file in files if table in file.parents]
@@ -189,9 +192,10 @@ def listed(root: Path, rows: Iterable[tuple[Row, Path | str]], label_scheme: str
             against.append(f"it says the split {row.split}, but lies in {lies_in[file.parent]}")
         if against:
             yield Skipped(entry, "; ".join(against))
-    classes = class_folders(root, [file for file, _ in known], label_scheme)
+    files = {file: file.relative_to(root).as_posix() for file in dict.fromkeys(x for x, _ in known)}
+    classes = ClassFolders(files.values(), label_scheme)
     for (file, box), row in known.items():
-        label = with_folder(row.label, classes.label(file.relative_to(root).as_posix()))
+        label = with_folder(row.label, classes.label(files[file]))
         found = item(root, file, label, row.split)
         split = found.split or split_of_path(_path(row.name).as_posix())
         split = split or split_of_path(names[row.listing])
