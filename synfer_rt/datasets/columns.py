@@ -7,6 +7,7 @@ Columns go by keys: their names in lower case, letters and digits alone, so that
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,8 @@ AFFECTNET_COLUMN = "subdirectoryfilepath"
 """The key of what AffectNet's CSV files call the image; no other dataset's tables do."""
 PIXELS = "pixels"
 """The key of FER2013's column of grey values."""
+PIXELS_ELSEWHERE = "its column pixels is read from CSV files alone; save it as CSV"
+"""Why images are not read from a table of another kind."""
 
 _FILES = (
     "filename", AFFECTNET_COLUMN, "filepath", "imagepath", "imgpath", "path", "pth", "imagename",
@@ -55,8 +58,9 @@ _AROUND_CLASS = re.compile(
     r"^(?:is|label|emotion|expression|class|votes?|n|num|count|prob|p|score)[\W_]+"
     r"|[\W_]+(?:votes?|count|prob|probability|score)$"
 )
+SURVEYED = 20_000
+"""Rows of a table, the first ones, that tell what its columns are."""
 _DISTINCT = 100
-_SURVEYED = 20_000
 _FEWEST_CLASSES = 3
 
 
@@ -86,6 +90,19 @@ def text(value: Any) -> str:
     return str(value).strip()
 
 
+def _label(cell: Any, label_scheme: Any) -> Label:
+    written = _several(cell)
+    if not written:
+        return label_of(text(cell), label_scheme)
+    return Label(None, f"its label is a list of several, {reprlib.repr(written)}", written)
+
+
+def _several(cell: Any) -> str:
+    """A list of several values as text; empty for any other cell."""
+    several = isinstance(cell, (list, tuple)) and len(cell) > 1
+    return ", ".join(map(str, cell)) if several else ""
+
+
 def is_image_name(cell: str) -> bool:
     """Whether a cell ends as the name of an image file does."""
     dot = cell.rfind(".")
@@ -108,8 +125,8 @@ def survey(rows: Iterable[Mapping[str, Any]]) -> dict[str, set[str]]:
     for number, row in enumerate(rows):
         for name, cell in row.items():
             seen = values.setdefault(name, set())
-            full = len(seen) >= _DISTINCT or (number >= _SURVEYED and seen)
-            if not full and (value := text(cell)):
+            full = len(seen) >= _DISTINCT or (number >= SURVEYED and seen)
+            if not full and (value := text(cell) or (name in _LABELS and _several(cell))):
                 seen.add(value)
     return values
 
@@ -143,7 +160,7 @@ class Columns:
         scheme = row.get("labelscheme") or label_scheme
         if self.votes:
             return majority({name: row.get(name) for name in self.votes}, self.votes)
-        found = {name: label_of(text(row.get(name)), scheme) for name in self.labels}
+        found = {name: _label(row.get(name), scheme) for name in self.labels}
         said = {name: label for name, label in found.items() if label != UNLABELLED}
         if not said:
             return UNLABELLED

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from synfer_rt.datasets.boxes import NOT_USED, as_said
-from synfer_rt.datasets.columns import IMAGE_COLUMNS, columns_of, key, survey
+from synfer_rt.datasets.columns import (
+    IMAGE_COLUMNS,
+    PIXELS,
+    PIXELS_ELSEWHERE,
+    columns_of,
+    key,
+    survey,
+)
 from synfer_rt.datasets.folders import loose_images
 from synfer_rt.datasets.items import UNLABELLED, Found, Item, Label, Skipped
 from synfer_rt.datasets.splits import split_of_path
@@ -175,6 +182,8 @@ def _holds_bytes(kind: Any) -> bool:
 
 
 def _no_image(schema: Any) -> str:
+    if PIXELS in map(key, schema.names):
+        return PIXELS_ELSEWHERE
     found = ", ".join(f"{name} ({schema.field(name).type})" for name in schema.names)
     return f"none of its columns holds image files: {found[:400]}; call that column image"
 

@@ -6,6 +6,7 @@ They lie in tars or zips, or as files in folders where a shard was extracted.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -119,23 +120,33 @@ def _samples(members: Mapping[str, Read]) -> Iterator[_Sample | Skipped]:
         folder, _, last = name.rpartition("/")
         stem, _, extension = last.partition(".")
         keyed.setdefault(f"{folder}/{stem}".lstrip("/"), {})[extension.lower()] = name
+    unread: Counter[str] = Counter()
     for key, files in keyed.items():
         images = [end for end in files if f".{end.rpartition('.')[2]}" in IMAGES]
         images.sort(key=lambda end: "." in end)
         if not images:
             yield Skipped(key, _no_image(files.values()))
-        elif len(images) > 1 and not _texts("", files):  # images with a dot in their names
+            continue
+        left = set(files.values()) - {files[end] for end in images}
+        if len(images) > 1 and not _texts("", files):  # images with a dot in their names
             for end in images:
-                texts = {kind: members[name] for kind, name in _texts(end, files).items()}
+                found = _texts(end, files)
+                left -= set(found.values())
+                texts = {kind: members[name] for kind, name in found.items()}
                 yield _Sample(files[end], files[end], members[files[end]], texts)
         else:
             first = images[0]
             found = _texts(first, files) or _texts("", files)
+            left -= set(found.values())
             texts = {kind: members[name] for kind, name in found.items()}
             yield _Sample(key, files[first], members[files[first]], texts)
             for end in images[1:]:
                 why = f"{files[first]} is the image of its sample, and it is not used"
                 yield Skipped(files[end], why)
+        unread.update(PurePosixPath(name).suffix.lower() for name in left)
+    for suffix, count in unread.items():
+        why = f"{count} of them beside images; labels are read from .json and .cls alone"
+        yield Skipped(f"*{suffix}", why)
 
 
 def _texts(image: str, files: Mapping[str, str]) -> dict[str, str]:

@@ -22,6 +22,11 @@ _FER_PLUS = (
     "fear", "contempt", "unknown", "NF",
 )  # fmt: skip
 """The columns of FER+'s label.csv files, which have no header (Barsoum et al. 2016)."""
+_AFFECTNET = (
+    "subDirectory_filePath", "face_x", "face_y", "face_width", "face_height", "facial_landmarks",
+    "expression", "valence", "arousal",
+)  # fmt: skip
+"""The columns of AffectNet's CSV files, of which validation.csv has no header."""
 _EXPW = (
     "image name", "face id", "face box top", "face box left", "face box right", "face box bottom",
     "confidence", "expression label",
@@ -143,6 +148,8 @@ def _without_header(file: Path, form: Form, table: Sequence[Sequence[str]]) -> F
         return None
     if len(columns) == len(_FER_PLUS) and _is_fer_plus(table):
         return replace(form, names=_FER_PLUS)
+    if len(columns) == len(_AFFECTNET) and _is_affectnet(table):
+        return replace(form, names=_AFFECTNET)
     if form.separator == " " and len(columns) == len(_EXPW) and _is_expw(file, table):
         return replace(form, names=_EXPW, scheme="fer2013-csv")
     names = tuple(f"column {i}" for i in range(1, len(columns) + 1))
@@ -155,6 +162,15 @@ def _is_fer_plus(table: Sequence[Sequence[str]]) -> bool:
         re.fullmatch(r"\(\d+(, ?\d+){3}\)", row[1]) and all(cell.isdigit() for cell in row[2:])
         for row in table
     )
+
+
+def _is_affectnet(table: Sequence[Sequence[str]]) -> bool:
+    """Whether rows are an image, a box, landmarks between semicolons, a class and two numbers."""
+    try:
+        numbers = [[*map(int, row[1:5]), int(row[6]), *map(float, row[7:])] for row in table]
+    except ValueError:
+        return False
+    return all(";" in row[5] for row in table) and all(0 <= row[4] <= 10 for row in numbers)
 
 
 def _is_expw(file: Path, table: Sequence[Sequence[str]]) -> bool:

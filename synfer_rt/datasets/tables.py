@@ -7,12 +7,15 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from synfer_rt.datasets.boxes import NOT_USED, split_fragment
 from synfer_rt.datasets.columns import (
     PIXELS,
+    PIXELS_ELSEWHERE,
+    SURVEYED,
     Columns,
     by_key,
     columns_of,
@@ -95,6 +98,9 @@ def look(files: Iterable[Path]) -> tuple[dict[Path, Table], dict[Path, str]]:
             a_list = len(opened.names) == 1 and not opened.named
             if a_list and not table.tells_of(file.name) and len(files) > 1:
                 others[file] = "it lists images, and nothing says what for"
+                continue
+            if PIXELS in opened.values and opened.form is None:
+                others[file] = PIXELS_ELSEWHERE
                 continue
             if columns.files or table.of_pixels:
                 found[file] = table
@@ -284,10 +290,10 @@ def _rows(listing: Path, table: Table, lookup: Lookup, label_scheme: str | None)
 
 
 def _by_images_found(listing: Path, table: Table, lookup: Lookup) -> tuple[str, ...]:
-    """The columns that may name an image, first the one whose names find most."""
+    """The columns that may name an image, first the one whose names find most in the first rows."""
 
     def found(column: str) -> int:
-        names = (text(row.get(column)) for row in table.rows())
+        names = (text(row.get(column)) for row in islice(table.rows(), SURVEYED))
         rows = [Row(listing, name, UNLABELLED, None) for name in names if name]
         return sum(isinstance(path, Path) for path in lookup.find(rows))
 

@@ -146,6 +146,16 @@ class TestArchives:
         assert shades(Dataset(tmp_path, "parquet", dataset.items[:1])) == [70]
         assert "holds no bytes" in str(load(dataset.items[1], (4, 4)))
 
+    def test_files_beside_images_that_are_not_read_are_counted(self, tmp_path: Path):
+        texts = {"0__txt": b"sad", "1__txt": b"happy", "1__cls": b"fear", "1__depth__npy": b""}
+        put_tar(tmp_path / "0.tar", **{"0__jpg": picture(1), "1__jpg": picture(2)}, **texts)
+        dataset = read_dataset(tmp_path)
+        assert [item.label for item in dataset.items] == [None, "fear"]
+        assert {name: reason.split()[0] for name, reason in why(dataset).items()} == {
+            "0.tar/*.txt": "2",
+            "0.tar/*.npy": "1",
+        }
+
     def test_an_unfinished_run_is_refused(self, tmp_path: Path):
         settings = {"format": "webdataset", "count": 3, "classes": ["sad"], "au_vocabulary": None}
         open_output(tmp_path / "run", settings, resume=False).close()

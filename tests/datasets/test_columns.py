@@ -134,6 +134,19 @@ class TestWithoutAHeader:
         put_text(tmp_path / "list.txt", "my face.jpg happy\n")
         assert labels_of(read_dataset(tmp_path)) == {"my face.jpg": "happy"}
 
+    def test_affectnets_validation_csv(self, tmp_path: Path):
+        put(tmp_path, images__1__a=10, images__2__b=20, images__2__c=30)
+        rows = ((f"{path}.jpg", n) for path, n in (("1/a", 6), ("2/b", 1), ("2/c", 10)))
+        text = "".join(f"{name},1,2,9,9,3.5;4.5;5,{n},-0.1,0.2\n" for name, n in rows)
+        put_text(tmp_path / "validation.csv", text)
+        dataset = read_dataset(tmp_path)
+        assert dataset.format == "affectnet"
+        assert labels_of(dataset) == {
+            "images/1/a.jpg#xywh=1,2,9,9": "anger",
+            "images/2/b.jpg#xywh=1,2,9,9": "happy",
+            "images/2/c.jpg#xywh=1,2,9,9": None,
+        }
+
 
 class TestLabels:
     def test_a_word_goes_before_a_number(self, tmp_path: Path):
@@ -165,6 +178,22 @@ class TestLabels:
         ]
         put_text(tmp_path / "images" / "metadata.jsonl", "\n".join(lines))
         assert [item.label for item in read_dataset(tmp_path).items] == ["happy", "sad", None]
+
+    def test_a_list_of_several_is_not_understood(self, tmp_path: Path):
+        put_faces(tmp_path)
+        said = {"a": ["happy"], "b": ["sad", "fear"], "c": []}
+        rows = [{"file_name": f"images/{name}.jpg", "label": word} for name, word in said.items()]
+        put_text(tmp_path / "metadata.jsonl", "\n".join(map(json.dumps, rows)))
+        items = read_dataset(tmp_path).items
+        assert [item.label for item in items] == ["happy", None, None]
+        assert [item.written for item in items] == ["happy", "sad, fear", None]
+
+    def test_lists_alone_are_not_understood_either(self, tmp_path: Path):
+        put_faces(tmp_path)
+        rows = [{"file_name": f"images/{name}.jpg", "label": [0, 1, 0]} for name in "abc"]
+        put_text(tmp_path / "metadata.jsonl", "\n".join(map(json.dumps, rows)))
+        for item in read_dataset(tmp_path, label_scheme="fer2013-csv").items:
+            assert item.not_understood and "a list of several" in str(item.problem)
 
     @pytest.mark.parametrize("yes_no", [("1", "0"), ("True", "False"), ("1.0", "")])
     @pytest.mark.parametrize("prefix", ["", "emotion_", "is "])
@@ -249,6 +278,17 @@ class TestWhatIsNotUnderstood:
 
 
 class TestOtherFiles:
+    @pytest.mark.parametrize("beside", [True, False])
+    def test_pixels_in_parquet_are_named_with_a_remedy(self, tmp_path: Path, beside: bool):
+        table = pa.table({"emotion": [3], "pixels": [" ".join(["70"] * 2304)]})
+        pq.write_table(table, tmp_path / "fer2013.parquet")
+        if beside:
+            put(tmp_path, happy__a=10)
+            assert "save it as CSV" in why(read_dataset(tmp_path))["fer2013.parquet"]
+        else:
+            with pytest.raises(UserError, match="save it as CSV"):
+                read_dataset(tmp_path)
+
     @pytest.mark.parametrize(
         ("name", "content"),
         [
