@@ -50,6 +50,8 @@ def webdataset(root: Path, files: Sequence[Path], label_scheme: str | None) -> F
                 yield found
                 continue
             name, read = found
+            if _hidden(name):
+                continue
             if name in members:
                 why = "another file has its name there already, and the first counts"
                 yield Skipped(f"{shard}/{name}", why)
@@ -86,6 +88,14 @@ def _name(written: str) -> str:
     return written.removeprefix("./").lstrip("/")
 
 
+def _hidden(name: str) -> bool:
+    """Whether a name is one that is passed over in folders, too (see find_images)."""
+    *folders, file = name.split("/")
+    return file.startswith(".") or any(
+        folder.startswith((".", "__")) and folder != ".." for folder in folders
+    )
+
+
 def _at(file: Path, member: tarfile.TarInfo) -> bytes:
     with file.open("rb") as stream:
         stream.seek(member.offset_data)
@@ -100,7 +110,7 @@ def _zip(file: Path, shard: str) -> Iterator[tuple[str, Read] | Skipped]:
         return
     for member in members:
         name = _name(member.filename)
-        if member.is_dir() or name.startswith("__MACOSX/"):
+        if member.is_dir():
             continue
         if member.flag_bits & _ENCRYPTED:
             yield Skipped(f"{shard}/{name}", "it is encrypted; unpack the zip")

@@ -14,7 +14,7 @@ from typing import Any
 
 from synfer_rt.datasets.boxes import Box, box_columns, box_of
 from synfer_rt.datasets.items import IMAGES, UNLABELLED, Label, label_of
-from synfer_rt.datasets.splits import is_split, split_of
+from synfer_rt.datasets.splits import are_splits, split_of
 from synfer_rt.labels import expression
 
 AFFECTNET_COLUMN = "subdirectoryfilepath"
@@ -44,7 +44,9 @@ _LABELS = (
     "emotionid", "expressionid", "categoryid", "classindex", "labelindex", "classidx", "y",
     "emotioncode", "expressioncode", "labelcode", "truelabel",
 )  # fmt: skip
-_SPLITS = ("split", "usage", "subset", "partition")
+_SPLITS = (
+    "split", "usage", "subset", "partition", "istrain", "istraining", "istrainingimage", "istest",
+)  # fmt: skip
 """Their values are splits, whatever they say; those of other columns where all are such words."""
 _ABSTAINING = (
     "unknown", "nf", "none", "other", "others", "uncertain", "unsure", "notface", "noface",
@@ -237,9 +239,7 @@ def _split_column(values: Mapping[str, set[str]]) -> str | None:
     for name in _SPLITS:
         if values.get(name):
             return name
-    return next(
-        (name for name, cells in values.items() if cells and all(map(is_split, cells))), None
-    )
+    return next((name for name, cells in values.items() if are_splits(cells)), None)
 
 
 def _columns_of_words(values: Mapping[str, set[str]]) -> list[str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from functools import lru_cache
 
 _WORDS = {
-    "train": ("train", "training", "trainset", "traindata", "trainval"),
+    "train": ("train", "training", "trainset", "trainingset", "traindata", "trainval"),
     "val": ("val", "valid", "validation", "valset", "validset", "validationset", "publictest"),
-    "test": ("test", "testing", "testset", "testdata", "privatetest"),
+    "test": ("test", "testing", "testset", "testingset", "testdata", "privatetest"),
 }
 _SPLITS = {word: split for split, words in _WORDS.items() for word in words}
 _ALONE = frozenset(("dev", "eval", "evaluation"))
@@ -41,6 +42,12 @@ def split_of(name: str) -> str | None:
 def is_split(name: str) -> bool:
     """Whether a name is a word for a split and nothing more."""
     return name.strip().lower().replace(" ", "") in _SPLITS
+
+
+def are_splits(names: Collection[str]) -> bool:
+    """Whether names are words for splits and nothing more; `dev` is one beside another."""
+    left = [name for name in names if name.strip().lower() not in _ALONE]
+    return bool(left) and all(map(is_split, left))
 
 
 def split_of_path(name: str) -> str | None:

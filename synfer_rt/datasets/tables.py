@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import islice
@@ -40,6 +40,8 @@ CERTAIN = (".csv", ".tsv", *_JSON_LINES)
 """Suffixes of what can be nothing but a table."""
 TABLES = (*CERTAIN, ".txt", ".lst", ".list", ".json", ".parquet")
 """Suffixes of what may be a table of images."""
+_LISTS = (".txt", ".lst", ".list")
+_STEM = "stem"
 
 Rows = Callable[[], Iterator[Mapping[str, Any]]]
 
@@ -92,6 +94,9 @@ def look(files: Iterable[Path]) -> tuple[dict[Path, Table], dict[Path, str]]:
         if suffix not in TABLES or (suffix == ".json" and _beside_an_image(file, present)):
             continue
         opened = _open(file)
+        if opened is None and suffix in _LISTS and (rows := _stems(file, stems)):
+            found[file] = Table(Columns((_STEM,), (_STEM,)), partial(iter, rows))
+            continue
         if opened is not None:
             columns = columns_of(opened.names, opened.values, stems, opened.named)
             table = Table(columns, opened.rows, opened.form)
@@ -108,6 +113,18 @@ def look(files: Iterable[Path]) -> tuple[dict[Path, Table], dict[Path, str]]:
         if suffix in CERTAIN:
             others[file] = _columns_found(file, opened)
     return found, others
+
+
+def _stems(file: Path, stems: Collection[str]) -> list[Mapping[str, str]]:
+    """The rows of a list of a split that names images without their suffixes, as VOC's do."""
+    if split_of(file.name) is None:
+        return []
+    try:
+        lines = list(filter(None, map(str.strip, file.read_text(encoding_of(file)).splitlines())))
+    except (OSError, ValueError):
+        return []
+    known = sum(line.rpartition("/")[2] in stems for line in lines)
+    return [{_STEM: line} for line in lines] if 2 * known > len(lines) else []
 
 
 def _beside_an_image(file: Path, present: set[Path]) -> bool:

@@ -146,6 +146,18 @@ class TestArchives:
         assert shades(Dataset(tmp_path, "parquet", dataset.items[:1])) == [70]
         assert "holds no bytes" in str(load(dataset.items[1], (4, 4)))
 
+    @pytest.mark.parametrize("suffix", ["tar", "zip"])
+    def test_hidden_files_are_passed_over(self, tmp_path: Path, suffix: str):
+        names = ("./sad/0.jpg", "./sad/._0.jpg", "./.trash/sad/1.jpg", "__MACOSX/sad/0.jpg")
+        if suffix == "tar":
+            put_tar(tmp_path / "0.tar", **{name: picture(1) for name in names})
+        else:
+            with zipfile.ZipFile(tmp_path / "0.zip", "w") as archive:
+                for name in names:
+                    archive.writestr(name, picture(1))
+        dataset = read_dataset(tmp_path)
+        assert labels_of(dataset) == {f"0.{suffix}/sad/0": "sad"} and dataset.skipped == ()
+
     def test_files_beside_images_that_are_not_read_are_counted(self, tmp_path: Path):
         texts = {"0__txt": b"sad", "1__txt": b"happy", "1__cls": b"fear", "1__depth__npy": b""}
         put_tar(tmp_path / "0.tar", **{"0__jpg": picture(1), "1__jpg": picture(2)}, **texts)

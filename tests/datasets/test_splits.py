@@ -10,18 +10,30 @@ from click.testing import CliRunner
 from synfer_rt.cli import main
 from synfer_rt.datasets import read_dataset
 from synfer_rt.datasets.splits import split_of, split_of_path
-from tests.small_datasets import picture, put, put_parquet, put_tar, put_text, splits_of, why
+from tests.small_datasets import (
+    labels_of,
+    picture,
+    put,
+    put_parquet,
+    put_tar,
+    put_text,
+    splits_of,
+    why,
+)
 
 
 @pytest.mark.parametrize(
     ("split", "names"),
     [
         ("train", "FER2013Train Training train train_set train-0000.tar TRAIN_aligned Train"),
-        ("train", "training.csv train_labels.csv fer2013_train trainval raf-train-000000.tar"),
+        (
+            "train",
+            "training.csv train_labels.csv fer2013_train trainval raf-train-000000.tar trainingset",
+        ),
         ("val", "FER2013Valid PublicTest public_test val_set Validation validation.csv valid"),
         ("val", "dev eval Evaluation dev_set fer2013-dev-000000.tar publictest VAL"),
         ("test", "FER2013Test PrivateTest Test_aligned fer2013-test-00000-of-00001.parquet"),
-        ("test", "test_All.csv testing TEST-0.tar raf_db_test"),
+        ("test", "test_All.csv testing TEST-0.tar raf_db_test TestingSet"),
         (None, "dev_patel latest contest Valentina trained train_test_split Manually_Annotated"),
         (None, "4_setups 0001 happy"),
     ],
@@ -99,3 +111,32 @@ def test_a_column_of_words_for_splits(tmp_path: Path, column: str):
     put(tmp_path, x=10, y=20)
     put_text(tmp_path / "l.csv", f"file,label,{column}\nx.jpg,sad,Training\ny.jpg,sad,PublicTest\n")
     assert splits_of(read_dataset(tmp_path)) == {"x.jpg": "train", "y.jpg": "val"}
+
+
+def test_dev_is_a_split_in_a_column_of_such_words(tmp_path: Path):
+    put(tmp_path, x=10, y=20)
+    put_text(tmp_path / "l.csv", "file,label,set\nx.jpg,sad,train\ny.jpg,sad,dev\n")
+    assert splits_of(read_dataset(tmp_path)) == {"x.jpg": "train", "y.jpg": "val"}
+    put_text(tmp_path / "l.csv", "file,label,person\nx.jpg,sad,dev\ny.jpg,sad,eval\n")
+    assert splits_of(read_dataset(tmp_path)) == {"x.jpg": None, "y.jpg": None}
+
+
+def test_a_column_that_says_what_is_for_training_keeps_the_rest_apart(tmp_path: Path):
+    put(tmp_path, x=10, y=20)
+    put_text(tmp_path / "l.csv", "file,label,is_train\nx.jpg,sad,1\ny.jpg,sad,0\n")
+    assert splits_of(read_dataset(tmp_path)) == {"x.jpg": "1", "y.jpg": "0"}
+
+
+def test_lists_of_splits_may_leave_out_the_suffixes(tmp_path: Path):
+    put(tmp_path, sad__x=10, happy__y=20, happy__z=30)
+    put_text(tmp_path / "train.txt", "x\nhappy/y\n")
+    put_text(tmp_path / "test.txt", "z\n")
+    put_text(tmp_path / "test_notes.txt", "Of no use.\n")
+    dataset = read_dataset(tmp_path)
+    assert labels_of(dataset) == {
+        "sad/x.jpg": "sad",
+        "happy/y.jpg": "happy",
+        "happy/z.jpg": "happy",
+    }
+    splits = {"sad/x.jpg": "train", "happy/y.jpg": "train", "happy/z.jpg": "test"}
+    assert splits_of(dataset) == splits
