@@ -18,6 +18,7 @@ from typing import IO, Any, TextIO
 
 from synfer_rt.backends import computation
 from synfer_rt.errors import UserError
+from synfer_rt.label_record import cells, is_line
 from synfer_rt.paths import local
 from synfer_rt.writers.atomic import disk_errors, open_growing, partial, write_whole
 
@@ -28,16 +29,17 @@ Record = dict[str, Any]
 class Table:
     """The growing table of one run, at `path` when it is whole; `done` lines of it are there.
 
-    `settings` are JSON values that decide what the lines say. Raises UserError for a name that does
+    `settings` are JSON values that decide what the lines say, `form` is a blank line
+    (`label_record.blank`). Raises UserError for a name that does
     not end in one of SUFFIXES, when the table exists or is begun and `resume` is false, when it was
     begun with other settings or does not say with which, and when it is not writable.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any], resume: bool) -> None:
+    def __init__(self, path: Path, settings: Mapping[str, Any], form: Record, resume: bool) -> None:
         path = local(path)
         if path.suffix not in SUFFIXES:
             raise UserError(f"{path} is no name of a table; let --out end in .jsonl or .csv.")
-        self.path, self.done = path, 0
+        self.path, self.form, self.done = path, form, 0
         self._settings: Record = json.loads(json.dumps(settings))
         with disk_errors(path):
             self.finished, begun = path.exists(), _begun(path)
@@ -54,7 +56,7 @@ class Table:
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._journal = open_growing(path)
-            before, self.done, length = _whole_lines(self._journal)
+            before, self.done, length = _whole_lines(self._journal, form)
             try:
                 self._check_same(self._settings if before is None else before)
                 self._settings = before or self._settings
@@ -70,6 +72,11 @@ class Table:
         for name in [*before, *self._settings]:
             if before.get(name) != self._settings.get(name) and name not in computation.FIELDS:
                 what = name.replace("_", " ")
+                if name not in before:
+                    raise UserError(
+                        f"{self.path} was begun by another release of synfer-rt and does not say "
+                        f"its {what}; choose another --out."
+                    )
                 if name == "dataset":
                     what += " (files, labels, sizes or times of change are not what they were)"
                 raise UserError(
@@ -98,14 +105,14 @@ class Table:
         self._journal.flush()
         os.fsync(self._journal.fileno())
 
-    def finish(self, classes: Sequence[str]) -> None:
-        """Give the table its final name and form; in CSV `classes` are columns."""
+    def finish(self) -> None:
+        """Give the table its final name, and as CSV its form."""
         assert self._journal is not None
         form = self.path.with_name(f"{self.path.name}.whole.partial")
         with disk_errors(self.path):
             with form.open("w", encoding="utf-8", newline="") as out:
                 if self.path.suffix == ".csv":
-                    self._write_csv(out, classes)
+                    self._write_csv(out)
                 else:
                     for record in self.records():
                         out.write(json.dumps(record, ensure_ascii=False) + "\n")
@@ -117,16 +124,10 @@ class Table:
             partial(self.path).unlink(missing_ok=True)
         self.finished = True
 
-    def _write_csv(self, out: TextIO, classes: Sequence[str]) -> None:
-        labelled: Record = next((r for r in self.records() if "error" not in r), {})
-        columns = ["file_name", "label", "accepted", "rectified", "given_label"]
-        columns += ["written_label", "label_problem", "error"]
-        columns += [*classes, *_votes(labelled), *(labelled.get("aus") or {})]
-        writer = csv.DictWriter(out, columns, restval="", extrasaction="ignore")
+    def _write_csv(self, out: TextIO) -> None:
+        writer = csv.DictWriter(out, list(cells(self.form)))
         writer.writeheader()
-        for record in self.records():
-            numbers = {**(record.get("probabilities") or {}), **(record.get("aus") or {})}
-            writer.writerow({**record, **numbers, **_votes(record)})
+        writer.writerows(map(cells, self.records()))
 
     def close(self) -> None:
         """Stop; what is written stays for a run with --resume. Raises UserError on a full disk."""
@@ -152,21 +153,16 @@ class Tally:
 
     def add(self, record: Record) -> None:
         """Count one line."""
-        if "error" in record:
+        if record["error"]:
             self.skipped[record["file_name"]] = record["error"]
             return
         self.labels[record["label"]] += 1
-        self.accepted[record["label"]] += bool(record["accepted"])
-        self.asked += record["accepted"] is not None
+        self.accepted[record["label"]] += record["accepted"]
+        self.asked += record["asked"]
         self.rectified += record["rectified"]
-        self.given += record["written_label"] is not None
-        if record["label_problem"] is not None:
+        self.given += record["written_label"] != ""
+        if record["label_problem"]:
             self.problems[record["label_problem"]] += 1
-
-
-def _votes(record: Record) -> dict[str, str]:
-    """Each annotator's vote by the name of its column."""
-    return {f"vote.{name}": label for name, label in record.get("votes", {}).items()}
 
 
 def _begun(path: Path) -> bool:
@@ -216,7 +212,7 @@ def _settings_of(path: Path) -> Record:
         ) from None
 
 
-def _whole_lines(file: IO[bytes]) -> tuple[Record | None, int, int]:
+def _whole_lines(file: IO[bytes], form: Record) -> tuple[Record | None, int, int]:
     """The settings, how many whole lines follow them, and the length of all these in bytes."""
     settings, count, length = None, 0, 0
     for line in file:
@@ -224,32 +220,11 @@ def _whole_lines(file: IO[bytes]) -> tuple[Record | None, int, int]:
             record = json.loads(line) if line.endswith(b"\n") else None
         except (ValueError, RecursionError):
             record = None
-        if not isinstance(record, dict) or (settings is not None and not _is_line(record, count)):
-            break
-        if settings is None:
+        if settings is None and isinstance(record, dict):
             settings = record
+        elif settings is None or not is_line(record, count, form):
+            break
         else:
             count += 1
         length += len(line)
     return settings, count, length
-
-
-def _is_line(record: Record, index: int) -> bool:
-    """Whether this is line `index` as `label` writes it; what else is there counts as torn."""
-    if record.get("index") != index or not isinstance(record.get("file_name"), str):
-        return False
-    if "error" in record:
-        return isinstance(record["error"], str)
-    shares = record.get("probabilities")
-    return (
-        isinstance(shares, dict)
-        and record.get("label") in list(shares)
-        and all(isinstance(share, float) for share in shares.values())
-        and isinstance(record.get("rectified"), bool)
-        and isinstance(record.get("accepted"), bool | None)
-        and all(
-            isinstance(record.get(name, 0), str | None)
-            for name in ("written_label", "label_problem")
-        )
-        and all(isinstance(record.get(name) or {}, dict) for name in ("votes", "aus"))
-    )

@@ -21,6 +21,7 @@ from synfer_rt.background import Background
 from synfer_rt.datasets import Dataset, Item
 from synfer_rt.datasets.items import load
 from synfer_rt.label_table import Record, Table, Tally
+from synfer_rt.record import filled
 
 if TYPE_CHECKING:
     from synfer_rt.bundle import Bundle
@@ -48,9 +49,9 @@ def label_images(
     try:
         for record in table.records():
             tally.add(record)
-            if "error" not in record and record["label_problem"] is None:
+            if not record["error"] and not record["label_problem"]:
                 accept(Verdict(record["label"], record["probabilities"], record["rectified"]))
-        pieces = _labelled(dataset.items, table.done, ensemble, accept, batch)
+        pieces = _labelled(dataset.items, table, ensemble, accept, batch)
         with Background("write") as background, closing(pieces):
             for records in pieces:
                 background.start(table.write, records)
@@ -60,29 +61,30 @@ def label_images(
             background.wait()
         first = table.done
         left_out = [
-            {"index": first + i, "file_name": entry.name, "error": entry.reason}
+            filled(table.form, _unread(first + i, entry.name, entry.reason))
             for i, entry in enumerate(dataset.skipped[first - len(dataset.items) :])
         ]
         table.write(left_out)
         for record in left_out:
             tally.add(record)
-        table.finish(ensemble.bundle.classes)
+        table.finish()
     finally:
         table.close()
     return tally
 
 
 def _labelled(
-    items: Sequence[Item], first: int, ensemble: Ensemble, accept: Accept, batch: int
+    items: Sequence[Item], table: Table, ensemble: Ensemble, accept: Accept, batch: int
 ) -> Generator[list[Record]]:
-    """The records of the items from `first` on, as they come out of the engines."""
+    """The lines of the items that `table` lacks, as they come out of the engines."""
+    first = table.done
     size = ensemble.at_once(min(batch, max(len(items) - first, 1)))
     with closing(_read(items, first, size, batch, ensemble.bundle.image_size)) as pieces:
         for images in pieces:
             part = items[first : first + len(images)]
-            records = _records(part, images, first, ensemble, accept, size)
+            said = _records(part, images, first, ensemble, accept, size)
             ensemble.bundle.check_unchanged()
-            yield records
+            yield [filled(table.form, fields) for fields in said]
             first += len(part)
 
 
@@ -97,7 +99,7 @@ def _records(
     """What `accept` and the engines, `size` images at a time, say of some images."""
     bundle = ensemble.bundle
     records: list[Record] = [
-        {"index": first + i, "file_name": item.name, "error": str(image)}
+        _unread(first + i, item.name, str(image))
         for i, (item, image) in enumerate(zip(items, images, strict=True))
     ]
     sound = [i for i, image in enumerate(images) if isinstance(image, np.ndarray)]
@@ -115,6 +117,7 @@ def _records(
     aus = ensemble.aus(pixels)
     for row, i in enumerate(sound):
         verdict, problem = verdicts[row], problems[row]
+        accepted = accept(verdict) if problem is None else False
         records[i] = {
             "index": first + i,
             "file_name": items[i].name,
@@ -122,16 +125,18 @@ def _records(
             "written_label": items[i].written,
             "label_problem": problem,
             "label": verdict.label,
-            "label_scheme": bundle.label_scheme,
             "probabilities": verdict.probabilities,
             "rectified": verdict.rectified,
-            "accepted": False if problem is not None else accept(verdict),
+            "asked": accepted is not None,
+            "accepted": accepted,
             "votes": {opinion.annotator: opinion.best(row) for opinion in opinions},
             "aus": None if aus is None else _named(aus[row], bundle.au_names),
-            "bundle": bundle.bundle_hash,
-            "backend": ensemble.sampler.backend,
         }
     return records
+
+
+def _unread(index: int, name: str, why: str) -> Record:
+    return {"index": index, "file_name": name, "error": why}
 
 
 def label_problem(item: Item, bundle: Bundle) -> str | None:

@@ -7,7 +7,7 @@ empty text or -1, in its place; nothing is null, and nothing is left out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from synfer_rt.bundle import Bundle
@@ -61,10 +61,19 @@ def record(bundle: Bundle, **said: Any) -> dict[str, Any]:
     """
     fields = blank(bundle.classes, bundle.au_names)
     fields |= {"label_scheme": bundle.label_scheme, "bundle": bundle.bundle_hash}
+    if said.get("aus"):
+        said["aus"] = au_intensities(said["aus"], bundle.au_names)
+    return filled(fields, said)
+
+
+def filled(form: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
+    """A blank record, `form`, with what `said` says, in the types that it has there.
+
+    None says nothing. Raises KeyError for a field that `form` does not have.
+    """
+    fields = dict(form)
     for name, value in said.items():
-        known = fields[name]
-        if name == "aus" and value:
-            value = au_intensities(value, bundle.au_names)
+        known = form[name]
         if isinstance(known, dict):
             fields[name] = known | {key: type(known[key])(x) for key, x in (value or {}).items()}
         elif value is not None:

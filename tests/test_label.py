@@ -23,10 +23,22 @@ from synfer_rt.commands.label import label
 from synfer_rt.datasets import Dataset, read_dataset
 from synfer_rt.ensemble import Ensemble
 from synfer_rt.errors import UserError
+from synfer_rt.label_record import blank
 from synfer_rt.label_table import Table
 from synfer_rt.labelling import label_images, label_problem
 from synfer_rt.sampler import Sampler
 from synfer_rt.writers.atomic import partial
+
+FORM: dict[str, Any] = {
+    "index": 0,
+    "file_name": "",
+    "label": "",
+    "error": "",
+    "probabilities": {"sad": 0.0},
+    "votes": {"classifier": ""},
+    "aus": {"AU12": -1.0},
+}
+SAID = FORM | {"file_name": "a.png", "label": "sad", "probabilities": {"sad": 1.0}}
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +67,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 def run(
     dataset: Dataset, ensemble: Ensemble, path: Path, batch: int = 4, resume: bool = False
 ) -> list[dict[str, Any]]:
-    table = Table(path, {"images": dataset.digest}, resume)
+    table = Table(path, {"images": dataset.digest}, blank(ensemble), resume)
     label_images(dataset, ensemble, table, acceptance(accept_rate=0.5), batch)
     return lines(path)
 
@@ -65,9 +77,9 @@ def test_every_image_has_a_line_and_bad_files_say_why(
 ):
     records = run(read_dataset(folder), ensemble, tmp_path / "t.jsonl")
     assert [r["index"] for r in records] == list(range(13))
-    bad = {r["file_name"]: r["error"] for r in records if "error" in r}
+    bad = {r["file_name"]: r["error"] for r in records if r["error"]}
     assert set(bad) == {"happy/05b.jpg", "notes.txt"}
-    good = [r for r in records if "error" not in r]
+    good = [r for r in records if not r["error"]]
     for record in good:
         assert record["label"] == max(record["probabilities"], key=record["probabilities"].get)
         assert record["rectified"] == (record["label"] != record["given_label"])
@@ -103,7 +115,7 @@ def test_an_interrupted_run_resumes_to_the_same_table(
             raise _Stop
 
     path = tmp_path / "cut.jsonl"
-    table = Table(path, {"images": dataset.digest}, False)
+    table = Table(path, {"images": dataset.digest}, blank(ensemble), False)
     with pytest.raises(_Stop):
         label_images(dataset, ensemble, table, acceptance(accept_rate=0.5), 4, stop)
     assert not path.exists()
@@ -124,7 +136,7 @@ def test_finished_pieces_of_a_batch_are_written(
             raise _Stop
 
     dataset = read_dataset(folder)
-    table = Table(tmp_path / "cut.jsonl", {"images": dataset.digest}, False)
+    table = Table(tmp_path / "cut.jsonl", {"images": dataset.digest}, blank(ensemble), False)
     with pytest.raises(_Stop):
         label_images(dataset, cut_up, table, acceptance(accept_rate=0.5), 64, stop)
     assert table.done == 8
@@ -142,7 +154,7 @@ def test_a_bundle_that_changes_ends_the_run(
         (bundle.path / "annotator.onnx").write_bytes(b"another")
 
     dataset = read_dataset(folder)
-    table = Table(tmp_path / "t.jsonl", {"images": dataset.digest}, False)
+    table = Table(tmp_path / "t.jsonl", {"images": dataset.digest}, blank(ensemble), False)
     with pytest.raises(UserError, match=r"annotator\.onnx has changed or gone"):
         label_images(dataset, ensemble, table, acceptance(), 4, change)
     assert table.done == 4
@@ -152,7 +164,7 @@ def test_a_csv_has_a_column_for_each_class_unit_and_vote(
     folder: Path, ensemble: Ensemble, tmp_path: Path
 ):
     dataset = read_dataset(folder)
-    table = Table(tmp_path / "t.csv", {}, False)
+    table = Table(tmp_path / "t.csv", {}, blank(ensemble), False)
     tally = label_images(dataset, ensemble, table, acceptance(), 8)
     with (tmp_path / "t.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -168,20 +180,20 @@ def test_a_csv_has_a_column_for_each_class_unit_and_vote(
 
 class TestTable:
     def test_one_that_is_there_needs_resume(self, tmp_path: Path):
-        Table(tmp_path / "t.jsonl", {"a": 1}, False).close()
+        Table(tmp_path / "t.jsonl", {"a": 1}, FORM, False).close()
         with pytest.raises(UserError, match="--resume"):
-            Table(tmp_path / "t.jsonl", {"a": 1}, False)
+            Table(tmp_path / "t.jsonl", {"a": 1}, FORM, False)
 
     def test_one_that_was_begun_otherwise_is_refused(self, tmp_path: Path):
-        Table(tmp_path / "t.jsonl", {"accept_rate": 0.5}, False).close()
+        Table(tmp_path / "t.jsonl", {"accept_rate": 0.5}, FORM, False).close()
         with pytest.raises(UserError, match="another accept rate"):
-            Table(tmp_path / "t.jsonl", {"accept_rate": 0.7}, True)
+            Table(tmp_path / "t.jsonl", {"accept_rate": 0.7}, FORM, True)
 
     def test_a_finished_one_that_was_made_otherwise_is_refused(self, tmp_path: Path):
-        Table(tmp_path / "t.csv", {"threshold": 0.5}, False).finish([])
-        assert Table(tmp_path / "t.csv", {"threshold": 0.5}, True).finished
+        Table(tmp_path / "t.csv", {"threshold": 0.5}, FORM, False).finish()
+        assert Table(tmp_path / "t.csv", {"threshold": 0.5}, FORM, True).finished
         with pytest.raises(UserError, match="another threshold"):
-            Table(tmp_path / "t.csv", {"threshold": 0.7}, True)
+            Table(tmp_path / "t.csv", {"threshold": 0.7}, FORM, True)
 
     @pytest.mark.parametrize("kept", [None, "torn", "[" * 100_000])
     def test_a_finished_one_that_does_not_say_how_is_refused(
@@ -191,7 +203,7 @@ class TestTable:
         if kept:
             (tmp_path / "t.csv.run.json").write_text(kept)
         with pytest.raises(UserError, match="choose another --out"):
-            Table(tmp_path / "t.csv", {}, True)
+            Table(tmp_path / "t.csv", {}, FORM, True)
 
     @pytest.mark.parametrize(
         "odd",
@@ -200,48 +212,72 @@ class TestTable:
             "[" * 100_000,
             '{"b": 2}',
             '{"index": 0}',
-            '{"index": 0, "file_name": "a", "error": null}',
-            '{"index": 0, "file_name": "a", "label": "sad", "probabilities": {"fear": 1.0}}',
-            '{"index": 0, "file_name": "a", "label": ["sad"], "probabilities": {"sad": 1.0}}',
+            json.dumps(SAID | {"index": 1}),
+            json.dumps(SAID | {"index": False}),
+            json.dumps(SAID | {"file_name": ""}),
+            json.dumps(SAID | {"label": ""}),
+            json.dumps(SAID | {"label": "fear"}),
+            json.dumps(SAID | {"label": ["sad"]}),
+            json.dumps(SAID | {"error": None}),
+            json.dumps(SAID | {"probabilities": {"sad": 1}}),
+            json.dumps(SAID | {"probabilities": {"fear": 1.0}}),
+            json.dumps(SAID | {"aus": None}),
+            json.dumps({name: value for name, value in SAID.items() if name != "votes"}),
+            json.dumps(SAID | {"more": 0}),
         ],
     )
     def test_an_odd_line_counts_as_torn(self, tmp_path: Path, odd: str):
         path = tmp_path / "t.jsonl"
-        Table(path, {"a": 1}, False).close()
+        Table(path, {"a": 1}, FORM, False).close()
         with partial(path).open("a") as journal:
             journal.write(f"{odd}\n")
-        table = Table(path, {"a": 1}, True)
+        table = Table(path, {"a": 1}, FORM, True)
         assert table.done == 0 and partial(path).read_text() == '{"a": 1}\n'
         table.close()
 
+    @pytest.mark.parametrize("line", [SAID, FORM | {"file_name": "a.png", "error": "no image"}])
+    def test_a_line_of_its_form_is_kept(self, tmp_path: Path, line: dict[str, Any]):
+        path = tmp_path / "t.jsonl"
+        table = Table(path, {"a": 1}, FORM, False)
+        table.write([line])
+        table.close()
+        table = Table(path, {"a": 1}, FORM, True)
+        assert table.done == 1 and list(table.records()) == [line]
+        table.close()
+
+    def test_one_of_a_release_that_did_not_say_as_much_is_refused(self, tmp_path: Path):
+        Table(tmp_path / "t.csv", {"dataset": "a"}, FORM, False).finish()
+        with pytest.raises(UserError, match=r"another release .* does not say its folder"):
+            Table(tmp_path / "t.csv", {"dataset": "a", "folder": "b"}, FORM, True)
+
     def test_a_journal_that_begins_with_an_odd_line_is_begun_anew(self, tmp_path: Path):
         partial(tmp_path / "t.jsonl").write_text("[" * 100_000 + '\n{"index": 0}\n')
-        table = Table(tmp_path / "t.jsonl", {"a": 1}, True)
+        table = Table(tmp_path / "t.jsonl", {"a": 1}, FORM, True)
         assert table.done == 0
         table.close()
 
     def test_a_place_that_cannot_be_looked_at_is_one_sentence(self, tmp_path: Path):
         with pytest.raises(UserError, match="choose a shorter path"):
-            Table(tmp_path / ("a" * 300 + ".csv"), {}, False)
+            Table(tmp_path / ("a" * 300 + ".csv"), {}, FORM, False)
 
     def test_a_kill_after_the_renaming_leaves_nothing(self, tmp_path: Path):
         path = tmp_path / "t.jsonl"
-        Table(path, {}, False).finish([])
+        Table(path, {}, FORM, False).finish()
         partial(path).write_text("{}\n")
-        assert Table(path, {}, True).finished
+        assert Table(path, {}, FORM, True).finished
         assert sorted(file.name for file in tmp_path.iterdir()) == ["t.jsonl", "t.jsonl.run.json"]
 
     def test_two_runs_cannot_grow_one(self, tmp_path: Path):
-        table = Table(tmp_path / "t.jsonl", {}, False)
+        table = Table(tmp_path / "t.jsonl", {}, FORM, False)
         with pytest.raises(UserError, match="Another synfer-rt"):
-            Table(tmp_path / "t.jsonl", {}, True)
+            Table(tmp_path / "t.jsonl", {}, FORM, True)
         table.close()
 
     @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX limits")
     def test_a_full_disk_is_one_sentence(self, tmp_path: Path):
         import resource
 
-        table = Table(tmp_path / "t.jsonl", {}, False)
+        table = Table(tmp_path / "t.jsonl", {}, FORM, False)
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
         try:
@@ -258,15 +294,15 @@ class TestTable:
         def full(*_):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        table = Table(tmp_path / "t.jsonl", {}, False)
+        table = Table(tmp_path / "t.jsonl", {}, FORM, False)
         monkeypatch.setattr(os, "fsync", full)
         with pytest.raises(UserError, match="free some space"):
             table.write([{"index": 0}])
-            table.finish([])
+            table.finish()
 
     def test_another_suffix_is_refused(self, tmp_path: Path):
         with pytest.raises(UserError, match=r"\.jsonl or \.csv"):
-            Table(tmp_path / "t.xlsx", {}, False)
+            Table(tmp_path / "t.xlsx", {}, FORM, False)
 
 
 class TestCommand:
@@ -401,9 +437,9 @@ class TestLabelsThatAreThere:
         assert "2 of 3 labels not understood, so not accepted" in found.output
         assert "2: its label is the number 1; say its meaning with --label-scheme" in found.output
         first, _, last = lines(tmp_path / "t.jsonl")
-        assert (first["given_label"], first["written_label"]) == (None, "1")
+        assert (first["given_label"], first["written_label"]) == ("", "1")
         assert "--label-scheme" in first["label_problem"] and first["accepted"] is False
-        assert (last["given_label"], last["label_problem"]) == ("happy", None)
+        assert (last["given_label"], last["label_problem"]) == ("happy", "")
         assert last["accepted"] is not None
 
     @pytest.mark.parametrize("how", [(), ("--threshold", 0), ("--accept-rate", 1)])
@@ -446,12 +482,14 @@ class TestLabelsThatAreThere:
     ):
         data = self.table(tmp_path / "d", "image\n0.png\n1.png\n2.png\n")
         found = self.command(tiny_bundle_path, data, "--out", tmp_path / "t.csv")
-        assert "3 of them have no label to check: accepted is null" in found.output
+        assert "3 of them have no label to check: asked and accepted are false" in found.output
         assert ", accepted" not in found.output
         with (tmp_path / "t.csv").open(newline="") as file:
-            assert [row["accepted"] for row in csv.DictReader(file)] == [""] * 3
+            rows = list(csv.DictReader(file))
+        assert [(row["asked"], row["accepted"]) for row in rows] == [("False", "False")] * 3
         self.command(tiny_bundle_path, data, "--out", tmp_path / "u.jsonl", "--threshold", 0)
-        assert [r["accepted"] for r in lines(tmp_path / "u.jsonl")] == [True] * 3
+        found = lines(tmp_path / "u.jsonl")
+        assert [(r["asked"], r["accepted"]) for r in found] == [(True, True)] * 3
 
     def test_a_class_that_the_bundle_lacks_is_said_and_not_accepted(
         self, ensemble: Ensemble, tmp_path: Path
@@ -473,7 +511,7 @@ class TestLabelsThatAreThere:
             if done == 2:
                 raise _Stop
 
-        table = Table(tmp_path / "cut.jsonl", {"images": dataset.digest}, False)
+        table = Table(tmp_path / "cut.jsonl", {"images": dataset.digest}, blank(ensemble), False)
         with pytest.raises(_Stop):
             label_images(dataset, ensemble, table, acceptance(accept_rate=0.5), 1, stop)
         assert run(dataset, ensemble, tmp_path / "cut.jsonl", 1, resume=True) == whole

@@ -80,7 +80,7 @@ SETTINGS = {"format": "imagefolder", "count": 1, "classes": ["happy"], "au_vocab
         lambda path: read_photos(path, (8, 8)),
         lambda path: open_output(path, SETTINGS, resume=False),
         lambda path: open_output(Path(path), SETTINGS, resume=False),
-        lambda path: Table(Path(path) / "labels.csv", {}, False),
+        lambda path: Table(Path(path) / "labels.csv", {}, {}, False),
         lambda path: targets({"happy": 1}, path),
     ],
 )

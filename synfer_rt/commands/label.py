@@ -60,14 +60,15 @@ def label(
     Each line of the table has the class probabilities that the bundle's annotators vote for, the
     label, whether it replaces one that the dataset gives (rectified), whether it is accepted, and
     action units where the bundle reads them. By --accept-rate or --threshold what is confident is
-    accepted; else a label of the dataset that the vote and most annotators see, and null where it
-    has none. A label that is not understood is never accepted, and its line says why. An image that
-    cannot be read has a line with the reason.
+    accepted; else a label of the dataset that the vote and most annotators see. Where it has none,
+    nothing was asked, and asked is false like accepted. A label that is not understood is never
+    accepted, and its line says why. An image that cannot be read has a line with the reason.
     """
     from synfer_rt.annotate import acceptance
     from synfer_rt.bundle import open_bundle
     from synfer_rt.commands.progress import Progress
     from synfer_rt.commands.resuming import as_begun, choose_computation
+    from synfer_rt.label_record import blank
     from synfer_rt.label_table import Table, begun_with
     from synfer_rt.labelling import label_images
     from synfer_rt.paths import is_folder
@@ -90,7 +91,7 @@ def label(
         **accepting,
     }
     ensemble.load()
-    table = Table(out, settings, resume)
+    table = Table(out, settings, blank(ensemble), resume)
     if table.finished:
         click.echo(f"{out} is already whole.")
         return
@@ -125,7 +126,9 @@ def _print_summary(tally: Tally, bundle: Bundle, out: Path) -> None:
     images_labelled = sum(tally.labels.values())
     click.echo(f"{images_labelled} images labelled, {tally.rectified} rectified: {out}")
     if unasked := images_labelled - tally.asked:
-        click.echo(f"{unasked} of them have no label to check: accepted is null.", err=True)
+        click.echo(
+            f"{unasked} of them have no label to check: asked and accepted are false.", err=True
+        )
     report_problems(tally.problems, tally.given, "not accepted")
     report_skipped(tally.skipped, out)
 
