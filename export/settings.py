@@ -102,7 +102,7 @@ def read_settings(
     path = directory / SETTINGS_FILE
     given = read_json(path, "mend its permissions") if path.exists() else {}
     _check_fields(path, given, _FIELDS)
-    units, says = adapter.units if adapter else 0, path
+    says = path
     if adapter is not None and (beside := _beside(adapter_path)).is_file():
         read = read_json(beside, "mend its permissions")
         # It may be a file of the training code, with fields of its own.
@@ -112,71 +112,15 @@ def read_settings(
             own.pop("activation", None)  # of something else in the training code
         given |= own
         says = beside if own else path
-    vocabulary = given.get("au_vocabulary")
-    parts = given.get("class_labels") or ()
-    if not isinstance(parts, (list, tuple)):
-        raise UserError(
-            f"The class_labels {parts!r} in {path} are no list; write those of "
-            f"{', '.join(_CLASS_LABEL_PARTS)} that the UNet was trained with."
-        )
-    parts = tuple(parts)
-    if adapter is None and "aus" not in parts:
-        if vocabulary is not None:
-            raise UserError(
-                f"{path} has an au_vocabulary, but there is no AU adapter; give it with "
-                "--au-adapter, or remove the field."
-            )
-    elif vocabulary is None:
-        vocabulary = (adapter and adapter.vocabulary) or _VOCABULARY_BY_LENGTH.get(units)
-        if vocabulary is None:
-            known = ", ".join(facs.VOCABULARIES)
-            raise UserError(
-                f"The AU adapter takes {units} action units, whose order is not known; write "
-                f'{{"au_vocabulary": …}} into {says}: one of {known}, or a list of names.'
-            )
+    parts = _class_label_parts(path, given)
+    vocabulary = _vocabulary(path, given.get("au_vocabulary"), adapter, "aus" in parts, says)
     names = () if vocabulary is None else au_names(says, vocabulary)
-    if adapter and len(names) != units:
+    if adapter and len(names) != adapter.units:
         raise UserError(
-            f"The AU adapter takes {units} action units, the vocabulary {vocabulary!r} in {says} "
-            f"has {len(names)}; write the one that the adapter was trained with."
+            f"The AU adapter takes {adapter.units} action units, the vocabulary {vocabulary!r} in "
+            f"{says} has {len(names)}; write the one that the adapter was trained with."
         )
     _check_class_labels(path, parts, unet, text_encoder, len(names))
-    defaults = {
-        "solver": solver,
-        "steps": 25,
-        "guidance": 7.5,
-        "au_scale": 1.0,
-        "layout": "bank" if has_layouts else "none",
-        "layout_strength": 0.8,
-        "negative_prompt": "",
-    }
-    own_defaults = given.get("defaults", {})
-    if not isinstance(own_defaults, dict):
-        raise UserError(f'{path} has defaults that are no object; write {{"steps": 25}}, say.')
-    unknown = sorted(set(own_defaults) - set(defaults))
-    if unknown:
-        raise UserError(f"{path} has unknown defaults {unknown}; known are {', '.join(defaults)}.")
-    for name, value in own_defaults.items():
-        kinds = (int, float) if isinstance(defaults[name], float) else type(defaults[name])
-        if isinstance(value, bool) or not isinstance(value, kinds):
-            raise UserError(
-                f"{path} has the default {name} {value!r}; write one such as {defaults[name]!r}."
-            )
-        if name in _LARGEST and not 0 <= value <= _LARGEST[name]:
-            raise UserError(
-                f"{path} has the default {name} {value!r}; write one of 0 to {_LARGEST[name]:g}."
-            )
-    defaults |= own_defaults
-    if defaults["layout"] not in ("bank", "none"):
-        raise UserError(
-            f"{path} has the default layout {defaults['layout']!r}; write bank or none."
-        )
-    if not has_layouts:
-        defaults["layout"] = "none"
-    if defaults["solver"] not in SOLVERS:
-        raise UserError(
-            f"{path} has the solver {defaults['solver']!r}; known are {', '.join(SOLVERS)}."
-        )
     scheme = labels.listed(given.get("label_scheme", "affectnet-8"))
     if not all(map(labels.names_expression, labels.scheme(scheme))):
         raise UserError(
@@ -190,12 +134,91 @@ def read_settings(
         description=str(given.get("description", "")),
         au_vocabulary=list(names) if isinstance(vocabulary, (list, tuple)) else vocabulary,
         label_scheme=scheme,
-        defaults=defaults,
+        defaults=_defaults(path, given.get("defaults", {}), has_layouts, solver),
         class_labels=parts,
         au_maximum=_maximum(says, given.get("au_maximum"), adapter),
         activation=_activation(path, given.get("activation"), adapter),
         annotators_know=str(given.get("annotators_know", "")),
     )
+
+
+def _class_label_parts(path: Path, given: Mapping[str, Any]) -> tuple[str, ...]:
+    parts = given.get("class_labels") or ()
+    if not isinstance(parts, (list, tuple)):
+        raise UserError(
+            f"The class_labels {parts!r} in {path} are no list; write those of "
+            f"{', '.join(_CLASS_LABEL_PARTS)} that the UNet was trained with."
+        )
+    return tuple(parts)
+
+
+def _vocabulary(
+    path: Path, given: Any, adapter: AUAdapter | None, labelled: bool, says: Path
+) -> Any:
+    """The AU vocabulary as `given` in the file `says`, else the adapter's; None without AUs.
+
+    `labelled` says whether AUs are part of the UNet's class labels.
+    """
+    if adapter is None and not labelled:
+        if given is not None:
+            raise UserError(
+                f"{path} has an au_vocabulary, but there is no AU adapter; give it with "
+                "--au-adapter, or remove the field."
+            )
+        return None
+    if given is not None:
+        return given
+    units = adapter.units if adapter else 0
+    implied = (adapter and adapter.vocabulary) or _VOCABULARY_BY_LENGTH.get(units)
+    if implied is None:
+        raise UserError(
+            f"The AU adapter takes {units} action units, whose order is not known; write "
+            f'{{"au_vocabulary": …}} into {says}: one of {", ".join(facs.VOCABULARIES)}, or a '
+            "list of names."
+        )
+    return implied
+
+
+def _defaults(path: Path, own: Any, has_layouts: bool, solver: str) -> dict[str, Any]:
+    """The fields of `bundle.Defaults`: those of synfer.json, its `own`, before sensible values."""
+    defaults = {
+        "solver": solver,
+        "steps": 25,
+        "guidance": 7.5,
+        "au_scale": 1.0,
+        "layout": "bank" if has_layouts else "none",
+        "layout_strength": 0.8,
+        "negative_prompt": "",
+    }
+    if not isinstance(own, dict):
+        raise UserError(f'{path} has defaults that are no object; write {{"steps": 25}}, say.')
+    unknown = sorted(set(own) - set(defaults))
+    if unknown:
+        raise UserError(f"{path} has unknown defaults {unknown}; known are {', '.join(defaults)}.")
+    for name, value in own.items():
+        _check_default(path, name, value, defaults[name])
+    defaults |= own
+    if defaults["layout"] not in ("bank", "none"):
+        raise UserError(
+            f"{path} has the default layout {defaults['layout']!r}; write bank or none."
+        )
+    if not has_layouts:
+        defaults["layout"] = "none"
+    if defaults["solver"] not in SOLVERS:
+        raise UserError(
+            f"{path} has the solver {defaults['solver']!r}; known are {', '.join(SOLVERS)}."
+        )
+    return defaults
+
+
+def _check_default(path: Path, name: str, value: Any, example: Any) -> None:
+    kinds = (int, float) if isinstance(example, float) else type(example)
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        raise UserError(f"{path} has the default {name} {value!r}; write one such as {example!r}.")
+    if name in _LARGEST and not 0 <= value <= _LARGEST[name]:
+        raise UserError(
+            f"{path} has the default {name} {value!r}; write one of 0 to {_LARGEST[name]:g}."
+        )
 
 
 def model_name(directory: Path) -> str:
