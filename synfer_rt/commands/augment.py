@@ -14,7 +14,7 @@ import click
 from synfer_rt.commands import options
 from synfer_rt.commands.annotators import warn_of_other_images
 from synfer_rt.commands.interruption import RESUME, going_on
-from synfer_rt.commands.options import MOST_THREADS, check_number
+from synfer_rt.commands.options import MOST_THREADS, check_number, check_resuming
 from synfer_rt.commands.skipped import report_problems, report_skipped, write_skipped
 from synfer_rt.datasets import Item, Skipped
 from synfer_rt.datasets.items import load
@@ -145,10 +145,11 @@ def augment(
     from synfer_rt.commands.resuming import as_begun, choose_computation
     from synfer_rt.datasets import read_dataset, refuse_inside
     from synfer_rt.sampler import Sampler
-    from synfer_rt.writers import open_output, run_file
+    from synfer_rt.writers import is_whole, open_output, run_file
 
     check_number("--batch", batch)
     check_number("--threads", threads, MOST_THREADS)
+    check_resuming(resume, mix_backends)
     begun = run_file.load(out) if resume and run_file.exists(out) else None
     bundle = as_begun(open_bundle(engines), begun)
     refuse_inside(out, [dataset])
@@ -157,7 +158,8 @@ def augment(
     counts = source.counts()
     labels = additions(counts, targets(counts, balance))
     job = Augmentation(source.items, labels, **how)
-    where, _ = choose_computation(backend, bundle, out, begun, mix_backends)
+    lacking = None if begun is None or is_whole(out) else begun
+    where, _ = choose_computation(backend, bundle, out, lacking, mix_backends)
     augmenter = Augmenter(job, Sampler(bundle, where.backend, threads))
     settings = augmenter.settings(format_) | {"dataset": source.digest, "balance": balance}
     settings |= where.settings()

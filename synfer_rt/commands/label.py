@@ -13,7 +13,7 @@ import click
 from synfer_rt.commands import options
 from synfer_rt.commands.annotators import warn_of_other_images
 from synfer_rt.commands.interruption import RESUME, going_on
-from synfer_rt.commands.options import MOST_THREADS, check_number
+from synfer_rt.commands.options import MOST_THREADS, check_number, check_resuming
 from synfer_rt.commands.skipped import report_problems, report_skipped
 from synfer_rt.errors import UserError
 
@@ -76,12 +76,14 @@ def label(
 
     check_number("--batch", batch)
     check_number("--threads", threads, MOST_THREADS)
+    check_resuming(resume, mix_backends)
     accept = acceptance(**accepting)
     out = out / DEFAULT_FILE if is_folder(out) or not out.suffix else out
     begun = begun_with(out) if resume else None
     bundle = as_begun(open_bundle(engines), begun)
     dataset = _read(images, out, format_, label_scheme, split)
-    where, _ = choose_computation(backend, bundle, out, begun, mix_backends)
+    lacking = None if out.exists() else begun
+    where, _ = choose_computation(backend, bundle, out, lacking, mix_backends)
     ensemble = Sampler(bundle, where.backend, threads).ensemble
     settings = {
         **where.settings(),

@@ -116,6 +116,14 @@ def dataset_layout(option: str, argument: str) -> Decorator:
     )
 
 
+def check_resuming(resume: bool, mix_backends: bool) -> None:
+    """Raise UserError for --mix-backends where nothing is resumed."""
+    if mix_backends and not resume:
+        raise UserError(
+            "--mix-backends goes on with a run that is there; add --resume, or leave it out."
+        )
+
+
 def check_number(option: str, value: int | None, most: int | None = None) -> None:
     """Raise UserError unless an option's value is 1 to `most`, or was not given."""
     if value is not None and (value < 1 or (most is not None and value > most)):

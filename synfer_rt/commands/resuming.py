@@ -29,10 +29,10 @@ def choose_computation(
 ) -> tuple[Computation, str]:
     """Where and how a command computes, and a sentence on why; `asked` is its --backend.
 
-    `begun` are the settings of the run in `out` that it resumes, None for a new one: it goes on
-    where it was begun, since backends, their precisions and their versions differ in some pixels
-    of the same sample. With `mix` it goes on elsewhere. Raises UserError otherwise, and as `choose`
-    does.
+    `begun` are the settings of the run in `out` that it resumes, None for a new one and for one
+    that is whole, where nothing is left to compute. It goes on where it was begun, since backends,
+    their precisions and their versions differ in some pixels of the same sample. With `mix` it goes
+    on elsewhere. Raises UserError otherwise, and as `choose` does.
     """
     known = None if begun is None else begun.get("backend")
     if asked == "auto" and known is not None and not mix:

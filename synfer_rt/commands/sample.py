@@ -10,7 +10,7 @@ import click
 from synfer_rt.commands import options
 from synfer_rt.commands.annotators import warn_of_other_images
 from synfer_rt.commands.interruption import RESUME, going_on
-from synfer_rt.commands.options import MOST_THREADS, check_number
+from synfer_rt.commands.options import MOST_THREADS, check_number, check_resuming
 from synfer_rt.errors import UserError
 
 if TYPE_CHECKING:
@@ -136,14 +136,16 @@ def sample(
     from synfer_rt.bundle import open_bundle
     from synfer_rt.commands.resuming import as_begun, choose_computation
     from synfer_rt.observed_sampler import ObservedSampler
-    from synfer_rt.writers import check_output, open_output, run_file
+    from synfer_rt.writers import check_output, is_whole, open_output, run_file
 
     check_number("--batch", batch)
     check_number("--threads", threads, MOST_THREADS)
+    check_resuming(resume, mix_backends)
     begun = run_file.load(out) if resume and run_file.exists(out) else None
     run = _run(as_begun(open_bundle(engines), begun), out, **asked)
     check_output(out, run.settings(format_), resume=resume)
-    where, why = choose_computation(backend, run.bundle, out, begun, mix_backends)
+    lacking = None if begun is None or is_whole(out) else begun
+    where, why = choose_computation(backend, run.bundle, out, lacking, mix_backends)
     for option, text in (
         ("--prompt", run.plan.prompt),
         ("--negative-prompt", run.plan.negative_prompt),

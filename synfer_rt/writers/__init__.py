@@ -91,6 +91,10 @@ def open_output(
         run_file.begin(out, {**settings, "shard_size": shard_size})
     run_file.adopt(out)
     settings = run_file.load(out)  # with the shards' size, and where the run ended
+    return _writer(out, settings)
+
+
+def _writer(out: Path, settings: Mapping[str, Any]) -> Writer:
     return _WRITERS[settings["format"]](out, settings)
 
 
@@ -119,6 +123,18 @@ def check_output(
                 "there); choose another directory with --out."
             )
     return False
+
+
+def is_whole(out: Path) -> bool:
+    """Whether the run in `out` lacks no sample, as far as opening it shows. Raises UserError."""
+    if any(run_file.growing(out)):
+        return False
+    try:
+        writer = _writer(out, run_file.load(out))
+    except (LookupError, TypeError, ValueError):  # settings that `check_output` refuses
+        return False
+    writer.close()
+    return not writer.lacking
 
 
 def discard_empty(out: Path) -> None:

@@ -19,8 +19,8 @@ from synfer_rt.backends import openvino, status
 from synfer_rt.backends.computation import FIELDS, computation
 from synfer_rt.bundle import Bundle, open_bundle
 from synfer_rt.cli import main
-from synfer_rt.label_table import begun_with
-from synfer_rt.writers import read, run_file
+from synfer_rt.label_table import begun_with, settings_file
+from synfer_rt.writers import FORMATS, read, run_file
 from tests.test_cli import refused
 
 needs_openvino = pytest.mark.skipif(not status("openvino-cpu").works, reason="needs openvino")
@@ -151,6 +151,19 @@ def test_another_precision_or_version_is_refused(
     assert sample("--resume", "--mix-backends").exit_code == 0
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_of_a_whole_run_nothing_could_be_mixed(sample: Command, format: str) -> None:
+    assert sample("--backend", CPU, "--format", format).exit_code == 0
+    for change in ({"runtime": "onnxruntime 1.0.0"}, {"backend": "tensorrt-rtx-cuda"}):
+        sample.edit(**change)
+        result = sample("--resume", "--format", format)
+        assert result.exit_code == 0 and "already holds all 12 images" in result.output
+    lost = next(path for path in sorted(sample.out.rglob("*.*")) if path.suffix != ".jsonl")
+    lost.unlink()
+    assert "--mix-backends" in refused(sample("--resume", "--format", format))
+    assert not lost.exists()
+
+
 def test_a_backend_that_is_not_here_is_said(sample: Command) -> None:
     sample.begin(CPU)
     sample.edit(backend="tensorrt-rtx-cuda")
@@ -192,6 +205,45 @@ def invoke(*words: object) -> Result:
     return CliRunner().invoke(main, list(map(str, words)))
 
 
+@pytest.mark.parametrize("command", ["sample", "augment", "label"])
+def test_nothing_is_mixed_where_nothing_is_resumed(
+    tiny_bundle_path: Path, photos: Path, tmp_path: Path, command: str
+) -> None:
+    out = tmp_path / "out"
+    words = [command, *([] if command == "sample" else [photos]), "--out", out]
+    words += ["--engines", tiny_bundle_path]
+    assert "add --resume" in refused(invoke(*words, "--mix-backends"))
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("command", ["augment", "label"])
+def test_what_is_whole_is_so_on_any_backend(
+    tiny_bundle_path: Path, photos: Path, tmp_path: Path, command: str
+) -> None:
+    out = tmp_path / ("labels.jsonl" if command == "label" else "out")
+    words = (command, photos, "--out", out, "--engines", tiny_bundle_path, "--threads", 1)
+    assert invoke(*words, "--backend", CPU).exit_code == 0
+    settings = settings_file(out) if command == "label" else run_file.path(out)
+    made = (out if command == "label" else out / "metadata.jsonl").read_bytes()
+    begun = json.loads(settings.read_text()) | {"backend": "tensorrt-rtx-cuda", "runtime": "1"}
+    settings.write_text(json.dumps(begun))
+    result = invoke(*words, "--resume")
+    assert result.exit_code == 0 and "Warning" not in result.output, result.output
+    assert (out if command == "label" else out / "metadata.jsonl").read_bytes() == made
+
+
+@pytest.mark.parametrize("kept", ["{}", '{"format": "imagefolder"}', '{"format": 1, "count": 2}'])
+def test_settings_that_are_cut_short_are_one_sentence(
+    tiny_bundle_path: Path, photos: Path, tmp_path: Path, kept: str
+) -> None:
+    for command in (["sample"], ["augment", photos]):
+        out = tmp_path / command[0]
+        words = [*command, "--out", out, "--engines", tiny_bundle_path, "--threads", 1]
+        assert invoke(*words, *(["--count", 2] if command == ["sample"] else [])).exit_code == 0
+        run_file.path(out).write_text(kept)
+        refused(invoke(*words, "--resume"))
+
+
 @needs_openvino
 def test_augment_goes_on_where_it_was_begun(
     tiny_bundle_path: Path, photos: Path, tmp_path: Path
@@ -202,6 +254,7 @@ def test_augment_goes_on_where_it_was_begun(
     assert run_file.load(out)["backend"] == CPU
     made = [record["backend"] for record, _ in read(out)]
     assert made == [""] * 4 + [CPU] * 2
+    (out / "happy" / "00000000.png").unlink()
     assert f"--backend {CPU}" in refused(invoke(*command, "--resume", "--backend", OPENVINO))
     assert invoke(*command, "--resume").exit_code == 0
 
