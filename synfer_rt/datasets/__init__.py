@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from synfer_rt import labels
-from synfer_rt.datasets import tables
 from synfer_rt.datasets.affectnet import affectnet
 from synfer_rt.datasets.archives import is_archive, webdataset
 from synfer_rt.datasets.ck_plus import LABEL_FILE, ck_plus
@@ -30,6 +29,8 @@ from synfer_rt.datasets.numbering import check_numbers
 from synfer_rt.datasets.parquet import holds_images, parquet
 from synfer_rt.datasets.raf_db import RAF_LISTS, raf_db
 from synfer_rt.datasets.samples import have_sidecars, sidecars
+from synfer_rt.datasets.table_files import CERTAIN, look, tables
+from synfer_rt.datasets.tables import table
 from synfer_rt.errors import UserError
 from synfer_rt.images import find_images, folders_of_images
 from synfer_rt.label_table import SUFFIXES as TABLES
@@ -50,7 +51,7 @@ __all__ = [
 _READERS: dict[str, Callable[[Path, Sequence[Path], str | None], Found]] = {
     "images": images,
     "folders": folders,
-    "table": tables.table,
+    "table": table,
     "raf-db": raf_db,
     "affectnet": affectnet,
     "ck-plus": ck_plus,
@@ -232,7 +233,7 @@ def _not_read(files: Sequence[Path], format: str) -> dict[Path, str]:
     }
     if format not in ("images", "folders", "sidecars") or len(files) == 1:
         return aside
-    found, others = tables.look(files)
+    found, others = look(files)
     aside |= dict.fromkeys(found, f"it is a table; --format {format} reads none") | others
     archives = filter(is_archive, files)
     return aside | dict.fromkeys(archives, "it is an archive beside images; give it by itself")
@@ -303,13 +304,13 @@ def _format(root: Path, files: Sequence[Path], label_scheme: str | None) -> str:
         return "parquet"
     if any(name.endswith("_exp.npy") for name in names):
         return "affectnet"
-    found = tables.tables(files)
+    found = tables(files)
     if found and all(table.columns.files == (AFFECTNET_COLUMN,) for table in found.values()):
         return "affectnet"
     if any(table.tells_of(file.name) for file, table in found.items()):
         return "table"
     sorted_by_class = class_folders(root, files, label_scheme).any
-    if (found and not sorted_by_class) or all(f.suffix.lower() in tables.CERTAIN for f in files):
+    if (found and not sorted_by_class) or all(f.suffix.lower() in CERTAIN for f in files):
         return "table"
     if not any(suffixes[suffix] for suffix in IMAGES):
         if suffixes[".parquet"]:
