@@ -162,8 +162,8 @@ def compose_network(
     if not isinstance(shape[0], str):
         core = with_free_batch(core, network.path)
     prefix = f"{network.KIND.replace(' ', '_')}/"
-    before = _preparation(network, image_size, channels_last, f"{prefix}{images[0].name}")
-    _prefix_names(core, prefix)
+    before = _preparation(network, image_size, channels_last)
+    _prefix_names(core, prefix, images[0].name)
     _join(core.graph, before, f"{prefix}{chosen}", ending)
     core.producer_name, core.doc_string = "synfer-rt", ""
     del core.metadata_props[:]
@@ -272,9 +272,9 @@ def _shape(value: onnx.ValueInfoProto) -> list[Any]:
 
 
 def _preparation(
-    network: ImageNetwork, image_size: tuple[int | str, int | str], channels_last: bool, output: str
+    network: ImageNetwork, image_size: tuple[int | str, int | str], channels_last: bool
 ) -> GraphProto:
-    """From "images" [B, 3, H, W] in [0, 1] to what the network takes, as `output`."""
+    """From "images" [B, 3, H, W] in [0, 1] to "prepared", which the network takes."""
     size = network.input_size
     nodes: list[NodeProto] = []
     constants: dict[str, np.ndarray] = {}
@@ -302,7 +302,7 @@ def _preparation(
     step("Div", "std")
     if channels_last:
         step("Transpose", perm=[0, 2, 3, 1])
-    nodes[-1].output[0] = output
+    nodes[-1].output[0] = "prepared"
     image = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["B", 3, *image_size])
     return helper.make_graph(nodes, "preparation", [image], [], _tensors(constants))
 
@@ -311,20 +311,23 @@ def _tensors(constants: Mapping[str, np.ndarray]) -> list[TensorProto]:
     return [numpy_helper.from_array(value, name) for name, value in constants.items()]
 
 
-def _prefix_names(model: onnx.ModelProto, prefix: str) -> None:
-    """Put `prefix` before the names of all nodes and values, in place.
+def _prefix_names(model: onnx.ModelProto, prefix: str, entry: str) -> None:
+    """Put `prefix` before the names of nodes and values, in place; `entry` becomes "prepared".
 
     Subgraphs see the values around them, so their names change alike. (onnx.compose.add_prefix
     leaves what they take from outside as it was.)
     """
+
+    def new(name: str) -> str:
+        return "prepared" if name == entry else name and f"{prefix}{name}"
+
     for graph in onnx_file.graphs(model.graph):
         sparse = [part for one in graph.sparse_initializer for part in (one.values, one.indices)]
-        values = [*graph.input, *graph.output, *graph.initializer, *sparse]
-        for named in (*values, *graph.node):
-            named.name = named.name and f"{prefix}{named.name}"
+        for named in (*graph.input, *graph.output, *graph.initializer, *sparse, *graph.node):
+            named.name = new(named.name)
         for node in graph.node:
             for names in (node.input, node.output):
-                names[:] = [name and f"{prefix}{name}" for name in names]
+                names[:] = map(new, names)
         # The network may say nothing of its inner shapes once the batch has our name.
         del graph.value_info[:], graph.quantization_annotation[:]
 
