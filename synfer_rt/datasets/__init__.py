@@ -11,32 +11,22 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from synfer_rt import labels
-from synfer_rt.datasets.affectnet import affectnet
-from synfer_rt.datasets.archives import is_archive, webdataset
-from synfer_rt.datasets.ck_plus import LABEL_FILE, ck_plus
 from synfer_rt.datasets.class_lists import class_list
-from synfer_rt.datasets.columns import AFFECTNET_COLUMN
-from synfer_rt.datasets.file_names import file_names, file_rule
-from synfer_rt.datasets.folders import class_folders, folders, images
-from synfer_rt.datasets.items import IMAGES, Found, Item, Skipped
+from synfer_rt.datasets.items import IMAGES, Item, Skipped
+from synfer_rt.datasets.layouts import FORMATS, READERS, WITH_SCHEME, format_of, not_read
 from synfer_rt.datasets.numbering import check_numbers
-from synfer_rt.datasets.parquet import holds_images, parquet
-from synfer_rt.datasets.raf_db import RAF_LISTS, raf_db
-from synfer_rt.datasets.samples import have_sidecars, sidecars
-from synfer_rt.datasets.table_files import CERTAIN, look, tables
-from synfer_rt.datasets.tables import table
+from synfer_rt.datasets.unfinished import refuse_growing, refuse_unfinished
 from synfer_rt.errors import UserError
 from synfer_rt.images import find_images, folders_of_images
 from synfer_rt.label_table import SUFFIXES as TABLES
 from synfer_rt.label_table import settings_file
 from synfer_rt.paths import is_folder, local, resolved
-from synfer_rt.writers import run_file
 
 __all__ = [
     "FORMATS",
@@ -47,38 +37,6 @@ __all__ = [
     "read_datasets",
     "refuse_inside",
 ]
-
-_READERS: dict[str, Callable[[Path, Sequence[Path], str | None], Found]] = {
-    "images": images,
-    "folders": folders,
-    "table": table,
-    "raf-db": raf_db,
-    "affectnet": affectnet,
-    "ck-plus": ck_plus,
-    "file-names": file_names,
-    "parquet": parquet,
-    "webdataset": webdataset,
-    "sidecars": sidecars,
-}
-_WITH_SCHEME = ("raf-db", "affectnet", "ck-plus")
-"""The layouts that say what their numbers mean."""
-FORMATS = tuple(_READERS)
-"""Of a dataset that is read; docs/labelling.md says what each looks like."""
-
-
-_UNREAD: dict[str, str] = {
-    suffix: why
-    for why, suffixes in {
-        "it is a spreadsheet; save it as CSV": (".xlsx", ".xls", ".ods"),
-        "it is compressed; decompress it first": (".gz", ".bz2", ".xz", ".zst"),
-        "it is an archive of a kind that is not read; unpack it": (".rar", ".7z"),
-        "its format is not read; save it as Parquet": (".arrow", ".tfrecord", ".lmdb", ".mdb"),
-        "its format is not read; save its images as files, and their labels as CSV": (
-            ".pkl", ".pickle", ".pt", ".npz", ".h5", ".hdf5", ".mat",
-        ),
-    }.items()
-    for suffix in suffixes
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -138,40 +96,44 @@ def read_dataset(
         raise UserError(f"Unknown format {format!r}; known are auto, {', '.join(FORMATS)}.")
     if label_scheme is not None:
         labels.scheme(label_scheme)
-    _refuse_growing(path)
+    refuse_growing(path)
     root, files, aside = path.parent, find_images(path), {}
     if is_folder(path):
         root, aside = path, _set_aside(files)
         settings = {settings_file(file) for file in aside}
         files = [file for file in files if file not in aside and file not in settings]
-    _refuse_unfinished(path, files)
+    refuse_unfinished(path, files)
     scheme, listing = label_scheme, class_list(root, files) if label_scheme is None else None
     if listing is not None:
         files = [file for file in files if file != listing[0]]
         scheme = listing[1]
-    format = _format(root, files, scheme) if format == "auto" else format
-    own_layout = format in _WITH_SCHEME and label_scheme is None
-    unread = _not_read(files, format)
+    format = format_of(root, files, scheme) if format == "auto" else format
+    own_layout = format in WITH_SCHEME and label_scheme is None
+    unread = not_read(files, format)
     aside |= unread
     files = [file for file in files if file not in aside]
     if format == "images" and unread and not any(file.suffix.lower() in IMAGES for file in files):
         files = []  # what lies beside an unread file of images, such as a licence, is none
     items: list[Item] = []
     skipped: list[Skipped] = []
-    for found in _READERS[format](root, files, None if own_layout else scheme):
+    for found in READERS[format](root, files, None if own_layout else scheme):
         (items if isinstance(found, Item) else skipped).append(found)  # type: ignore[arg-type]
     items = check_numbers(items, own_layout)
     skipped += [Skipped(file.relative_to(root).as_posix(), why) for file, why in aside.items()]
-    splits = sorted({item.split for item in items if item.split})
     if split is not None:
-        if split not in splits:
-            known = f"it has {', '.join(splits)}" if splits else "it has none; leave out --split"
-            raise UserError(f"{path} has no split {split!r}; {known}.")
-        items = [item for item in items if item.split == split]
+        items = _of_split(items, split, path)
     if not items:
         why = f" ({skipped[0].name}: {skipped[0].reason})" if skipped else ""
         raise UserError(f"{path} holds no image that can be used as {format}{why}; see --format.")
     return Dataset(path, format, tuple(items), tuple(skipped))
+
+
+def _of_split(items: Sequence[Item], split: str, path: Path) -> list[Item]:
+    splits = sorted({item.split for item in items if item.split})
+    if split not in splits:
+        known = f"it has {', '.join(splits)}" if splits else "it has none; leave out --split"
+        raise UserError(f"{path} has no split {split!r}; {known}.")
+    return [item for item in items if item.split == split]
 
 
 def read_datasets(
@@ -224,106 +186,9 @@ def _set_aside(files: Sequence[Path]) -> dict[Path, str]:
     return aside
 
 
-def _not_read(files: Sequence[Path], format: str) -> dict[Path, str]:
-    """What no reader, or not that of `format`, takes for the dataset's, and why."""
-    aside = {
-        file: why
-        for file in files
-        if (why := _UNREAD.get(file.suffix.lower())) and not is_archive(file)
-    }
-    if format not in ("images", "folders", "sidecars") or len(files) == 1:
-        return aside
-    found, others = look(files)
-    aside |= dict.fromkeys(found, f"it is a table; --format {format} reads none") | others
-    archives = filter(is_archive, files)
-    return aside | dict.fromkeys(archives, "it is an archive beside images; give it by itself")
-
-
 def _closed(folder: Path) -> str:
     try:
         os.scandir(folder).close()
     except OSError as error:
         return f"it cannot be listed ({error.strerror}); mend its permissions"
     return "it links to a folder that has another name here, or lies around it all"
-
-
-def _refuse_unfinished(path: Path, files: Sequence[Path]) -> None:
-    for file in files:
-        if file.suffix == ".partial":
-            raise UserError(
-                f"{file} is a file that synfer-rt has not finished; run its command again with "
-                "--resume first."
-            )
-    if not is_folder(path):
-        return
-    parents = {file.parent for file in files}
-    folders = parents | {folder for parent in parents for folder in parent.parents}
-    for run in sorted({path, *(folder for folder in folders if path in folder.parents)}):
-        if not run_file.exists(run):
-            continue
-        _refuse_growing(run)
-        if missing := _missing_shards(run, files):
-            raise UserError(
-                f"{run} lacks {missing} of its run's shards; finish it by running its command "
-                f"again with --resume, or remove {run_file.path(run)} if they were taken away on "
-                "purpose."
-            )
-
-
-def _refuse_growing(run: Path) -> None:
-    if run_file.exists(run) and (growing := next(run_file.growing(run), None)):
-        raise UserError(
-            f"The run in {run} is not finished ({growing} is there); run its command again with "
-            "--resume first."
-        )
-
-
-def _missing_shards(run: Path, files: Sequence[Path]) -> int:
-    """How many shards of a run are not there: it leaves no unfinished file between two of them."""
-    try:
-        settings = run_file.load(run)
-        shards = -(-run_file.count(settings) // int(settings["shard_size"]))
-        suffix = {"webdataset": ".tar", "parquet": ".parquet"}[settings["format"]]
-    except (UserError, KeyError, TypeError, ValueError, ArithmeticError):
-        return 0  # another format, or another program's run.json
-    # Its shards may have been sorted into folders since, by split for instance.
-    found = sum(file.suffix == suffix and run in file.parents for file in files)
-    return max(0, shards - found)
-
-
-def _format(root: Path, files: Sequence[Path], label_scheme: str | None) -> str:
-    names = {file.name.lower() for file in files}
-    suffixes = Counter(file.suffix.lower() for file in files)
-    if names & set(RAF_LISTS):
-        return "raf-db"
-    if names & {"metadata.jsonl", "metadata.csv"}:
-        return "table"
-    if suffixes[".tar"]:
-        return "webdataset"
-    if any(file.suffix.lower() == ".parquet" and holds_images(file) for file in files):
-        return "parquet"
-    if any(name.endswith("_exp.npy") for name in names):
-        return "affectnet"
-    found = tables(files)
-    if found and all(table.columns.files == (AFFECTNET_COLUMN,) for table in found.values()):
-        return "affectnet"
-    if any(table.tells_of(file.name) for file, table in found.items()):
-        return "table"
-    sorted_by_class = class_folders(root, files, label_scheme).any
-    if (found and not sorted_by_class) or all(f.suffix.lower() in CERTAIN for f in files):
-        return "table"
-    if not any(suffixes[suffix] for suffix in IMAGES):
-        if suffixes[".parquet"]:
-            return "parquet"
-        if any(map(is_archive, files)):
-            return "webdataset"
-    if any(name.endswith(LABEL_FILE) for name in names):
-        return "ck-plus"
-    if have_sidecars(files):
-        return "sidecars"
-    if sorted_by_class:
-        return "folders"
-    if file_rule(files) is not None:
-        return "file-names"
-    # Whoever says what numbers mean has some; folders alone are left, or are said not to be it.
-    return "images" if label_scheme is None else "folders"
