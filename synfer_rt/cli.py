@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import io
 import sys
-from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -13,6 +12,7 @@ import click
 
 from synfer_rt import __version__
 from synfer_rt.commands.interruption import exit_code, interrupted_by_signals
+from synfer_rt.commands.notes import note
 from synfer_rt.errors import UserError, installing
 
 _COMMANDS = {
@@ -101,8 +101,7 @@ class _Commands(click.Group):
                 "it is yours and that the disk has space."
             ) from None
         except KeyboardInterrupt as interruption:
-            with suppress(OSError):
-                click.echo("Interrupted.", err=True)
+            note("Interrupted.")
             ctx.exit(exit_code(interruption))
 
 

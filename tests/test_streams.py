@@ -39,25 +39,49 @@ def dead_end(kind: str) -> int:
     return writer
 
 
-@pytest.mark.parametrize("kind", ["pipe", "full"])
-@pytest.mark.parametrize("dead", ["stdout", "stderr"])
-def test_a_stream_that_takes_nothing_is_no_traceback_and_keeps_the_work(
-    tiny_bundle_path: Path, tmp_path: Path, dead: str, kind: str
-) -> None:
-    out, end = tmp_path / "out", dead_end(kind)
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, dead: end}
-    options = ["--engines", str(tiny_bundle_path), "--backend", "onnxruntime-cpu"]
-    options += ["--count", "2", "--threads", "1", "--out", str(out)]
-    command = [sys.executable, "-m", "synfer_rt", "sample", *options]
+def with_dead(
+    stream: str, kind: str, *words: object
+) -> tuple[subprocess.CompletedProcess[str], str]:
+    """A command of which one stream takes nothing, and what was said on the other."""
+    end = dead_end(kind)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: end}
+    command = [sys.executable, "-m", "synfer_rt", *map(str, words)]
     done = subprocess.run(command, **streams, text=True, check=False)  # type: ignore[call-overload]
     os.close(end)
     heard = (done.stdout or "") + (done.stderr or "")
-    assert done.returncode in (1, 2)
     for said in ("Traceback", "Logging error", "Exception ignored"):
         assert said not in heard
-    if dead == "stdout":  # nothing is said there before the end
-        assert (out / "metadata.jsonl").is_file()
-        assert ("No space left on device" in heard) == (kind == "full")
+    return done, heard
+
+
+def options(engines: Path, out: Path) -> list[object]:
+    return ["--engines", engines, "--backend", "onnxruntime-cpu", "--threads", 1, "--out", out]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "full"])
+def test_results_that_nobody_takes_keep_the_work(
+    tiny_bundle_path: Path, tmp_path: Path, kind: str
+) -> None:
+    words = ["sample", "--count", 2, *options(tiny_bundle_path, tmp_path / "out")]
+    done, heard = with_dead("stdout", kind, *words)
+    assert done.returncode in (1, 2)
+    assert (tmp_path / "out/metadata.jsonl").is_file()  # nothing is said there before the end
+    assert ("No space left on device" in heard) == (kind == "full")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "full"])
+def test_notes_that_nobody_takes_are_no_reason_to_stop(
+    tiny_bundle_path: Path, tmp_path: Path, kind: str
+) -> None:
+    faces = tmp_path / "faces"
+    for words in (
+        ["sample", "--count", 4, *options(tiny_bundle_path, faces)],
+        ["label", faces, *options(tiny_bundle_path, tmp_path / "labels.csv")],
+        ["augment", faces, "--balance", 2, *options(tiny_bundle_path, tmp_path / "more")],
+    ):
+        done, heard = with_dead("stderr", kind, *words)
+        assert done.returncode == 0 and str(words[-1]) in heard
+    assert (tmp_path / "labels.csv").is_file() and (tmp_path / "more/metadata.jsonl").is_file()
 
 
 def test_a_full_disk_behind_the_output_is_one_sentence(tiny_bundle_path: Path) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import click
-
 if TYPE_CHECKING:
-    from synfer_rt.bundle import Bundle
+    from synfer_rt.commands.notes import note
+from synfer_rt.bundle import Bundle
 
 
 def warn_of_other_images(bundle: Bundle) -> None:
@@ -16,8 +15,7 @@ def warn_of_other_images(bundle: Bundle) -> None:
     For commands whose images come from elsewhere and may be others.
     """
     if bundle.annotators and bundle.annotators_know:
-        click.echo(
+        note(
             f"The annotators of {bundle.name} know {bundle.annotators_know} only: do not rely on "
-            "what they say of other images, such as photographs.",
-            err=True,
+            "what they say of other images, such as photographs."
         )

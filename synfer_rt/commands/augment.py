@@ -14,6 +14,7 @@ import click
 from synfer_rt.commands import options
 from synfer_rt.commands.annotators import warn_of_other_images
 from synfer_rt.commands.interruption import RESUME, going_on
+from synfer_rt.commands.notes import note
 from synfer_rt.commands.options import MOST_THREADS, check_number, check_resuming
 from synfer_rt.commands.skipped import report_problems, report_skipped, write_skipped
 from synfer_rt.datasets import Item, Skipped
@@ -182,10 +183,9 @@ def _warn(job: Augmentation, bundle: Bundle) -> None:
     """Say in what the additions may differ from the originals."""
     warn_of_other_images(bundle)
     if not job.decode_originals and _other_size(job.originals, bundle.image_size):
-        click.echo(
+        note(
             f"The additions are images of {format_size(bundle.image_size)}, not all originals are: "
-            "a classifier may learn that instead of the class. With --decode-originals they are.",
-            err=True,
+            "a classifier may learn that instead of the class. With --decode-originals they are."
         )
 
 
@@ -208,10 +208,9 @@ def _print_summary(augmenter: Augmenter, counts: Mapping[str, int], out: Path) -
         look = f"; look at {write_contact_sheet(out, filled, _is_addition)}"
     click.echo(f"{job.count} images in {out}{look}")
     if augmenter.broken:
-        click.echo(
+        note(
             f"{augmenter.broken} additions are flat or not finite, and not accepted; a lower "
-            "--noise-scale or more --repair-steps may help.",
-            err=True,
+            "--noise-scale or more --repair-steps may help."
         )
 
 

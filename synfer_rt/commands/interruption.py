@@ -9,10 +9,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
 
 import click
+
+from synfer_rt.commands.notes import note
 
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
@@ -105,8 +107,7 @@ def going_on(how: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as interruption:
-        with suppress(OSError):  # nobody may be there to be told
-            click.echo(how(), err=True)
+        note(how())
         click.get_current_context().exit(exit_code(interruption))
 
 

@@ -13,6 +13,7 @@ import click
 from synfer_rt.commands import options
 from synfer_rt.commands.annotators import warn_of_other_images
 from synfer_rt.commands.interruption import RESUME, going_on
+from synfer_rt.commands.notes import note
 from synfer_rt.commands.options import MOST_THREADS, check_number, check_resuming
 from synfer_rt.commands.skipped import report_problems, report_skipped
 from synfer_rt.errors import UserError
@@ -128,9 +129,7 @@ def _print_summary(tally: Tally, bundle: Bundle, out: Path) -> None:
     images_labelled = sum(tally.labels.values())
     click.echo(f"{images_labelled} images labelled, {tally.rectified} rectified: {out}")
     if unasked := images_labelled - tally.asked:
-        click.echo(
-            f"{unasked} of them have no label to check: asked and accepted are false.", err=True
-        )
+        note(f"{unasked} of them have no label to check: asked and accepted are false.")
     report_problems(tally.problems, tally.given, "not accepted")
     report_skipped(tally.skipped, out)
 

@@ -8,9 +8,8 @@ import time
 from contextlib import suppress
 from typing import Any, TextIO
 
-import click
-
 from synfer_rt.commands.interruption import raise_if_swallowed
+from synfer_rt.commands.notes import note
 
 _SECONDS_BETWEEN_LINES = 5.0
 
@@ -64,8 +63,7 @@ class Progress:
         elif now - self._said >= _SECONDS_BETWEEN_LINES:
             self._said = now
             most = "at most " if self._at_most else ""
-            with suppress(OSError):  # that nobody can be told is no reason to stop
-                click.echo(f"{int(images)} of {most}{self._count} images, {said}", err=True)
+            note(f"{int(images)} of {most}{self._count} images, {said}")
 
 
 def _duration(seconds: float) -> str:

@@ -7,11 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import click
-
 from synfer_rt.backends import choose
 from synfer_rt.backends.computation import FIELDS, Computation, computation
 from synfer_rt.bundle import Bundle
+from synfer_rt.commands.notes import note
 from synfer_rt.errors import UserError
 
 Settings = Mapping[str, Any]
@@ -47,15 +46,14 @@ def choose_computation(
     if begun is None:
         return found, why
     if not any(name in begun for name in FIELDS):
-        click.echo(
+        note(
             f"Warning: {out} does not say on which backend it was begun. If that was another than "
-            f"{backend}, name it with --backend: the same samples come out slightly different.",
-            err=True,
+            f"{backend}, name it with --backend: the same samples come out slightly different."
         )
     elif names := found.differs(begun):
         if not mix:
             raise UserError(_refusal(out, begun, found, names))
-        click.echo(f"Warning: {_difference(out, begun, found, names)}", err=True)
+        note(f"Warning: {_difference(out, begun, found, names)}")
     return found, why
 
 

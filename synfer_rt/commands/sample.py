@@ -10,6 +10,7 @@ import click
 from synfer_rt.commands import options
 from synfer_rt.commands.annotators import warn_of_other_images
 from synfer_rt.commands.interruption import RESUME, going_on
+from synfer_rt.commands.notes import note
 from synfer_rt.commands.options import MOST_THREADS, check_number, check_resuming
 from synfer_rt.errors import UserError
 
@@ -159,8 +160,8 @@ def sample(
         _finish_whole(run, writer, out)
         return
     if writer.done:
-        click.echo(f"Resuming: {writer.done} of {run.count} images are there.", err=True)
-    click.echo(f"{run.bundle.name} {run.bundle.version} on {why}", err=True)
+        note(f"Resuming: {writer.done} of {run.count} images are there.")
+    note(f"{run.bundle.name} {run.bundle.version} on {why}")
     _execute(run, sampler, writer, batch, out)
 
 
@@ -301,16 +302,14 @@ def _starts(run: Run, photos: Photos, sampler: ObservedSampler, out: Path) -> Ph
     warn_of_other_images(run.bundle)
     starts = PhotoStarts(sampler, photos, run.trajectory)
     there, alone = starts.round_trip()
-    click.echo(
+    note(
         f"{len(photos)} photos to start from; inverted and denoised the first come back at "
-        f"{there:.1f} dB (through the VAE alone: {alone:.1f} dB)",
-        err=True,
+        f"{there:.1f} dB (through the VAE alone: {alone:.1f} dB)"
     )
     if alone < DISTORTED:
-        click.echo(
+        note(
             f"{run.bundle.name} gives such photos back distorted, and so it will these faces; "
-            "bring a bundle whose model was trained on some.",
-            err=True,
+            "bring a bundle whose model was trained on some."
         )
     return starts
 
@@ -319,10 +318,10 @@ def _warn_of_unread(bundle: Bundle, option: str, text: str) -> None:
     end, words = bundle.unread(text)
     if end:
         message = f"{option} is longer than the {bundle.max_length} tokens of {bundle.name}, which"
-        click.echo(f"Warning: {message} does not read its end: {end.strip()!r}", err=True)
+        note(f"Warning: {message} does not read its end: {end.strip()!r}")
     if words:
         message = f"{bundle.name} does not know these words of {option}"
-        click.echo(f"Warning: {message}: {', '.join(words)}", err=True)
+        note(f"Warning: {message}: {', '.join(words)}")
 
 
 def _print_summary(run: Run, summary: Summary, count: int, out: Path, sheet: Path) -> None:
@@ -358,14 +357,12 @@ def _print_summary(run: Run, summary: Summary, count: int, out: Path, sheet: Pat
     )
     if summary.missing:
         lacking = ", ".join(f"{name} {images}" for name, images in summary.missing.items())
-        click.echo(
+        note(
             f"The budget of {run.count} images is used up, and accepted images are missing: "
-            f"{lacking}.",
-            err=True,
+            f"{lacking}."
         )
     if summary.broken:
-        click.echo(
+        note(
             f"{summary.broken} of them are flat or not finite, and not accepted; a lower "
-            "--guidance or --au-scale, more --steps or another --solver may help.",
-            err=True,
+            "--guidance or --au-scale, more --steps or another --solver may help."
         )

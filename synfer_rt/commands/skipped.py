@@ -7,8 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-import click
-
+from synfer_rt.commands.notes import note
 from synfer_rt.writers import run_file
 from synfer_rt.writers.atomic import disk_errors, write_whole
 
@@ -32,9 +31,9 @@ def write_skipped(out: Path, skipped: Mapping[str, str]) -> Path:
 def report_skipped(skipped: Mapping[str, str], where: Path) -> None:
     """Say on stderr how many files were skipped, and which; `where` lists all of them."""
     if skipped:
-        click.echo(f"{len(skipped)} files skipped (all of them in {where}):", err=True)
+        note(f"{len(skipped)} files skipped (all of them in {where}):")
         for name, reason in list(skipped.items())[:_SHOWN]:
-            click.echo(f"  {name}: {reason}", err=True)
+            note(f"  {name}: {reason}")
 
 
 def report_problems(problems: Counter[str], given: int, effect: str) -> None:
@@ -45,8 +44,8 @@ def report_problems(problems: Counter[str], given: int, effect: str) -> None:
     if not problems:
         return
     total, shown = problems.total(), problems.most_common(_REASONS)
-    click.echo(f"{total} of {given} labels not understood, so {effect}:", err=True)
+    note(f"{total} of {given} labels not understood, so {effect}:")
     for reason, count in shown:
-        click.echo(f"  {count}: {reason}", err=True)
+        note(f"  {count}: {reason}")
     if rest := total - sum(count for _, count in shown):
-        click.echo(f"  {rest}: other reasons", err=True)
+        note(f"  {rest}: other reasons")

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from synfer_rt.commands import options
+from synfer_rt.commands.notes import note
 
 
 @click.command()
@@ -29,11 +30,10 @@ def verify(out: Path) -> None:
             click.echo(f"{fault.place}: {fault.problem}")
     if found:
         number = "1 fault" if found == 1 else f"{found} faults"
-        click.echo(
+        note(
             f"{number} in {out}. Run its command again with --resume: images and shards that "
             "are missing or cut short are made again. For others, delete the image or the shard "
-            "that is named first.",
-            err=True,
+            "that is named first."
         )
         click.get_current_context().exit(1)
     click.echo(f"{out}: all {count} images are there and whole.")
