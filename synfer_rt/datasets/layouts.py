@@ -60,21 +60,24 @@ def format_of(root: Path, files: Sequence[Path], label_scheme: str | None) -> st
         return "raf-db"
     if names & {"metadata.jsonl", "metadata.csv"}:
         return "table"
-    if suffixes[".tar"]:
+    found = tables(files)
+    told = any(table.tells_of(file.name) for file, table in found.items())
+    sorted_by_class = class_folders(root, files, label_scheme).any
+    images = sum(suffixes[suffix] for suffix in IMAGES)
+    # A tree of images may have other things in tars beside it, or what it was unpacked from.
+    if suffixes[".tar"] and not ((told or sorted_by_class) and images > suffixes[".tar"]):
         return "webdataset"
     if any(file.suffix.lower() == ".parquet" and holds_images(file) for file in files):
         return "parquet"
     if any(name.endswith("_exp.npy") for name in names):
         return "affectnet"
-    found = tables(files)
     if found and all(table.columns.files == (AFFECTNET_COLUMN,) for table in found.values()):
         return "affectnet"
-    if any(table.tells_of(file.name) for file, table in found.items()):
+    if told:
         return "table"
-    sorted_by_class = class_folders(root, files, label_scheme).any
     if (found and not sorted_by_class) or all(f.suffix.lower() in CERTAIN for f in files):
         return "table"
-    if not any(suffixes[suffix] for suffix in IMAGES):
+    if not images:
         if suffixes[".parquet"]:
             return "parquet"
         if any(map(is_archive, files)):
@@ -98,9 +101,10 @@ def not_read(files: Sequence[Path], format: str) -> dict[Path, str]:
         for file in files
         if (why := _UNREAD.get(file.suffix.lower())) and not is_archive(file)
     }
-    if format not in ("images", "folders", "sidecars") or len(files) == 1:
+    if format not in ("images", "folders", "sidecars", "table") or len(files) == 1:
         return aside
-    found, others = look(files)
-    aside |= dict.fromkeys(found, f"it is a table; --format {format} reads none") | others
+    if format != "table":
+        found, others = look(files)
+        aside |= dict.fromkeys(found, f"it is a table; --format {format} reads none") | others
     archives = filter(is_archive, files)
     return aside | dict.fromkeys(archives, "it is an archive beside images; give it by itself")

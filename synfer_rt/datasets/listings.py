@@ -145,7 +145,9 @@ def _only(
         return (
             f"several images are called so, one of them in {file.parent.name}; write their folders"
         )
-    if len(splits[file]) < 2 and (guess.sure or len(claims[file]) == 1):
+    if len(splits[file]) > 1:
+        return f"rows of {' and '.join(sorted(splits[file]))} have its name; write their folders"
+    if guess.sure or len(claims[file]) == 1:
         return file
     return f"{_GONE}, and an image of its name is another's"
 

@@ -16,7 +16,16 @@ from synfer_rt.datasets import Dataset, read_dataset
 from synfer_rt.datasets.items import load
 from synfer_rt.errors import UserError
 from synfer_rt.writers import open_output, run_file
-from tests.small_datasets import labels_of, picture, put, put_parquet, put_tar, shades, why
+from tests.small_datasets import (
+    labels_of,
+    picture,
+    put,
+    put_parquet,
+    put_tar,
+    put_text,
+    shades,
+    why,
+)
 
 PICTURES = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 """As Hugging Face's `datasets` keeps an image."""
@@ -241,6 +250,24 @@ class TestCompressed:
             "faces.zip": "it is an archive beside images; give it by itself",
             "labels.csv.gz": "it is compressed; decompress it first",
         }
+
+
+class TestBesideImages:
+    @pytest.mark.parametrize("tabled", [True, False])
+    def test_a_tar_beside_a_tree_of_images_does_not_hide_it(self, tmp_path: Path, tabled: bool):
+        put(tmp_path, happy__a=10, sad__b=20)
+        if tabled:
+            put_text(tmp_path / "labels.csv", "file,label\na.jpg,happy\nb.jpg,sad\n")
+        put_tar(tmp_path / "code.tar", **{"a__py": b"print()"})
+        dataset = read_dataset(tmp_path)
+        assert labels_of(dataset) == {"happy/a.jpg": "happy", "sad/b.jpg": "sad"}
+        assert why(dataset) == {"code.tar": "it is an archive beside images; give it by itself"}
+
+    def test_a_picture_beside_shards_hides_none(self, tmp_path: Path):
+        put(tmp_path, preview=10)
+        put_tar(tmp_path / "0.tar", **{"0__jpg": picture(1), "0__cls": b"sad"})
+        dataset = read_dataset(tmp_path)
+        assert labels_of(dataset) == {"0.tar/0": "sad"} and set(why(dataset)) == {"preview.jpg"}
 
 
 class TestZips:

@@ -141,7 +141,7 @@ class TestTables:
         put(tmp_path, images__1=10)
         put_text(tmp_path / "lists" / "train" / "l.csv", "file,label,split\n1.jpg,sad,train\n")
         put_text(tmp_path / "lists" / "test" / "l.csv", "file,label,split\n1.jpg,fear,test\n")
-        with pytest.raises(UserError, match="an image of its name is another's"):
+        with pytest.raises(UserError, match="rows of test and train have its name"):
             read_dataset(tmp_path)
 
     @pytest.mark.parametrize("folder", ["", "a/"])
