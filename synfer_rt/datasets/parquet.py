@@ -13,6 +13,7 @@ from synfer_rt.datasets.columns import (
     IMAGE_COLUMNS,
     PIXELS,
     PIXELS_ELSEWHERE,
+    by_key,
     columns_of,
     key,
     survey,
@@ -105,31 +106,40 @@ def _items(
 
 
 def _rows(table: Any, group: int) -> Iterator[Mapping[str, Any]]:
-    """The rows of a row group, without what is no word, number or list of them."""
+    """The rows of a row group, of words and numbers, and lists and structs of them."""
     schema = table.schema_arrow
     wanted = [name for name in schema.names if _is_plain(schema.field(name).type)]
-    classes = {name: names for name in wanted if (names := _class_names(schema, name))}
+    features = _features(schema)
     count = table.metadata.row_group(group).num_rows
     for row in table.read_row_group(group, wanted).to_pylist() or [{}] * count:
-        yield {key(name): _named(cell, classes.get(name, ())) for name, cell in row.items()}
+        yield by_key({name: _named(cell, features.get(name)) for name, cell in row.items()})
 
 
-def _named(cell: Any, classes: Sequence[str]) -> Any:
-    """A cell by the names of its column's classes; a negative number is a missing label there."""
+def _named(cell: Any, feature: Any) -> Any:
+    """A cell by the names of its classes, of which a negative number is a missing label.
+
+    `feature` is what Hugging Face's `datasets` keeps of its column, or of its part of a struct.
+    """
+    feature = feature if isinstance(feature, dict) else {}
     if isinstance(cell, list) and len(cell) == 1:
-        cell = cell[0]
-    if not classes or not isinstance(cell, int):
+        return _named(cell[0], feature.get("feature", feature))
+    if isinstance(cell, dict):
+        return {name: _named(part, feature.get(name)) for name, part in cell.items()}
+    classes = feature.get("names")
+    if not isinstance(classes, list) or not isinstance(cell, int):
         return cell
     if cell < 0:
         return None
-    return classes[cell] if cell < len(classes) else cell
+    return classes[cell] if cell < len(classes) else f"{cell}, beyond its {len(classes)} classes"
 
 
 def _is_plain(kind: Any) -> bool:
     import pyarrow.types as types
 
     if types.is_list(kind) or types.is_large_list(kind):
-        return _is_plain(kind.value_type) and not types.is_list(kind.value_type)
+        return _is_plain(kind.value_type) and not types.is_nested(kind.value_type)
+    if types.is_struct(kind):
+        return all(_is_plain(kind.field(i).type) for i in range(kind.num_fields))
     return not (types.is_nested(kind) or _is_binary(kind))
 
 
@@ -146,17 +156,6 @@ def _features(schema: Any) -> Mapping[str, Any]:
     except (TypeError, KeyError, ValueError, RecursionError):
         return {}
     return features if isinstance(features, dict) else {}
-
-
-def _class_names(schema: Any, column: str) -> Sequence[str]:
-    """The names behind the numbers of a column, or of lists of them."""
-    feature = _features(schema).get(column)
-    for inner in ("feature", None):
-        names = feature.get("names") if isinstance(feature, dict) else None
-        if isinstance(names, list):
-            return names
-        feature = feature.get(inner) if isinstance(feature, dict) else None
-    return ()
 
 
 def _image_column(schema: Any) -> str | None:

@@ -46,6 +46,30 @@ class TestColumnsOfParquet:
         assert labelled.label == "happy"
         assert (missing.label, missing.written, missing.problem) == (None, None, None)
 
+    def test_a_number_beyond_the_named_classes_has_no_other_meaning(self, tmp_path: Path):
+        rows = {"image": [picture(1), picture(2)], "label": [3, 7]}
+        classes = {"names": list(self.NAMES), "_type": "ClassLabel"}
+        self.put_rows(tmp_path / "0.parquet", pa.table(rows), label=classes)
+        items = read_dataset(tmp_path, label_scheme="affectnet-8").items
+        assert [item.label for item in items] == ["happy", None]
+        assert "7, beyond its 7 classes" in str(items[1].problem)
+
+    def test_each_file_counts_its_classes_in_its_own_order(self, tmp_path: Path):
+        for i, names in enumerate((["sad", "happy", "fear"], ["fear", "sad", "happy"])):
+            classes = {"names": names, "_type": "ClassLabel"}
+            rows = {"image": [picture(n) for n in range(3)], "label": [0, 1, 2]}
+            self.put_rows(tmp_path / f"train-{i}.parquet", pa.table(rows), label=classes)
+        found = [item.label for item in read_dataset(tmp_path, label_scheme="raf-db").items]
+        assert found == ["sad", "happy", "fear", "fear", "sad", "happy"]
+
+    def test_labels_in_structs(self, tmp_path: Path):
+        faces = [{"emotion": 3, "score": 0.5}, {"emotion": 5, "score": 0.1}]
+        rows = {"image": [picture(1), picture(2)], "faces": faces}
+        classes = {"names": list(self.NAMES), "_type": "ClassLabel"}
+        self.put_rows(tmp_path / "0.parquet", pa.table(rows), faces={"emotion": classes})
+        items = read_dataset(tmp_path, label_scheme="raf-db").items
+        assert [item.label for item in items] == ["happy", "sad"]
+
     def test_lists_of_one_class(self, tmp_path: Path):
         rows = {"image": [picture(1), picture(2)], "labels": [[3], [3, 5]]}
         classes = {"feature": {"names": list(self.NAMES), "_type": "ClassLabel"}, "_type": "List"}
