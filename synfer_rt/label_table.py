@@ -149,12 +149,12 @@ class Tally:
         self.accepted: Counter[str] = Counter()
         self.problems: Counter[str] = Counter()
         self.asked = self.given = self.rectified = 0
-        self.skipped: dict[str, str] = {}
+        self.skipped: list[tuple[str, str]] = []
 
     def add(self, record: Record) -> None:
         """Count one line."""
         if record["error"]:
-            self.skipped[record["file_name"]] = record["error"]
+            self.skipped.append((record["file_name"], record["error"]))
             return
         self.labels[record["label"]] += 1
         self.accepted[record["label"]] += record["accepted"]

@@ -8,6 +8,7 @@ import io
 import json
 import math
 import shutil
+import tarfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,6 +41,7 @@ from synfer_rt.writers import FORMATS, open_output, read, run_file
 from synfer_rt.writers.atomic import partial
 from tests import tiny_bundle as tiny
 from tests.hugging_face import rows
+from tests.small_datasets import picture
 
 COUNTS = {"happy": 5, "sad": 2, "fear": 1}
 
@@ -535,6 +537,19 @@ class TestCommand:
         assert {path.name for path in (out / "fear").iterdir()} >= {"00000000.png"}
         counts = Counter(item.label for item in read_dataset(out).items)
         assert counts == {"happy": 5, "sad": 4, "fear": 4}
+
+    def test_lists_each_of_several_files_of_one_name(self, tiny_bundle_path: Path, tmp_path: Path):
+        with tarfile.open(tmp_path / "0.tar", "w") as tar:
+            for shade in (10, 20, 30):
+                entry = tarfile.TarInfo("happy/0.jpg")
+                entry.size = len(picture(shade))
+                tar.addfile(entry, io.BytesIO(picture(shade)))
+        found = self.command(tiny_bundle_path, tmp_path / "0.tar", "--out", tmp_path / "out")
+        assert found.exit_code == 0 and "2 files skipped" in found.output
+        listed = run_file.folder(tmp_path / "out") / "skipped.jsonl"
+        assert [json.loads(line)["file_name"] for line in listed.open()] == [
+            "0.tar/happy/0.jpg"
+        ] * 2
 
     def test_shows_the_first_additions_of_each_class(
         self, tiny_bundle_path: Path, folder: Path, tmp_path: Path

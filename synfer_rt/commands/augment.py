@@ -167,7 +167,7 @@ def augment(
     writer = open_output(out, settings, resume=resume)
     if labels:
         _warn(job, bundle)
-    skipped = {s.name: s.reason for s in source.skipped}
+    skipped = [(entry.name, entry.reason) for entry in source.skipped]
     listed = write_skipped(out, skipped)
     with (
         going_on(lambda: f"Interrupted with {writer.done} of {job.count} images written; {RESUME}"),

@@ -129,7 +129,8 @@ def _print_summary(tally: Tally, bundle: Bundle, out: Path) -> None:
     images_labelled = sum(tally.labels.values())
     click.echo(f"{images_labelled} images labelled, {tally.rectified} rectified: {out}")
     if unasked := images_labelled - tally.asked:
-        note(f"{unasked} of them have no label to check: asked and accepted are false.")
+        verb = "has" if unasked == 1 else "have"
+        note(f"{unasked} of them {verb} no label to check: asked and accepted are false.")
     report_problems(tally.problems, tally.given, "not accepted")
     report_skipped(tally.skipped, out)
 

@@ -298,7 +298,8 @@ def _starts(run: Run, photos: Photos, sampler: ObservedSampler, out: Path) -> Ph
     from synfer_rt.commands.skipped import report_skipped, write_skipped
     from synfer_rt.inversion import DISTORTED, PhotoStarts
 
-    report_skipped(photos.skipped, write_skipped(out, photos.skipped))
+    skipped = list(photos.skipped.items())
+    report_skipped(skipped, write_skipped(out, skipped))
     warn_of_other_images(run.bundle)
     starts = PhotoStarts(sampler, photos, run.trajectory)
     there, alone = starts.round_trip()

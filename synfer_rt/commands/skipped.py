@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 from synfer_rt.commands.notes import note
@@ -16,23 +16,24 @@ _SHOWN = 20
 _REASONS = 10
 
 
-def write_skipped(out: Path, skipped: Mapping[str, str]) -> Path:
+def write_skipped(out: Path, skipped: Sequence[tuple[str, str]]) -> Path:
     """Write skipped.jsonl in the own folder of the run in `out`; returns its path.
 
-    It has a line with name and reason for each. Raises UserError.
+    It has a line for each, with its name and the reason. Raises UserError.
     """
     file = run_file.folder(out) / FILE
-    lines = [json.dumps({"file_name": name, "error": why}) for name, why in skipped.items()]
+    lines = [json.dumps({"file_name": name, "error": why}) for name, why in skipped]
     with disk_errors(out):
         write_whole(file, "".join(f"{line}\n" for line in lines).encode())
     return file
 
 
-def report_skipped(skipped: Mapping[str, str], where: Path) -> None:
+def report_skipped(skipped: Sequence[tuple[str, str]], where: Path) -> None:
     """Say on stderr how many files were skipped, and which; `where` lists all of them."""
     if skipped:
-        note(f"{len(skipped)} files skipped (all of them in {where}):")
-        for name, reason in list(skipped.items())[:_SHOWN]:
+        files = "1 file" if len(skipped) == 1 else f"{len(skipped)} files"
+        note(f"{files} skipped (all of them in {where}):")
+        for name, reason in skipped[:_SHOWN]:
             note(f"  {name}: {reason}")
 
 

@@ -211,7 +211,7 @@ def test_photos_that_the_model_distorts_are_warned_of(
 
 def test_photos_that_cannot_be_read_are_reported(sample, photos, tmp_path):
     result = sample("--count", "4", "--layout-from", str(photos), "--prompt", "a man")
-    assert "1 files skipped" in result.output and "notes.txt" in result.output
+    assert "1 file skipped" in result.output and "notes.txt" in result.output
     (line,) = (tmp_path / "__out__/skipped.jsonl").read_text().splitlines()
     assert json.loads(line)["file_name"] == "notes.txt"
     assert {record["prompt"] for record, _ in read(tmp_path / "out")} == {"a man"}

@@ -37,7 +37,7 @@ def write(out: Path, format: str) -> Path:
     run.write(writer, COUNT)
     writer.finish()
     write_contact_sheet(out, CLASSES)
-    write_skipped(out, {"photo.jpg": "it is no image"})
+    write_skipped(out, [("photo.jpg", "it is no image")])
     return out
 
 
