@@ -334,3 +334,40 @@ def test_branches_and_loops_keep_what_they_take_from_outside(tmp_path: Path, ops
     np.testing.assert_allclose(found, softmax(2 * linear(7)), atol=1e-5)
     found = probabilities(path, "raf-db", f"{SIZE},rgb,mean=1/1/1")  # no pixel is above 0
     np.testing.assert_allclose(found, softmax(-2 * linear(7, IMAGES - 1)), atol=1e-5)
+
+
+@pytest.mark.parametrize("expanded", [False, True])
+def test_a_file_for_one_image_may_join_a_class_token(tmp_path: Path, expanded: bool) -> None:
+    """As a vision transformer does that was exported for one image: [1, 1, D] beside its patches.
+
+    torch's older exporter expands it first, to a size that it computes; the newer one says that 0
+    in the shape of a Reshape is no size to keep. Two patches are the halves of an image; places
+    that are computed of constants are added, the sine of the token to the last patch.
+    """
+    path = save_linear(tmp_path / "token.onnx", 7, batch=1)
+    model, half = onnx.load(path), 3 * SIZE * SIZE // 2
+    token, own = weights(4)[:half, :1].T, weights(7)[:half] / 2
+    constants = {"token": token[None], "whole": np.concatenate([own, weights(7)])}
+    constants |= {"patches": np.array([1, 2, -1]), "all": np.array([1, 3 * half])}
+    constants |= {"ones": np.array([1, 1]), "width": np.array([half])}
+    constants["none"] = np.zeros((1, 2, half), np.float32)
+    del model.graph.node[:], model.graph.initializer[:]
+    model.graph.initializer.extend(numpy_helper.from_array(a, n) for n, a in constants.items())
+    joined = ["expanded" if expanded else "token", "tokens"]
+    model.graph.node.extend(
+        [
+            helper.make_node("Reshape", ["x", "patches"], ["tokens"], allowzero=1),
+            helper.make_node("Concat", ["ones", "width"], ["size"], axis=0),
+            helper.make_node("Expand", ["token", "size"], ["expanded"]),
+            helper.make_node("Concat", joined, ["sequence"], axis=1),
+            helper.make_node("Sin", ["token"], ["sine"]),
+            helper.make_node("Concat", ["none", "sine"], ["places"], axis=1),
+            helper.make_node("Add", ["sequence", "places"], ["placed"]),
+            helper.make_node("Reshape", ["placed", "all"], ["flat"]),
+            helper.make_node("MatMul", ["flat", "whole"], ["logits"]),
+        ]
+    )
+    onnx.save(model, path)
+    found = probabilities(path, "raf-db", f"{SIZE},rgb")
+    wanted = token @ own + linear(7) + np.sin(token) @ weights(7)[half:]
+    np.testing.assert_allclose(found, softmax(wanted), atol=1e-5)
