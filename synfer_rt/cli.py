@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from synfer_rt import __version__
-from synfer_rt.commands.interruption import exit_code, interrupted_by_signals
+from synfer_rt.commands.interruption import exit_code, interrupted_by_signals, raise_if_swallowed
 from synfer_rt.commands.notes import note
 from synfer_rt.errors import UserError, installing
 
@@ -85,9 +85,18 @@ class _Commands(click.Group):
         with interrupted_by_signals():
             return super().main(*args, **kwargs)
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def _invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.exceptions.Exit:
+            raise
+        except Exception:
+            raise_if_swallowed()  # an import that a signal ends may say that something is missing
+            raise
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return self._invoke(ctx)
         except UserError as error:
             raise _Refusal(str(error)) from None
         except ModuleNotFoundError as error:

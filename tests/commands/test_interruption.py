@@ -177,6 +177,30 @@ def test_a_signal_counts_where_its_exception_is_swallowed() -> None:
     assert done.stdout == "swallowed\n" and done.stderr.splitlines()[-1].endswith("Interrupted")
 
 
+MISTAKEN = """
+import signal
+from unittest.mock import patch
+from synfer_rt.cli import main
+from synfer_rt.errors import UserError
+def missing(*_, **__):
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except BaseException:
+        raise {error} from None
+with patch("synfer_rt.bundle.open_bundle", missing):
+    main(["sample", "--out", "nowhere"])
+"""
+
+
+@pytest.mark.parametrize(
+    "error", ["UserError('onnxruntime is not installed')", "ImportError('x')", "OSError(5, 'x')"]
+)
+def test_what_code_makes_of_a_signal_is_still_an_interruption(error: str) -> None:
+    command = [sys.executable, "-c", MISTAKEN.format(error=error)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 143 and done.stderr == "Interrupted.\n"
+
+
 BUSY = """
 import hashlib, sys
 from synfer_rt.commands.interruption import interrupted_by_signals
