@@ -206,16 +206,25 @@ def _imagefolder(out: Path, settings: Mapping[str, Any]) -> _Found:
 
 
 def _strays(out: Path, known: set[str], why: str) -> Iterator[Fault]:
-    """The files of an output that are not `known`, given by their paths in it."""
+    """The files of an output that are not `known`, given by their paths in it, and the folders.
+
+    A folder is a class to some readers, empty or not; hidden files are nothing to any.
+    """
     if run_file.path(out) == out / run_file.FILE:  # as older releases wrote it
         known = known | {run_file.FILE, run_file.OLD_SHEET, "skipped.jsonl"}
-    own = run_file.folder(out)
+    own, holding = run_file.folder(out), {name.rpartition("/")[0] for name in known}
     for here, folders, names in os.walk(out):
-        folders[:] = sorted(name for name in folders if Path(here).resolve() / name != own)
+        place = Path(here).relative_to(out)
         for name in sorted(names):
-            path = (Path(here) / name).relative_to(out).as_posix()
-            if path not in known and not name.endswith(".partial"):
+            path = (place / name).as_posix()
+            if path not in known and not name.startswith(".") and not name.endswith(".partial"):
                 yield Fault(path, why)
+        folders[:] = sorted(name for name in folders if Path(here).resolve() / name != own)
+        for name in folders.copy():
+            path = (place / name).as_posix()
+            if path not in holding:
+                yield Fault(f"{path}/", "no sample of the run lies in this folder")
+                folders.remove(name)
 
 
 def _shards(
@@ -226,10 +235,10 @@ def _shards(
 ) -> _Found:
     shards = -(-run_file.count(settings) // int(settings["shard_size"]))
     names = [name_of(number) for number in range(shards)]
-    present = [number for number, name in enumerate(names) if (out / name).exists()]
+    present = [number for number, name in enumerate(names) if (out / name).is_file()]
     growing = any(run_file.growing(out))
     for number, name in enumerate(names):
-        if (out / name).exists():
+        if (out / name).is_file():
             yield from entries(out / name)
         elif not growing or number < max(present, default=0):
             yield Fault(name, "it is not there")

@@ -122,6 +122,34 @@ def test_metadata_and_images_that_do_not_belong_together(tmp_path):
     )
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_folders_that_readers_would_take_for_classes(tmp_path, format):
+    out = written(tmp_path / "out", format)
+    (out / "empty").mkdir()
+    (out / ".ipynb_checkpoints").mkdir()
+    (out / "more" / "below").mkdir(parents=True)
+    (out / "more" / "below" / "a.png").touch()
+    why = "no sample of the run lies in this folder"
+    found(out, *(rf"^{name}/: {why}" for name in (r"\.ipynb_checkpoints", "empty", "more")))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_hidden_files_of_file_managers_are_no_fault(tmp_path, format):
+    out = written(tmp_path / "out", format)
+    (out / ".DS_Store").touch()
+    (line,) = verify(out)
+    assert "all 10 images are there and whole" in line
+
+
+@pytest.mark.parametrize("format", SHARDS)
+def test_a_folder_in_the_place_of_a_shard(tmp_path, format):
+    out = written(tmp_path / "out", format)
+    shard = out / SHARDS[format].format(0)
+    shard.unlink()
+    shard.mkdir()
+    found(out, f"^{shard.name}: it is not there", f"^{shard.name}/: no sample", "4 of 10 images")
+
+
 @pytest.mark.parametrize("name", ["../photo.png", "/etc/passwd", "happy/../../x.png", 7])
 def test_a_line_that_names_what_lies_elsewhere_is_not_followed(tmp_path, name):
     out = written(tmp_path / "out", "imagefolder")

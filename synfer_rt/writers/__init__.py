@@ -120,7 +120,8 @@ def check_output(
         if out.exists() and any(path != aside for path in resolved(out).iterdir()):
             raise UserError(
                 f"{out} exists and holds no run of synfer-rt ({aside / run_file.FILE} is not "
-                "there); choose another directory with --out."
+                "there); if it was moved, move the folder beside it too, else choose another "
+                "directory with --out."
             )
     return False
 

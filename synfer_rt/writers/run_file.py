@@ -108,7 +108,9 @@ def load(out: Path) -> dict[str, Any]:
             raise ValueError
         return settings
     except (OSError, ValueError, RecursionError):
-        raise UserError(f"{path(out)} is not readable; choose another --out.") from None
+        raise UserError(
+            f"{path(out)} is damaged; put it back as it was, or choose another --out."
+        ) from None
 
 
 def check_same(out: Path, settings: Mapping[str, Any]) -> None:
