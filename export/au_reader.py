@@ -21,8 +21,8 @@ from onnx import helper
 
 from synfer_rt.errors import UserError
 
-from .image_network import Ending, ImageNetwork
-from .settings import au_names
+from .image_network import INPUT_FIELDS, Ending, ImageNetwork
+from .settings import au_names, check_fields
 
 _NO_UNIT = "-"
 _OFF = 0.01
@@ -89,11 +89,12 @@ def read_au_reader(path: Path, wanted: tuple[str, ...]) -> AUReaderSource:
     file = path.with_suffix(".json")
     try:
         fields = json.loads(file.read_bytes())
+        check_fields(file, fields, ("au_vocabulary", *INPUT_FIELDS))
         known = _vocabulary(file, fields["au_vocabulary"])
         source = AUReaderSource(
             path.stem, path, **AUReaderSource.input_fields(fields), units=known, wanted=wanted
         )
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
             f"{file} does not describe {path.name} ({type(error).__name__}: {error}); it needs "
             "au_vocabulary, input_size, mean and std."

@@ -13,7 +13,8 @@ from onnx import helper
 from synfer_rt import labels
 from synfer_rt.errors import UserError
 
-from .image_network import CHANNELS, Ending, ImageNetwork
+from .image_network import CHANNELS, INPUT_FIELDS, Ending, ImageNetwork
+from .settings import check_fields
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _OFF = 0.01
@@ -129,13 +130,16 @@ def parse_classifier(path: Path, label_scheme: str, spec: str) -> ClassifierSour
         for word in words:
             key, _, value = word.partition("=")
             if word in CHANNELS:
-                given["channels"] = word
+                name, value = "channels", word
             elif word in ("imagenet", *ClassifierSource.OUTPUTS):
-                given["normalisation" if word == "imagenet" else "output"] = word
+                name, value = "normalisation" if word == "imagenet" else "output", word
             elif key in ("mean", "std") or (key == "output" and value):
-                given["output_name" if key == "output" else key] = value
+                name = "output_name" if key == "output" else key
             else:
                 raise ValueError(word)
+            if name in given:
+                raise ValueError(f"{word} beside {given[name]}")
+            given[name] = value
         channels, pixels = given.get("channels", "rgb"), int(size)
         mean = std = None
         if "normalisation" in given:
@@ -171,13 +175,14 @@ def read_classifier(path: Path) -> ClassifierSource:
     file = path.with_suffix(".json")
     try:
         fields = json.loads(file.read_bytes())
+        check_fields(file, fields, ("label_scheme", *INPUT_FIELDS))
         return ClassifierSource(
             path.stem,
             path,
             **ClassifierSource.input_fields(fields),
             label_scheme=labels.listed(fields["label_scheme"]),
         )
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
             f"{file} does not describe {path.name} ({type(error).__name__}: {error}); it needs "
             "label_scheme, input_size, mean and std."

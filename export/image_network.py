@@ -6,6 +6,7 @@ scores behind it.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from .sentences import first_line
 
 CHANNELS = {"rgb": 3, "bgr": 3, "grey": 1}
 """The colours that a network sees, in its order, and how many numbers of mean and std they have."""
+INPUT_FIELDS = ("input_size", "channels", "mean", "std", "output", "output_name")
+"""What a description in JSON says of a network's input and output."""
 
 _MOST = 10.0
 """Means and deviations of pixels in [0, 1] are below it, those of pixels up to 255 far above."""
@@ -87,6 +90,11 @@ class ImageNetwork(ABC):
             raise UserError(
                 f"The {self.KIND} {self.name} needs {count} numbers of mean and of std (none 0) "
                 f"for {self.channels}, not {list(self.mean)} and {list(self.std)}; write as many."
+            )
+        if not all(map(math.isfinite, (*self.mean, *self.std))):
+            raise UserError(
+                f"The {self.KIND} {self.name} has mean {list(self.mean)} and std {list(self.std)}; "
+                "write finite numbers."
             )
         if max(map(abs, (*self.mean, *self.std))) > _MOST:
             raise UserError(

@@ -84,6 +84,19 @@ def read_json(path: Path, why: str) -> dict[str, Any]:
     return content
 
 
+def check_fields(
+    path: Path, given: Collection[str], known: Collection[str], alike: float = 0.0
+) -> None:
+    """UserError for a field that is not known, if it is `alike` to a known one (0 to 1)."""
+    for field in given:
+        near = difflib.get_close_matches(field.lower(), known, 1, alike)
+        if near and field not in known:
+            raise UserError(
+                f"{path} has the unknown field {field!r}; the nearest is {near[0]} (known are "
+                f"{', '.join(known)})."
+            )
+
+
 def read_settings(
     directory: Path,
     adapter: AUAdapter | None,
@@ -101,12 +114,12 @@ def read_settings(
     """
     path = directory / SETTINGS_FILE
     given = read_json(path, "mend its permissions") if path.exists() else {}
-    _check_fields(path, given, _FIELDS)
+    check_fields(path, given, _FIELDS)
     says = path
     if adapter is not None and (beside := _beside(adapter_path)).is_file():
         read = read_json(beside, "mend its permissions")
         # It may be a file of the training code, with fields of its own.
-        _check_fields(beside, read, _ADAPTER_FIELDS, _ALIKE)
+        check_fields(beside, read, _ADAPTER_FIELDS, _ALIKE)
         own = {name: read[name] for name in _ADAPTER_FIELDS if name in read}
         if not adapter.projection.two_layers:
             own.pop("activation", None)  # of something else in the training code
@@ -284,19 +297,6 @@ def _unit(path: Path, name: str) -> str:
             f"nearest known is {nearest(name, facs.ACTION_UNITS)}."
         )
     return f"{found[1] or found[3] or 'AU'}{found[2]}"
-
-
-def _check_fields(
-    path: Path, given: Collection[str], known: Collection[str], alike: float = 0.0
-) -> None:
-    """UserError for a field that is not known, if it is `alike` to a known one (0 to 1)."""
-    for field in given:
-        near = difflib.get_close_matches(field.lower(), known, 1, alike)
-        if near and field not in known:
-            raise UserError(
-                f"{path} has the unknown field {field!r}; the nearest is {near[0]} (known are "
-                f"{', '.join(known)})."
-            )
 
 
 def _maximum(path: Path, given: Any, adapter: AUAdapter | None) -> float:

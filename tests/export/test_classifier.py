@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,11 @@ def test_the_input_specification_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", ["rgb,64", "64,abgr", "64,rgb,output=", "64,rgb,mean=a", "64,grey,imagenet", "0,rgb"]
+    "spec",
+    [
+        *("rgb,64", "64,abgr", "64,rgb,output=", "64,rgb,mean=a", "64,grey,imagenet", "0,rgb"),
+        *("64,rgb,bgr", "64,rgb,logits,probabilities", "64,rgb,mean=nan/0/0", "64,grey,std=inf"),
+    ],
 )
 def test_a_wrong_specification_is_refused(tmp_path: Path, spec: str) -> None:
     with pytest.raises(UserError, match="write"):
@@ -162,3 +167,13 @@ def test_a_classifier_without_its_description_is_refused(tmp_path: Path) -> None
     save_classifier(tmp_path / "bare.onnx", 3, 8)
     with pytest.raises(UserError, match="label_scheme, input_size"):
         read_classifier(tmp_path / "bare.onnx")
+
+
+def test_an_unknown_field_of_a_description_is_refused(tmp_path: Path) -> None:
+    save_classifier(tmp_path / "blue.onnx", 3, 8)
+    fields = {"label_scheme": "affectnet-8", "input_size": 24, "mean": [0] * 3, "std": [1] * 3}
+    (tmp_path / "blue.json").write_text(json.dumps(fields | {"chanels": "bgr"}))
+    with pytest.raises(UserError, match="unknown field 'chanels'; the nearest is channels"):
+        read_classifier(tmp_path / "blue.onnx")
+    (tmp_path / "blue.json").write_text(json.dumps(fields | {"channels": "bgr"}))
+    assert read_classifier(tmp_path / "blue.onnx").channels == "bgr"
