@@ -21,6 +21,7 @@ from synfer_rt.errors import UserError
 from synfer_rt.label_record import cells, is_line
 from synfer_rt.paths import local
 from synfer_rt.writers.atomic import disk_errors, open_growing, partial, write_whole
+from synfer_rt.writers.run_file import OTHER_DATASET
 
 SUFFIXES = (".jsonl", ".csv")
 Record = dict[str, Any]
@@ -71,14 +72,7 @@ class Table:
     def _check_same(self, before: Record) -> None:
         for name in [*before, *self._settings]:
             if before.get(name) != self._settings.get(name) and name not in computation.FIELDS:
-                what = name.replace("_", " ")
-                if name not in before:
-                    raise UserError(
-                        f"{self.path} was begun by another release of synfer-rt and does not say "
-                        f"its {what}; choose another --out."
-                    )
-                if name == "dataset":
-                    what += " (files, labels, sizes or times of change are not what they were)"
+                what = OTHER_DATASET if name == "dataset" else name.replace("_", " ")
                 raise UserError(
                     f"{self.path} was begun with another {what}; resume it as it was begun, or "
                     "choose another --out."

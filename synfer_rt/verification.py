@@ -170,7 +170,7 @@ def _spans(indices: Iterable[int]) -> str:
 
 def _imagefolder(out: Path, settings: Mapping[str, Any]) -> _Found:
     metadata = out / imagefolder.METADATA
-    journal = partial(run_file.folder(out) / imagefolder.METADATA)
+    journal = partial(run_file.path(out).with_name(imagefolder.METADATA))
     listed = metadata if metadata.exists() else journal
     if not listed.exists():
         yield Fault(imagefolder.METADATA, "it is not there")

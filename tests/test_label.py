@@ -245,11 +245,6 @@ class TestTable:
         assert table.done == 1 and list(table.records()) == [line]
         table.close()
 
-    def test_one_of_a_release_that_did_not_say_as_much_is_refused(self, tmp_path: Path):
-        Table(tmp_path / "t.csv", {"dataset": "a"}, FORM, False).finish()
-        with pytest.raises(UserError, match=r"another release .* does not say its folder"):
-            Table(tmp_path / "t.csv", {"dataset": "a", "folder": "b"}, FORM, True)
-
     def test_a_journal_that_begins_with_an_odd_line_is_begun_anew(self, tmp_path: Path):
         partial(tmp_path / "t.jsonl").write_text("[" * 100_000 + '\n{"index": 0}\n')
         table = Table(tmp_path / "t.jsonl", {"a": 1}, FORM, True)

@@ -246,12 +246,15 @@ def test_rows_of_parquet_that_are_doubled_or_lack_their_image(tmp_path):
     )
 
 
+@pytest.mark.parametrize("older", [False, True])
 @pytest.mark.parametrize("format", FORMATS)
-def test_a_run_that_goes_on_is_not_whole(tmp_path, format):
+def test_a_run_that_goes_on_is_not_whole(tmp_path, format, older):
     run, out = SmallRun(), tmp_path / "out"
     writer = open_output(out, run.settings(format), resume=False, shard_size=4)
     run.write(writer, 6)
     writer.close()
+    for file in list(run_file.folder(out).iterdir()) if older else []:
+        file.rename(out / file.name)
     found(out, r"\.partial: it is not whole yet")
 
 

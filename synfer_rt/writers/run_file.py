@@ -25,6 +25,10 @@ _MADE = "made"
 _INSIDE = "__run__"
 OLD_SHEET = "contact-sheet.png"
 """What older releases wrote among the samples, and is none."""
+OTHER_DATASET = (
+    "dataset (files, labels, sizes or times of change are not what they were, or another release "
+    "of synfer-rt read it)"
+)
 
 
 def folder(out: Path) -> Path:
@@ -125,7 +129,7 @@ def check_same(out: Path, settings: Mapping[str, Any]) -> None:
         if old != new and name not in (_MADE, *computation.FIELDS):
             change = f"{name.replace('_', ' ')}: {json.dumps(old)}, now {json.dumps(new)}"
             if name == "dataset":  # hashes, which tell nobody what it was
-                change = "dataset (files, labels, sizes or times of change are not what they were)"
+                change = OTHER_DATASET
             raise UserError(
                 f"{out} was begun with another {change}; resume it with its own settings, or "
                 "choose another directory with --out."
