@@ -99,14 +99,13 @@ def label_of(value: Any, label_scheme: Any) -> Label:
     text = "" if value is None else str(value).strip()
     if text.lower() in ("", "nan"):
         return UNLABELLED
+    if (name := canonical(text)) is not None:
+        return Label(name, None, text)
     shown = reprlib.repr(text)  # whole, unless it is a text of its own
     if not _NUMBER.fullmatch(text):
-        name = canonical(text)
-        near = None if name else labels.nearest_expression(text[:_LONGEST], _LIKE)
+        near = labels.nearest_expression(text[:_LONGEST], _LIKE)
         also = f"; the nearest is {near}" if near else ""
-        return Label(
-            name, None if name else f"its label {shown} is no known expression{also}", text
-        )
+        return Label(None, f"its label {shown} is no known expression{also}", text)
     if not float(text).is_integer():
         return Label(None, f"its label {shown} is no whole number", text)
     number = int(float(text))

@@ -95,11 +95,12 @@ class Lookup:
         return self._starts[listing]
 
     def _called(self, row: Row) -> _Guess:
-        path, table = _path(row.name), row.listing.parent
-        called = self._named.get(path.name) or self._named.get(path.name.lower(), [])
+        last = row.name.strip().replace("\\", "/").rpartition("/")[2]
+        called = self._named.get(last) or self._named.get(last.lower(), [])
         files = [file for file in called if self._may_be(file, row.split)]
         if not files:
             return _Guess([], False)
+        path, table = _path(row.name), row.listing.parent
         named = path.parent.parts
         if not named:  # of what lies below the table, or of any if no images do
             below = [file for file in files if table in file.parents]
@@ -138,7 +139,8 @@ def _only(
     splits: Mapping[Path, set[str]],
 ) -> Path | str:
     if guess is None or not guess.files:
-        inside = any(part.lower().endswith(_HOLD_IMAGES) for part in _path(row.name).parts[:-1])
+        folders = row.name.lower().replace("\\", "/").split("/")[:-1]
+        inside = any(folder.endswith(_HOLD_IMAGES) for folder in folders)
         return "it lies in an archive; give that itself, without a table" if inside else _GONE
     file, *more = guess.files
     if more:
