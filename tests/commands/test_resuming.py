@@ -268,8 +268,9 @@ def test_label_goes_on_where_it_was_begun(
     assert invoke(*command, "--backend", CPU).exit_code == 0
     before = out.read_bytes()
     journal = io.BytesIO(before).readlines()[:2]
-    settings = (begun := begun_with(out)) and json.dumps(begun).encode()
-    assert settings is not None and b'"precision": "fp32"' in settings
+    begun = begun_with(out)
+    assert begun is not None and begun["precision"] == "fp32"
+    settings = json.dumps(begun).encode()
     out.unlink()
     out.with_name("labels.jsonl.partial").write_bytes(settings + b"\n" + b"".join(journal))
     assert f"--backend {CPU}" in refused(invoke(*command, "--resume", "--backend", OPENVINO))
