@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from synfer_rt.commands.notes import note
+
 if TYPE_CHECKING:
-    from synfer_rt.commands.notes import note
-from synfer_rt.bundle import Bundle
+    from synfer_rt.bundle import Bundle
 
 
 def warn_of_other_images(bundle: Bundle) -> None:
