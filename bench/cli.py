@@ -14,8 +14,8 @@ from synfer_rt import ranges
 from synfer_rt.commands import options
 from synfer_rt.commands.doctor import RUNTIMES
 from synfer_rt.commands.options import MOST_THREADS, check_number
+from synfer_rt.data.writers.atomic import write_whole
 from synfer_rt.errors import UserError
-from synfer_rt.writers.atomic import write_whole
 
 if TYPE_CHECKING:
     from synfer_rt.bench.measure import Case

@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from synfer_rt import facs, noise
 from synfer_rt.bench.measure import SHOWN, Setup, Stopwatch, System
 from synfer_rt.bench.runtime import plan_of
 from synfer_rt.bundle import Bundle, open_bundle
-from synfer_rt.bundle_files import file_entry
+from synfer_rt.bundle.files import file_entry
+from synfer_rt.diffusion import noise
 from synfer_rt.errors import UserError, installing
-from synfer_rt.request import Request
+from synfer_rt.sampling.requests import Request
+from synfer_rt.vocabulary import facs
 
 if TYPE_CHECKING:
-    from synfer_rt.export.adapter import AUAdapter
+    from synfer_rt.export.checkpoint.adapter import AUAdapter
 
 PACKAGES = {"diffusers": ("torch", "diffusers", "transformers", "safetensors", "accelerate")}
 """What each peer needs installed."""
@@ -82,7 +83,7 @@ class Diffusers:
         import torch
         import transformers
 
-        from synfer_rt.export.checkpoint import read_checkpoint
+        from synfer_rt.export.checkpoint.checkpoint import read_checkpoint
 
         assert setup.checkpoint is not None
         self.bundle = open_bundle(setup.engines)

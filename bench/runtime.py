@@ -12,18 +12,18 @@ import numpy as np
 from synfer_rt.backends import Engine, Value
 from synfer_rt.bench.measure import SHOWN, Setup, Stopwatch
 from synfer_rt.bundle import Bundle, open_bundle
-from synfer_rt.interfaces import REQUIRED_ENGINES
-from synfer_rt.pipeline import ObservedSampler, Run, execute
-from synfer_rt.plan import Plan, make_plan
-from synfer_rt.writers import open_output, read
+from synfer_rt.bundle.engine_specs import REQUIRED_ENGINES
+from synfer_rt.data.writers import open_output, read
+from synfer_rt.jobs.sample import ObservedSampler, Run, execute
+from synfer_rt.sampling.requests import Requests, make_requests
 
 
-def plan_of(bundle: Bundle) -> Plan:
+def plan_of(bundle: Bundle) -> Requests:
     """What every system makes: the bundle's own defaults, but from pure noise.
 
     From a layout a solver starts midway, which peers' schedulers do not do.
     """
-    return make_plan(bundle, layout="none", seed=0)
+    return make_requests(bundle, layout="none", seed=0)
 
 
 class Runtime:

@@ -9,17 +9,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from synfer_rt.bundle.sizes import parse_size
 from synfer_rt.commands.interruption import going_on, raise_if_swallowed
 from synfer_rt.commands.options import LocalPath
 from synfer_rt.errors import UserError, installing
-from synfer_rt.sizes import parse_size
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from synfer_rt.bundle import Bundle
-
-    from .engine import Built
+    from synfer_rt.export.build.one_engine import Built
 
 
 @click.command("build-engines")
@@ -154,9 +153,9 @@ def build_engines(
             "--compute-capability is for plans; add --target tensorrt-rtx or --target tensorrt."
         )
     try:
-        from .build import Options, Source, build_bundle
-        from .classifier import parse_classifier
-        from .lora import parse_lora
+        from synfer_rt.export.build.bundle import Options, Source, build_bundle
+        from synfer_rt.export.checkpoint.lora.merge import parse_lora
+        from synfer_rt.export.networks.classifier import parse_classifier
     except ImportError as error:
         raise UserError(f"build-engines needs {error.name}; {installing('export')}.") from error
     from rich.console import Console
@@ -196,7 +195,7 @@ def build_engines(
 
 def _on_openvino(bundle: Bundle, out: Path) -> list[str]:
     """What there is to say of OpenVINO, a line each."""
-    from synfer_rt.parity import sentence
+    from synfer_rt.backends.parity import sentence
 
     specs = bundle.engines.values()
     if any(spec.parity_openvino is None for spec in specs):

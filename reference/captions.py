@@ -8,9 +8,9 @@ from dataclasses import fields, replace
 import numpy as np
 
 from reference.faces.appearance import HAIR_COLORS
-from synfer_rt import labels, prompts
+from synfer_rt.vocabulary import label_schemes, prompts
 
-_CLASSES = labels.scheme("affectnet-8")
+_CLASSES = label_schemes.scheme("affectnet-8")
 _CLAUSES = [f.name for f in fields(prompts.Attributes) if f.name not in ("age", "gender")]
 
 

@@ -27,8 +27,8 @@ from reference.evaluation.pages import command, machine, sheet
 from reference.evaluation.sampling import SEED, kept, reconstructed
 from reference.tasks import CLASSES, chosen
 from synfer_rt.bundle import open_bundle
-from synfer_rt.plan import make_plan
-from synfer_rt.sampler import Sampler
+from synfer_rt.sampling.requests import make_requests
+from synfer_rt.sampling.sampler import Sampler
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ def main(
     strength = (strength or defaults.layout_strength) if layout == "bank" else 1.0
     solver, steps = solver or defaults.solver, steps or defaults.steps
     way = bundle.trajectory(solver, steps, strength)
-    plan = make_plan(bundle, guidance=guidance, layout=layout, seed=SEED)
+    plan = make_requests(bundle, guidance=guidance, layout=layout, seed=SEED)
     sampler = Sampler(bundle, backend, threads)
     sampled = partial(kept, sampler, way=way, work=work)
     pictures = out / "results"
@@ -280,7 +280,7 @@ def main(
     found["diversity"] = measure_variety(samples, held, people, readers.judge)
     sets = {"samples": samples.images}
     if layout == "bank":
-        without = make_plan(bundle, guidance=guidance, layout="none", seed=SEED)
+        without = make_requests(bundle, guidance=guidance, layout="none", seed=SEED)
         others = [without.request(i) for i in range(len(requests))]
         whole_way = bundle.trajectory(solver, steps, 1.0)
         made = kept(sampler, others, whole_way, work, "sampling from noise alone")

@@ -29,10 +29,10 @@ from reference.evaluation.expression import fer_reading
 from reference.evaluation.pages import figure, machine, plus_minus, table
 from reference.tasks import CLASSES
 from reference.tokenizer import build as build_tokenizer
-from synfer_rt import facs, noise
 from synfer_rt.bundle import open_bundle
-from synfer_rt.plan import make_plan
-from synfer_rt.request import Request
+from synfer_rt.diffusion import noise
+from synfer_rt.sampling.requests import Request, make_requests
+from synfer_rt.vocabulary import facs
 
 SEED = 31
 MEASURES = {
@@ -160,7 +160,7 @@ def main(
         raise SystemExit(f"{training} has no snapshots; run reference.train_diffusion first.")
     judge = classifiers.load(classifier_directory, "judge")
     reader = classifiers.load(classifier_directory, "au-reader")
-    plan = make_plan(open_bundle(engines), guidance=guidance, layout="none", seed=SEED)
+    plan = make_requests(open_bundle(engines), guidance=guidance, layout="none", seed=SEED)
     requests = [plan.request(i) for i in range(count)]
     classes = np.array([CLASSES.index(r.label) for r in requests])
     aus = np.stack([facs.au_vector(r.aus) for r in requests])

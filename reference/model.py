@@ -19,7 +19,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
 from reference import tokenizer as words
-from synfer_rt.facs import OPENGRAPHAU_41
+from synfer_rt.vocabulary.facs import OPENGRAPHAU_41
 
 TEXT_WIDTH = 128
 LATENT = (4, 16, 16)

@@ -10,9 +10,9 @@ import torch
 from torch.nn import functional as F
 
 from reference import captions
-from synfer_rt import facs, labels
+from synfer_rt.vocabulary import facs, label_schemes
 
-CLASSES = labels.scheme("affectnet-8")
+CLASSES = label_schemes.scheme("affectnet-8")
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
-"""The word-level tokenizer of synfer-mini: every word of `synfer_rt.prompts` is one token."""
+"""The word-level tokenizer of synfer-mini: each word of `vocabulary.prompts` is one token."""
 
 from __future__ import annotations
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from synfer_rt import prompts
+from synfer_rt.vocabulary import prompts
 
 MAX_LENGTH = 48
 PAD, BOS, EOS, UNKNOWN = "<pad>", "<bos>", "<eos>", "<unk>"

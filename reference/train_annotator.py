@@ -26,10 +26,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from reference import cache, classifiers, renders
-from synfer_rt import labels
-from synfer_rt.export import annotator as feranno
-from synfer_rt.export.checkpoint import Checkpoint, read_checkpoint
-from synfer_rt.export.modules import Conditioner, Denoiser, Encoder
+from synfer_rt.export.checkpoint.checkpoint import Checkpoint, read_checkpoint
+from synfer_rt.export.networks import feranno as feranno
+from synfer_rt.export.networks.modules import Conditioner, Denoiser, Encoder
+from synfer_rt.vocabulary import label_schemes
 
 SCHEME = "affectnet-8"
 AT_ONCE = 32
@@ -194,7 +194,9 @@ def main(directory, checkpoint, out, most, views, epochs, batch, rate, width, se
     feranno.save_annotator(checkpoint, annotator, config)
     right = predict(annotator, encoder, data.images[held]).argmax(1) == truth[held]
     click.echo(f"held-out accuracy {right.mean():.3f} on {len(held)} renders")
-    per_class = {c: right[truth[held] == i].mean() for i, c in enumerate(labels.scheme(SCHEME))}
+    per_class = {
+        c: right[truth[held] == i].mean() for i, c in enumerate(label_schemes.scheme(SCHEME))
+    }
     click.echo(", ".join(f"{name} {share:.2f}" for name, share in per_class.items()))
 
 

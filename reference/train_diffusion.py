@@ -31,7 +31,7 @@ from reference import cache, captions, model, renders
 from reference.classifiers import as_input
 from reference.tokenizer import build as build_tokenizer
 from reference.train_vae import feature_weights
-from synfer_rt import facs
+from synfer_rt.vocabulary import facs
 
 SNR_CAP = 5.0
 WEIGHT_FLOOR = 0.25

@@ -25,15 +25,15 @@ from torch.nn import functional as F
 
 from reference import cache, classifiers, model, renders
 from reference import tokenizer as words
-from synfer_rt import facs
-from synfer_rt.export.annotator import fingerprint
-from synfer_rt.export.guiding_classifier import (
+from synfer_rt.export.networks.feranno import fingerprint
+from synfer_rt.export.networks.guiding_classifier import (
     IMAGE_FOLDER,
     LATENT_FOLDER,
     Decoded,
     ExpressionNet,
     NetConfig,
 )
+from synfer_rt.vocabulary import facs
 
 SCHEME = "affectnet-8"
 CONFIGS = {

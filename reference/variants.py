@@ -24,8 +24,8 @@ from reference.evaluation.pages import machine, percent
 from reference.evaluation.sampling import SEED, kept
 from reference.tasks import CLASSES
 from synfer_rt.bundle import open_bundle
-from synfer_rt.plan import make_plan
-from synfer_rt.sampler import Sampler
+from synfer_rt.sampling.requests import make_requests
+from synfer_rt.sampling.sampler import Sampler
 
 
 @click.command()
@@ -62,7 +62,7 @@ def main(variants, classifier_directory, fer, out, work, per_class, faces, threa
         directory, _, backend = variant.partition(",")
         bundle = open_bundle(Path(directory))
         sampler = Sampler(bundle, backend or "auto", threads)
-        way, plan = bundle.trajectory(), make_plan(bundle, seed=SEED)
+        way, plan = bundle.trajectory(), make_requests(bundle, seed=SEED)
         requests = [plan.request(i) for i in range(per_class * len(CLASSES))]
         sampled = partial(kept, sampler, way=way, work=work)
         images = np.asarray(sampled(requests, title="sampling expressions")["images"])

@@ -1,6 +1,6 @@
 """Labelled facial-expression images at high throughput, without PyTorch.
 
-    from synfer_rt import Sampler, make_plan, open_bundle
+    from synfer_rt import Sampler, make_requests, open_bundle
 
 README.md shows how they go together.
 
@@ -15,39 +15,38 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from synfer_rt.bundle import Bundle, open_bundle
+    from synfer_rt.diffusion.schedule import Schedule
+    from synfer_rt.diffusion.solvers import Trajectory, trajectory
     from synfer_rt.errors import UserError
-    from synfer_rt.plan import Plan, make_plan
-    from synfer_rt.request import Request
-    from synfer_rt.sampler import Sample, Sampler
-    from synfer_rt.schedule import Schedule
-    from synfer_rt.solvers import Trajectory, trajectory
+    from synfer_rt.sampling.requests import Request, Requests, make_requests
+    from synfer_rt.sampling.sampler import Sample, Sampler
 
 __all__ = [
     "Bundle",
-    "Plan",
     "Request",
+    "Requests",
     "Sample",
     "Sampler",
     "Schedule",
     "Trajectory",
     "UserError",
-    "make_plan",
+    "make_requests",
     "open_bundle",
     "trajectory",
 ]
 
 _HOMES = {
     "Bundle": "bundle",
-    "Plan": "plan",
-    "Request": "request",
-    "Sample": "sampler",
-    "Sampler": "sampler",
-    "Schedule": "schedule",
-    "Trajectory": "solvers",
+    "Requests": "sampling.requests",
+    "Request": "sampling.requests",
+    "Sample": "sampling.sampler",
+    "Sampler": "sampling.sampler",
+    "Schedule": "diffusion.schedule",
+    "Trajectory": "diffusion.solvers",
     "UserError": "errors",
-    "make_plan": "plan",
+    "make_requests": "sampling.requests",
     "open_bundle": "bundle",
-    "trajectory": "solvers",
+    "trajectory": "diffusion.solvers",
 }
 
 # `export`, `engines` and `bench` are subpackages. An installation has them inside this folder, a

@@ -1,6 +1,6 @@
 """`python -m synfer_rt` is the command `synfer-rt`."""
 
-from synfer_rt.cli import main
+from synfer_rt.commands.cli import main
 
 if __name__ == "__main__":
     main(prog_name="synfer-rt")

@@ -12,8 +12,8 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from synfer_rt.bundle import Bundle, open_bundle
-from synfer_rt.sampler import Sample, Sampler
-from synfer_rt.solvers import Trajectory, trajectory
+from synfer_rt.diffusion.solvers import Trajectory, trajectory
+from synfer_rt.sampling.sampler import Sample, Sampler
 from tests import tiny_bundle as tiny
 from tests.annotators import with_annotators
 from tests.guides import with_guides
@@ -82,7 +82,7 @@ def mini_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def built(checkpoint: Path, out: Path) -> Bundle:
-    from synfer_rt.export.build import Source, build_bundle
+    from synfer_rt.export.build.bundle import Source, build_bundle
 
     return build_bundle(Source(checkpoint), out)
 

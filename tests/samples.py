@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from synfer_rt.request import Request
-from synfer_rt.sampler import Sample
+from synfer_rt.sampling.requests import Request
+from synfer_rt.sampling.sampler import Sample
 
 
 def request(index: int, **changes: Any) -> Request:

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from synfer_rt.datasets import Dataset
-from synfer_rt.datasets.items import load
+from synfer_rt.data.datasets import Dataset
+from synfer_rt.data.datasets.items import load
 
 
 def picture(shade: int, format: str = "JPEG") -> bytes:

@@ -64,11 +64,11 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 
 
 def test_sampling_imports_no_framework(tiny_bundle_path: Path) -> None:
-    run("import synfer_rt.cli\n" + _SAMPLE + _LIST, tiny_bundle_path)
+    run("import synfer_rt.commands.cli\n" + _SAMPLE + _LIST, tiny_bundle_path)
 
 
 def test_sampling_works_where_no_framework_can_be_imported(tiny_bundle_path: Path) -> None:
-    run(_BLOCK + "import synfer_rt.cli\n" + _SAMPLE, tiny_bundle_path)
+    run(_BLOCK + "import synfer_rt.commands.cli\n" + _SAMPLE, tiny_bundle_path)
 
 
 def test_every_public_name_resolves() -> None:

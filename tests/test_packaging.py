@@ -23,10 +23,10 @@ from packaging.version import Version
 
 import synfer_rt
 from synfer_rt.bundle import open_bundle
-from synfer_rt.cli import main
+from synfer_rt.commands.cli import main
 from synfer_rt.engines import default_bundle
-from synfer_rt.plan import make_plan
-from synfer_rt.sampler import Sampler
+from synfer_rt.sampling.requests import make_requests
+from synfer_rt.sampling.sampler import Sampler
 
 ROOT = Path(__file__).resolve().parents[1]
 INSTALLED_AS = {
@@ -187,7 +187,7 @@ def test_the_wheel_holds_the_whole_bundle(wheel_files: set[str]):
 
 def test_the_shipped_model_shows_what_is_asked_for():
     bundle = open_bundle()
-    plan = make_plan(bundle)
+    plan = make_requests(bundle)
     requests = [plan.request(i) for i in range(8)]
     sampler = Sampler(bundle, "onnxruntime-cpu", threads=1)
     samples = sampler.sample(requests, bundle.trajectory(), 8)

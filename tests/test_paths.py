@@ -11,17 +11,17 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from synfer_rt.balance import targets
 from synfer_rt.bundle import Bundle, open_bundle
-from synfer_rt.cli import main
+from synfer_rt.commands.cli import main
 from synfer_rt.commands.options import LocalPath
-from synfer_rt.datasets import read_dataset
+from synfer_rt.data.datasets import read_dataset
+from synfer_rt.data.images import find_images
+from synfer_rt.data.label_table import Table
+from synfer_rt.data.writers import open_output
 from synfer_rt.errors import UserError
-from synfer_rt.images import find_images
-from synfer_rt.inversion import read_photos
-from synfer_rt.label_table import Table
+from synfer_rt.jobs.balance import targets
 from synfer_rt.paths import local
-from synfer_rt.writers import open_output
+from synfer_rt.sampling.inversion import read_photos
 
 ADDRESSES = [
     "s3://bucket/faces",
@@ -137,8 +137,8 @@ def test_a_command_refuses_an_address_and_writes_nothing(arguments: list[str]) -
 
 def test_building_refuses_addresses(tiny_bundle: Bundle) -> None:
     pytest.importorskip("diffusers", reason="the build side needs synfer-rt[export]")
-    from synfer_rt.export.build import Source, build_bundle
-    from synfer_rt.export.lora import parse_lora
+    from synfer_rt.export.build.bundle import Source, build_bundle
+    from synfer_rt.export.checkpoint.lora.merge import parse_lora
 
     with pytest.raises(UserError, match="hf://someone/model is an address"):
         build_bundle(Source(Path("hf://someone/model")), Path("out"))

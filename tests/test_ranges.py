@@ -9,8 +9,8 @@ import pytest
 
 from synfer_rt import ranges
 from synfer_rt.bundle import Bundle
+from synfer_rt.diffusion.solvers import trajectory
 from synfer_rt.errors import UserError
-from synfer_rt.solvers import trajectory
 
 NO_NUMBERS = [
     None,

@@ -15,8 +15,8 @@ import onnx
 from onnx import numpy_helper, parser
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from synfer_rt import prompts
 from synfer_rt.bundle import Bundle, write_manifest
+from synfer_rt.vocabulary import prompts
 
 OPSET, TOKENS, WIDTH, AUS = 21, 48, 8, 41
 LATENT, IMAGE = (4, 8, 8), (32, 32)

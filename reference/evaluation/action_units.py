@@ -16,9 +16,8 @@ from scipy.stats import spearmanr
 
 from reference.evaluation import statistics
 from reference.faces import rig
-from synfer_rt.facs import OPENGRAPHAU_41
-from synfer_rt.plan import Plan
-from synfer_rt.request import Request
+from synfer_rt.sampling.requests import Request, Requests
+from synfer_rt.vocabulary.facs import OPENGRAPHAU_41
 
 _COLUMN = {name: i for i, name in enumerate(OPENGRAPHAU_41)}
 _DRAWN = tuple(f"AU{n}" for n in rig.ACTION_UNITS if f"AU{n}" in _COLUMN)
@@ -41,12 +40,12 @@ def without_expression(prompt: str) -> str:
     return re.sub(r" with an? \w+ face\b", "", prompt)
 
 
-def _faces(plan: Plan, count: int) -> list[Request]:
+def _faces(plan: Requests, count: int) -> list[Request]:
     requests = [plan.request(face) for face in range(count)]
     return [replace(base, prompt=without_expression(base.prompt)) for base in requests]
 
 
-def sweeps(plan: Plan, units: Sequence[str], faces: int) -> list[Request]:
+def sweeps(plan: Requests, units: Sequence[str], faces: int) -> list[Request]:
     """Every unit at every one of STRENGTHS on the same `faces` faces, nothing else."""
     return [
         replace(face, aus={unit: float(strength)})
@@ -116,7 +115,7 @@ def reader_correlations(
     return report
 
 
-def sides(plan: Plan, faces: int) -> list[Request]:
+def sides(plan: Requests, faces: int) -> list[Request]:
     """Every unit of ONE_SIDED on every one of SIDES of the same `faces` faces, nothing else."""
     return [
         replace(face, aus={f"L{unit[2:]}": left, f"R{unit[2:]}": right})

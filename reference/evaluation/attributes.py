@@ -11,7 +11,7 @@ import numpy as np
 
 from reference.captions import BANDS
 from reference.evaluation import statistics
-from synfer_rt import prompts
+from synfer_rt.vocabulary import prompts
 
 _PERSON = re.compile(r" of an? (.+?)(?: with an? \w+ face)?(?:,|$)")
 _CHOICES = np.linspace(0, 1, 6, endpoint=False)

@@ -11,9 +11,9 @@ from torch import nn
 from reference import classifiers
 from reference.evaluation import statistics
 from reference.tasks import CLASSES
-from synfer_rt import labels
+from synfer_rt.vocabulary import label_schemes
 
-FER_CLASSES = labels.scheme("fer2013-csv")
+FER_CLASSES = label_schemes.scheme("fer2013-csv")
 
 
 def fer_predict(model_file: Path, images_u8: np.ndarray) -> np.ndarray:

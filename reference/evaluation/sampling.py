@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from reference import cache
-from synfer_rt.request import Request
-from synfer_rt.sampler import Sampler
-from synfer_rt.solvers import Trajectory
+from synfer_rt.diffusion.solvers import Trajectory
+from synfer_rt.sampling.requests import Request
+from synfer_rt.sampling.sampler import Sampler
 
 SEED = 7
 """Of the evaluation's requests."""

@@ -33,8 +33,8 @@ from reference.evaluation.sampling import kept
 from reference.experiments import setting as settings
 from reference.experiments.setting import Setting
 from reference.tasks import CLASSES
-from synfer_rt import facs
-from synfer_rt.plan import make_plan
+from synfer_rt.sampling.requests import make_requests
+from synfer_rt.vocabulary import facs
 
 SEED = 1234
 
@@ -73,7 +73,7 @@ def sample(setting: Setting, choice: Choice, count: int) -> tuple[np.ndarray, np
     """Images, their classes, and the action units that were asked for."""
     bundle = setting.bundle
     layout = "none" if choice.start == 1 else "bank"
-    plan = make_plan(
+    plan = make_requests(
         bundle, guidance=choice.guidance, au_scale=choice.au_scale, layout=layout, seed=SEED
     )
     way = bundle.trajectory(choice.solver, choice.steps, choice.start)

@@ -18,7 +18,7 @@ from reference.experiments import setting as settings
 from reference.experiments.sampling import Recipe, sample_set
 from reference.experiments.setting import Setting
 from reference.tasks import CLASSES
-from synfer_rt.guidance import START
+from synfer_rt.sampling.guidance import START
 
 SEED = 31
 

@@ -25,7 +25,8 @@ from reference.experiments import setting as settings
 from reference.experiments.sampling import Recipe, sample_set
 from reference.experiments.setting import Setting
 from reference.tasks import CLASSES
-from synfer_rt.annotate import Opinion, RunningQuantile, Verdict, average, vote
+from synfer_rt.judging.acceptance import RunningQuantile
+from synfer_rt.judging.voting import Opinion, Verdict, average, vote
 
 NOISE = (0.0, 0.1, 0.2, 0.4)
 RATES = np.linspace(0.2, 1.0, 17)

@@ -34,9 +34,9 @@ from reference.experiments.training import (
     real_rows,
 )
 from reference.tasks import CLASSES
-from synfer_rt.augment import Augmentation, Augmenter
-from synfer_rt.balance import additions, targets
-from synfer_rt.datasets import read_dataset
+from synfer_rt.data.datasets import read_dataset
+from synfer_rt.jobs.augment import Augmentation, Augmenter
+from synfer_rt.jobs.balance import additions, targets
 
 RAF_DB = {
     "surprise": 1290,

@@ -29,9 +29,9 @@ from reference.experiments import setting as settings
 from reference.experiments.guidance_sweep import numbers
 from reference.experiments.setting import Setting
 from reference.tasks import CLASSES
-from synfer_rt import facs
-from synfer_rt.inversion import STRENGTH, Photos, PhotoStarts, read_photos
-from synfer_rt.plan import make_plan
+from synfer_rt.sampling.inversion import STRENGTH, Photos, PhotoStarts, read_photos
+from synfer_rt.sampling.requests import make_requests
+from synfer_rt.vocabulary import facs
 
 SEED = 13
 SHOWN = 6
@@ -90,7 +90,7 @@ def main(setting: Setting, fer, count, strengths):
     same = np.argsort(identities[rows])[same]
     of_renders = own_is_nearest(pooled_features(person, data.images[others]), same, known)
 
-    plan = make_plan(setting.bundle, photos=count, seed=SEED)
+    plan = make_requests(setting.bundle, photos=count, seed=SEED)
     requests = [plan.request(i) for i in range(count * len(CLASSES))]
     own = np.array([request.layout for request in requests])
     classes = np.array([CLASSES.index(request.label) for request in requests])

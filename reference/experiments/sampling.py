@@ -9,11 +9,11 @@ import numpy as np
 
 from reference import cache
 from reference.evaluation.sampling import facts
-from synfer_rt.guidance import START, SemanticGuidance, engine_name, semantic_guidance
-from synfer_rt.inversion import inverted, neutral_request
-from synfer_rt.plan import Plan, make_plan
-from synfer_rt.sampler import Sample, Sampler
-from synfer_rt.solvers import Trajectory
+from synfer_rt.diffusion.solvers import Trajectory
+from synfer_rt.sampling.guidance import START, SemanticGuidance, engine_name, semantic_guidance
+from synfer_rt.sampling.inversion import inverted, neutral_request
+from synfer_rt.sampling.requests import Requests, make_requests
+from synfer_rt.sampling.sampler import Sample, Sampler
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class Recipe:
         """Whether the bundle has the engine for it."""
         return self.form is None or engine_name(self.form) in sampler.bundle.engines
 
-    def plan(self, sampler: Sampler, seed: int) -> Plan:
+    def plan(self, sampler: Sampler, seed: int) -> Requests:
         """The requests."""
         layout = "none" if self.layouts == "none" else "bank"
-        plan = make_plan(
+        plan = make_requests(
             sampler.bundle,
             labels_text=self.labels,
             layout=layout,

@@ -16,7 +16,7 @@ import torch
 from reference import classifiers, renders
 from reference.evaluation.pages import command, machine
 from synfer_rt.bundle import Bundle, open_bundle
-from synfer_rt.sampler import Sampler
+from synfer_rt.sampling.sampler import Sampler
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reference.faces import appearance, expressions, film, rig, scene
-from synfer_rt.facs import OPENGRAPHAU_41
+from synfer_rt.vocabulary.facs import OPENGRAPHAU_41
 
 if TYPE_CHECKING:
     from reference.faces.render import Renderer

@@ -8,9 +8,9 @@ from itertools import combinations
 import numpy as np
 
 from reference.faces.rig import ACTION_UNITS, ONE_SIDED, Aus, symmetric
-from synfer_rt import expressions, labels
+from synfer_rt.vocabulary import au_prototypes, label_schemes
 
-CLASSES = labels.scheme("affectnet-8")
+CLASSES = label_schemes.scheme("affectnet-8")
 
 _MOUTH_SHAPES = (12, 15, 18, 20, 22, 23, 24)
 """Of these a random combination holds at most one."""
@@ -45,7 +45,7 @@ def compatible(a: int, b: int) -> bool:
 
 def sample_expression(rng: np.random.Generator, label: str) -> Aus:
     """Action units of one face that shows `label`, one of CLASSES."""
-    aus: Aus = dict(expressions.draw(label, rng.random(expressions.DRAWS)))
+    aus: Aus = dict(au_prototypes.draw(label, rng.random(au_prototypes.DRAWS)))
     # Nobody's face is quite still: a trace of one unrelated unit on half of the images.
     if rng.random() < 0.5:
         au = int(rng.choice(ACTION_UNITS))

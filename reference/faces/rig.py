@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from synfer_rt.facs import OPENGRAPHAU_41
+from synfer_rt.vocabulary.facs import OPENGRAPHAU_41
 
 Aus = dict[int, tuple[float, float]]
 

@@ -26,8 +26,8 @@ from synfer_rt.backends import (
 )
 from synfer_rt.backends.cuda import CudaError, DeviceArray
 from synfer_rt.bundle import Bundle
+from synfer_rt.bundle.engine_specs import BATCH, REQUIRED_ENGINES, PlanSpec, TensorSpec
 from synfer_rt.errors import UserError
-from synfer_rt.interfaces import BATCH, REQUIRED_ENGINES, PlanSpec, TensorSpec
 
 _MOST_BATCHES = 4
 """For how many sizes of a batch and its images an engine keeps memory and a graph."""

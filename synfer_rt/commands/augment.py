@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from synfer_rt.bundle.sizes import format_size
 from synfer_rt.commands import options
 from synfer_rt.commands.annotators import warn_of_other_images
 from synfer_rt.commands.interruption import RESUME, going_on
 from synfer_rt.commands.notes import note
 from synfer_rt.commands.options import MOST_THREADS, check_number, check_resuming
 from synfer_rt.commands.skipped import report_problems, report_skipped, write_skipped
-from synfer_rt.datasets import Item, Skipped
-from synfer_rt.datasets.items import load
+from synfer_rt.data.datasets import Item, Skipped
+from synfer_rt.data.datasets.items import load
+from synfer_rt.data.images import size_of
 from synfer_rt.errors import UserError
-from synfer_rt.images import size_of
-from synfer_rt.sizes import format_size
 
 if TYPE_CHECKING:
-    from synfer_rt.augment import Augmentation, Augmenter
     from synfer_rt.bundle import Bundle
-    from synfer_rt.datasets import Dataset
+    from synfer_rt.data.datasets import Dataset
+    from synfer_rt.jobs.augment import Augmentation, Augmenter
 
 _READERS = 4
 _LOOKED_AT = 16
@@ -139,14 +139,14 @@ def augment(
     class in it (accepted). The input is only read. In the folder beside OUT, __OUT__, skipped.jsonl
     lists what of it is left out, and contact-sheet.html shows the first additions of each class.
     """
-    from synfer_rt.augment import Augmentation, Augmenter, execute
-    from synfer_rt.balance import additions, targets
     from synfer_rt.bundle import open_bundle
     from synfer_rt.commands.progress import Progress
     from synfer_rt.commands.resuming import as_begun, choose_computation
-    from synfer_rt.datasets import read_dataset, refuse_inside
-    from synfer_rt.sampler import Sampler
-    from synfer_rt.writers import is_whole, open_output, run_file
+    from synfer_rt.data.datasets import read_dataset, refuse_inside
+    from synfer_rt.data.writers import is_whole, open_output, run_file
+    from synfer_rt.jobs.augment import Augmentation, Augmenter, execute
+    from synfer_rt.jobs.balance import additions, targets
+    from synfer_rt.sampling.sampler import Sampler
 
     check_number("--batch", batch)
     check_number("--threads", threads, MOST_THREADS)
@@ -191,8 +191,8 @@ def _warn(job: Augmentation, bundle: Bundle) -> None:
 
 def _print_summary(augmenter: Augmenter, counts: Mapping[str, int], out: Path) -> None:
     """Say how each class was filled up, of which there were `counts`."""
-    from synfer_rt.contact_sheet import write_contact_sheet
-    from synfer_rt.writers import read
+    from synfer_rt.data.contact_sheet import write_contact_sheet
+    from synfer_rt.data.writers import read
 
     job, classes = augmenter.job, augmenter.bundle.classes
     accepted = Counter(

@@ -13,7 +13,7 @@ from synfer_rt.commands.progress import console
 
 if TYPE_CHECKING:
     from synfer_rt.bundle import Bundle
-    from synfer_rt.interfaces import PlanSpec
+    from synfer_rt.bundle.engine_specs import PlanSpec
 
 
 @click.command()
@@ -36,7 +36,7 @@ def inspect(directory: Path | None, as_json: bool) -> None:
 def _print_bundle(bundle: Bundle) -> None:
     from rich.table import Table
 
-    from synfer_rt.sizes import format_size
+    from synfer_rt.bundle.sizes import format_size
 
     files = bundle.manifest["files"]
     schedule, vocabulary = bundle.manifest["schedule"], bundle.manifest["au_vocabulary"]

@@ -20,8 +20,8 @@ from synfer_rt.errors import UserError
 
 if TYPE_CHECKING:
     from synfer_rt.bundle import Bundle
-    from synfer_rt.datasets import Dataset
-    from synfer_rt.label_table import Tally
+    from synfer_rt.data.datasets import Dataset
+    from synfer_rt.data.label_table import Tally
 
 DEFAULT_FILE = "labels.jsonl"
 
@@ -65,15 +65,15 @@ def label(
     nothing was asked, and asked is false like accepted. A label that is not understood is never
     accepted, and its line says why. An image that cannot be read has a line with the reason.
     """
-    from synfer_rt.annotate import acceptance
     from synfer_rt.bundle import open_bundle
     from synfer_rt.commands.progress import Progress
     from synfer_rt.commands.resuming import as_begun, choose_computation
-    from synfer_rt.label_record import blank
-    from synfer_rt.label_table import Table, begun_with
-    from synfer_rt.labelling import label_images
+    from synfer_rt.data.label_table import Table, begun_with
+    from synfer_rt.jobs.label import label_images
+    from synfer_rt.judging.acceptance import acceptance
+    from synfer_rt.label_records import blank
     from synfer_rt.paths import is_folder
-    from synfer_rt.sampler import Sampler
+    from synfer_rt.sampling.sampler import Sampler
 
     check_number("--batch", batch)
     check_number("--threads", threads, MOST_THREADS)
@@ -112,7 +112,7 @@ def _read(
     images: Sequence[Path], out: Path, format_: str, label_scheme: str | None, split: str | None
 ) -> Dataset:
     """The images, with labels where those were asked for. Raises UserError for what cannot be."""
-    from synfer_rt.datasets import read_datasets, refuse_inside
+    from synfer_rt.data.datasets import read_datasets, refuse_inside
 
     refuse_inside(out, images)
     dataset = read_datasets(images, format_, label_scheme, split)

@@ -97,7 +97,7 @@ def batch(default: int, done: str) -> Decorator:
 
 def dataset_layout(option: str, argument: str) -> Decorator:
     """How a dataset that is read is laid out: `option`, its `argument`, and what goes with it."""
-    from synfer_rt.datasets import FORMATS
+    from synfer_rt.data.datasets import FORMATS
 
     return together(
         click.option(

@@ -16,11 +16,11 @@ from synfer_rt.errors import UserError
 
 if TYPE_CHECKING:
     from synfer_rt.bundle import Bundle
-    from synfer_rt.inversion import Photos, PhotoStarts
-    from synfer_rt.observed_sampler import ObservedSampler
-    from synfer_rt.pipeline import Run, Summary
-    from synfer_rt.plan import Plan
-    from synfer_rt.writers import Writer
+    from synfer_rt.data.writers import Writer
+    from synfer_rt.jobs.sample import Run, Summary
+    from synfer_rt.sampling.inversion import Photos, PhotoStarts
+    from synfer_rt.sampling.observed_sampler import ObservedSampler
+    from synfer_rt.sampling.requests import Requests
 
 
 @click.command()
@@ -136,8 +136,8 @@ def sample(
     """
     from synfer_rt.bundle import open_bundle
     from synfer_rt.commands.resuming import as_begun, choose_computation
-    from synfer_rt.observed_sampler import ObservedSampler
-    from synfer_rt.writers import check_output, is_whole, open_output, run_file
+    from synfer_rt.data.writers import check_output, is_whole, open_output, run_file
+    from synfer_rt.sampling.observed_sampler import ObservedSampler
 
     check_number("--batch", batch)
     check_number("--threads", threads, MOST_THREADS)
@@ -186,17 +186,18 @@ def _run(
     **plan_options: Any,
 ) -> Run:
     """What the options ask for, with the bundle's defaults. Raises UserError for what cannot be."""
-    from synfer_rt import guidance
-    from synfer_rt.pipeline import Run
-    from synfer_rt.plan import make_plan
-    from synfer_rt.sizes import parse_size, resized
+    from synfer_rt.bundle import resized
+    from synfer_rt.bundle.sizes import parse_size
+    from synfer_rt.jobs.sample import Run
+    from synfer_rt.sampling import guidance
+    from synfer_rt.sampling.requests import make_requests
 
     check_number("--count", count)
     check_number("--budget", budget)
     if size is not None:
         bundle = resized(bundle, parse_size(size))
     photos = None if layout_from is None else _photos(layout_from, bundle, out)
-    plan = make_plan(bundle, photos=0 if photos is None else len(photos), **plan_options)
+    plan = make_requests(bundle, photos=0 if photos is None else len(photos), **plan_options)
     most, quota = _counts(count, count_accepted, budget, len(plan.labels))
     defaults = bundle.defaults
     run = Run(
@@ -219,17 +220,17 @@ def _run(
 
 
 def _photos(path: Path, bundle: Bundle, out: Path) -> Photos:
-    from synfer_rt import inversion
-    from synfer_rt.datasets import refuse_inside
+    from synfer_rt.data.datasets import refuse_inside
+    from synfer_rt.sampling import inversion
 
     inversion.check_encoder(bundle)
     refuse_inside(out, [path])
     return inversion.read_photos(path, bundle.image_size)
 
 
-def _strength(asked: float | None, plan: Plan, bundle: Bundle) -> float:
+def _strength(asked: float | None, plan: Requests, bundle: Bundle) -> float:
     """How much of the faces to start from is made anew; all, where there are none."""
-    from synfer_rt import inversion
+    from synfer_rt.sampling import inversion
 
     if plan.bank is None and not plan.photos:
         if asked is not None:
@@ -262,8 +263,8 @@ def _counts(
 
 def _finish_whole(run: Run, writer: Writer, out: Path) -> None:
     """Finish an output that lacks no sample."""
-    from synfer_rt.contact_sheet import FILE, write_contact_sheet
-    from synfer_rt.writers import run_file
+    from synfer_rt.data.contact_sheet import FILE, write_contact_sheet
+    from synfer_rt.data.writers import run_file
 
     writer.finish()
     if not (run_file.folder(out) / FILE).exists():
@@ -274,9 +275,9 @@ def _finish_whole(run: Run, writer: Writer, out: Path) -> None:
 def _execute(run: Run, sampler: ObservedSampler, writer: Writer, batch: int, out: Path) -> None:
     """Make what is missing, and say what came out."""
     from synfer_rt.commands.progress import Progress
-    from synfer_rt.contact_sheet import write_contact_sheet
-    from synfer_rt.pipeline import execute
-    from synfer_rt.writers import discard_empty
+    from synfer_rt.data.contact_sheet import write_contact_sheet
+    from synfer_rt.data.writers import discard_empty
+    from synfer_rt.jobs.sample import execute
 
     count = run.count
     try:
@@ -296,7 +297,7 @@ def _execute(run: Run, sampler: ObservedSampler, writer: Writer, batch: int, out
 def _starts(run: Run, photos: Photos, sampler: ObservedSampler, out: Path) -> PhotoStarts:
     """Where samples begin that show the faces of photos; says how well these come back."""
     from synfer_rt.commands.skipped import report_skipped, write_skipped
-    from synfer_rt.inversion import DISTORTED, PhotoStarts
+    from synfer_rt.sampling.inversion import DISTORTED, PhotoStarts
 
     skipped = list(photos.skipped.items())
     report_skipped(skipped, write_skipped(out, skipped))

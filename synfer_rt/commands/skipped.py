@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from synfer_rt.commands.notes import note
-from synfer_rt.writers import run_file
-from synfer_rt.writers.atomic import disk_errors, write_whole
+from synfer_rt.data.writers import run_file
+from synfer_rt.data.writers.atomic import disk_errors, write_whole
 
 FILE = "skipped.jsonl"
 _SHOWN = 20

@@ -19,8 +19,8 @@ def verify(out: Path) -> None:
     place; then the exit code is 1.
     """
     from synfer_rt.commands.progress import Progress
-    from synfer_rt.verification import faults, settings_of
-    from synfer_rt.writers import run_file
+    from synfer_rt.data.writers import run_file
+    from synfer_rt.jobs.verify import faults, settings_of
 
     settings = settings_of(out)
     count, found = run_file.count(settings), 0

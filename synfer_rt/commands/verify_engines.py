@@ -10,7 +10,7 @@ import click
 from synfer_rt.commands import options
 
 if TYPE_CHECKING:
-    from synfer_rt.interfaces import EngineSpec
+    from synfer_rt.bundle.engine_specs import EngineSpec
 
 
 @click.command("verify-engines")
@@ -21,8 +21,8 @@ def verify_engines(directory: Path | None) -> None:
     The result goes into its bundle.json: `auto` then runs on OpenVINO what it computes right, and
     on ONNX Runtime what it does not. `build-engines` does the same where OpenVINO is installed.
     """
+    from synfer_rt.backends.parity import measured, sentence
     from synfer_rt.bundle import open_bundle
-    from synfer_rt.parity import measured, sentence
 
     def report(spec: EngineSpec) -> None:
         parity = spec.parity_openvino

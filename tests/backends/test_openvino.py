@@ -16,12 +16,12 @@ from synfer_rt import backends
 from synfer_rt.backends import cache_directory, choose, open_engine, to_numpy
 from synfer_rt.backends.openvino import OpenVinoEngine, read_model
 from synfer_rt.bundle import Bundle, open_bundle
+from synfer_rt.bundle.engine_specs import EngineSpec
+from synfer_rt.diffusion.solvers import trajectory
 from synfer_rt.errors import UserError
-from synfer_rt.interfaces import EngineSpec
-from synfer_rt.sampler import Sampler
-from synfer_rt.solvers import trajectory
+from synfer_rt.sampling.sampler import Sampler
+from tests.bundle.test_bundle import rehash
 from tests.samples import difference, request
-from tests.test_bundle import rehash
 
 CPU, OPENVINO = "onnxruntime-cpu", "openvino-cpu"
 ENGINES = ("conditioner", "denoiser", "decoder", "encoder", "classifier.small")

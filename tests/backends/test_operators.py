@@ -16,12 +16,12 @@ from onnx.reference import ReferenceEvaluator
 
 from synfer_rt import backends
 from synfer_rt.backends import open_engine, runs_on
+from synfer_rt.backends.parity import difference, measure
 from synfer_rt.bundle import Bundle, read_parity
-from synfer_rt.export.classifier import ClassifierSource
-from synfer_rt.export.engine import interface
-from synfer_rt.export.image_network import compose_network, reference
-from synfer_rt.interfaces import EngineSpec, TensorSpec
-from synfer_rt.parity import difference, measure
+from synfer_rt.bundle.engine_specs import EngineSpec, TensorSpec
+from synfer_rt.export.build.one_engine import interface
+from synfer_rt.export.networks.classifier import ClassifierSource
+from synfer_rt.export.networks.image_network import compose_network, reference
 from tests.backends.operators import PIXELS, Variant, images, variants
 
 OPENVINO, NAME = "openvino-cpu", "classifier.operator"

@@ -10,10 +10,10 @@ import pytest
 
 from synfer_rt.backends import batch_limits, open_engine, tensorrt
 from synfer_rt.bundle import Bundle, open_bundle
+from synfer_rt.bundle.engine_specs import TensorSpec
+from synfer_rt.diffusion.solvers import trajectory
 from synfer_rt.errors import UserError
-from synfer_rt.interfaces import TensorSpec
-from synfer_rt.sampler import Sampler
-from synfer_rt.solvers import trajectory
+from synfer_rt.sampling.sampler import Sampler
 from tests import tiny_bundle as tiny
 from tests.backends.test_openvino import ENGINES, inputs
 from tests.samples import request
@@ -77,7 +77,7 @@ def test_a_sampler_fits_a_batch_into_the_profile(
     bundle = tiny.add_plans(copy, batches=batches)
     sampler = Sampler(bundle, CPU, threads=1)
     sampler.backend = "tensorrt-rtx-cuda"
-    monkeypatch.setattr("synfer_rt.sampler.free_memory", lambda backend: None)
+    monkeypatch.setattr("synfer_rt.sampling.sampler.free_memory", lambda backend: None)
     found: list[int] = []
 
     class Counting:

@@ -27,13 +27,12 @@ from synfer_rt.backends import (
     to_numpy,
 )
 from synfer_rt.backends.computation import computation
-from synfer_rt.bundle import Bundle, open_bundle, write_manifest
+from synfer_rt.bundle import Bundle, open_bundle, resized, write_manifest
+from synfer_rt.diffusion.solvers import Trajectory, trajectory
 from synfer_rt.errors import UserError
-from synfer_rt.guidance import semantic_guidance
-from synfer_rt.plan import make_plan
-from synfer_rt.sampler import Sampler
-from synfer_rt.sizes import resized
-from synfer_rt.solvers import Trajectory, trajectory
+from synfer_rt.sampling.guidance import semantic_guidance
+from synfer_rt.sampling.requests import make_requests
+from synfer_rt.sampling.sampler import Sampler
 from tests import tiny_bundle as tiny
 from tests.backends.host_gpu import HostLibrary, HostRuntime
 from tests.backends.test_openvino import ENGINES, inputs
@@ -116,7 +115,7 @@ def compiled_for(gpu: tuple[str, bool], bundle: Bundle, precision: str = "fp32")
     target, simulated = TARGETS[gpu[0]], gpu[1]
     if simulated:
         return tiny.add_plans(bundle, target, HostLibrary.__version__)
-    from synfer_rt.export.tensorrt import compile_plan
+    from synfer_rt.export.tensorrt.compile import compile_plan
 
     copy, latent = bundle.path, (bundle.latent.height, bundle.latent.width)
     entries = {}
@@ -200,7 +199,7 @@ def test_synfer_mini_in_float16_shows_what_it_shows_on_the_cpu(
 ) -> None:
     copy = shutil.copytree(open_bundle().path, tmp_path / "mini")
     mini = compiled_for(gpu, open_bundle(copy), "fp16")
-    run, way = make_plan(mini), mini.defaults
+    run, way = make_requests(mini), mini.defaults
     steps = trajectory(
         way.solver, mini.schedule, way.steps, way.layout_strength, mini.prediction_type
     )

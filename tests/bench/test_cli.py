@@ -13,7 +13,7 @@ from synfer_rt.bench import cli, peers
 from synfer_rt.bench.cli import _write, bench, parse_batches
 from synfer_rt.bench.measure import STAGES
 from synfer_rt.bundle import Bundle
-from synfer_rt.cli import main
+from synfer_rt.commands.cli import main
 from synfer_rt.errors import UserError
 
 BATCHES, REPEATS = [1, 3], 2

@@ -15,9 +15,9 @@ import pytest
 
 from synfer_rt.bench import machine, measure
 from synfer_rt.bench.measure import Case, Setup, Stopwatch
+from synfer_rt.data.writers import open_output, read
 from synfer_rt.errors import UserError
-from synfer_rt.writers import open_output, read
-from tests.writers.small_run import SmallRun
+from tests.data.writers.small_run import SmallRun
 
 OURS, PEER = Case("synfer-rt", 4), Case("diffusers", 4)
 

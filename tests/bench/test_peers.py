@@ -17,10 +17,10 @@ from synfer_rt.bench.measure import MODEL_STAGES, Setup, Stopwatch
 from synfer_rt.bench.peers import Diffusers, check
 from synfer_rt.bench.runtime import Runtime
 from synfer_rt.bundle import Bundle
+from synfer_rt.diffusion.solvers import SOLVERS
 from synfer_rt.errors import UserError
-from synfer_rt.export.build import build_bundle
-from synfer_rt.export.engine import Source
-from synfer_rt.solvers import SOLVERS
+from synfer_rt.export.build.bundle import build_bundle
+from synfer_rt.export.build.one_engine import Source
 
 
 def setup(bundle: Bundle, checkpoint: Path, solver: str = "ddim") -> Setup:

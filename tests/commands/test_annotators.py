@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from synfer_rt.bundle import MANIFEST
-from synfer_rt.cli import main
+from synfer_rt.commands.cli import main
 from tests.small_datasets import put
 
 SAID = "know coloured noise only"

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from synfer_rt.writers import run_file
+from synfer_rt.data.writers import run_file
 
 if os.name == "nt":
     pytest.skip("needs POSIX signals", allow_module_level=True)
@@ -180,7 +180,7 @@ def test_a_signal_counts_where_its_exception_is_swallowed() -> None:
 MISTAKEN = """
 import signal
 from unittest.mock import patch
-from synfer_rt.cli import main
+from synfer_rt.commands.cli import main
 from synfer_rt.errors import UserError
 def missing(*_, **__):
     try:

@@ -18,10 +18,10 @@ from PIL import Image
 from synfer_rt.backends import openvino, status
 from synfer_rt.backends.computation import FIELDS, computation
 from synfer_rt.bundle import Bundle, open_bundle
-from synfer_rt.cli import main
-from synfer_rt.label_table import begun_with, settings_file
-from synfer_rt.writers import FORMATS, read, run_file
-from tests.test_cli import refused
+from synfer_rt.commands.cli import main
+from synfer_rt.data.label_table import begun_with, settings_file
+from synfer_rt.data.writers import FORMATS, read, run_file
+from tests.commands.test_cli import refused
 
 needs_openvino = pytest.mark.skipif(not status("openvino-cpu").works, reason="needs openvino")
 CPU, OPENVINO = "onnxruntime-cpu", "openvino-cpu"

@@ -18,13 +18,13 @@ from onnx import numpy_helper, parser
 from PIL import Image
 
 from synfer_rt.bundle import write_manifest
-from synfer_rt.cli import main
-from synfer_rt.facs import au_intensities
-from synfer_rt.solvers import SOLVERS
-from synfer_rt.writers import FORMATS, read
+from synfer_rt.commands.cli import main
+from synfer_rt.data.writers import FORMATS, read
+from synfer_rt.diffusion.solvers import SOLVERS
+from synfer_rt.vocabulary.facs import au_intensities
 from tests import tiny_bundle as tiny
+from tests.commands.test_cli import refused
 from tests.contact_sheets import picture_of
-from tests.test_cli import refused
 
 COMMAND = [sys.executable, "-m", "synfer_rt"]
 
@@ -203,7 +203,8 @@ def test_photos_that_the_model_distorts_are_warned_of(
     sample, photos, monkeypatch, through_the_vae, warned
 ):
     monkeypatch.setattr(
-        "synfer_rt.inversion.PhotoStarts.round_trip", lambda starts: (20.0, through_the_vae)
+        "synfer_rt.sampling.inversion.PhotoStarts.round_trip",
+        lambda starts: (20.0, through_the_vae),
     )
     found = sample("--count", "1", "--layout-from", str(photos / "1.png"))
     assert found.stderr.count("gives such photos back distorted") == warned

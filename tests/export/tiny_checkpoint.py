@@ -14,9 +14,9 @@ import transformers
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from synfer_rt import prompts
 from synfer_rt.errors import UserError
-from synfer_rt.export.checkpoint import read_checkpoint
+from synfer_rt.export.checkpoint.checkpoint import read_checkpoint
+from synfer_rt.vocabulary import prompts
 
 TEXT_WIDTH = 16
 SD2_TEXT_WIDTH = 24
@@ -146,10 +146,10 @@ def make_sd2(directory: Path, prediction_type: str = "v_prediction") -> None:
 
 def save_additions(directory: Path) -> None:
     """FERAnno, both guiding classifiers and an AU reader for `make_mini`'s, of random weights."""
-    from synfer_rt.export import annotator as feranno
-    from synfer_rt.export.checkpoint import read_checkpoint
-    from synfer_rt.export.guiding_classifier import ExpressionNet, NetConfig
-    from synfer_rt.export.modules import Conditioner, Denoiser
+    from synfer_rt.export.checkpoint.checkpoint import read_checkpoint
+    from synfer_rt.export.networks import feranno as feranno
+    from synfer_rt.export.networks.guiding_classifier import ExpressionNet, NetConfig
+    from synfer_rt.export.networks.modules import Conditioner, Denoiser
 
     torch.manual_seed(7)
     ExpressionNet(NetConfig(4, 8, 1, (16, 16), "affectnet-8")).save(directory / "latent_classifier")

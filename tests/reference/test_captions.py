@@ -11,8 +11,9 @@ from tokenizers import Tokenizer
 from reference import captions
 from reference.faces import appearance
 from reference.tokenizer import EOS, MAX_LENGTH, PAD, UNKNOWN, build
-from synfer_rt import noise, prompts
+from synfer_rt.diffusion import noise
 from synfer_rt.engines import default_bundle
+from synfer_rt.vocabulary import prompts
 
 
 def row(**changes: Any) -> dict[str, Any]:

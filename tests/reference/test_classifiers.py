@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 pytest.importorskip("torch", reason="training needs PyTorch (synfer-rt[reference])")
 
 from reference import classifiers
-from synfer_rt import facs
+from synfer_rt.vocabulary import facs
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import torch
 
 from reference import classifiers, evaluate, renders
 from reference.evaluate import Faces, Readers
-from synfer_rt import prompts
+from synfer_rt.vocabulary import prompts
 
 FACE = prompts.Attributes(prompts.AGES[1], prompts.GENDERS[0], prompts.ANCESTRIES[0])
 SENTENCE = prompts.describe(FACE, None, (0.0, 0.0, 0.0))

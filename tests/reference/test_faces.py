@@ -13,7 +13,7 @@ pytest.importorskip("scipy", reason="the reference faces need scipy")
 
 from reference.faces import appearance, dataset, expressions, film, rig, scene  # noqa: E402
 from reference.faces.render import Renderer  # noqa: E402
-from synfer_rt.facs import OPENGRAPHAU_41  # noqa: E402
+from synfer_rt.vocabulary.facs import OPENGRAPHAU_41  # noqa: E402
 
 RECIPE = dataset.Recipe(seed=5, size=48, per_identity=3)
 

@@ -13,9 +13,9 @@ pytest.importorskip("diffusers", reason="training needs synfer-rt[reference]")
 
 from reference import classifiers, train_annotator
 from reference.train_annotator import Readings, encode, load, main
-from synfer_rt.export import annotator as feranno
-from synfer_rt.export.checkpoint import read_checkpoint
-from synfer_rt.export.modules import Conditioner, Denoiser
+from synfer_rt.export.checkpoint.checkpoint import read_checkpoint
+from synfer_rt.export.networks import feranno as feranno
+from synfer_rt.export.networks.modules import Conditioner, Denoiser
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from reference import model, train_diffusion
 from reference.learning_curve import held_out_losses
 from reference.renders import Renders
 from reference.train_diffusion import Examples, Latents
-from synfer_rt import facs
+from synfer_rt.vocabulary import facs
 
 FACES = 240
 CHECKPOINT = Path(__file__).parents[2] / "reference/checkpoint/synfer-mini"

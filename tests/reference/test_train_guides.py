@@ -14,7 +14,7 @@ import torch
 
 from reference import train_guides
 from reference.train_guides import Source, accuracy, main
-from synfer_rt.export.guiding_classifier import ExpressionNet, read_guiding
+from synfer_rt.export.networks.guiding_classifier import ExpressionNet, read_guiding
 
 MINI = Path(__file__).parents[2] / "reference" / "checkpoint" / "synfer-mini"
 

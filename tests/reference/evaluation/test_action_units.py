@@ -8,8 +8,8 @@ import pytest
 pytest.importorskip("torch", reason="judging needs PyTorch (synfer-rt[reference])")
 
 from reference.evaluation import action_units
-from synfer_rt import facs, prompts
-from synfer_rt.plan import make_plan
+from synfer_rt.sampling.requests import make_requests
+from synfer_rt.vocabulary import facs, prompts
 
 UNITS = ("AU4", "AU12")
 STEPS = action_units.STRENGTHS
@@ -41,7 +41,7 @@ def test_the_further_units_are_those_of_the_renderer():
 
 
 def test_a_sweep_changes_one_unit_on_one_face(tiny_bundle):
-    requests = action_units.sweeps(make_plan(tiny_bundle, seed=7), UNITS, faces=2)
+    requests = action_units.sweeps(make_requests(tiny_bundle, seed=7), UNITS, faces=2)
     assert len(requests) == len(UNITS) * 2 * len(STEPS)
     first = requests[: len(STEPS)]
     assert [request.aus for request in first] == [{"AU4": float(x)} for x in STEPS]
@@ -49,7 +49,7 @@ def test_a_sweep_changes_one_unit_on_one_face(tiny_bundle):
 
 
 def test_sides_are_asked_for_one_by_one_on_one_face(tiny_bundle):
-    requests = action_units.sides(make_plan(tiny_bundle, seed=7), faces=2)
+    requests = action_units.sides(make_requests(tiny_bundle, seed=7), faces=2)
     assert [r.aus for r in requests[:4]] == [
         {"L12": left, "R12": right} for left, right in ((0, 0), (1, 0), (0, 1), (1, 1))
     ]

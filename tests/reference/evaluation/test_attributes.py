@@ -7,13 +7,13 @@ import pytest
 
 from reference import captions
 from reference.evaluation import attributes
-from synfer_rt import labels, prompts
+from synfer_rt.vocabulary import label_schemes, prompts
 
 
 def test_what_a_sentence_says_is_what_it_was_made_of():
     rng = np.random.default_rng(0)
     faces = [prompts.draw(rng.random(prompts.DRAWS)) for _ in range(300)]
-    expressions = (None, *labels.scheme("affectnet-8"))
+    expressions = (None, *label_schemes.scheme("affectnet-8"))
     sentences = [
         prompts.describe(face, expressions[i % 9], rng.random(3).tolist())
         for i, face in enumerate(faces)

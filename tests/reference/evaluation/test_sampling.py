@@ -10,9 +10,9 @@ import pytest
 pytest.importorskip("torch", reason="judging needs PyTorch (synfer-rt[reference])")
 
 from reference.evaluation import sampling
-from synfer_rt.plan import make_plan
-from synfer_rt.sampler import Sampler
-from synfer_rt.solvers import trajectory
+from synfer_rt.diffusion.solvers import trajectory
+from synfer_rt.sampling.requests import make_requests
+from synfer_rt.sampling.sampler import Sampler
 
 
 def test_images_are_kept_for_the_same_requests_only(
@@ -21,7 +21,7 @@ def test_images_are_kept_for_the_same_requests_only(
     sampler, calls = Sampler(tiny_bundle, "onnxruntime-cpu", 1), []
     real = sampling.sample
     monkeypatch.setattr(sampling, "sample", lambda *a: calls.append(1) or real(*a))
-    plan = make_plan(tiny_bundle, layout="none", seed=3)
+    plan = make_requests(tiny_bundle, layout="none", seed=3)
     requests = [plan.request(i) for i in range(3)]
 
     def kept(requests, steps: int = 2) -> np.ndarray:

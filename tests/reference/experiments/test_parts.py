@@ -22,7 +22,7 @@ from reference.experiments import (
 from reference.experiments.setting import Setting
 from reference.experiments.training import TrainingSet, one_hot
 from reference.tasks import CLASSES
-from synfer_rt.annotate import Opinion, vote
+from synfer_rt.judging.voting import Opinion, vote
 
 
 def test_a_row_of_the_ablation_adds_one_thing_to_the_row_it_is_compared_with() -> None:
@@ -160,7 +160,7 @@ def test_balanced_accuracy_counts_classes_alike() -> None:
 
 
 def test_a_tail_is_written_as_class_folders(tmp_path) -> None:
-    from synfer_rt.datasets import read_dataset
+    from synfer_rt.data.datasets import read_dataset
 
     faces = TrainingSet(np.zeros((3, 8, 8, 3), np.uint8), one_hot(np.array([1, 1, 4])))
     long_tail.write_folders(faces, tmp_path)

@@ -11,10 +11,10 @@ import pytest
 pytest.importorskip("torch", reason="the experiments need synfer-rt[reference]")
 
 from reference.experiments.sampling import Recipe, inverted_layouts, sample_set
-from synfer_rt.inversion import NEUTRAL_PROMPT
-from synfer_rt.request import Request
-from synfer_rt.sampler import Sampler
-from synfer_rt.solvers import trajectory
+from synfer_rt.diffusion.solvers import trajectory
+from synfer_rt.sampling.inversion import NEUTRAL_PROMPT
+from synfer_rt.sampling.requests import Request
+from synfer_rt.sampling.sampler import Sampler
 
 
 def test_text_only_asks_for_no_action_units(sampler: Sampler) -> None:

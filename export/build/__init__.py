@@ -1,0 +1,1 @@
+"""Building a bundle: every engine, its parity, its files."""

@@ -1,0 +1,167 @@
+"""When an engine must be built again: a hash of everything that it is made of.
+
+The files of its weights, the settings that shape it, the code that exports it and the libraries
+that this code calls. Two engines with one key are interchangeable.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from synfer_rt.bundle.files import file_entry
+from synfer_rt.export.checkpoint.checkpoint import ADDITIONS, ANNOTATOR_FOLDER, Checkpoint
+from synfer_rt.export.networks.guiding_classifier import IMAGE_FOLDER, LATENT_FOLDER
+from synfer_rt.export.networks.image_network import ImageNetwork
+from synfer_rt.export.onnx.shared_weights import data_files
+from synfer_rt.vocabulary import label_schemes
+
+_EXPORT = Path(__file__).parent.parent
+LIBRARIES = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "onnxruntime")
+
+_PARTS = ("unet", "vae", "text_encoder")
+_MADE_OF = {
+    "conditioner": ("text_encoder",),
+    "denoiser": ("unet",),
+    "decoder": ("vae",),
+    "encoder": ("vae",),
+    "annotator": ("unet", "text_encoder", "tokenizer", ANNOTATOR_FOLDER),
+    "guide.text": ("unet", "vae", IMAGE_FOLDER),
+    "guide.text-latent": ("unet", LATENT_FOLDER),
+    "guide.latent": (LATENT_FOLDER,),
+}
+"""The checkpoint's folders that the weights of each engine come from."""
+_SHAPES_NO_ENGINE = {
+    *("cli.py", "peak_memory.py", "sentences.py", "onnx/quantize.py", "onnx/shared_weights.py"),
+    *(f"build/{name}.py" for name in ("all_engines", "bundle", "key", "log", "plans", "staging")),
+    *("build/verify.py", "tensorrt/compile.py", "tensorrt/mixed_precision.py"),
+}
+"""Code that comes before or after the export; the keys of int8 engines and of plans name theirs."""
+_SAYS_ONLY = {
+    *("name", "version", "licence", "description", "annotators_know", "label_scheme", "defaults"),
+}
+
+
+def engine_key(
+    checkpoint: Checkpoint,
+    hashes: Mapping[Path, str],
+    name: str,
+    precision: str,
+    max_length: int,
+    loras: Iterable[tuple[str, float]],
+) -> str:
+    """The key of an engine of graphs.engine_names whose weights are stored as `precision`.
+
+    `hashes` are those of the checkpoint's files (file_hashes), `loras` the merged ones with their
+    scales, and `max_length` the tokens of a prompt.
+    """
+    directory = checkpoint.directory
+    made_of = [_within(directory / part, hashes) for part in _MADE_OF[name]]
+    shape: dict[str, Any] = {}
+    if name != "conditioner":
+        shape = {"latent": checkpoint.latent_shape, "sizes": checkpoint.sizes}
+    if name.startswith("guide."):
+        shape["classes"] = label_schemes.scheme(checkpoint.settings.label_scheme)
+    if name == "annotator":
+        shape["schedule"] = checkpoint.schedule
+    if not {"unet", "text_encoder"} & {*_MADE_OF[name]}:
+        return digest(name, precision, made_of, shape, _tools())
+    if name == "conditioner" and checkpoint.adapter is not None:
+        # The adapter is folded through the UNet's output projections.
+        made_of.append(_within(directory / "unet", hashes))
+    adapters = sorted(hashes[file] for file in _adapters(checkpoint))
+    settings = {k: v for k, v in asdict(checkpoint.settings).items() if k not in _SAYS_ONLY}
+    shape |= {"tokens": max_length, "settings": settings, "loras": sorted(loras)}
+    return digest(name, precision, made_of, adapters, shape, _tools())
+
+
+def network_key(source: ImageNetwork, checkpoint: Checkpoint, precision: str, model: str) -> str:
+    """The key of an engine that is an ONNX file; `model` is the hash of it (file_hashes)."""
+    fields = {**asdict(source), "path": model, "data": _external(source.path)}
+    return digest(fields, checkpoint.image_size, checkpoint.sizes, precision, _tools())
+
+
+def file_hashes(checkpoint: Checkpoint) -> dict[Path, str]:
+    """SHA-256 of every weight file, and of what else is in the folders that engines come from."""
+    folders = {part for parts in _MADE_OF.values() for part in parts}
+    folders -= {*ADDITIONS} - {*checkpoint.additions}
+    files = {
+        file
+        for folder in folders
+        for file in (checkpoint.directory / folder).iterdir()
+        if file.suffix in (".json", ".txt", ".model")
+    }
+    return {file: sha256(file) for file in (*checkpoint.weight_files, *sorted(files))}
+
+
+def source_hashes(checkpoint: Checkpoint, hashes: Mapping[Path, str]) -> dict[str, str]:
+    """The weight files' hashes by path within the checkpoint, or by name outside it.
+
+    A name that is taken gets its folder's in front.
+    """
+    named: dict[str, str] = {}
+    for file in checkpoint.weight_files:
+        inside = file.is_relative_to(checkpoint.directory)
+        name = file.relative_to(checkpoint.directory).as_posix() if inside else file.name
+        folder = file.absolute().parent
+        while name in named and named[name] != hashes[file]:
+            name, folder = f"{folder.name}/{name}", folder.parent
+        named[name] = hashes[file]
+    return named
+
+
+def sha256(file: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    return file_entry(file)["sha256"]
+
+
+def digest(*parts: Any) -> str:
+    """SHA-256 of values that JSON can write (others by their str), in hexadecimal."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@cache
+def code_hash(*files: str) -> str:
+    """A hash of source files of `synfer_rt.export`, named by their paths in its folder."""
+    return digest(*(sha256(_EXPORT / name) for name in files))
+
+
+@cache
+def _tools() -> dict[str, str]:
+    """Versions of the libraries, and a hash of the code of this package that shapes engines."""
+    files = {file.relative_to(_EXPORT).as_posix() for file in _EXPORT.rglob("*.py")}
+    code = code_hash(*sorted(files - _SHAPES_NO_ENGINE))
+    return {name: metadata.version(name) for name in LIBRARIES} | {"code": code}
+
+
+def _adapters(checkpoint: Checkpoint) -> list[Path]:
+    """The weight files of the AU adapter and of LoRAs."""
+    networks = {source.path for source in checkpoint.classifiers}
+    if checkpoint.au_reader is not None:
+        networks.add(checkpoint.au_reader.path)
+    folders = {checkpoint.directory / part for part in (*_PARTS, *ADDITIONS)}
+    return [
+        file
+        for file in checkpoint.weight_files
+        if file.parent not in folders and file not in networks
+    ]
+
+
+def _within(folder: Path, hashes: Mapping[Path, str]) -> list[tuple[str, str]]:
+    return sorted((file.name, sha) for file, sha in hashes.items() if file.parent == folder)
+
+
+def _external(path: Path) -> list[str]:
+    """Hashes of the files beside an ONNX file that hold weights of it."""
+    try:
+        files = [path.parent / name for name in sorted(data_files(path))]
+    except Exception:  # compose_network says what is wrong with it
+        return []
+    return [sha256(file) for file in files if file.is_file()]

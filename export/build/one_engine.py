@@ -1,0 +1,197 @@
+"""One engine: exported, held against PyTorch, described as the manifest describes it."""
+
+from __future__ import annotations
+
+import gc
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from synfer_rt.bundle.engine_specs import IMAGE_AXES
+from synfer_rt.bundle.sizes import Size
+from synfer_rt.export.build.log import LOG, build_log
+from synfer_rt.export.build.staging import Staging, log_file
+from synfer_rt.export.build.verify import Case, check, max_relative_error, references
+from synfer_rt.export.checkpoint.checkpoint import Checkpoint, read_checkpoint
+from synfer_rt.export.checkpoint.lora.merge import Lora
+from synfer_rt.export.networks.classifier import ClassifierSource
+from synfer_rt.export.networks.graphs import engine_graph, images_of
+from synfer_rt.export.networks.image_network import compose_network, reference
+from synfer_rt.export.onnx.export import export_onnx, save, store_half
+from synfer_rt.export.onnx.gradient_graph import export_gradient
+from synfer_rt.export.peak_memory import peak_bytes, reset_peak
+
+_EXAMPLE_BATCH = 2
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is built: the arguments of read_checkpoint. Unlike a Checkpoint it weighs nothing."""
+
+    directory: Path
+    au_adapter: Path | None = None
+    classifiers: tuple[ClassifierSource, ...] = ()
+    loras: tuple[Lora, ...] = ()
+    resolution: Size | None = None
+    sizes: tuple[int, int] | None = None
+
+    def read(self) -> Checkpoint:
+        """The checkpoint; UserError for whatever is wrong with it."""
+        return read_checkpoint(
+            self.directory,
+            self.au_adapter,
+            self.classifiers,
+            loras=self.loras,
+            resolution=self.resolution,
+            sizes=self.sizes,
+        )
+
+
+@dataclass(frozen=True)
+class Built:
+    """One finished engine or plan: bytes of its files, error, seconds, and peak memory in bytes.
+
+    `reused` are those that an earlier build made; for them seconds are 0 and the peak is None, as
+    it is where the system does not tell.
+    """
+
+    name: str
+    bytes: int
+    precision: str
+    error: float | None
+    seconds: float
+    peak_bytes: int | None
+    reused: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """An engine to build in `place`, in this process or another.
+
+    `max_length` is the number of tokens of a prompt, `key` the engine's build key, and `batches`
+    are those of its verification.
+    """
+
+    source: Source
+    place: Staging
+    name: str
+    precision: str
+    tolerance: float
+    max_length: int
+    key: str
+    batches: tuple[int, int]
+
+
+def build_engine(job: Job) -> Built:
+    """Build and verify an engine; its manifest entry is recorded in the staging directory.
+
+    PyTorch's results are computed first and its module is gone before a runtime loads the engine:
+    never are both in memory. Raises UserError when an error is above the job's tolerance.
+    """
+    with build_log(log_file(job.place.out)):
+        start = time.perf_counter()
+        reset_peak()
+        path = job.place.bundle / f"{job.name}.onnx"
+        job.place.discard(job.name, path.name)
+        LOG.info("%s: exporting in %s", job.name, job.precision)
+        cases, extra = _export(job, path)
+        gc.collect()  # the exporter's graphs refer to each other, and to the weights
+        LOG.info("%s: exported after %.1f s", job.name, time.perf_counter() - start)
+        entry = {
+            "file": path.name,
+            "precision": job.precision,
+            **interface(path),
+            "parity": parity(job.name, path, cases, job.tolerance, job.batches),
+            **extra,
+            "build_key": job.key,
+        }
+        job.place.record(job.name, entry)
+        built = finished(
+            job.name, entry, job.place.bundle, time.perf_counter() - start, peak_bytes()
+        )
+        LOG.info("%s", built)
+        return built
+
+
+def finished(
+    name: str, entry: dict[str, Any], bundle: Path, seconds: float | None, peak: int | None = None
+) -> Built:
+    """The report of an engine or plan with this manifest entry; `seconds` None if it is reused."""
+    files = (bundle / entry["file"], bundle / f"{entry['file']}.data")
+    size = sum(file.stat().st_size for file in files if file.is_file())
+    error = (entry.get("parity") or {}).get("max_relative_error")
+    return Built(name, size, entry["precision"], error, seconds or 0.0, peak, seconds is None)
+
+
+def _export(job: Job, path: Path) -> tuple[list[Case], dict[str, Any]]:
+    """Write the engine; its reference cases, and what else the entry says."""
+    checkpoint = job.source.read()
+    size, sizes = checkpoint.image_size, checkpoint.sizes
+    other = sizes and sizes.other(size)
+    network = checkpoint.networks.get(job.name)
+    if network is not None:
+        model = ir.from_proto(compose_network(network, IMAGE_AXES if sizes else size))
+        RemoveUnusedNodesPass()(model)
+        if job.precision == "fp16":
+            store_half(model.graph)
+        save(model, path)
+        cases = references(partial(reference, network), images_of(size), job.batches, other)
+        scheme = network.expressions if isinstance(network, ClassifierSource) else None
+    else:
+        graph = engine_graph(checkpoint, job.name, job.max_length)
+        cases = references(graph.module, graph.inputs, job.batches, other)
+        # An axis of length 1, or as long as another, would be taken for a fixed one.
+        small = sizes and (2 * sizes.multiple_of, 3 * sizes.multiple_of)
+        export = (
+            export_gradient
+            if graph.gradient
+            else partial(export_onnx, free_axes=checkpoint.free_axes)
+        )
+        example = graph.inputs(_EXAMPLE_BATCH, small)
+        export(graph.module, example, graph.outputs, graph.static, path, job.precision)
+        scheme = graph.label_scheme
+    return cases, {"label_scheme": scheme} if scheme else {}
+
+
+def parity(
+    name: str,
+    path: Path,
+    cases: list[Case],
+    tolerance: float,
+    batches: tuple[int, int],
+) -> dict[str, Any]:
+    """The manifest's `parity` of an engine; UserError when its error is above `tolerance`."""
+    error = max_relative_error(path, cases)
+    check(name, error, tolerance)
+    return {"tolerance": tolerance, "max_relative_error": error, "batches": list(batches)}
+
+
+def interface(path: Path) -> dict[str, Any]:
+    """The engine's opset, inputs and outputs as the file has them."""
+    model = onnx.load(path, load_external_data=False)
+
+    def tensors(values: Any) -> list[dict[str, Any]]:
+        return [
+            {
+                "name": value.name,
+                "dtype": np.dtype(
+                    onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+                ).name,
+                "shape": [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim],
+            }
+            for value in values
+        ]
+
+    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    return {
+        "opset": opset,
+        "inputs": tensors(model.graph.input),
+        "outputs": tensors(model.graph.output),
+    }

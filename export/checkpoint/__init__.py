@@ -1,0 +1,1 @@
+"""Reading checkpoints: weights, settings, adapters, LoRAs."""

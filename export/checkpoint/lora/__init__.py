@@ -1,0 +1,1 @@
+"""Reading LoRA files and merging them into weights."""

@@ -1,0 +1,1 @@
+"""The networks that become engines, as PyTorch modules or ONNX graphs."""

@@ -1,0 +1,188 @@
+"""Any ONNX image classifier as an engine: images [B, 3, H, W] in [0, 1] -> probabilities [B, K]."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from onnx import helper
+
+from synfer_rt.errors import UserError
+from synfer_rt.export.checkpoint.settings import check_fields
+from synfer_rt.export.networks.image_network import CHANNELS, INPUT_FIELDS, Ending, ImageNetwork
+from synfer_rt.vocabulary import label_schemes
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_OFF = 0.01
+"""How far probabilities may be from a sum of 1: half precision rounds them."""
+
+
+@dataclass(frozen=True)
+class ClassifierSource(ImageNetwork):
+    """An ONNX classifier and the order of its classes."""
+
+    KIND = "classifier"
+    OUTPUTS = ("logits", "probabilities")
+    INPUT_REMEDY = "say its input with --classifier-input"
+    OUTPUT_NAME = "output=NAME in --classifier-input, or output_name in its JSON file"
+
+    label_scheme: str = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        label_schemes.scheme(self.label_scheme)
+        super().__post_init__()
+
+    @property
+    def columns(self) -> list[int]:
+        """Which of the scores are expressions; a scheme may hold places for others."""
+        names = label_schemes.scheme(self.label_scheme)
+        return [i for i, name in enumerate(names) if label_schemes.names_expression(name)]
+
+    @property
+    def expressions(self) -> str:
+        """The label scheme of its probabilities: its own, without the places of others."""
+        names = label_schemes.scheme(self.label_scheme)
+        if len(self.columns) == len(names):
+            return self.label_scheme
+        return ",".join(names[i] for i in self.columns)
+
+    def ending(self) -> Ending:
+        """The expressions' scores, then softmax, unless they are probabilities.
+
+        Of probabilities without those of the other scores the sum is made 1 again.
+        """
+        count, columns = len(label_schemes.scheme(self.label_scheme)), self.columns
+        nodes, constants, last = [], {}, "scores"
+        if len(columns) < count:
+            constants["columns"] = np.array(columns, np.int64)
+            nodes.append(helper.make_node("Gather", [last, "columns"], ["classes"], axis=1))
+            last = "classes"
+        if self.output == "logits":
+            nodes.append(helper.make_node("Softmax", [last], ["probabilities"], axis=-1))
+        elif len(columns) < count:
+            constants["ones"] = np.ones((len(columns), 1), np.float32)
+            nodes.append(helper.make_node("MatMul", [last, "ones"], ["sum"]))
+            nodes.append(helper.make_node("Div", [last, "sum"], ["probabilities"]))
+        else:
+            nodes.append(helper.make_node("Identity", [last], ["probabilities"]))
+        for node in nodes:
+            node.name = node.output[0]
+        return Ending(
+            "probabilities", "scores", self.label_scheme, count, len(columns), nodes, constants
+        )
+
+    def finish(self, scores: torch.Tensor) -> torch.Tensor:
+        """Probabilities of the expressions."""
+        chosen = scores[:, self.columns]
+        if self.output == "logits":
+            return chosen.softmax(-1)
+        return chosen / chosen.sum(-1, keepdim=True) if chosen.shape != scores.shape else scores
+
+    def count_remedy(self, found: int) -> str:
+        """What to do where the file has `found` scores and the label scheme another number."""
+        names = label_schemes.scheme(self.label_scheme)
+        if found < len(names):
+            return "say its label scheme"
+        listed = ",".join([*names, *"-" * (found - len(names))])
+        return (
+            "where some scores are no expressions, write all in their order, - for each of these: "
+            f"--classifier-labels {listed} (or so as label_scheme in its JSON file)"
+        )
+
+    def doubt(self, scores: np.ndarray) -> str | None:
+        """Logits beyond [0, 1] or of another sum than 1; probabilities that are softmaxed again."""
+        chosen = scores[:, self.columns]
+        distributions = _are_distributions(scores) or _are_distributions(chosen)
+        if self.output == "probabilities" and not distributions:
+            remedy = "describe its output as logits"
+            if chosen.min() >= 0:
+                remedy = "let the network end in a softmax"
+            return (
+                f"is described as giving probabilities, but its scores, {chosen.min():.3g} to "
+                f"{chosen.max():.3g}, do not add up to 1; {remedy}"
+            )
+        if self.output == "logits" and distributions:
+            return (
+                "gives probabilities, of which a softmax would make nearly equal ones; describe "
+                "its output as probabilities"
+            )
+        return None
+
+
+def _are_distributions(scores: np.ndarray) -> bool:
+    return bool((scores >= -_OFF).all() and (abs(scores.sum(1) - 1) <= _OFF).all())
+
+
+def parse_classifier(path: Path, label_scheme: str, spec: str) -> ClassifierSource:
+    """Read `64,rgb,mean=0.5/0.5/0.5,std=0.5/0.5/0.5`, `224,bgr,imagenet` or `64,grey`.
+
+    The size comes first; `probabilities` says that no softmax is missing, and `output=NAME` which
+    of the file's outputs are the scores; without mean and std the classifier sees [0, 1]. Raises
+    UserError for anything else.
+    """
+    size, *words = [word.strip() for word in spec.split(",")]
+    given: dict[str, str] = {}
+    try:
+        for word in words:
+            key, _, value = word.partition("=")
+            if word in CHANNELS:
+                name, value = "channels", word
+            elif word in ("imagenet", *ClassifierSource.OUTPUTS):
+                name, value = "normalisation" if word == "imagenet" else "output", word
+            elif key in ("mean", "std") or (key == "output" and value):
+                name = "output_name" if key == "output" else key
+            else:
+                raise ValueError(word)
+            if name in given:
+                raise ValueError(f"{word} beside {given[name]}")
+            given[name] = value
+        channels, pixels = given.get("channels", "rgb"), int(size)
+        mean = std = None
+        if "normalisation" in given:
+            mean, std = (numbers[::-1] if channels == "bgr" else numbers for numbers in IMAGENET)
+        if "mean" in given:
+            mean = tuple(float(x) for x in given["mean"].split("/"))
+        if "std" in given:
+            std = tuple(float(x) for x in given["std"].split("/"))
+    except ValueError as error:
+        raise UserError(
+            f"The classifier input {spec!r} cannot be read ({error}); write it like "
+            "64,rgb,mean=0.5/0.5/0.5,std=0.5/0.5/0.5 or 224,rgb,imagenet."
+        ) from None
+    count = CHANNELS[channels]
+    return ClassifierSource(
+        path.stem,
+        path,
+        pixels,
+        channels,
+        mean or (0.0,) * count,
+        std or (1.0,) * count,
+        given.get("output", "logits"),
+        given.get("output_name"),
+        label_scheme=label_scheme,
+    )
+
+
+def read_classifier(path: Path) -> ClassifierSource:
+    """The classifier `path` as the JSON file of the same name beside it describes it.
+
+    Raises UserError when that file is missing or wrong.
+    """
+    file = path.with_suffix(".json")
+    try:
+        fields = json.loads(file.read_bytes())
+        check_fields(file, fields, ("label_scheme", *INPUT_FIELDS))
+        return ClassifierSource(
+            path.stem,
+            path,
+            **ClassifierSource.input_fields(fields),
+            label_scheme=label_schemes.listed(fields["label_scheme"]),
+        )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(
+            f"{file} does not describe {path.name} ({type(error).__name__}: {error}); it needs "
+            "label_scheme, input_size, mean and std."
+        ) from None

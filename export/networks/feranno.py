@@ -1,0 +1,346 @@
+"""FERAnno, the label calibrator: it reads an expression off the denoiser itself.
+
+Finished latents are diffused to t = 1 and pass once through the UNet; its features at several
+scales and its cross-attention maps go through two encoder branches, a bidirectional
+cross-attention block and a linear head (He et al., SynFER, arXiv 2410.09865, section 3.4).
+
+Every image is read with the same prompt, which names all classes, and with zero AUs: the annotator
+is never told what was asked for, and each class has attention maps of its own words. No noise is
+drawn for t = 1: the UNet sees the expected value, so a label depends on its latents alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from synfer_rt.diffusion.schedule import Schedule
+from synfer_rt.errors import UserError
+from synfer_rt.export.checkpoint.checkpoint import ANNOTATOR_FOLDER, Checkpoint
+from synfer_rt.export.checkpoint.settings import read_json
+from synfer_rt.export.networks.modules import Conditioner, Denoiser, cross_attentions
+from synfer_rt.export.sentences import first_line
+from synfer_rt.vocabulary import label_schemes
+from synfer_rt.vocabulary.prompts import EXPRESSION_WORDS
+
+TIMESTEP = 1
+_WEIGHTS, _CONFIG = "model.safetensors", "config.json"
+_FINEST = 16
+"""Pixels along the longer side of the grid that all scales are brought to, at most."""
+
+
+@dataclass(frozen=True)
+class AnnotatorConfig:
+    """What a trained head fits: classes, prompt, its own width, and the model's fingerprint."""
+
+    label_scheme: str
+    prompt: str
+    width: int
+    model: str
+
+
+def prompt_of(label_scheme: str) -> str:
+    """A sentence that names every class of the scheme."""
+    words = (EXPRESSION_WORDS[name][0] for name in label_schemes.scheme(label_scheme))
+    return f"a photo of a {' '.join(words)} face"
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions of [B, width, g, g'] beside a shortcut."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.GroupNorm(1, width),
+            nn.GELU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.GELU(),
+            nn.Conv2d(width, width, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of the same shape."""
+        return x + self.body(x)
+
+
+class Branch(nn.Module):
+    """Maps [B, c_i, h_i, w_i] of several scales -> tokens [B, g * g', width].
+
+    `shapes` are those of the maps of one image, (c_i, h_i, w_i).
+    """
+
+    def __init__(
+        self, shapes: Sequence[tuple[int, ...]], width: int, grid: tuple[int, int]
+    ) -> None:
+        super().__init__()
+        self.grid = grid
+        # Each channel in its own unit: attention maps differ little around large means.
+        self.norms = nn.ModuleList(nn.BatchNorm2d(c, affine=False) for c, *_ in shapes)
+        # A finer map's details within a cell of the grid stay apart: averaged, they would be lost.
+        cells = [(max(1, h // grid[0]), max(1, w // grid[1])) for _, h, w in shapes]
+        self.enter = nn.ModuleList(
+            nn.Conv2d(shape[0], width, cell, cell)
+            for shape, cell in zip(shapes, cells, strict=True)
+        )
+        self.block = Residual(width)
+        self.place = nn.Parameter(torch.zeros(width, *grid))
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """The tokens."""
+        x = self.place
+        for norm, enter, part in zip(self.norms, self.enter, maps, strict=True):
+            entered = enter(norm(part))
+            if entered.shape[2:] != self.grid:
+                entered = F.interpolate(entered, size=self.grid)
+            x = x + entered
+        return self.block(x / len(maps) ** 0.5).flatten(2).transpose(1, 2)
+
+
+class CrossAttention(nn.Module):
+    """Tokens [B, n, width] that look at others [B, m, width], then a feed-forward layer."""
+
+    def __init__(self, width: int, heads: int = 4) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_query, self.norm_context = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.query, self.out = nn.Linear(width, width), nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.feed = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
+
+    def forward(self, tokens: Tensor, context: Tensor) -> Tensor:
+        """The tokens, changed."""
+        query = self.query(self.norm_query(tokens))
+        key, value = self.key_value(self.norm_context(context)).chunk(2, -1)
+        query, key, value = (
+            x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (query, key, value)
+        )
+        found = F.scaled_dot_product_attention(query, key, value)
+        tokens = tokens + self.out(found.transpose(1, 2).flatten(2))
+        return tokens + self.feed(tokens)
+
+
+class AnnotatorHead(nn.Module):
+    """UNet features and cross-attention maps -> logits [B, classes]; all that is trained.
+
+    `features` and `maps` are the shapes (c_i, h_i, w_i) of one image's.
+    """
+
+    def __init__(
+        self,
+        features: Sequence[tuple[int, ...]],
+        maps: Sequence[tuple[int, ...]],
+        grid: tuple[int, int],
+        classes: int,
+        width: int,
+    ) -> None:
+        super().__init__()
+        self.features, self.maps = Branch(features, width, grid), Branch(maps, width, grid)
+        self.to_maps, self.to_features = CrossAttention(width), CrossAttention(width)
+        self.norm = nn.LayerNorm(2 * width)
+        self.head = nn.Sequential(nn.Dropout(0.2), nn.Linear(2 * width * math.prod(grid), classes))
+
+    def forward(self, features: Sequence[Tensor], maps: Sequence[Tensor]) -> Tensor:
+        """The logits."""
+        seen, attended = self.features(features), self.maps(maps)
+        both = self.to_maps(seen, attended), self.to_features(attended, seen)
+        # The linear layer sees where each token lies: a mouth's corner is not a brow's.
+        return self.head(self.norm(torch.cat(both, -1)).flatten(1))
+
+
+class FERAnno(nn.Module):
+    """Finished, scaled latents [B, C, h, w] -> class probabilities [B, classes].
+
+    `conditioning` holds the fixed prompt's tensors [1, ...] by the conditioner's names, of which
+    `tokens` are no padding; `signal` is sqrt(alpha_bar) at t = 1 and `latent` is [C, h, w].
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        conditioning: Mapping[str, Tensor],
+        tokens: int,
+        signal: float,
+        latent: tuple[int, int, int],
+        label_scheme: str,
+        width: int,
+    ) -> None:
+        super().__init__()
+        self.denoiser, self.tokens, self.signal = denoiser, tokens, signal
+        self.latent = latent
+        for name, tensor in conditioning.items():
+            self.register_buffer(f"fixed_{name}", tensor)
+        with torch.no_grad():
+            features, maps = self.read(torch.zeros(1, *latent))
+        # The finest scale that has attention: finer ones are averaged down to it.
+        grid = max((tuple(part.shape[2:]) for part in maps), key=math.prod)
+        factor = max(1, max(grid) // _FINEST)
+        self.head = AnnotatorHead(
+            [tuple(part.shape[1:]) for part in features],
+            [tuple(part.shape[1:]) for part in maps],
+            (grid[0] // factor, grid[1] // factor),
+            len(label_schemes.scheme(label_scheme)),
+            width,
+        )
+
+    def read(self, latents: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """The UNet's features [B, c_i, h_i, w_i], coarse to fine, and its cross-attention maps.
+
+        Features are those after the middle block and after each decoder block; maps have a channel
+        for each head and token, one [B, heads * tokens, h_i, w_i] a layer.
+        """
+        count = latents.shape[0]
+        fixed = {name: getattr(self, f"fixed_{name}") for name in self.denoiser.names}
+        fixed = {name: x.expand(count, *x.shape[1:]) for name, x in fixed.items()}
+        with _recorded(self.denoiser.unet, tuple(latents.shape[2:]), self.tokens) as (parts, maps):
+            timestep = torch.full((), float(TIMESTEP))
+            self.denoiser.predict(self.signal * latents, timestep, fixed)
+        return parts, maps
+
+    def logits(self, latents: Tensor) -> Tensor:
+        """Before the softmax."""
+        return self.head(*self.read(latents))
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """The probabilities."""
+        return self.logits(latents).softmax(-1)
+
+
+def new_annotator(
+    checkpoint: Checkpoint, conditioner: Conditioner, denoiser: Denoiser, config: AnnotatorConfig
+) -> FERAnno:
+    """FERAnno with a head of random weights on the checkpoint's UNet.
+
+    Raises UserError for an unknown label scheme and for a UNet without cross-attention.
+    """
+    if not cross_attentions(denoiser.unet):
+        raise UserError(
+            "FERAnno reads cross-attention maps and this UNet has none; leave out the annotator."
+        )
+    tokenizer = checkpoint.tokenizer
+    length = checkpoint.text_encoder.config.max_position_embeddings
+    ids = tokenizer(config.prompt, truncation=True, max_length=length)["input_ids"]
+    options = {"padding": "max_length", "truncation": True, "max_length": length}
+    padded = torch.tensor(tokenizer([config.prompt] * 2, **options)["input_ids"])
+    given = [padded[None]]
+    if conditioner.takes_aus:
+        given += [torch.zeros(1, 2, checkpoint.units), torch.ones(1)]
+    with torch.no_grad():
+        outputs = conditioner(*given)
+    conditioning = {
+        name: tensor[:, 1] for name, tensor in zip(conditioner.outputs, outputs, strict=True)
+    }
+    alpha_bar = Schedule.from_manifest(checkpoint.schedule).alphas_cumprod[TIMESTEP]
+    return FERAnno(
+        denoiser,
+        conditioning,
+        len(ids),
+        math.sqrt(alpha_bar),
+        checkpoint.latent_shape,
+        config.label_scheme,
+        config.width,
+    )
+
+
+def read_annotator(
+    checkpoint: Checkpoint, conditioner: Conditioner, denoiser: Denoiser
+) -> tuple[FERAnno, str]:
+    """The trained annotator in `checkpoint`'s folder, and its label scheme.
+
+    Raises UserError when its files are unreadable, or were trained with another UNet, text encoder
+    or AU adapter.
+    """
+    folder = checkpoint.directory / ANNOTATOR_FOLDER
+    again = "train it again on this checkpoint, or remove the folder"
+    fields = read_json(folder / _CONFIG, again)
+    try:
+        config = AnnotatorConfig(**fields)
+        if config.model != model_fingerprint(checkpoint):
+            raise UserError(
+                f"{folder} was trained with another UNet, text encoder or AU adapter than this "
+                f"one; {again}."
+            )
+        annotator = new_annotator(checkpoint, conditioner, denoiser, config)
+        annotator.head.load_state_dict(load_file(folder / _WEIGHTS))
+    except (OSError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = first_line(error)
+        raise UserError(f"{folder} holds no annotator that fits ({reason}); {again}.") from None
+    return annotator.eval().requires_grad_(False), config.label_scheme
+
+
+def save_annotator(directory: Path, annotator: FERAnno, config: AnnotatorConfig) -> None:
+    """Write the head and its description into the checkpoint `directory`."""
+    folder = directory / ANNOTATOR_FOLDER
+    folder.mkdir(exist_ok=True)
+    state = {name: tensor.contiguous() for name, tensor in annotator.head.state_dict().items()}
+    save_file(state, folder / _WEIGHTS)
+    (folder / _CONFIG).write_text(json.dumps(config.__dict__, indent=2) + "\n")
+
+
+def model_fingerprint(checkpoint: Checkpoint) -> str:
+    """The fingerprint of all weights that decide what the annotator reads."""
+    parts = [fingerprint(part.state_dict()) for part in (checkpoint.unet, checkpoint.text_encoder)]
+    if (adapter := checkpoint.adapter) is not None:
+        keys = {f"to_k.{i}": tensor for i, tensor in adapter.to_k.items()}
+        values = {f"to_v.{i}": tensor for i, tensor in adapter.to_v.items()}
+        parts.append(fingerprint(adapter.projection.state_dict() | keys | values))
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
+def fingerprint(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 of weights by name, whatever their file; attention processors do not count."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        if ".processor." not in name:
+            digest.update(name.encode())
+            digest.update(tensor.detach().float().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _recorded(
+    unet: Any, size: tuple[int, ...], tokens: int
+) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
+    """Lists that fill with features and maps while the UNet runs on latents of `size`."""
+    features: list[Tensor] = []
+    maps: list[Tensor] = []
+
+    def keep_output(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        features.append(output)
+
+    def keep_map(attention: Any, inputs: tuple[Tensor, ...], options: dict[str, Any]) -> None:
+        # Beside the attention, whose processor may be any: the same query and key once more.
+        hidden, text = inputs[0], options["encoder_hidden_states"][:, :tokens]
+        query, key = (
+            layer(x).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
+            for layer, x in ((attention.to_q, hidden), (attention.to_k, text))
+        )
+        weights = (query @ key.transpose(2, 3) * attention.scale).softmax(-1)
+        reduction = math.isqrt(size[0] * size[1] // hidden.shape[1])
+        there = size[0] // reduction, size[1] // reduction
+        maps.append(weights.transpose(2, 3).flatten(1, 2).unflatten(2, there))
+
+    blocks = [unet.mid_block] if unet.mid_block is not None else []
+    handles = [b.register_forward_hook(keep_output) for b in [*blocks, *unet.up_blocks]]
+    handles += [
+        layer.register_forward_pre_hook(keep_map, with_kwargs=True)
+        for layer in cross_attentions(unet).values()
+    ]
+    try:
+        yield features, maps
+    finally:
+        for handle in handles:
+            handle.remove()

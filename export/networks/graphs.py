@@ -1,0 +1,240 @@
+"""The engines of a model as PyTorch modules, with example inputs of any batch and size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from synfer_rt.bundle.sizes import Size
+from synfer_rt.diffusion.solvers import HISTORY_SLOTS
+from synfer_rt.errors import UserError
+from synfer_rt.export.checkpoint.checkpoint import ANNOTATOR_FOLDER, Checkpoint
+from synfer_rt.export.checkpoint.tokenizer import PROBES
+from synfer_rt.export.networks.feranno import read_annotator
+from synfer_rt.export.networks.guide import LatentGuide, TextGuide
+from synfer_rt.export.networks.guiding_classifier import (
+    IMAGE_FOLDER,
+    LATENT_FOLDER,
+    Decoded,
+    ExpressionLoss,
+    read_guiding,
+)
+from synfer_rt.export.networks.modules import Conditioner, Decoder, Denoiser, Encoder
+from synfer_rt.vocabulary import label_schemes
+
+ADDED_ENGINES = {
+    "annotator": ANNOTATOR_FOLDER,
+    "guide.text": IMAGE_FOLDER,
+    "guide.text-latent": LATENT_FOLDER,
+    "guide.latent": LATENT_FOLDER,
+}
+"""What the checkpoint's additions become, by the folder that each needs."""
+
+
+class Inputs(Protocol):
+    """Example inputs by name, in the order of the forward's arguments."""
+
+    def __call__(self, batch: int, size: Size | None = None) -> Mapping[str, Tensor]:
+        """Those of `batch` images of `size` pixels, by default the checkpoint's."""
+        ...
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A module to export; `static` are the inputs that have no batch in front.
+
+    The forward of one with `gradient` calls torch.autograd.grad (gradient_graph.py);
+    `label_scheme` is that of an engine which gives probabilities.
+    """
+
+    module: nn.Module
+    inputs: Inputs
+    outputs: tuple[str, ...]
+    static: frozenset[str] = frozenset()
+    gradient: bool = False
+    label_scheme: str | None = None
+
+
+def engine_names(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """The engines that PyTorch modules of `checkpoint` become; its ONNX files come besides."""
+    added = [name for name, folder in ADDED_ENGINES.items() if folder in checkpoint.additions]
+    return ("conditioner", "denoiser", "decoder", "encoder", *added)
+
+
+def engine_graph(checkpoint: Checkpoint, name: str, max_length: int) -> Graph:
+    """The engine `name` of engine_names; prompts have `max_length` tokens.
+
+    What of the checkpoint's modules fixes the batch is replaced in place. Raises UserError for an
+    addition that cannot be read or was made for another model.
+    """
+    if name == "decoder":
+        return Graph(Decoder(checkpoint.vae).eval(), _latents(checkpoint), ("images",))
+    if name == "encoder":
+        images = images_of(checkpoint.image_size)
+        return Graph(Encoder(checkpoint.vae).eval(), images, ("mean", "logvar"))
+    if name == "guide.latent":
+        return Graph(
+            LatentGuide(_latent_loss(checkpoint)).eval(),
+            _to_guide_latents(checkpoint),
+            ("guided_latents", "guided_history"),
+            frozenset({"clean", "coefficients"}),
+            gradient=True,
+        )
+    conditioner = Conditioner(
+        checkpoint.text_encoder,
+        checkpoint.unet,
+        checkpoint.adapter,
+        checkpoint.settings.class_labels,
+    ).eval()
+    given = _to_condition(checkpoint, conditioner.takes_aus, max_length)
+    if name == "conditioner":
+        return Graph(conditioner, given, conditioner.outputs)
+    denoiser = Denoiser(checkpoint.unet, conditioner.outputs, checkpoint.adapter).eval()
+    if name == "annotator":
+        module, scheme = read_annotator(checkpoint, conditioner, denoiser)
+        return Graph(module, _latents(checkpoint), ("probabilities",), label_scheme=scheme)
+    if name in ("guide.text", "guide.text-latent"):
+        loss = _image_loss(checkpoint) if name == "guide.text" else _latent_loss(checkpoint)
+        return Graph(
+            TextGuide(denoiser, loss).eval(),
+            _to_guide_text(checkpoint, conditioner, given),
+            ("guided_text",),
+            frozenset({"timestep", "clean"}),
+            gradient=True,
+        )
+    return Graph(
+        denoiser,
+        _to_denoise(checkpoint, conditioner, given),
+        ("next_latents", "next_history", "prediction"),
+        frozenset({"timestep", "coefficients"}),
+    )
+
+
+def _latent_loss(checkpoint: Checkpoint) -> ExpressionLoss:
+    folder = checkpoint.directory / LATENT_FOLDER
+    classifier, names = _guiding(folder, checkpoint.latent_shape)
+    return ExpressionLoss(classifier, names, checkpoint.settings.label_scheme)
+
+
+def _image_loss(checkpoint: Checkpoint) -> ExpressionLoss:
+    folder = checkpoint.directory / IMAGE_FOLDER
+    classifier, names = _guiding(folder, (3, *checkpoint.image_size))
+    decoded = Decoded(checkpoint.vae, classifier)
+    return ExpressionLoss(decoded, names, checkpoint.settings.label_scheme)
+
+
+def _guiding(folder: Path, shape: tuple[int, int, int]) -> tuple[nn.Module, tuple[str, ...]]:
+    """The classifier in `folder` with its classes; UserError if it cannot see `shape`."""
+    classifier, names = read_guiding(folder)
+    try:
+        with torch.no_grad():
+            classifier(torch.zeros(1, *shape))
+    except RuntimeError:
+        raise UserError(
+            f"{folder} holds a classifier that cannot see {list(shape)}, the shape of what this "
+            "model makes; train one on it, or remove the folder."
+        ) from None
+    return classifier, names
+
+
+def images_of(default: Size) -> Inputs:
+    """Random images [B, 3, H, W] in [0, 1], of the size `default` unless another is asked for."""
+    return lambda batch, size=None: {
+        "images": torch.rand((batch, 3, *(size or default)), generator=_generator(batch))
+    }
+
+
+def _latents(checkpoint: Checkpoint) -> Inputs:
+    return lambda batch, size=None: {
+        "latents": torch.randn((batch, *checkpoint.latents_of(size)), generator=_generator(batch))
+    }
+
+
+def _to_condition(checkpoint: Checkpoint, takes_aus: bool, max_length: int) -> Inputs:
+    def inputs(batch: int, size: Size | None = None) -> dict[str, Tensor]:
+        texts = [text for i in range(batch) for text in ("", PROBES[1 + i % (len(PROBES) - 1)])]
+        options = {"padding": "max_length", "truncation": True, "max_length": max_length}
+        ids = checkpoint.tokenizer(texts, **options)["input_ids"]
+        given = {"tokens": torch.tensor(ids).view(batch, 2, max_length)}
+        if takes_aus:
+            draw = _generator(batch)
+            aus = torch.rand(batch, 2, checkpoint.units, generator=draw)
+            aus[:, 0] = 0
+            given |= {"aus": aus, "au_scale": 0.5 + torch.rand(batch, generator=draw)}
+        return given
+
+    return inputs
+
+
+def _conditioned(conditioner: Conditioner, given: Inputs, batch: int) -> dict[str, Tensor]:
+    with torch.no_grad():
+        conditioning = conditioner(*given(batch).values())
+    return dict(zip(conditioner.outputs, conditioning, strict=True))
+
+
+def _to_denoise(checkpoint: Checkpoint, conditioner: Conditioner, given: Inputs) -> Inputs:
+    def inputs(batch: int, size: Size | None = None) -> dict[str, Tensor]:
+        latents = checkpoint.latents_of(size)
+        draw = _generator(batch)
+        return {
+            **_latents(checkpoint)(batch, size),
+            "history": torch.randn(batch, HISTORY_SLOTS, *latents, generator=draw),
+            "timestep": _timestep(checkpoint),
+            "guidance": 1 + 4 * torch.rand(batch, generator=draw),
+            "coefficients": torch.randn(HISTORY_SLOTS + 1, HISTORY_SLOTS + 2, generator=draw),
+            **_conditioned(conditioner, given, batch),
+        }
+
+    return inputs
+
+
+def _to_guide_text(checkpoint: Checkpoint, conditioner: Conditioner, given: Inputs) -> Inputs:
+    def inputs(batch: int, size: Size | None = None) -> dict[str, Tensor]:
+        conditioning = _conditioned(conditioner, given, batch)
+        # Moves as long as the tokens: what the engine adds shall count in its verification.
+        length = conditioning["text"].norm(dim=-1).mean()
+        return {
+            **_latents(checkpoint)(batch, size),
+            "timestep": _timestep(checkpoint),
+            **_aim(checkpoint, batch, float(length)),
+            **conditioning,
+        }
+
+    return inputs
+
+
+def _to_guide_latents(checkpoint: Checkpoint) -> Inputs:
+    def inputs(batch: int, size: Size | None = None) -> dict[str, Tensor]:
+        draw, shape = _generator(batch), checkpoint.latents_of(size)
+        return {
+            "latents": torch.randn(batch, *shape, generator=draw),
+            "prediction": torch.randn(batch, *shape, generator=draw),
+            "next_latents": torch.randn(batch, *shape, generator=draw),
+            "next_history": torch.randn(batch, HISTORY_SLOTS, *shape, generator=draw),
+            "coefficients": torch.randn(HISTORY_SLOTS + 1, HISTORY_SLOTS + 2, generator=draw),
+            **_aim(checkpoint, batch, 1.0),
+        }
+
+    return inputs
+
+
+def _aim(checkpoint: Checkpoint, batch: int, strength: float) -> dict[str, Tensor]:
+    draw, classes = _generator(batch), len(label_schemes.scheme(checkpoint.settings.label_scheme))
+    return {
+        "clean": torch.tensor([0.8, -0.6]),
+        "target": torch.randn(batch, classes, generator=draw).softmax(-1),
+        "strength": strength * (0.5 + torch.rand(batch, generator=draw)),
+    }
+
+
+def _timestep(checkpoint: Checkpoint) -> Tensor:
+    return torch.tensor(checkpoint.schedule["num_train_timesteps"] / 2)
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)

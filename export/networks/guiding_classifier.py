@@ -1,0 +1,273 @@
+"""Classifiers that guide: PyTorch networks whose gradient becomes part of an engine.
+
+A checkpoint holds them as folders of safetensors and JSON:
+
+    latent_classifier/    an ExpressionNet on scaled latents: forms "text-latent" and "latent"
+    image_classifier/     an ExpressionNet on images, or any image classifier that transformers
+                          saved (config.json, model.safetensors, preprocessor_config.json): "text"
+
+An ONNX file cannot guide, since it has no gradient; a guiding classifier should not judge either.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from synfer_rt.errors import UserError
+from synfer_rt.export.checkpoint.weights import quiet
+from synfer_rt.export.networks.modules import free_batch
+from synfer_rt.export.networks.resizing import matrix
+from synfer_rt.export.sentences import first_line, some
+from synfer_rt.vocabulary import label_schemes
+
+LATENT_FOLDER, IMAGE_FOLDER = "latent_classifier", "image_classifier"
+_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+_PREPROCESSOR = "preprocessor_config.json"
+_DONE = {f"do_{step}" for step in ("resize", "rescale", "normalize", "center_crop", "convert_rgb")}
+_UNDONE = {"rescale_offset", "include_top"}
+_MODEL_TYPE = "synfer-expression-net"
+
+
+@dataclass(frozen=True)
+class _Preparation:
+    """How images [3, H, W] in [0, 1] are prepared: resized to `size` squared, then normalised."""
+
+    size: int
+    mean: list[float]
+    std: list[float]
+    resampling: Image.Resampling
+
+
+@dataclass(frozen=True)
+class NetConfig:
+    """Shape of an ExpressionNet: input [channels, size, size], stages of `widths`, classes."""
+
+    channels: int
+    size: int
+    patch: int
+    widths: tuple[int, ...]
+    label_scheme: str
+
+
+class _Residual(nn.Module):
+    def __init__(self, width: int, out: int, stride: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(8, width)
+        self.first = nn.Conv2d(width, out, 3, stride, 1)
+        self.second = nn.Conv2d(out, out, 3, 1, 1)
+        self.shortcut = nn.Conv2d(width, out, stride, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.shortcut(x) + self.second(F.silu(self.first(F.silu(self.norm(x)))))
+
+
+class ExpressionNet(nn.Module):
+    """A small residual network [B, channels, size, size] -> logits [B, classes].
+
+    Smooth throughout (SiLU, group normalisation, no pooling by maximum), for the sake of its
+    gradient. The first convolution has stride `patch`; every stage after the first halves the size.
+    """
+
+    def __init__(self, config: NetConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths, patch = config.widths, config.patch
+        self.stem = nn.Conv2d(config.channels, widths[0], patch + 2, patch, 1)
+        pairs = zip((widths[0], *widths), widths, strict=False)
+        self.stages = nn.Sequential(
+            *(_Residual(a, b, 1 if i == 0 else 2) for i, (a, b) in enumerate(pairs))
+        )
+        self.norm = nn.GroupNorm(8, widths[-1])
+        left = config.size // patch // 2 ** (len(widths) - 1)
+        classes = len(label_schemes.scheme(config.label_scheme))
+        self.head = nn.Linear(widths[-1] * left * left, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
+        return self.head(F.silu(self.norm(self.stages(self.stem(x)))).flatten(1))
+
+    def save(self, folder: Path) -> None:
+        """Write config.json and model.safetensors into `folder`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        config = {"model_type": _MODEL_TYPE, **asdict(self.config)}
+        (folder / _CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+        state = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        save_file(state, folder / _WEIGHTS)
+
+
+class ExpressionLoss(nn.Module):
+    """Cross-entropy of a classifier with a wanted distribution, summed over the batch.
+
+    forward(x, target [B, classes of `scheme`]) -> scalar. `names` are the classifier's classes in
+    its order; the loss is over those that `scheme` knows too. A target among the others has no
+    gradient.
+    """
+
+    logits: Tensor
+    wanted: Tensor
+
+    def __init__(self, classifier: nn.Module, names: tuple[str, ...], scheme: str) -> None:
+        super().__init__()
+        self.classifier = classifier
+        classes = label_schemes.scheme(scheme)
+        shared = [name for name in names if name in classes]
+        # Choosing by multiplication, since the gradient of indexing is a scatter.
+        self.register_buffer("logits", torch.eye(len(names))[:, [names.index(n) for n in shared]])
+        self.register_buffer(
+            "wanted", torch.eye(len(classes))[:, [classes.index(n) for n in shared]]
+        )
+
+    def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        """The summed loss."""
+        scores = (self.classifier(x) @ self.logits).log_softmax(-1)
+        return -((target @ self.wanted) * scores).sum()
+
+
+class Decoded(nn.Module):
+    """A classifier of images [B, 3, H, W] in [-1, 1] as one of scaled latents [B, C, h, w].
+
+    Not clamped: a saturated pixel would have no gradient.
+    """
+
+    def __init__(self, vae: Any, classifier: nn.Module) -> None:
+        super().__init__()
+        free_batch(vae)
+        self.vae = vae
+        self.classifier = classifier
+        self.scale = vae.config.scaling_factor
+        self.shift = vae.config.shift_factor or 0.0
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Logits."""
+        latents = latents / self.scale + self.shift
+        return self.classifier(self.vae.decode(latents, return_dict=False)[0])
+
+
+class _Transformers(nn.Module):
+    """An image classifier of transformers behind its own resizing and normalisation."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: Any, preparation: _Preparation) -> None:
+        super().__init__()
+        self.model = model
+        self.preparation = preparation
+        self.register_buffer("mean", torch.tensor(preparation.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(preparation.std).view(1, 3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        size, resampling = self.preparation.size, self.preparation.resampling
+        rows, columns = (
+            torch.from_numpy(matrix(old, size, resampling)) for old in images.shape[2:]
+        )
+        images = rows @ (images / 2 + 0.5) @ columns.T
+        return self.model(pixel_values=(images - self.mean) / self.std).logits
+
+
+def read_guiding(folder: Path) -> tuple[nn.Module, tuple[str, ...]]:
+    """The classifier in `folder`, frozen, and its class names in order; see the module.
+
+    An image classifier takes [-1, 1]. Raises UserError for what is missing, unreadable or no
+    classifier of expressions.
+    """
+    try:
+        fields = dict(json.loads((folder / _CONFIG).read_bytes()))
+        if fields.get("model_type") != _MODEL_TYPE:
+            network, names = _read_transformers(folder)
+        else:
+            config = NetConfig(
+                int(fields["channels"]),
+                int(fields["size"]),
+                int(fields["patch"]),
+                tuple(map(int, fields["widths"])),
+                fields["label_scheme"],
+            )
+            network, names = ExpressionNet(config), label_schemes.scheme(config.label_scheme)
+            network.load_state_dict(load_file(folder / _WEIGHTS))
+    except UserError:
+        raise
+    except Exception as error:  # json, torch, safetensors and transformers raise their own kinds
+        reason = first_line(error)
+        raise UserError(
+            f"{folder} holds no classifier that can guide ({reason}); train it again, or save one "
+            "there with transformers' save_pretrained."
+        ) from error
+    return network.float().eval().requires_grad_(False), names
+
+
+def _read_transformers(folder: Path) -> tuple[nn.Module, tuple[str, ...]]:
+    import transformers
+
+    with quiet():
+        model, found = transformers.AutoModelForImageClassification.from_pretrained(
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            attn_implementation="eager",
+            output_loading_info=True,
+        )
+    if missing := found["missing_keys"]:  # they would be drawn at random
+        raise UserError(
+            f"{folder / _WEIGHTS} lacks {some(missing, 3)}; save the whole classifier again."
+        )
+    words = [model.config.id2label[i] for i in range(model.config.num_labels)]
+    try:
+        names = tuple(
+            label_schemes.parse_label(word, label_schemes.scheme("affectnet-8")) for word in words
+        )
+    except UserError as error:
+        raise UserError(f"Name the classes in id2label of {folder / _CONFIG}: {error}") from None
+    return _Transformers(model, _preparation(folder)), names
+
+
+def _preparation(folder: Path) -> _Preparation:
+    """What preprocessor_config.json says of preparing images.
+
+    Raises UserError for what is not resizing, rescaling and normalisation.
+    """
+    import transformers
+
+    # It knows what each kind of processor does where the file says nothing.
+    fields = transformers.AutoImageProcessor.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    ).to_dict()
+    size = fields["size"]
+    edge = size.get("height", size.get("shortest_edge"))
+    edges = {*size.values(), edge}
+    if fields.get("do_center_crop"):
+        edges |= {*fields["crop_size"].values()}
+    steps = {name for name in fields if name.startswith("do_")} - _DONE | _UNDONE
+    odd = [f"{name} true" for name in sorted(steps) if fields.get(name)]
+    odd += [] if fields.get("do_resize") else ["do_resize false"]
+    # ConvNeXt's does not crop images of 384 pixels or more.
+    warps = "ConvNext" in str(fields.get("image_processor_type")) and edge >= 384
+    odd += [] if warps or fields.get("crop_pct") in (None, 1) else ["crop_pct"]
+    odd += [] if len(edges) == 1 else [f"the sizes {', '.join(sorted(map(str, edges)))}"]
+    if odd:
+        raise UserError(
+            f"{folder / _PREPROCESSOR} prepares images with {', '.join(odd)}, which cannot be "
+            "built; give a classifier that sees whole images, resized to one square size, rescaled "
+            "and normalised."
+        )
+    mean, std = [0.0] * 3, [1.0] * 3
+    if fields.get("do_normalize"):
+        mean, std = (np.broadcast_to(fields[f"image_{n}"], 3).tolist() for n in ("mean", "std"))
+    scale = 255 * fields["rescale_factor"] if fields.get("do_rescale") else 255
+    return _Preparation(
+        int(edge),
+        [x / scale for x in mean],
+        [x / scale for x in std],
+        Image.Resampling(fields["resample"]),
+    )

@@ -1,0 +1,354 @@
+"""ONNX networks that see images, as engines: images [B, 3, H, W] in [0, 1] -> what they say.
+
+Resizing and normalisation go in front of the network as ONNX nodes, what is left to do to its
+scores behind it.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import onnx
+import torch
+from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
+
+from synfer_rt.data.pixels import GREY
+from synfer_rt.errors import UserError
+from synfer_rt.export.networks.resizing import resize, resized
+from synfer_rt.export.onnx import onnx_file
+from synfer_rt.export.onnx.fixed_batch import with_free_batch
+from synfer_rt.export.onnx.half import in_float32
+from synfer_rt.export.onnx.opset import at_least_minimum, without_weights_among_inputs
+from synfer_rt.export.sentences import first_line
+
+CHANNELS = {"rgb": 3, "bgr": 3, "grey": 1}
+"""The colours that a network sees, in its order, and how many numbers of mean and std they have."""
+INPUT_FIELDS = ("input_size", "channels", "mean", "std", "output", "output_name")
+"""What a description in JSON says of a network's input and output."""
+
+_MOST = 10.0
+"""Means and deviations of pixels in [0, 1] are below it, those of pixels up to 255 far above."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What follows a network's `count` scores: nodes from "scores" to the engine's `output`.
+
+    `size` is the length of a row of the output; `scores` and `known_by` say in a sentence what the
+    scores are and where their number is from.
+    """
+
+    output: str
+    scores: str
+    known_by: str
+    count: int
+    size: int
+    nodes: Sequence[NodeProto]
+    constants: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class ImageNetwork(ABC):
+    """An ONNX network [N, C, S, S] or [N, S, S, C] -> scores [N, K], and what its input means.
+
+    It sees `(x - mean) / std` with x in [0, 1], resized to `input_size` pixels; `channels` is a key
+    of CHANNELS, and mean and std have as many numbers, in that order. `output` is one of OUTPUTS,
+    `output_name` the file's output that holds the scores, None where there is no doubt.
+    """
+
+    KIND: ClassVar[str]
+    OUTPUTS: ClassVar[tuple[str, ...]]
+    INPUT_REMEDY: ClassVar[str]
+    OUTPUT_NAME: ClassVar[str]
+    """How to say which output holds the scores."""
+
+    name: str
+    path: Path
+    input_size: int
+    channels: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    output: str = "logits"
+    output_name: str | None = None
+
+    def __post_init__(self) -> None:
+        count = CHANNELS.get(self.channels)
+        if count is None or self.output not in self.OUTPUTS or self.input_size < 1:
+            raise UserError(
+                f"The {self.KIND} {self.name} has channels {self.channels!r}, output "
+                f"{self.output!r}, size {self.input_size}; write {', '.join(CHANNELS)}, "
+                f"{' or '.join(self.OUTPUTS)}, and a size of at least 1."
+            )
+        if len(self.mean) != count or len(self.std) != count or not all(self.std):
+            raise UserError(
+                f"The {self.KIND} {self.name} needs {count} numbers of mean and of std (none 0) "
+                f"for {self.channels}, not {list(self.mean)} and {list(self.std)}; write as many."
+            )
+        if not all(map(math.isfinite, (*self.mean, *self.std))):
+            raise UserError(
+                f"The {self.KIND} {self.name} has mean {list(self.mean)} and std {list(self.std)}; "
+                "write finite numbers."
+            )
+        if max(map(abs, (*self.mean, *self.std))) > _MOST:
+            raise UserError(
+                f"The {self.KIND} {self.name} has mean {list(self.mean)} and std {list(self.std)}, "
+                "which are of pixels up to 255; divide them by 255: here pixels are in [0, 1]."
+            )
+
+    @abstractmethod
+    def ending(self) -> Ending:
+        """What follows the scores in the engine."""
+
+    @abstractmethod
+    def finish(self, scores: torch.Tensor) -> torch.Tensor:
+        """The same in PyTorch."""
+
+    @abstractmethod
+    def doubt(self, scores: np.ndarray) -> str | None:
+        """Why `scores` [N, K] of a few images cannot be what `output` says; None if they can."""
+
+    @abstractmethod
+    def count_remedy(self, found: int) -> str:
+        """What to do where the file has `found` scores and its description another number."""
+
+    @staticmethod
+    def input_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments that say what the input means, of a description in JSON."""
+        return {
+            "input_size": int(fields["input_size"]),
+            "channels": fields.get("channels", "rgb"),
+            "mean": tuple(map(float, fields["mean"])),
+            "std": tuple(map(float, fields["std"])),
+            "output": fields.get("output", "logits"),
+            "output_name": fields.get("output_name"),
+        }
+
+
+def compose_network(
+    network: ImageNetwork, image_size: tuple[int | str, int | str]
+) -> onnx.ModelProto:
+    """The network with its preparation and its ending, for images of `image_size` (H, W).
+
+    Names instead of numbers leave the size free.
+
+    Raises UserError when the file is no network of the kind that `network` describes.
+    """
+    try:
+        core = onnx_file.load(network.path)
+        onnx.checker.check_model(core)
+        core = without_weights_among_inputs(at_least_minimum(in_float32(core)))
+    except Exception as error:  # protobuf, checker and converter raise their own kinds
+        reason = first_line(error)
+        raise UserError(f"{network.path} is no ONNX model that can be read ({reason}).") from error
+    images = list(core.graph.input)
+    wanted = (len(network.mean), network.input_size, network.input_size)
+    shape = _shape(images[0]) if len(images) == 1 else []
+    channels_first = _fits(shape, wanted)
+    channels_last = not channels_first and _fits(shape, (*wanted[1:], wanted[0]))
+    if not (channels_first or channels_last) or not core.graph.output:
+        raise UserError(
+            f"{network.path} takes {[_shape(value) for value in images]}, not images "
+            f"[batch, {', '.join(map(str, wanted))}]; {network.INPUT_REMEDY}."
+        )
+    ending = network.ending()
+    outputs = {value.name: _shape(value) for value in core.graph.output}
+    chosen = _scores_of(network, outputs)
+    if len(outputs[chosen]) == 1:
+        raise UserError(
+            f"{network.path} gives {chosen} {outputs[chosen]}, without a batch; export it with a "
+            f"dynamic batch, so that it gives [batch, {ending.count}]."
+        )
+    if outputs[chosen] and not isinstance(found := _count(outputs[chosen]), str):
+        _check_count(network, found)
+    if not isinstance(shape[0], str):
+        core = with_free_batch(core, network.path)
+    prefix = f"{network.KIND.replace(' ', '_')}/"
+    before = _preparation(network, image_size, channels_last)
+    _prefix_names(core, prefix, images[0].name)
+    _join(core.graph, before, f"{prefix}{chosen}", ending)
+    core.producer_name, core.doc_string = "synfer-rt", ""
+    del core.metadata_props[:]
+    for graph in onnx_file.graphs(core.graph):
+        for node in graph.node:
+            node.doc_string = ""
+            del node.metadata_props[:]
+    return core
+
+
+def reference(network: ImageNetwork, images: torch.Tensor) -> torch.Tensor:
+    """The same in Pillow and PyTorch around the untouched ONNX file, to hold the engine against.
+
+    Of a file that computes in float16 the weights are computed with in float32.
+
+    Raises UserError when ONNX Runtime cannot run the file on float32 images, and when what it says
+    of them is not what the network is described to say.
+    """
+    import onnxruntime
+
+    images = torch.from_numpy(resized(images.numpy(), network.input_size))
+    if network.channels == "grey":
+        images = (images * torch.tensor(GREY)[:, None, None]).sum(1, keepdim=True)
+    elif network.channels == "bgr":
+        images = images.flip(1)
+    mean, std = (torch.tensor(v)[:, None, None] for v in (network.mean, network.std))
+    images = (images - mean) / std
+    try:
+        providers = ["CPUExecutionProvider"]
+        core = onnx_file.load(network.path)
+        wide = in_float32(core)
+        file = str(network.path) if wide is core else wide.SerializeToString()
+        session = onnxruntime.InferenceSession(file, providers=providers)
+        entry = session.get_inputs()[0]
+        if entry.shape[-1] == images.shape[1] and entry.shape[1] != images.shape[1]:
+            images = images.permute(0, 2, 3, 1)
+        given = images.contiguous().numpy()
+        name = _scores_of(network, {o.name: o.shape for o in session.get_outputs()})
+        alone = entry.shape[0] == 1  # a file for one image at a time
+        batches = np.split(given, len(given)) if alone else [given]
+        found = [session.run([name], {entry.name: batch})[0] for batch in batches]
+        scores = np.concatenate([np.asarray(part) for part in found])
+    except UserError:
+        raise
+    except Exception as error:  # ONNX Runtime has a kind for every code of its own
+        raise UserError(
+            f"ONNX Runtime cannot run {network.path} on images ({first_line(error)}); export it "
+            "with float32 or float16 inputs and the operators of ONNX alone."
+        ) from error
+    # A file may leave the number of its scores open.
+    _check_count(network, _count(scores.shape))
+    scores = scores.reshape(len(scores), -1)
+    if doubt := network.doubt(scores):
+        raise UserError(f"{network.path} {doubt}.")
+    return network.finish(torch.from_numpy(scores))
+
+
+def _fits(shape: Sequence[Any], wanted: Sequence[int]) -> bool:
+    """Whether images [N, *wanted] have `shape`, in which names are free sizes."""
+    return len(shape) == 4 and all(
+        isinstance(found, str) or found == size
+        for found, size in zip(shape[1:], wanted, strict=True)
+    )
+
+
+def _check_count(network: ImageNetwork, found: Any) -> None:
+    ending = network.ending()
+    if found != ending.count:
+        raise UserError(
+            f"{network.path} has {found} {ending.scores}, {ending.known_by} has {ending.count}; "
+            f"{network.count_remedy(found) if isinstance(found, int) else 'give another file'}."
+        )
+
+
+def _count(shape: Sequence[Any]) -> Any:
+    """K of scores [N, K] or [N, K, 1, 1], a number or a name; of other shapes that of a row."""
+    row = tuple(shape[1:])
+    others = [length for length in row if length != 1]
+    return others[0] if len(others) == 1 else row
+
+
+def _scores_of(network: ImageNetwork, outputs: Mapping[str, Sequence[Any]]) -> str:
+    """Which of a file's `outputs`, shapes by name, holds the scores."""
+    names = list(outputs)
+    if network.output_name is not None:
+        names = [network.output_name] if network.output_name in outputs else []
+    elif len(names) > 1:
+        count = network.ending().count
+        counts = {name: _count(shape) for name, shape in outputs.items()}
+        names = [name for name, found in counts.items() if found == count]
+        names = names or [name for name, found in counts.items() if isinstance(found, str)]
+    if len(names) == 1:
+        return names[0]
+    listed = ", ".join(f"{name} {list(shape)}" for name, shape in outputs.items())
+    raise UserError(
+        f"{network.path} has the outputs {listed}; say which holds the scores: "
+        f"{network.OUTPUT_NAME}."
+    )
+
+
+def _shape(value: onnx.ValueInfoProto) -> list[Any]:
+    return [
+        d.dim_value if d.HasField("dim_value") else d.dim_param or "?"
+        for d in value.type.tensor_type.shape.dim
+    ]
+
+
+def _preparation(
+    network: ImageNetwork, image_size: tuple[int | str, int | str], channels_last: bool
+) -> GraphProto:
+    """From "images" [B, 3, H, W] in [0, 1] to "prepared", which the network takes."""
+    size = network.input_size
+    nodes: list[NodeProto] = []
+    constants: dict[str, np.ndarray] = {}
+    last = "images"
+
+    def step(op: str, *inputs: str, **attributes: Any) -> None:
+        nonlocal last
+        name = f"prepare_{len(nodes)}"
+        nodes.append(helper.make_node(op, [last, *inputs], [name], name=name, **attributes))
+        last = name
+
+    if image_size != (size, size):
+        nodes, sizes = resize("images", "resized", image_size, size)
+        constants |= sizes
+        last = "resized"
+    if network.channels == "grey":
+        constants["luma"] = np.array(GREY, "f4").reshape(1, 3, 1, 1)
+        step("Conv", "luma")
+    elif network.channels == "bgr":
+        constants["reverse"] = np.array([2, 1, 0])
+        step("Gather", "reverse", axis=1)
+    constants["mean"] = np.array(network.mean, "f4").reshape(-1, 1, 1)
+    constants["std"] = np.array(network.std, "f4").reshape(-1, 1, 1)
+    step("Sub", "mean")
+    step("Div", "std")
+    if channels_last:
+        step("Transpose", perm=[0, 2, 3, 1])
+    nodes[-1].output[0] = "prepared"
+    image = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["B", 3, *image_size])
+    return helper.make_graph(nodes, "preparation", [image], [], _tensors(constants))
+
+
+def _tensors(constants: Mapping[str, np.ndarray]) -> list[TensorProto]:
+    return [numpy_helper.from_array(value, name) for name, value in constants.items()]
+
+
+def _prefix_names(model: onnx.ModelProto, prefix: str, entry: str) -> None:
+    """Put `prefix` before the names of nodes and values, in place; `entry` becomes "prepared".
+
+    Subgraphs see the values around them, so their names change alike. (onnx.compose.add_prefix
+    leaves what they take from outside as it was.)
+    """
+
+    def new(name: str) -> str:
+        return "prepared" if name == entry else name and f"{prefix}{name}"
+
+    for graph in onnx_file.graphs(model.graph):
+        sparse = [part for one in graph.sparse_initializer for part in (one.values, one.indices)]
+        for named in (*graph.input, *graph.output, *graph.initializer, *sparse, *graph.node):
+            named.name = new(named.name)
+        for node in graph.node:
+            for names in (node.input, node.output):
+                names[:] = map(new, names)
+        # The network may say nothing of its inner shapes once the batch has our name.
+        del graph.value_info[:], graph.quantization_annotation[:]
+
+
+def _join(graph: GraphProto, before: GraphProto, scores: str, ending: Ending) -> None:
+    """Put `before` in front of a network, in place, and `ending` behind its `scores` [B, K, …]."""
+    network = list(graph.node)
+    del graph.node[:], graph.input[:], graph.output[:]
+    graph.input.extend(before.input)
+    graph.node.extend([*before.node, *network])
+    graph.node.append(helper.make_node("Flatten", [scores], ["scores"], "scores", axis=1))
+    graph.node.extend(ending.nodes)
+    graph.initializer.extend([*before.initializer, *_tensors(ending.constants)])
+    probabilities = ["B", ending.size]
+    graph.output.append(
+        helper.make_tensor_value_info(ending.output, TensorProto.FLOAT, probabilities)
+    )

@@ -1,0 +1,323 @@
+"""The four PyTorch modules that become engines; shapes are those of docs/architecture.md."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from types import MethodType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+from diffusers.models.upsampling import Upsample2D
+from torch import Tensor, nn
+
+from synfer_rt.export.checkpoint.adapter import AUAdapter, CrossAttention
+
+
+class AUBiasAttention(AttnProcessor2_0):
+    """Attention whose output gains its layer's slice of the AU bias [N, 1, width].
+
+    With one AU token, decoupled attention (He et al., arXiv 2410.09865) adds `softmax over one
+    key` = 1 times that token's value, at every position: a bias. `span` is None for a layer that
+    has no AU token.
+    """
+
+    def __init__(self, span: slice | None) -> None:
+        super().__init__()
+        self.span = span
+
+    def __call__(  # type: ignore[override]
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+        au_bias: Tensor | None = None,
+    ) -> Tensor:
+        """Attention of diffusers, then the bias; arguments as diffusers passes them."""
+        out = super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+        if self.span is None or au_bias is None:
+            return out
+        return out + au_bias[:, None, self.span] / attn.rescale_output_factor
+
+
+class AUTokenAttention(nn.Module):
+    """Decoupled cross-attention over text and several AU tokens (arXiv 2410.09865).
+
+    `W_out [Attn(q, k_text, v_text) + au_weight * Attn(q, k_au, v_au)] + b_out`, with `au_tokens`
+    [N, T, D] and `au_weight` [N].
+    """
+
+    def __init__(self, to_k: Tensor, to_v: Tensor) -> None:
+        super().__init__()
+        self.to_k = nn.Parameter(to_k, requires_grad=False)
+        self.to_v = nn.Parameter(to_v, requires_grad=False)
+
+    # diffusers reads the arguments that a processor takes off this signature.
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+        au_tokens: Tensor | None = None,
+        au_weight: Tensor | None = None,
+    ) -> Tensor:
+        """The layer's output [N, positions, width]; arguments as diffusers passes them."""
+        assert au_tokens is not None and au_weight is not None
+        query = _heads(attn.to_q(hidden_states), attn.heads)
+        keys, values = attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)
+        text = _attend(query, keys, values, attn.heads)
+        keys, values = F.linear(au_tokens, self.to_k), F.linear(au_tokens, self.to_v)
+        aus = _attend(query, keys, values, attn.heads)
+        return attn.to_out[0](text + au_weight[:, None, None] * aus)
+
+
+class PlainAttention(AttnProcessor2_0):
+    """Attention of diffusers in a UNet whose other layers have AU tokens: it ignores them."""
+
+    def __call__(  # type: ignore[override]
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+        au_tokens: Tensor | None = None,
+        au_weight: Tensor | None = None,
+    ) -> Tensor:
+        """As diffusers'; arguments as diffusers passes them."""
+        return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+
+
+def _heads(x: Tensor, heads: int) -> Tensor:
+    """[N, positions, width] -> [N, heads, positions, width / heads]."""
+    return x.unflatten(2, (heads, -1)).transpose(1, 2)
+
+
+def _attend(query: Tensor, keys: Tensor, values: Tensor, heads: int) -> Tensor:
+    mixed = F.scaled_dot_product_attention(query, _heads(keys, heads), _heads(values, heads))
+    return mixed.transpose(1, 2).flatten(2)
+
+
+def _upsample(self: Any, hidden_states: Tensor, output_size: list[int] | None = None):
+    # The original forward tests the batch and the element count, which fixes the batch on export.
+    if self.use_conv_transpose:
+        return self.conv(hidden_states)
+    if self.interpolate:
+        size = tuple(output_size) if output_size is not None else None
+        factor = 2.0 if output_size is None else None
+        hidden_states = F.interpolate(hidden_states, size=size, scale_factor=factor)
+    conv = self.conv if self.name == "conv" else self.Conv2d_0
+    return conv(hidden_states) if self.use_conv else hidden_states
+
+
+def free_batch(module: nn.Module) -> None:
+    """Replace, in place, the forwards of diffusers that would fix the batch on export."""
+    for part in module.modules():
+        if isinstance(part, Upsample2D) and part.norm is None:
+            part.forward = MethodType(_upsample, part)
+
+
+def cross_attentions(unet: Any) -> dict[int, Any]:
+    """The UNet's cross-attention layers by their index in `unet.attn_processors`."""
+    layers = [unet.get_submodule(n.removesuffix(".processor")) for n in unet.attn_processors]
+    return {
+        i: layer
+        for i, layer in enumerate(layers)
+        if isinstance(layer, Attention) and layer.is_cross_attention
+    }
+
+
+def adapter_layers(unet: Any) -> tuple[CrossAttention, ...]:
+    """Where an AU adapter acts on the UNet, in the order of `unet.attn_processors`."""
+    names = list(unet.attn_processors)
+    return tuple(
+        CrossAttention(i, names[i], layer.inner_dim) for i, layer in cross_attentions(unet).items()
+    )
+
+
+def fold(adapter: AUAdapter, unet: Any) -> nn.Module:
+    """An adapter of one token as a module: AU vector [..., A] -> au_bias [..., sum of widths].
+
+    Per cross-attention layer `W_out W_v token`, the product of matrices taken in float64; the bias
+    of `to_out` stays in the UNet, where the text branch already adds it. An affine projection is
+    folded in too, so that the module is one linear layer.
+    """
+    value = torch.cat(
+        [
+            layer.to_out[0].weight.double() @ adapter.to_v[i].double()
+            for i, layer in cross_attentions(unet).items()
+        ]
+    )
+    projection = adapter.projection.affine
+    if projection is None:
+        return nn.Sequential(adapter.projection, nn.Flatten(-2), _linear(value, None))
+    weight, bias = projection.weight.double(), projection.bias.double()
+    return _linear(value @ weight, value @ bias)
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
+    linear.weight = nn.Parameter(weight.float(), requires_grad=False)
+    if bias is not None:
+        linear.bias = nn.Parameter(bias.float(), requires_grad=False)
+    return linear
+
+
+class Conditioner(nn.Module):
+    """tokens [B, 2, L] (and aus [B, 2, A], au_scale [B]) -> what stays constant over the steps.
+
+    Outputs, in the order of `outputs`: `text` [B, 2, L, D]; with an adapter of one token `au_bias`
+    [B, 2, sum of widths], `au_scale * W_out W_v token` of every cross-attention layer; with one of
+    several tokens `au_tokens` [B, 2, T, D] and `au_weight` [B, 2], which is au_scale; with class
+    labels `class_labels` [B, 2, sum], the parts named by `class_labels` joined. AUs come in [0, 1]
+    and are first multiplied by the adapter's maximum.
+    """
+
+    def __init__(
+        self,
+        text_encoder: Any,
+        unet: Any,
+        adapter: AUAdapter | None,
+        class_labels: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        self.text_encoder = text_encoder
+        self.class_labels = tuple(class_labels)
+        self.outputs = ("text",)
+        self.maximum = 1.0
+        if adapter is not None:
+            self.maximum = adapter.maximum
+            if adapter.tokens == 1:
+                self.outputs += ("au_bias",)
+                self.au_bias = fold(adapter, unet)
+            else:
+                self.outputs += ("au_tokens", "au_weight")
+                self.au_tokens = adapter.projection
+        if class_labels:
+            self.outputs += ("class_labels",)
+        self.takes_aus = adapter is not None or "aus" in class_labels
+
+    def forward(
+        self, tokens: Tensor, aus: Tensor | None = None, au_scale: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """The tensors named in `outputs`."""
+        encoded = self.text_encoder(input_ids=tokens.flatten(0, 1))
+        results = [encoded.last_hidden_state.unflatten(0, (-1, 2))]
+        parts = {"pooled_text": encoded.pooler_output.unflatten(0, (-1, 2))}
+        if aus is not None and au_scale is not None:
+            if self.maximum != 1:
+                aus = self.maximum * aus
+            scale = au_scale[:, None, None]
+            parts["aus"] = scale * aus
+            if "au_bias" in self.outputs:
+                results.append(scale * self.au_bias(aus))
+            elif "au_tokens" in self.outputs:
+                results += [self.au_tokens(aus), au_scale[:, None].repeat(1, 2)]
+        if self.class_labels:
+            results.append(torch.cat([parts[name] for name in self.class_labels], -1))
+        return tuple(results)
+
+
+class Denoiser(nn.Module):
+    """One solver step with guidance: the UNet on both branches, then `coefficients @ stack`.
+
+    `conditioning` are the Conditioner's outputs in the order of `conditioning_names`; `adapter` is
+    the Conditioner's, needed where `au_tokens` are among them. The UNet is changed in place. The
+    stack is [latents, prediction, history]; its first result row are the next latents, the rest
+    the next history. Guidance is `u + guidance * (c - u)` (Ho and Salimans, arXiv 2207.12598).
+    """
+
+    def __init__(
+        self, unet: Any, conditioning_names: Sequence[str], adapter: AUAdapter | None = None
+    ) -> None:
+        super().__init__()
+        self.unet = unet
+        self.names = tuple(conditioning_names)
+        layers = cross_attentions(unet)
+        spans: dict[int, slice] = {}
+        start = 0
+        for i, layer in layers.items():
+            spans[i] = slice(start, start + layer.to_out[0].out_features)
+            start = spans[i].stop
+        processors: dict[str, Any] = {}
+        for i, name in enumerate(unet.attn_processors):
+            if "au_bias" in self.names:
+                processors[name] = AUBiasAttention(spans.get(i))
+            elif "au_tokens" in self.names and i in layers:
+                if adapter is None:
+                    raise ValueError("au_tokens need the adapter that they are made by")
+                processors[name] = AUTokenAttention(adapter.to_k[i], adapter.to_v[i])
+            else:
+                processors[name] = PlainAttention()
+        unet.set_attn_processor(processors)
+        free_batch(unet)
+
+    def forward(
+        self,
+        latents: Tensor,
+        history: Tensor,
+        timestep: Tensor,
+        guidance: Tensor,
+        coefficients: Tensor,
+        *conditioning: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """next_latents, next_history, prediction."""
+        given = dict(zip(self.names, (c.flatten(0, 1) for c in conditioning), strict=True))
+        both = latents.unsqueeze(1).expand(-1, 2, -1, -1, -1).flatten(0, 1)
+        output = self.predict(both, timestep, given).unflatten(0, (-1, 2))
+        unconditional, conditional = output[:, 0], output[:, 1]
+        weight = guidance[:, None, None, None]
+        prediction = unconditional + weight * (conditional - unconditional)
+        stack = torch.cat([latents.unsqueeze(1), prediction.unsqueeze(1), history], 1)
+        rows = (coefficients @ stack.flatten(2)).unflatten(2, latents.shape[1:])
+        return rows[:, 0], rows[:, 1:], prediction
+
+    def predict(self, latents: Tensor, timestep: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+        """The UNet's output for latents [N, C, h, w], with the conditioning [N, ...] by name."""
+        kwargs = {name: value for name, value in given.items() if name.startswith("au_")}
+        return self.unet(
+            latents,
+            timestep,
+            encoder_hidden_states=given["text"],
+            class_labels=given.get("class_labels"),
+            cross_attention_kwargs=kwargs or None,
+            return_dict=False,
+        )[0]
+
+
+class Decoder(nn.Module):
+    """Scaled latents [B, C, h, w] -> images [B, 3, H, W] in [0, 1]."""
+
+    def __init__(self, vae: Any) -> None:
+        super().__init__()
+        self.vae = vae
+        self.scale = vae.config.scaling_factor
+        self.shift = vae.config.shift_factor or 0.0
+        free_batch(vae)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """The images."""
+        images = self.vae.decode(latents / self.scale + self.shift, return_dict=False)[0]
+        return (images / 2 + 0.5).clamp(0, 1)
+
+
+class Encoder(nn.Module):
+    """Images [B, 3, H, W] in [0, 1] -> mean and log-variance [B, C, h, w] of scaled latents."""
+
+    def __init__(self, vae: Any) -> None:
+        super().__init__()
+        self.vae = vae
+        self.scale = vae.config.scaling_factor
+        self.shift = vae.config.shift_factor or 0.0
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """mean, logvar."""
+        posterior = self.vae.encode(images * 2 - 1, return_dict=False)[0]
+        logvar = posterior.logvar + 2 * math.log(self.scale)
+        return (posterior.mean - self.shift) * self.scale, logvar

@@ -1,0 +1,187 @@
+"""PyTorch module -> ONNX file whose batch (and size) is truly dynamic, weights in fp32 or fp16."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import onnx_ir as ir
+import torch
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+from torch import Tensor, nn
+from torch._dynamo.exc import UserError as ExportError
+from torch.export import Dim
+
+from synfer_rt.bundle.engine_specs import BATCH, SPATIAL
+from synfer_rt.errors import UserError
+
+OPSET = 21
+"""The newest opset whose GroupNormalization stays whole and that TensorRT-RTX compiles."""
+
+MAX_BATCH = 4096
+INLINE_BYTES = 100_000_000
+"""Weights beyond this go to `<engine>.onnx.data`, which runtimes map instead of reading it whole;
+one protobuf file would end at 2 GiB anyway."""
+
+_MAX_STEPS = 1 << 16
+_SMALL = 1024
+_HALF_MAX = 65504.0
+
+
+def export_onnx(
+    module: nn.Module,
+    inputs: Mapping[str, Tensor],
+    outputs: tuple[str, ...],
+    static: frozenset[str],
+    path: Path,
+    precision: str,
+    free_axes: Mapping[str, int] | None = None,
+) -> None:
+    """Write `module` to `path`; its inputs and outputs stay float32 (or int64).
+
+    `inputs` are the forward's arguments in order, with a batch of at least 2; those not named in
+    `static` have the batch in front. `precision` is "fp32" or "fp16", how weights are stored: they
+    are cast to float32 where they are used, which the runtime does once when it loads.
+    `free_axes` are the heights and widths (interfaces.SPATIAL) to keep free, with the number of
+    which each is a multiple; without them the size is that of `inputs`.
+    Raises UserError when the graph would fix the batch or a free axis.
+    """
+    free_axes = free_axes or {}
+    dims = {BATCH: Dim(BATCH, min=1, max=MAX_BATCH)}
+    for axis, step in free_axes.items():
+        # H and h are one axis seen by two engines, and no module has both as inputs.
+        dims[axis] = step * Dim(f"steps_{axis}", min=1, max=_MAX_STEPS)
+    shapes = tuple(
+        {i: dims[axis] for i, axis in _free(name, value.ndim, static, free_axes).items()}
+        for name, value in inputs.items()
+    )
+    with torch.no_grad():
+        try:
+            program = torch.export.export(
+                module, tuple(inputs.values()), dynamic_shapes=_as_signature(module, shapes)
+            )
+        except ExportError as error:
+            raise UserError(
+                f"The {path.stem} of this checkpoint cannot be exported with a free batch or size: "
+                f"{str(error).strip().splitlines()[0]}; report its architecture as an issue."
+            ) from error
+        exported = to_onnx(program, inputs, outputs)
+    model = exported.model
+    weights = list(model.graph.initializers.values())
+    exported.optimize()
+    weights += model.graph.initializers.values()
+    clear_metadata(model)
+    _name_axes(model, static, free_axes, path.stem)
+    if precision == "fp16":
+        store_half(model.graph)
+    save(model, path)
+    # The optimizer's rules remember the last graph, and with it would keep every weight in memory.
+    for value in (*weights, *model.graph.initializers.values()):
+        value.const_value = None
+
+
+def to_onnx(
+    program: torch.export.ExportedProgram, inputs: Iterable[str], outputs: Iterable[str]
+) -> torch.onnx.ONNXProgram:
+    """`program` in ONNX, not optimized, its inputs and outputs named in order."""
+    exported = torch.onnx.export(
+        program,
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=list(inputs),
+        output_names=list(outputs),
+        verbose=False,
+        optimize=False,
+    )
+    assert exported is not None
+    return exported
+
+
+def clear_metadata(model: ir.Model) -> None:
+    """Remove what the exporter notes of its own sources, in place."""
+    ClearMetadataAndDocStringPass()(model)
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+
+
+def save(model: ir.Model, path: Path) -> None:
+    """Write an ONNX model, the weights beside it in `<path>.data` when they are large."""
+    weights = model.graph.initializers.values()
+    size = sum(v.const_value.nbytes for v in weights if v.const_value is not None)
+    external = f"{path.name}.data" if size > INLINE_BYTES else None
+    ir.save(model, path, external_data=external)
+
+
+def store_half(graph: ir.Graph) -> None:
+    """Keep the large float32 weights of `graph` as float16 behind a Cast, in place.
+
+    Vectors (biases, norms) and small tables stay float32: they weigh nothing and rounding them
+    costs most. So do weights outside float16's range.
+    """
+    first = graph[0]
+    for name, value in list(graph.initializers.items()):
+        tensor = value.const_value
+        if tensor is None or tensor.dtype != ir.DataType.FLOAT or len(tensor.shape) < 2:
+            continue
+        array = tensor.numpy()
+        if array.size < _SMALL or max(array.max(), -array.min()) > _HALF_MAX:
+            continue
+        half = ir.Value(
+            name=f"{name}.half",
+            const_value=_half(tensor, f"{name}.half"),
+            shape=value.shape,
+            type=ir.TensorType(ir.DataType.FLOAT16),
+        )
+        cast = ir.node("Cast", [half], {"to": ir.DataType.FLOAT.value}, name=f"{name}.cast")
+        cast.outputs[0].type, cast.outputs[0].shape = value.type, value.shape
+        ir.convenience.replace_all_uses_with(value, cast.outputs[0])
+        del graph.initializers[name]
+        cast.outputs[0].name = name
+        graph.register_initializer(half)
+        graph.insert_before(first, cast)
+
+
+def _half(tensor: ir.TensorProtocol, name: str) -> ir.LazyTensor:
+    """`tensor` in float16, converted when it is written: never are all of them in memory."""
+    return ir.LazyTensor(
+        lambda: ir.Tensor(tensor.numpy().astype("float16"), name=name),
+        dtype=ir.DataType.FLOAT16,
+        shape=ir.Shape(tensor.shape.numpy()),
+        name=name,
+    )
+
+
+def _as_signature(module: nn.Module, shapes: tuple[dict, ...]) -> tuple:
+    """Group the shapes as the forward's signature does: a *parameter takes a tuple of them."""
+    code = module.forward.__code__
+    named = code.co_argcount - 1
+    varargs = bool(code.co_flags & 0x04)
+    return (*shapes[:named], shapes[named:]) if varargs else shapes
+
+
+def _free(
+    name: str, rank: int, static: frozenset[str], free_axes: Mapping[str, int]
+) -> dict[int, str]:
+    """The free dimensions of an input or output, and their names."""
+    axes = {} if name in static else {0: BATCH}
+    for i, axis in enumerate(SPATIAL.get(name, ()), rank - 2):
+        if axis in free_axes:
+            axes[i] = axis
+    return axes
+
+
+def _name_axes(
+    model: ir.Model, static: frozenset[str], free_axes: Mapping[str, int], engine: str
+) -> None:
+    """Give the free dimensions of inputs and outputs their names; they must be symbolic."""
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        assert value.name is not None and value.shape is not None
+        shape: list[ir.SymbolicDim | int | str] = list(value.shape)
+        for i, axis in _free(value.name, len(shape), static, free_axes).items():
+            if not isinstance(shape[i], ir.SymbolicDim):
+                raise UserError(
+                    f"The exporter fixed the {axis} of {value.name} of the {engine} at "
+                    f"{shape[i]}; report the checkpoint's architecture as an issue."
+                )
+            shape[i] = axis
+        value.shape = ir.Shape(shape)

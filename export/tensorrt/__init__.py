@@ -1,0 +1,1 @@
+"""Compiling ONNX files to plans for NVIDIA GPUs."""

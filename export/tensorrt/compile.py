@@ -1,0 +1,355 @@
+"""ONNX engines -> TensorRT or TensorRT-RTX plans, each built in a process of its own.
+
+TensorRT-RTX compiles for GPUs that are not here, plain TensorRT for the one that is. Plans carry
+their own weights: one that is refitted from the ONNX file would be smaller on disk, but would need
+the parser and the float16 graph again wherever it is loaded. Weights are not streamed: the largest
+Stable Diffusion UNet of this family is 1.7 GB in float16, less than any GPU of these has.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from synfer_rt.bundle.engine_specs import BATCH
+from synfer_rt.errors import UserError
+from synfer_rt.export.peak_memory import peak_bytes
+
+TARGETS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+"""The Python module of each target; the package to install has the target's name."""
+PRECISIONS = ("fp32", "fp16")
+HALF_TOLERANCE = 2e-2
+"""Largest relative error that computing in float16 may cost."""
+_LARGEST_BATCH = 4096
+_AMPERE = 80
+_REASON_LENGTH = 300
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """One finished plan: its manifest entry, seconds it took and the builder's peak memory."""
+
+    entry: dict[str, Any]
+    seconds: float
+    peak_bytes: int | None
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a builder process is told, as JSON."""
+
+    target: str
+    capabilities: tuple[str, ...]
+    free: dict[str, tuple[int, int, int]]
+    precision: str
+    onnx: str
+    plan: str
+    timing_cache: str | None
+    example: str | None
+
+
+def compile_plan(
+    name: str,
+    onnx_file: Path,
+    out: Path,
+    target: str,
+    capabilities: Sequence[str],
+    batch: tuple[int, int, int],
+    precision: str,
+    log: Path,
+    *,
+    timing_cache: Path | None = None,
+    example: Mapping[str, np.ndarray] | None = None,
+    axes: Mapping[str, tuple[int, int, int]] | None = None,
+) -> Compiled:
+    """Compile an engine ahead of time to `out/<target>/<name>.plan`.
+
+    `onnx_file` is the engine's (external data beside it), `out` the bundle's directory.
+    `capabilities` are like "sm89"; none of them means all that TensorRT-RTX knows, or for plain
+    TensorRT the GPU that is here. `batch` is the smallest, the best and the largest batch.
+    `precision` is "fp16" (computes in float16 but for the delicate parts, see mixed_precision.py)
+    or "fp32"; int8 engines are made for CPUs. What the library says is appended to the file `log`;
+    `timing_cache` is a file that plain TensorRT reads and extends (TensorRT-RTX times nothing until
+    it runs). `example` has inputs by name, of any batch: an fp16 engine is held against its float32
+    self before it is compiled, and the error goes into the entry's `parity`. `axes` are the
+    smallest, the best and the largest length of heights and widths that are free in the engine.
+
+    The entry is {file (relative to `out`), version, compute_capabilities, profiles, precision,
+    parity?}; `profiles` has every input, with one shape three times where it has no batch. Raises
+    UserError as `check_options` does, and (naming `log`) for a builder that refused the engine,
+    crashed or was killed.
+    """
+    library, capabilities = _resolve(target, capabilities, batch, precision)
+    folder = out / target
+    folder.mkdir(parents=True, exist_ok=True)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    plan = folder / f"{name}.plan"
+    with tempfile.TemporaryDirectory(prefix=".making-", dir=folder) as making:
+        inputs = None
+        if example is not None:
+            inputs = os.path.join(making, "example.npz")
+            arrays: dict[str, Any] = dict(example)
+            np.savez(inputs, **arrays)
+        job = _Job(
+            target,
+            tuple(capabilities),
+            {BATCH: batch, **(axes or {})},
+            precision,
+            str(onnx_file),
+            os.path.join(making, plan.name),
+            None if timing_cache is None else str(timing_cache),
+            inputs,
+        )
+        result = _in_process(job, name, Path(making), log)
+        os.replace(job.plan, plan)
+    entry: dict[str, Any] = {
+        "file": f"{target}/{plan.name}",
+        "version": library.__version__,
+        "compute_capabilities": list(capabilities),
+        "profiles": result["profiles"],
+        "precision": precision,
+    }
+    if result["error"] is not None:
+        entry["parity"] = {"tolerance": HALF_TOLERANCE, "max_relative_error": result["error"]}
+    return Compiled(entry, time.perf_counter() - start, result["peak_bytes"])
+
+
+def check_options(
+    target: str, capabilities: Sequence[str], batch: tuple[int, int, int], precision: str
+) -> Sequence[str]:
+    """The compute capabilities that `compile_plan` would compile for: by default the GPU's here.
+
+    Raises the UserError that it would, before anything long is begun: for an unknown target or
+    precision, a library that is not installed, a capability that it does not compile for, plain
+    TensorRT without a GPU, and a batch that is not MIN <= OPT <= MAX.
+    """
+    return _resolve(target, capabilities, batch, precision)[1]
+
+
+def _resolve(
+    target: str, capabilities: Sequence[str], batch: tuple[int, int, int], precision: str
+) -> tuple[Any, Sequence[str]]:
+    """The library, and the capabilities to compile for."""
+    if target not in TARGETS:
+        raise UserError(f"Unknown target {target!r}; plans are built for {' or '.join(TARGETS)}.")
+    if precision not in PRECISIONS:
+        raise UserError(
+            f"Plans compute in {' or '.join(PRECISIONS)}, not in {precision}; build plans and int8 "
+            "engines, which are for CPUs, as two bundles."
+        )
+    smallest, best, largest = batch
+    if not 1 <= smallest <= best <= largest <= _LARGEST_BATCH:
+        raise UserError(
+            f"The batch {smallest}:{best}:{largest} is no range; write MIN:OPT:MAX with "
+            f"1 <= MIN <= OPT <= MAX <= {_LARGEST_BATCH}."
+        )
+    library = _library(target)
+    for capability in capabilities:
+        if not re.fullmatch(r"sm\d+", capability):
+            raise UserError(f"{capability!r} is no compute capability; write it like sm89 for 8.9.")
+    if target == "tensorrt-rtx":
+        return library, _known_to_rtx(library, capabilities)
+    return library, _around_the_gpu_here(capabilities)
+
+
+def _library(target: str) -> Any:
+    """TensorRT's module, which has no types; the one place that imports it."""
+    try:
+        return importlib.import_module(TARGETS[target])
+    except (ImportError, OSError) as error:
+        raise UserError(
+            f"{target} cannot be loaded ({_sentence(str(error))}); run `pip install {target}`."
+        ) from error
+
+
+def _known_to_rtx(library: Any, capabilities: Sequence[str]) -> Sequence[str]:
+    known = [n.lower() for n in library.ComputeCapability.__members__ if n.startswith("SM")]
+    for capability in capabilities:
+        if capability not in known:
+            raise UserError(
+                f"tensorrt-rtx {library.__version__} does not compile for {capability}; it does "
+                f"for {', '.join(known)}; for others take --target tensorrt on such a GPU."
+            )
+    return list(capabilities) or known
+
+
+def _around_the_gpu_here(capabilities: Sequence[str]) -> Sequence[str]:
+    here = _capability_here()
+    if here is None:
+        raise UserError(
+            "Plain TensorRT compiles for the GPU of the machine, and there is none here; take "
+            "--target tensorrt-rtx, or build on a machine with the GPU."
+        )
+    wanted = list(capabilities) or [here]
+    if here not in wanted or (wanted != [here] and min(map(_number, wanted)) < _AMPERE):
+        raise UserError(
+            f"Plain TensorRT compiles here for {here}, or from sm{_AMPERE} on for several that "
+            f"include it, not for {', '.join(wanted)}; change --compute-capability, or build on a "
+            "machine with the GPU."
+        )
+    return wanted
+
+
+def _number(capability: str) -> int:
+    return int(capability.removeprefix("sm"))
+
+
+def _capability_here() -> str | None:
+    """The first GPU's compute capability like "sm89", or None."""
+    try:
+        runtime = importlib.import_module("cuda.bindings.runtime")
+    except ImportError:
+        return None
+    version = []
+    for part in ("Major", "Minor"):
+        attribute = getattr(runtime.cudaDeviceAttr, f"cudaDevAttrComputeCapability{part}")
+        status, value = runtime.cudaDeviceGetAttribute(attribute, 0)
+        if status != runtime.cudaError_t.cudaSuccess:
+            return None
+        version.append(str(value))
+    return f"sm{''.join(version)}"
+
+
+def _in_process(job: _Job, name: str, making: Path, log: Path) -> dict[str, Any]:
+    """Run the job in a process; its result, or UserError when there is none."""
+    asked, answered = making / "job.json", making / "result.json"
+    asked.write_text(json.dumps(asdict(job)))
+    with log.open("a", encoding="utf-8") as lines:
+        print(f"=== {name} for {job.target} {' '.join(job.capabilities)}", file=lines, flush=True)
+        process = subprocess.run(
+            [sys.executable, "-m", __name__, str(asked), str(answered)],
+            stdin=subprocess.DEVNULL,
+            stdout=lines,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+    result = json.loads(answered.read_text()) if answered.exists() else {"reason": None}
+    if process.returncode == 0 and "profiles" in result:
+        return result
+    raise UserError(
+        f"{job.target} did not compile the {name}: {_why(process.returncode, result['reason'])}; "
+        f"the log is {log.resolve()}. Leave out --target {job.target} for a bundle without plans."
+    )
+
+
+def _why(code: int, reason: str | None) -> str:
+    """A builder's end in the middle of a sentence."""
+    if reason is not None:
+        return reason
+    if code == -signal.SIGKILL:
+        return "the builder was killed, most likely because memory ran out"
+    if code < 0:
+        return f"the builder crashed ({signal.Signals(-code).name})"
+    return f"the builder stopped with exit code {code}"
+
+
+def _build(job: _Job) -> dict[str, Any]:
+    """Build one plan here; {profiles, error, peak_bytes}, or {reason} of a refusal."""
+    source, error = Path(job.onnx), None
+    if job.precision == "fp16":
+        from synfer_rt.export.tensorrt.mixed_precision import compute_half, error_of_half
+
+        half = Path(job.plan).with_suffix(".onnx")
+        compute_half(source, half)
+        if job.example is not None:
+            with np.load(job.example) as example:
+                error = error_of_half(source, half, dict(example))
+            if not error <= HALF_TOLERANCE:
+                return {
+                    "reason": f"in float16 it differs by {error:.1e} of its largest value, more "
+                    f"than {HALF_TOLERANCE:.1e}, so --precision fp32 is for it"
+                }
+        source = half
+    profiles = _compile(_library(job.target), job, source)
+    if isinstance(profiles, str):
+        return {"reason": _sentence(profiles)}
+    return {"profiles": profiles, "error": error, "peak_bytes": peak_bytes()}
+
+
+def _compile(trt: Any, job: _Job, source: Path) -> dict[str, dict[str, list[int]]] | str:
+    """Write the plan of an ONNX file; its profiles, or the library's reason for refusing."""
+    errors: list[str] = []
+
+    class Log(trt.ILogger):
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                errors.append(message)
+            if severity != trt.ILogger.VERBOSE:
+                print(severity.name, message, flush=True)
+
+    builder_log = Log()
+    builder = trt.Builder(builder_log)
+    typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    network = builder.create_network(typed)
+    parser = trt.OnnxParser(network, builder_log)
+    if not parser.parse_from_file(str(source)):
+        found = (parser.get_error(i) for i in range(parser.num_errors))
+        return "; ".join(f"{e.node_operator()} {e.node_name()}: {e.desc()}" for e in found)
+    config = builder.create_builder_config()
+    # float32 means float32: TF32 would round the factors of products to 10 bits.
+    config.clear_flag(trt.BuilderFlag.TF32)
+    profiles, profile = {}, builder.create_optimization_profile()
+    for i in range(network.num_inputs):
+        tensor = network.get_input(i)
+        shapes = [
+            [
+                job.free[tensor.get_dimension_name(k)][j] if n == -1 else n
+                for k, n in enumerate(tensor.shape)
+            ]
+            for j in range(3)
+        ]
+        profiles[tensor.name] = dict(zip(("min", "opt", "max"), shapes, strict=True))
+        if -1 in tensor.shape:
+            profile.set_shape(tensor.name, *shapes)
+    config.add_optimization_profile(profile)
+    if job.target == "tensorrt-rtx":
+        config.num_compute_capabilities = len(job.capabilities)
+        for i, capability in enumerate(job.capabilities):
+            config.set_compute_capability(getattr(trt.ComputeCapability, capability.upper()), i)
+    elif len(job.capabilities) > 1:
+        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+    timed = None if job.target == "tensorrt-rtx" else job.timing_cache
+    if timed is not None:
+        known = Path(timed).read_bytes() if Path(timed).exists() else b""
+        config.set_timing_cache(config.create_timing_cache(known), ignore_mismatch=False)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        return errors[-1] if errors else "the library gave no reason"
+    Path(job.plan).write_bytes(memoryview(plan))
+    if timed is not None:
+        Path(timed).parent.mkdir(parents=True, exist_ok=True)
+        learnt = Path(f"{timed}.{os.getpid()}")
+        learnt.write_bytes(memoryview(config.get_timing_cache().serialize()))
+        os.replace(learnt, timed)
+    return profiles
+
+
+def _sentence(message: str) -> str:
+    """A library's message as the middle of a sentence."""
+    return " ".join(message.split())[:_REASON_LENGTH].rstrip(". ")
+
+
+def _main(asked: str, answered: str) -> None:
+    job = _Job(**json.loads(Path(asked).read_text()))
+    Path(answered).write_text(json.dumps(_build(job)))
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

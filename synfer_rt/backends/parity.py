@@ -1,0 +1,222 @@
+"""Whether OpenVINO computes the engines of a bundle as ONNX Runtime does.
+
+Both read the same file. What they then make of the same inputs differs by rounding, or because
+OpenVINO computes an operator otherwise, which it does without a word. The manifest says for each
+engine how far apart they were (`parity_openvino`); `auto` relies on nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from synfer_rt.backends import default_threads, open_engine, status
+from synfer_rt.backends.openvino import (
+    OpenVinoEngine,
+    has_bfloat16,
+    precision_of,
+    version,
+)
+from synfer_rt.bundle import Bundle, read_parity, resized, write_manifest
+from synfer_rt.bundle.engine_specs import BATCH, EngineSpec, RuntimeParity
+from synfer_rt.errors import UserError
+
+OPENVINO, REFERENCE = "openvino-cpu", "onnxruntime-cpu"
+LARGE = 384 * 384
+"""Images with more pixels are computed two at once at most: on a CPU self-attention keeps a score
+for each pair of positions, 2.1 GB for an image of 512x512 with guidance."""
+_SMALL = 128 * 128
+_TOLERANCES = {"fp32": 2e-4, "fp16": 2e-4, "int8": 0.2}
+"""The largest error that rounding explains, by the precision of the weights: float16 weights are
+widened by both runtimes alike, int8 ones multiplied by other kernels."""
+_BFLOAT16 = 0.2
+"""The same where OpenVINO computes in bfloat16: eight bits, over all layers of a UNet."""
+_LEAST = 1e-30
+"""Probabilities below are as good as 0."""
+
+Arrays = dict[str, np.ndarray]
+
+
+def measured(
+    bundle: Bundle, report: Callable[[EngineSpec], None] = lambda spec: None, *, anew: bool = True
+) -> Bundle:
+    """The bundle with the parity of every engine on this OpenVINO in its manifest.
+
+    No other file is written. `report` is called with each engine. Unless `anew`, what was measured
+    with the same version stays. Raises UserError where OpenVINO does not work, and where the
+    manifest cannot be written.
+    """
+    found = status(OPENVINO)
+    if not found.works:
+        raise UserError(f"OpenVINO does not work here: {found.reason}; {found.remedy}.")
+    fields = {key: v for key, v in bundle.manifest.items() if key not in ("format", "files")}
+    engines: dict[str, Any] = {}
+    for name, spec in bundle.engines.items():
+        entry = dict(bundle.manifest["engines"][name])
+        known = spec.parity_openvino
+        if anew or known is None or known.version != version():
+            entry["parity_openvino"] = measure(bundle, name)
+        engines[name] = entry
+        report(replace(spec, parity_openvino=read_parity(entry["parity_openvino"])))
+    try:
+        return write_manifest(bundle.path, {**fields, "engines": engines})
+    except OSError as error:
+        raise UserError(
+            f"{bundle.path} cannot be written ({error.strerror or error}); copy the bundle to a "
+            "directory of yours."
+        ) from None
+
+
+def measure(bundle: Bundle, name: str) -> dict[str, Any]:
+    """The manifest's `parity_openvino` of an engine.
+
+    `max_relative_error` is the largest difference from ONNX Runtime, relative to the output's
+    largest value, over all batches on random inputs (in a bundle of free sizes also at another
+    size); probabilities are compared by their logarithms, since those that are close to 0 or 1
+    hide what led there. It is None where OpenVINO fails or says what is no number. Where the CPU
+    computes the denoiser in bfloat16, `bf16` says how far that is off.
+    """
+    spec = bundle.engines[name]
+    counts = batches(bundle.image_size, name)
+    cases = [(bundle, count) for count in counts]
+    if bundle.sizes is not None:
+        cases.append((resized(bundle, bundle.sizes.other(bundle.image_size)), 1))
+    given = [inputs(sized, name, count) for sized, count in cases]
+    engine = open_engine(bundle, name, REFERENCE)
+    wanted = [engine.run(arrays) for arrays in given]
+    del engine
+    entry = {
+        "version": version(),
+        "tolerance": _TOLERANCES[spec.precision],
+        "max_relative_error": _error(bundle, name, "f32", given, wanted),
+        "batches": list(counts),
+    }
+    if precision_of(name, bfloat16=has_bfloat16()) == "bf16":
+        error = _error(bundle, name, "bf16", given, wanted)
+        entry["bf16"] = {"tolerance": _BFLOAT16, "max_relative_error": error}
+    return entry
+
+
+def batches(image_size: tuple[int, int], name: str) -> tuple[int, ...]:
+    """The batches at which an engine for images of `image_size` (H, W) is measured.
+
+    Those that see images shrink them to a size of their own, and take 24 of any.
+    """
+    pixels = math.prod(image_size)
+    if pixels <= _SMALL or name.startswith("classifier.") or name == "au-reader":
+        return (1, 3, 24)
+    return (1, 3) if pixels <= LARGE else (1, 2)
+
+
+def inputs(bundle: Bundle, name: str, batch: int) -> Arrays:
+    """Random inputs of an engine, `batch` of them, such as it gets in a run."""
+    draws = np.random.default_rng(batch)
+    spec = bundle.engines[name]
+    lengths = {
+        BATCH: batch,
+        **dict(zip("HW", bundle.image_size, strict=True)),
+        **dict(zip("hw", bundle.latent.shape[1:], strict=True)),
+    }
+    arrays: Arrays = {}
+    conditioning = bundle.engines["conditioner"]
+    if name != "conditioner" and {t.name for t in spec.inputs} & {
+        t.name for t in conditioning.outputs
+    }:
+        conditioner = open_engine(bundle, "conditioner", REFERENCE)
+        arrays = conditioner.run(inputs(bundle, "conditioner", batch))
+    for tensor in spec.inputs:
+        if tensor.name not in arrays:
+            shape = tuple(lengths.get(str(size), size) for size in tensor.shape)
+            arrays[tensor.name] = _drawn(bundle, tensor.name, shape, draws)
+    if "text" in arrays and "strength" in arrays:
+        # Moves as long as the tokens: what the engine adds shall count.
+        arrays["strength"] = arrays["strength"] * np.linalg.norm(arrays["text"], axis=-1).mean()
+    return {tensor.name: np.asarray(arrays[tensor.name], tensor.dtype) for tensor in spec.inputs}
+
+
+def _drawn(
+    bundle: Bundle, name: str, shape: tuple[Any, ...], draws: np.random.Generator
+) -> np.ndarray:
+    if name == "tokens":
+        words = [f"a photo of a {label} face" for label in bundle.classes]
+        texts = [text for i in range(shape[0]) for text in ("", words[i % len(words)])]
+        return bundle.tokenize(texts).reshape(shape)
+    if name == "images":
+        return _images(shape, draws)
+    if name == "aus":
+        return draws.random(shape)
+    if name in ("au_scale", "strength"):
+        return draws.uniform(0.5, 1.5, shape)
+    if name == "guidance":
+        return draws.uniform(1, 5, shape)
+    if name == "timestep":
+        timesteps = bundle.trajectory().timesteps
+        return np.array(timesteps[len(timesteps) // 2])
+    if name == "clean":
+        return np.array([0.8, -0.6])
+    if name == "target":
+        return draws.dirichlet(np.ones(shape[1]), shape[0])
+    return draws.standard_normal(shape)
+
+
+def _images(shape: tuple[int, ...], draws: np.random.Generator) -> np.ndarray:
+    """Every other one noise, the others smooth; of different brightness and contrast."""
+    images = draws.random(shape)
+    smooth = images[1::2]
+    rows, columns = (np.linspace(0, np.pi, length) for length in shape[2:])
+    waves = draws.uniform(0, 4, (2, *smooth.shape[:2], 1, 1))
+    smooth[:] = 0.5 + 0.5 * np.cos(waves[0] * rows[:, None]) * np.cos(waves[1] * columns)
+    scale = draws.uniform(0.3, 1, (len(images), 1, 1, 1))
+    return scale * images + (1 - scale) * draws.random((len(images), 1, 1, 1))
+
+
+def _error(
+    bundle: Bundle, name: str, precision: str, given: list[Arrays], wanted: list[Arrays]
+) -> float | None:
+    """How far OpenVINO is off at most; None where it fails, or says what is no number."""
+    spec = bundle.engines[name]
+    errors = []
+    try:
+        for case, arrays in zip(given, wanted, strict=True):
+            # One that keeps what it compiled for other shapes would take twice the memory.
+            engine = OpenVinoEngine(spec, bundle.path / spec.file, default_threads(), precision)
+            errors += [
+                difference(key, found, arrays[key]) for key, found in engine.run(case).items()
+            ]
+            del engine
+    except UserError:
+        return None
+    worst = float(np.max(errors))  # unlike max(), not deaf to NaN
+    return worst if math.isfinite(worst) else None
+
+
+def difference(output: str, found: np.ndarray, wanted: np.ndarray) -> float:
+    """The largest difference relative to the largest value; of probabilities by logarithms."""
+    if found.shape != wanted.shape:
+        return math.inf
+    if output == "probabilities":
+        found, wanted = (np.log(np.maximum(array, _LEAST)) for array in (found, wanted))
+    scale = np.abs(wanted).max(initial=0.0)
+    return float(np.abs(found - wanted).max(initial=0.0) / (scale if scale > 0 else 1.0))
+
+
+def sentence(spec: EngineSpec) -> str | None:
+    """What there is to say of an engine that OpenVINO does not compute as ONNX Runtime does."""
+    parity = spec.parity_openvino
+    if parity is None or parity.holds:
+        return None
+    return f"{spec.name} runs on ONNX Runtime: {reason(parity)}."
+
+
+def reason(parity: RuntimeParity) -> str:
+    """Why an engine does not run on OpenVINO, as part of a sentence."""
+    if parity.max_relative_error is None:
+        return f"OpenVINO {parity.version} fails at it"
+    return (
+        f"OpenVINO {parity.version} computes it otherwise (by {parity.max_relative_error:.1e} of "
+        "its largest value)"
+    )

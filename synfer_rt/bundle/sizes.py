@@ -1,0 +1,63 @@
+"""Images of other sizes than the default, by engines whose height and width are free."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from synfer_rt.errors import UserError
+
+Size = tuple[int, int]
+"""(height, width) in pixels."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The heights and widths in pixels that engines take: `min` to `max`, in steps.
+
+    Both are multiples of `multiple_of`. Raises ValueError unless there are two such lengths.
+    """
+
+    min: int
+    max: int
+    multiple_of: int
+
+    def __post_init__(self) -> None:
+        step = self.multiple_of
+        if step < 1 or self.min % step or self.max % step or not 1 <= self.min < self.max:
+            raise ValueError(f"there are no two sizes in {self}")
+
+    def __str__(self) -> str:
+        return f"{self.min} to {self.max} pixels in steps of {self.multiple_of}"
+
+    def allow(self, size: Size) -> bool:
+        """Whether height and width are such lengths."""
+        return all(self.min <= n <= self.max and n % self.multiple_of == 0 for n in size)
+
+    def other(self, size: Size) -> Size:
+        """The smallest that is neither square nor `size`."""
+        less, more = self.min, self.min + self.multiple_of
+        return (more, less) if size != (more, less) else (less, more)
+
+    def axes(self, size: Size, latent: Size) -> dict[str, tuple[int, int, int]]:
+        """Smallest, best and largest length of the free axes H, W, h and w of engines.
+
+        `size` is the best one, `latent` its (height, width) in latents.
+        """
+        factor = size[0] // latent[0]
+        images = dict(zip("HW", ((self.min, n, self.max) for n in size), strict=True))
+        ends = self.min // factor, self.max // factor
+        return images | dict(zip("hw", ((ends[0], n, ends[1]) for n in latent), strict=True))
+
+
+def parse_size(text: str) -> Size:
+    """Read `HxW` in pixels; UserError for anything else."""
+    found = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", str(text).strip().lower(), re.ASCII)
+    if found is None:
+        raise UserError(f"{text!r} is no size of images; write height and width as 512x512.")
+    return int(found[1]), int(found[2])
+
+
+def format_size(size: Size) -> str:
+    """`HxW`, as parse_size reads it."""
+    return f"{size[0]}x{size[1]}"

@@ -1,0 +1,116 @@
+"""A picture of a run: the first samples of each class in a row, with the class's name.
+
+It is written as a page for a browser, since readers of datasets take every image file for a sample.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from synfer_rt.data.images import in_utf8
+from synfer_rt.data.writers import read, run_file
+from synfer_rt.data.writers.atomic import disk_errors, write_whole
+from synfer_rt.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+FILE = "contact-sheet.html"
+PER_CLASS = 8
+_SMALLEST, _LARGEST = 96, 192  # pixels that a tile's longer side should have
+_MARGIN = 6
+_BACKGROUND, _INK = (255, 255, 255), (32, 32, 32)
+_PAGE = """\
+<!doctype html>
+<meta charset="utf-8">
+<title>{name}</title>
+<img alt="The first samples of each class" src="data:image/png;base64,{png}">
+"""
+
+
+def write_contact_sheet(
+    out: Path,
+    labels: Sequence[str],
+    shows: Callable[[Mapping[str, Any]], bool] = lambda record: True,
+) -> Path:
+    """Write the contact sheet of the finished run in `out` to its own folder; returns its path.
+
+    `labels` are the requested ones in the order in which they take turns, `shows` says of a record
+    whether its image counts. Raises UserError when the disk is full or not writable, and when a
+    file of the run is gone.
+    """
+    shown = (sample for sample in read(out) if shows(sample[0]))
+    samples = itertools.islice(shown, PER_CLASS * len(labels))
+    picture = io.BytesIO()
+    try:
+        contact_sheet(samples, labels).save(picture, "PNG")
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or out} of the finished run cannot be read "
+            f"({error.strerror or error}); make the run again with another --out."
+        ) from None
+    png = base64.b64encode(picture.getvalue()).decode()
+    page = _PAGE.format(name=html.escape(in_utf8(out.name)), png=png)
+    file = run_file.folder(out) / FILE
+    with disk_errors(file):
+        write_whole(file, page.encode())
+    return file
+
+
+def contact_sheet(
+    samples: Iterable[tuple[dict[str, Any], bytes]], labels: Sequence[str]
+) -> Image.Image:
+    """The sheet of (record, PNG bytes): a row for each label, PER_CLASS columns at most.
+
+    Small images are enlarged and large ones reduced by a whole number, so that the pixels stay
+    as they are.
+    """
+    from PIL import Image, ImageDraw
+
+    rows: dict[str, list[Image.Image]] = {label: [] for label in labels}
+    for record, png in samples:
+        row = rows[record["requested_label"]]
+        if len(row) < PER_CLASS:
+            row.append(_tile(Image.open(io.BytesIO(png)).convert("RGB")))
+    tiles = [tile for row in rows.values() for tile in row]
+    width = max((tile.width for tile in tiles), default=_SMALLEST)
+    height = max((tile.height for tile in tiles), default=_SMALLEST)
+    columns = max((len(row) for row in rows.values()), default=0)
+
+    font = _font(max(14, height // 7))
+    left = int(max(font.getlength(label) for label in labels)) + 2 * _MARGIN
+    size = (
+        left + columns * (width + _MARGIN),
+        _MARGIN + len(rows) * (height + _MARGIN),
+    )
+    sheet = Image.new("RGB", size, _BACKGROUND)
+    draw = ImageDraw.Draw(sheet)
+    for y, (label, row) in enumerate(rows.items()):
+        top = _MARGIN + y * (height + _MARGIN)
+        draw.text((left - _MARGIN, top + height // 2), label, _INK, font, anchor="rm")
+        for x, tile in enumerate(row):
+            sheet.paste(tile, (left + x * (width + _MARGIN), top))
+    return sheet
+
+
+def _tile(image: Image.Image) -> Image.Image:
+    from PIL import Image
+
+    longer = max(image.size)
+    if longer > _LARGEST:
+        return image.reduce(-(-longer // _LARGEST))
+    factor = -(-_SMALLEST // longer)
+    size = (image.width * factor, image.height * factor)
+    return image.resize(size, Image.Resampling.NEAREST)
+
+
+def _font(size: int) -> Any:
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size)

@@ -1,0 +1,132 @@
+"""Datasets in tars and zips, read in place: WebDataset's shards, and class folders inside.
+
+Archives are read by position; the names in them are labels for reports and never paths.
+"""
+
+from __future__ import annotations
+
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+
+from synfer_rt.data.datasets.folders import loose_images
+from synfer_rt.data.datasets.items import Found, Skipped
+from synfer_rt.data.datasets.samples import Read, items_of
+
+TAR, ZIP = ".tar", ".zip"
+COMPRESSED = (".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tar.lz4")
+"""Of tars. They are not read: whatever is wanted of one, all before it must be decompressed."""
+_MAGIC = {
+    b"\x1f\x8b": "gzip -d",
+    b"BZh": "bzip2 -d",
+    b"\xfd7zXZ\x00": "xz -d",
+    b"\x28\xb5\x2f\xfd": "zstd -d",
+    b"\x04\x22\x4d\x18": "lz4 -d",
+}
+"""How files that are compressed begin, and what decompresses them."""
+_LARGEST = 1 << 30
+"""Bytes of one file in a zip: a small zip can hold a huge one."""
+_ENCRYPTED = 1
+
+
+def is_archive(file: Path) -> bool:
+    """Whether a file is called as a tar or zip, compressed or not."""
+    return file.name.lower().endswith((TAR, ZIP, *COMPRESSED))
+
+
+def webdataset(root: Path, files: Sequence[Path], label_scheme: str | None) -> Found:
+    """Tars (or zips) of `key.png`, `key.json` and `key.cls`; the label in the JSON goes first.
+
+    Where neither has one that is understood, it is that of the image's folder in the archive.
+    """
+    for file in filter(is_archive, files):
+        shard = file.relative_to(root).as_posix()
+        members: dict[str, Read] = {}
+        for found in (_zip if file.suffix.lower() == ZIP else _tar)(file, shard):
+            if isinstance(found, Skipped):
+                yield found
+                continue
+            name, read = found
+            if _hidden(name):
+                continue
+            if name in members:
+                why = "another file has its name there already, and the first counts"
+                yield Skipped(f"{shard}/{name}", why)
+            members.setdefault(name, read)
+        yield from items_of(members, label_scheme, shard, file)
+    yield from loose_images(root, files, "archives")
+
+
+def _tar(file: Path, shard: str) -> Iterator[tuple[str, Read] | Skipped]:
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            start = stream.read(6)
+        for magic, command in _MAGIC.items():
+            if start.startswith(magic):
+                yield Skipped(shard, f"it is compressed; decompress it first, by {command} {shard}")
+                return
+        with tarfile.open(file, "r:") as tar:
+            for member in tar:
+                # A sparse file's bytes do not lie together.
+                plain = member.isfile() and not member.issparse()
+                if member.isdir():
+                    continue
+                if not plain or not 0 <= member.size <= size - member.offset_data:
+                    problem = "it is cut short" if plain else "it is no plain file"
+                    yield Skipped(f"{shard}/{member.name}", problem)
+                    continue
+                yield _name(member.name), partial(_at, file, member)
+    except Exception as error:  # what is in a damaged header, tarfile takes at its word
+        yield Skipped(shard, f"it is no whole, uncompressed tar ({error})")
+
+
+def _name(written: str) -> str:
+    return written.removeprefix("./").lstrip("/")
+
+
+def _hidden(name: str) -> bool:
+    """Whether a name is one that is passed over in folders, too (see find_images)."""
+    *folders, file = name.split("/")
+    return file.startswith(".") or any(
+        folder.startswith((".", "__")) and folder != ".." for folder in folders
+    )
+
+
+def _at(file: Path, member: tarfile.TarInfo) -> bytes:
+    with file.open("rb") as stream:
+        stream.seek(member.offset_data)
+        return stream.read(member.size)
+
+
+def _zip(file: Path, shard: str) -> Iterator[tuple[str, Read] | Skipped]:
+    try:
+        members = _opened_zip(file, file.stat().st_mtime_ns).infolist()
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+        yield Skipped(shard, f"it is no whole zip ({error})")
+        return
+    for member in members:
+        name = _name(member.filename)
+        if member.is_dir():
+            continue
+        if member.flag_bits & _ENCRYPTED:
+            yield Skipped(f"{shard}/{name}", "it is encrypted; unpack the zip")
+        elif member.file_size > _LARGEST:
+            yield Skipped(f"{shard}/{name}", f"it says that it has {member.file_size} bytes")
+        else:
+            yield name, partial(_unzipped, file, file.stat().st_mtime_ns, member)
+
+
+@lru_cache(maxsize=16)
+def _opened_zip(file: Path, changed: int) -> zipfile.ZipFile:
+    return zipfile.ZipFile(file)
+
+
+def _unzipped(file: Path, changed: int, member: zipfile.ZipInfo) -> bytes:
+    try:
+        return _opened_zip(file, changed).read(member)
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
+        raise OSError(f"the zip is damaged there: {error}") from None

@@ -1,0 +1,224 @@
+"""The table that `synfer-rt label` writes: a line for each image, crash-safe and resumable.
+
+While a run goes on the table is a journal of JSON lines, `<name>.partial`, whose first line holds
+the settings; when the last line is there it gets its final name and form, and the settings stay
+beside it in `<name>.run.json`.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, TextIO
+
+from synfer_rt.backends import computation
+from synfer_rt.data.writers.atomic import disk_errors, open_growing, partial, write_whole
+from synfer_rt.data.writers.run_file import OTHER_DATASET
+from synfer_rt.errors import UserError
+from synfer_rt.label_records import cells, is_line
+from synfer_rt.paths import local
+
+SUFFIXES = (".jsonl", ".csv")
+Record = dict[str, Any]
+
+
+class Table:
+    """The growing table of one run, at `path` when it is whole; `done` lines of it are there.
+
+    `settings` are JSON values that decide what the lines say, `form` is a blank line
+    (`label_record.blank`). Raises UserError for a name that does
+    not end in one of SUFFIXES, when the table exists or is begun and `resume` is false, when it was
+    begun with other settings or does not say with which, and when it is not writable.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any], form: Record, resume: bool) -> None:
+        path = local(path)
+        if path.suffix not in SUFFIXES:
+            raise UserError(f"{path} is no name of a table; let --out end in .jsonl or .csv.")
+        self.path, self.form, self.done = path, form, 0
+        self._settings: Record = json.loads(json.dumps(settings))
+        with disk_errors(path):
+            self.finished, begun = path.exists(), _begun(path)
+        self._journal: IO[bytes] | None = None
+        if not resume and (self.finished or begun):
+            raise UserError(
+                f"{path} is already there or begun; go on with --resume, or choose another --out."
+            )
+        if self.finished:
+            self._check_same(_settings_of(path))
+            with disk_errors(path):
+                partial(path).unlink(missing_ok=True)  # a kill after the renaming leaves it
+            return
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._journal = open_growing(path)
+            before, self.done, length = _whole_lines(self._journal, form)
+            try:
+                self._check_same(self._settings if before is None else before)
+                self._settings = before or self._settings
+            except UserError:
+                self._journal.close()
+                raise
+            self._journal.seek(length)
+            self._journal.truncate()
+            if before is None:
+                self._append([self._settings])
+
+    def _check_same(self, before: Record) -> None:
+        for name in [*before, *self._settings]:
+            if before.get(name) != self._settings.get(name) and name not in computation.FIELDS:
+                what = OTHER_DATASET if name == "dataset" else name.replace("_", " ")
+                raise UserError(
+                    f"{self.path} was begun with another {what}; resume it as it was begun, or "
+                    "choose another --out."
+                )
+
+    def records(self) -> Iterator[Record]:
+        """The lines that are there, in their order."""
+        source = self.path if self.finished else partial(self.path)
+        if self.finished and source.suffix != ".jsonl":
+            raise ValueError("a finished table of CSV is not read back")
+        with source.open(encoding="utf-8") as lines:
+            yield from map(json.loads, lines if self.finished else islice(lines, 1, None))
+
+    def write(self, records: Sequence[Record]) -> None:
+        """Append records; they are on the disk when this returns."""
+        with disk_errors(self.path):
+            self._append(records)
+        self.done += len(records)
+
+    def _append(self, records: Sequence[Mapping[str, Any]]) -> None:
+        assert self._journal is not None
+        for record in records:
+            self._journal.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+        self._journal.flush()
+        os.fsync(self._journal.fileno())
+
+    def finish(self) -> None:
+        """Give the table its final name, and as CSV its form."""
+        assert self._journal is not None
+        form = self.path.with_name(f"{self.path.name}.whole.partial")
+        with disk_errors(self.path):
+            with form.open("w", encoding="utf-8", newline="") as out:
+                if self.path.suffix == ".csv":
+                    self._write_csv(out)
+                else:
+                    for record in self.records():
+                        out.write(json.dumps(record, ensure_ascii=False) + "\n")
+                out.flush()
+                os.fsync(out.fileno())
+            write_whole(settings_file(self.path), json.dumps(self._settings).encode() + b"\n")
+            os.replace(form, self.path)
+            self._journal.close()
+            partial(self.path).unlink(missing_ok=True)
+        self.finished = True
+
+    def _write_csv(self, out: TextIO) -> None:
+        writer = csv.DictWriter(out, list(cells(self.form)))
+        writer.writeheader()
+        writer.writerows(map(cells, self.records()))
+
+    def close(self) -> None:
+        """Stop; what is written stays for a run with --resume. Raises UserError on a full disk."""
+        if self._journal is not None:
+            with disk_errors(self.path):
+                self._journal.close()
+
+
+class Tally:
+    """What the lines of a table say in all.
+
+    `labels` are the images by label and `accepted` those accepted; `asked` counts the images of
+    which this was asked. `given` counts the labels that the dataset has, `problems` those of them
+    that were not understood, by the reason. `skipped` are the images that could not be read.
+    """
+
+    def __init__(self) -> None:
+        self.labels: Counter[str] = Counter()
+        self.accepted: Counter[str] = Counter()
+        self.problems: Counter[str] = Counter()
+        self.asked = self.given = self.rectified = 0
+        self.skipped: list[tuple[str, str]] = []
+
+    def add(self, record: Record) -> None:
+        """Count one line."""
+        if record["error"]:
+            self.skipped.append((record["file_name"], record["error"]))
+            return
+        self.labels[record["label"]] += 1
+        self.accepted[record["label"]] += record["accepted"]
+        self.asked += record["asked"]
+        self.rectified += record["rectified"]
+        self.given += record["written_label"] != ""
+        if record["label_problem"]:
+            self.problems[record["label_problem"]] += 1
+
+
+def _begun(path: Path) -> bool:
+    return partial(path).exists() and partial(path).stat().st_size > 0
+
+
+def settings_file(path: Path) -> Path:
+    """Where the settings of the finished table at `path` are."""
+    return path.with_name(f"{path.name}.run.json")
+
+
+def folder_of(path: Path) -> Path | None:
+    """The folder that names in a table begin at, as `label` wrote it.
+
+    None of any other table, and where that folder is no longer.
+    """
+    try:
+        settings = json.loads(settings_file(path).read_bytes())
+        folder = Path(os.path.normpath(path.parent / settings["folder"]))
+        return folder if folder.is_dir() else None
+    except (OSError, ValueError, RecursionError, TypeError, KeyError):
+        return None
+
+
+def begun_with(path: Path) -> Record | None:
+    """The settings of the table at `path`, finished or not; None where nothing says them."""
+    path = local(path)
+    try:
+        with (settings_file(path) if path.exists() else partial(path)).open("rb") as file:
+            settings = json.loads(file.readline())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return settings if isinstance(settings, dict) else None
+
+
+def _settings_of(path: Path) -> Record:
+    """The settings of a finished table. Raises UserError when they are not there."""
+    try:
+        settings = json.loads(settings_file(path).read_bytes())
+        if not isinstance(settings, dict):
+            raise ValueError
+        return settings
+    except (OSError, ValueError, RecursionError):
+        raise UserError(
+            f"{path} is already there, and {settings_file(path).name} does not say how it was "
+            "made; choose another --out."
+        ) from None
+
+
+def _whole_lines(file: IO[bytes], form: Record) -> tuple[Record | None, int, int]:
+    """The settings, how many whole lines follow them, and the length of all these in bytes."""
+    settings, count, length = None, 0, 0
+    for line in file:
+        try:
+            record = json.loads(line) if line.endswith(b"\n") else None
+        except (ValueError, RecursionError):
+            record = None
+        if settings is None and isinstance(record, dict):
+            settings = record
+        elif settings is None or not is_line(record, count, form):
+            break
+        else:
+            count += 1
+        length += len(line)
+    return settings, count, length

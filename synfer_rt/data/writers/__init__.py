@@ -1,0 +1,163 @@
+"""Datasets on disk: crash-safe, resumable, one module a format.
+
+A run's directory holds its samples in one of FORMATS, its own folder beside it (`run_file.folder`)
+`run.json` and what grows. Samples are written in the order of their indices, so a run that was
+killed has the samples 0 to n-1 and resumes at n; one that lost some since makes them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from synfer_rt.data.writers import imagefolder, parquet, run_file, webdataset
+from synfer_rt.data.writers.atomic import disk_errors
+from synfer_rt.errors import UserError
+from synfer_rt.paths import local, resolved
+
+_SETTLED = (run_file.FILE, "skipped.jsonl")  # known before any sample is made
+SHARD_SIZE = 10_000
+"""Samples in a shard of the formats that have shards."""
+
+
+class Writer(Protocol):
+    """Writes the samples of one run; `write`, `finish` and `close` raise UserError.
+
+    Raised when the disk is full or not writable, in one sentence with the remedy.
+    """
+
+    lacking: Sequence[int]
+    """The indices to write, rising, as they were when the output was opened.
+
+    Mostly those from some index on. Of a run that lost something since, or had it damaged, also
+    what lies before, as far as that shows without reading everything."""
+    done: int
+    """How many samples are there."""
+    count: int
+    """The samples of the whole run."""
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """The records of the samples before the first that is lacking, by index.
+
+        To be asked for before anything is written.
+        """
+        ...
+
+    def write(self, records: Sequence[Mapping[str, Any]], pngs: Sequence[bytes]) -> None:
+        """Write some of `lacking`, or all from its first index on, in the order of their indices.
+
+        Given are records and PNG files.
+        """
+        ...
+
+    def finish(self) -> None:
+        """All samples are written: give everything its final name, and close.
+
+        A run may end with fewer samples than `count`, which becomes their number.
+        """
+        ...
+
+    def close(self) -> None:
+        """Stop; what is written stays for a run that resumes."""
+        ...
+
+
+_WRITERS: dict[str, Callable[[Path, Mapping[str, Any]], Writer]] = {
+    "imagefolder": imagefolder.ImageFolderWriter,
+    "webdataset": webdataset.WebDatasetWriter,
+    "parquet": parquet.ParquetWriter,
+}
+_READERS = {
+    "imagefolder": imagefolder.read,
+    "webdataset": webdataset.read,
+    "parquet": parquet.read,
+}
+FORMATS = tuple(_WRITERS)
+
+
+def open_output(
+    out: Path, settings: Mapping[str, Any], *, resume: bool, shard_size: int = SHARD_SIZE
+) -> Writer:
+    """Start a run in `out`, or with `resume` continue the one that is there.
+
+    `settings` are JSON values: at least `format`, `count`, `classes` and `au_vocabulary`, and
+    whatever else decides what the samples are; they must be the same when a run is resumed.
+
+    Raises UserError as `check_output` does, and when `out` is not writable.
+    """
+    if not check_output(out, settings, resume=resume, shard_size=shard_size):
+        run_file.begin(out, {**settings, "shard_size": shard_size})
+    run_file.adopt(out)
+    settings = run_file.load(out)  # with the shards' size, and where the run ended
+    return _writer(out, settings)
+
+
+def _writer(out: Path, settings: Mapping[str, Any]) -> Writer:
+    return _WRITERS[settings["format"]](out, settings)
+
+
+def check_output(
+    out: Path, settings: Mapping[str, Any], *, resume: bool, shard_size: int = SHARD_SIZE
+) -> bool:
+    """Whether `out` holds a run that `open_output` would continue, not start; writes nothing.
+
+    Raises UserError when `out` holds anything and `resume` is false, when it holds something other
+    than a run, and when the settings differ (naming the first that does).
+    """
+    out = local(out)
+    with disk_errors(out):
+        if run_file.exists(out):
+            if not resume:
+                raise UserError(
+                    f"{out} already holds a run; continue it with --resume, or choose another "
+                    "directory with --out."
+                )
+            run_file.check_same(out, {**settings, "shard_size": shard_size})
+            return True
+        aside = run_file.folder(out)
+        if out.exists() and any(path != aside for path in resolved(out).iterdir()):
+            raise UserError(
+                f"{out} exists and holds no run of synfer-rt ({aside / run_file.FILE} is not "
+                "there); if it was moved, move the folder beside it too, else choose another "
+                "directory with --out."
+            )
+    return False
+
+
+def is_whole(out: Path) -> bool:
+    """Whether the run in `out` lacks no sample, as far as opening it shows. Raises UserError."""
+    if any(run_file.growing(out)):
+        return False
+    try:
+        writer = _writer(out, run_file.load(out))
+    except (LookupError, TypeError, ValueError):  # settings that `check_output` refuses
+        return False
+    writer.close()
+    return not writer.lacking
+
+
+def discard_empty(out: Path) -> None:
+    """Take back the start of a run of which nothing is written, so that any other may start.
+
+    To be called when the run's writer is closed. A directory that holds more is left as it is.
+    """
+    aside = run_file.folder(out)
+    with suppress(OSError):
+        # The settings go last: without them the rest would be taken for something else.
+        paths = sorted(aside.iterdir(), key=lambda path: path.name == run_file.FILE)
+        samples = any(path != aside for path in resolved(out).iterdir())
+        if not samples and all(path.name in _SETTLED or _is_empty_partial(path) for path in paths):
+            for path in paths:
+                path.unlink()
+            aside.rmdir()
+
+
+def _is_empty_partial(path: Path) -> bool:
+    return path.suffix == ".partial" and path.is_file() and path.stat().st_size == 0
+
+
+def read(out: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Every sample of a finished run, by index: its record and its PNG file's bytes."""
+    return _READERS[run_file.load(out)["format"]](out)

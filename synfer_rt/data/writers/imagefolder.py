@@ -1,0 +1,149 @@
+"""The imagefolder format: a PNG per sample in its label's folder, and `metadata.jsonl`.
+
+This is the layout of Hugging Face's ImageFolder and of torchvision's. While a run goes on, the
+metadata is a journal, `metadata.jsonl.partial` in the run's own folder: an image is synced before
+its line is written, so a line vouches for its image, and the journal gets its final name when the
+last line is there.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, Any
+
+from synfer_rt.data.writers import run_file
+from synfer_rt.data.writers.atomic import commit, disk_errors, open_growing, partial, write_whole
+from synfer_rt.data.writers.png_check import has_both_ends
+from synfer_rt.errors import UserError
+
+METADATA = "metadata.jsonl"
+
+
+class ImageFolderWriter:
+    """Writes `OUT/<label>/<index:08d>.png` and `OUT/metadata.jsonl`; see `Writer`."""
+
+    def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
+        self.out, self.count = out, run_file.count(settings)
+        self._metadata = out / METADATA
+        self._growing = run_file.folder(out) / METADATA
+        self._journal: IO[bytes] | None = None
+        # Syncing a small file is waiting for the disk: several at once wait together.
+        self._pool = ThreadPoolExecutor(8, "save")
+        with disk_errors(self._metadata):
+            names = self._names_of_whole_metadata()
+            if names is None:
+                self._journal = open_growing(self._growing)
+                names, length = _whole_lines(self._journal)
+                self._journal.truncate(length)
+                self._journal.seek(length)
+        whole = self._pool.map(lambda name: has_both_ends(out / name), names)
+        pairs = enumerate(zip(names, whole, strict=True))
+        self._lost = {index: name for index, (name, good) in pairs if not good}
+        self._lines = len(names)
+        rest = range(self._lines, self.count)
+        self.lacking: Sequence[int] = [*self._lost, *rest] if self._lost else rest
+        self._first = self.lacking[0] if self.lacking else self.count
+        self.done = self._lines - len(self._lost)
+
+    def _names_of_whole_metadata(self) -> list[str] | None:
+        """The images that the metadata names; None where it is not there or no longer whole.
+
+        Then it is a journal again, and what it lacks is made again.
+        """
+        if not self._metadata.exists():
+            return None
+        with self._metadata.open("rb") as lines:
+            names, length = _whole_lines(lines)
+        if len(names) == self.count and length == self._metadata.stat().st_size:
+            return names
+        self._metadata.replace(partial(self._growing))
+        return None
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """The records of the samples before the first that is lacking."""
+        path = partial(self._growing) if self._journal else self._metadata
+        with path.open(encoding="utf-8") as lines:
+            yield from map(json.loads, itertools.islice(lines, self._first))
+
+    def write(self, records: Sequence[Mapping[str, Any]], pngs: Sequence[bytes]) -> None:
+        """Write samples in the order of their indices; lines that are there stay as they are."""
+        names = [name_of(record) for record in records]
+        for name, record in zip(names, records, strict=True):
+            self._check_same(self._lost.get(record["index"], name), name)
+        with disk_errors(self.out):
+            for folder in {self.out / record["label"] for record in records}:
+                folder.mkdir(exist_ok=True)
+            paths = [self.out / name for name in names]
+            staging = [self._growing.parent] * len(paths)
+            list(self._pool.map(write_whole, paths, pngs, staging))
+            for name, record in zip(names, records, strict=True):
+                if record["index"] < self._lines:
+                    self.done += self._lost.pop(record["index"], None) is not None
+                    continue
+                assert self._journal is not None
+                line = json.dumps({"file_name": name, **record}, ensure_ascii=False)
+                self._journal.write(line.encode() + b"\n")
+                self._lines += 1
+                self.done += 1
+            if self._journal is not None:
+                self._journal.flush()
+                os.fsync(self._journal.fileno())
+
+    def _check_same(self, before: str, now: str) -> None:
+        if before != now:
+            raise UserError(
+                f"{self.out / before} was lost, and is {now} when it is made again: something is "
+                "not as it was; make the whole run again with another --out."
+            )
+
+    def finish(self) -> None:
+        """Give the metadata its final name."""
+        if self.done < self.count:
+            run_file.end(self.out, self.done)
+            self.count = self.done
+        if self._journal is not None:
+            with disk_errors(self._metadata):
+                commit(self._journal, self._metadata, self._growing)
+        self.close()
+
+    def close(self) -> None:
+        """Stop; what is written stays for a run with --resume."""
+        self._pool.shutdown()
+        if self._journal is not None:
+            with disk_errors(self._metadata):
+                self._journal.close()
+
+
+def name_of(record: Mapping[str, Any]) -> str:
+    """Where the image of a record lies in the output."""
+    return f"{record['label']}/{record['index']:08d}.png"
+
+
+def _whole_lines(lines: Iterable[bytes]) -> tuple[list[str], int]:
+    """The images of the leading lines that are records in order, and the lines' length in bytes."""
+    names: list[str] = []
+    length = 0
+    for line in lines:
+        try:
+            record = json.loads(line) if line.endswith(b"\n") else {}
+            whole = record["index"] == len(names) and record["file_name"] == name_of(record)
+        except (ValueError, LookupError, TypeError, RecursionError):
+            whole = False
+        if not whole:
+            break
+        names.append(record["file_name"])
+        length += len(line)
+    return names, length
+
+
+def read(out: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Every sample of a finished run, by index: its record and its PNG file's bytes."""
+    with (out / METADATA).open(encoding="utf-8") as lines:
+        for line in lines:
+            record = json.loads(line)
+            yield record, (out / record["file_name"]).read_bytes()

@@ -1,0 +1,262 @@
+"""The webdataset format: tar shards of `<index>.png`, `<index>.json` and `<index>.cls`.
+
+A shard grows under a temporary name in the run's own folder and is renamed when whole. Its bytes
+depend on nothing but the samples (no times, users or machine), and since a tar only ever grows at
+its end, a run that was killed goes on inside the shard it was at. `.cls` is the label's index in
+its scheme.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import tarfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from synfer_rt.data.writers import run_file
+from synfer_rt.data.writers.atomic import commit, disk_errors, open_growing, partial
+from synfer_rt.data.writers.png_check import problem
+from synfer_rt.vocabulary.label_schemes import scheme
+
+KINDS = ("png", "json", "cls")
+"""The files of a sample, by what follows the key."""
+_END = bytes(2 * tarfile.BLOCKSIZE)
+
+
+class ShardWriter:
+    """Fills tar shards one after another; see `Writer`.
+
+    `name(number)` is a shard's file name when whole, `tar_name(number)` that of the tar that grows,
+    `convert(tar, path)` makes the one from the other where they differ, `read(path)` gives a whole
+    shard's samples, and `is_whole(path, samples)` says at little cost whether a shard has so many.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        settings: Mapping[str, Any],
+        name: Callable[[int], str],
+        read: Callable[[Path], Iterator[tuple[dict[str, Any], bytes]]],
+        is_whole: Callable[[Path, int], bool],
+        tar_name: Callable[[int], str] | None = None,
+        convert: Callable[[Path, Path], None] | None = None,
+    ) -> None:
+        self.out, self.count = out, run_file.count(settings)
+        self._size, self._read = int(settings["shard_size"]), read
+        self._name, self._tar_name, self._convert = name, tar_name or name, convert
+        self._folder = run_file.folder(out)
+        self._file: IO[bytes] | None = None
+        self._next = 0  # the index that the open tar goes on with
+        shards = range(-(-self.count // self._size))
+        self._whole = {n for n in shards if is_whole(self._final(n), len(self._indices(n)))}
+        lacking: list[range] = []
+        with disk_errors(out):
+            for number in shards:
+                if number in self._whole:
+                    # A kill between the renaming of a converted shard and this leaves its tar.
+                    partial(self._staging(number)).unlink(missing_ok=True)
+                else:
+                    lacking.append(self._lacking_of(number, first=not lacking))
+        self.lacking = joined(lacking)
+        self._first = self.lacking[0] if self.lacking else self.count
+        self._awaited = self.lacking if isinstance(self.lacking, range) else set(self.lacking)
+        self.done = self.count - len(self.lacking)
+
+    def _final(self, number: int) -> Path:
+        return self.out / self._name(number)
+
+    def _staging(self, number: int) -> Path:
+        return self._folder / self._tar_name(number)
+
+    def _indices(self, number: int) -> range:
+        return range(number * self._size, min((number + 1) * self._size, self.count))
+
+    def _lacking_of(self, number: int, first: bool) -> range:
+        """What a shard lacks. The first that is not whole stays open, for this process alone."""
+        indices = self._indices(number)
+        if first:
+            self._open(number, indices.stop)
+            if self._next == indices.start + self._size:
+                self._seal()  # killed between its last sample and its renaming
+            return range(self._next, indices.stop)
+        if not partial(self._staging(number)).exists():
+            return indices
+        with partial(self._staging(number)).open("rb") as file:
+            return range(_end_of_whole(file, indices)[0], indices.stop)
+
+    def _open(self, number: int, stop: int) -> None:
+        """Open the tar of a shard after the last sample before `stop` that is whole in it."""
+        file = open_growing(self._staging(number))
+        self._next, end = _end_of_whole(file, range(number * self._size, stop))
+        file.seek(end)
+        file.truncate()
+        self._file = file
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """The records of the samples before the first that is lacking."""
+        for number in range(-(-self._first // self._size)):
+            if number in self._whole:
+                yield from (record for record, _ in self._read(self._final(number)))
+            else:
+                with partial(self._staging(number)).open("rb") as file:
+                    yield from (record for record, _, _ in samples(file))
+
+    def write(self, records: Sequence[Mapping[str, Any]], pngs: Sequence[bytes]) -> None:
+        """Write samples in the order of their indices."""
+        with disk_errors(self.out):
+            for record, png in zip(records, pngs, strict=True):
+                index = record["index"]
+                if self._file is None:
+                    self._open(index // self._size, index)
+                assert self._file is not None and index == self._next
+                self._file.write(_sample(record, png))
+                self._next += 1
+                self.done += index in self._awaited
+                if self._next % self._size == 0:
+                    self._seal()
+            if self._file is not None:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+
+    def _seal(self) -> None:
+        """Give the open shard its final name."""
+        assert self._file is not None
+        number = (self._next - 1) // self._size
+        if self._convert is None:
+            self._file.write(_END)
+            self._file.write(bytes(-self._file.tell() % tarfile.RECORDSIZE))
+            commit(self._file, self._final(number), self._staging(number))
+        else:
+            self._file.flush()
+            tar = partial(self._staging(number))
+            self._convert(tar, self._final(number))
+            self._file.close()
+            tar.unlink()
+        self._whole.add(number)
+        self._file = None
+
+    def finish(self) -> None:
+        """Give the last shard its final name."""
+        if self._file is not None and self._next % self._size == 0:
+            # A run that resumes opens the next shard before it knows that none is to come.
+            with disk_errors(self.out):
+                self._file.close()
+                partial(self._staging(self._next // self._size)).unlink()
+            self._file = None
+        if self.done < self.count:
+            run_file.end(self.out, self.done)
+            self.count = self.done
+        with disk_errors(self.out):
+            if self._file is not None:
+                self._seal()
+            for number in range(-(-self.count // self._size)):
+                if number not in self._whole:  # whole but for its name, after one that was not
+                    self._open(number, self._indices(number).stop)
+                    self._seal()
+
+    def close(self) -> None:
+        """Stop; what is written stays for a run with --resume."""
+        if self._file is not None:
+            with disk_errors(self.out):
+                self._file.close()
+
+
+def _end_of_whole(file: IO[bytes], indices: range) -> tuple[int, int]:
+    """The index and the position in a growing tar after the last of `indices` whole in it."""
+    index, end = indices.start, 0
+    for record, png, position in samples(file):
+        if index == indices.stop or record["index"] != index or problem(png):
+            break
+        index, end = index + 1, position
+    return index, end
+
+
+def joined(ranges: Iterable[range]) -> Sequence[int]:
+    """The indices of rising ranges, as one range where nothing lies between them."""
+    parts = [part for part in ranges if part]
+    if all(one.stop == next_.start for one, next_ in itertools.pairwise(parts)):
+        return range(parts[0].start, parts[-1].stop) if parts else range(0)
+    return list(itertools.chain.from_iterable(parts))
+
+
+class WebDatasetWriter(ShardWriter):
+    """Writes `OUT/000000.tar`, `OUT/000001.tar`, …"""
+
+    def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
+        super().__init__(out, settings, name_of, _read_tar, _is_whole_tar)
+
+
+def name_of(number: int) -> str:
+    """The file name of a shard."""
+    return f"{number:06d}.tar"
+
+
+def _sample(record: Mapping[str, Any], png: bytes) -> bytes:
+    """The three tar members of a sample."""
+    key = f"{record['index']:08d}"
+    text = json.dumps({"file_name": f"{key}.png", **record}, ensure_ascii=False)
+    index = scheme(record["label_scheme"]).index(record["label"])
+    return (
+        _member(f"{key}.png", png)
+        + _member(f"{key}.json", text.encode())
+        + _member(f"{key}.cls", str(index).encode())
+    )
+
+
+def _member(name: str, data: bytes) -> bytes:
+    info = tarfile.TarInfo(name)  # its defaults: mode 0644, time, user and group 0
+    info.size = len(data)
+    padding = bytes(-len(data) % tarfile.BLOCKSIZE)
+    return info.tobuf(tarfile.USTAR_FORMAT) + data + padding
+
+
+def members(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
+    """The leading members that are whole; a torn one ends the iteration."""
+    while True:
+        try:
+            info = tarfile.TarInfo.frombuf(file.read(tarfile.BLOCKSIZE), "utf-8", "strict")
+        except tarfile.HeaderError:
+            return
+        stored = file.read(info.size + -info.size % tarfile.BLOCKSIZE)
+        if len(stored) < info.size + -info.size % tarfile.BLOCKSIZE:
+            return
+        yield info.name, stored[: info.size]
+
+
+def samples(file: IO[bytes]) -> Iterator[tuple[dict[str, Any], bytes, int]]:
+    """The leading whole samples of a tar: record, PNG bytes, position of the sample's end."""
+    found = members(file)
+    for (_, png), (_, text), _ in zip(found, found, found, strict=False):
+        try:
+            record = json.loads(text)
+        except ValueError:
+            return
+        yield record, png, file.tell()
+
+
+def _is_whole_tar(path: Path, samples: int) -> bool:
+    """Whether a tar has three members for each of so many samples, and its end; no data is read."""
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            for _ in range(3 * samples):
+                info = tarfile.TarInfo.frombuf(file.read(tarfile.BLOCKSIZE), "utf-8", "strict")
+                file.seek(info.size + -info.size % tarfile.BLOCKSIZE, os.SEEK_CUR)
+            return size >= file.tell() + len(_END) and not any(file.read(len(_END)))
+    except (OSError, tarfile.HeaderError):
+        return False
+
+
+def read(out: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Every sample of a finished run, by index: its record and its PNG file's bytes."""
+    for path in sorted(out.glob("*.tar")):
+        yield from _read_tar(path)
+
+
+def _read_tar(path: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
+    with path.open("rb") as file:
+        for record, png, _ in samples(file):
+            yield record, png

@@ -1,0 +1,1 @@
+"""The mathematics of sampling, on arrays alone: noise, noise schedules, solvers."""

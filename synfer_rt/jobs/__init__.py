@@ -1,0 +1,1 @@
+"""What the commands do: sample, label and augment a dataset, and verify one."""

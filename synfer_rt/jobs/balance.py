@@ -1,0 +1,58 @@
+"""How many images of each class a balanced dataset has, and which are added in which order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from synfer_rt.data.datasets.items import canonical
+from synfer_rt.errors import UserError
+from synfer_rt.judging.quotas import next_round
+from synfer_rt.paths import local
+
+MOST_ADDITIONS = 10_000_000
+"""More would take years on the fastest device, and is more likely a slip."""
+
+
+def targets(counts: Mapping[str, int], balance: str) -> dict[str, int]:
+    """How many images each class of `counts` shall have.
+
+    `balance` is "max" (as many as the largest class), a number, or a JSON file of
+    {class: number}, which may leave classes out. Nothing is ever taken away: a class that has more
+    keeps them. Raises UserError for anything else, for a class without an image to vary, and for
+    more than MOST_ADDITIONS in all.
+    """
+    if balance == "max" or (balance.isascii() and balance.isdecimal()):
+        # Python reads no number of thousands of digits; any of nineteen is too much already.
+        level = max(counts.values()) if balance == "max" else int(balance.lstrip("0")[:19] or 0)
+        return _checked(counts, dict.fromkeys(counts, level))
+    file = local(balance)
+    try:
+        given = json.loads(file.read_bytes())
+        wanted = {canonical(str(name)) or str(name): int(count) for name, count in given.items()}
+    except (OSError, TypeError, AttributeError, RecursionError, ValueError, OverflowError) as error:
+        raise UserError(
+            f"--balance {balance} is neither max, a number nor a JSON file of "
+            f'{{"class": number}} ({error}).'
+        ) from None
+    for label in wanted:
+        if label not in counts:
+            raise UserError(
+                f"{balance} asks for {label}, of which the dataset has no image to vary; leave it "
+                "out, or make some with `synfer-rt sample`."
+            )
+    return _checked(counts, wanted)
+
+
+def _checked(counts: Mapping[str, int], wanted: Mapping[str, int]) -> dict[str, int]:
+    goal = {label: max(count, wanted.get(label, 0)) for label, count in counts.items()}
+    if sum(goal.values()) - sum(counts.values()) > MOST_ADDITIONS:
+        raise UserError(
+            f"--balance asks for more than {MOST_ADDITIONS} additions; write a smaller number."
+        )
+    return goal
+
+
+def additions(counts: Mapping[str, int], wanted: Mapping[str, int]) -> tuple[str, ...]:
+    """The labels of the images to add, the classes taking turns."""
+    return tuple(next_round(counts, wanted, sum(wanted.values())))

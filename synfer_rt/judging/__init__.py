@@ -1,0 +1,1 @@
+"""What the annotators say of an image, and which images are accepted."""

@@ -1,0 +1,81 @@
+"""The annotators of a bundle, run on images: FERAnno, the classifiers, and the AU reader."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from synfer_rt.bundle import ANNOTATOR
+from synfer_rt.errors import UserError
+from synfer_rt.judging.voting import Opinion, Verdict, vote
+
+if TYPE_CHECKING:
+    from synfer_rt.sampling.sampler import Sampler
+
+AU_READER, ENCODER = "au-reader", "encoder"
+
+
+class Annotators:
+    """Every engine of a bundle that says something of an image.
+
+    `members` are the voting ones, by name: the classifiers, then FERAnno. Raises UserError for a
+    bundle that has none.
+    """
+
+    def __init__(self, sampler: Sampler) -> None:
+        self.sampler, self.bundle = sampler, sampler.bundle
+        self.members = self.bundle.annotators
+        if not self.members:
+            raise UserError(
+                f"{self.bundle.name} has neither a classifier nor an annotator, so nothing of "
+                "it can label an image; build it with one, or choose another with --engines."
+            )
+        self.reads_aus = AU_READER in self.bundle.engines
+
+    def load(self) -> None:
+        """Load the engines. Raises UserError when one does not load."""
+        for name in (*self.members, *((AU_READER,) if self.reads_aus else ())):
+            self.sampler.engine(name)
+
+    def at_once(self, batch: int) -> int:
+        """The size of the fewest equal pieces of a batch of images that all the engines take."""
+        readers = (AU_READER,) if self.reads_aus else ()
+        encoders = (ENCODER,) if ANNOTATOR in self.members else ()
+        return self.sampler.piece(batch, *self.members, *readers, *encoders)
+
+    def opinions(self, images: np.ndarray, latents: np.ndarray | None = None) -> list[Opinion]:
+        """What each member says of images float32 [B, 3, H, W] in [0, 1].
+
+        `latents` [B, C, h, w] are those that the images were decoded from; FERAnno reads them.
+        Images from elsewhere have none: they go through the encoder, to the posterior's mean.
+        """
+        opinions = []
+        for name in self.members:
+            if name == ANNOTATOR:
+                if latents is None:
+                    latents = self.sampler.run_in_pieces(ENCODER, "images", images)["mean"]
+                outputs = self.sampler.run_in_pieces(name, "latents", latents)
+            else:
+                outputs = self.sampler.run_in_pieces(name, "images", images)
+            scheme = self.bundle.engines[name].label_scheme or self.bundle.label_scheme
+            opinions.append(Opinion(name, scheme, outputs["probabilities"]))
+        return opinions
+
+    def judge(
+        self,
+        images: np.ndarray,
+        wanted: Sequence[str | None],
+        latents: np.ndarray | None = None,
+        rectify: bool = True,
+    ) -> list[Verdict]:
+        """The vote on each image; see `opinions` and `annotate.vote`."""
+        opinions = self.opinions(images, latents)
+        return vote(opinions, self.bundle.label_scheme, wanted, rectify)
+
+    def aus(self, images: np.ndarray) -> np.ndarray | None:
+        """AU intensities float32 [B, A] in [0, 1], or None for a bundle without an AU reader."""
+        if not self.reads_aus:
+            return None
+        return self.sampler.run_in_pieces(AU_READER, "images", images)["aus"]

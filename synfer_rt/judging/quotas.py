@@ -1,0 +1,90 @@
+"""Which labels to request next, so that each class gets a number of accepted images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+
+class Round:
+    """The `size` labels of a round, in their order: worked out, for there may be billions."""
+
+    def __init__(self, missing: Mapping[str, int], budget: int) -> None:
+        # While the same classes lack images, they take turns; each such block has its end.
+        self._blocks: list[tuple[int, list[str]]] = []
+        turn = end = 0
+        for turns in sorted({count for count in missing.values() if count > 0}):
+            lacking = [label for label, count in missing.items() if count >= turns]
+            end += (turns - turn) * len(lacking)
+            self._blocks.append((end, lacking))
+            turn = turns
+        self.size = max(0, min(budget, end))
+
+    def __getitem__(self, index: int) -> str:
+        """The label of index 0 to `size` - 1. Raises IndexError for another."""
+        begin = 0
+        for end, lacking in self._blocks:
+            if begin <= index < min(end, self.size):
+                return lacking[(index - begin) % len(lacking)]
+            begin = end
+        raise IndexError(index)
+
+    def __iter__(self) -> Iterator[str]:
+        return map(self.__getitem__, range(self.size))
+
+
+def next_round(accepted: Mapping[str, int], quota: Mapping[str, int], budget: int) -> Round:
+    """The labels to request next, so that each class gets `quota` accepted images.
+
+    As many of each class as it still lacks, the classes taking turns, at most `budget` in all;
+    nothing when all quotas are met. It never asks for more than is missing, so the counts end at
+    their quotas, but for images that were rectified into a class that was full.
+
+    The contract of a run with quotas: index i of a round requests the i-th label of the round, a
+    round is known when the round before it is finished, and nothing else decides it. So indices
+    are without gaps, each is made once, and a run is the same at any batch size (a batch ends
+    where its round ends) and after any interruption (the rounds follow from the records).
+    """
+    missing = {label: count - accepted.get(label, 0) for label, count in quota.items()}
+    return Round(missing, budget)
+
+
+class Quotas:
+    """The labels that a run with quotas requests, by index, from what was accepted before.
+
+    `budget` is the most images that the run makes. `label(i)` may be asked once all samples of the
+    rounds before that of `i` were shown to `count`, in their order.
+    """
+
+    def __init__(self, quota: Mapping[str, int], budget: int) -> None:
+        self.quota, self.budget = dict(quota), budget
+        self.accepted = dict.fromkeys(quota, 0)
+        self.counted = self._begin = 0
+        self._round = next_round(self.accepted, quota, budget)
+
+    @property
+    def end(self) -> int:
+        """The first index after the present round; a batch must not reach beyond it."""
+        return self._begin + self._round.size
+
+    @property
+    def finished(self) -> bool:
+        """Whether every quota is met, or the budget is used up."""
+        return not self._round.size
+
+    def label(self, index: int) -> str:
+        """The label to request of an index of the present round."""
+        return self._round[index - self._begin]
+
+    def count(self, label: str, accepted: bool) -> None:
+        """The next sample turned out to show `label`, and was accepted or not."""
+        self.counted += 1
+        if accepted:
+            self.accepted[label] = self.accepted.get(label, 0) + 1
+        if self.counted == self.end:
+            self._begin = self.counted
+            self._round = next_round(self.accepted, self.quota, self.budget - self.counted)
+
+    def missing(self) -> dict[str, int]:
+        """How many accepted images each class still lacks; empty when none does."""
+        lacks = {label: count - self.accepted[label] for label, count in self.quota.items()}
+        return {label: count for label, count in lacks.items() if count > 0}

@@ -1,0 +1,130 @@
+"""What several annotators say together: pure functions on arrays.
+
+FERAnno and any number of classifiers vote (He et al., SynFER, arXiv 2410.09865, section 3.4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from synfer_rt.vocabulary import label_schemes
+
+DECIMALS = 6
+"""Decimals of the probabilities that decisions are made on: those that records hold, so a run that
+resumes decides from its records as it would have decided without the interruption."""
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What one annotator says: `probabilities` [B, n] in the order of its own label scheme."""
+
+    annotator: str
+    scheme: str
+    probabilities: np.ndarray
+
+    def best(self, row: int) -> str:
+        """The class that it takes image `row` for."""
+        return label_schemes.scheme(self.scheme)[int(np.argmax(self.probabilities[row]))]
+
+    def sees(self, row: int, label: str) -> bool:
+        """Whether it takes image `row` for `label`, a class of its scheme, and no other as well."""
+        shares = self.probabilities[row].round(DECIMALS)
+        index = label_schemes.scheme(self.scheme).index(label)
+        return bool(shares[index] > np.delete(shares, index).max())
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the annotators say together of one image.
+
+    `probabilities` are their average by class name, rounded, and `label` is its best class;
+    `rectified` says that another label was wanted, which these two replace. `agrees` says whether
+    the wanted label is both the average's best class and that of most annotators that know it; None
+    where no label was wanted.
+    """
+
+    label: str
+    probabilities: dict[str, float]
+    rectified: bool
+    agrees: bool | None = None
+
+    @property
+    def confidence(self) -> float:
+        """The probability of `label`, in [0, 1]."""
+        return self.probabilities[self.label]
+
+    @property
+    def best(self) -> str:
+        """The likeliest class; of equally likely ones `label`, else the first of the scheme."""
+        highest = max(self.probabilities.values())
+        if self.confidence == highest:
+            return self.label
+        return next(name for name, p in self.probabilities.items() if p == highest)
+
+
+def average(opinions: Sequence[Opinion], scheme: str) -> np.ndarray:
+    """The mean distribution float64 [B, n] of the opinions, in the order of `scheme`.
+
+    An annotator that lacks a class abstains on it: it takes over what those say that know it, and
+    spreads the rest by its own distribution. Else a class that only some know could hardly win.
+    A class that nobody knows has 0. Raises ValueError without opinions, UserError for an unknown
+    scheme.
+    """
+    if not opinions:
+        raise ValueError("no opinion to average")
+    classes = label_schemes.scheme(scheme)
+    given = np.stack(
+        [
+            label_schemes.convert(o.probabilities.astype(np.float64), o.scheme, scheme)
+            for o in opinions
+        ]
+    )
+    known = np.array(
+        [[name in label_schemes.scheme(o.scheme) for name in classes] for o in opinions]
+    )
+    votes = np.maximum(known.sum(0), 1)
+    elsewhere = (given * known[:, None]).sum(0) / votes
+    taken = np.where(known[:, None], 0.0, elsewhere)
+    completed = taken + given * (1 - taken.sum(-1, keepdims=True))
+    return completed.mean(0)
+
+
+def vote(
+    opinions: Sequence[Opinion], scheme: str, wanted: Sequence[str | None], rectify: bool = True
+) -> list[Verdict]:
+    """A verdict for each of B images; `wanted` are their labels of `scheme` as requested
+    or given, if any.
+
+    Where the vote agrees with the wanted label, that label stays; where it does not, the average
+    distribution and its best class replace it (arXiv 2410.09865, section 3.4), or with `rectify`
+    false the distribution alone. Of equally likely classes the wanted one is the best, else the
+    first of the scheme.
+    """
+    classes = label_schemes.scheme(scheme)
+    rows = average(opinions, scheme).round(DECIMALS).tolist()
+    verdicts = []
+    for i, (row, label) in enumerate(zip(rows, wanted, strict=True)):
+        seen = label is not None and _seen_by_most(opinions, i, label)
+        verdicts.append(_verdict(dict(zip(classes, row, strict=True)), label, seen, rectify))
+    return verdicts
+
+
+def _seen_by_most(opinions: Sequence[Opinion], row: int, label: str) -> bool:
+    """Whether more than half of the annotators that know `label` take image `row` for it."""
+    knowing = [opinion for opinion in opinions if label in label_schemes.scheme(opinion.scheme)]
+    return 2 * sum(opinion.sees(row, label) for opinion in knowing) > len(knowing)
+
+
+def _verdict(
+    probabilities: dict[str, float], wanted: str | None, seen: bool, rectify: bool
+) -> Verdict:
+    kept = Verdict(wanted or next(iter(probabilities)), probabilities, False)
+    if wanted is None:
+        return replace(kept, label=kept.best)
+    best = kept.best == wanted
+    if best or not rectify:
+        return replace(kept, agrees=best and seen)
+    return Verdict(kept.best, probabilities, True, False)

@@ -1,0 +1,376 @@
+"""The batched loop from requests to labelled images, in stages that can be run one by one."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from synfer_rt import ranges
+from synfer_rt.backends import Engine, Value, batch_limits, choose, open_engine, to_numpy
+from synfer_rt.backends.memory import free_memory
+from synfer_rt.bundle import Bundle
+from synfer_rt.data import pixels
+from synfer_rt.diffusion import noise
+from synfer_rt.diffusion.solvers import HISTORY_SLOTS, Trajectory
+from synfer_rt.errors import UserError
+from synfer_rt.judging.annotators import Annotators
+from synfer_rt.judging.voting import Verdict
+from synfer_rt.sampling.guidance import Guide, SemanticGuidance, engine_name, targets
+from synfer_rt.sampling.requests import Request, check
+from synfer_rt.vocabulary import facs
+
+_FALLBACK = "onnxruntime-cpu"
+"""Where an image that came out broken is made again: in float32."""
+_POSITIONS_AT_ONCE = 4096
+"""Latent positions (height times width of each image) that a CPU takes through an engine at once.
+
+More is no faster, and takes memory in proportion: synfer-mini, whose images have 256 positions,
+needs as long an image in pieces of 16 as of 64.
+"""
+_PIXELS_AT_ONCE = 1 << 20
+"""Image pixels that a GPU decodes or classifies at once, if they fit into its memory."""
+_BYTES_A_PIXEL = 4096
+"""What an SD-1.5-size decoder holds for each pixel: at its widest, 256 channels in float32 as a
+layer's input, output, shortcut and workspace."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A finished image and what the bundle's annotators say of it.
+
+    `image` is uint8 [H, W, 3]. `probabilities` are the vote's, by the names of the bundle's label
+    scheme; `best` is the likeliest class, of equally likely ones the requested. `label` is the
+    requested one, or `best` where the vote replaced it (`rectified`); a single annotator is no
+    vote and replaces nothing. `accepted` says whether `best` was requested and most annotators see
+    it (`Verdict.agrees`), or in a run with a threshold of its own what that says. In a bundle
+    without annotators nobody has judged: no probabilities, an empty `best`, not accepted. A
+    `broken` image is flat or was not finite, and is never accepted. `backend` made the image.
+    """
+
+    request: Request
+    image: np.ndarray
+    label: str
+    rectified: bool
+    probabilities: dict[str, float]
+    best: str
+    accepted: bool
+    broken: bool = False
+    backend: str = ""
+
+
+class Sampler:
+    """A bundle's engines, loaded, and the stages between a request and a sample.
+
+    `backend` is the name of the backend that runs. `retried` counts the samples that came out
+    broken and were made again, `broken` those that are so in the end. Engines load on first use.
+    """
+
+    def __init__(self, bundle: Bundle, backend: str = "auto", threads: int | None = None) -> None:
+        self.bundle = bundle
+        self.backend, _ = choose(backend, bundle)
+        self.retried = self.broken = 0
+        self._threads = threads
+        self._engines: dict[str, Engine] = {}
+        self._most: dict[str, int] = {}
+
+    def engine(self, name: str) -> Engine:
+        """The engine `name`, loaded once. Raises UserError when the bundle lacks it."""
+        if name not in self._engines:
+            self._engines[name] = open_engine(self.bundle, name, self.backend, self._threads)
+        return self._engines[name]
+
+    def condition(self, requests: Sequence[Request]) -> dict[str, Value]:
+        """The conditioning of both guidance branches, tensors [B, 2, ...] by name.
+
+        Branch 0 has the negative prompt and zero AUs, branch 1 the prompt and the AUs. Raises
+        UserError for a request that the bundle cannot make (`request.check`).
+        """
+        for request in requests:
+            check(request, self.bundle)
+        texts = [text for r in requests for text in (r.negative_prompt, r.prompt)]
+        inputs = {"tokens": self.bundle.tokenize(texts).reshape(len(requests), 2, -1)}
+        names = self.bundle.au_names
+        if names:
+            aus = np.zeros((len(requests), 2, len(names)), np.float32)
+            for row, request in zip(aus, requests, strict=True):
+                row[1] = facs.au_vector(request.aus, names)
+            scale = np.array([r.au_scale for r in requests], np.float32)
+            inputs |= {"aus": aus, "au_scale": scale}
+        return self.engine("conditioner").run_on_device(inputs)
+
+    def start(self, requests: Sequence[Request], trajectory: Trajectory) -> np.ndarray:
+        """The latents to begin with, float32 [B, C, h, w]: layout and noise, mixed.
+
+        Raises UserError for a layout that the bank does not hold, and for a trajectory that
+        starts from an image where a request has none.
+        """
+        shape = self.bundle.latent.shape
+        latents = np.stack([noise.normal(r.seed, r.index, shape) for r in requests])
+        latents *= np.float32(trajectory.noise)
+        if trajectory.signal == 0:
+            return latents
+        layouts = self.bundle.layouts
+        for row, request in zip(latents, requests, strict=True):
+            if request.layout is None:
+                raise UserError(
+                    f"Sample {request.index} has no layout to start from at this strength; "
+                    "sample it at strength 1."
+                )
+            if not 0 <= request.layout < len(layouts):
+                raise UserError(
+                    f"Sample {request.index} asks for layout {request.layout}; the bank holds "
+                    f"0 to {len(layouts) - 1}."
+                )
+            row += np.float32(trajectory.signal) * layouts.latents[request.layout]
+        return latents
+
+    def denoise(
+        self,
+        latents: Value,
+        conditioning: Mapping[str, Value],
+        guidance: np.ndarray,
+        trajectory: Trajectory,
+        guide: Guide | None = None,
+    ) -> Iterator[Value]:
+        """Yield the latents [B, C, h, w] after each step; the last are the clean ones.
+
+        `guidance` is float32 [B]; `guide` steers the same batch along the trajectory. Between steps
+        everything stays on the backend's device; `backends.to_numpy` brings latents home.
+        """
+        state: dict[str, Value] = {
+            **conditioning,
+            "guidance": np.asarray(guidance, np.float32),
+            "latents": latents,
+            "history": np.zeros((len(guidance), HISTORY_SLOTS, *self.bundle.latent.shape), "f4"),
+        }
+        denoiser = self.engine("denoiser")
+        for step, timestep in enumerate(trajectory.timesteps):
+            state["timestep"] = np.asarray(timestep)
+            state["coefficients"] = trajectory.coefficients[step]
+            if guide is not None:
+                state |= guide.before(step, state)
+            outputs: Mapping[str, Value] = denoiser.run_on_device(state)
+            if guide is not None:
+                outputs = guide.after(step, state, outputs)
+            state["latents"], state["history"] = outputs["next_latents"], outputs["next_history"]
+            yield state["latents"]
+
+    def decode(self, latents: np.ndarray) -> np.ndarray:
+        """Latents float32 [B, C, h, w] as images float32 [B, 3, H, W] in [0, 1]."""
+        return self.run_in_pieces("decoder", "latents", latents)["images"]
+
+    def encode(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Images float32 [B, 3, H, W] in [0, 1] as the posterior's mean and log-variance.
+
+        Both are float32 [B, C, h, w], in the scale of latents.
+        """
+        outputs = self.run_in_pieces("encoder", "images", images)
+        return outputs["mean"], outputs["logvar"]
+
+    def judge(
+        self, images: np.ndarray, wanted: Sequence[str], latents: np.ndarray | None = None
+    ) -> list[Verdict]:
+        """What the bundle's annotators say of images float32 [B, 3, H, W] in [0, 1].
+
+        `latents` [B, C, h, w] are those that the images were decoded from. A single annotator is no
+        vote: it replaces no wanted label. Raises UserError for a bundle without annotators.
+        """
+        several = len(self.ensemble.members) > 1
+        return self.ensemble.judge(images, wanted, latents, rectify=several)
+
+    @cached_property
+    def ensemble(self) -> Annotators:
+        """The bundle's annotators. Raises UserError for a bundle without any."""
+        return Annotators(self)
+
+    def sample(
+        self,
+        requests: Sequence[Request],
+        trajectory: Trajectory,
+        batch: int,
+        semantic: SemanticGuidance | None = None,
+        starts: np.ndarray | None = None,
+    ) -> list[Sample]:
+        """Make every request's image, `batch` at a time, in the order given.
+
+        `semantic` steers each towards its label (see guidance.py). `starts`, float32
+        [len(requests), C, h, w], are latents to begin with instead of layout and noise.
+
+        Each batch goes through the engines in equal pieces (`at_once`); the last is padded. An
+        image that is flat or not finite is made again, alone, on the CPU in float32, unless that is
+        what it comes from. If it is no better, the sample is `broken`: it is there, and not
+        accepted. Raises UserError for a batch below 1, a request that the bundle cannot make
+        (`request.check`), and starts of another shape.
+        """
+        batch = ranges.whole("batch", batch, 1, None)
+        if not isinstance(requests, Sequence) or not isinstance(trajectory, Trajectory):
+            raise UserError(
+                "What to sample is no list of requests and a trajectory; write "
+                "sample([plan.request(0)], bundle.trajectory(), batch=1)."
+            )
+        starts = None if starts is None else np.asarray(starts)
+        if semantic is not None and not isinstance(semantic, SemanticGuidance):
+            raise UserError(
+                f"{semantic!r} is no semantic guidance; give what semantic_guidance returns."
+            )
+        for request in requests:
+            check(request, self.bundle)
+        shape = (len(requests), *self.bundle.latent.shape)
+        if starts is not None and starts.shape != shape:
+            raise UserError(f"The starts are {list(starts.shape)}; give latents {list(shape)}.")
+        size = self.at_once(batch, semantic)
+        samples: list[Sample] = []
+        for first in range(0, len(requests), size):
+            rows = list(range(first, min(first + size, len(requests))))
+            count = len(rows)
+            rows += rows[-1:] * (size - count)
+            part = [requests[row] for row in rows]
+            begin = self.start(part, trajectory) if starts is None else starts[rows].astype("f4")
+            samples += self._piece(part, begin, trajectory, semantic, count)
+        return samples
+
+    def at_once(self, batch: int, semantic: SemanticGuidance | None = None) -> int:
+        """How many images of a batch `sample` takes through the engines at once.
+
+        The size of the fewest equal pieces of a batch that the device is fast at.
+        """
+        return self.piece(batch, "conditioner", "denoiser", *_guides(semantic))
+
+    def _piece(
+        self,
+        requests: Sequence[Request],
+        begin: np.ndarray,
+        trajectory: Trajectory,
+        semantic: SemanticGuidance | None,
+        count: int,
+    ) -> list[Sample]:
+        """The samples of the first `count` requests; the others are padding."""
+        latents = self.denoised(requests, begin, trajectory, semantic, len(requests))
+        images = self.decode(latents)
+        backends = [self.backend] * len(requests)
+        if self.backend != _FALLBACK:
+            for i in np.flatnonzero(~pixels.sound(images[:count])).tolist():
+                self.retried += 1
+                again = self._fallback.denoised([requests[i]], begin[[i]], trajectory, semantic)
+                latents[i], images[i] = again[0], self._fallback.decode(again)[0]
+                backends[i] = _FALLBACK
+        labelled = zip(self._labelled(requests, images, latents), backends, strict=True)
+        samples = [replace(sample, backend=name) for sample, name in labelled][:count]
+        self.broken += sum(sample.broken for sample in samples)
+        return samples
+
+    def denoised(
+        self,
+        requests: Sequence[Request],
+        latents: np.ndarray,
+        trajectory: Trajectory,
+        semantic: SemanticGuidance | None = None,
+        size: int | None = None,
+    ) -> np.ndarray:
+        """Where `latents` [B, C, h, w] end along the trajectory, each under its own request.
+
+        They go through the engines `size` at a time, by default in equal pieces as large as the
+        device is fast at; the last is padded.
+        """
+        count = len(requests)
+        if size is None:
+            size = self.piece(count, "conditioner", "denoiser", *_guides(semantic))
+        rows = [*range(count), *[count - 1] * (-count % size)]
+        ends = []
+        for first in range(0, len(rows), size):
+            part = rows[first : first + size]
+            piece = [requests[row] for row in part]
+            guidance = np.array([request.guidance for request in piece], np.float32)
+            conditioning = self.condition(piece)
+            guide = None
+            if semantic is not None:
+                wanted = targets([request.label for request in piece], self.bundle.classes)
+                guide = Guide(semantic, self.engine, wanted, trajectory)
+            current: Value = latents[part]
+            for step in self.denoise(current, conditioning, guidance, trajectory, guide):
+                current = step
+            ends.append(to_numpy(current))
+        return np.concatenate(ends)[:count]
+
+    @cached_property
+    def _fallback(self) -> Sampler:
+        return Sampler(self.bundle, _FALLBACK, self._threads)
+
+    def _labelled(
+        self, requests: Sequence[Request], images: np.ndarray, latents: np.ndarray
+    ) -> list[Sample]:
+        sound = pixels.sound(images)
+        images = pixels.finite(images)
+        latents = np.where(sound[:, None, None, None], latents, 0)
+        written = pixels.in_8_bits(images)
+        wanted = [request.label for request in requests]
+        if not self.bundle.annotators:
+            return [
+                Sample(request, written[i], request.label, False, {}, "", False, not sound[i])
+                for i, request in enumerate(requests)
+            ]
+        return [
+            Sample(
+                request,
+                written[i],
+                verdict.label,
+                verdict.rectified,
+                verdict.probabilities,
+                verdict.best,
+                bool(sound[i] and verdict.agrees),
+                not sound[i],
+            )
+            for i, (request, verdict) in enumerate(
+                zip(requests, self.judge(images, wanted, latents), strict=True)
+            )
+        ]
+
+    def piece(self, count: int, *engines: str) -> int:
+        """The size of the fewest equal pieces of `count` images that all the engines take."""
+        most = min(self._at_once(name) for name in engines)
+        least = max(batch_limits(self.bundle, name, self.backend)[0] for name in engines)
+        return max(math.ceil(count / math.ceil(count / most)), least)
+
+    def _at_once(self, name: str) -> int:
+        """The most images for one call of an engine, found out once."""
+        if name not in self._most:
+            _, planned = batch_limits(self.bundle, name, self.backend)
+            pixels = math.prod(self.bundle.image_size)
+            sizes = [sys.maxsize if planned is None else planned]
+            if self.backend.endswith("-cpu"):
+                sizes.append(_POSITIONS_AT_ONCE // math.prod(self.bundle.latent.shape[1:]))
+            if name not in ("conditioner", "denoiser"):
+                sizes.append(_PIXELS_AT_ONCE // pixels)
+                free = free_memory(self.backend)
+                if free is not None:
+                    sizes.append(free // 2 // (_BYTES_A_PIXEL * pixels))
+            self._most[name] = max(min(sizes), 1)
+        return self._most[name]
+
+    def run_in_pieces(self, name: str, key: str, array: np.ndarray) -> dict[str, np.ndarray]:
+        """An engine's outputs for `array` [B, ...], its input `key`.
+
+        The batch goes through in equal pieces, as large as the device is fast at; the last is
+        padded. Raises UserError for an empty batch, and for an engine that the bundle lacks.
+        """
+        if array.dtype.kind != "f":  # a runtime may take 255 for a very bright pixel
+            raise UserError(f"The {key} are {array.dtype}; give float32, images in 0 to 1.")
+        if not len(array):
+            raise UserError(f"There is nothing for the engine {name}; give 1 of {key} or more.")
+        array = array.astype(np.float32, copy=False)
+        engine = self.engine(name)
+        count, size = len(array), self.piece(len(array), name)
+        pieces = [array[i : i + size] for i in range(0, count, size)]
+        pieces[-1] = np.concatenate([pieces[-1], np.repeat(array[-1:], -count % size, 0)])
+        outputs = [engine.run({key: piece}) for piece in pieces]
+        return {k: np.concatenate([o[k] for o in outputs])[:count] for k in outputs[0]}
+
+
+def _guides(semantic: SemanticGuidance | None) -> tuple[str, ...]:
+    """The engine that steers, if one does."""
+    return () if semantic is None else (engine_name(semantic.form),)

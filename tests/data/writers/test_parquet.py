@@ -1,0 +1,47 @@
+"""The parquet format."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+from PIL import Image
+
+from synfer_rt.data.writers import open_output
+
+
+def write_some(run, out, count=10):
+    writer = open_output(out, run.settings("parquet"), resume=False, shard_size=4)
+    run.write(writer, count)
+    return writer
+
+
+def test_shards_hold_the_image_and_every_column_of_the_record(run, tmp_path):
+    write_some(run, tmp_path / "out").finish()
+    shards = sorted((tmp_path / "out").glob("*.parquet"))
+    assert [p.name for p in shards] == [f"data-0000{i}.parquet" for i in range(3)]
+    rows = [row for shard in shards for row in pq.read_table(shard).to_pylist()]
+    for index, row in enumerate(rows):
+        image = np.asarray(Image.open(io.BytesIO(row["image"]["bytes"])))
+        np.testing.assert_array_equal(image, run.image(index))
+        assert set(row) == {"image", "file_name", *run.record(index)}
+        assert row["probabilities"] == run.record(index)["probabilities"]
+    assert rows[1]["aus"] == {"AU6": 0.0, "AU12": 0.5}
+
+
+def test_the_schema_declares_the_image_to_datasets(run, tmp_path):
+    write_some(run, tmp_path / "out").finish()
+    metadata = pq.read_schema(tmp_path / "out/data-00000.parquet").metadata
+    features = json.loads(metadata[b"huggingface"])["info"]["features"]
+    assert features == {"image": {"_type": "Image"}}
+
+
+def test_a_tar_left_beside_its_finished_shard_is_cleared_away(run, tmp_path):
+    write_some(run, tmp_path / "out", 4).close()
+    leftover = tmp_path / "__out__/data-00000.tar.partial"
+    leftover.write_bytes(b"left by a kill after the renaming")
+    settings = run.settings("parquet")
+    assert open_output(tmp_path / "out", settings, resume=True, shard_size=4).done == 4
+    assert not leftover.exists()

@@ -1,0 +1,61 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from synfer_rt.bundle import Bundle
+from synfer_rt.errors import UserError
+from synfer_rt.judging.annotators import Annotators
+from synfer_rt.sampling.sampler import Sampler
+from tests import tiny_bundle
+
+
+@pytest.fixture(scope="module")
+def ensemble(voting_bundle: Bundle) -> Annotators:
+    return Annotators(Sampler(voting_bundle, "onnxruntime-cpu", threads=1))
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    return np.random.default_rng(0).random((5, 3, 32, 32), np.float32)
+
+
+def test_every_classifier_and_the_annotator_vote(ensemble: Annotators, images: np.ndarray):
+    opinions = ensemble.opinions(images)
+    assert [o.annotator for o in opinions] == ["classifier.small", "classifier.seven", "annotator"]
+    assert [o.scheme for o in opinions] == ["hsemotion-8", "affectnet-7", "affectnet-8"]
+    for opinion in opinions:
+        np.testing.assert_allclose(opinion.probabilities.sum(1), 1, atol=1e-5)
+
+
+def test_images_from_elsewhere_reach_the_annotator_through_the_encoder(
+    ensemble: Annotators, images: np.ndarray
+):
+    mean, _ = ensemble.sampler.encode(images)
+    direct = ensemble.opinions(images, mean)[-1].probabilities
+    np.testing.assert_allclose(ensemble.opinions(images)[-1].probabilities, direct)
+    other = ensemble.opinions(images, mean + 1)[-1].probabilities
+    assert np.abs(other - direct).max() > 1e-3
+
+
+def test_a_verdict_does_not_depend_on_the_batch(ensemble: Annotators, images: np.ndarray):
+    together = ensemble.judge(images, ["happy"] * 5)
+    alone = [ensemble.judge(image[None], ["happy"])[0] for image in images]
+    for one, other in zip(together, alone, strict=True):
+        assert (one.label, one.rectified) == (other.label, other.rectified)
+        assert one.confidence == pytest.approx(other.confidence, abs=2e-6)
+
+
+def test_action_units_are_read_where_the_bundle_can(
+    ensemble: Annotators, images: np.ndarray, sampler: Sampler
+):
+    aus = ensemble.aus(images)
+    assert aus is not None and aus.shape == (5, 41)
+    assert aus.min() >= 0 and aus.max() <= 1
+    assert Annotators(sampler).aus(images) is None
+
+
+def test_a_bundle_without_annotators_is_refused(tmp_path: Path):
+    bundle = tiny_bundle.build(tmp_path / "bare", with_classifier=False)
+    with pytest.raises(UserError, match="neither a classifier nor an annotator"):
+        Annotators(Sampler(bundle, "onnxruntime-cpu", threads=1))
