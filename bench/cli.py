@@ -27,7 +27,7 @@ _PACKAGES = ("synfer-rt", "numpy", *RUNTIMES)
 
 
 @click.command()
-@options.engines
+@options.bundle
 @click.option(
     "--batch",
     "batches",
@@ -65,7 +65,7 @@ _PACKAGES = ("synfer-rt", "numpy", *RUNTIMES)
 @click.option("--json", "file", type=options.LocalPath(), help="Write every number there.")
 @click.option("--markdown", "page", type=options.LocalPath(), help="Write the report there.")
 def bench(
-    engines: Path | None,
+    bundle: Path | None,
     batches: str,
     steps: int | None,
     solver: str | None,
@@ -95,15 +95,15 @@ def bench(
     for option, written in (("--json", file), ("--markdown", page)):
         if written is not None:
             _check_writable(option, written)
-    bundle = open_bundle(engines)
-    solver = solver or bundle.defaults.solver
-    steps = bundle.defaults.steps if steps is None else steps
-    bundle.trajectory(solver, steps, 1.0)  # refuses what does not fit
-    chosen = [choose(name.strip(), bundle) for name in backends.split(",")]
+    opened = open_bundle(bundle)
+    solver = solver or opened.defaults.solver
+    steps = opened.defaults.steps if steps is None else steps
+    opened.trajectory(solver, steps, 1.0)  # refuses what does not fit
+    chosen = [choose(name.strip(), opened) for name in backends.split(",")]
     backend, *rivals = dict.fromkeys(name for name, _ in chosen)
     threads = threads or default_threads()
     if peers:
-        checkpoint = _checkpoint(bundle, checkpoint, peers)
+        checkpoint = _checkpoint(opened, checkpoint, peers)
     elif checkpoint is not None:
         raise UserError("--checkpoint is what a peer loads; add --compare diffusers.")
 
@@ -116,7 +116,7 @@ def bench(
             f"visit {number + 1} of {count}: {case.system}, batch {case.batch}", highlight=False
         )
 
-    setup = measure.Setup(bundle.path, solver, steps, backend, threads, checkpoint)
+    setup = measure.Setup(opened.path, solver, steps, backend, threads, checkpoint)
     cases = [measure.Case(system, n) for n in sizes for system in ("synfer-rt", *rivals, *peers)]
     visits, images = measure.measure(setup, cases, repeats, progress)
     summary = measure.summarise(visits)
@@ -125,11 +125,11 @@ def bench(
         "machine": machine.describe(threads, _packages(peers)),
         "settings": {
             "command": _command(),
-            "bundle": f"{bundle.name} {bundle.version}",
-            "bundle_hash": bundle.bundle_hash,
+            "bundle": f"{opened.name} {opened.version}",
+            "bundle_hash": opened.bundle_hash,
             "solver": solver,
             "steps": steps,
-            "guidance": ranges.guidance(bundle.defaults.guidance),
+            "guidance": ranges.guidance(opened.defaults.guidance),
             "backend": backend,
             "threads": threads,
             "batches": sizes,

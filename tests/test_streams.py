@@ -20,7 +20,7 @@ def shell(command: str, *words: object, **environment: str) -> subprocess.Comple
     return subprocess.run(arguments, capture_output=True, text=True, env=variables, check=False)
 
 
-SAMPLE = 'sample --engines "$1" --out "$2" --count 2 --threads 1 --backend onnxruntime-cpu'
+SAMPLE = 'sample --bundle "$1" --out "$2" --count 2 --threads 1 --backend onnxruntime-cpu'
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
@@ -55,7 +55,7 @@ def with_dead(
 
 
 def options(engines: Path, out: Path) -> list[object]:
-    return ["--engines", engines, "--backend", "onnxruntime-cpu", "--threads", 1, "--out", out]
+    return ["--bundle", engines, "--backend", "onnxruntime-cpu", "--threads", 1, "--out", out]
 
 
 @pytest.mark.parametrize("kind", ["pipe", "full"])

@@ -111,7 +111,7 @@ def _is_addition(record: Mapping[str, Any]) -> bool:
 @options.seed
 @options.dataset_layout("--input-format", "input_format")
 @options.written_format
-@options.engines
+@options.bundle
 @options.batch(64, "made at once")
 @options.running
 @options.resuming
@@ -123,7 +123,7 @@ def augment(
     label_scheme: str | None,
     split: str | None,
     format_: str,
-    engines: Path | None,
+    bundle: Path | None,
     batch: int,
     backend: str,
     threads: int | None,
@@ -152,21 +152,21 @@ def augment(
     check_number("--threads", threads, MOST_THREADS)
     check_resuming(resume, mix_backends)
     begun = run_file.load(out) if resume and run_file.exists(out) else None
-    bundle = as_begun(open_bundle(engines), begun)
+    opened = as_begun(open_bundle(bundle), begun)
     refuse_inside(out, [dataset])
     whole = read_dataset(dataset, input_format, label_scheme, split)
-    source = usable(whole, bundle.image_size)
+    source = usable(whole, opened.image_size)
     counts = source.counts()
     labels = additions(counts, targets(counts, balance))
     job = Augmentation(source.items, labels, **how)
     lacking = None if begun is None or is_whole(out) else begun
-    where, _ = choose_computation(backend, bundle, out, lacking, mix_backends)
-    augmenter = Augmenter(job, Sampler(bundle, where.backend, threads))
+    where, _ = choose_computation(backend, opened, out, lacking, mix_backends)
+    augmenter = Augmenter(job, Sampler(opened, where.backend, threads))
     settings = augmenter.settings(format_) | {"dataset": source.digest, "balance": balance}
     settings |= where.settings()
     writer = open_output(out, settings, resume=resume)
     if labels:
-        _warn(job, bundle)
+        _warn(job, opened)
     skipped = [(entry.name, entry.reason) for entry in source.skipped]
     listed = write_skipped(out, skipped)
     with (

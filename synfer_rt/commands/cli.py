@@ -13,6 +13,7 @@ import click
 from synfer_rt import __version__
 from synfer_rt.commands.interruption import exit_code, interrupted_by_signals, raise_if_swallowed
 from synfer_rt.commands.notes import note
+from synfer_rt.commands.translation import in_options
 from synfer_rt.errors import UserError, installing
 
 _COMMANDS = {
@@ -98,7 +99,9 @@ class _Commands(click.Group):
         try:
             return self._invoke(ctx)
         except UserError as error:
-            raise _Refusal(str(error)) from None
+            command = self.get_command(ctx, ctx.invoked_subcommand or "")
+            parameters = [] if command is None else command.params
+            raise _Refusal(in_options(str(error), parameters)) from None
         except ModuleNotFoundError as error:
             raise _missing(ctx.invoked_subcommand or "", error) from None
         except OSError as error:
@@ -114,7 +117,15 @@ class _Commands(click.Group):
             ctx.exit(exit_code(interruption))
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+def _renamed(name: str) -> str:
+    """The name of an option today. Releases up to 0.1 called --bundle --engines."""
+    return "bundle" if name == "engines" else name
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": _renamed},
+)
 @click.version_option(__version__, prog_name="synfer-rt")
 def main() -> None:
     """Make labelled facial-expression images at high throughput, without PyTorch."""

@@ -9,6 +9,7 @@ import click
 from synfer_rt import __version__
 from synfer_rt.commands import options
 from synfer_rt.commands.progress import console
+from synfer_rt.commands.translation import in_current_options
 from synfer_rt.errors import UserError
 
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx")
@@ -16,8 +17,8 @@ RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-
 
 
 @click.command()
-@options.engines
-def doctor(engines: Path | None) -> None:
+@options.bundle
+def doctor(bundle: Path | None) -> None:
     """Say which backends work here, how to get the others, and whether the bundle is sound.
 
     Exits with 1 when nothing can be sampled.
@@ -42,11 +43,11 @@ def doctor(engines: Path | None) -> None:
     if problem := onnxruntime.installation_problem():
         click.echo(problem)
     try:
-        bundle = open_bundle(engines)
-        click.echo(f"Bundle {bundle.name} {bundle.version} is sound ({bundle.path})")
-        click.echo(f"It runs on {backends.choose(bundle=bundle)[1]}")
+        opened = open_bundle(bundle)
+        click.echo(f"Bundle {opened.name} {opened.version} is sound ({opened.path})")
+        click.echo(f"It runs on {backends.choose(bundle=opened)[1]}")
     except UserError as error:
-        click.echo(f"Nothing can be sampled: {error}")
+        click.echo(in_current_options(f"Nothing can be sampled: {error}"))
         click.get_current_context().exit(1)
 
 

@@ -29,7 +29,7 @@ DEFAULT_FILE = "labels.jsonl"
 @click.command()
 @click.argument("images", nargs=-1, required=True, type=options.LocalPath())
 @options.dataset_layout("--format", "format_")
-@options.engines
+@options.bundle
 @options.batch(64, "labelled at once")
 @click.option(
     "--out",
@@ -47,7 +47,7 @@ def label(
     format_: str,
     label_scheme: str | None,
     split: str | None,
-    engines: Path | None,
+    bundle: Path | None,
     batch: int,
     out: Path,
     backend: str,
@@ -81,14 +81,14 @@ def label(
     accept = acceptance(**accepting)
     out = out / DEFAULT_FILE if is_folder(out) or not out.suffix else out
     begun = begun_with(out) if resume else None
-    bundle = as_begun(open_bundle(engines), begun)
+    opened = as_begun(open_bundle(bundle), begun)
     dataset = _read(images, out, format_, label_scheme, split)
     lacking = None if out.exists() else begun
-    where, _ = choose_computation(backend, bundle, out, lacking, mix_backends)
-    ensemble = Sampler(bundle, where.backend, threads).ensemble
+    where, _ = choose_computation(backend, opened, out, lacking, mix_backends)
+    ensemble = Sampler(opened, where.backend, threads).ensemble
     settings = {
         **where.settings(),
-        "bundle": bundle.bundle_hash,
+        "bundle": opened.bundle_hash,
         "dataset": dataset.digest,
         "folder": os.path.relpath(dataset.root, out.parent),
         **accepting,
@@ -98,14 +98,14 @@ def label(
     if table.finished:
         click.echo(f"{out} is already whole.")
         return
-    warn_of_other_images(bundle)
+    warn_of_other_images(opened)
     count = len(dataset.items) + len(dataset.skipped)
     with (
         going_on(lambda: f"Interrupted with {table.done} of {count} images labelled; {RESUME}"),
         Progress(table.done, count) as progress,
     ):
         tally = label_images(dataset, ensemble, table, accept, batch, progress.update)
-    _print_summary(tally, bundle, out)
+    _print_summary(tally, opened, out)
 
 
 def _read(

@@ -31,11 +31,11 @@ class LocalPath(click.Path):
             raise UserError(f"{name if name.startswith('-') else ''}{error}") from None
 
 
-engines = click.option(
-    "--engines",
+bundle = click.option(
+    "--bundle",
     type=LocalPath(),
     metavar="DIR",
-    help="Bundle of engines; default the one that ships with synfer-rt.",
+    help="Directory of the bundle of engines.  [default: the one that ships with synfer-rt]",
 )
 seed = click.option(
     "--seed", default=0, show_default=True, help="The same seed makes the same images."

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@options.engines
+@options.bundle
 @click.option("--count", default=256, show_default=True, help="How many images, of all classes.")
 @click.option(
     "--count-accepted",
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 @options.batch(256, "made at once")
 @click.option(
     "--labels",
-    "labels_text",
     default="all",
     show_default=True,
     metavar="all|happy,sad,…",
@@ -50,7 +49,7 @@ if TYPE_CHECKING:
 @click.option("--negative-prompt", help="What the images should not show.")
 @click.option(
     "--au",
-    "au_assignments",
+    "aus",
     multiple=True,
     metavar="AU12=0.8",
     help="Intensity of an action unit, 0 to 1; repeatable. Default: drawn for each label.",
@@ -113,7 +112,7 @@ if TYPE_CHECKING:
 @options.running
 @options.resuming
 def sample(
-    engines: Path | None,
+    bundle: Path | None,
     batch: int,
     out: Path,
     format_: str,
@@ -143,7 +142,7 @@ def sample(
     check_number("--threads", threads, MOST_THREADS)
     check_resuming(resume, mix_backends)
     begun = run_file.load(out) if resume and run_file.exists(out) else None
-    run = _run(as_begun(open_bundle(engines), begun), out, **asked)
+    run = _run(as_begun(open_bundle(bundle), begun), out, **asked)
     check_output(out, run.settings(format_), resume=resume)
     lacking = None if begun is None or is_whole(out) else begun
     where, why = choose_computation(backend, run.bundle, out, lacking, mix_backends)
@@ -183,6 +182,8 @@ def _run(
     semantic_form: str | None,
     semantic_start: float | None,
     semantic_every: int | None,
+    labels: str,
+    aus: tuple[str, ...],
     **plan_options: Any,
 ) -> Run:
     """What the options ask for, with the bundle's defaults. Raises UserError for what cannot be."""
@@ -197,7 +198,13 @@ def _run(
     if size is not None:
         bundle = resized(bundle, parse_size(size))
     photos = None if layout_from is None else _photos(layout_from, bundle, out)
-    plan = make_requests(bundle, photos=0 if photos is None else len(photos), **plan_options)
+    plan = make_requests(
+        bundle,
+        labels_text=labels,
+        au_assignments=aus,
+        photos=0 if photos is None else len(photos),
+        **plan_options,
+    )
     most, quota = _counts(count, count_accepted, budget, len(plan.labels))
     defaults = bundle.defaults
     run = Run(

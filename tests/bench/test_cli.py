@@ -28,7 +28,7 @@ def report(tiny_bundle_path: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """The JSON and the printed text of one benchmark."""
     file = tmp_path_factory.mktemp("bench") / "bench.json"
     result = invoke(
-        *("--engines", tiny_bundle_path, "--batch", "1,3", "--repeats", REPEATS),
+        *("--bundle", tiny_bundle_path, "--batch", "1,3", "--repeats", REPEATS),
         *("--threads", 1, "--backend", "onnxruntime-cpu", "--json", file),
     )
     assert result.exit_code == 0, result.output
@@ -90,7 +90,7 @@ def test_a_second_backend_is_compared_with_the_first(tmp_path: Path, tiny_bundle
     pytest.importorskip("openvino", reason="needs a second backend (synfer-rt[openvino])")
     file = tmp_path / "bench.json"
     result = invoke(
-        *("--engines", tiny_bundle_path, "--batch", 2, "--steps", 2, "--repeats", 1),
+        *("--bundle", tiny_bundle_path, "--batch", 2, "--steps", 2, "--repeats", 1),
         *("--threads", 1, "--backend", "onnxruntime-cpu,openvino-cpu", "--json", file),
     )
     assert result.exit_code == 0, result.output
@@ -143,7 +143,7 @@ def test_a_batch_given_twice_is_measured_once():
 def test_what_cannot_be_measured_is_refused_at_once(
     tiny_bundle_path: Path, arguments: tuple[str, ...], message: str
 ):
-    result = invoke("--engines", tiny_bundle_path, *arguments)
+    result = invoke("--bundle", tiny_bundle_path, *arguments)
     assert isinstance(result.exception, UserError)
     assert message in str(result.exception)
     assert "visit" not in result.output
@@ -173,7 +173,7 @@ def test_the_clones_checkpoint_is_found_from_an_installation(
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's full device")
 def test_a_file_that_cannot_be_written_does_not_cost_the_results(tiny_bundle_path: Path):
     options = ("--batch", "1", "--steps", "1", "--repeats", "1", "--threads", "1")
-    result = invoke("--engines", tiny_bundle_path, *options, "--json", "/dev/full")
+    result = invoke("--bundle", tiny_bundle_path, *options, "--json", "/dev/full")
     assert isinstance(result.exception, UserError)
     assert "images/s" in result.output
 

@@ -163,7 +163,7 @@ def test_plans_are_for_all_sizes(tmp_path: Path) -> None:
 @pytest.fixture
 def sample(free_bundle: Bundle, tmp_path: Path) -> Callable[..., Any]:
     def invoke(*options: str) -> Any:
-        given = ["--engines", str(free_bundle.path), "--out", str(tmp_path / "out"), "--steps", "2"]
+        given = ["--bundle", str(free_bundle.path), "--out", str(tmp_path / "out"), "--steps", "2"]
         given += ["--count", "4", "--backend", "onnxruntime-cpu"]
         return CliRunner().invoke(main, ["sample", *given, *options])
 

@@ -27,7 +27,7 @@ def limited(tiny_bundle_path: Path, tmp_path: Path) -> Path:
 
 
 def run(command: str, bundle: Path, *options: object) -> Result:
-    how = ("--engines", bundle, "--backend", "onnxruntime-cpu", "--threads", 1)
+    how = ("--bundle", bundle, "--backend", "onnxruntime-cpu", "--threads", 1)
     found = CliRunner().invoke(main, [command, *map(str, (*options, *how))])
     assert found.exit_code == 0, found.output
     return found

@@ -52,7 +52,7 @@ def test_inspect_of_what_is_no_bundle_is_one_sentence(tmp_path):
 
 
 def test_doctor_names_every_backend_and_what_would_make_it_work(tiny_bundle_path):
-    result = CliRunner().invoke(main, ["doctor", "--engines", str(tiny_bundle_path)])
+    result = CliRunner().invoke(main, ["doctor", "--bundle", str(tiny_bundle_path)])
     assert result.exit_code == 0, result.output
     said = "".join(result.output.split())  # the table breaks its lines anywhere
     for backend in backends.statuses():
@@ -69,7 +69,7 @@ def test_images_that_are_not_there_are_one_sentence(command, tmp_path):
 
 
 def test_doctor_fails_where_nothing_can_be_sampled(tmp_path):
-    result = CliRunner().invoke(main, ["doctor", "--engines", str(tmp_path)])
+    result = CliRunner().invoke(main, ["doctor", "--bundle", str(tmp_path)])
     assert result.exit_code == 1 and "is no bundle" in result.output
 
 
@@ -97,7 +97,7 @@ def test_a_run_imports_no_training_framework(tiny_bundle_path, tmp_path):
         "except SystemExit as end: assert not end.code\n"
         "print('imported', sorted({'torch', 'diffusers', 'transformers'} & set(sys.modules)))\n"
     )
-    command = [sys.executable, "-c", code, "sample", "--engines", str(tiny_bundle_path)]
+    command = [sys.executable, "-c", code, "sample", "--bundle", str(tiny_bundle_path)]
     command += ["--out", str(tmp_path / "out"), "--count", "4", "--threads", "1"]
     said = subprocess.run(command, capture_output=True, text=True)
     assert said.stdout.endswith("imported []\n"), said.stderr

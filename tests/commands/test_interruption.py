@@ -82,7 +82,7 @@ def test_sample_keeps_what_is_finished_and_says_how_to_go_on(
     tiny_bundle_path: Path, tmp_path: Path, number: int
 ) -> None:
     out = tmp_path / "out"
-    options = ("--engines", tiny_bundle_path, "--out", out, "--batch", 100_000, *RUNNING)
+    options = ("--bundle", tiny_bundle_path, "--out", out, "--batch", 100_000, *RUNNING)
     process = begin("sample", *options, "--count", 100_000)
     wait_for(process, lambda: list(out.rglob("*.png")))
     said = ended(process, number)
@@ -99,7 +99,7 @@ def test_augment_keeps_what_is_finished_and_says_how_to_go_on(
     tiny_bundle_path: Path, photos: Path, tmp_path: Path, number: int
 ) -> None:
     out = tmp_path / "out"
-    options = ("--engines", tiny_bundle_path, "--out", out, "--batch", 100_000, *RUNNING)
+    options = ("--bundle", tiny_bundle_path, "--out", out, "--batch", 100_000, *RUNNING)
     process = begin("augment", photos, *options, "--balance", 50_000)
     wait_for(process, lambda: (out / "happy/00000000.png").exists())
     assert "--resume" in ended(process, number)
@@ -113,7 +113,7 @@ def test_label_keeps_what_is_finished_and_says_how_to_go_on(
     for i in range(3000):
         os.link(photos / "happy/0.png", photos / f"happy/more-{i}.png")
     table = tmp_path / "labels.jsonl"
-    options = ("--engines", tiny_bundle_path, "--out", table, "--batch", 100_000, *RUNNING)
+    options = ("--bundle", tiny_bundle_path, "--out", table, "--batch", 100_000, *RUNNING)
     process = begin("label", photos, *options)
     journal = tmp_path / "labels.jsonl.partial"
     wait_for(process, lambda: journal.exists() and journal.read_bytes().count(b"\n") > 1)
@@ -232,7 +232,7 @@ def test_a_terminal_that_is_gone_ends_the_run(tiny_bundle_path: Path, tmp_path: 
 
     terminal, slave = pty.openpty()
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "synfer_rt", "sample", "--engines", str(tiny_bundle_path)]
+    command = [sys.executable, "-m", "synfer_rt", "sample", "--bundle", str(tiny_bundle_path)]
     command += ["--out", str(out), "--count", "100000", *map(str, RUNNING)]
     process = subprocess.Popen(
         command,
@@ -253,7 +253,7 @@ def test_a_terminal_that_is_gone_ends_the_run(tiny_bundle_path: Path, tmp_path: 
 def test_a_signal_that_is_ignored_stays_so(tiny_bundle_path: Path, tmp_path: Path) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     out = tmp_path / "out"
-    options = ("--engines", tiny_bundle_path, "--out", out, *RUNNING)
+    options = ("--bundle", tiny_bundle_path, "--out", out, *RUNNING)
     process = begin("sample", *options, "--count", 300)
     wait_for(process, lambda: run_file.exists(out))
     process.send_signal(signal.SIGHUP)

@@ -34,7 +34,7 @@ class Command:
         self.engines, self.out, self._patches = engines, out, monkeypatch
 
     def __call__(self, *options: object) -> Result:
-        words = ["sample", "--engines", self.engines, "--out", self.out, "--threads", 1]
+        words = ["sample", "--bundle", self.engines, "--out", self.out, "--threads", 1]
         words += ["--count", 12, "--batch", 4, *options]
         return CliRunner().invoke(main, list(map(str, words)))
 
@@ -211,7 +211,7 @@ def test_nothing_is_mixed_where_nothing_is_resumed(
 ) -> None:
     out = tmp_path / "out"
     words = [command, *([] if command == "sample" else [photos]), "--out", out]
-    words += ["--engines", tiny_bundle_path]
+    words += ["--bundle", tiny_bundle_path]
     assert "add --resume" in refused(invoke(*words, "--mix-backends"))
     assert not out.exists()
 
@@ -221,7 +221,7 @@ def test_what_is_whole_is_so_on_any_backend(
     tiny_bundle_path: Path, photos: Path, tmp_path: Path, command: str
 ) -> None:
     out = tmp_path / ("labels.jsonl" if command == "label" else "out")
-    words = (command, photos, "--out", out, "--engines", tiny_bundle_path, "--threads", 1)
+    words = (command, photos, "--out", out, "--bundle", tiny_bundle_path, "--threads", 1)
     assert invoke(*words, "--backend", CPU).exit_code == 0
     settings = settings_file(out) if command == "label" else run_file.path(out)
     made = (out if command == "label" else out / "metadata.jsonl").read_bytes()
@@ -238,7 +238,7 @@ def test_settings_that_are_cut_short_are_one_sentence(
 ) -> None:
     for command in (["sample"], ["augment", photos]):
         out = tmp_path / command[0]
-        words = [*command, "--out", out, "--engines", tiny_bundle_path, "--threads", 1]
+        words = [*command, "--out", out, "--bundle", tiny_bundle_path, "--threads", 1]
         assert invoke(*words, *(["--count", 2] if command == ["sample"] else [])).exit_code == 0
         run_file.path(out).write_text(kept)
         refused(invoke(*words, "--resume"))
@@ -249,7 +249,7 @@ def test_augment_goes_on_where_it_was_begun(
     tiny_bundle_path: Path, photos: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    command = ("augment", photos, "--out", out, "--engines", tiny_bundle_path, "--threads", 1)
+    command = ("augment", photos, "--out", out, "--bundle", tiny_bundle_path, "--threads", 1)
     assert invoke(*command, "--backend", CPU).exit_code == 0
     assert run_file.load(out)["backend"] == CPU
     made = [record["backend"] for record, _ in read(out)]
@@ -264,7 +264,7 @@ def test_label_goes_on_where_it_was_begun(
     tiny_bundle_path: Path, photos: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "labels.jsonl"
-    command = ("label", photos, "--out", out, "--engines", tiny_bundle_path, "--threads", 1)
+    command = ("label", photos, "--out", out, "--bundle", tiny_bundle_path, "--threads", 1)
     assert invoke(*command, "--backend", CPU).exit_code == 0
     before = out.read_bytes()
     journal = io.BytesIO(before).readlines()[:2]

@@ -32,7 +32,7 @@ COMMAND = [sys.executable, "-m", "synfer_rt"]
 @pytest.fixture
 def sample(tiny_bundle_path, tmp_path):
     def invoke(*options, engines=tiny_bundle_path, out=tmp_path / "out"):
-        arguments = ["sample", "--engines", str(engines), "--out", str(out), "--threads", "1"]
+        arguments = ["sample", "--bundle", str(engines), "--out", str(out), "--threads", "1"]
         arguments += ["--backend", "onnxruntime-cpu"]
         return CliRunner().invoke(main, [*arguments, *options])
 
@@ -366,7 +366,7 @@ def test_an_unwritable_output_is_one_sentence(sample, tmp_path):
 
 
 def start(engines, out, *options):
-    command = [*COMMAND, "sample", "--engines", str(engines), "--out", str(out), "--threads", "1"]
+    command = [*COMMAND, "sample", "--bundle", str(engines), "--out", str(out), "--threads", "1"]
     command += ["--backend", "onnxruntime-cpu"]
     return subprocess.Popen(
         [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -518,7 +518,7 @@ class TestRefusals:
 
 class TestCommand:
     def command(self, bundle: Path, *arguments: object) -> Any:
-        options = ["--engines", bundle, "--backend", "onnxruntime-cpu", "--threads", 1]
+        options = ["--bundle", bundle, "--backend", "onnxruntime-cpu", "--threads", 1]
         return CliRunner().invoke(
             augment, list(map(str, (*arguments, *options))), catch_exceptions=False
         )

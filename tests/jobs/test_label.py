@@ -302,7 +302,7 @@ class TestTable:
 
 class TestCommand:
     def command(self, bundle: Path, *arguments: object) -> Any:
-        options = ["--engines", bundle, "--backend", "onnxruntime-cpu", "--threads", 1]
+        options = ["--bundle", bundle, "--backend", "onnxruntime-cpu", "--threads", 1]
         arguments = (*arguments, *options)
         return CliRunner().invoke(label, list(map(str, arguments)), catch_exceptions=False)
 
@@ -467,7 +467,7 @@ class TestLabelsThatAreThere:
     ):
         shutil.copytree(folder / "sad", tmp_path / "data" / "images")
         (tmp_path / "data" / "labels.csv").write_text("who,mood\nann,happy\n")
-        options = ("--label-scheme", "raf-db", "--engines", tiny_bundle_path)
+        options = ("--label-scheme", "raf-db", "--bundle", tiny_bundle_path)
         arguments = map(str, (tmp_path / "data", "--out", tmp_path / "t.jsonl", *options))
         with pytest.raises(UserError, match=r"labels\.csv \(its columns who, mood: none names"):
             CliRunner().invoke(label, list(arguments), catch_exceptions=False)
