@@ -1,81 +1,273 @@
-"""What is written beside an image: the same fields, of the same types, in every record of any run.
+"""What is written about an image: the fields of a dataset's records and of the lines of `label`.
 
-Readers take a dataset's columns and their types from its first records, and cannot put together a
-column that has no type in one run and one that has. So what a run does not do is said by 0, an
-empty text or -1, in its place; nothing is null, and nothing is left out.
+Each of the two tables below is the one place of its fields. Blank records, the schema of Parquet,
+the columns of CSV and the tables of the documentation follow from them
+(`python -m synfer_rt.records` prints the latter).
+
+Every record has every field, of the same type. Readers take a dataset's columns and their types
+from its first records, and cannot join a column of nulls with one of numbers. So a field that does
+not apply holds its empty value: 0, false, an empty text or -1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
 
 from synfer_rt.bundle import Bundle
 from synfer_rt.vocabulary.facs import OPENGRAPHAU_41, au_intensities
 
+Record = dict[str, Any]
+"""A record or a line: values by field, as in JSON."""
+Scalar = str | bool | int | float
+Value = Scalar | dict[str, Scalar]
+ARROW = {str: "string", bool: "bool", int: "int64", float: "float64"}
+"""Arrow's names of the types of values."""
+
 SAMPLED, ORIGINAL, AUGMENTED = "sampled", "original", "augmented"
-"""What `origin` says."""
+"""The values of `origin`: made by `sample`; kept and added by `augment`."""
+READABLE, UNREADABLE = "readable", "unreadable"
+"""The lines of `label`: of an image that was read, and of one that could not be."""
+NOT_READ = -1.0
+"""The intensity of an action unit that nothing has read; 0 would say that the face lacks it."""
+
+_CLASS, _UNIT, _ANNOTATOR = "class", "action unit", "annotator"
+_ANY, _MADE = (SAMPLED, ORIGINAL, AUGMENTED), (SAMPLED, AUGMENTED)
+_LINE = (READABLE, UNREADABLE)
 
 
-def blank(classes: Sequence[str], units: Sequence[str] | None) -> dict[str, Any]:
-    """A record that says nothing, with all fields in their order; `file_name` is the writer's.
+@dataclass(frozen=True)
+class Field:
+    """A field of a record or line.
 
-    `probabilities` has each of the `classes` and `aus` each of the `units`, for a model without
-    action units those of OpenGraphAU.
+    `empty` is its value where it does not apply, and has its type; `filled_for` are the origins
+    (of a record) or the kinds (of a line) to which it applies. A field with `each` has a value for
+    each class, action unit or annotator; in CSV each is a column, whose name begins with `prefix`.
     """
-    return {
-        "index": 0,
-        "seed": 0,
-        "requested_label": "",
-        "label": "",
-        "label_scheme": "",
-        "probabilities": dict.fromkeys(classes, 0.0),
-        "rectified": False,
-        "accepted": False,
-        "prompt": "",
-        "negative_prompt": "",
-        "aus": dict.fromkeys(units or OPENGRAPHAU_41, 0.0),
-        "guidance": 0.0,
-        "au_scale": 0.0,
-        "solver": "",
-        "steps": 0,
-        "layout": -1,
-        "layout_strength": 0.0,
-        "semantic_guidance": {"form": "", "strength": 0.0, "start": 0.0, "every": 0},
-        "origin": SAMPLED,
-        "source": "",
-        "source_sha256": "",
-        "noise_scale": 0.0,
-        "attempt": 0,
-        "bundle": "",
-        "backend": "",
+
+    name: str
+    empty: Value
+    filled_for: tuple[str, ...]
+    meaning: str
+    each: str = ""
+    prefix: str = ""
+
+    def blank(self, names: Mapping[str, Sequence[str]]) -> Value:
+        """The field where it does not apply; `names` are those of classes, units and annotators."""
+        if isinstance(self.empty, dict):
+            return self.empty.copy()
+        return dict.fromkeys(names[self.each], self.empty) if self.each else self.empty
+
+    @property
+    def type(self) -> str:
+        """Arrow's name of the type, in words where it is a struct."""
+        if isinstance(self.empty, dict):
+            parts = (f"`{name}` {ARROW[type(x)]}" for name, x in self.empty.items())
+            return f"struct of {', '.join(parts)}"
+        return ARROW[type(self.empty)] + (f" for each {self.each}" if self.each else "")
+
+
+FILE_NAME = Field("file_name", "", _ANY, "the image's file, relative to the output")
+"""The first field of every record, which the writer fills in."""
+
+RECORD = (
+    Field("index", 0, _ANY, "the image's number in the output, from 0"),
+    Field("seed", 0, _ANY, "the run's seed; seed and index decide all random draws"),
+    Field("requested_label", "", _ANY, "the expression that was requested"),
+    Field(
+        "label",
+        "",
+        _ANY,
+        "the label to train with: the requested one, or the vote's if `rectified` is true",
+    ),
+    Field(
+        "label_scheme",
+        "",
+        _ANY,
+        "the order of the classes, in which webdataset's `.cls` counts from 0",
+    ),
+    Field(
+        "probabilities",
+        0.0,
+        _MADE,
+        "the vote's average distribution; all zeros if the bundle has no annotators",
+        each=_CLASS,
+    ),
+    Field("rectified", False, (SAMPLED,), "whether the vote replaced the requested label"),
+    Field("accepted", False, _ANY, "whether to keep the image"),
+    Field("prompt", "", _MADE, "the prompt, as given or drawn"),
+    Field("negative_prompt", "", _MADE, "the negative prompt"),
+    Field(
+        "aus",
+        0.0,
+        _MADE,
+        "intensities in 0 to 1 as the model was given them; of a model without action units all "
+        "zeros, by the names of OpenGraphAU",
+        each=_UNIT,
+    ),
+    Field("guidance", 0.0, _MADE, "the scale of classifier-free guidance, 1 or more"),
+    Field("au_scale", 0.0, _MADE, "the scale of the action units"),
+    Field("solver", "", _MADE, "the solver that removed the noise"),
+    Field("steps", 0, _MADE, "the number of its steps"),
+    Field(
+        "layout",
+        -1,
+        (SAMPLED,),
+        "the start face: its number in the bundle's bank or among the photos; -1 is none",
+    ),
+    Field("layout_strength", 0.0, _MADE, "the part of the noise schedule that was run, up to 1"),
+    Field(
+        "semantic_guidance",
+        {"form": "", "strength": 0.0, "start": 0.0, "every": 0},
+        (SAMPLED,),
+        "how a classifier's gradient steered the image",
+    ),
+    Field("origin", SAMPLED, _ANY, "`sampled`; of `augment`, `original` or `augmented`"),
+    Field("source", "", _ANY, "the photo that was the start face, or the original image's file"),
+    Field("source_sha256", "", (SAMPLED,), "the SHA-256 of that photo"),
+    Field("noise_scale", 0.0, (AUGMENTED,), "the scale of the noise around the posterior's mean"),
+    Field("attempt", 0, (AUGMENTED,), "the attempt that made the image, from 0"),
+    Field(
+        "bundle",
+        "",
+        _ANY,
+        "the bundle's hash: of all that an image depends on, not of compiled plans, whose bytes "
+        "differ between builds",
+    ),
+    Field(
+        "backend",
+        "",
+        _ANY,
+        "the backend that computed the image; empty for an original that keeps its pixels",
+    ),
+)
+"""The fields of a dataset's records, after `file_name`."""
+
+LINE = (
+    Field("index", 0, _LINE, "the image's number in the dataset, from 0"),
+    Field("file_name", "", _LINE, "the image's file, relative to the dataset"),
+    Field("label", "", (READABLE,), "the vote's best class"),
+    Field(
+        "asked",
+        False,
+        (READABLE,),
+        "whether there was anything to accept: a label of the dataset, a share or a threshold",
+    ),
+    Field("accepted", False, (READABLE,), "whether to keep the image"),
+    Field("rectified", False, (READABLE,), "whether `label` replaces the dataset's label"),
+    Field("given_label", "", (READABLE,), "the dataset's label; it counts as the wanted one"),
+    Field("written_label", "", (READABLE,), "the dataset's label as the dataset writes it"),
+    Field("label_problem", "", (READABLE,), "why the dataset's label cannot be checked"),
+    Field("error", "", (UNREADABLE,), "why the image cannot be read"),
+    Field("label_scheme", "", _LINE, "the order of the bundle's classes"),
+    Field("bundle", "", _LINE, "the bundle's hash"),
+    Field("backend", "", _LINE, "the backend that computed the votes"),
+    Field("probabilities", 0.0, (READABLE,), "the vote's average distribution", each=_CLASS),
+    Field("votes", "", (READABLE,), "each annotator's best class", each=_ANNOTATOR, prefix="vote."),
+    Field(
+        "aus",
+        NOT_READ,
+        (READABLE,),
+        "intensities in 0 to 1; -1 if the bundle has no engine `au-reader`",
+        each=_UNIT,
+    ),
+)
+"""The fields of a line of `label`'s table."""
+
+
+def blank_record(classes: Sequence[str], units: Sequence[str] | None) -> Record:
+    """A record of empty values, with all fields in their order but `file_name`.
+
+    `probabilities` has each of the `classes`, `aus` each of the `units`; a model without action
+    units has those of OpenGraphAU.
+    """
+    names = {_CLASS: classes, _UNIT: units or OPENGRAPHAU_41}
+    return {field.name: field.blank(names) for field in RECORD}
+
+
+def blank_line(bundle: Bundle, annotators: Sequence[str], backend: str) -> Record:
+    """A line of empty values, with all fields in their order, but for what is equal in all lines.
+
+    That is the bundle's hash and label scheme, and the backend.
+    """
+    units = bundle.au_names or OPENGRAPHAU_41
+    names = {_CLASS: bundle.classes, _UNIT: units, _ANNOTATOR: annotators}
+    line = {field.name: field.blank(names) for field in LINE}
+    return line | {
+        "label_scheme": bundle.label_scheme,
+        "bundle": bundle.bundle_hash,
+        "backend": backend,
     }
 
 
-def record(bundle: Bundle, **said: Any) -> dict[str, Any]:
-    """What `said` says and no more, about an image that `bundle` made.
+def record(bundle: Bundle, **values: Any) -> Record:
+    """The record of an image that `bundle` made; fields without a value, or with None, are empty.
 
-    Of `aus` the units that are not asked for may be left out, as in a request, and of
-    `probabilities` classes; a field that is None says nothing. Raises KeyError for a field that
-    records do not have.
+    `aus` may leave out units, as in a request, and `probabilities` classes. Raises KeyError for a
+    field that records do not have.
     """
-    fields = blank(bundle.classes, bundle.au_names)
+    fields = blank_record(bundle.classes, bundle.au_names)
     fields |= {"label_scheme": bundle.label_scheme, "bundle": bundle.bundle_hash}
-    if said.get("aus"):
-        said["aus"] = au_intensities(said["aus"], bundle.au_names)
-    return filled(fields, said)
+    if values.get("aus"):
+        values["aus"] = au_intensities(values["aus"], bundle.au_names)
+    return filled(fields, values)
 
 
-def filled(form: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
-    """A blank record, `form`, with what `said` says, in the types that it has there.
+def filled(form: Mapping[str, Value], values: Mapping[str, Any]) -> Record:
+    """The blank record or line `form` with `values`, converted to the types that `form` has.
 
-    None says nothing. Raises KeyError for a field that `form` does not have.
+    None leaves a field as it is. Raises KeyError for a field that `form` does not have.
     """
-    fields = dict(form)
-    for name, value in said.items():
-        known = form[name]
-        if isinstance(known, dict):
-            fields[name] = known | {key: type(known[key])(x) for key, x in (value or {}).items()}
+    fields: Record = dict(form)
+    for name, value in values.items():
+        empty = form[name]
+        if isinstance(empty, dict):
+            parts: Mapping[str, Any] = value or {}
+            fields[name] = empty | {key: type(empty[key])(part) for key, part in parts.items()}
         elif value is not None:
-            fields[name] = type(known)(value)
+            fields[name] = type(empty)(value)
     return fields
+
+
+def metadata(record: Mapping[str, Any], file_name: str) -> bytes:
+    """A record as a dataset holds it in JSON: one line of UTF-8, which begins with `file_name`."""
+    return json.dumps({FILE_NAME.name: file_name, **record}, ensure_ascii=False).encode()
+
+
+def json_object(text: str | bytes) -> Record:
+    """The JSON object that `text` is. Raises ValueError for anything else."""
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError(str(error)) from error
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return cast(Record, value)
+
+
+def cells(line: Mapping[str, Any]) -> Record:
+    """A line of `label` as the row of a CSV file: a column for each class, vote and action unit."""
+    row: Record = {}
+    for field in LINE:
+        if field.each:
+            row |= {field.prefix + name: value for name, value in line[field.name].items()}
+        else:
+            row[field.name] = line[field.name]
+    return row
+
+
+def markdown(fields: Iterable[Field]) -> str:
+    """The documentation's table of fields."""
+    rows = ["| field | type | filled in for | otherwise | meaning |", "|---|---|---|---|---|"]
+    for field in fields:
+        every = field.filled_for in (_ANY, _LINE)
+        images = "every image" if every else ", ".join(field.filled_for)
+        empty = json.dumps(field.empty)
+        rows.append(f"| `{field.name}` | {field.type} | {images} | `{empty}` | {field.meaning} |")
+    return "".join(f"{row}\n" for row in rows)
+
+
+if __name__ == "__main__":
+    print(markdown((FILE_NAME, *RECORD)), markdown(LINE), sep="\n", end="")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from synfer_rt.data.writers import FORMATS, open_output
-from synfer_rt.records import AUGMENTED, ORIGINAL, blank, record
+from synfer_rt.data.writers.parquet import schema
+from synfer_rt.records import (
+    AUGMENTED,
+    FILE_NAME,
+    LINE,
+    ORIGINAL,
+    RECORD,
+    blank_line,
+    blank_record,
+    filled,
+    markdown,
+    record,
+)
 from synfer_rt.sampling.guidance import SemanticGuidance
 from synfer_rt.vocabulary import facs
 from tests.data.writers.small_run import SmallRun
@@ -30,6 +44,52 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 
 
+# As releases before the tables of fields wrote them: names, order, types and values.
+BLANK = (
+    '{"index": 0, "seed": 0, "requested_label": "", "label": "", "label_scheme": "", '
+    '"probabilities": {"sad": 0.0}, "rectified": false, "accepted": false, "prompt": "", '
+    '"negative_prompt": "", "aus": {"AU6": 0.0}, "guidance": 0.0, "au_scale": 0.0, "solver": "", '
+    '"steps": 0, "layout": -1, "layout_strength": 0.0, "semantic_guidance": {"form": "", '
+    '"strength": 0.0, "start": 0.0, "every": 0}, "origin": "sampled", "source": "", '
+    '"source_sha256": "", "noise_scale": 0.0, "attempt": 0, "bundle": "", "backend": ""}'
+)
+BLANK_LINE = (
+    '{"index": 0, "file_name": "", "label": "", "asked": false, "accepted": false, '
+    '"rectified": false, "given_label": "", "written_label": "", "label_problem": "", '
+    '"error": "", "label_scheme": "affectnet-8", "bundle": "HASH", "backend": "cpu", '
+    '"probabilities": {CLASSES}, "votes": {"a": "", "b": ""}, "aus": {UNITS}}'
+)
+COLUMNS = """\
+image: struct<bytes: binary, path: string>
+file_name: string
+index: int64
+seed: int64
+requested_label: string
+label: string
+label_scheme: string
+probabilities: struct<sad: double>
+rectified: bool
+accepted: bool
+prompt: string
+negative_prompt: string
+aus: struct<AU6: double>
+guidance: double
+au_scale: double
+solver: string
+steps: int64
+layout: int64
+layout_strength: double
+semantic_guidance: struct<form: string, strength: double, start: double, every: int64>
+origin: string
+source: string
+source_sha256: string
+noise_scale: double
+attempt: int64
+bundle: string
+backend: string
+"""
+
+
 def types(value: Any) -> Any:
     return {name: types(x) for name, x in value.items()} if isinstance(value, dict) else type(value)
 
@@ -37,7 +97,7 @@ def types(value: Any) -> Any:
 @pytest.mark.parametrize("said", RUNS.values(), ids=RUNS)
 def test_every_record_has_all_fields_of_one_type(tiny_bundle, said):
     made = record(tiny_bundle, guidance=2, au_scale=1, **said)
-    known = blank(tiny_bundle.classes, tiny_bundle.au_names)
+    known = blank_record(tiny_bundle.classes, tiny_bundle.au_names)
     assert list(made) == list(known) and types(made) == types(known)
     assert list(made["aus"]) == list(tiny_bundle.au_names)
     assert list(made["probabilities"]) == list(tiny_bundle.classes)
@@ -51,7 +111,39 @@ def test_units_are_the_vector_that_the_model_was_told(tiny_bundle):
 
 
 def test_a_model_without_units_writes_columns_that_load_beside_those_of_others():
-    assert types(blank(["sad"], None)) == types(blank(["sad"], facs.OPENGRAPHAU_41))
+    assert types(blank_record(["sad"], None)) == types(blank_record(["sad"], facs.OPENGRAPHAU_41))
+
+
+def test_fields_are_those_of_earlier_releases(tiny_bundle):
+    assert json.dumps(blank_record(["sad"], ["AU6"])) == BLANK
+    line = blank_line(tiny_bundle, ["a", "b"], "cpu")
+    classes = ", ".join(f'"{name}": 0.0' for name in tiny_bundle.classes)
+    units = ", ".join(f'"{name}": -1.0' for name in tiny_bundle.au_names)
+    expected = BLANK_LINE.replace("CLASSES", classes).replace("UNITS", units)
+    assert json.dumps(line) == expected.replace("HASH", tiny_bundle.bundle_hash)
+
+
+def test_columns_of_parquet_are_those_of_earlier_releases():
+    columns = schema({"classes": ["sad"], "au_vocabulary": ["AU6"]})
+    assert "".join(f"{field.name}: {field.type}\n" for field in columns) == COLUMNS
+
+
+@pytest.mark.parametrize(
+    ("page", "fields"),
+    [("sampling.md", (FILE_NAME, *RECORD)), ("labelling.md", LINE)],
+    ids=["record", "line"],
+)
+def test_the_documentation_has_the_table_of_fields(page, fields):
+    text = (Path(__file__).resolve().parents[1] / "docs" / page).read_text()
+    assert markdown(fields) in text, "python -m synfer_rt.records prints the table"
+
+
+def test_values_get_the_types_of_their_fields(tiny_bundle):
+    form = blank_record(["sad"], ["AU6"])
+    made = filled(form, {"guidance": 2, "layout": None, "semantic_guidance": {"strength": 1}})
+    assert (made["guidance"], made["layout"]) == (2.0, -1) and types(made) == types(form)
+    assert made["semantic_guidance"] == {"form": "", "strength": 1.0, "start": 0.0, "every": 0}
+    assert filled(form, {}) == form and form == json.loads(BLANK)
 
 
 def test_a_field_that_no_record_has_is_a_slip(tiny_bundle):

@@ -71,8 +71,8 @@ def label(
     from synfer_rt.data.label_table import Table, begun_with
     from synfer_rt.jobs.label import label_images
     from synfer_rt.judging.acceptance import acceptance
-    from synfer_rt.label_records import blank
     from synfer_rt.paths import is_folder
+    from synfer_rt.records import blank_line
     from synfer_rt.sampling.sampler import Sampler
 
     check_number("--batch", batch)
@@ -94,7 +94,8 @@ def label(
         **accepting,
     }
     ensemble.load()
-    table = Table(out, settings, blank(ensemble), resume)
+    form = blank_line(opened, ensemble.members, where.backend)
+    table = Table(out, settings, form, resume)
     if table.finished:
         click.echo(f"{out} is already whole.")
         return

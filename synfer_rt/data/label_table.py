@@ -14,24 +14,23 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, TextIO
+from typing import IO, Any, TextIO, cast
 
 from synfer_rt.backends import computation
 from synfer_rt.data.writers.atomic import disk_errors, open_growing, partial, write_whole
 from synfer_rt.data.writers.run_file import OTHER_DATASET
 from synfer_rt.errors import UserError
-from synfer_rt.label_records import cells, is_line
 from synfer_rt.paths import local
+from synfer_rt.records import Record, cells, json_object
 
 SUFFIXES = (".jsonl", ".csv")
-Record = dict[str, Any]
 
 
 class Table:
     """The growing table of one run, at `path` when it is whole; `done` lines of it are there.
 
     `settings` are JSON values that decide what the lines say, `form` is a blank line
-    (`label_record.blank`). Raises UserError for a name that does
+    (`records.blank_line`). Raises UserError for a name that does
     not end in one of SUFFIXES, when the table exists or is begun and `resume` is false, when it was
     begun with other settings or does not say with which, and when it is not writable.
     """
@@ -174,10 +173,10 @@ def folder_of(path: Path) -> Path | None:
     None of any other table, and where that folder is no longer.
     """
     try:
-        settings = json.loads(settings_file(path).read_bytes())
+        settings = json_object(settings_file(path).read_bytes())
         folder = Path(os.path.normpath(path.parent / settings["folder"]))
         return folder if folder.is_dir() else None
-    except (OSError, ValueError, RecursionError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
@@ -186,20 +185,16 @@ def begun_with(path: Path) -> Record | None:
     path = local(path)
     try:
         with (settings_file(path) if path.exists() else partial(path)).open("rb") as file:
-            settings = json.loads(file.readline())
-    except (OSError, ValueError, RecursionError):
+            return json_object(file.readline())
+    except (OSError, ValueError):
         return None
-    return settings if isinstance(settings, dict) else None
 
 
 def _settings_of(path: Path) -> Record:
     """The settings of a finished table. Raises UserError when they are not there."""
     try:
-        settings = json.loads(settings_file(path).read_bytes())
-        if not isinstance(settings, dict):
-            raise ValueError
-        return settings
-    except (OSError, ValueError, RecursionError):
+        return json_object(settings_file(path).read_bytes())
+    except (OSError, ValueError):
         raise UserError(
             f"{path} is already there, and {settings_file(path).name} does not say how it was "
             "made; choose another --out."
@@ -211,14 +206,33 @@ def _whole_lines(file: IO[bytes], form: Record) -> tuple[Record | None, int, int
     settings, count, length = None, 0, 0
     for line in file:
         try:
-            record = json.loads(line) if line.endswith(b"\n") else None
-        except (ValueError, RecursionError):
-            record = None
-        if settings is None and isinstance(record, dict):
-            settings = record
-        elif settings is None or not is_line(record, count, form):
+            record = json_object(line if line.endswith(b"\n") else b"")
+        except ValueError:
             break
-        else:
+        if settings is None:
+            settings = record
+        elif _is_line(record, count, form):
             count += 1
+        else:
+            break
         length += len(line)
     return settings, count, length
+
+
+def _is_line(found: Record, index: int, form: Record) -> bool:
+    """Whether JSON is line `index` of a table whose blank line is `form`."""
+    return (
+        _is_alike(found, form)
+        and found["index"] == index
+        and found["file_name"] != ""
+        and (found["error"] != "" or found["label"] in found["probabilities"])
+    )
+
+
+def _is_alike(found: Record, form: Record) -> bool:
+    """Whether JSON has the fields of `form` with their types, and these fields theirs."""
+    return found.keys() == form.keys() and all(
+        type(found[name]) is type(empty)
+        and (not isinstance(empty, dict) or _is_alike(found[name], cast(Record, empty)))
+        for name, empty in form.items()
+    )

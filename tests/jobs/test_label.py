@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import errno
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +24,8 @@ from synfer_rt.errors import UserError
 from synfer_rt.jobs.label import label_images, label_problem
 from synfer_rt.judging.acceptance import acceptance
 from synfer_rt.judging.annotators import Annotators
-from synfer_rt.label_records import blank
+from synfer_rt.records import Record, blank_line
 from synfer_rt.sampling.sampler import Sampler
-
-FORM: dict[str, Any] = {
-    "index": 0,
-    "file_name": "",
-    "label": "",
-    "error": "",
-    "probabilities": {"sad": 0.0},
-    "votes": {"classifier": ""},
-    "aus": {"AU12": -1.0},
-}
-SAID = FORM | {"file_name": "a.png", "label": "sad", "probabilities": {"sad": 1.0}}
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +45,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "happy" / "05b.jpg").write_bytes(b"\xff\xd8\xff torn")
     (root / "notes.txt").write_text("not an image")
     return root
+
+
+def blank(ensemble: Annotators) -> Record:
+    return blank_line(ensemble.bundle, ensemble.members, ensemble.sampler.backend)
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -176,128 +167,6 @@ def test_a_csv_has_a_column_for_each_class_unit_and_vote(
     for row in rows:
         assert all((row[name] in ensemble.bundle.classes) != bool(row["error"]) for name in votes)
     assert sum(tally.labels.values()) == 11 and len(tally.skipped) == 2
-
-
-class TestTable:
-    def test_one_that_is_there_needs_resume(self, tmp_path: Path):
-        Table(tmp_path / "t.jsonl", {"a": 1}, FORM, False).close()
-        with pytest.raises(UserError, match="--resume"):
-            Table(tmp_path / "t.jsonl", {"a": 1}, FORM, False)
-
-    def test_one_that_was_begun_otherwise_is_refused(self, tmp_path: Path):
-        Table(tmp_path / "t.jsonl", {"accept_rate": 0.5}, FORM, False).close()
-        with pytest.raises(UserError, match="another accept rate"):
-            Table(tmp_path / "t.jsonl", {"accept_rate": 0.7}, FORM, True)
-
-    def test_a_finished_one_that_was_made_otherwise_is_refused(self, tmp_path: Path):
-        Table(tmp_path / "t.csv", {"threshold": 0.5}, FORM, False).finish()
-        assert Table(tmp_path / "t.csv", {"threshold": 0.5}, FORM, True).finished
-        with pytest.raises(UserError, match="another threshold"):
-            Table(tmp_path / "t.csv", {"threshold": 0.7}, FORM, True)
-
-    @pytest.mark.parametrize("kept", [None, "torn", "[" * 100_000])
-    def test_a_finished_one_that_does_not_say_how_is_refused(
-        self, tmp_path: Path, kept: str | None
-    ):
-        (tmp_path / "t.csv").write_text("file_name,label\n")
-        if kept:
-            (tmp_path / "t.csv.run.json").write_text(kept)
-        with pytest.raises(UserError, match="choose another --out"):
-            Table(tmp_path / "t.csv", {}, FORM, True)
-
-    @pytest.mark.parametrize(
-        "odd",
-        [
-            "[1]",
-            "[" * 100_000,
-            '{"b": 2}',
-            '{"index": 0}',
-            json.dumps(SAID | {"index": 1}),
-            json.dumps(SAID | {"index": False}),
-            json.dumps(SAID | {"file_name": ""}),
-            json.dumps(SAID | {"label": ""}),
-            json.dumps(SAID | {"label": "fear"}),
-            json.dumps(SAID | {"label": ["sad"]}),
-            json.dumps(SAID | {"error": None}),
-            json.dumps(SAID | {"probabilities": {"sad": 1}}),
-            json.dumps(SAID | {"probabilities": {"fear": 1.0}}),
-            json.dumps(SAID | {"aus": None}),
-            json.dumps({name: value for name, value in SAID.items() if name != "votes"}),
-            json.dumps(SAID | {"more": 0}),
-        ],
-    )
-    def test_an_odd_line_counts_as_torn(self, tmp_path: Path, odd: str):
-        path = tmp_path / "t.jsonl"
-        Table(path, {"a": 1}, FORM, False).close()
-        with partial(path).open("a") as journal:
-            journal.write(f"{odd}\n")
-        table = Table(path, {"a": 1}, FORM, True)
-        assert table.done == 0 and partial(path).read_text() == '{"a": 1}\n'
-        table.close()
-
-    @pytest.mark.parametrize("line", [SAID, FORM | {"file_name": "a.png", "error": "no image"}])
-    def test_a_line_of_its_form_is_kept(self, tmp_path: Path, line: dict[str, Any]):
-        path = tmp_path / "t.jsonl"
-        table = Table(path, {"a": 1}, FORM, False)
-        table.write([line])
-        table.close()
-        table = Table(path, {"a": 1}, FORM, True)
-        assert table.done == 1 and list(table.records()) == [line]
-        table.close()
-
-    def test_a_journal_that_begins_with_an_odd_line_is_begun_anew(self, tmp_path: Path):
-        partial(tmp_path / "t.jsonl").write_text("[" * 100_000 + '\n{"index": 0}\n')
-        table = Table(tmp_path / "t.jsonl", {"a": 1}, FORM, True)
-        assert table.done == 0
-        table.close()
-
-    def test_a_place_that_cannot_be_looked_at_is_one_sentence(self, tmp_path: Path):
-        with pytest.raises(UserError, match="choose a shorter path"):
-            Table(tmp_path / ("a" * 300 + ".csv"), {}, FORM, False)
-
-    def test_a_kill_after_the_renaming_leaves_nothing(self, tmp_path: Path):
-        path = tmp_path / "t.jsonl"
-        Table(path, {}, FORM, False).finish()
-        partial(path).write_text("{}\n")
-        assert Table(path, {}, FORM, True).finished
-        assert sorted(file.name for file in tmp_path.iterdir()) == ["t.jsonl", "t.jsonl.run.json"]
-
-    def test_two_runs_cannot_grow_one(self, tmp_path: Path):
-        table = Table(tmp_path / "t.jsonl", {}, FORM, False)
-        with pytest.raises(UserError, match="Another synfer-rt"):
-            Table(tmp_path / "t.jsonl", {}, FORM, True)
-        table.close()
-
-    @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX limits")
-    def test_a_full_disk_is_one_sentence(self, tmp_path: Path):
-        import resource
-
-        table = Table(tmp_path / "t.jsonl", {}, FORM, False)
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-        try:
-            with pytest.raises(UserError, match="raise the limit on file sizes"):
-                table.write([{"index": i} for i in range(400)])  # what does not fit is kept
-            with pytest.raises(UserError, match="raise the limit on file sizes"):
-                table.close()
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-    def test_a_disk_without_space_is_one_sentence(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ):
-        def full(*_):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-        table = Table(tmp_path / "t.jsonl", {}, FORM, False)
-        monkeypatch.setattr(os, "fsync", full)
-        with pytest.raises(UserError, match="free some space"):
-            table.write([{"index": 0}])
-            table.finish()
-
-    def test_another_suffix_is_refused(self, tmp_path: Path):
-        with pytest.raises(UserError, match=r"\.jsonl or \.csv"):
-            Table(tmp_path / "t.xlsx", {}, FORM, False)
 
 
 class TestCommand:

@@ -16,6 +16,7 @@ from synfer_rt.data.writers import imagefolder, parquet, run_file, webdataset
 from synfer_rt.data.writers.atomic import disk_errors
 from synfer_rt.errors import UserError
 from synfer_rt.paths import local, resolved
+from synfer_rt.records import Record
 
 _SETTLED = (run_file.FILE, "skipped.jsonl")  # known before any sample is made
 SHARD_SIZE = 10_000
@@ -38,7 +39,7 @@ class Writer(Protocol):
     count: int
     """The samples of the whole run."""
 
-    def records(self) -> Iterator[dict[str, Any]]:
+    def records(self) -> Iterator[Record]:
         """The records of the samples before the first that is lacking, by index.
 
         To be asked for before anything is written.
@@ -158,6 +159,6 @@ def _is_empty_partial(path: Path) -> bool:
     return path.suffix == ".partial" and path.is_file() and path.stat().st_size == 0
 
 
-def read(out: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
+def read(out: Path) -> Iterator[tuple[Record, bytes]]:
     """Every sample of a finished run, by index: its record and its PNG file's bytes."""
     return _READERS[run_file.load(out)["format"]](out)

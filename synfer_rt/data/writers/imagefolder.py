@@ -9,7 +9,6 @@ last line is there.
 from __future__ import annotations
 
 import itertools
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from synfer_rt.data.writers import run_file
 from synfer_rt.data.writers.atomic import commit, disk_errors, open_growing, partial, write_whole
 from synfer_rt.data.writers.png_check import has_both_ends
 from synfer_rt.errors import UserError
+from synfer_rt.records import Record, json_object, metadata
 
 METADATA = "metadata.jsonl"
 
@@ -41,7 +41,7 @@ class ImageFolderWriter:
                 names, length = _whole_lines(self._journal)
                 self._journal.truncate(length)
                 self._journal.seek(length)
-        whole = self._pool.map(lambda name: has_both_ends(out / name), names)
+        whole = self._pool.map(has_both_ends, [out / name for name in names])
         pairs = enumerate(zip(names, whole, strict=True))
         self._lost = {index: name for index, (name, good) in pairs if not good}
         self._lines = len(names)
@@ -64,11 +64,11 @@ class ImageFolderWriter:
         self._metadata.replace(partial(self._growing))
         return None
 
-    def records(self) -> Iterator[dict[str, Any]]:
+    def records(self) -> Iterator[Record]:
         """The records of the samples before the first that is lacking."""
         path = partial(self._growing) if self._journal else self._metadata
         with path.open(encoding="utf-8") as lines:
-            yield from map(json.loads, itertools.islice(lines, self._first))
+            yield from map(json_object, itertools.islice(lines, self._first))
 
     def write(self, records: Sequence[Mapping[str, Any]], pngs: Sequence[bytes]) -> None:
         """Write samples in the order of their indices; lines that are there stay as they are."""
@@ -86,8 +86,7 @@ class ImageFolderWriter:
                     self.done += self._lost.pop(record["index"], None) is not None
                     continue
                 assert self._journal is not None
-                line = json.dumps({"file_name": name, **record}, ensure_ascii=False)
-                self._journal.write(line.encode() + b"\n")
+                self._journal.write(metadata(record, name) + b"\n")
                 self._lines += 1
                 self.done += 1
             if self._journal is not None:
@@ -130,20 +129,21 @@ def _whole_lines(lines: Iterable[bytes]) -> tuple[list[str], int]:
     length = 0
     for line in lines:
         try:
-            record = json.loads(line) if line.endswith(b"\n") else {}
-            whole = record["index"] == len(names) and record["file_name"] == name_of(record)
-        except (ValueError, LookupError, TypeError, RecursionError):
-            whole = False
+            record = json_object(line if line.endswith(b"\n") else b"")
+            name = name_of(record)
+            whole = record["index"] == len(names) and record["file_name"] == name
+        except (ValueError, LookupError, TypeError):
+            break
         if not whole:
             break
-        names.append(record["file_name"])
+        names.append(name)
         length += len(line)
     return names, length
 
 
-def read(out: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
+def read(out: Path) -> Iterator[tuple[Record, bytes]]:
     """Every sample of a finished run, by index: its record and its PNG file's bytes."""
     with (out / METADATA).open(encoding="utf-8") as lines:
         for line in lines:
-            record = json.loads(line)
+            record = json_object(line)
             yield record, (out / record["file_name"]).read_bytes()

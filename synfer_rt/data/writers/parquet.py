@@ -1,24 +1,23 @@
 """The parquet format: `data-00000.parquet`, … with the image's bytes and every column.
 
 Hugging Face's `datasets` decodes the `image` column as an image: a struct of `bytes` and `path`,
-declared in the schema's metadata. A parquet file cannot grow after a kill (its index comes last),
-so samples are staged in a tar, as in `webdataset.py`, and a whole shard is converted at once.
+declared in the schema's metadata. A Parquet file cannot grow after a kill, since its index comes
+last. So samples are staged in a tar, as in `webdataset.py`, and a whole shard is converted at once.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from synfer_rt.data.writers.atomic import commit, partial
 from synfer_rt.data.writers.webdataset import ShardWriter, samples
-from synfer_rt.records import blank
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from synfer_rt.records import ARROW, FILE_NAME, Record, Value, blank_record
 
 _ROW_GROUP = 256  # rows that a reader must hold at once
 
@@ -39,20 +38,23 @@ class ParquetWriter(ShardWriter):
         )
 
     def _to_parquet(self, tar: Path, path: Path) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
+        arrow, parquet = _pyarrow()
         grown = tar.with_name(path.name)
         with tar.open("rb") as source, partial(grown).open("wb") as target:
             rows = ({"image": _image(record, png), **record} for record, png, _ in samples(source))
-            with pq.ParquetWriter(target, self._schema) as writer:
+            with parquet.ParquetWriter(target, self._schema) as writer:
                 while group := list(itertools.islice(rows, _ROW_GROUP)):
-                    writer.write_table(pa.Table.from_pylist(group, self._schema))
+                    writer.write_table(arrow.Table.from_pylist(group, self._schema))
             commit(target, path, grown)
 
 
-def _image(record: Mapping[str, Any], png: bytes) -> dict[str, Any]:
-    return {"bytes": png, "path": record["file_name"]}
+def _pyarrow() -> tuple[Any, Any]:
+    """pyarrow and pyarrow.parquet, imported late as they load slowly; they declare no types."""
+    return import_module("pyarrow"), import_module("pyarrow.parquet")
+
+
+def _image(record: Record, png: bytes) -> dict[str, Any]:
+    return {"bytes": png, "path": record[FILE_NAME.name]}
 
 
 def name_of(number: int) -> str:
@@ -60,36 +62,26 @@ def name_of(number: int) -> str:
     return f"data-{number:05d}.parquet"
 
 
-def schema(settings: Mapping[str, Any]) -> pa.Schema:
-    """The columns of a run: those of its records, `image` and `file_name` before them."""
-    import pyarrow as pa
+def schema(settings: Mapping[str, Any]) -> Any:
+    """The pyarrow.Schema of a run: `image` and `file_name`, then the fields of its records."""
+    arrow, _ = _pyarrow()
 
-    types = {
-        str: pa.string(),
-        bool: pa.bool_(),
-        int: pa.int64(),
-        float: pa.float64(),
-        bytes: pa.binary(),
-    }
-
-    def of(value: Any) -> pa.DataType:
+    def of(value: Value) -> Any:
         if isinstance(value, dict):
-            return pa.struct([(name, of(field)) for name, field in value.items()])
-        return types[type(value)]
+            return arrow.struct([(name, of(part)) for name, part in value.items()])
+        return arrow.type_for_alias(ARROW[type(value)])
 
-    columns = {
-        "image": {"bytes": b"", "path": ""},
-        "file_name": "",
-        **blank(settings["classes"], settings["au_vocabulary"]),
-    }
+    image = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
+    fields = blank_record(settings["classes"], settings["au_vocabulary"])
+    columns = {FILE_NAME.name: FILE_NAME.empty, **fields}
     features = {"info": {"features": {"image": {"_type": "Image"}}}}
-    return pa.schema(
-        [(name, of(value)) for name, value in columns.items()],
+    return arrow.schema(
+        [("image", image), *((name, of(value)) for name, value in columns.items())],
         {"huggingface": json.dumps(features)},
     )
 
 
-def read(out: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
+def read(out: Path) -> Iterator[tuple[Record, bytes]]:
     """Every sample of a finished run, by index: its record and its PNG file's bytes."""
     for path in sorted(out.glob("data-*.parquet")):
         yield from read_shard(path)
@@ -97,22 +89,32 @@ def read(out: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
 
 def _is_whole(path: Path, samples: int) -> bool:
     """Whether a shard's footer, which is written last, counts so many rows."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+    _, parquet = _pyarrow()
     try:
-        with path.open("rb") as file:  # pyarrow takes no path that is not UTF-8
-            return pq.read_metadata(file).num_rows == samples
-    except (OSError, pa.ArrowException):
+        with _damage_as_oserror(), path.open("rb") as file:  # it takes no path that is not UTF-8
+            return parquet.read_metadata(file).num_rows == samples
+    except OSError:
         return False
 
 
-def read_shard(path: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
-    """Every sample of a shard: its record and its PNG file's bytes, none where it has no image."""
-    import pyarrow.parquet as pq
+def read_shard(path: Path) -> Iterator[tuple[Record, bytes]]:
+    """Every sample of a shard: its record and its PNG file's bytes, none where it has no image.
 
-    with path.open("rb") as stream, pq.ParquetFile(stream) as file:
+    Raises OSError for a damaged file, KeyError for one that has no column `image`.
+    """
+    _, parquet = _pyarrow()
+    with _damage_as_oserror(), path.open("rb") as stream, parquet.ParquetFile(stream) as file:
         for batch in file.iter_batches(_ROW_GROUP):
             for row in batch.to_pylist():
-                image = row.pop("image") or {}
-                yield row, image.get("bytes") or b""
+                image = row.pop("image")
+                yield row, (image and image.get("bytes")) or b""
+
+
+@contextmanager
+def _damage_as_oserror() -> Generator[None]:
+    """Raise what pyarrow raises for a damaged file as an OSError, as for one that is gone."""
+    arrow, _ = _pyarrow()
+    try:
+        yield
+    except arrow.ArrowException as error:
+        raise OSError(str(error)) from error

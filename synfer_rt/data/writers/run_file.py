@@ -19,6 +19,7 @@ from synfer_rt.backends import computation
 from synfer_rt.data.writers.atomic import commit, disk_errors, open_growing, partial, write_whole
 from synfer_rt.errors import UserError
 from synfer_rt.paths import resolved
+from synfer_rt.records import json_object
 
 FILE = "run.json"
 _MADE = "made"
@@ -107,11 +108,8 @@ def growing(out: Path) -> Iterator[Path]:
 def load(out: Path) -> dict[str, Any]:
     """The settings of the run in `out`. Raises UserError when they cannot be read."""
     try:
-        settings = json.loads(path(out).read_bytes())
-        if not isinstance(settings, dict):
-            raise ValueError
-        return settings
-    except (OSError, ValueError, RecursionError):
+        return json_object(path(out).read_bytes())
+    except (OSError, ValueError):
         raise UserError(
             f"{path(out)} is damaged; put it back as it was, or choose another --out."
         ) from None

@@ -9,7 +9,6 @@ its scheme.
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import IO, Any
 from synfer_rt.data.writers import run_file
 from synfer_rt.data.writers.atomic import commit, disk_errors, open_growing, partial
 from synfer_rt.data.writers.png_check import problem
+from synfer_rt.records import Record, json_object, metadata
 from synfer_rt.vocabulary.label_schemes import scheme
 
 KINDS = ("png", "json", "cls")
@@ -39,7 +39,7 @@ class ShardWriter:
         out: Path,
         settings: Mapping[str, Any],
         name: Callable[[int], str],
-        read: Callable[[Path], Iterator[tuple[dict[str, Any], bytes]]],
+        read: Callable[[Path], Iterator[tuple[Record, bytes]]],
         is_whole: Callable[[Path, int], bool],
         tar_name: Callable[[int], str] | None = None,
         convert: Callable[[Path, Path], None] | None = None,
@@ -95,7 +95,7 @@ class ShardWriter:
         file.truncate()
         self._file = file
 
-    def records(self) -> Iterator[dict[str, Any]]:
+    def records(self) -> Iterator[Record]:
         """The records of the samples before the first that is lacking."""
         for number in range(-(-self._first // self._size)):
             if number in self._whole:
@@ -197,11 +197,10 @@ def name_of(number: int) -> str:
 def _sample(record: Mapping[str, Any], png: bytes) -> bytes:
     """The three tar members of a sample."""
     key = f"{record['index']:08d}"
-    text = json.dumps({"file_name": f"{key}.png", **record}, ensure_ascii=False)
     index = scheme(record["label_scheme"]).index(record["label"])
     return (
         _member(f"{key}.png", png)
-        + _member(f"{key}.json", text.encode())
+        + _member(f"{key}.json", metadata(record, f"{key}.png"))
         + _member(f"{key}.cls", str(index).encode())
     )
 
@@ -226,12 +225,12 @@ def members(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
         yield info.name, stored[: info.size]
 
 
-def samples(file: IO[bytes]) -> Iterator[tuple[dict[str, Any], bytes, int]]:
+def samples(file: IO[bytes]) -> Iterator[tuple[Record, bytes, int]]:
     """The leading whole samples of a tar: record, PNG bytes, position of the sample's end."""
     found = members(file)
     for (_, png), (_, text), _ in zip(found, found, found, strict=False):
         try:
-            record = json.loads(text)
+            record = json_object(text)
         except ValueError:
             return
         yield record, png, file.tell()
@@ -250,13 +249,13 @@ def _is_whole_tar(path: Path, samples: int) -> bool:
         return False
 
 
-def read(out: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
+def read(out: Path) -> Iterator[tuple[Record, bytes]]:
     """Every sample of a finished run, by index: its record and its PNG file's bytes."""
     for path in sorted(out.glob("*.tar")):
         yield from _read_tar(path)
 
 
-def _read_tar(path: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
+def _read_tar(path: Path) -> Iterator[tuple[Record, bytes]]:
     with path.open("rb") as file:
         for record, png, _ in samples(file):
             yield record, png

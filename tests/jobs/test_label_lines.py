@@ -18,12 +18,16 @@ from synfer_rt.data.label_table import Table
 from synfer_rt.jobs.label import label_images
 from synfer_rt.judging.acceptance import acceptance
 from synfer_rt.judging.annotators import Annotators
-from synfer_rt.label_records import NOT_READ, blank
+from synfer_rt.records import NOT_READ, Record, blank_line
 from synfer_rt.sampling.sampler import Sampler
 
 
 def ensemble(bundle: Bundle) -> Annotators:
     return Annotators(Sampler(bundle, "onnxruntime-cpu", threads=1))
+
+
+def blank(members: Annotators) -> Record:
+    return blank_line(members.bundle, members.members, members.sampler.backend)
 
 
 def tables(root: Path, bundle: Bundle, suffix: str) -> list[Path]:
