@@ -137,30 +137,30 @@ CASES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "plan missing": (lambda d: drop(d, PLAN), "auto", r"denoiser\.plan is missing"),
     "a number that is none": (
         edit(lambda f: f["defaults"].update(guidance=float("nan"))), "auto",
-        r"bundle\.json cannot be read \(NaN is no number of JSON\); build"),
+        r"bundle\.json cannot be read \(NaN is not a JSON number\); build"),
     "a number without end": (
         lambda d: (d / MANIFEST).write_text(
             (d / MANIFEST).read_text().replace('"au_scale": 1.0', '"au_scale": 1e999')), "auto",
-        r"bundle\.json cannot be read \(1e999 is no number of JSON\)"),
+        r"bundle\.json cannot be read \(1e999 is not a JSON number\)"),
     "fewer steps than none": (
         edit(lambda f: f["defaults"].update(steps=-1)), "auto",
         r"defaults\.steps is -1, not a whole number of 1 to"),
     "a default that does not fit": (
         edit(lambda f: f["defaults"].update(steps=5000)), "auto",
-        r"bundle\.json: its defaults cannot be sampled with \(5000 steps do not fit;"),
+        r"bundle\.json: its default settings cannot be sampled \(5000 steps do not fit;"),
     "a schedule that does not fall": (
         edit(lambda f: f["schedule"].update(beta_start=0, rescale_zero_terminal_snr=False)), "auto",
-        r"bundle\.json: its noise schedule does not fall"),
-    "no manifest": (lambda d: drop(d, MANIFEST), "auto", r"is no bundle .*build-engines"),
+        r"bundle\.json: its noise schedule does not decrease"),
+    "no manifest": (lambda d: drop(d, MANIFEST), "auto", r"is not a bundle .*build-engines"),
     "a later format": (
         edit(lambda f: f.update(format=2)), "auto", r"has format 2, this synfer-rt reads 1"),
     "exported again, not compiled": (
-        another_graph, "auto", r"plan of denoiser was compiled from another denoiser\.onnx"),
+        another_graph, "auto", r"plan for denoiser was compiled from another denoiser\.onnx"),
     "plan of another graph": (
         edit_plan(lambda p: p.update(source_sha256="0" * 64)), "auto",
         r"compiled from another denoiser\.onnx"),
     "plan without hash": (
-        edit(lambda f: f["files"].pop(PLAN)), "auto", r"denoiser\.plan, of which there is no hash"),
+        edit(lambda f: f["files"].pop(PLAN)), "auto", r"denoiser\.plan, which has no hash"),
     "plan outside": (
         edit(lambda f: (
             f["plans"]["tensorrt-rtx"]["denoiser"].update(file="../x.plan"),
@@ -170,23 +170,23 @@ CASES: dict[str, tuple[Callable[[Path], None], str, str]] = {
         edit(lambda f: f["plans"].update(coreml={})), "auto", "the unknown target 'coreml'"),
     "unknown engine": (
         edit(lambda f: f["plans"]["tensorrt-rtx"].update(upscaler={})), "auto",
-        "plan of the unknown engine 'upscaler'"),
-    "plans of no shape": (edit(lambda f: f.update(plans=[])), "auto", "its plans are no object"),
+        "plan for the unknown engine 'upscaler'"),
+    "plans of no shape": (edit(lambda f: f.update(plans=[])), "auto", "plans are not an object"),
     "plan of no shape": (
         edit(lambda f: f["plans"]["tensorrt-rtx"].update(denoiser=3)), "auto",
-        "plan of denoiser is no object"),
+        "plan for denoiser is not an object"),
     "plan without version": (
-        edit_plan(lambda p: p.pop("version")), "auto", "plan of denoiser has no version"),
+        edit_plan(lambda p: p.pop("version")), "auto", "plan for denoiser has no version"),
     "malformed capability": (
         edit_plan(lambda p: p.update(compute_capabilities=["8.9"])), "auto",
-        r"compute capabilities \['8\.9'\], not such as sm89"),
+        r"compute capabilities \['8\.9'\] instead of names such as sm89"),
     "no capability": (
         edit_plan(lambda p: p.update(compute_capabilities=[])), "auto",
-        r"compute capabilities \[\], not"),
+        r"compute capabilities \[\] instead of"),
     "profile without maximum": (
         profile(lambda p: p["latents"].pop("max")), "auto", "no min, opt and max for latents"),
     "profile of a stranger": (
-        profile(lambda p: p.update(depth=p.pop("latents"))), "auto", "has profiles of .*depth"),
+        profile(lambda p: p.update(depth=p.pop("latents"))), "auto", "has profiles for .*depth"),
     "impossible shape": (
         profile(lambda p: p["latents"].update(min=[0, 4, 8, 8])), "auto",
         r"the shape \[0, 4, 8, 8\] for latents"),
@@ -198,7 +198,7 @@ CASES: dict[str, tuple[Callable[[Path], None], str, str]] = {
         "profiles with different batches"),
     "batches that do not rise": (
         profile(lambda p: every_batch(p, "opt", 16)), "auto",
-        r"batches 1, 16, 8, which do not rise"),
+        r"batches 1, 16, 8, which do not increase"),
     "plan of another version": (
         edit(lambda f: [p.update(version="1.6.0") for p in f["plans"]["tensorrt-rtx"].values()]),
         RTX,
@@ -249,7 +249,7 @@ def test_each_sentence_is_another(copy: Path, tmp_path: Path) -> None:
 
 def test_a_directory_whose_name_is_no_text_is_refused(copy: Path, tmp_path: Path) -> None:
     other = copy.rename(tmp_path / os.fsdecode(b"copy\xff"))
-    with pytest.raises(UserError, match=r"'.*copy\\udcff' .*no UTF-8.*; rename it"):
+    with pytest.raises(UserError, match=r"'.*copy\\udcff', .*not UTF-8.*rename it"):
         open_bundle(other)
 
 

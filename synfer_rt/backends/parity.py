@@ -21,7 +21,7 @@ from synfer_rt.backends.openvino import (
     precision_of,
     version,
 )
-from synfer_rt.bundle import Bundle, read_parity, resized, write_manifest
+from synfer_rt.bundle import Bundle, write_manifest
 from synfer_rt.bundle.engine_specs import BATCH, EngineSpec, RuntimeParity
 from synfer_rt.errors import UserError
 
@@ -61,7 +61,7 @@ def measured(
         if anew or known is None or known.version != version():
             entry["parity_openvino"] = measure(bundle, name)
         engines[name] = entry
-        report(replace(spec, parity_openvino=read_parity(entry["parity_openvino"])))
+        report(replace(spec, parity_openvino=RuntimeParity.from_manifest(entry["parity_openvino"])))
     try:
         return write_manifest(bundle.path, {**fields, "engines": engines})
     except OSError as error:
@@ -84,7 +84,7 @@ def measure(bundle: Bundle, name: str) -> dict[str, Any]:
     counts = batches(bundle.image_size, name)
     cases = [(bundle, count) for count in counts]
     if bundle.sizes is not None:
-        cases.append((resized(bundle, bundle.sizes.other(bundle.image_size)), 1))
+        cases.append((bundle.resized(bundle.sizes.other(bundle.image_size)), 1))
     given = [inputs(sized, name, count) for sized, count in cases]
     engine = open_engine(bundle, name, REFERENCE)
     wanted = [engine.run(arrays) for arrays in given]

@@ -26,7 +26,8 @@ from synfer_rt.backends import (
 )
 from synfer_rt.backends.cuda import CudaError, DeviceArray
 from synfer_rt.bundle import Bundle
-from synfer_rt.bundle.engine_specs import BATCH, REQUIRED_ENGINES, PlanSpec, TensorSpec
+from synfer_rt.bundle.engine_specs import BATCH, REQUIRED_ENGINES, TensorSpec
+from synfer_rt.bundle.plans import PlanSpec
 from synfer_rt.errors import UserError
 
 _MOST_BATCHES = 4

@@ -1,9 +1,8 @@
-"""The engines of a bundle: what each takes and gives (docs/architecture.md, Engines)."""
+"""The engines of a bundle: the inputs and outputs of each (docs/architecture.md, Engines)."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,15 +12,13 @@ from synfer_rt.vocabulary import label_schemes
 BATCH = "B"
 """The name of the dynamic dimension in a tensor's shape."""
 IMAGE_AXES, LATENT_AXES = ("H", "W"), ("h", "w")
-"""Those of height and width, where an engine's are free."""
+"""The names of height and width in pixels and in latents, where they are dynamic."""
 SPATIAL = {"images": IMAGE_AXES} | dict.fromkeys(
     ("latents", "history", "next_latents", "next_history", "prediction", "mean", "logvar"),
     LATENT_AXES,
 )
-"""The inputs and outputs whose last two dimensions are these."""
+"""The inputs and outputs that end in height and width, with the names of these."""
 REQUIRED_ENGINES = ("conditioner", "denoiser", "decoder")
-PLAN_TARGETS = ("tensorrt-rtx", "tensorrt")
-"""The libraries that engines are compiled for ahead of time."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +35,10 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class RuntimeParity:
-    """How far a runtime was off from ONNX Runtime, relative to an engine's largest value.
+    """A runtime's largest deviation from ONNX Runtime, relative to an engine's largest value.
 
-    `version` is the runtime's; an error of None is a failure. `bfloat16` is the same where it
-    computes the engine in bfloat16, None where that was not measured.
+    `version` is the runtime's. An error of None means that the runtime failed. `bfloat16` is the
+    same measurement in bfloat16, None where it was not made.
     """
 
     version: str
@@ -51,19 +48,36 @@ class RuntimeParity:
 
     @property
     def holds(self) -> bool:
-        """Whether rounding explains it."""
+        """Whether the deviation is within the tolerance, which rounding explains."""
         error = self.max_relative_error
         fits = error is not None and error <= self.tolerance
         return fits and (self.bfloat16 is None or self.bfloat16.holds)
+
+    @classmethod
+    def from_manifest(cls, fields: Mapping[str, Any] | None) -> RuntimeParity | None:
+        """An engine's `parity_openvino`; None where the manifest has none.
+
+        Raises TypeError or ValueError for values that are not numbers.
+        """
+        if fields is None:
+            return None
+        error, bf16 = fields["max_relative_error"], fields.get("bf16")
+        version = str(fields.get("version", ""))
+        return cls(
+            version,
+            float(fields["tolerance"]),
+            None if error is None else float(error),
+            None if bf16 is None else cls.from_manifest({"version": version, **bf16}),
+        )
 
 
 @dataclass(frozen=True)
 class EngineSpec:
     """One engine: its ONNX file within the bundle, its interface and the precision of its weights.
 
-    `label_scheme` is that of a classifier's or the annotator's outputs, None for the other engines;
-    `parity` is the error against PyTorch that was measured when the engine was built,
-    `parity_openvino` that of OpenVINO (parity.py), None where it was not measured.
+    `label_scheme` is that of an annotator's probabilities, None for the other engines. `parity` is
+    the error against PyTorch, measured when the engine was built. `parity_openvino` is OpenVINO's
+    (backends/parity.py), None where it was not measured.
     """
 
     name: str
@@ -73,30 +87,30 @@ class EngineSpec:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     label_scheme: str | None = None
-    parity: Mapping[str, Any] = field(default_factory=dict)
+    parity: Mapping[str, Any] = field(default_factory=dict[str, Any])
     parity_openvino: RuntimeParity | None = None
 
-
-@dataclass(frozen=True)
-class PlanSpec:
-    """An engine compiled ahead of time for some GPUs.
-
-    `target` is one of PLAN_TARGETS, `version` the library's that compiled it (no other loads it),
-    `compute_capabilities` are like "sm89". `batches` are the smallest, the best and the largest
-    number of images; `source_sha256` is that of the ONNX file that was compiled.
-    """
-
-    target: str
-    engine: str
-    file: str
-    version: str
-    compute_capabilities: tuple[str, ...]
-    batches: tuple[int, int, int]
-    precision: str
-    source_sha256: str
+    @classmethod
+    def from_manifest(cls, name: str, fields: Mapping[str, Any]) -> EngineSpec:
+        """The engine that an entry of the manifest's `engines` describes."""
+        return cls(
+            name,
+            fields["file"],
+            fields["precision"],
+            fields["opset"],
+            _tensors(fields["inputs"]),
+            _tensors(fields["outputs"]),
+            fields["label_scheme"] if has_labels(name) else None,
+            fields.get("parity") or {},
+            RuntimeParity.from_manifest(fields.get("parity_openvino")),
+        )
 
 
 Tensors = tuple[TensorSpec, ...]
+
+
+def _tensors(entries: Sequence[Mapping[str, Any]]) -> Tensors:
+    return tuple(TensorSpec(t["name"], t["dtype"], tuple(t["shape"])) for t in entries)
 
 
 def has_labels(engine: str) -> bool:
@@ -112,11 +126,11 @@ def mismatch(
     aus: int,
     classes: int,
 ) -> str | None:
-    """The first thing that keeps the engines from working together, or None.
+    """The first reason why the engines do not fit each other, or None.
 
-    `latent` is one image's [C, h, w], `image_size` its [H, W] (names where they are free),
-    `tokens` the length of a prompt, `aus` that of the AU vector, 0 for a model without AUs, and
-    `classes` that of a target, a distribution over the bundle's own labels.
+    `latent` is one image's [C, h, w] and `image_size` its [H, W], names where they are dynamic.
+    `tokens` is the length of a prompt, `aus` that of the AU vector (0 for a model without AUs), and
+    `classes` that of a guide's target, a distribution over the bundle's own labels.
     """
     for name in REQUIRED_ENGINES:
         if name not in engines:
@@ -143,7 +157,7 @@ def mismatch(
             inputs, outputs = _latent_guide(latent, classes)
         elif name == "au-reader":
             if not aus:
-                return "au-reader reads AUs, of which this model has none"
+                return "au-reader reads AUs, but this model has none"
             inputs, outputs = (images,), (_f32("aus", BATCH, aus),)
         else:
             return f"unknown engine {name}"
@@ -152,112 +166,6 @@ def mismatch(
         if problem:
             return problem
     return None
-
-
-def read_plans(
-    section: Any,
-    engines: Mapping[str, EngineSpec],
-    files: Mapping[str, Any],
-    axes: Mapping[str, tuple[int, int, int]],
-) -> dict[str, dict[str, PlanSpec]]:
-    """The manifest's `plans` by target and engine; `files` is the manifest's.
-
-    `axes` are the smallest, best and largest length of free heights and widths (Sizes.axes).
-
-    Raises ValueError, in the middle of a sentence, for the first thing that is not as it must be.
-    """
-    if not isinstance(section, dict):
-        raise ValueError("its plans are no object")
-    plans: dict[str, dict[str, PlanSpec]] = {}
-    for target, entries in section.items():
-        if target not in PLAN_TARGETS:
-            raise ValueError(f"it has plans for the unknown target {target!r}")
-        if not isinstance(entries, dict):
-            raise ValueError(f"its {target} plans are no object")
-        for engine, fields in entries.items():
-            if engine not in engines:
-                raise ValueError(f"it has a {target} plan of the unknown engine {engine!r}")
-            plan = _plan(target, engine, fields, engines[engine], axes)
-            subject = f"its {target} plan of {engine}"
-            if plan.file not in files:
-                raise ValueError(f"{subject} is {plan.file}, of which there is no hash")
-            source = engines[engine].file
-            if source in files and plan.source_sha256 != files[source]["sha256"]:
-                raise ValueError(f"{subject} was compiled from another {source}")
-            plans.setdefault(target, {})[engine] = plan
-    return plans
-
-
-def _plan(
-    target: str,
-    engine: str,
-    fields: Any,
-    spec: EngineSpec,
-    axes: Mapping[str, tuple[int, int, int]],
-) -> PlanSpec:
-    subject = f"its {target} plan of {engine}"
-    if not isinstance(fields, dict):
-        raise ValueError(f"{subject} is no object")
-    texts = {}
-    for name in ("file", "version", "precision", "source_sha256"):
-        texts[name] = fields.get(name)
-        if not isinstance(texts[name], str) or not texts[name]:
-            raise ValueError(f"{subject} has no {name}")
-    capabilities = fields.get("compute_capabilities")
-    if (
-        not isinstance(capabilities, list)
-        or not capabilities
-        or not all(isinstance(c, str) and re.fullmatch(r"sm\d{2,3}", c) for c in capabilities)
-    ):
-        raise ValueError(f"{subject} has compute capabilities {capabilities!r}, not such as sm89")
-    profiles = fields.get("profiles")
-    if not isinstance(profiles, dict):
-        raise ValueError(f"{subject} has no profiles")
-    return PlanSpec(
-        target=target,
-        engine=engine,
-        compute_capabilities=tuple(capabilities),
-        batches=_batches(subject, profiles, spec, axes),
-        **texts,
-    )
-
-
-def _batches(
-    subject: str,
-    profiles: Mapping[str, Any],
-    spec: EngineSpec,
-    axes: Mapping[str, tuple[int, int, int]],
-) -> tuple[int, int, int]:
-    """The smallest, best and largest batch of a plan's profiles, which must fit the engine."""
-    if set(profiles) != {tensor.name for tensor in spec.inputs}:
-        names = ", ".join(sorted(tensor.name for tensor in spec.inputs))
-        raise ValueError(f"{subject} has profiles of {', '.join(sorted(profiles))}, not of {names}")
-    batches = set()
-    for tensor in spec.inputs:
-        profile = profiles[tensor.name]
-        if not isinstance(profile, dict) or set(profile) != {"min", "opt", "max"}:
-            raise ValueError(f"{subject} has no min, opt and max for {tensor.name}")
-        sizes = []
-        for i, key in enumerate(("min", "opt", "max")):
-            shape = profile[key]
-            wanted = [axes[str(size)][i] if size in axes else size for size in tensor.shape]
-            if not isinstance(shape, list) or len(shape) != len(tensor.shape):
-                raise ValueError(f"{subject} has the shape {shape!r} for {tensor}")
-            for found, size in zip(shape, wanted, strict=True):
-                if type(found) is not int or found < 1 or size not in (BATCH, found):
-                    raise ValueError(f"{subject} has the shape {shape} for {tensor}")
-            sizes += shape[:1] if tensor.shape[:1] == (BATCH,) else []
-        if sizes:
-            batches.add(tuple(sizes))
-    if len(batches) != 1:
-        raise ValueError(f"{subject} has profiles with different batches")
-    smallest, best, largest = batches.pop()
-    if not smallest <= best <= largest:
-        raise ValueError(
-            f"{subject} has batches {smallest}, {best}, {largest}, which do not rise from min over "
-            "opt to max"
-        )
-    return smallest, best, largest
 
 
 def _f32(name: str, *shape: int | str) -> TensorSpec:
@@ -310,7 +218,7 @@ def _latent_guide(latent: tuple[int | str, ...], classes: int) -> tuple[Tensors,
 
 
 def _aim(classes: int) -> Tensors:
-    """How x0 is made of latents and prediction, where it is to go and how far."""
+    """Factors of the predicted clean image, the target distribution, the guide's strength."""
     return _f32("clean", 2), _f32("target", BATCH, classes), _f32("strength", BATCH)
 
 
@@ -320,5 +228,5 @@ def _differs(engine: str, side: str, found: Tensors, wanted: Tensors) -> str | N
             return f"{engine} has no {side} {tensor}"
     for tensor in found:
         if tensor not in wanted:
-            return f"nothing is known of {engine}'s {side} {tensor.name}"
+            return f"{engine} has the unknown {side} {tensor.name}"
     return None

@@ -1,7 +1,7 @@
-"""The numbers of bundle.json: where they stand, and which can be.
+"""The numbers of bundle.json: where they stand, and their ranges.
 
-A number out of its range would be found by an engine, a solver or a reader of records long after,
-if at all: so a manifest that holds one is refused when it is opened.
+An engine, a solver or a reader of records would notice a number outside its range late or never,
+so a manifest that holds one is refused when it is opened.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 from synfer_rt import ranges
 
 _LENGTH = 1 << 20
-"""Of any axis, and of counts that are held in memory."""
+"""The largest length of an axis, and the largest count of what is held in memory."""
 
 _WHOLE: Mapping[str, tuple[int, int | None]] = {
     "format": (1, None),
@@ -35,7 +35,7 @@ _WHOLE: Mapping[str, tuple[int, int | None]] = {
     "engines.*.parity_openvino.bf16.batches.*": (1, None),
     "files.*.bytes": (0, None),
 }
-"""Whole numbers by their place, `*` for any name or position: the least and the largest."""
+"""The least and the largest value of whole numbers, by place; `*` is any name or position."""
 
 _REAL: Mapping[str, tuple[float, float]] = {
     "latent.scaling_factor": (1e-6, 1e6),
@@ -64,17 +64,17 @@ _OPTIONAL = (
 
 
 def parse(text: str | bytes) -> Any:
-    """The JSON value in `text`. Raises ValueError for what is none.
+    """The JSON value in `text`. Raises ValueError for a text that is not JSON.
 
-    NaN and infinities are none, nor are numbers that would become one (1e999).
+    NaN and infinities are not JSON, and numbers that would become infinite (1e999) are refused too.
     """
     return json.loads(text, parse_constant=_refuse, parse_float=_finite)
 
 
 def check(fields: Mapping[str, Any]) -> None:
-    """Raise ValueError for the first number of a manifest that is none or outside its range.
+    """Raise ValueError for the first value of a manifest that is not a number within its range.
 
-    What is not there is not checked.
+    Missing fields are not checked.
     """
     for place, (least, most) in _WHOLE.items():
         allowed = f"{least} or more" if most is None else f"{least} to {most}"
@@ -96,12 +96,13 @@ def check(fields: Mapping[str, Any]) -> None:
 
 
 def _found(fields: Any, place: str, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value at `place`, with its own place in words."""
+    """Every value at `place`, with its full name, such as `engines.decoder.opset`."""
     key, _, rest = place.partition(".")
+    inside: Mapping[str, Any] = {}
     if isinstance(fields, list):
-        inside: Mapping[str, Any] = {str(i): value for i, value in enumerate(fields)}
-    else:
-        inside = fields if isinstance(fields, dict) else {}
+        inside = {str(i): value for i, value in enumerate(cast("list[Any]", fields))}
+    elif isinstance(fields, dict):
+        inside = cast("dict[str, Any]", fields)
     for found in inside if key == "*" else [key] if key in inside else []:
         where = f"{name}.{found}".lstrip(".")
         if rest:
@@ -111,7 +112,7 @@ def _found(fields: Any, place: str, name: str = "") -> Iterator[tuple[str, Any]]
 
 
 def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is no number of JSON")
+    raise ValueError(f"{constant} is not a JSON number")
 
 
 def _finite(text: str) -> float:

@@ -8,19 +8,21 @@ Where a concept has several vectors, diffusers saves each as a token of its own,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from synfer_rt.errors import UserError
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
-def words_of_vectors(tokenizer: Any) -> dict[int, tuple[str, ...]]:
+
+def words_of_vectors(tokenizer: Tokenizer) -> dict[int, tuple[str, ...]]:
     """The tokens of each concept of several vectors, by the id of the first.
 
-    `tokenizer` is one of `tokenizers`. A concept's tokens are added ones; the second ends in `_1`,
-    the third in `_2`, and so on.
+    A concept's tokens are added tokens; the second ends in `_1`, the third in `_2`, and so on.
     """
     added = {token.content: i for i, token in tokenizer.get_added_tokens_decoder().items()}
-    found = {}
+    found: dict[int, tuple[str, ...]] = {}
     for word, number in added.items():
         words = [word]
         while f"{word}_{len(words)}" in added:
@@ -30,11 +32,12 @@ def words_of_vectors(tokenizer: Any) -> dict[int, tuple[str, ...]]:
     return found
 
 
-def write_out(tokenizer: Any, text: str, words: Mapping[int, tuple[str, ...]]) -> str:
-    """`text` with every concept's first token followed by its others; `words` as above.
+def write_out(tokenizer: Tokenizer, text: str, words: Mapping[int, tuple[str, ...]]) -> str:
+    """`text` with every concept's first token followed by its others.
 
-    Tokens are where the tokenizer finds them, whatever their case, longer ones first. Raises
-    UserError for a text that also names one of the others: then it may be written out already.
+    `words` is the result of `words_of_vectors`. Tokens are where the tokenizer finds them, in upper
+    or lower case, longer ones first. Raises UserError for a text that also contains one of the
+    other tokens, since it may be written out already.
     """
     if not words:
         return text
@@ -50,7 +53,7 @@ def write_out(tokenizer: Any, text: str, words: Mapping[int, tuple[str, ...]]) -
         for other in words[first][1:]:
             if tokenizer.token_to_id(other) in numbers:
                 raise UserError(
-                    f"The prompt {text[:60]!r} names {other} beside {words[first][0]}; write "
+                    f"The prompt {text[:60]!r} contains {other} beside {words[first][0]}; write "
                     f"{words[first][0]} alone, which stands for its {len(words[first])} vectors."
                 )
     result, done = "", 0

@@ -13,7 +13,7 @@ from synfer_rt.commands.progress import console
 
 if TYPE_CHECKING:
     from synfer_rt.bundle import Bundle
-    from synfer_rt.bundle.engine_specs import PlanSpec
+    from synfer_rt.bundle.plans import PlanSpec
 
 
 @click.command()

@@ -187,7 +187,6 @@ def _run(
     **plan_options: Any,
 ) -> Run:
     """What the options ask for, with the bundle's defaults. Raises UserError for what cannot be."""
-    from synfer_rt.bundle import resized
     from synfer_rt.bundle.sizes import parse_size
     from synfer_rt.jobs.sample import Run
     from synfer_rt.sampling import guidance
@@ -196,7 +195,7 @@ def _run(
     check_number("--count", count)
     check_number("--budget", budget)
     if size is not None:
-        bundle = resized(bundle, parse_size(size))
+        bundle = bundle.resized(parse_size(size))
     photos = None if layout_from is None else _photos(layout_from, bundle, out)
     plan = make_requests(
         bundle,

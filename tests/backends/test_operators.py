@@ -17,8 +17,8 @@ from onnx.reference import ReferenceEvaluator
 from synfer_rt import backends
 from synfer_rt.backends import open_engine, runs_on
 from synfer_rt.backends.parity import difference, measure
-from synfer_rt.bundle import Bundle, read_parity
-from synfer_rt.bundle.engine_specs import EngineSpec, TensorSpec
+from synfer_rt.bundle import Bundle
+from synfer_rt.bundle.engine_specs import EngineSpec, RuntimeParity, TensorSpec
 from synfer_rt.export.build.one_engine import interface
 from synfer_rt.export.networks.classifier import ClassifierSource
 from synfer_rt.export.networks.image_network import compose_network, reference
@@ -57,7 +57,7 @@ def with_engine(bundle: Bundle, folder: Path, classifier: ClassifierSource) -> B
     spec = EngineSpec(NAME, f"{NAME}.onnx", "fp32", fields["opset"], *tensors)
     engines = {**bundle.engines, NAME: spec}
     bundle = replace(bundle, path=folder, engines=engines, bundle_hash=folder.name)
-    measured = replace(spec, parity_openvino=read_parity(measure(bundle, NAME)))
+    measured = replace(spec, parity_openvino=RuntimeParity.from_manifest(measure(bundle, NAME)))
     return replace(bundle, engines={**engines, NAME: measured})
 
 

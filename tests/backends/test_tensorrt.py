@@ -27,7 +27,7 @@ from synfer_rt.backends import (
     to_numpy,
 )
 from synfer_rt.backends.computation import computation
-from synfer_rt.bundle import Bundle, open_bundle, resized, write_manifest
+from synfer_rt.bundle import Bundle, open_bundle, write_manifest
 from synfer_rt.diffusion.solvers import Trajectory, trajectory
 from synfer_rt.errors import UserError
 from synfer_rt.sampling.guidance import semantic_guidance
@@ -220,7 +220,7 @@ def test_samples_of_free_sizes_are_those_of_the_cpu(
     way = trajectory("ddim", bundle.schedule, 3, prediction_type=bundle.prediction_type)
     requests = [replace(request(i), layout=None) for i in range(3)]
     for size in ((32, 32), (24, 40), (48, 16)):
-        other = resized(bundle, size)
+        other = bundle.resized(size)
         one, two = (
             Sampler(other, name, threads=1).sample(requests, way, 3) for name in (CPU, backend)
         )

@@ -166,7 +166,7 @@ def test_a_layout_bank_that_pickles_is_not_loaded(copy: Path) -> None:
     latents = np.zeros((6, *tiny.LATENT), np.float16)
     np.savez(copy / "layouts.npz", latents=latents, age=words, gender=words, ancestry=words)
     rehash(copy, "layouts.npz")
-    with pytest.raises(UserError, match=r"layouts.npz is no layout bank .*build-engines"):
+    with pytest.raises(UserError, match=r"layouts.npz is not a layout bank .*build-engines"):
         _ = open_bundle(copy).layouts
 
 
@@ -179,7 +179,7 @@ def test_a_layout_bank_that_is_damaged_within_is_refused(copy: Path) -> None:
     content[begin : begin + 8] = b"\xff" * 8
     file.write_bytes(content)
     rehash(copy, "layouts.npz")
-    with pytest.raises(UserError, match=r"layouts.npz is no layout bank .*build-engines"):
+    with pytest.raises(UserError, match=r"layouts.npz is not a layout bank .*build-engines"):
         _ = open_bundle(copy).layouts
 
 
@@ -188,7 +188,7 @@ def test_a_layout_bank_of_another_shape_is_refused(copy: Path) -> None:
     latents = np.zeros((6, 4, 9, 9), np.float16)
     np.savez(copy / "layouts.npz", latents=latents, age=words, gender=words, ancestry=words)
     rehash(copy, "layouts.npz")
-    with pytest.raises(UserError, match=r"holds \(6, 4, 9, 9\), not \(6, 4, 8, 8\)"):
+    with pytest.raises(UserError, match=r"holds \(6, 4, 9, 9\) instead of \(6, 4, 8, 8\)"):
         _ = open_bundle(copy).layouts
 
 
@@ -271,7 +271,7 @@ def forget_a_class(engines: dict[str, Any]) -> None:
     ("edit", "message"),
     [
         (drop_au_bias, "denoiser has no input au_bias"),
-        (ask_for_more, "nothing is known of denoiser's input depth"),
+        (ask_for_more, "denoiser has the unknown input depth"),
         (shrink_vocabulary, r"conditioner has no input aus float32 \['B', 2, 41\]"),
         (freeze_batch, "decoder has no input latents"),
         (forget_a_class, r"no output probabilities float32 \['B', 7\]"),
@@ -349,7 +349,11 @@ def test_annotator_guides_and_au_reader_may_be_there(copy: Path) -> None:
     [
         ("annotator", {"label_scheme": "ekman"}, "Unknown label scheme 'ekman'"),
         ("annotator", {"inputs": declared(images=IMAGES)}, "annotator has no input latents"),
-        ("guide.text", {"inputs": declared(**TEXT_GUIDE[0], depth=["B"])}, "guide.text's input de"),
+        (
+            "guide.text",
+            {"inputs": declared(**TEXT_GUIDE[0], depth=["B"])},
+            "guide.text has the unknown input depth",
+        ),
         (
             "guide.text-latent",
             {"outputs": declared(text=["B"])},
@@ -383,7 +387,7 @@ def test_a_model_without_aus_has_no_au_reader(tmp_path: Path) -> None:
         fields["engines"]["au-reader"] = {**fields["engines"]["decoder"], **reader}
 
     change(path, edit)
-    with pytest.raises(UserError, match="au-reader reads AUs, of which this model has none"):
+    with pytest.raises(UserError, match="au-reader reads AUs, but this model has none"):
         open_bundle(path)
 
 

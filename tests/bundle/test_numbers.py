@@ -94,7 +94,7 @@ def test_a_number_outside_its_range_is_named(
 
 @pytest.mark.parametrize("text", ["NaN", "-Infinity", "[1e999]", "-1e400"])
 def test_json_has_no_such_numbers(text: str) -> None:
-    with pytest.raises(ValueError, match="is no number of JSON"):
+    with pytest.raises(ValueError, match="is not a JSON number"):
         numbers.parse(text)
 
 
@@ -102,7 +102,7 @@ def test_a_bundle_is_not_written_with_such_a_number(tmp_path: Path) -> None:
     bundle = tiny.build(tmp_path / "bundle")
     fields = {k: v for k, v in bundle.manifest.items() if k not in ("format", "files")}
     before = (bundle.path / MANIFEST).read_bytes()
-    with pytest.raises(UserError, match=r"NaN is no number .*; build the bundle again"):
+    with pytest.raises(UserError, match=r"NaN is not a JSON number.*; build the bundle again"):
         write_manifest(
             bundle.path, {**fields, "defaults": {**fields["defaults"], "au_scale": float("nan")}}
         )

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from synfer_rt.backends import open_engine
-from synfer_rt.bundle import Bundle, open_bundle, resized, write_manifest
+from synfer_rt.bundle import Bundle, open_bundle, write_manifest
 from synfer_rt.bundle.sizes import Sizes, parse_size
 from synfer_rt.commands.cli import main
 from synfer_rt.diffusion import noise
@@ -49,9 +49,9 @@ def images(bundle: Bundle, backend: str = "onnxruntime-cpu", batch: int = 4) -> 
 def test_images_have_the_size_asked_for(free_bundle: Bundle, backend: str) -> None:
     if backend.startswith("openvino"):
         pytest.importorskip("openvino", reason="needs synfer-rt[openvino]")
-    wanted = images(resized(free_bundle, SIZE))
+    wanted = images(free_bundle.resized(SIZE))
     assert wanted.shape == (5, *SIZE, 3) and wanted.std() > 5
-    found = images(resized(free_bundle, SIZE), backend, batch=3)
+    found = images(free_bundle.resized(SIZE), backend, batch=3)
     assert np.abs(found.astype(int) - wanted).max() <= 2
 
 
@@ -63,7 +63,7 @@ def test_at_the_default_size_free_engines_make_the_images_of_static_ones(
 
 
 def test_the_noise_has_the_shape_of_the_latents(free_bundle: Bundle) -> None:
-    bundle = resized(free_bundle, SIZE)
+    bundle = free_bundle.resized(SIZE)
     way = trajectory("ddim", bundle.schedule, 2, prediction_type=bundle.prediction_type)
     (first, *_) = Sampler(bundle, "onnxruntime-cpu").start(asked(bundle, 2), way)
     wanted = noise.normal(3, 0, (4, 6, 10)) * np.float32(way.noise)
@@ -82,15 +82,15 @@ def test_one_openvino_engine_runs_images_of_different_sizes_in_turn(free_bundle:
 
 
 def test_a_static_bundle_makes_its_own_size_only(tiny_bundle: Bundle) -> None:
-    assert resized(tiny_bundle, (32, 32)) is tiny_bundle
+    assert tiny_bundle.resized((32, 32)) is tiny_bundle
     with pytest.raises(UserError, match=r"images of 32x32 only; .*--sizes"):
-        resized(tiny_bundle, SIZE)
+        tiny_bundle.resized(SIZE)
 
 
 @pytest.mark.parametrize("size", [(8, 32), (32, 56), (20, 32)])
 def test_what_the_engines_do_not_take_is_refused(free_bundle: Bundle, size: Any) -> None:
     with pytest.raises(UserError, match="16 to 48 pixels in steps of 8"):
-        resized(free_bundle, size)
+        free_bundle.resized(size)
 
 
 NO_PAIRS = ["24x40", 24, (24,), (24, 40, 3), (24.0, 40.0), (True, 24), (0, 24)]
@@ -99,15 +99,15 @@ NO_PAIRS = ["24x40", 24, (24,), (24, 40, 3), (24.0, 40.0), (True, 24), (0, 24)]
 @pytest.mark.parametrize("size", NO_PAIRS)
 def test_a_size_that_is_no_pair_of_lengths_is_refused(free_bundle: Bundle, size: Any) -> None:
     with pytest.raises(UserError, match="height"):
-        resized(free_bundle, size)
+        free_bundle.resized(size)
 
 
 def test_a_size_may_be_of_numpys_numbers(free_bundle: Bundle) -> None:
     size: Any = np.array(SIZE)
-    bundle = resized(free_bundle, size)
+    bundle = free_bundle.resized(size)
     assert bundle.image_size == SIZE and type(bundle.image_size[0]) is int
     size = list(free_bundle.image_size)
-    assert resized(free_bundle, size) is free_bundle
+    assert free_bundle.resized(size) is free_bundle
 
 
 @pytest.mark.parametrize("text", ["32", "32x", "0x32", "32x32x32", "ax32", "32x-8", "9" * 9 + "x8"])
@@ -123,7 +123,7 @@ def test_the_size_that_engines_are_also_verified_at_is_another() -> None:
 
 
 def test_other_sizes_start_from_noise_and_not_from_the_bank(free_bundle: Bundle) -> None:
-    bundle = resized(free_bundle, SIZE)
+    bundle = free_bundle.resized(SIZE)
     assert make_requests(free_bundle).bank is not None and make_requests(bundle).bank is None
     with pytest.raises(UserError, match=r"bank of synfer-tiny is for images of 32x32, not 24x40"):
         make_requests(bundle, layout="bank")
@@ -135,7 +135,7 @@ def test_other_sizes_start_from_noise_and_not_from_the_bank(free_bundle: Bundle)
         ({"min": 16, "max": 48}, "multiple_of"),
         ({"min": 48, "max": 16, "multiple_of": 8}, "no two sizes"),
         ({"min": 16, "max": 44, "multiple_of": 8}, "no two sizes"),
-        ({"min": 40, "max": 48, "multiple_of": 8}, r"image size \[32, 32\] is not of 40 to 48"),
+        ({"min": 40, "max": 48, "multiple_of": 8}, r"image size \[32, 32\] is not among 40 to 48"),
         (None, "denoiser has no input latents"),
     ],
 )

@@ -48,7 +48,7 @@ def test_inspect_gives_json(tiny_bundle_path, tiny_bundle):
 
 
 def test_inspect_of_what_is_no_bundle_is_one_sentence(tmp_path):
-    assert "is no bundle" in refused(CliRunner().invoke(main, ["inspect", str(tmp_path)]))
+    assert "is not a bundle" in refused(CliRunner().invoke(main, ["inspect", str(tmp_path)]))
 
 
 def test_doctor_names_every_backend_and_what_would_make_it_work(tiny_bundle_path):
@@ -70,7 +70,7 @@ def test_images_that_are_not_there_are_one_sentence(command, tmp_path):
 
 def test_doctor_fails_where_nothing_can_be_sampled(tmp_path):
     result = CliRunner().invoke(main, ["doctor", "--bundle", str(tmp_path)])
-    assert result.exit_code == 1 and "is no bundle" in result.output
+    assert result.exit_code == 1 and "is not a bundle" in result.output
 
 
 def test_help_lists_every_command_without_importing_what_they_need():

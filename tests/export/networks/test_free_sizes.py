@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("diffusers", reason="the build side needs synfer-rt[export]")
 
 from synfer_rt.backends import to_numpy
-from synfer_rt.bundle import Bundle, resized
+from synfer_rt.bundle import Bundle
 from synfer_rt.bundle.sizes import Sizes
 from synfer_rt.diffusion.solvers import trajectory
 from synfer_rt.export.build.bundle import build_bundle
@@ -81,7 +81,7 @@ def test_another_size_is_that_of_diffusers_pipeline(
 ) -> None:
     adapter = sd_checkpoint / "au_adapter.safetensors"
     model = Model(sd_checkpoint, apply=lambda unet: synfer(unet, adapter))
-    other = resized(bundle, size)
+    other = bundle.resized(size)
     wanted = by_diffusers(model, other, "ddim")
     assert wanted.shape == (2, 3, *size) and wanted.std() > 0.02
     np.testing.assert_allclose(images(other), wanted, atol=1e-3)
@@ -94,7 +94,7 @@ def test_the_default_size_is_that_of_the_static_bundle(bundle: Bundle, sd_bundle
 def test_openvino_samples_every_size(bundle: Bundle) -> None:
     pytest.importorskip("openvino", reason="needs synfer-rt[openvino]")
     for size in OTHERS:
-        other = resized(bundle, size)
+        other = bundle.resized(size)
         np.testing.assert_allclose(images(other, "openvino-cpu"), images(other), atol=2e-2)
 
 

@@ -1,0 +1,68 @@
+"""Prompts as token ids, and the parts of a prompt that a model does not read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from synfer_rt.bundle.files import remedy
+from synfer_rt.bundle.textual_inversion import words_of_vectors, write_out
+from synfer_rt.errors import UserError
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
+
+
+class PromptTokenizer:
+    """The tokenizer of a bundle: its file `tokenizer.json`, which pads, truncates and frames.
+
+    Words that stand for several learnt vectors become all of their tokens (textual_inversion.py).
+    Raises UserError for a file that `tokenizers` cannot read.
+    """
+
+    def __init__(self, file: Path, max_length: int) -> None:
+        from tokenizers import Tokenizer
+
+        self._file, self._max_length = file, max_length
+        try:
+            self._tokenizer = Tokenizer.from_file(str(file))
+        except Exception as error:  # tokenizers raises plain Exception
+            raise UserError(f"{file} is not a tokenizer ({error}); {self._remedy()}.") from None
+        self._learnt_words = words_of_vectors(self._tokenizer)
+
+    def ids(self, texts: Sequence[str]) -> np.ndarray:
+        """Token ids int64 [len(texts), max_length]. Raises UserError for rows of other lengths."""
+        if isinstance(texts, str):
+            raise UserError(f"`texts` must be a list of texts, got the one text {texts!r}.")
+        encodings = self._tokenizer.encode_batch([self._written_out(text) for text in texts])
+        ids = [encoding.ids for encoding in encodings]
+        if any(len(row) != self._max_length for row in ids):
+            raise UserError(
+                f"{self._file} does not pad prompts to {self._max_length} tokens; {self._remedy()}."
+            )
+        return np.array(ids, np.int64).reshape(len(texts), self._max_length)
+
+    def unread(self, text: str) -> tuple[str, tuple[str, ...]]:
+        """What the model does not read of a text: its truncated end, and unknown words."""
+        text = self._written_out(text)
+        encoding = self._tokenizer.encode(text)
+        unknown = getattr(self._tokenizer.model, "unk_token", None)
+        # Special tokens have empty spans.
+        seen = [(token, span) for token, span in _tokens(encoding) if span[0] < span[1]]
+        words = dict.fromkeys(text[a:b] for token, (a, b) in seen if token == unknown)
+        cut = [span[0] for part in encoding.overflowing for _, span in _tokens(part) if any(span)]
+        return text[min(cut) :] if cut else "", tuple(words)
+
+    def _written_out(self, text: str) -> str:
+        return write_out(self._tokenizer, text, self._learnt_words)
+
+    def _remedy(self) -> str:
+        return remedy(self._file.parent)
+
+
+def _tokens(encoding: Encoding) -> list[tuple[str, tuple[int, int]]]:
+    """Each token with its span in the text."""
+    return list(zip(encoding.tokens, encoding.offsets, strict=True))
