@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import io
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -31,9 +31,9 @@ from synfer_rt.data.writers import Writer
 from synfer_rt.diffusion import noise
 from synfer_rt.diffusion.solvers import Trajectory
 from synfer_rt.errors import UserError
-from synfer_rt.jobs.background import Background
+from synfer_rt.jobs import runner
 from synfer_rt.judging.voting import Verdict
-from synfer_rt.records import AUGMENTED, ORIGINAL, record
+from synfer_rt.records import AUGMENTED, ORIGINAL, Record, record
 from synfer_rt.sampling.inversion import check_encoder
 from synfer_rt.sampling.requests import Request, Requests, make_requests
 from synfer_rt.sampling.sampler import Sampler
@@ -43,6 +43,10 @@ _ATTEMPT = 1 << 40
 """What separates the keys of an addition's attempts; no dataset has as many images."""
 _MOST_ATTEMPTS = 1 << 20
 """Their keys are int64; nobody waits for so many."""
+
+
+Made = list[tuple[Record, bytes]]
+"""Records with their PNG files."""
 
 
 @dataclass(frozen=True)
@@ -192,13 +196,11 @@ class Augmenter:
             "au_vocabulary": list(self.bundle.au_names) or None,
         }
 
-    def make(self, indices: Sequence[int]) -> list[tuple[dict[str, Any], bytes]]:
+    def make(self, indices: Sequence[int]) -> Made:
         """The records and PNG files of these indices, originals and additions alike."""
         return [made for piece in self.pieces(indices, len(indices)) for made in piece]
 
-    def pieces(
-        self, indices: Sequence[int], batch: int
-    ) -> Iterator[list[tuple[dict[str, Any], bytes]]]:
+    def pieces(self, indices: Sequence[int], batch: int) -> Generator[Made]:
         """What `make` gives of rising indices, as it comes out of the engines.
 
         A batch goes through them in equal pieces, as large as the device is fast at.
@@ -299,7 +301,7 @@ class Augmenter:
             )
         return self._plans[label].request(key)
 
-    def _originals(self, indices: Sequence[int]) -> list[tuple[dict[str, Any], bytes]]:
+    def _originals(self, indices: Sequence[int]) -> Made:
         items = [self.job.originals[i] for i in indices]
         backend = ""
         if self.job.decode_originals and items:
@@ -368,23 +370,21 @@ def execute(
 ) -> None:
     """Make what `writer` does not have yet, `batch` at a time, and finish the output.
 
-    A piece of a batch is written while the next is made. Whatever ends the run early, what was made
-    before is kept for a run that resumes. Raises UserError also when the bundle's files change
-    meanwhile.
+    `on_progress` is given the number of images made so far. See `runner.run` for interruptions and
+    errors.
     """
     done = writer.done
-    try:
-        with Background("write") as background:
-            for made in augmenter.pieces(writer.lacking, batch):
-                augmenter.bundle.check_unchanged()
-                records, files = [record for record, _ in made], [file for _, file in made]
-                background.start(writer.write, records, files)
-                done += len(made)
-                on_progress(done)
-            background.wait()
-        writer.finish()
-    finally:
-        writer.close()
+
+    def write(made: Made) -> None:
+        writer.write([record for record, _ in made], [file for _, file in made])
+
+    def count(made: Made) -> None:
+        nonlocal done
+        done += len(made)
+        on_progress(done)
+
+    pieces = augmenter.pieces(writer.lacking, batch)
+    runner.run(augmenter.bundle, pieces, write, writer, count)
 
 
 def original_pixels(content: bytes) -> np.ndarray:

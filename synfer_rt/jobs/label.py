@@ -19,7 +19,7 @@ import numpy as np
 from synfer_rt.data.datasets import Dataset, Item
 from synfer_rt.data.datasets.items import load
 from synfer_rt.data.label_table import Record, Table, Tally
-from synfer_rt.jobs.background import Background
+from synfer_rt.jobs import runner
 from synfer_rt.judging.acceptance import Accept
 from synfer_rt.judging.voting import Verdict, vote
 from synfer_rt.records import filled
@@ -42,36 +42,39 @@ def label_images(
     """Label the images of `dataset` that `table` does not have yet, `batch` at a time; finish it.
 
     A label that the dataset gives counts as the wanted one, if the bundle knows it. What the table
-    has is shown to `accept` first, so that it decides as if nothing had interrupted the run. Lines
-    are written while the next images are labelled. Raises UserError also when the bundle's files
-    change meanwhile.
+    has is shown to `accept` first, so that it decides as if nothing had interrupted the run.
+    `on_progress` is given the number of images labelled so far. See `runner.run` for interruptions
+    and errors.
     """
     tally = Tally()
-    try:
-        for record in table.records():
-            tally.add(record)
-            if not record["error"] and not record["label_problem"]:
-                accept(Verdict(record["label"], record["probabilities"], record["rectified"]))
-        pieces = _labelled(dataset.items, table, ensemble, accept, batch)
-        with Background("write") as background, closing(pieces):
-            for records in pieces:
-                background.start(table.write, records)
-                for record in records:
-                    tally.add(record)
-                on_progress(records[-1]["index"] + 1)
-            background.wait()
-        first = table.done
-        left_out = [
-            filled(table.form, _unread(first + i, entry.name, entry.reason))
-            for i, entry in enumerate(dataset.skipped[first - len(dataset.items) :])
-        ]
-        table.write(left_out)
-        for record in left_out:
-            tally.add(record)
-        table.finish()
-    finally:
-        table.close()
+    for line in table.records():
+        tally.add(line)
+        if not line["error"] and not line["label_problem"]:
+            accept(Verdict(line["label"], line["probabilities"], line["rectified"]))
+
+    def count(lines: list[Record]) -> None:
+        for line in lines:
+            tally.add(line)
+        on_progress(lines[-1]["index"] + 1)
+
+    lines = _lacking(dataset, ensemble, table, accept, batch)
+    runner.run(ensemble.bundle, lines, table.write, table, count)
     return tally
+
+
+def _lacking(
+    dataset: Dataset, ensemble: Annotators, table: Table, accept: Accept, batch: int
+) -> Generator[list[Record]]:
+    """The lines that `table` lacks, a piece at a time: of images, then of what is left out."""
+    items = dataset.items
+    first = max(table.done, len(items))
+    yield from _labelled(items, table, ensemble, accept, batch)
+    left_out = [
+        filled(table.form, _unread(first + i, entry.name, entry.reason))
+        for i, entry in enumerate(dataset.skipped[first - len(items) :])
+    ]
+    if left_out:
+        yield left_out
 
 
 def _labelled(
@@ -84,7 +87,6 @@ def _labelled(
         for images in pieces:
             part = items[first : first + len(images)]
             said = _records(part, images, first, ensemble, accept, size)
-            ensemble.bundle.check_unchanged()
             yield [filled(table.form, fields) for fields in said]
             first += len(part)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -18,7 +18,7 @@ from synfer_rt.data.images import png
 from synfer_rt.data.writers import Writer
 from synfer_rt.diffusion.solvers import Trajectory
 from synfer_rt.errors import UserError
-from synfer_rt.jobs.background import Background
+from synfer_rt.jobs import runner
 from synfer_rt.judging.acceptance import Accept, acceptance
 from synfer_rt.judging.quotas import Quotas
 from synfer_rt.judging.voting import Verdict
@@ -230,9 +230,8 @@ def execute(
 
     A piece of a batch (`Sampler.at_once`) is encoded and written while the next is sampled.
     `on_progress` is told how many images of the run are made, counting a piece by its steps.
-    `starts` are those of the run's photos, by default new ones. Whatever ends the run early (a
-    UserError, an interruption), what was made before is kept for a run that resumes. Raises
-    UserError as sampler and writer do, and when the bundle's files change meanwhile.
+    `starts` are those of the run's photos, by default new ones. See `runner.run` for interruptions
+    and errors.
     """
     batch = ranges.whole("batch", batch, 1, None)
     if writer.lacking:
@@ -245,7 +244,6 @@ def execute(
     sampler.times = times = StageTimes()
     labelled: Counter[str] = Counter()
     accepted: Counter[str] = Counter()
-    encoders = ThreadPoolExecutor(min(_MOST_ENCODERS, default_threads()), "encode")
     indices = selection.indices(writer.lacking)
 
     def told(images: float) -> None:
@@ -255,19 +253,13 @@ def execute(
         pngs = list(encoders.map(png, [sample.image for sample in samples]))
         writer.write([run.record(sample) for sample in samples], pngs)
 
-    try:
-        with Background("write") as background:
-            for samples in _pieces(run, sampler, selection, indices, batch, told, starts):
-                with times.stage("write"):
-                    background.start(write, samples)
-                labelled.update(sample.label for sample in samples)
-                accepted.update(sample.label for sample in samples if sample.accepted)
-            with times.stage("write"):
-                background.wait()
-                writer.finish()
-    finally:
-        encoders.shutdown()
-        writer.close()
+    def count(samples: Sequence[Sample]) -> None:
+        labelled.update(sample.label for sample in samples)
+        accepted.update(sample.label for sample in samples if sample.accepted)
+
+    with ThreadPoolExecutor(min(_MOST_ENCODERS, default_threads()), "encode") as encoders:
+        pieces = _pieces(run, sampler, selection, indices, batch, told, starts)
+        runner.run(run.bundle, pieces, write, writer, count, lambda: times.stage("write"))
     times.end(seconds := time.perf_counter() - started)
     return Summary(
         labelled.total(),
@@ -289,7 +281,7 @@ def _pieces(
     batch: int,
     on_progress: Callable[[float], None],
     starts: PhotoStarts | None,
-) -> Iterator[list[Sample]]:
+) -> Generator[list[Sample]]:
     """The samples of rising indices, decided, as they come out of the engines.
 
     `on_progress` is told how many of them are made.
@@ -308,7 +300,6 @@ def _pieces(
         # The rounds of quotas end with a few images, for which a whole piece would be a waste.
         size = whole if selection.quotas is None else len(requests)
         samples = sampler.sample(requests, run.trajectory, size, run.semantic, latents)
-        run.bundle.check_unchanged()
         yield [selection.decide(sample) for sample in samples]
         made = end
 
