@@ -19,6 +19,9 @@ class Background:
         self._job: Future[Any] | None = None
 
     def __enter__(self) -> Background:
+        # A signal that comes while the pool starts its thread leaves one that `shutdown` does not
+        # wait for. Let that be without a job.
+        self._thread.submit(int).result()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
@@ -38,3 +39,25 @@ def test_a_job_under_way_ends_before_an_interruption_goes_on():
         threading.Timer(0.05, go.set).start()
         raise KeyboardInterrupt
     assert done == [0]
+
+
+def test_an_interruption_while_the_thread_starts_leaves_no_job_under_way(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    started, ended = threading.Event(), threading.Event()
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        time.sleep(0.05)
+        raise KeyboardInterrupt
+
+    def job() -> None:
+        started.set()
+        time.sleep(0.2)
+        ended.set()
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt), Background("test") as background:
+        background.start(job)
+    assert started.is_set() == ended.is_set()
