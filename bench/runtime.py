@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from synfer_rt.backends import Engine, Value
+from synfer_rt.backends.loaded_engines import LoadedEngines
 from synfer_rt.bench.measure import SHOWN, Setup, Stopwatch
 from synfer_rt.bundle import Bundle, open_bundle
 from synfer_rt.bundle.engine_specs import REQUIRED_ENGINES
@@ -37,15 +38,17 @@ class Runtime:
         self.bundle = open_bundle(setup.engines)
         self._plan = plan_of(self.bundle)
         self._solver = setup.solver
-        self._sampler = _TimedSampler(self.bundle, setup.backend, setup.threads)
-        self._sampler.load((*REQUIRED_ENGINES, *self.bundle.annotators))
+        self._engines = _TimedEngines(self.bundle, setup.backend, setup.threads)
+        self._engines.load((*REQUIRED_ENGINES, *self.bundle.annotators))
 
     def run(self, batch: int, steps: int, watch: Stopwatch, out: Path) -> None:
         """Write the images of indices 0 to batch-1 as an image folder."""
         run = Run(self.bundle, self._plan, batch, self._solver, steps, layout_strength=1.0)
-        self._sampler.watch = watch
+        self._engines.watch = watch
         writer = open_output(out, run.settings("imagefolder"), resume=False)
-        times = dataclasses.asdict(execute(run, self._sampler, writer, batch).times)
+        times = dataclasses.asdict(
+            execute(run, ObservedSampler(self._engines), writer, batch).times
+        )
         del times["other"]
         watch.stages.update(times)
 
@@ -57,13 +60,13 @@ class Runtime:
         return np.stack([np.asarray(Image.open(io.BytesIO(png))) for png in pngs])
 
 
-class _TimedSampler(ObservedSampler):
+class _TimedEngines(LoadedEngines):
     """Counts the time inside engine calls on `watch`."""
 
     watch = Stopwatch()
 
-    def engine(self, name: str) -> Engine:
-        return _TimedEngine(super().engine(name), self.watch)
+    def __getitem__(self, name: str) -> Engine:
+        return _TimedEngine(super().__getitem__(name), self.watch)
 
 
 class _TimedEngine:

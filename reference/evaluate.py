@@ -220,7 +220,7 @@ def main(
     solver, steps = solver or defaults.solver, steps or defaults.steps
     way = bundle.trajectory(solver, steps, strength)
     plan = make_requests(bundle, guidance=guidance, layout=layout, seed=SEED)
-    sampler = Sampler(bundle, backend, threads)
+    sampler = Sampler.of(bundle, backend, threads)
     sampled = partial(kept, sampler, way=way, work=work)
     pictures = out / "results"
     pictures.mkdir(parents=True, exist_ok=True)

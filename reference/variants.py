@@ -61,7 +61,7 @@ def main(variants, classifier_directory, fer, out, work, per_class, faces, threa
     for variant in variants:
         directory, _, backend = variant.partition(",")
         bundle = open_bundle(Path(directory))
-        sampler = Sampler(bundle, backend or "auto", threads)
+        sampler = Sampler.of(bundle, backend or "auto", threads)
         way, plan = bundle.trajectory(), make_requests(bundle, seed=SEED)
         requests = [plan.request(i) for i in range(per_class * len(CLASSES))]
         sampled = partial(kept, sampler, way=way, work=work)

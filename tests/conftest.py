@@ -47,7 +47,7 @@ def tiny_bundle(tiny_bundle_path: Path) -> Bundle:
 
 @pytest.fixture(scope="session")
 def sampler(tiny_bundle: Bundle) -> Sampler:
-    return Sampler(tiny_bundle, "onnxruntime-cpu", threads=1)
+    return Sampler.of(tiny_bundle, "onnxruntime-cpu", threads=1)
 
 
 @pytest.fixture(scope="session")

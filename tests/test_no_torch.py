@@ -16,7 +16,7 @@ from synfer_rt import Request, Sampler, open_bundle, trajectory
 bundle = open_bundle(sys.argv[1])
 way = trajectory("unipc", bundle.schedule, 3, 0.9, bundle.prediction_type)
 request = Request(0, 1, "happy", "a photo", "", {"AU12": 0.8}, 2.0, 1.0, 4)
-(sample,) = Sampler(bundle, "onnxruntime-cpu", threads=1).sample([request], way, 1)
+(sample,) = Sampler.of(bundle, "onnxruntime-cpu", threads=1).sample([request], way, 1)
 assert sample.image.std() > 1
 """
 _BLOCK = f"""

@@ -189,7 +189,7 @@ def test_the_shipped_model_shows_what_is_asked_for():
     bundle = open_bundle()
     plan = make_requests(bundle)
     requests = [plan.request(i) for i in range(8)]
-    sampler = Sampler(bundle, "onnxruntime-cpu", threads=1)
+    sampler = Sampler.of(bundle, "onnxruntime-cpu", threads=1)
     samples = sampler.sample(requests, bundle.trajectory(), 8)
     assert {sample.request.label for sample in samples} == {*bundle.classes}
     assert sum(sample.accepted for sample in samples) >= 7

@@ -40,8 +40,8 @@ def calibration_inputs(
     step. It costs as much as making that many images.
     """
     plan, way = make_requests(bundle, seed=_SEED), bundle.trajectory()
-    sampler = Sampler(bundle, _BACKEND)
-    denoiser = sampler.engine("denoiser")
+    sampler = Sampler.of(bundle, _BACKEND)
+    denoiser = sampler.engines["denoiser"]
     for first in range(0, samples, batch):
         requests = [plan.request(i) for i in range(first, min(first + batch, samples))]
         state = {name: to_numpy(value) for name, value in sampler.condition(requests).items()}

@@ -39,7 +39,7 @@ class Setting:
     @cached_property
     def sampler(self) -> Sampler:
         """Its engines."""
-        return Sampler(self.bundle, self.backend, self.threads)
+        return Sampler.of(self.bundle, self.backend, self.threads)
 
     @cached_property
     def data(self) -> renders.Renders:

@@ -161,7 +161,7 @@ def augment(
     job = Augmentation(source.items, labels, **how)
     lacking = None if begun is None or is_whole(out) else begun
     where, _ = choose_computation(backend, opened, out, lacking, mix_backends)
-    augmenter = Augmenter(job, Sampler(opened, where.backend, threads))
+    augmenter = Augmenter(job, Sampler.of(opened, where.backend, threads))
     settings = augmenter.settings(format_) | {"dataset": source.digest, "balance": balance}
     settings |= where.settings()
     writer = open_output(out, settings, resume=resume)

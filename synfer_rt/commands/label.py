@@ -65,15 +65,16 @@ def label(
     nothing was asked, and asked is false like accepted. A label that is not understood is never
     accepted, and its line says why. An image that cannot be read has a line with the reason.
     """
+    from synfer_rt.backends.loaded_engines import LoadedEngines
     from synfer_rt.bundle import open_bundle
     from synfer_rt.commands.progress import Progress
     from synfer_rt.commands.resuming import as_begun, choose_computation
     from synfer_rt.data.label_table import Table, begun_with
     from synfer_rt.jobs.label import label_images
     from synfer_rt.judging.acceptance import acceptance
+    from synfer_rt.judging.annotators import Annotators
     from synfer_rt.paths import is_folder
     from synfer_rt.records import blank_line
-    from synfer_rt.sampling.sampler import Sampler
 
     check_number("--batch", batch)
     check_number("--threads", threads, MOST_THREADS)
@@ -85,7 +86,7 @@ def label(
     dataset = _read(images, out, format_, label_scheme, split)
     lacking = None if out.exists() else begun
     where, _ = choose_computation(backend, opened, out, lacking, mix_backends)
-    ensemble = Sampler(opened, where.backend, threads).ensemble
+    ensemble = Annotators(LoadedEngines(opened, where.backend, threads))
     settings = {
         **where.settings(),
         "bundle": opened.bundle_hash,

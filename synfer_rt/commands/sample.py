@@ -151,9 +151,9 @@ def sample(
         ("--negative-prompt", run.plan.negative_prompt),
     ):
         _warn_of_unread(run.bundle, option, text or "")
-    sampler = ObservedSampler(run.bundle, where.backend, threads)
+    sampler = ObservedSampler.of(run.bundle, where.backend, threads)
     if begun is None:
-        sampler.load(run.engines)  # what does not load leaves nothing behind
+        sampler.engines.load(run.engines)  # what does not load leaves nothing behind
     writer = open_output(out, run.settings(format_) | where.settings(), resume=resume)
     if not writer.lacking:
         _finish_whole(run, writer, out)

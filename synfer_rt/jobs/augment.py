@@ -215,7 +215,7 @@ class Augmenter:
 
     def _at_once(self, batch: int) -> int:
         repairing = ("conditioner", "denoiser") if self.job.repair_steps else ()
-        size = self.sampler.piece(batch, "encoder", "decoder", *repairing)
+        size = self.sampler.engines.piece_size(batch, "encoder", "decoder", *repairing)
         return self.ensemble.at_once(size)
 
     def _additions(

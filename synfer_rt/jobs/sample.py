@@ -235,7 +235,7 @@ def execute(
     """
     batch = ranges.whole("batch", batch, 1, None)
     if writer.lacking:
-        sampler.load(run.engines)  # no part of the run's time
+        sampler.engines.load(run.engines)  # no part of the run's time
     if run.photos is not None and starts is None:
         starts = PhotoStarts(sampler, run.photos, run.trajectory)
     selection = _Selection(run, writer.records())

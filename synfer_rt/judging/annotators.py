@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from synfer_rt.backends.loaded_engines import LoadedEngines
 from synfer_rt.bundle import ANNOTATOR
 from synfer_rt.errors import UserError
 from synfer_rt.judging.voting import Opinion, Verdict, vote
-
-if TYPE_CHECKING:
-    from synfer_rt.sampling.sampler import Sampler
 
 AU_READER, ENCODER = "au-reader", "encoder"
 
@@ -24,8 +21,8 @@ class Annotators:
     bundle that has none.
     """
 
-    def __init__(self, sampler: Sampler) -> None:
-        self.sampler, self.bundle = sampler, sampler.bundle
+    def __init__(self, engines: LoadedEngines) -> None:
+        self.engines, self.bundle = engines, engines.bundle
         self.members = self.bundle.annotators
         if not self.members:
             raise UserError(
@@ -36,14 +33,13 @@ class Annotators:
 
     def load(self) -> None:
         """Load the engines. Raises UserError when one does not load."""
-        for name in (*self.members, *((AU_READER,) if self.reads_aus else ())):
-            self.sampler.engine(name)
+        self.engines.load((*self.members, *((AU_READER,) if self.reads_aus else ())))
 
     def at_once(self, batch: int) -> int:
         """The size of the fewest equal pieces of a batch of images that all the engines take."""
         readers = (AU_READER,) if self.reads_aus else ()
         encoders = (ENCODER,) if ANNOTATOR in self.members else ()
-        return self.sampler.piece(batch, *self.members, *readers, *encoders)
+        return self.engines.piece_size(batch, *self.members, *readers, *encoders)
 
     def opinions(self, images: np.ndarray, latents: np.ndarray | None = None) -> list[Opinion]:
         """What each member says of images float32 [B, 3, H, W] in [0, 1].
@@ -55,10 +51,10 @@ class Annotators:
         for name in self.members:
             if name == ANNOTATOR:
                 if latents is None:
-                    latents = self.sampler.run_in_pieces(ENCODER, "images", images)["mean"]
-                outputs = self.sampler.run_in_pieces(name, "latents", latents)
+                    latents = self.engines.run_in_pieces(ENCODER, "images", images)["mean"]
+                outputs = self.engines.run_in_pieces(name, "latents", latents)
             else:
-                outputs = self.sampler.run_in_pieces(name, "images", images)
+                outputs = self.engines.run_in_pieces(name, "images", images)
             scheme = self.bundle.engines[name].label_scheme or self.bundle.label_scheme
             opinions.append(Opinion(name, scheme, outputs["probabilities"]))
         return opinions
@@ -78,4 +74,4 @@ class Annotators:
         """AU intensities float32 [B, A] in [0, 1], or None for a bundle without an AU reader."""
         if not self.reads_aus:
             return None
-        return self.sampler.run_in_pieces(AU_READER, "images", images)["aus"]
+        return self.engines.run_in_pieces(AU_READER, "images", images)["aus"]

@@ -7,7 +7,7 @@ A classifier pulls the image towards the wanted label while it is denoised (SynF
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,20 +112,20 @@ def targets(wanted: Sequence[str], classes: Sequence[str]) -> np.ndarray:
 class Guide:
     """Semantic guidance of one batch on its way along a trajectory.
 
-    `engine` opens an engine by name, `target` is float32 [B, classes] (see `targets`; a soft label
-    will do). Call `before` and `after` around the denoiser at every step.
+    `engine` is the form's (`engine_name`), `target` float32 [B, classes] (see `targets`; a soft
+    label will do). Call `before` and `after` around the denoiser at every step.
     """
 
     def __init__(
         self,
         semantic: SemanticGuidance,
-        engine: Callable[[str], Engine],
+        engine: Engine,
         target: np.ndarray,
         way: Trajectory,
     ) -> None:
         self._semantic = semantic
         self._way = way
-        self._engine = engine(engine_name(semantic.form))
+        self._engine = engine
         self._given = {
             "target": np.asarray(target, np.float32),
             "strength": np.full(len(target), semantic.strength, np.float32),

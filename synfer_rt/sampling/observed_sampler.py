@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
 from synfer_rt.backends import Value
-from synfer_rt.bundle import Bundle
+from synfer_rt.backends.loaded_engines import LoadedEngines
 from synfer_rt.diffusion.solvers import Trajectory
 from synfer_rt.judging.voting import Verdict
 from synfer_rt.sampling.guidance import Guide
@@ -55,15 +55,10 @@ class ObservedSampler(Sampler):
     the step, over the number of steps.
     """
 
-    def __init__(self, bundle: Bundle, backend: str = "auto", threads: int | None = None) -> None:
-        super().__init__(bundle, backend, threads)
+    def __init__(self, engines: LoadedEngines) -> None:
+        super().__init__(engines)
         self.times = StageTimes()
         self.on_step: Callable[[float], None] = lambda images: None
-
-    def load(self, engines: Iterable[str]) -> None:
-        """Load engines, such as those of a run. Raises UserError when one does not load."""
-        for name in engines:
-            self.engine(name)
 
     def condition(self, requests: Sequence[Request]) -> dict[str, Value]:
         """See Sampler."""

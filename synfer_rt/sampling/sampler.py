@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 
 from synfer_rt import ranges
-from synfer_rt.backends import Engine, Value, batch_limits, choose, open_engine, to_numpy
-from synfer_rt.backends.memory import free_memory
+from synfer_rt.backends import Value, to_numpy
+from synfer_rt.backends.loaded_engines import LoadedEngines
 from synfer_rt.bundle import Bundle
 from synfer_rt.data import pixels
 from synfer_rt.diffusion import noise
@@ -23,20 +22,6 @@ from synfer_rt.judging.voting import Verdict
 from synfer_rt.sampling.guidance import Guide, SemanticGuidance, engine_name, targets
 from synfer_rt.sampling.requests import Request, check
 from synfer_rt.vocabulary import facs
-
-_FALLBACK = "onnxruntime-cpu"
-"""Where an image that came out broken is made again: in float32."""
-_POSITIONS_AT_ONCE = 4096
-"""Latent positions (height times width of each image) that a CPU takes through an engine at once.
-
-More is no faster, and takes memory in proportion: synfer-mini, whose images have 256 positions,
-needs as long an image in pieces of 16 as of 64.
-"""
-_PIXELS_AT_ONCE = 1 << 20
-"""Image pixels that a GPU decodes or classifies at once, if they fit into its memory."""
-_BYTES_A_PIXEL = 4096
-"""What an SD-1.5-size decoder holds for each pixel: at its widest, 256 channels in float32 as a
-layer's input, output, shortcut and workspace."""
 
 
 @dataclass(frozen=True)
@@ -64,25 +49,25 @@ class Sample:
 
 
 class Sampler:
-    """A bundle's engines, loaded, and the stages between a request and a sample.
+    """The stages between a request and a sample, run by the engines that it is given.
 
-    `backend` is the name of the backend that runs. `retried` counts the samples that came out
-    broken and were made again, `broken` those that are so in the end. Engines load on first use.
+    `retried` counts the samples that came out broken and were made again, `broken` those that are
+    so in the end.
     """
 
-    def __init__(self, bundle: Bundle, backend: str = "auto", threads: int | None = None) -> None:
-        self.bundle = bundle
-        self.backend, _ = choose(backend, bundle)
+    def __init__(self, engines: LoadedEngines) -> None:
+        self.engines, self.bundle = engines, engines.bundle
         self.retried = self.broken = 0
-        self._threads = threads
-        self._engines: dict[str, Engine] = {}
-        self._most: dict[str, int] = {}
 
-    def engine(self, name: str) -> Engine:
-        """The engine `name`, loaded once. Raises UserError when the bundle lacks it."""
-        if name not in self._engines:
-            self._engines[name] = open_engine(self.bundle, name, self.backend, self._threads)
-        return self._engines[name]
+    @classmethod
+    def of(cls, bundle: Bundle, backend: str = "auto", threads: int | None = None) -> Self:
+        """A sampler with engines of its own, see `LoadedEngines`."""
+        return cls(LoadedEngines(bundle, backend, threads))
+
+    @property
+    def backend(self) -> str:
+        """The name of the backend that runs the engines."""
+        return self.engines.backend
 
     def condition(self, requests: Sequence[Request]) -> dict[str, Value]:
         """The conditioning of both guidance branches, tensors [B, 2, ...] by name.
@@ -101,7 +86,7 @@ class Sampler:
                 row[1] = facs.au_vector(request.aus, names)
             scale = np.array([r.au_scale for r in requests], np.float32)
             inputs |= {"aus": aus, "au_scale": scale}
-        return self.engine("conditioner").run_on_device(inputs)
+        return self.engines["conditioner"].run_on_device(inputs)
 
     def start(self, requests: Sequence[Request], trajectory: Trajectory) -> np.ndarray:
         """The latents to begin with, float32 [B, C, h, w]: layout and noise, mixed.
@@ -148,7 +133,7 @@ class Sampler:
             "latents": latents,
             "history": np.zeros((len(guidance), HISTORY_SLOTS, *self.bundle.latent.shape), "f4"),
         }
-        denoiser = self.engine("denoiser")
+        denoiser = self.engines["denoiser"]
         for step, timestep in enumerate(trajectory.timesteps):
             state["timestep"] = np.asarray(timestep)
             state["coefficients"] = trajectory.coefficients[step]
@@ -162,14 +147,14 @@ class Sampler:
 
     def decode(self, latents: np.ndarray) -> np.ndarray:
         """Latents float32 [B, C, h, w] as images float32 [B, 3, H, W] in [0, 1]."""
-        return self.run_in_pieces("decoder", "latents", latents)["images"]
+        return self.engines.run_in_pieces("decoder", "latents", latents)["images"]
 
     def encode(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Images float32 [B, 3, H, W] in [0, 1] as the posterior's mean and log-variance.
 
         Both are float32 [B, C, h, w], in the scale of latents.
         """
-        outputs = self.run_in_pieces("encoder", "images", images)
+        outputs = self.engines.run_in_pieces("encoder", "images", images)
         return outputs["mean"], outputs["logvar"]
 
     def judge(
@@ -186,7 +171,7 @@ class Sampler:
     @cached_property
     def ensemble(self) -> Annotators:
         """The bundle's annotators. Raises UserError for a bundle without any."""
-        return Annotators(self)
+        return Annotators(self.engines)
 
     def sample(
         self,
@@ -239,7 +224,7 @@ class Sampler:
 
         The size of the fewest equal pieces of a batch that the device is fast at.
         """
-        return self.piece(batch, "conditioner", "denoiser", *_guides(semantic))
+        return self.engines.piece_size(batch, "conditioner", "denoiser", *_guides(semantic))
 
     def _piece(
         self,
@@ -253,12 +238,12 @@ class Sampler:
         latents = self.denoised(requests, begin, trajectory, semantic, len(requests))
         images = self.decode(latents)
         backends = [self.backend] * len(requests)
-        if self.backend != _FALLBACK:
+        if self._fallback is not None:
             for i in np.flatnonzero(~pixels.sound(images[:count])).tolist():
                 self.retried += 1
                 again = self._fallback.denoised([requests[i]], begin[[i]], trajectory, semantic)
                 latents[i], images[i] = again[0], self._fallback.decode(again)[0]
-                backends[i] = _FALLBACK
+                backends[i] = self._fallback.backend
         labelled = zip(self._labelled(requests, images, latents), backends, strict=True)
         samples = [replace(sample, backend=name) for sample, name in labelled][:count]
         self.broken += sum(sample.broken for sample in samples)
@@ -279,7 +264,7 @@ class Sampler:
         """
         count = len(requests)
         if size is None:
-            size = self.piece(count, "conditioner", "denoiser", *_guides(semantic))
+            size = self.engines.piece_size(count, "conditioner", "denoiser", *_guides(semantic))
         rows = [*range(count), *[count - 1] * (-count % size)]
         ends = []
         for first in range(0, len(rows), size):
@@ -290,7 +275,8 @@ class Sampler:
             guide = None
             if semantic is not None:
                 wanted = targets([request.label for request in piece], self.bundle.classes)
-                guide = Guide(semantic, self.engine, wanted, trajectory)
+                engine = self.engines[engine_name(semantic.form)]
+                guide = Guide(semantic, engine, wanted, trajectory)
             current: Value = latents[part]
             for step in self.denoise(current, conditioning, guidance, trajectory, guide):
                 current = step
@@ -298,8 +284,9 @@ class Sampler:
         return np.concatenate(ends)[:count]
 
     @cached_property
-    def _fallback(self) -> Sampler:
-        return Sampler(self.bundle, _FALLBACK, self._threads)
+    def _fallback(self) -> Sampler | None:
+        """What makes an image again that came out broken."""
+        return None if self.engines.fallback is None else Sampler(self.engines.fallback)
 
     def _labelled(
         self, requests: Sequence[Request], images: np.ndarray, latents: np.ndarray
@@ -329,46 +316,6 @@ class Sampler:
                 zip(requests, self.judge(images, wanted, latents), strict=True)
             )
         ]
-
-    def piece(self, count: int, *engines: str) -> int:
-        """The size of the fewest equal pieces of `count` images that all the engines take."""
-        most = min(self._at_once(name) for name in engines)
-        least = max(batch_limits(self.bundle, name, self.backend)[0] for name in engines)
-        return max(math.ceil(count / math.ceil(count / most)), least)
-
-    def _at_once(self, name: str) -> int:
-        """The most images for one call of an engine, found out once."""
-        if name not in self._most:
-            _, planned = batch_limits(self.bundle, name, self.backend)
-            pixels = math.prod(self.bundle.image_size)
-            sizes = [sys.maxsize if planned is None else planned]
-            if self.backend.endswith("-cpu"):
-                sizes.append(_POSITIONS_AT_ONCE // math.prod(self.bundle.latent.shape[1:]))
-            if name not in ("conditioner", "denoiser"):
-                sizes.append(_PIXELS_AT_ONCE // pixels)
-                free = free_memory(self.backend)
-                if free is not None:
-                    sizes.append(free // 2 // (_BYTES_A_PIXEL * pixels))
-            self._most[name] = max(min(sizes), 1)
-        return self._most[name]
-
-    def run_in_pieces(self, name: str, key: str, array: np.ndarray) -> dict[str, np.ndarray]:
-        """An engine's outputs for `array` [B, ...], its input `key`.
-
-        The batch goes through in equal pieces, as large as the device is fast at; the last is
-        padded. Raises UserError for an empty batch, and for an engine that the bundle lacks.
-        """
-        if array.dtype.kind != "f":  # a runtime may take 255 for a very bright pixel
-            raise UserError(f"The {key} are {array.dtype}; give float32, images in 0 to 1.")
-        if not len(array):
-            raise UserError(f"There is nothing for the engine {name}; give 1 of {key} or more.")
-        array = array.astype(np.float32, copy=False)
-        engine = self.engine(name)
-        count, size = len(array), self.piece(len(array), name)
-        pieces = [array[i : i + size] for i in range(0, count, size)]
-        pieces[-1] = np.concatenate([pieces[-1], np.repeat(array[-1:], -count % size, 0)])
-        outputs = [engine.run({key: piece}) for piece in pieces]
-        return {k: np.concatenate([o[k] for o in outputs])[:count] for k in outputs[0]}
 
 
 def _guides(semantic: SemanticGuidance | None) -> tuple[str, ...]:

@@ -243,13 +243,13 @@ def test_a_sample_of_onnxruntime_on_a_gpu_stays_there_and_is_that_of_the_cpu(
     if not backends.status(backend).works:
         pytest.skip(backends.status(backend).reason)
     requests = [request(i) for i in range(5)]
-    sampler = Sampler(guided_bundle, backend)
+    sampler = Sampler.of(guided_bundle, backend)
     conditioning, latents = sampler.condition(requests), sampler.start(requests, way)
     for step in sampler.denoise(latents, conditioning, np.ones(5, "f4"), way):
         assert isinstance(step, onnxruntime.OrtValue) and step.device_name() == "cuda"
     guidance = form and semantic_guidance(guided_bundle, 0.1, form)
     found = sampler.sample(requests, way, 5, guidance or None)
-    wanted = Sampler(guided_bundle, CPU, threads=1).sample(requests, way, 5, guidance or None)
+    wanted = Sampler.of(guided_bundle, CPU, threads=1).sample(requests, way, 5, guidance or None)
     for a, b in zip(wanted, found, strict=True):
         assert difference(a, b) <= 3
         assert a.probabilities == pytest.approx(b.probabilities, abs=0.02)

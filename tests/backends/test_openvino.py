@@ -121,7 +121,8 @@ def test_a_sample_is_that_of_onnxruntime(tiny_bundle: Bundle) -> None:
     way = trajectory("dpmpp-2m", tiny_bundle.schedule, 4, 0.9, tiny_bundle.prediction_type)
     requests = [request(i) for i in range(7)]
     one, other = (
-        Sampler(tiny_bundle, name, threads=1).sample(requests, way, 7) for name in (CPU, OPENVINO)
+        Sampler.of(tiny_bundle, name, threads=1).sample(requests, way, 7)
+        for name in (CPU, OPENVINO)
     )
     assert all(difference(a, b) <= 2 for a, b in zip(one, other, strict=True))
     assert all(difference(a, b) > 20 for a, b in pairwise(other))

@@ -111,26 +111,26 @@ def test_auto_runs_each_engine_where_it_is_right(normalising: Path) -> None:
     bundle = open_bundle(normalising)
     name, why = choose("auto", bundle)
     assert name == OPENVINO and f"{CLASSIFIER} on {CPU}, since OpenVINO" in why
-    sampler = Sampler(bundle, name, 1)
-    where = {engine: sampler.engine(engine).backend for engine in bundle.engines}
+    sampler = Sampler.of(bundle, name, 1)
+    where = {engine: sampler.engines[engine].backend for engine in bundle.engines}
     assert where == {**dict.fromkeys(bundle.engines, OPENVINO), CLASSIFIER: CPU}
     for batch in (1, 24):
         images = np.random.default_rng(batch).random((batch, 3, 32, 32), np.float32)
-        found = sampler.engine(CLASSIFIER).run({"images": images})["probabilities"]
+        found = sampler.engines[CLASSIFIER].run({"images": images})["probabilities"]
         np.testing.assert_allclose(found, probabilities(images), atol=1e-5)
 
 
 @needs_openvino
 def test_engines_of_two_runtimes_make_the_samples_of_one(copy: Path, way: object) -> None:
-    wanted = Sampler(open_bundle(copy), CPU, 1)
+    wanted = Sampler.of(open_bundle(copy), CPU, 1)
     change(copy, lambda fields: set_parity(fields, "denoiser", None))
     change(copy, lambda fields: set_parity(fields, CLASSIFIER, 0.5))
     name, why = choose(OPENVINO, open_bundle(copy))
     assert why.startswith(f"{OPENVINO} (as asked; denoiser, {CLASSIFIER} on {CPU}, since")
-    mixed = Sampler(open_bundle(copy), name, 1)
+    mixed = Sampler.of(open_bundle(copy), name, 1)
     requests = [request(i) for i in range(5)]
-    assert mixed.engine("denoiser").backend == CPU
-    assert mixed.engine("conditioner").backend == mixed.engine("decoder").backend == OPENVINO
+    assert mixed.engines["denoiser"].backend == CPU
+    assert mixed.engines["conditioner"].backend == mixed.engines["decoder"].backend == OPENVINO
     for one, other in zip(
         wanted.sample(requests, way, 5), mixed.sample(requests, way, 5), strict=True
     ):

@@ -75,9 +75,9 @@ def test_a_sampler_fits_a_batch_into_the_profile(
     """The engines here are those of the CPU; how a batch is split is settled before they run."""
     copy = open_bundle(shutil.copytree(tiny_bundle_path, tmp_path / "copy"))
     bundle = tiny.add_plans(copy, batches=batches)
-    sampler = Sampler(bundle, CPU, threads=1)
-    sampler.backend = "tensorrt-rtx-cuda"
-    monkeypatch.setattr("synfer_rt.sampling.sampler.free_memory", lambda backend: None)
+    sampler = Sampler.of(bundle, CPU, threads=1)
+    sampler.engines.backend = "tensorrt-rtx-cuda"
+    monkeypatch.setattr("synfer_rt.backends.loaded_engines.free_memory", lambda backend: None)
     found: list[int] = []
 
     class Counting:
@@ -93,7 +93,7 @@ def test_a_sampler_fits_a_batch_into_the_profile(
             return self.engine.run_on_device(given)
 
     for name in ENGINES:
-        monkeypatch.setitem(sampler._engines, name, Counting(name))
+        monkeypatch.setitem(sampler.engines._loaded, name, Counting(name))
     way = trajectory("ddim", bundle.schedule, 1, 1.0, bundle.prediction_type)
     samples = sampler.sample([request(i) for i in range(count)], way, batch=count)
     assert [sample.request.index for sample in samples] == list(range(count))

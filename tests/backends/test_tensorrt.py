@@ -172,7 +172,7 @@ def test_a_whole_sample_is_that_of_the_cpu(
 ) -> None:
     requests = [request(i) for i in range(batch)]
     one, other = (
-        Sampler(planned, name, threads=1).sample(requests, way, batch) for name in (CPU, backend)
+        Sampler.of(planned, name, threads=1).sample(requests, way, batch) for name in (CPU, backend)
     )
     assert all(difference(a, b) <= 3 for a, b in zip(one, other, strict=True))
 
@@ -184,7 +184,7 @@ def test_a_guided_sample_and_its_labels_are_those_of_the_cpu(
     requests = [request(i) for i in range(5)]
     guidance = semantic_guidance(planned, 0.1, form)
     plain, wanted, found = (
-        Sampler(planned, name, threads=1).sample(requests, way, 5, how)
+        Sampler.of(planned, name, threads=1).sample(requests, way, 5, how)
         for name, how in ((CPU, None), (CPU, guidance), (backend, guidance))
     )
     assert any(difference(a, b) > 3 for a, b in zip(plain, wanted, strict=True))
@@ -204,7 +204,7 @@ def test_synfer_mini_in_float16_shows_what_it_shows_on_the_cpu(
         way.solver, mini.schedule, way.steps, way.layout_strength, mini.prediction_type
     )
     wanted, found = (
-        Sampler(mini, name).sample([run.request(i) for i in range(LARGEST)], steps, LARGEST)
+        Sampler.of(mini, name).sample([run.request(i) for i in range(LARGEST)], steps, LARGEST)
         for name in (CPU, backend)
     )
     for a, b in zip(wanted, found, strict=True):
@@ -222,7 +222,7 @@ def test_samples_of_free_sizes_are_those_of_the_cpu(
     for size in ((32, 32), (24, 40), (48, 16)):
         other = bundle.resized(size)
         one, two = (
-            Sampler(other, name, threads=1).sample(requests, way, 3) for name in (CPU, backend)
+            Sampler.of(other, name, threads=1).sample(requests, way, 3) for name in (CPU, backend)
         )
         assert one[0].image.shape == (*size, 3)
         assert all(difference(a, b) <= 3 for a, b in zip(one, two, strict=True))
@@ -232,9 +232,9 @@ def test_the_same_requests_give_the_same_bits(
     planned: Bundle, backend: str, way: Trajectory
 ) -> None:
     requests = [request(i) for i in range(5)]
-    sampler = Sampler(planned, backend)
+    sampler = Sampler.of(planned, backend)
     runs = [sampler.sample(requests, way, 5) for _ in range(3)]
-    runs.append(Sampler(planned, backend).sample(requests, way, 5))
+    runs.append(Sampler.of(planned, backend).sample(requests, way, 5))
     for run in runs[1:]:
         for one, other in zip(runs[0], run, strict=True):
             np.testing.assert_array_equal(one.image, other.image)
@@ -281,7 +281,7 @@ def test_many_batch_sizes_in_turn_leave_memory_for_a_few(planned: Bundle, backen
 def test_latents_do_not_leave_the_gpu_between_steps(
     planned: Bundle, backend: str, way: Trajectory, transfers: list[int]
 ) -> None:
-    sampler = Sampler(planned, backend)
+    sampler = Sampler.of(planned, backend)
     requests = [request(i) for i in range(4)]
     conditioning, latents = sampler.condition(requests), sampler.start(requests, way)
     steps = list(sampler.denoise(latents, conditioning, np.ones(4, "f4"), way))
@@ -294,7 +294,7 @@ def test_latents_do_not_leave_the_gpu_between_steps(
 def test_what_a_step_gave_stays_as_it_is_while_others_run(
     planned: Bundle, backend: str, way: Trajectory
 ) -> None:
-    sampler = Sampler(planned, backend)
+    sampler = Sampler.of(planned, backend)
     requests = [request(i) for i in range(2)]
     conditioning, latents = sampler.condition(requests), sampler.start(requests, way)
     at_once, in_the_end = [], []
@@ -308,7 +308,7 @@ def test_what_a_step_gave_stays_as_it_is_while_others_run(
 def test_buffers_are_used_again(
     planned: Bundle, backend: str, way: Trajectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sampler = Sampler(planned, backend)
+    sampler = Sampler.of(planned, backend)
     requests = [request(i) for i in range(4)]
     for _ in range(2):  # the first gives up what is idle, to learn how much memory is free
         sampler.sample(requests, way, 4)

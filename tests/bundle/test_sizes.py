@@ -40,7 +40,7 @@ def asked(bundle: Bundle, count: int) -> list[Request]:
 
 def images(bundle: Bundle, backend: str = "onnxruntime-cpu", batch: int = 4) -> np.ndarray:
     way = trajectory("dpmpp-2m", bundle.schedule, 3, prediction_type=bundle.prediction_type)
-    made = Sampler(bundle, backend, threads=1).sample(asked(bundle, 5), way, batch)
+    made = Sampler.of(bundle, backend, threads=1).sample(asked(bundle, 5), way, batch)
     return np.stack([sample.image for sample in made])
 
 
@@ -65,7 +65,7 @@ def test_at_the_default_size_free_engines_make_the_images_of_static_ones(
 def test_the_noise_has_the_shape_of_the_latents(free_bundle: Bundle) -> None:
     bundle = free_bundle.resized(SIZE)
     way = trajectory("ddim", bundle.schedule, 2, prediction_type=bundle.prediction_type)
-    (first, *_) = Sampler(bundle, "onnxruntime-cpu").start(asked(bundle, 2), way)
+    (first, *_) = Sampler.of(bundle, "onnxruntime-cpu").start(asked(bundle, 2), way)
     wanted = noise.normal(3, 0, (4, 6, 10)) * np.float32(way.noise)
     np.testing.assert_array_equal(first, wanted)
 

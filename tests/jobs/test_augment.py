@@ -239,9 +239,9 @@ class TestOutput:
         whole = written(plan, sampler, tmp_path / "whole", batch=64)
         assert {record["attempt"] for record, _ in whole} == {0, 1, 2}
         monkeypatch.setattr(
-            "synfer_rt.sampling.sampler._POSITIONS_AT_ONCE", 2 * 64
+            "synfer_rt.backends.loaded_engines._POSITIONS_PER_CALL", 2 * 64
         )  # 2 images at once
-        cut_up = Sampler(sampler.bundle, "onnxruntime-cpu", threads=1)
+        cut_up = Sampler.of(sampler.bundle, "onnxruntime-cpu", threads=1)
         done: list[int] = []
 
         def stop(images: int) -> None:
@@ -264,7 +264,7 @@ class TestOutput:
         self, dataset: Dataset, tiny_bundle_path: Path, tmp_path: Path
     ):
         bundle = open_bundle(shutil.copytree(tiny_bundle_path, tmp_path / "bundle"))
-        augmenter = Augmenter(job(dataset), Sampler(bundle, "onnxruntime-cpu", threads=1))
+        augmenter = Augmenter(job(dataset), Sampler.of(bundle, "onnxruntime-cpu", threads=1))
         writer = open_output(tmp_path / "out", augmenter.settings("imagefolder"), resume=False)
 
         def change(done: int) -> None:
@@ -362,7 +362,7 @@ class TestAdditions:
         self, voting_bundle: Bundle, tmp_path: Path, decode_originals: bool
     ):
         """One class is grey in files of one channel and of three, the other in colour."""
-        sampler = Sampler(voting_bundle, "onnxruntime-cpu", threads=1)
+        sampler = Sampler.of(voting_bundle, "onnxruntime-cpu", threads=1)
         draw = np.random.default_rng(5)
         for label, count in (("happy", 4), ("sad", 2), ("fear", 1)):
             (tmp_path / "data" / label).mkdir(parents=True)
@@ -432,9 +432,9 @@ class TestAdditions:
                 return super().condition(requests)
 
         monkeypatch.setattr(
-            "synfer_rt.sampling.sampler._POSITIONS_AT_ONCE", 3 * math.prod(tiny.LATENT[1:])
+            "synfer_rt.backends.loaded_engines._POSITIONS_PER_CALL", 3 * math.prod(tiny.LATENT[1:])
         )
-        pieces = Counting(sampler.bundle, "onnxruntime-cpu", threads=1)
+        pieces = Counting.of(sampler.bundle, "onnxruntime-cpu", threads=1)
         again = self.made(dataset, pieces, attempts=1, repair_steps=2)
         assert sizes == [3, 3, 3]
         for (one, a), (other, b) in zip(whole, again, strict=True):

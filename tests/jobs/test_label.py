@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from synfer_rt.backends.loaded_engines import LoadedEngines
 from synfer_rt.bundle import Bundle, open_bundle
 from synfer_rt.commands.label import label
 from synfer_rt.data.datasets import Dataset, read_dataset
@@ -25,12 +26,11 @@ from synfer_rt.jobs.label import label_images, label_problem
 from synfer_rt.judging.acceptance import acceptance
 from synfer_rt.judging.annotators import Annotators
 from synfer_rt.records import Record, blank_line
-from synfer_rt.sampling.sampler import Sampler
 
 
 @pytest.fixture(scope="module")
 def ensemble(voting_bundle: Bundle) -> Annotators:
-    return Annotators(Sampler(voting_bundle, "onnxruntime-cpu", threads=1))
+    return Annotators(LoadedEngines(voting_bundle, "onnxruntime-cpu", threads=1))
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def blank(ensemble: Annotators) -> Record:
-    return blank_line(ensemble.bundle, ensemble.members, ensemble.sampler.backend)
+    return blank_line(ensemble.bundle, ensemble.members, ensemble.engines.backend)
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -119,8 +119,10 @@ def test_an_interrupted_run_resumes_to_the_same_table(
 def test_finished_pieces_of_a_batch_are_written(
     folder: Path, ensemble: Annotators, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("synfer_rt.sampling.sampler._POSITIONS_AT_ONCE", 4 * 64)  # 4 images at once
-    cut_up = Annotators(Sampler(ensemble.bundle, "onnxruntime-cpu", threads=1))
+    monkeypatch.setattr(
+        "synfer_rt.backends.loaded_engines._POSITIONS_PER_CALL", 4 * 64
+    )  # 4 images at once
+    cut_up = Annotators(LoadedEngines(ensemble.bundle, "onnxruntime-cpu", threads=1))
 
     def stop(done: int) -> None:
         if done >= 8:
@@ -139,7 +141,7 @@ def test_a_bundle_that_changes_ends_the_run(
     folder: Path, voting_bundle: Bundle, tmp_path: Path
 ) -> None:
     bundle = open_bundle(shutil.copytree(voting_bundle.path, tmp_path / "bundle"))
-    ensemble = Annotators(Sampler(bundle, "onnxruntime-cpu", threads=1))
+    ensemble = Annotators(LoadedEngines(bundle, "onnxruntime-cpu", threads=1))
 
     def change(done: int) -> None:
         (bundle.path / "annotator.onnx").write_bytes(b"another")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from synfer_rt.backends.loaded_engines import LoadedEngines
 from synfer_rt.bundle import Bundle
 from synfer_rt.data.datasets import read_dataset
 from synfer_rt.data.label_table import Table
@@ -19,15 +20,14 @@ from synfer_rt.jobs.label import label_images
 from synfer_rt.judging.acceptance import acceptance
 from synfer_rt.judging.annotators import Annotators
 from synfer_rt.records import NOT_READ, Record, blank_line
-from synfer_rt.sampling.sampler import Sampler
 
 
 def ensemble(bundle: Bundle) -> Annotators:
-    return Annotators(Sampler(bundle, "onnxruntime-cpu", threads=1))
+    return Annotators(LoadedEngines(bundle, "onnxruntime-cpu", threads=1))
 
 
 def blank(members: Annotators) -> Record:
-    return blank_line(members.bundle, members.members, members.sampler.backend)
+    return blank_line(members.bundle, members.members, members.engines.backend)
 
 
 def tables(root: Path, bundle: Bundle, suffix: str) -> list[Path]:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from synfer_rt.backends import loaded_engines
 from synfer_rt.bundle import open_bundle
 from synfer_rt.data.writers import FORMATS, open_output, read
 from synfer_rt.errors import UserError
@@ -19,7 +20,6 @@ from synfer_rt.jobs.sample import ObservedSampler, Run, execute
 from synfer_rt.jobs.verify import faults, settings_of
 from synfer_rt.judging.acceptance import RunningQuantile
 from synfer_rt.judging.voting import Verdict
-from synfer_rt.sampling import sampler
 from synfer_rt.sampling.guidance import SemanticGuidance
 from synfer_rt.sampling.inversion import read_photos
 from synfer_rt.sampling.requests import make_requests
@@ -29,7 +29,7 @@ from tests import tiny_bundle as tiny
 
 @pytest.fixture(scope="module")
 def observed(tiny_bundle):
-    return ObservedSampler(tiny_bundle, "onnxruntime-cpu", threads=1)
+    return ObservedSampler.of(tiny_bundle, "onnxruntime-cpu", threads=1)
 
 
 @pytest.fixture
@@ -126,8 +126,8 @@ def test_progress_rises_to_the_count_by_steps(run, observed, tmp_path):
 
 
 def test_progress_counts_a_batch_that_is_sampled_in_pieces(run, tiny_bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr(sampler, "_POSITIONS_AT_ONCE", 4 * 64)  # 4 images at once
-    observed = ObservedSampler(tiny_bundle, "onnxruntime-cpu", threads=1)
+    monkeypatch.setattr(loaded_engines, "_POSITIONS_PER_CALL", 4 * 64)  # 4 images at once
+    observed = ObservedSampler.of(tiny_bundle, "onnxruntime-cpu", threads=1)
     told: list[float] = []
     execute(run, observed, output(run, tmp_path / "out"), 21, told.append)
     assert len(told) == 6 * run.steps
@@ -155,9 +155,9 @@ def test_an_interrupted_run_keeps_what_was_written_and_resumes(run, observed, tm
 @pytest.fixture
 def in_pieces(tiny_bundle_path, tmp_path, monkeypatch):
     """A sampler that takes 4 images at once, of a bundle of its own."""
-    monkeypatch.setattr(sampler, "_POSITIONS_AT_ONCE", 4 * 64)
+    monkeypatch.setattr(loaded_engines, "_POSITIONS_PER_CALL", 4 * 64)
     bundle = open_bundle(shutil.copytree(tiny_bundle_path, tmp_path / "bundle"))
-    return ObservedSampler(bundle, "onnxruntime-cpu", threads=1)
+    return ObservedSampler.of(bundle, "onnxruntime-cpu", threads=1)
 
 
 def test_finished_pieces_of_a_batch_outlive_an_interruption(run, in_pieces, tmp_path):
@@ -253,7 +253,7 @@ def stop_after(images):
 
 @pytest.fixture(scope="module")
 def voting(voting_bundle):
-    return ObservedSampler(voting_bundle, "onnxruntime-cpu", threads=1)
+    return ObservedSampler.of(voting_bundle, "onnxruntime-cpu", threads=1)
 
 
 def voting_run(bundle, count=40, **options):
@@ -370,7 +370,7 @@ def test_a_sample_of_a_photo_does_not_depend_on_its_batch(tiny_bundle, observed,
 
 
 def test_records_say_how_a_sample_was_steered_and_what_from(guided_bundle, photos, tmp_path):
-    sampler = ObservedSampler(guided_bundle, "onnxruntime-cpu", threads=1)
+    sampler = ObservedSampler.of(guided_bundle, "onnxruntime-cpu", threads=1)
     semantic = SemanticGuidance("text-latent", 0.5)
     run = photo_run(guided_bundle, photos, semantic=semantic)
     execute(run, sampler, output(run, tmp_path / "out", format="parquet"), 18)

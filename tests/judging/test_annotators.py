@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from synfer_rt.backends.loaded_engines import LoadedEngines
 from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError
 from synfer_rt.judging.annotators import Annotators
@@ -12,7 +13,7 @@ from tests import tiny_bundle
 
 @pytest.fixture(scope="module")
 def ensemble(voting_bundle: Bundle) -> Annotators:
-    return Annotators(Sampler(voting_bundle, "onnxruntime-cpu", threads=1))
+    return Annotators(LoadedEngines(voting_bundle, "onnxruntime-cpu", threads=1))
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def test_every_classifier_and_the_annotator_vote(ensemble: Annotators, images: n
 def test_images_from_elsewhere_reach_the_annotator_through_the_encoder(
     ensemble: Annotators, images: np.ndarray
 ):
-    mean, _ = ensemble.sampler.encode(images)
+    mean = ensemble.engines.run_in_pieces("encoder", "images", images)["mean"]
     direct = ensemble.opinions(images, mean)[-1].probabilities
     np.testing.assert_allclose(ensemble.opinions(images)[-1].probabilities, direct)
     other = ensemble.opinions(images, mean + 1)[-1].probabilities
@@ -52,10 +53,10 @@ def test_action_units_are_read_where_the_bundle_can(
     aus = ensemble.aus(images)
     assert aus is not None and aus.shape == (5, 41)
     assert aus.min() >= 0 and aus.max() <= 1
-    assert Annotators(sampler).aus(images) is None
+    assert Annotators(sampler.engines).aus(images) is None
 
 
 def test_a_bundle_without_annotators_is_refused(tmp_path: Path):
     bundle = tiny_bundle.build(tmp_path / "bare", with_classifier=False)
     with pytest.raises(UserError, match="neither a classifier nor an annotator"):
-        Annotators(Sampler(bundle, "onnxruntime-cpu", threads=1))
+        Annotators(LoadedEngines(bundle, "onnxruntime-cpu", threads=1))

@@ -45,7 +45,9 @@ def test_a_sample_says_what_the_classifier_says(sixty_four: list[Sample]) -> Non
 
 @pytest.fixture(scope="module")
 def voted(voting_bundle: Bundle, way: Trajectory) -> list[Sample]:
-    return Sampler(voting_bundle, CPU, threads=1).sample([request(i) for i in range(24)], way, 24)
+    return Sampler.of(voting_bundle, CPU, threads=1).sample(
+        [request(i) for i in range(24)], way, 24
+    )
 
 
 def test_the_vote_replaces_a_label_that_it_does_not_agree_with(voted: list[Sample]) -> None:
@@ -58,7 +60,7 @@ def test_the_vote_replaces_a_label_that_it_does_not_agree_with(voted: list[Sampl
 
 
 def test_a_label_is_accepted_where_most_annotators_see_it(voting_bundle: Bundle) -> None:
-    sampler = Sampler(voting_bundle, CPU, threads=1)
+    sampler = Sampler.of(voting_bundle, CPU, threads=1)
     rng = np.random.default_rng(1)
     flat = rng.random((48, 3, 1, 1))
     noise = rng.normal(0, 0.1, (48, 3, *tiny.IMAGE))
@@ -79,7 +81,7 @@ def test_a_single_annotator_replaces_no_label(sixty_four: list[Sample]) -> None:
 def test_the_annotator_reads_the_finished_latents(
     voting_bundle: Bundle, way: Trajectory, voted: list[Sample]
 ) -> None:
-    sampler = Sampler(voting_bundle, CPU, threads=1)
+    sampler = Sampler.of(voting_bundle, CPU, threads=1)
     requests = [request(i) for i in range(3)]
     latents = sampler.start(requests, way)
     guidance = np.array([r.guidance for r in requests], np.float32)
@@ -94,7 +96,7 @@ def test_the_annotator_reads_the_finished_latents(
 
 
 def test_without_a_classifier_nothing_is_judged(tmp_path: Path, way: Trajectory) -> None:
-    sampler = Sampler(tiny.build(tmp_path / "b", with_classifier=False), CPU, threads=1)
+    sampler = Sampler.of(tiny.build(tmp_path / "b", with_classifier=False), CPU, threads=1)
     (sample,) = sampler.sample([request(0)], way, 1)
     assert (sample.probabilities, sample.best, sample.accepted) == ({}, "", False)
     with pytest.raises(UserError, match="neither a classifier nor an annotator"):

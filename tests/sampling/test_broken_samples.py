@@ -27,8 +27,8 @@ def test_an_image_that_overflows_float16_is_made_again_in_float32(
     tmp_path: Path, tiny_bundle: Bundle, way: Trajectory, sixty_four: list[Sample]
 ) -> None:
     overflowing = tiny.build(tmp_path / "b", decoder_overflows=True)
-    sampler = Sampler(tiny_bundle, OPENVINO, threads=1)
-    sampler._engines["decoder"] = open_engine(overflowing, "decoder", CPU, 1)
+    sampler = Sampler.of(tiny_bundle, OPENVINO, threads=1)
+    sampler.engines._loaded["decoder"] = open_engine(overflowing, "decoder", CPU, 1)
     assert not np.isfinite(sampler.decode(np.ones((1, *tiny.LATENT), np.float32))).all()
     samples = sampler.sample([request(i) for i in range(3)], way, batch=3)
     assert (sampler.retried, sampler.broken) == (3, 0)
@@ -42,7 +42,7 @@ def test_an_image_that_overflows_float16_is_made_again_in_float32(
 def test_a_sample_that_stays_broken_is_not_accepted_and_the_others_are_made(
     tiny_bundle: Bundle, way: Trajectory, sixty_four: list[Sample], backend: str
 ) -> None:
-    sampler = Sampler(tiny_bundle, backend, threads=1)
+    sampler = Sampler.of(tiny_bundle, backend, threads=1)
     requests = [request(0), request(41)]
     starts = sampler.start(requests, way)
     starts[1] = np.nan
@@ -59,7 +59,7 @@ def test_a_sample_that_stays_broken_is_not_accepted_and_the_others_are_made(
 def test_what_failed_in_float32_on_the_cpu_is_not_tried_again_there(
     tiny_bundle: Bundle, way: Trajectory
 ) -> None:
-    sampler = Sampler(tiny_bundle, CPU, threads=1)
+    sampler = Sampler.of(tiny_bundle, CPU, threads=1)
     sampler.sample([request(41)], way, 1, starts=np.full((1, *tiny_bundle.latent.shape), np.nan))
     assert (sampler.retried, sampler.broken) == (0, 1)
 
@@ -87,9 +87,9 @@ def test_a_flat_image_and_a_nan_are_noticed(
         def decode(self, latents: np.ndarray) -> np.ndarray:
             return damage(super().decode(latents))
 
-    sampler = Damaged(tiny_bundle, OPENVINO, threads=1)
+    sampler = Damaged.of(tiny_bundle, OPENVINO, threads=1)
     sampler.sample([request(0)], way, 1)
     assert (sampler.retried, sampler.broken) == (1, 0)
-    on_cpu = Damaged(tiny_bundle, CPU, threads=1)
+    on_cpu = Damaged.of(tiny_bundle, CPU, threads=1)
     (sample,) = on_cpu.sample([request(0)], way, 1)
     assert (on_cpu.retried, on_cpu.broken, sample.broken) == (0, 1, True)

@@ -113,7 +113,7 @@ def test_the_guide_is_told_the_clean_image_of_its_step(
     way = trajectory(solver, schedule, 5, 1.0, prediction_type)
     engine = Recorder(guided_latents=1, guided_history=2)
     semantic = SemanticGuidance("latent", 0.5, start=0.0)
-    guide = Guide(semantic, lambda name: engine, np.eye(2), way)  # type: ignore[arg-type]
+    guide = Guide(semantic, engine, np.eye(2), way)  # type: ignore[arg-type]
     draws = np.random.default_rng(0)
     for step, timestep in enumerate(way.timesteps):
         alpha_bar = np.interp(timestep, np.arange(1000), schedule.alphas_cumprod)
@@ -130,7 +130,7 @@ def test_the_text_form_replaces_the_text_before_guided_steps(tiny_bundle: Bundle
     way = trajectory("ddim", tiny_bundle.schedule, 4, 1.0, "v_prediction")
     engine = Recorder(guided_text="moved")
     semantic = SemanticGuidance("text", 0.1, start=0.5)
-    guide = Guide(semantic, lambda name: engine, np.eye(2), way)  # type: ignore[arg-type]
+    guide = Guide(semantic, engine, np.eye(2), way)  # type: ignore[arg-type]
     changes = [guide.before(i, {"latents": i, "text": "said"}) for i in range(4)]
     assert changes == [{}, {}, {"text": "moved"}, {"text": "moved"}]
     assert [call["latents"] for call in engine.calls] == [2, 3]
@@ -141,14 +141,7 @@ def test_the_text_form_replaces_the_text_before_guided_steps(tiny_bundle: Bundle
 def test_the_latent_form_corrects_the_step_after_it(tiny_bundle: Bundle) -> None:
     way = trajectory("ddim", tiny_bundle.schedule, 4, 1.0, "v_prediction")
     engine = Recorder(guided_latents="better", guided_history="too")
-    opened = []
-
-    def opening(name: str) -> Any:
-        opened.append(name)
-        return engine
-
-    guide = Guide(SemanticGuidance("latent", 0.1, start=0.5), opening, np.eye(2), way)
-    assert opened == ["guide.latent"]
+    guide = Guide(SemanticGuidance("latent", 0.1, start=0.5), engine, np.eye(2), way)  # type: ignore[arg-type]
     plain = {"next_latents": "plain", "next_history": "plain", "prediction": "p"}
     assert guide.before(3, {}) == {}
     assert guide.after(1, {}, plain) is plain
@@ -175,7 +168,7 @@ def wanted_share(sample: Sample) -> float:
 
 @pytest.fixture(scope="module")
 def plain(guided_bundle: Bundle, way: Trajectory) -> list[Sample]:
-    return Sampler(guided_bundle, CPU, 1).sample(requests(guided_bundle), way, 16)
+    return Sampler.of(guided_bundle, CPU, 1).sample(requests(guided_bundle), way, 16)
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +184,7 @@ both_forms = pytest.mark.parametrize("semantic", STEERED, ids=lambda s: s.form)
 def test_guidance_makes_the_requested_expression_likelier(
     guided_bundle: Bundle, way: Trajectory, plain: list[Sample], semantic: SemanticGuidance
 ) -> None:
-    sampler = Sampler(guided_bundle, CPU, 1)
+    sampler = Sampler.of(guided_bundle, CPU, 1)
     guided = sampler.sample(requests(guided_bundle), way, 16, semantic)
     gains = [wanted_share(b) - wanted_share(a) for a, b in zip(plain, guided, strict=True)]
     assert np.mean(gains) > 0.005
@@ -202,7 +195,7 @@ def test_guidance_makes_the_requested_expression_likelier(
 def test_a_guided_sample_does_not_depend_on_its_batch(
     guided_bundle: Bundle, way: Trajectory, plain: list[Sample], semantic: SemanticGuidance
 ) -> None:
-    sampler = Sampler(guided_bundle, CPU, 1)
+    sampler = Sampler.of(guided_bundle, CPU, 1)
     wanted = requests(guided_bundle)
     together = sampler.sample(wanted, way, 16, semantic)
     apart = sampler.sample(wanted[3:6], way, 1, semantic)
@@ -218,10 +211,10 @@ def test_an_image_that_is_made_again_is_guided_too(guided_bundle: Bundle, way: T
             return np.zeros_like(super().decode(latents))
 
     wanted, semantic = requests(guided_bundle)[:2], STEERED[0]
-    damaged = Damaged(guided_bundle, "openvino-cpu", 1)
+    damaged = Damaged.of(guided_bundle, "openvino-cpu", 1)
     again = damaged.sample(wanted, way, 2, semantic)
     assert damaged.retried == 2
-    sound = Sampler(guided_bundle, CPU, 1).sample(wanted, way, 2, semantic)
+    sound = Sampler.of(guided_bundle, CPU, 1).sample(wanted, way, 2, semantic)
     for one, other in zip(again, sound, strict=True):
         np.testing.assert_allclose(one.image.astype(int), other.image, atol=2)
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-4)

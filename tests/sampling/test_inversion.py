@@ -122,7 +122,7 @@ def test_an_image_is_inverted_alone_as_in_a_batch(sampler: Sampler, tiny_bundle:
 
 def test_a_bundle_without_an_encoder_is_refused(sampler: Sampler, tiny_bundle: Bundle) -> None:
     engines = {k: v for k, v in tiny_bundle.engines.items() if k != "encoder"}
-    without = Sampler(replace(tiny_bundle, engines=engines), "onnxruntime-cpu", 1)
+    without = Sampler.of(replace(tiny_bundle, engines=engines), "onnxruntime-cpu", 1)
     way = ways(tiny_bundle, "ddim", tiny_bundle.prediction_type)
     with pytest.raises(UserError, match="has no encoder"):
         invert(without, np.zeros((1, 3, *tiny.IMAGE), np.float32), way)
@@ -180,7 +180,7 @@ def test_each_photo_is_inverted_once_when_it_is_needed(tiny_bundle: Bundle, phot
             found.append(len(images))
             return super().encode(images)
 
-    sampler = Counting(tiny_bundle, "onnxruntime-cpu", 1)
+    sampler = Counting.of(tiny_bundle, "onnxruntime-cpu", 1)
     way = ways(tiny_bundle, "dpmpp-2m", tiny_bundle.prediction_type)
     starts = PhotoStarts(sampler, photos, way)
     first = starts.latents([0, 0, 1])

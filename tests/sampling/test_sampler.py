@@ -179,9 +179,9 @@ def test_images_are_the_same_in_pieces_of_any_size(
     tiny_bundle: Bundle, way: Trajectory, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
     requests = [request(i) for i in range(7)]
-    whole = Sampler(tiny_bundle, CPU, threads=1).sample(requests, way, 7)
-    monkeypatch.setattr("synfer_rt.sampling.sampler._POSITIONS_AT_ONCE", at_once * 8 * 8)
-    pieces = Sampler(tiny_bundle, CPU, threads=1).sample(requests, way, 7)
+    whole = Sampler.of(tiny_bundle, CPU, threads=1).sample(requests, way, 7)
+    monkeypatch.setattr("synfer_rt.backends.loaded_engines._POSITIONS_PER_CALL", at_once * 8 * 8)
+    pieces = Sampler.of(tiny_bundle, CPU, threads=1).sample(requests, way, 7)
     for one, other in zip(whole, pieces, strict=True):
         np.testing.assert_array_equal(one.image, other.image)
 
@@ -213,8 +213,8 @@ def test_a_batch_is_sampled_in_equal_pieces_and_the_last_is_padded(
         return condition(self, requests)
 
     monkeypatch.setattr(Sampler, "condition", counting)
-    monkeypatch.setattr("synfer_rt.sampling.sampler._POSITIONS_AT_ONCE", at_once * 8 * 8)
-    sampler = Sampler(tiny_bundle, CPU, threads=1)
+    monkeypatch.setattr("synfer_rt.backends.loaded_engines._POSITIONS_PER_CALL", at_once * 8 * 8)
+    sampler = Sampler.of(tiny_bundle, CPU, threads=1)
     samples = sampler.sample([request(i) for i in range(count)], way, batch)
     assert [sample.request.index for sample in samples] == list(range(count))
     assert found == sizes
@@ -227,16 +227,16 @@ def test_a_batch_is_sampled_in_equal_pieces_and_the_last_is_padded(
 def test_as_many_images_are_decoded_at_once_as_fit_into_free_memory(
     tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, free: int | None, pieces: list[int]
 ) -> None:
-    monkeypatch.setattr("synfer_rt.sampling.sampler.free_memory", lambda backend: free)
-    sampler = Sampler(tiny_bundle, CPU, threads=1)
-    decoder, found = sampler.engine("decoder"), []
+    monkeypatch.setattr("synfer_rt.backends.loaded_engines.free_memory", lambda backend: free)
+    sampler = Sampler.of(tiny_bundle, CPU, threads=1)
+    decoder, found = sampler.engines["decoder"], []
 
     class Counting:
         def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             found.append(len(inputs["latents"]))
             return decoder.run(inputs)
 
-    monkeypatch.setitem(sampler._engines, "decoder", Counting())
+    monkeypatch.setitem(sampler.engines._loaded, "decoder", Counting())
     assert sampler.decode(np.zeros((6, *tiny.LATENT), np.float32)).shape[0] == 6
     assert found == pieces
 
@@ -249,7 +249,7 @@ def test_encoding_gives_mean_and_log_variance_of_latents(sampler: Sampler) -> No
 
 
 def test_a_model_without_aus_samples_too(tmp_path: Path, way: Trajectory) -> None:
-    sampler = Sampler(tiny.build(tmp_path / "b", with_aus=False), CPU, threads=1)
+    sampler = Sampler.of(tiny.build(tmp_path / "b", with_aus=False), CPU, threads=1)
     one, other = sampler.sample([request(0, aus={}), request(0, aus={"AU12": 1.0})], way, 2)
     assert difference(one, other) == 0
 
@@ -282,7 +282,7 @@ def test_images_of_8_bits_are_refused_where_floats_are_due(
     """OpenVINO would take 255 for a pixel 255 times as bright as white."""
     if backend.startswith("openvino"):
         pytest.importorskip("openvino", reason="needs synfer-rt[openvino]")
-    sampler = Sampler(tiny_bundle, backend, threads=1)
+    sampler = Sampler.of(tiny_bundle, backend, threads=1)
     images = np.random.default_rng(0).integers(0, 256, (2, 3, *tiny.IMAGE), np.uint8)
     for use in (sampler.encode, lambda x: sampler.judge(x, ["happy", "sad"])):
         with pytest.raises(UserError, match=r"images are uint8; give float32, images in 0 to 1"):
@@ -294,14 +294,14 @@ def test_images_of_8_bits_are_refused_where_floats_are_due(
 @pytest.mark.parametrize("threads", ["2", 1.5, True, 0, -1])
 def test_threads_are_a_whole_number(tiny_bundle: Bundle, threads: Any) -> None:
     with pytest.raises(UserError, match="write 1 or more"):
-        Sampler(tiny_bundle, "onnxruntime-cpu", threads).engine("decoder")
+        _ = Sampler.of(tiny_bundle, "onnxruntime-cpu", threads).engines["decoder"]
 
 
 def test_a_backend_goes_by_its_name(tiny_bundle: Bundle) -> None:
     wrong: list[Any] = [None, 3, ["onnxruntime-cpu"]]
     for backend in wrong:
         with pytest.raises(UserError, match="Unknown backend"):
-            Sampler(tiny_bundle, backend)
+            Sampler.of(tiny_bundle, backend)
 
 
 def test_one_text_is_no_list_of_texts(tiny_bundle: Bundle) -> None:

@@ -353,12 +353,12 @@ def test_what_openvino_computes_otherwise_runs_on_onnxruntime(
     assert len(lines) == 1
     assert lines[0].startswith("classifier.small runs on ONNX Runtime: OpenVINO 20")
     bundle = open_bundle(out)
-    sampler, reference = Sampler(bundle, "openvino-cpu"), Sampler(bundle, "onnxruntime-cpu")
+    sampler, reference = Sampler.of(bundle, "openvino-cpu"), Sampler.of(bundle, "onnxruntime-cpu")
     images = np.random.default_rng(0).random((24, 3, 16, 16), np.float32)
     wanted = [verdict.probabilities for verdict in reference.judge(images, ["happy"] * 24)]
     found = [verdict.probabilities for verdict in sampler.judge(images, ["happy"] * 24)]
     assert found == wanted
-    assert sampler.engine("decoder").backend == "openvino-cpu"
+    assert sampler.engines["decoder"].backend == "openvino-cpu"
 
 
 def test_the_target_openvino_refuses_what_is_wrong_there(

@@ -115,7 +115,7 @@ def sampler(
             model.directory, model.au_adapter, loras=model.loras, resolution=model.resolution
         )
         bundle = build_bundle(source, tmp_path_factory.mktemp("bundles") / "bundle")
-    return Sampler(bundle, "onnxruntime-cpu", threads=1)
+    return Sampler.of(bundle, "onnxruntime-cpu", threads=1)
 
 
 def requests(bundle: Bundle) -> list[Request]:

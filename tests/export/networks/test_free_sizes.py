@@ -56,7 +56,7 @@ def bundle(built: tuple[Bundle, list[Built]]) -> Bundle:
 
 def images(bundle: Bundle, backend: str = "onnxruntime-cpu") -> np.ndarray:
     """Two images, float32 [2, 3, H, W], of the requests that test_pipelines makes."""
-    sampler, asked = Sampler(bundle, backend, threads=1), requests(bundle)
+    sampler, asked = Sampler.of(bundle, backend, threads=1), requests(bundle)
     way = trajectory("ddim", bundle.schedule, STEPS, prediction_type=bundle.prediction_type)
     guidance = np.array([request.guidance for request in asked], np.float32)
     latents: Any = sampler.start(asked, way)
@@ -106,14 +106,14 @@ def test_encoder_and_classifier_take_every_size(
     from synfer_rt.export.networks.image_network import reference
 
     draws = np.random.default_rng(0)
-    sampler = Sampler(bundle, "onnxruntime-cpu", threads=1)
+    sampler = Sampler.of(bundle, "onnxruntime-cpu", threads=1)
     for size in ((16, 16), (24, 24), (12, 28)):
         given = draws.random((3, 3, *size), np.float32)
         wanted = reference(classifier, torch.from_numpy(given)).numpy()
-        found = sampler.engine("classifier.small").run({"images": given})["probabilities"]
+        found = sampler.engines["classifier.small"].run({"images": given})["probabilities"]
         np.testing.assert_allclose(found, wanted, atol=1e-5)
         mean, logvar = sampler.encode(given)
         assert mean.shape == logvar.shape == (3, 4, size[0] // 2, size[1] // 2)
     given = draws.random((3, 3, 16, 16), np.float32)
-    static = Sampler(sd_bundle, "onnxruntime-cpu", threads=1).encode(given)
+    static = Sampler.of(sd_bundle, "onnxruntime-cpu", threads=1).encode(given)
     np.testing.assert_allclose(sampler.encode(given), static, atol=1e-4)

@@ -18,7 +18,7 @@ from synfer_rt.sampling.sampler import Sampler
 def test_images_are_kept_for_the_same_requests_only(
     tiny_bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sampler, calls = Sampler(tiny_bundle, "onnxruntime-cpu", 1), []
+    sampler, calls = Sampler.of(tiny_bundle, "onnxruntime-cpu", 1), []
     real = sampling.sample
     monkeypatch.setattr(sampling, "sample", lambda *a: calls.append(1) or real(*a))
     plan = make_requests(tiny_bundle, layout="none", seed=3)
@@ -35,7 +35,7 @@ def test_images_are_kept_for_the_same_requests_only(
 
 
 def test_faces_go_through_the_vae_and_back(tiny_bundle, tmp_path: Path) -> None:
-    sampler = Sampler(tiny_bundle, "onnxruntime-cpu", 1)
+    sampler = Sampler.of(tiny_bundle, "onnxruntime-cpu", 1)
     size = tiny_bundle.image_size
     faces = np.random.default_rng(0).integers(0, 256, (3, *size, 3), np.uint8)
     rebuilt = sampling.reconstructed(sampler, faces, tmp_path)

@@ -32,12 +32,12 @@ def test_a_form_without_an_engine_is_not_available(
     sampler: Sampler, guided_bundle, tiny_bundle
 ) -> None:
     guided = Recipe("", form="latent", strength=0.1)
-    assert guided.available(Sampler(guided_bundle, "onnxruntime-cpu", 1))
+    assert guided.available(Sampler.of(guided_bundle, "onnxruntime-cpu", 1))
     assert not guided.available(sampler) and Recipe("").available(sampler)
 
 
 def test_a_set_is_its_samples_whatever_the_pieces(voting_bundle, tmp_path: Path) -> None:
-    sampler = Sampler(voting_bundle, "onnxruntime-cpu", 1)
+    sampler = Sampler.of(voting_bundle, "onnxruntime-cpu", 1)
     recipe = Recipe("", labels="happy,fear")
     made = sample_set(sampler, recipe, 20, 3, tmp_path)
     classes = voting_bundle.classes
@@ -50,7 +50,10 @@ def test_a_set_is_its_samples_whatever_the_pieces(voting_bundle, tmp_path: Path)
 def test_a_set_that_begins_later_is_that_part_of_a_longer_one(
     voting_bundle, tmp_path: Path
 ) -> None:
-    sampler, recipe = Sampler(voting_bundle, "onnxruntime-cpu", 1), Recipe("", labels="happy,fear")
+    sampler, recipe = (
+        Sampler.of(voting_bundle, "onnxruntime-cpu", 1),
+        Recipe("", labels="happy,fear"),
+    )
     whole = sample_set(sampler, recipe, 9, 3, tmp_path)
     part = sample_set(sampler, recipe, 4, 3, tmp_path, first=5)
     assert part["requested"].tolist() == whole["requested"][5:].tolist()
@@ -75,7 +78,7 @@ def test_an_inverted_layout_leads_back_to_itself_and_is_inverted_once(
 
 
 def test_inverted_layouts_are_another_set_than_noised_ones(voting_bundle, tmp_path: Path) -> None:
-    sampler = Sampler(voting_bundle, "onnxruntime-cpu", 1)
+    sampler = Sampler.of(voting_bundle, "onnxruntime-cpu", 1)
     recipes = Recipe(""), Recipe("", layouts="inverted")
     noised, inverted = (sample_set(sampler, one, 3, 3, tmp_path) for one in recipes)
     assert not np.array_equal(noised["images"], inverted["images"])
@@ -87,7 +90,7 @@ def test_inverted_layouts_are_another_set_than_noised_ones(voting_bundle, tmp_pa
 
 
 def test_another_name_is_no_other_set(voting_bundle, tmp_path: Path) -> None:
-    sampler = Sampler(voting_bundle, "onnxruntime-cpu", 1)
+    sampler = Sampler.of(voting_bundle, "onnxruntime-cpu", 1)
     for name in ("one", "other"):
         sample_set(sampler, Recipe(name), 2, 3, tmp_path)
     assert len(list(tmp_path.iterdir())) == 1
@@ -96,7 +99,7 @@ def test_another_name_is_no_other_set(voting_bundle, tmp_path: Path) -> None:
 def test_other_requests_are_another_set(
     voting_bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sampler, plan = Sampler(voting_bundle, "onnxruntime-cpu", 1), Recipe.plan
+    sampler, plan = Sampler.of(voting_bundle, "onnxruntime-cpu", 1), Recipe.plan
     for guidance in (1.5, 3.0):
         monkeypatch.setattr(Recipe, "plan", lambda *a, g=guidance: replace(plan(*a), guidance=g))
         sample_set(sampler, Recipe(""), 2, 3, tmp_path)

@@ -1,0 +1,105 @@
+"""A bundle's engines on one backend, and how many images each of them takes in one call."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable
+from functools import cached_property
+
+import numpy as np
+
+from synfer_rt.backends import Engine, batch_limits, choose, open_engine
+from synfer_rt.backends.memory import free_memory
+from synfer_rt.bundle import Bundle
+from synfer_rt.errors import UserError
+
+_FALLBACK = "onnxruntime-cpu"
+"""The backend that computes in float32 everywhere."""
+_POSITIONS_PER_CALL = 4096
+"""Latent positions (height times width, summed over the images) in one call of an engine on a CPU.
+
+More is no faster and takes more memory: synfer-mini, whose images have 256 positions, needs the
+same time for an image in pieces of 16 and of 64.
+"""
+_PIXELS_PER_CALL = 1 << 20
+"""Image pixels in one call of an engine that decodes, encodes or classifies, if memory allows."""
+_BYTES_PER_PIXEL = 4096
+"""What a decoder of SD 1.5's size holds for each pixel: at its widest, 256 channels in float32 as a
+layer's input, output, shortcut and workspace."""
+
+
+class LoadedEngines:
+    """The engines of `bundle` on one backend; `engines["denoiser"]` loads one on first use.
+
+    `backend` is the name of the backend that was chosen, and `threads` the number of CPU threads of
+    one call, by default every usable core. Raises UserError as `backends.choose` does.
+    """
+
+    def __init__(self, bundle: Bundle, backend: str = "auto", threads: int | None = None) -> None:
+        self.bundle = bundle
+        self.backend, _ = choose(backend, bundle)
+        self.threads = threads
+        self._loaded: dict[str, Engine] = {}
+        self._most: dict[str, int] = {}
+
+    def __getitem__(self, name: str) -> Engine:
+        """The engine `name`. Raises UserError as `backends.open_engine` does."""
+        if name not in self._loaded:
+            self._loaded[name] = open_engine(self.bundle, name, self.backend, self.threads)
+        return self._loaded[name]
+
+    def load(self, names: Iterable[str]) -> None:
+        """Load several engines now. Raises UserError when one does not load."""
+        for name in names:
+            _ = self[name]
+
+    @cached_property
+    def fallback(self) -> LoadedEngines | None:
+        """The same engines in float32 on the CPU; None if these are they."""
+        if self.backend == _FALLBACK:
+            return None
+        return LoadedEngines(self.bundle, _FALLBACK, self.threads)
+
+    def piece_size(self, count: int, *names: str) -> int:
+        """The size of the fewest equal pieces of `count` images that all these engines take.
+
+        Equal pieces need one shape of input; the last is padded. `count` is at least 1.
+        """
+        most = min(self._most_per_call(name) for name in names)
+        least = max(batch_limits(self.bundle, name, self.backend)[0] for name in names)
+        return max(math.ceil(count / math.ceil(count / most)), least)
+
+    def run_in_pieces(self, name: str, key: str, array: np.ndarray) -> dict[str, np.ndarray]:
+        """The outputs [B, ...] of the engine `name` for its input `key`, a float `array` [B, ...].
+
+        The batch goes through in pieces (see `piece_size`). Raises UserError for an array that is
+        empty or of integers, and for an engine that the bundle lacks.
+        """
+        if array.dtype.kind != "f":  # a runtime may take 255 for a very bright pixel
+            raise UserError(f"The {key} are {array.dtype}; give float32, images in 0 to 1.")
+        if not len(array):
+            raise UserError(f"There is nothing for the engine {name}; give 1 of {key} or more.")
+        array = array.astype(np.float32, copy=False)
+        engine = self[name]
+        count, size = len(array), self.piece_size(len(array), name)
+        pieces = [array[i : i + size] for i in range(0, count, size)]
+        pieces[-1] = np.concatenate([pieces[-1], np.repeat(array[-1:], -count % size, 0)])
+        outputs = [engine.run({key: piece}) for piece in pieces]
+        return {k: np.concatenate([o[k] for o in outputs])[:count] for k in outputs[0]}
+
+    def _most_per_call(self, name: str) -> int:
+        """The most images for one call of an engine, found out once."""
+        if name not in self._most:
+            _, planned = batch_limits(self.bundle, name, self.backend)
+            pixels = math.prod(self.bundle.image_size)
+            sizes = [sys.maxsize if planned is None else planned]
+            if self.backend.endswith("-cpu"):
+                sizes.append(_POSITIONS_PER_CALL // math.prod(self.bundle.latent.shape[1:]))
+            if name not in ("conditioner", "denoiser"):
+                sizes.append(_PIXELS_PER_CALL // pixels)
+                free = free_memory(self.backend)
+                if free is not None:
+                    sizes.append(free // 2 // (_BYTES_PER_PIXEL * pixels))
+            self._most[name] = max(min(sizes), 1)
+        return self._most[name]
