@@ -305,7 +305,7 @@ def test_a_backend_goes_by_its_name(tiny_bundle: Bundle) -> None:
 
 
 def test_one_text_is_no_list_of_texts(tiny_bundle: Bundle) -> None:
-    with pytest.raises(UserError, match="'a face' is one text; give a list"):
+    with pytest.raises(UserError, match="a list of texts, got the one text 'a face'"):
         tiny_bundle.tokenize("a face")
 
 
