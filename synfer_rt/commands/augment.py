@@ -109,7 +109,7 @@ def _is_addition(record: Mapping[str, Any]) -> bool:
     help="Pass the originals through the VAE too, in the bundle's size.",
 )
 @options.seed
-@options.dataset_layout("--input-format", "input_format")
+@options.dataset_format("--input-format", "input_format")
 @options.written_format
 @options.bundle
 @options.batch(64, "made at once")

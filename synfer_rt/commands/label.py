@@ -28,7 +28,7 @@ DEFAULT_FILE = "labels.jsonl"
 
 @click.command()
 @click.argument("images", nargs=-1, required=True, type=options.LocalPath())
-@options.dataset_layout("--format", "format_")
+@options.dataset_format("--format", "format_")
 @options.bundle
 @options.batch(64, "labelled at once")
 @click.option(

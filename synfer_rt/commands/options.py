@@ -95,8 +95,8 @@ def batch(default: int, done: str) -> Decorator:
     return click.option("--batch", default=default, show_default=True, help=f"Images {done}.")
 
 
-def dataset_layout(option: str, argument: str) -> Decorator:
-    """How a dataset that is read is laid out: `option`, its `argument`, and what goes with it."""
+def dataset_format(option: str, argument: str) -> Decorator:
+    """The format of a dataset that is read: `option`, its `argument`, and what goes with it."""
     from synfer_rt.data.datasets import FORMATS
 
     return together(
@@ -106,7 +106,7 @@ def dataset_layout(option: str, argument: str) -> Decorator:
             type=click.Choice(["auto", *FORMATS]),
             default="auto",
             show_default=True,
-            help="Layout of the dataset.",
+            help="Format of the dataset.",
         ),
         click.option(
             "--label-scheme",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from synfer_rt.data.datasets.items import canonical
 from synfer_rt.errors import UserError
 from synfer_rt.judging.quotas import next_round
 from synfer_rt.paths import local
+from synfer_rt.vocabulary.label_schemes import expression
 
 MOST_ADDITIONS = 10_000_000
 """More would take years on the fastest device, and is more likely a slip."""
@@ -29,7 +29,7 @@ def targets(counts: Mapping[str, int], balance: str) -> dict[str, int]:
     file = local(balance)
     try:
         given = json.loads(file.read_bytes())
-        wanted = {canonical(str(name)) or str(name): int(count) for name, count in given.items()}
+        wanted = {expression(str(name)) or str(name): int(count) for name, count in given.items()}
     except (OSError, TypeError, AttributeError, RecursionError, ValueError, OverflowError) as error:
         raise UserError(
             f"--balance {balance} is neither max, a number nor a JSON file of "

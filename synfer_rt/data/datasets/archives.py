@@ -1,6 +1,6 @@
-"""Datasets in tars and zips, read in place: WebDataset's shards, and class folders inside.
+"""Tar and zip files, read in place.
 
-Archives are read by position; the names in them are labels for reports and never paths.
+Members are read by their position; their names are only reported and never used as paths.
 """
 
 from __future__ import annotations
@@ -8,13 +8,11 @@ from __future__ import annotations
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import lru_cache, partial
 from pathlib import Path
 
-from synfer_rt.data.datasets.folders import loose_images
-from synfer_rt.data.datasets.items import Found, Skipped
-from synfer_rt.data.datasets.samples import Read, items_of
+from synfer_rt.data.datasets.items import Read, Skipped
 
 TAR, ZIP = ".tar", ".zip"
 COMPRESSED = (".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tar.lz4")
@@ -37,27 +35,15 @@ def is_archive(file: Path) -> bool:
     return file.name.lower().endswith((TAR, ZIP, *COMPRESSED))
 
 
-def webdataset(root: Path, files: Sequence[Path], label_scheme: str | None) -> Found:
-    """Tars (or zips) of `key.png`, `key.json` and `key.cls`; the label in the JSON goes first.
+def members_of(file: Path, shard: str) -> Iterator[tuple[str, Read] | Skipped]:
+    """The files in an archive, each by its name with what reads it; or what is not used.
 
-    Where neither has one that is understood, it is that of the image's folder in the archive.
+    Hidden files are passed over, as in folders (see find_images). `shard` is the name of the
+    archive in its dataset.
     """
-    for file in filter(is_archive, files):
-        shard = file.relative_to(root).as_posix()
-        members: dict[str, Read] = {}
-        for found in (_zip if file.suffix.lower() == ZIP else _tar)(file, shard):
-            if isinstance(found, Skipped):
-                yield found
-                continue
-            name, read = found
-            if _hidden(name):
-                continue
-            if name in members:
-                why = "another file has its name there already, and the first counts"
-                yield Skipped(f"{shard}/{name}", why)
-            members.setdefault(name, read)
-        yield from items_of(members, label_scheme, shard, file)
-    yield from loose_images(root, files, "archives")
+    for found in (_zip if file.suffix.lower() == ZIP else _tar)(file, shard):
+        if isinstance(found, Skipped) or not _hidden(found[0]):
+            yield found
 
 
 def _tar(file: Path, shard: str) -> Iterator[tuple[str, Read] | Skipped]:

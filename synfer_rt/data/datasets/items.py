@@ -1,54 +1,34 @@
-"""An image of a dataset, and the usual ways to write what it shows."""
+"""The images of a dataset, and what of it is not used."""
 
 from __future__ import annotations
 
+import os
 import re
-import reprlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 
-from synfer_rt.data.datasets.splits import split_of_path
+from synfer_rt.data.datasets.labels.label import Label
 from synfer_rt.data.images import in_utf8, read_image
 from synfer_rt.errors import UserError
-from synfer_rt.vocabulary import label_schemes
 
 IMAGES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
-"""Suffixes of files that nobody would list in a table for anything but an image."""
+"""Suffixes that only image files have."""
 
 
-class Label(NamedTuple):
-    """What a dataset says of an image, as far as it is understood.
-
-    `name` is canonical; without one `problem` says why, or is None where no label was looked for.
-    `written` is the label as the dataset has it, empty where that cannot be read and None where it
-    has none, and `scheme` the one that gave a number its meaning.
-    """
-
-    name: str | None = None
-    problem: str | None = None
-    written: str | None = None
-    scheme: str | None = None
-
-    @property
-    def without_scheme(self) -> bool:
-        """Whether it is a number of which nobody says the meaning."""
-        return self.scheme is None and bool(self.written and _NUMBER.fullmatch(self.written))
-
-
-UNLABELLED = Label()
+Read = Callable[[], bytes]
+"""Returns the bytes of an image or text. Raises OSError if it cannot."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """An image of a dataset: its name there (in UTF-8), its label by canonical name, its bytes.
+    """One image of a dataset.
 
-    `label`, `problem`, `written` and `scheme` are the fields of its Label. `split` is train, val or
-    test where the layout says so, or another word of a table's column of splits. `file` is the one
-    that holds its bytes.
+    `name` is its name in the dataset, in UTF-8. `label`, `problem`, `written` and `scheme` are the
+    fields of its Label. `split` is train, val or test, another word from a table's column of
+    splits, or None. `file` holds its bytes, which `read` returns.
     """
 
     name: str
@@ -58,7 +38,7 @@ class Item:
     scheme: str | None
     split: str | None
     file: Path = field(repr=False, compare=False)
-    read: Callable[[], bytes] = field(repr=False, compare=False)
+    read: Read = field(repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", in_utf8(self.name))
@@ -69,13 +49,18 @@ class Item:
 
     @property
     def not_understood(self) -> bool:
-        """Whether the dataset has a label of it, of which nobody knows the meaning."""
+        """Whether the dataset has a label for it that is not understood."""
         return self.label is None and self.written is not None
+
+    def labelled(self, label: Label) -> Item:
+        """The same image with another label."""
+        name, problem, written, scheme = label
+        return replace(self, label=name, problem=problem, written=written, scheme=scheme)
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """Something that is not used, and why; both in UTF-8."""
+    """Something in a dataset that is not used, and the reason; both in UTF-8."""
 
     name: str
     reason: str
@@ -85,57 +70,16 @@ class Skipped:
         object.__setattr__(self, "reason", in_utf8(self.reason))
 
 
-def canonical(word: str) -> str | None:
-    """The canonical name of an expression written in one of the usual ways, or None."""
-    return label_schemes.expression(word)
+Found = Iterator[Item | Skipped]
+"""What reading a dataset yields, in a fixed order."""
 
 
-def label_of(value: Any, label_scheme: Any) -> Label:
-    """What a label says as a dataset has it, a word or a number.
-
-    `label_scheme` may be what a dataset says, and so anything; None where nobody says. What stands
-    for a missing value (None, NaN, nothing but spaces) is no label.
-    """
-    text = "" if value is None else str(value).strip()
-    if text.lower() in ("", "nan"):
-        return UNLABELLED
-    if (name := canonical(text)) is not None:
-        return Label(name, None, text)
-    shown = reprlib.repr(text)  # whole, unless it is a text of its own
-    if not _NUMBER.fullmatch(text):
-        near = label_schemes.nearest_expression(text[:_LONGEST], _LIKE)
-        also = f"; the nearest is {near}" if near else ""
-        return Label(None, f"its label {shown} is no known expression{also}", text)
-    if not float(text).is_integer():
-        return Label(None, f"its label {shown} is no whole number", text)
-    number = int(float(text))
-    if label_scheme is None:
-        why = f"its label is the number {number}; say its meaning with --label-scheme"
-        return Label(None, why, text)
-    try:
-        classes = label_schemes.scheme(label_scheme)
-    except UserError:
-        return Label(None, f"its label scheme {reprlib.repr(label_scheme)} is unknown", text)
-    return Label(*_numbered(number, classes, label_scheme), text, label_scheme)
-
-
-_NUMBER = re.compile(r"[+-]?\d{1,9}(\.\d{0,9})?(e[+-]?\d{1,2})?", re.ASCII | re.IGNORECASE)
-_LONGEST = 40
-_LIKE = 0.7
-"""From which likeness on, 0 to 1, a word is named as the nearest."""
-
-
-def _numbered(
-    number: int, classes: Sequence[str], label_scheme: str
-) -> tuple[str | None, str | None]:
-    index = number - label_schemes.FIRST.get(label_scheme, 0)
-    meaning = label_schemes.NO_EXPRESSION.get(label_scheme, {}).get(number)
-    if 0 <= index < len(classes):
-        if label_schemes.names_expression(classes[index]):
-            return classes[index], None
-        meaning = classes[index].replace("-", "nothing")
-    means = f": it means {meaning}" if meaning else ""
-    return None, f"its label {number} is outside {label_scheme}{means}"
+def name_below(root: Path, file: Path) -> str:
+    """The name of a file of the dataset at `root`: its path from there, with `/`."""
+    prefix, path = os.path.join(root, ""), os.fspath(file)
+    if path.startswith(prefix):  # relative_to says the same, at many times the cost
+        return path[len(prefix) :].replace(os.sep, "/")
+    return file.relative_to(root).as_posix()
 
 
 def load(item: Item, size: tuple[int, int]) -> np.ndarray | str:
@@ -143,16 +87,7 @@ def load(item: Item, size: tuple[int, int]) -> np.ndarray | str:
     try:
         return read_image(item.read(), size)
     except UserError as error:
-        # Where pillow speaks of bytes in memory it gives their address, which differs every time.
+        # Pillow names bytes in memory by their address, which differs every time.
         return re.sub(r" ?<_io\.BytesIO[^>]*>", "", str(error))
     except OSError as error:
         return f"It cannot be read ({str(error.strerror or error).strip()})."
-
-
-Found = Iterator[Item | Skipped]
-
-
-def item(root: Path, file: Path, label: Label, split: str | None = None) -> Item:
-    """A file below `root`; the split is that of its folders where none is given."""
-    name = file.relative_to(root).as_posix()
-    return Item(name, *label, split or split_of_path(name), file, file.read_bytes)

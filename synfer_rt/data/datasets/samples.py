@@ -1,33 +1,33 @@
-"""Samples as WebDataset has them: an image, and what is said of it in files of the same key.
+"""Samples of WebDataset: an image, with its label in files of the same key beside it.
 
-They lie in tars or zips, or as files in folders where a shard was extracted.
+They are in tar or zip files, or in folders where a tar file was extracted.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from synfer_rt.data.datasets.boxes import NOT_USED, as_said
-from synfer_rt.data.datasets.class_folders import ClassFolders, with_folder
-from synfer_rt.data.datasets.columns import Columns, by_key, columns_of, survey
-from synfer_rt.data.datasets.items import IMAGES, UNLABELLED, Found, Item, Label, Skipped, label_of
-from synfer_rt.data.datasets.splits import split_of_path
-from synfer_rt.data.writers.run_file import OLD_SHEET
+from synfer_rt.data.datasets.items import IMAGES, Found, Item, Read, Skipped
+from synfer_rt.data.datasets.labels.folder_names import FolderNames, with_folder
+from synfer_rt.data.datasets.labels.label import UNLABELLED, Label, label_of
+from synfer_rt.data.datasets.labels.splits import split_of_path
+from synfer_rt.data.datasets.tables.boxes import NOT_USED, as_said
+from synfer_rt.data.datasets.tables.cells import Row, by_key, survey
+from synfer_rt.data.datasets.tables.columns import Columns, columns_of
+from synfer_rt.data.datasets.untyped import is_mapping
 
-_SIDECARS = (".json", ".cls")
+SIDECARS = (".json", ".cls")
+"""Suffixes of files with the label of the image beside them."""
 _TABLES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
-
-Read = Callable[[], bytes]
 
 
 @dataclass(frozen=True)
 class _Sample:
-    """An image by its key: its own file, and texts beside it by their extension."""
+    """An image: its key, its file name, and the texts of the same key by kind, `json` or `cls`."""
 
     key: str
     file: str
@@ -35,32 +35,14 @@ class _Sample:
     texts: Mapping[str, Read]
 
 
-def sidecars(root: Path, files: Sequence[Path], label_scheme: str | None) -> Found:
-    """Images with a `.json` or `.cls` of the same key beside them, as an extracted shard has."""
-    files = [file for file in files if file.name != OLD_SHEET]
-    members = {file.relative_to(root).as_posix(): file.read_bytes for file in files}
-    yield from items_of(members, label_scheme, "", root)
-
-
-def have_sidecars(files: Sequence[Path]) -> bool:
-    """Whether at least half of the images among files have one."""
-    keys = {
-        (file.parent, file.name.partition(".")[0])
-        for file in files
-        if file.suffix.lower() in _SIDECARS
-    }
-    images = [file for file in files if file.suffix.lower() in IMAGES]
-    beside = sum((file.parent, file.name.partition(".")[0]) in keys for file in images)
-    return 0 < len(images) <= 2 * beside
-
-
-def items_of(
+def items_of_samples(
     members: Mapping[str, Read], label_scheme: str | None, shard: str, place: Path
 ) -> Found:
-    """The samples among `members`, by their names: the label in a JSON goes first, then a `.cls`.
+    """The images among `members`, which are files by their names.
 
-    Where neither has one that is understood, it is that of the image's folder. `shard` is the name
-    of the archive at `place` that has them; without one they are files in the folder `place`.
+    A label in the JSON goes first, then one in the `.cls`, then that of the image's folder. `shard`
+    is the name of the archive at `place` that has the members; it is empty if they are files in the
+    folder `place`.
     """
     samples: list[_Sample] = []
     for found in _samples(members):
@@ -71,13 +53,13 @@ def items_of(
     records = [_record(sample.texts) for sample in samples]
     values = survey(record for record in records if record is not None)
     columns = columns_of(tuple(values), values)
-    said = [
+    own = [
         _label(sample, record, columns, label_scheme)
         for sample, record in zip(samples, records, strict=True)
     ]
     inside = PurePosixPath(shard).with_suffix("").as_posix() if shard else ""
     folders = [_within(inside, sample.key) for sample in samples]
-    labels = _with_folders(said, folders, label_scheme)
+    labels = _with_folders(own, folders, label_scheme)
     for sample, record, label in zip(samples, records, labels, strict=True):
         name = _within(shard, sample.key) if shard else sample.file
         split = columns.split_of(record or {}) or split_of_path(name)
@@ -94,27 +76,8 @@ def _within(shard: str, name: str) -> str:
     return f"{shard}/{name}" if shard else name
 
 
-def _with_folders(
-    said: Sequence[Label], names: Sequence[str], label_scheme: str | None
-) -> list[Label]:
-    """The labels of images by what is said of each and by their folders in the archive.
-
-    Raises UserError for a folder beside those of classes that seems to be a misspelt one.
-    """
-    folders = ClassFolders(names, label_scheme)
-    of_folders = list(map(folders.label, names))
-    found = [with_folder(own, folder) for own, folder in zip(said, of_folders, strict=True)]
-    if not any(new.name and not own.name for new, own in zip(found, said, strict=True)):
-        return found
-    folders.check_spelling(names)
-    return [
-        folder if label == UNLABELLED else label
-        for label, folder in zip(found, of_folders, strict=True)
-    ]
-
-
 def _samples(members: Mapping[str, Read]) -> Iterator[_Sample | Skipped]:
-    """The samples: what has the same name up to the first dot in its last part."""
+    """The samples: files with the same name up to the first dot in its last part."""
     keyed: dict[str, dict[str, str]] = {}
     for name in members:
         folder, _, last = name.rpartition("/")
@@ -129,20 +92,17 @@ def _samples(members: Mapping[str, Read]) -> Iterator[_Sample | Skipped]:
             continue
         left = set(files.values()) - {files[end] for end in images}
         if len(images) > 1 and not _texts("", files):  # images with a dot in their names
-            for end in images:
-                found = _texts(end, files)
-                left -= set(found.values())
-                texts = {kind: members[name] for kind, name in found.items()}
-                yield _Sample(files[end], files[end], members[files[end]], texts)
+            keys = {end: files[end] for end in images}
         else:
-            first = images[0]
-            found = _texts(first, files) or _texts("", files)
+            keys = {images[0]: key}
+            for end in images[1:]:
+                why = f"{files[images[0]]} is the image of its sample, and it is not used"
+                yield Skipped(files[end], why)
+        for end, sample_key in keys.items():
+            found = _texts(end, files) or _texts("", files)
             left -= set(found.values())
             texts = {kind: members[name] for kind, name in found.items()}
-            yield _Sample(key, files[first], members[files[first]], texts)
-            for end in images[1:]:
-                why = f"{files[first]} is the image of its sample, and it is not used"
-                yield Skipped(files[end], why)
+            yield _Sample(sample_key, files[end], members[files[end]], texts)
         unread.update(PurePosixPath(name).suffix.lower() for name in left)
     for suffix, count in unread.items():
         why = f"{count} of them beside images; labels are read from .json and .cls alone"
@@ -150,29 +110,31 @@ def _samples(members: Mapping[str, Read]) -> Iterator[_Sample | Skipped]:
 
 
 def _texts(image: str, files: Mapping[str, str]) -> dict[str, str]:
-    """The files of labels by their kind, of an image by its extension: `a.json` of `a.jpg`."""
+    """The files of labels by kind, for an image by its extension: `a.json` for `a.jpg`."""
     before = image.rpartition(".")[0]
     ends = {kind: f"{before}.{kind}" if before else kind for kind in ("json", "cls")}
     return {kind: files[end] for kind, end in ends.items() if end in files}
 
 
-def _no_image(names: Any) -> str:
+def _no_image(names: Iterable[str]) -> str:
     if any(name.lower().endswith(_TABLES) for name in names):
         return "it is a table in an archive; unpack the archive to use its labels"
     return "it has no image"
 
 
-def _record(texts: Mapping[str, Read]) -> Mapping[str, Any] | None:
-    """The JSON of a sample by its keys; None where it cannot be read."""
+def _record(texts: Mapping[str, Read]) -> Row | None:
+    """The JSON of a sample by its keys; None if it cannot be read."""
+    if "json" not in texts:
+        return {}
     try:
-        record = json.loads(texts["json"]()) if "json" in texts else {}
-        return by_key(record)
-    except (OSError, ValueError, AttributeError, RecursionError):
+        record: object = json.loads(texts["json"]())
+        return by_key(record) if is_mapping(record) else None
+    except (OSError, ValueError, RecursionError):
         return None
 
 
 def _label(
-    sample: _Sample, record: Mapping[str, Any] | None, columns: Columns, label_scheme: str | None
+    sample: _Sample, record: Row | None, columns: Columns, label_scheme: str | None
 ) -> Label:
     if record is None:
         return Label(None, "its JSON cannot be read", "")
@@ -183,3 +145,22 @@ def _label(
         except OSError as error:
             return Label(None, f"its class cannot be read ({error})")
     return label
+
+
+def _with_folders(
+    own: Sequence[Label], names: Sequence[str], label_scheme: str | None
+) -> list[Label]:
+    """The labels of images, by their own and by the folders in their `names`.
+
+    Raises UserError for a folder beside those of classes that seems to be a misspelt class.
+    """
+    folders = FolderNames(names, label_scheme)
+    of_folders = list(map(folders.label, names))
+    found = [with_folder(label, folder) for label, folder in zip(own, of_folders, strict=True)]
+    if not any(new.name and not old.name for new, old in zip(found, own, strict=True)):
+        return found
+    folders.check_spelling(names)
+    return [
+        folder if label == UNLABELLED else label
+        for label, folder in zip(found, of_folders, strict=True)
+    ]

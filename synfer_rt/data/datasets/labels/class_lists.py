@@ -1,0 +1,97 @@
+"""Lists of class names that lie beside a dataset and give its numbers their meaning.
+
+`classes.txt` has a name on each line, in the order of the numbers from 0 or with its number beside
+it; `class_indices.json` (as Keras's generators and many training scripts keep it) a list of names,
+or names and numbers as an object, either way round.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from synfer_rt.data.datasets.untyped import is_list, is_mapping
+from synfer_rt.errors import UserError
+from synfer_rt.vocabulary import label_schemes
+
+_STEMS = (
+    "classes", "class_names", "classnames", "labels", "label_names", "label_map", "labelmap",
+    "class_indices", "class_to_idx", "id2label", "label2id",
+)  # fmt: skip
+_NUMBER_FIRST = re.compile(r"(\d{1,3})[\s,:;=.)-]+(\S.*)", re.ASCII)
+_NUMBER_LAST = re.compile(r"(.*\S)[\s,:;=]+(\d{1,3})", re.ASCII)
+_LONGEST = 100
+"""Bytes a class; a longer file lists something else."""
+_MOST = 100
+
+
+def class_list(root: Path, files: Sequence[Path]) -> tuple[Path, str] | None:
+    """The file directly in `root` that lists classes, and the label scheme that it is.
+
+    None where there is none, as where a file of that name holds anything but expressions. Raises
+    UserError for two that differ.
+    """
+    found: list[tuple[Path, str]] = []
+    for file in files:
+        if file.parent != root or file.stem.lower() not in _STEMS:
+            continue
+        if (scheme := _scheme(file)) is not None:
+            found.append((file, scheme))
+    if len({label_schemes.scheme(scheme) for _, scheme in found}) > 1:
+        names = " and ".join(file.name for file, _ in found)
+        raise UserError(
+            f"{root} has {names}, whose classes differ; say with --label-scheme which are right."
+        )
+    return found[0] if found else None
+
+
+def _scheme(file: Path) -> str | None:
+    if file.suffix.lower() not in (".txt", ".json"):
+        return None
+    try:
+        if file.stat().st_size > _LONGEST * _MOST:
+            return None
+        text = file.read_text("utf-8-sig")
+        pairs = _of_json(json.loads(text)) if file.suffix.lower() == ".json" else _of_lines(text)
+        scheme = ",".join(_ordered(pairs))
+        label_schemes.scheme(scheme)
+    except (OSError, ValueError, TypeError, RecursionError, UserError):
+        return None
+    return scheme
+
+
+def _of_lines(text: str) -> list[tuple[int | None, str]]:
+    pairs: list[tuple[int | None, str]] = []
+    for line in filter(None, map(str.strip, text.splitlines())):
+        if found := _NUMBER_FIRST.fullmatch(line):
+            pairs.append((int(found[1]), found[2]))
+        elif found := _NUMBER_LAST.fullmatch(line):
+            pairs.append((int(found[2]), found[1]))
+        else:
+            pairs.append((None, line))
+    return pairs
+
+
+def _of_json(content: object) -> list[tuple[int | None, str]]:
+    if is_list(content):
+        return [(None, str(name)) for name in content]
+    if not is_mapping(content):
+        raise ValueError("neither a list nor an object")
+    if all(str(key).isdecimal() for key in content):
+        return [(int(str(key)), str(name)) for key, name in content.items()]
+    return [(int(str(number)), str(name)) for name, number in content.items()]
+
+
+def _ordered(pairs: Sequence[tuple[int | None, str]]) -> list[str]:
+    """The names in the order of their numbers, `-` where there is none."""
+    numbers = [number for number, _ in pairs]
+    if any("," in name for _, name in pairs) or len(pairs) > _MOST:
+        raise ValueError("no list of names")
+    if all(number is None for number in numbers):
+        return [name for _, name in pairs]
+    by_number = {number: name for number, name in pairs if number is not None}
+    if len(by_number) != len(pairs) or not 0 <= max(by_number) < _MOST:
+        raise ValueError("some names have a number and others none, or two have one")
+    return [by_number.get(number, "-") for number in range(max(by_number) + 1)]

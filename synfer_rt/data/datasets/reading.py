@@ -1,0 +1,155 @@
+"""Reading datasets: their images are listed, none is decoded, and nothing is unpacked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from synfer_rt.data.datasets.contents import Contents
+from synfer_rt.data.datasets.dataset import Dataset
+from synfer_rt.data.datasets.formats.format import Format
+from synfer_rt.data.datasets.formats.left_out import unread
+from synfer_rt.data.datasets.formats.registry import FORMATS, recognised
+from synfer_rt.data.datasets.items import Item, Skipped
+from synfer_rt.data.datasets.labels.class_lists import class_list
+from synfer_rt.data.datasets.labels.numbering import check_numbers
+from synfer_rt.data.datasets.refusals import refuse_growing, refuse_unfinished
+from synfer_rt.data.images import find_images
+from synfer_rt.data.label_table import SUFFIXES as TABLES
+from synfer_rt.data.label_table import settings_file
+from synfer_rt.errors import UserError
+from synfer_rt.paths import is_folder, local
+from synfer_rt.vocabulary import label_schemes
+
+
+def read_dataset(
+    path: str | Path,
+    format: str = "auto",
+    label_scheme: str | None = None,
+    split: str | None = None,
+) -> Dataset:
+    """List the dataset at `path`, a directory or a file. A table stands for what it names.
+
+    Tables in a directory that `synfer-rt label` wrote are left out: its votes are not the dataset's
+    labels.
+
+    `format` is a key of FORMATS, or "auto" to recognise it. `label_scheme` gives label numbers
+    their meaning (see label_schemes.scheme; label_schemes.FIRST says which count from 1); without
+    it, a list of classes in the dataset does (see class_lists), or the format itself. `split` keeps
+    only the images of that split.
+
+    Raises UserError for a path that is not there, an unknown format, scheme or split, an unfinished
+    output of synfer-rt, numbers that do not begin where those of their scheme do, a class folder
+    whose name is misspelt, and a dataset of which nothing can be used.
+    """
+    path = local(path)
+    _check(format, label_scheme)
+    contents, left_out = _contents(path, label_scheme)
+    found = recognised(contents) if format == "auto" else FORMATS[format]
+    of_format = found.label_scheme is not None and label_scheme is None
+    if of_format:
+        contents = replace(contents, label_scheme=found.label_scheme)
+    contents, unused = _for_format(contents, left_out, found)
+    items: list[Item] = []
+    skipped: list[Skipped] = []
+    for entry in found.read(contents):
+        if isinstance(entry, Item):
+            items.append(entry)
+        else:
+            skipped.append(entry)
+    items = check_numbers(items, of_format)
+    skipped += [contents.skipped(file, why) for file, why in unused.items()]
+    if split is not None:
+        items = _of_split(items, split, path)
+    if not items:
+        why = f" ({skipped[0].name}: {skipped[0].reason})" if skipped else ""
+        raise UserError(
+            f"{path} holds no image that can be used as {found.name}{why}; see --format."
+        )
+    return Dataset(path, found.name, tuple(items), tuple(skipped))
+
+
+def read_datasets(
+    paths: Sequence[Path], format: str, label_scheme: str | None, split: str | None
+) -> Dataset:
+    """Several datasets or images as one; names are then the whole paths. See read_dataset."""
+    parts = [read_dataset(path, format, label_scheme, split) for path in paths]
+    if len(parts) == 1:
+        return parts[0]
+    items = [replace(item, name=_whole(part, item)) for part in parts for item in part.items]
+    skipped = [replace(one, name=_whole(part, one)) for part in parts for one in part.skipped]
+    formats = "+".join(sorted({part.format for part in parts}))
+    return Dataset(Path("."), formats, tuple(items), tuple(skipped))
+
+
+def _whole(part: Dataset, entry: Item | Skipped) -> str:
+    return (part.root / entry.name).as_posix()
+
+
+def _check(format: str, label_scheme: str | None) -> None:
+    if format != "auto" and format not in FORMATS:
+        raise UserError(f"Unknown format {format!r}; known are auto, {', '.join(FORMATS)}.")
+    if label_scheme is not None:
+        label_schemes.scheme(label_scheme)
+
+
+def _contents(path: Path, label_scheme: str | None) -> tuple[Contents, Mapping[Path, str]]:
+    """The files of the dataset at `path`, and those at or below it that are none, with the reason.
+
+    The label scheme is that of the user, else that of a list of classes in the dataset.
+    """
+    refuse_growing(path)
+    files = find_images(path)
+    root, left_out = path.parent, dict[Path, str]()
+    if is_folder(path):
+        root, left_out = path, _no_files(files) | _own_tables(files)
+        settings = {settings_file(file) for file in left_out}
+        files = [file for file in files if file not in left_out and file not in settings]
+    refuse_unfinished(path, files)
+    if label_scheme is None and (found := class_list(root, files)) is not None:
+        class_file, label_scheme = found
+        files = [file for file in files if file != class_file]
+    return Contents(root, files, label_scheme), left_out
+
+
+def _no_files(files: Iterable[Path]) -> dict[Path, str]:
+    """The folders among `files`, which find_images did not look into, and why."""
+    return {file: _closed(file) for file in files if os.path.isdir(file)}
+
+
+def _closed(folder: Path) -> str:
+    try:
+        os.scandir(folder).close()
+    except OSError as error:
+        return f"it cannot be listed ({error.strerror}); mend its permissions"
+    return "it links to a folder that has another name here, or lies around it all"
+
+
+def _own_tables(files: Sequence[Path]) -> dict[Path, str]:
+    """The tables among `files` that `synfer-rt label` wrote."""
+    present, why = set(files), "synfer-rt label wrote it; give the table itself to use its labels"
+    tables = (file for file in files if file.suffix in TABLES)
+    return {file: why for file in tables if settings_file(file) in present}
+
+
+def _for_format(
+    contents: Contents, left_out: Mapping[Path, str], format: Format
+) -> tuple[Contents, Mapping[Path, str]]:
+    """The files that the reader of a format gets, and all others with the reason."""
+    of_format = {**unread(contents), **format.left_out(contents)}
+    left_out = {**left_out, **of_format}
+    files = [file for file in contents.files if file not in left_out]
+    left = replace(contents, files=files)
+    if format.name == "images" and of_format and not left.images:
+        left = replace(left, files=[])  # a file beside an unread file, such as a licence
+    return left, left_out
+
+
+def _of_split(items: Sequence[Item], split: str, path: Path) -> list[Item]:
+    splits = sorted({item.split for item in items if item.split})
+    if split not in splits:
+        known = f"it has {', '.join(splits)}" if splits else "it has none; leave out --split"
+        raise UserError(f"{path} has no split {split!r}; {known}.")
+    return [item for item in items if item.split == split]

@@ -1,0 +1,149 @@
+"""Where in a picture the face is, as tables say it, and the picture cropped to it."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+from synfer_rt.data.datasets.items import Found, Item, Skipped
+from synfer_rt.data.images import FORMATS, MAX_PIXELS
+
+_PREFIXES = ("face", "facebox", "bbox", "box", "")
+_SIZES = (("x", "y", "width", "height"), ("x", "y", "w", "h"), ("left", "top", "width", "height"))
+_CORNERS = (
+    ("left", "top", "right", "bottom"),
+    ("xmin", "ymin", "xmax", "ymax"),
+    ("minx", "miny", "maxx", "maxy"),
+    ("x1", "y1", "x2", "y2"),
+    ("x0", "y0", "x1", "y1"),
+)
+NOT_USED = (
+    "its column {} has face boxes, of which nothing says whether they end with a size or with a "
+    "corner, so none is used; give them as face_x, face_y, face_width, face_height"
+)
+"""Why boxes in a column are not used."""
+_FRAGMENT = re.compile(r"#xywh=(-?\d{1,9}),(-?\d{1,9}),(\d{1,9}),(\d{1,9})$", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Box:
+    """A part of a picture in pixels: `left` and `top` may lie outside it."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+    @property
+    def fragment(self) -> str:
+        """What follows a file's name for this part of it (W3C Media Fragments, 4.2.2)."""
+        return f"#xywh={self.left},{self.top},{self.width},{self.height}"
+
+
+def split_fragment(name: str) -> tuple[str, Box | None]:
+    """A name without its fragment, and the box that this says."""
+    found = _FRAGMENT.search(name)
+    if not found:
+        return name, None
+    return name[: found.start()], Box(*map(int, found.groups()))
+
+
+@dataclass(frozen=True)
+class BoxColumns:
+    """The four columns of a table that give a face box, by their keys.
+
+    They are left, top, width and height; with `corners` they are left, top, right and bottom.
+    """
+
+    names: tuple[str, ...]
+    corners: bool
+
+
+def box_columns(columns: Collection[str]) -> BoxColumns | None:
+    """Those of these columns that give a face box, if any."""
+    for corners, forms in ((False, _SIZES), (True, _CORNERS)):
+        for prefix in _PREFIXES:
+            for form in forms:
+                names = tuple(prefix + part for part in form)
+                if all(name in columns for name in names):
+                    return BoxColumns(names, corners)
+    return None
+
+
+def box_of(row: Mapping[str, object], columns: BoxColumns) -> Box | str | None:
+    """The face box of a row; None if its cells are empty, or what is wrong with them."""
+    cells = [str("" if row.get(name) is None else row[name]).strip() for name in columns.names]
+    if not all(cells):
+        return None
+    shown = f"its face box {', '.join(cells)}"
+    try:
+        numbers = [float(cell) for cell in cells]
+    except ValueError:
+        return f"{shown} is no four numbers"
+    if not all(math.isfinite(number) and abs(number) < 1e9 for number in numbers):
+        return f"{shown} is no four numbers of pixels"
+    left, top, right, bottom = numbers
+    width, height = (right - left, bottom - top) if columns.corners else (right, bottom)
+    if width <= 0 or height <= 0:
+        return f"{shown} is empty"
+    if max(map(abs, numbers)) <= 1:
+        return f"{shown} counts in parts of the image; write it in pixels"
+    return Box(round(left), round(top), max(1, round(width)), max(1, round(height)))
+
+
+def cropped(read: Callable[[], bytes], box: Box) -> bytes:
+    """The part `box` of the image file that `read` gives, as a PNG file.
+
+    What of the box lies outside the picture is left out. Raises OSError for what is no image, and
+    where less than half of the box lies in the picture.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(io.BytesIO(read()), formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise OSError(f"it has {image.width} x {image.height} pixels, which is too large")
+            picture = ImageOps.exif_transpose(image)
+            corners = _inside(box, picture.width, picture.height)
+            part = picture.crop(corners)
+    except OSError:
+        raise
+    except Exception as error:  # every decoder of pillow raises errors of its own kind
+        raise OSError(f"it is no image that can be read: {error}") from None
+    file = io.BytesIO()
+    (part.convert("RGB") if part.mode in ("CMYK", "YCbCr", "LAB", "HSV") else part).save(
+        file, "PNG"
+    )
+    return file.getvalue()
+
+
+def in_box(item: Item, box: Box | None) -> Item:
+    """The part of an image that is in a box, as an image of its own; all of it for None."""
+    if box is None:
+        return item
+    return replace(item, name=item.name + box.fragment, read=partial(cropped, item.read, box))
+
+
+def as_said(item: Item, box: Box | str | None) -> Found:
+    """An image as `box_of` says of it; where that is a reason, this and all of the image."""
+    if isinstance(box, str):
+        yield Skipped(item.name, f"{box}; its image is used as it is")
+        box = None
+    yield in_box(item, box)
+
+
+def _inside(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
+    """The corners of what of a box lies in a picture. Raises OSError as `cropped` does."""
+    left, top = max(0, box.left), max(0, box.top)
+    right, bottom = min(width, box.left + box.width), min(height, box.top + box.height)
+    if 2 * max(0, right - left) * max(0, bottom - top) < box.width * box.height:
+        raise OSError(
+            f"its face box ({box.width} x {box.height} pixels at {box.left}, {box.top}) lies "
+            f"outside the image of {width} x {height}; if that is cropped already, take the boxes "
+            "out of the table"
+        )
+    return left, top, right, bottom
