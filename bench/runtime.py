@@ -15,7 +15,9 @@ from synfer_rt.bench.measure import SHOWN, Setup, Stopwatch
 from synfer_rt.bundle import Bundle, open_bundle
 from synfer_rt.bundle.engine_specs import REQUIRED_ENGINES
 from synfer_rt.data.writers import open_output, read
-from synfer_rt.jobs.sample import ObservedSampler, Run, execute
+from synfer_rt.jobs.sample import execute
+from synfer_rt.jobs.sample_run import Run
+from synfer_rt.sampling.observed_sampler import ObservedSampler
 from synfer_rt.sampling.requests import Requests, make_requests
 
 

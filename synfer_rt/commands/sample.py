@@ -17,7 +17,8 @@ from synfer_rt.errors import UserError
 if TYPE_CHECKING:
     from synfer_rt.bundle import Bundle
     from synfer_rt.data.writers import Writer
-    from synfer_rt.jobs.sample import Run, Summary
+    from synfer_rt.jobs.sample import Summary
+    from synfer_rt.jobs.sample_run import Run
     from synfer_rt.sampling.inversion import Photos, PhotoStarts
     from synfer_rt.sampling.observed_sampler import ObservedSampler
     from synfer_rt.sampling.requests import Requests
@@ -188,7 +189,7 @@ def _run(
 ) -> Run:
     """What the options ask for, with the bundle's defaults. Raises UserError for what cannot be."""
     from synfer_rt.bundle.sizes import parse_size
-    from synfer_rt.jobs.sample import Run
+    from synfer_rt.jobs.sample_run import Run
     from synfer_rt.sampling import guidance
     from synfer_rt.sampling.requests import make_requests
 

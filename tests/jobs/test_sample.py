@@ -16,12 +16,14 @@ from synfer_rt.backends import loaded_engines
 from synfer_rt.bundle import open_bundle
 from synfer_rt.data.writers import FORMATS, open_output, read
 from synfer_rt.errors import UserError
-from synfer_rt.jobs.sample import ObservedSampler, Run, execute
+from synfer_rt.jobs.sample import execute
+from synfer_rt.jobs.sample_run import Run
 from synfer_rt.jobs.verify import faults, settings_of
 from synfer_rt.judging.acceptance import RunningQuantile
 from synfer_rt.judging.voting import Verdict
 from synfer_rt.sampling.guidance import SemanticGuidance
 from synfer_rt.sampling.inversion import read_photos
+from synfer_rt.sampling.observed_sampler import ObservedSampler
 from synfer_rt.sampling.requests import make_requests
 from synfer_rt.vocabulary import facs
 from tests import tiny_bundle as tiny
