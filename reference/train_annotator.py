@@ -38,17 +38,17 @@ AT_ONCE = 32
 
 def load(
     checkpoint: Checkpoint, width: int
-) -> tuple[feranno.FERAnno, Encoder, feranno.AnnotatorConfig]:
+) -> tuple[feranno.FERAnno, Encoder, feranno.FERAnnoConfig]:
     """The checkpoint's UNet with an untrained head, and the encoder to its latents."""
     settings = checkpoint.settings
     conditioner = Conditioner(
         checkpoint.text_encoder, checkpoint.unet, checkpoint.adapter, settings.class_labels
     ).eval()
     denoiser = Denoiser(checkpoint.unet, conditioner.outputs, checkpoint.adapter).eval()
-    config = feranno.AnnotatorConfig(
+    config = feranno.FERAnnoConfig(
         SCHEME, feranno.prompt_of(SCHEME), width, feranno.model_fingerprint(checkpoint)
     )
-    annotator = feranno.new_annotator(checkpoint, conditioner, denoiser, config)
+    annotator = feranno.new_feranno(checkpoint, conditioner, denoiser, config)
     return annotator, Encoder(checkpoint.vae).eval(), config
 
 
@@ -191,7 +191,7 @@ def main(directory, checkpoint, out, most, views, epochs, batch, rate, width, se
         classifiers.write(state_file, state | {"epochs": epoch + 1, "key": key})
         click.echo(f"epoch {epoch + 1}: loss {total / len(readings):.3f}")
     annotator.eval()
-    feranno.save_annotator(checkpoint, annotator, config)
+    feranno.save_feranno(checkpoint, annotator, config)
     right = predict(annotator, encoder, data.images[held]).argmax(1) == truth[held]
     click.echo(f"held-out accuracy {right.mean():.3f} on {len(held)} renders")
     per_class = {

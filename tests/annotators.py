@@ -12,10 +12,10 @@ from tests import tiny_bundle as tiny
 # Input and its shape, outputs and their number, last operator.
 _READERS = {
     "classifier.seven": ("images", tiny.IMAGE, "probabilities", 7, "Softmax"),
-    "annotator": ("latents", tiny.LATENT, "probabilities", 8, "Softmax"),
+    "feranno": ("latents", tiny.LATENT, "probabilities", 8, "Softmax"),
     "au-reader": ("images", tiny.IMAGE, "aus", tiny.AUS, "Sigmoid"),
 }
-_SCHEMES = {"classifier.seven": "affectnet-7", "annotator": "affectnet-8"}
+_SCHEMES = {"classifier.seven": "affectnet-7", "feranno": "affectnet-8"}
 
 
 def with_annotators(bundle: Bundle, directory: Path) -> Bundle:

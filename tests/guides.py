@@ -111,7 +111,7 @@ guide (float[B,4,8,8] latents, float timestep, float[2] clean, float[B,8] target
 
 def with_guides(bundle: Bundle, directory: Path) -> Bundle:
     """A copy of a tiny bundle with annotators that has guide.latent and guide.text-latent too."""
-    (small,) = _weights(bundle, "annotator").values()
+    (small,) = _weights(bundle, "feranno").values()
     # Averaging 4x4 pixels is linear, so that the annotator's logits are one product.
     pooled = small.reshape(4, 2, 2, -1).repeat(4, 1).repeat(4, 2) / 16
     weight = {"weight": pooled.reshape(-1, small.shape[1]).astype("f4")}

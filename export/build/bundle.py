@@ -18,7 +18,7 @@ import numpy as np
 import synfer_rt
 from synfer_rt.backends import status
 from synfer_rt.backends.parity import OPENVINO, measured, reason
-from synfer_rt.bundle import Bundle, write_manifest
+from synfer_rt.bundle import FERANNO, Bundle, write_manifest
 from synfer_rt.diffusion.solvers import HISTORY_SLOTS
 from synfer_rt.errors import UserError
 from synfer_rt.export.build.all_engines import Options, Recipe, make_engines
@@ -43,7 +43,7 @@ from synfer_rt.paths import local
 
 MODEL_CARD = "README.md"
 """A checkpoint's model card goes with its bundle."""
-SHARING = ("denoiser", "decoder", "annotator", "guide.text", "guide.text-latent", "guide.latent")
+SHARING = ("denoiser", "decoder", FERANNO, "guide.text", "guide.text-latent", "guide.latent")
 """Engines that are made of the same networks, those first that every bundle has."""
 
 

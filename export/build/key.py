@@ -15,8 +15,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from synfer_rt.bundle import FERANNO
 from synfer_rt.bundle.files import file_entry
-from synfer_rt.export.checkpoint.checkpoint import ADDITIONS, ANNOTATOR_FOLDER, Checkpoint
+from synfer_rt.export.checkpoint.checkpoint import ADDITIONS, FERANNO_FOLDER, Checkpoint
 from synfer_rt.export.networks.guiding_classifier import IMAGE_FOLDER, LATENT_FOLDER
 from synfer_rt.export.networks.image_network import ImageNetwork
 from synfer_rt.export.onnx.shared_weights import data_files
@@ -31,7 +32,7 @@ _MADE_OF = {
     "denoiser": ("unet",),
     "decoder": ("vae",),
     "encoder": ("vae",),
-    "annotator": ("unet", "text_encoder", "tokenizer", ANNOTATOR_FOLDER),
+    FERANNO: ("unet", "text_encoder", "tokenizer", FERANNO_FOLDER),
     "guide.text": ("unet", "vae", IMAGE_FOLDER),
     "guide.text-latent": ("unet", LATENT_FOLDER),
     "guide.latent": (LATENT_FOLDER,),
@@ -68,7 +69,7 @@ def engine_key(
         shape = {"latent": checkpoint.latent_shape, "sizes": checkpoint.sizes}
     if name.startswith("guide."):
         shape["classes"] = label_schemes.scheme(checkpoint.settings.label_scheme)
-    if name == "annotator":
+    if name == FERANNO:
         shape["schedule"] = checkpoint.schedule
     if not {"unet", "text_encoder"} & {*_MADE_OF[name]}:
         return digest(name, precision, made_of, shape, _tools())

@@ -6,7 +6,7 @@
     synfer.json               name, licence, defaults and what else settings.py reads
     classifiers/<name>.onnx   with <name>.json (classifier.py)
     au_reader.onnx            with au_reader.json (au_reader.py)
-    annotator/                FERAnno (annotator.py)
+    annotator/                FERAnno (feranno.py)
     latent_classifier/, image_classifier/    networks that guide (guiding_classifier.py)
     layouts.npz               latents of neutral faces to start from
 
@@ -52,8 +52,9 @@ ADAPTER_FILES = tuple(f"au_adapter{suffix}" for suffix in (*SUFFIXES, ""))
 """An AU adapter's names within a checkpoint, the first one first; the last is a directory."""
 AU_READER_FILE = "au_reader.onnx"
 LAYOUTS_FILE = "layouts.npz"
-ANNOTATOR_FOLDER = "annotator"
-ADDITIONS = (ANNOTATOR_FOLDER, LATENT_FOLDER, IMAGE_FOLDER)
+FERANNO_FOLDER = "annotator"
+"""FERAnno's folder, which keeps its first name so that checkpoints stay readable."""
+ADDITIONS = (FERANNO_FOLDER, LATENT_FOLDER, IMAGE_FOLDER)
 """Folders of networks that were trained on what this very model makes, at its own size."""
 
 _CLASSES = {

@@ -4,8 +4,8 @@ Finished latents are diffused to t = 1 and pass once through the UNet; its featu
 scales and its cross-attention maps go through two encoder branches, a bidirectional
 cross-attention block and a linear head (He et al., SynFER, arXiv 2410.09865, section 3.4).
 
-Every image is read with the same prompt, which names all classes, and with zero AUs: the annotator
-is never told what was asked for, and each class has attention maps of its own words. No noise is
+Every image is read with the same prompt, which names all classes, and with zero AUs: FERAnno
+is never told the requested label, and each class has attention maps of its own words. No noise is
 drawn for t = 1: the UNet sees the expected value, so a label depends on its latents alone.
 """
 
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from synfer_rt.diffusion.schedule import Schedule
 from synfer_rt.errors import UserError
-from synfer_rt.export.checkpoint.checkpoint import ANNOTATOR_FOLDER, Checkpoint
+from synfer_rt.export.checkpoint.checkpoint import FERANNO_FOLDER, Checkpoint
 from synfer_rt.export.checkpoint.settings import read_json
 from synfer_rt.export.networks.modules import Conditioner, Denoiser, cross_attentions
 from synfer_rt.export.sentences import first_line
@@ -42,7 +42,7 @@ _FINEST = 16
 
 
 @dataclass(frozen=True)
-class AnnotatorConfig:
+class FERAnnoConfig:
     """What a trained head fits: classes, prompt, its own width, and the model's fingerprint."""
 
     label_scheme: str
@@ -219,8 +219,8 @@ class FERAnno(nn.Module):
         return self.logits(latents).softmax(-1)
 
 
-def new_annotator(
-    checkpoint: Checkpoint, conditioner: Conditioner, denoiser: Denoiser, config: AnnotatorConfig
+def new_feranno(
+    checkpoint: Checkpoint, conditioner: Conditioner, denoiser: Denoiser, config: FERAnnoConfig
 ) -> FERAnno:
     """FERAnno with a head of random weights on the checkpoint's UNet.
 
@@ -228,7 +228,8 @@ def new_annotator(
     """
     if not cross_attentions(denoiser.unet):
         raise UserError(
-            "FERAnno reads cross-attention maps and this UNet has none; leave out the annotator."
+            "FERAnno reads cross-attention maps and this UNet has none; remove the folder "
+            f"{FERANNO_FOLDER}/ from the checkpoint."
         )
     tokenizer = checkpoint.tokenizer
     length = checkpoint.text_encoder.config.max_position_embeddings
@@ -255,43 +256,45 @@ def new_annotator(
     )
 
 
-def read_annotator(
+def read_feranno(
     checkpoint: Checkpoint, conditioner: Conditioner, denoiser: Denoiser
 ) -> tuple[FERAnno, str]:
-    """The trained annotator in `checkpoint`'s folder, and its label scheme.
+    """The trained FERAnno in `checkpoint`'s folder, and its label scheme.
 
     Raises UserError when its files are unreadable, or were trained with another UNet, text encoder
     or AU adapter.
     """
-    folder = checkpoint.directory / ANNOTATOR_FOLDER
+    folder = checkpoint.directory / FERANNO_FOLDER
     again = "train it again on this checkpoint, or remove the folder"
     fields = read_json(folder / _CONFIG, again)
     try:
-        config = AnnotatorConfig(**fields)
+        config = FERAnnoConfig(**fields)
         if config.model != model_fingerprint(checkpoint):
             raise UserError(
                 f"{folder} was trained with another UNet, text encoder or AU adapter than this "
                 f"one; {again}."
             )
-        annotator = new_annotator(checkpoint, conditioner, denoiser, config)
-        annotator.head.load_state_dict(load_file(folder / _WEIGHTS))
+        feranno = new_feranno(checkpoint, conditioner, denoiser, config)
+        feranno.head.load_state_dict(load_file(folder / _WEIGHTS))
     except (OSError, TypeError, RuntimeError, SafetensorError) as error:
         reason = first_line(error)
-        raise UserError(f"{folder} holds no annotator that fits ({reason}); {again}.") from None
-    return annotator.eval().requires_grad_(False), config.label_scheme
+        raise UserError(
+            f"{folder} does not hold a FERAnno that fits ({reason}); {again}."
+        ) from None
+    return feranno.eval().requires_grad_(False), config.label_scheme
 
 
-def save_annotator(directory: Path, annotator: FERAnno, config: AnnotatorConfig) -> None:
+def save_feranno(directory: Path, feranno: FERAnno, config: FERAnnoConfig) -> None:
     """Write the head and its description into the checkpoint `directory`."""
-    folder = directory / ANNOTATOR_FOLDER
+    folder = directory / FERANNO_FOLDER
     folder.mkdir(exist_ok=True)
-    state = {name: tensor.contiguous() for name, tensor in annotator.head.state_dict().items()}
+    state = {name: tensor.contiguous() for name, tensor in feranno.head.state_dict().items()}
     save_file(state, folder / _WEIGHTS)
     (folder / _CONFIG).write_text(json.dumps(config.__dict__, indent=2) + "\n")
 
 
 def model_fingerprint(checkpoint: Checkpoint) -> str:
-    """The fingerprint of all weights that decide what the annotator reads."""
+    """The fingerprint of all weights that FERAnno's output depends on."""
     parts = [fingerprint(part.state_dict()) for part in (checkpoint.unet, checkpoint.text_encoder)]
     if (adapter := checkpoint.adapter) is not None:
         keys = {f"to_k.{i}": tensor for i, tensor in adapter.to_k.items()}

@@ -10,12 +10,13 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from synfer_rt.bundle import FERANNO
 from synfer_rt.bundle.sizes import Size
 from synfer_rt.diffusion.solvers import HISTORY_SLOTS
 from synfer_rt.errors import UserError
-from synfer_rt.export.checkpoint.checkpoint import ANNOTATOR_FOLDER, Checkpoint
+from synfer_rt.export.checkpoint.checkpoint import FERANNO_FOLDER, Checkpoint
 from synfer_rt.export.checkpoint.tokenizer import PROBES
-from synfer_rt.export.networks.feranno import read_annotator
+from synfer_rt.export.networks.feranno import read_feranno
 from synfer_rt.export.networks.guide import LatentGuide, TextGuide
 from synfer_rt.export.networks.guiding_classifier import (
     IMAGE_FOLDER,
@@ -28,7 +29,7 @@ from synfer_rt.export.networks.modules import Conditioner, Decoder, Denoiser, En
 from synfer_rt.vocabulary import label_schemes
 
 ADDED_ENGINES = {
-    "annotator": ANNOTATOR_FOLDER,
+    FERANNO: FERANNO_FOLDER,
     "guide.text": IMAGE_FOLDER,
     "guide.text-latent": LATENT_FOLDER,
     "guide.latent": LATENT_FOLDER,
@@ -95,8 +96,8 @@ def engine_graph(checkpoint: Checkpoint, name: str, max_length: int) -> Graph:
     if name == "conditioner":
         return Graph(conditioner, given, conditioner.outputs)
     denoiser = Denoiser(checkpoint.unet, conditioner.outputs, checkpoint.adapter).eval()
-    if name == "annotator":
-        module, scheme = read_annotator(checkpoint, conditioner, denoiser)
+    if name == FERANNO:
+        module, scheme = read_feranno(checkpoint, conditioner, denoiser)
         return Graph(module, _latents(checkpoint), ("probabilities",), label_scheme=scheme)
     if name in ("guide.text", "guide.text-latent"):
         loss = _image_loss(checkpoint) if name == "guide.text" else _latent_loss(checkpoint)

@@ -8,6 +8,7 @@ from typing import Any
 
 from synfer_rt.backends import computes, runs_on
 from synfer_rt.bundle import Bundle
+from synfer_rt.bundle.former_names import current_name
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,10 @@ class Computation:
 
     def differs(self, settings: Mapping[str, Any]) -> list[str]:
         """The fields that a run was begun with otherwise, of those that its settings have."""
-        return [n for n, value in self.settings().items() if settings.get(n, value) != value]
+        begun = dict(settings)
+        if "elsewhere" in begun:
+            begun["elsewhere"] = [current_name(str(engine)) for engine in begun["elsewhere"]]
+        return [n for n, value in self.settings().items() if begun.get(n, value) != value]
 
 
 FIELDS = tuple(field.name for field in fields(Computation))

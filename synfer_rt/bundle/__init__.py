@@ -4,8 +4,8 @@
 checked completely before anything of it is loaded.
 """
 
-from synfer_rt.bundle.bundle import ANNOTATOR, Bundle, Defaults, Latent
-from synfer_rt.bundle.engine_specs import EngineSpec
+from synfer_rt.bundle.bundle import Bundle, Defaults, Latent
+from synfer_rt.bundle.engine_specs import FERANNO, EngineSpec
 from synfer_rt.bundle.files import MANIFEST
 from synfer_rt.bundle.layouts import Layouts
 from synfer_rt.bundle.opening import open_bundle
@@ -13,7 +13,7 @@ from synfer_rt.bundle.plans import PlanSpec
 from synfer_rt.bundle.writing import write_manifest
 
 __all__ = [
-    "ANNOTATOR",
+    "FERANNO",
     "MANIFEST",
     "Bundle",
     "Defaults",

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from synfer_rt import ranges
-from synfer_rt.bundle.engine_specs import EngineSpec
+from synfer_rt.bundle.engine_specs import FERANNO, EngineSpec
 from synfer_rt.bundle.files import file_entry
 from synfer_rt.bundle.identity import former_identity
 from synfer_rt.bundle.layouts import Layouts, read_layouts
@@ -23,9 +23,6 @@ from synfer_rt.diffusion.schedule import Schedule
 from synfer_rt.diffusion.solvers import Trajectory, trajectory
 from synfer_rt.errors import UserError
 from synfer_rt.vocabulary import label_schemes
-
-ANNOTATOR = "annotator"
-"""The engine of FERAnno, which reads an expression off latents."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +97,7 @@ class Bundle:
     @property
     def annotators(self) -> tuple[str, ...]:
         """The engines that vote on a label: the classifiers, then FERAnno."""
-        return self.classifiers + tuple(name for name in self.engines if name == ANNOTATOR)
+        return self.classifiers + tuple(name for name in self.engines if name == FERANNO)
 
     @property
     def annotators_know(self) -> str | None:

@@ -18,6 +18,8 @@ SPATIAL = {"images": IMAGE_AXES} | dict.fromkeys(
     LATENT_AXES,
 )
 """The inputs and outputs that end in height and width, with the names of these."""
+FERANNO = "feranno"
+"""The engine of SynFER's annotator, which reads an expression off latents (arXiv 2410.09865)."""
 REQUIRED_ENGINES = ("conditioner", "denoiser", "decoder")
 
 
@@ -115,7 +117,7 @@ def _tensors(entries: Sequence[Mapping[str, Any]]) -> Tensors:
 
 def has_labels(engine: str) -> bool:
     """Whether the engine's outputs are probabilities of a label scheme of its own."""
-    return engine == "annotator" or engine.startswith("classifier.")
+    return engine == FERANNO or engine.startswith("classifier.")
 
 
 def mismatch(
@@ -148,7 +150,7 @@ def mismatch(
             inputs = (images,)
             outputs = (_f32("mean", BATCH, *latent), _f32("logvar", BATCH, *latent))
         elif has_labels(name):
-            given = _f32("latents", BATCH, *latent) if name == "annotator" else images
+            given = _f32("latents", BATCH, *latent) if name == FERANNO else images
             known = len(label_schemes.scheme(spec.label_scheme or ""))
             inputs, outputs = (given,), (_f32("probabilities", BATCH, known),)
         elif name in ("guide.text", "guide.text-latent"):

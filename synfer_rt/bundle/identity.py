@@ -1,4 +1,4 @@
-"""What tells one bundle from another: all that a sample depends on, and nothing else."""
+"""The identity of a bundle: a hash of all that a sample depends on, and of nothing else."""
 
 from __future__ import annotations
 
@@ -7,21 +7,25 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from synfer_rt.bundle.former_names import former_manifest
+
 CARD = "README.md"
-"""A bundle's model card, which decides no sample."""
+"""A bundle's model card; samples do not depend on it."""
 _MEASURED = ("parity", "parity_openvino")
-"""What a manifest says of an engine that was found out when it was whole."""
+"""The fields of an engine that hold measurements of the finished engine."""
 _SINCE_0_11 = ("annotators_know",)
-"""The fields that a manifest has had since."""
+"""The fields that later releases added to the manifest."""
 
 
 def identity(fields: Mapping[str, Any]) -> str:
-    """SHA-256 of a manifest without what decides no sample.
+    """SHA-256 of a manifest without the fields that samples do not depend on.
 
-    Not the exporter's versions, the model card, or what was measured of the engines. Not the plans
-    either: a library writes other bytes at each build of the same engine, and where a plan ran is
-    said by a run's backend, precision and version.
+    These are the exporter's versions, the model card, and what was measured of the engines. Plans
+    are left out too: a library writes other bytes at each build of the same engine, and a run's
+    backend, precision and version say where its plans ran. The names of engines are those that
+    older releases wrote (former_names.py).
     """
+    fields = former_manifest(fields)
     plans = {
         entry["file"] for entries in fields.get("plans", {}).values() for entry in entries.values()
     }
@@ -33,10 +37,11 @@ def identity(fields: Mapping[str, Any]) -> str:
 
 
 def former_identity(fields: Mapping[str, Any]) -> str:
-    """What releases up to 0.11 took for the identity: the SHA-256 of bundle.json as they wrote it.
+    """The identity by the rule of releases up to 0.11: the SHA-256 of bundle.json as they wrote it.
 
-    It covers the plans, so that it fits only while they are what they were.
+    It covers the plans and the model card, so it holds only while these stay the same.
     """
+    fields = former_manifest(fields)
     kept = {name: value for name, value in fields.items() if name not in _SINCE_0_11}
     kept["engines"] = _without(fields["engines"], ("parity_openvino",))
     return _sha256(json.dumps(kept, indent=1, ensure_ascii=False))

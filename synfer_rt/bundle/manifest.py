@@ -13,6 +13,7 @@ from synfer_rt.bundle import numbers
 from synfer_rt.bundle.bundle import Bundle, Defaults, Latent
 from synfer_rt.bundle.engine_specs import IMAGE_AXES, LATENT_AXES, EngineSpec, mismatch
 from synfer_rt.bundle.files import MANIFEST, remedy
+from synfer_rt.bundle.former_names import current_manifest
 from synfer_rt.bundle.identity import CARD, identity
 from synfer_rt.bundle.plans import read_plans
 from synfer_rt.bundle.sizes import Sizes
@@ -63,6 +64,7 @@ def _parse(path: Path, fields: Mapping[str, Any]) -> Bundle:
             "install the version that matches, or build the bundle again with `synfer-rt "
             "build-engines`."
         )
+    fields = current_manifest(fields)
     numbers.check(fields)
     for key in ("layouts", "source", "exporter", "files"):
         fields[key]

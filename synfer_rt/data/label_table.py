@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any, TextIO, cast
 
 from synfer_rt.backends import computation
+from synfer_rt.bundle.former_names import current_names
 from synfer_rt.data.writers.atomic import disk_errors, open_growing, partial, write_whole
 from synfer_rt.data.writers.run_file import OTHER_DATASET
 from synfer_rt.errors import UserError
@@ -83,7 +84,7 @@ class Table:
         if self.finished and source.suffix != ".jsonl":
             raise ValueError("a finished table of CSV is not read back")
         with source.open(encoding="utf-8") as lines:
-            yield from map(json.loads, lines if self.finished else islice(lines, 1, None))
+            yield from map(_read_line, lines if self.finished else islice(lines, 1, None))
 
     def write(self, records: Sequence[Record]) -> None:
         """Append records; they are on the disk when this returns."""
@@ -206,7 +207,7 @@ def _whole_lines(file: IO[bytes], form: Record) -> tuple[Record | None, int, int
     settings, count, length = None, 0, 0
     for line in file:
         try:
-            record = json_object(line if line.endswith(b"\n") else b"")
+            record = _read_line(line if line.endswith(b"\n") else b"")
         except ValueError:
             break
         if settings is None:
@@ -217,6 +218,14 @@ def _whole_lines(file: IO[bytes], form: Record) -> tuple[Record | None, int, int
             break
         length += len(line)
     return settings, count, length
+
+
+def _read_line(text: str | bytes) -> Record:
+    """A line of JSON, with today's names of annotators. Raises ValueError for anything else."""
+    line = json_object(text)
+    if isinstance(votes := line.get("votes"), dict):
+        line["votes"] = current_names(cast(Record, votes))
+    return line
 
 
 def _is_line(found: Record, index: int, form: Record) -> bool:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from synfer_rt import ranges
-from synfer_rt.bundle import ANNOTATOR
+from synfer_rt.bundle import FERANNO
 from synfer_rt.data import pixels
 from synfer_rt.data.datasets import Item
 from synfer_rt.data.images import FORMATS, png, read_image, upright_rgb
@@ -268,7 +268,7 @@ class Augmenter:
         grey = pixels.are_grey(images)
         decoded, whole = _shown(sampler.decode(latents), grey)
         latents = np.where(whole[:, None, None, None], latents, 0)
-        if ANNOTATOR in self.bundle.annotators and grey.any():
+        if FERANNO in self.bundle.annotators and grey.any():
             # The vote is on what is written, and these latents still have colours.
             latents = np.where(grey[:, None, None, None], sampler.encode(decoded)[0], latents)
         wanted = [request.label for request in requests]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from synfer_rt.backends.loaded_engines import LoadedEngines
-from synfer_rt.bundle import ANNOTATOR
+from synfer_rt.bundle import FERANNO
 from synfer_rt.errors import UserError
 from synfer_rt.judging.voting import Opinion, Verdict, vote
 
@@ -38,7 +38,7 @@ class Annotators:
     def at_once(self, batch: int) -> int:
         """The size of the fewest equal pieces of a batch of images that all the engines take."""
         readers = (AU_READER,) if self.reads_aus else ()
-        encoders = (ENCODER,) if ANNOTATOR in self.members else ()
+        encoders = (ENCODER,) if FERANNO in self.members else ()
         return self.engines.piece_size(batch, *self.members, *readers, *encoders)
 
     def opinions(self, images: np.ndarray, latents: np.ndarray | None = None) -> list[Opinion]:
@@ -49,7 +49,7 @@ class Annotators:
         """
         opinions = []
         for name in self.members:
-            if name == ANNOTATOR:
+            if name == FERANNO:
                 if latents is None:
                     latents = self.engines.run_in_pieces(ENCODER, "images", images)["mean"]
                 outputs = self.engines.run_in_pieces(name, "latents", latents)

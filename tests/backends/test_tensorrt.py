@@ -40,7 +40,7 @@ from tests.samples import difference, request
 
 CPU = "onnxruntime-cpu"
 SMALLEST, BEST, LARGEST = 1, 4, 8
-READERS = ("classifier.seven", "annotator", "au-reader")
+READERS = ("classifier.seven", "feranno", "au-reader")
 
 
 @pytest.mark.skipif(cuda.problem() is None, reason="there is a GPU here")

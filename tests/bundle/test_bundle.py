@@ -298,7 +298,7 @@ TEXT_GUIDE = (
     {"guided_text": CONDITIONING["text"]},
 )
 OPTIONAL: dict[str, tuple[dict[str, list], dict[str, list]]] = {
-    "annotator": ({"latents": LATENTS}, {"probabilities": ["B", 7]}),
+    "feranno": ({"latents": LATENTS}, {"probabilities": ["B", 7]}),
     "guide.text": TEXT_GUIDE,
     "guide.text-latent": TEXT_GUIDE,
     "guide.latent": (
@@ -330,25 +330,25 @@ def add_optional(directory: Path) -> None:
                 **fields["engines"]["decoder"],
                 "inputs": declared(**inputs),
                 "outputs": declared(**outputs),
-                **({"label_scheme": "raf-db"} if name == "annotator" else {}),
+                **({"label_scheme": "raf-db"} if name == "feranno" else {}),
             }
 
     change(directory, edit)
 
 
-def test_annotator_guides_and_au_reader_may_be_there(copy: Path) -> None:
+def test_feranno_guides_and_au_reader_may_be_there(copy: Path) -> None:
     add_optional(copy)
     engines = open_bundle(copy).engines
     assert set(OPTIONAL) < set(engines)
-    assert engines["annotator"].label_scheme == "raf-db"
+    assert engines["feranno"].label_scheme == "raf-db"
     assert engines["au-reader"].label_scheme is None
 
 
 @pytest.mark.parametrize(
     ("engine", "shapes", "message"),
     [
-        ("annotator", {"label_scheme": "ekman"}, "Unknown label scheme 'ekman'"),
-        ("annotator", {"inputs": declared(images=IMAGES)}, "annotator has no input latents"),
+        ("feranno", {"label_scheme": "ekman"}, "Unknown label scheme 'ekman'"),
+        ("feranno", {"inputs": declared(images=IMAGES)}, "feranno has no input latents"),
         (
             "guide.text",
             {"inputs": declared(**TEXT_GUIDE[0], depth=["B"])},

@@ -22,6 +22,7 @@ from synfer_rt.commands.cli import main
 from synfer_rt.data.label_table import begun_with, settings_file
 from synfer_rt.data.writers import FORMATS, read, run_file
 from tests.commands.test_cli import refused
+from tests.former_release import as_written_before
 
 needs_openvino = pytest.mark.skipif(not status("openvino-cpu").works, reason="needs openvino")
 CPU, OPENVINO = "onnxruntime-cpu", "openvino-cpu"
@@ -188,6 +189,20 @@ def test_a_run_that_knows_the_bundle_by_its_former_hash_goes_on(sample: Command)
     assert [record["bundle"] for record, _ in read(sample.out)][-1] == former
     sample.edit(bundle="0" * 64)
     assert "another bundle" in refused(sample("--resume"))
+
+
+def test_a_run_begun_with_the_bundle_of_an_older_release_goes_on(
+    voting_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    former = as_written_before(voting_bundle, tmp_path / "bundle").path
+    run = Command(former, tmp_path / "out", monkeypatch)
+    run.begin(CPU)
+    run.engines = voting_bundle.path
+    result = run("--resume")
+    assert result.exit_code == 0, result.output
+    records = [record for record, _ in read(run.out)]
+    assert {record["bundle"] for record in records} == {voting_bundle.bundle_hash}
+    assert len(records) == 12
 
 
 @pytest.fixture

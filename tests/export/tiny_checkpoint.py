@@ -165,11 +165,11 @@ def save_additions(directory: Path) -> None:
     conditioner = Conditioner(read.text_encoder, read.unet, read.adapter, labels).eval()
     denoiser = Denoiser(read.unet, conditioner.outputs, read.adapter).eval()
     scheme, model = "affectnet-7", feranno.model_fingerprint(read)
-    config = feranno.AnnotatorConfig(scheme, feranno.prompt_of(scheme), 16, model)
-    annotator = feranno.new_annotator(read, conditioner, denoiser, config)
+    config = feranno.FERAnnoConfig(scheme, feranno.prompt_of(scheme), 16, model)
+    annotator = feranno.new_feranno(read, conditioner, denoiser, config)
     with torch.no_grad():  # the normalisation sees a few latents
         annotator.head.train()(*annotator.read(torch.randn(8, *read.latent_shape)))
-    feranno.save_annotator(directory, annotator.eval(), config)
+    feranno.save_feranno(directory, annotator.eval(), config)
 
 
 def _unet(levels: int, **options: Any) -> Any:

@@ -116,6 +116,30 @@ def test_an_interrupted_run_resumes_to_the_same_table(
     assert not partial(path).exists()
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_a_table_begun_by_an_older_release_goes_on_with_todays_names(
+    folder: Path, ensemble: Annotators, tmp_path: Path, suffix: str
+):
+    dataset = read_dataset(folder)
+
+    def table(name: str, resume: bool = False) -> Table:
+        return Table(tmp_path / name, {"images": dataset.digest}, blank(ensemble), resume)
+
+    def finish(table: Table) -> Path:
+        label_images(dataset, ensemble, table, acceptance(accept_rate=0.5), 4)
+        return table.path
+
+    whole = finish(table(f"whole{suffix}")).read_text()
+    ready = lines(finish(table("ready.jsonl")))
+    table(f"cut{suffix}").close()
+    with partial(tmp_path / f"cut{suffix}").open("a") as journal:
+        for line in ready[:5]:
+            journal.write(json.dumps(line).replace('"feranno"', '"annotator"') + "\n")
+    resumed = table(f"cut{suffix}", resume=True)
+    assert resumed.done == 5
+    assert finish(resumed).read_text() == whole
+
+
 def test_finished_pieces_of_a_batch_are_written(
     folder: Path, ensemble: Annotators, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -144,11 +168,11 @@ def test_a_bundle_that_changes_ends_the_run(
     ensemble = Annotators(LoadedEngines(bundle, "onnxruntime-cpu", threads=1))
 
     def change(done: int) -> None:
-        (bundle.path / "annotator.onnx").write_bytes(b"another")
+        (bundle.path / "feranno.onnx").write_bytes(b"another")
 
     dataset = read_dataset(folder)
     table = Table(tmp_path / "t.jsonl", {"images": dataset.digest}, blank(ensemble), False)
-    with pytest.raises(UserError, match=r"annotator\.onnx has changed or gone"):
+    with pytest.raises(UserError, match=r"feranno\.onnx has changed or gone"):
         label_images(dataset, ensemble, table, acceptance(), 4, change)
     assert table.done == 4
 
@@ -381,6 +405,18 @@ class TestLabelsThatAreThere:
         with pytest.raises(_Stop):
             label_images(dataset, ensemble, table, acceptance(accept_rate=0.5), 1, stop)
         assert run(dataset, ensemble, tmp_path / "cut.jsonl", 1, resume=True) == whole
+
+    @pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+    def test_a_table_of_an_older_release_is_a_dataset(
+        self, voting_bundle: Bundle, folder: Path, tmp_path: Path, suffix: str
+    ):
+        data, out = shutil.copytree(folder, tmp_path / "data"), tmp_path / f"labels{suffix}"
+        self.command(voting_bundle.path, data, "--out", out)
+        today = {item.name: item.label for item in read_dataset(out).items}
+        text = out.read_text()
+        assert "feranno" in text and len({*today.values()}) > 1
+        out.write_text(text.replace("feranno", "annotator"))
+        assert {item.name: item.label for item in read_dataset(out).items} == today
 
     def test_its_table_gives_no_label_to_what_it_did_not_understand(
         self, tiny_bundle_path: Path, tmp_path: Path

@@ -23,7 +23,7 @@ def images() -> np.ndarray:
 
 def test_every_classifier_and_the_annotator_vote(ensemble: Annotators, images: np.ndarray):
     opinions = ensemble.opinions(images)
-    assert [o.annotator for o in opinions] == ["classifier.small", "classifier.seven", "annotator"]
+    assert [o.annotator for o in opinions] == ["classifier.small", "classifier.seven", "feranno"]
     assert [o.scheme for o in opinions] == ["hsemotion-8", "affectnet-7", "affectnet-8"]
     for opinion in opinions:
         np.testing.assert_allclose(opinion.probabilities.sum(1), 1, atol=1e-5)

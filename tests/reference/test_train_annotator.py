@@ -63,7 +63,7 @@ def test_training_goes_on_and_leaves_an_annotator_that_the_exporter_reads(
         checkpoint.text_encoder, checkpoint.unet, checkpoint.adapter, settings.class_labels
     )
     denoiser = Denoiser(checkpoint.unet, conditioner.outputs, checkpoint.adapter)
-    assert feranno.read_annotator(checkpoint, conditioner, denoiser) is not None
+    assert feranno.read_feranno(checkpoint, conditioner, denoiser) is not None
 
 
 def test_a_head_can_begin_from_that_of_an_earlier_unet(

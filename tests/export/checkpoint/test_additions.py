@@ -29,8 +29,8 @@ from synfer_rt.export.networks.graphs import engine_graph, engine_names
 from synfer_rt.export.onnx.shared_weights import data_files
 from tests.export.tiny_checkpoint import save_additions
 
-ADDED = ("annotator", "guide.text", "guide.text-latent", "guide.latent", "au-reader")
-BORROWERS = ("annotator", "guide.text", "guide.text-latent")
+ADDED = ("feranno", "guide.text", "guide.text-latent", "guide.latent", "au-reader")
+BORROWERS = ("feranno", "guide.text", "guide.text-latent")
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +86,9 @@ def test_another_resolution_goes_without_what_was_made_for_one(whole: Path) -> N
 @pytest.mark.parametrize(
     ("file", "stale"),
     [
-        ("annotator/model.safetensors", {"annotator"}),
-        ("annotator/config.json", {"annotator"}),
-        ("tokenizer/tokenizer.json", {"annotator"}),
+        ("annotator/model.safetensors", {"feranno"}),
+        ("annotator/config.json", {"feranno"}),
+        ("tokenizer/tokenizer.json", {"feranno"}),
         ("image_classifier/model.safetensors", {"guide.text"}),
         ("latent_classifier/model.safetensors", {"guide.text-latent", "guide.latent"}),
         ("latent_classifier/config.json", {"guide.text-latent", "guide.latent"}),
@@ -165,7 +165,7 @@ def test_they_were_held_against_pytorch(bundle: Bundle) -> None:
     for name in ADDED:
         parity = bundle.engines[name].parity
         assert 0 < parity["max_relative_error"] < 1e-4 and parity["batches"] == [1, 3], name
-    assert bundle.engines["annotator"].label_scheme == "affectnet-7"
+    assert bundle.engines["feranno"].label_scheme == "affectnet-7"
 
 
 @pytest.mark.slow
@@ -234,7 +234,7 @@ def mini(annotated: Path, shared: Bundle, tmp_path: Path) -> tuple[Path, Path]:
 
 @pytest.mark.slow
 def test_the_same_command_again_builds_nothing(shared: Bundle, mini: tuple[Path, Path]) -> None:
-    assert data_files(shared.path / "annotator.onnx") == {"denoiser.onnx.data"}
+    assert data_files(shared.path / "feranno.onnx") == {"denoiser.onnx.data"}
     again, new = rebuilt(*mini)
     assert new == set() and hashes(again) == hashes(shared)
 
@@ -243,9 +243,9 @@ def test_the_same_command_again_builds_nothing(shared: Bundle, mini: tuple[Path,
 def test_a_borrower_is_built_alone(shared: Bundle, mini: tuple[Path, Path]) -> None:
     scale(mini[0] / "annotator" / "model.safetensors", "head.")
     again, new = rebuilt(*mini)
-    assert new == {"annotator"}
+    assert new == {"feranno"}
     changed = {n for n, sha in hashes(again).items() if sha != hashes(shared)[n]}
-    assert changed == {"annotator.onnx"}
+    assert changed == {"feranno.onnx"}
 
 
 @pytest.mark.slow
@@ -253,7 +253,7 @@ def test_a_damaged_shared_file_is_made_again(shared: Bundle, mini: tuple[Path, P
     data = mini[1] / "denoiser.onnx.data"
     data.write_bytes(data.read_bytes()[:-1] + b"?")
     again, new = rebuilt(*mini)
-    assert new == {"denoiser", "annotator"}
+    assert new == {"denoiser", "feranno"}
     assert hashes(again) == hashes(shared)
 
 
@@ -263,7 +263,7 @@ def test_an_owner_outlives_what_borrowed_of_it(
 ) -> None:
     shutil.rmtree(mini[0] / "annotator")
     again, new = rebuilt(*mini)
-    assert new == set() and "annotator" not in again.engines
+    assert new == set() and "feranno" not in again.engines
     given = examples(mini[0], "denoiser")
     for name, value in engine(again, "denoiser")(**given).items():
         np.testing.assert_array_equal(value, engine(shared, "denoiser")(**given)[name])
@@ -274,5 +274,5 @@ def test_int8_is_not_for_them_and_they_share_among_themselves(whole: Path, tmp_p
     bundle = build_bundle(Source(whole), tmp_path / "int8", Options("int8"))
     assert {name: bundle.engines[name].precision for name in ADDED} == dict.fromkeys(ADDED, "fp16")
     for name in ("guide.text", "guide.text-latent"):
-        assert "annotator.onnx.data" in data_files(bundle.path / f"{name}.onnx")
+        assert "feranno.onnx.data" in data_files(bundle.path / f"{name}.onnx")
         onnx.checker.check_model(bundle.path / f"{name}.onnx")

@@ -33,12 +33,12 @@ def parts(checkpoint: Checkpoint) -> tuple[Conditioner, Denoiser]:
     return conditioner, Denoiser(checkpoint.unet, conditioner.outputs, checkpoint.adapter).eval()
 
 
-def build(checkpoint: Checkpoint) -> tuple[feranno.FERAnno, feranno.AnnotatorConfig]:
+def build(checkpoint: Checkpoint) -> tuple[feranno.FERAnno, feranno.FERAnnoConfig]:
     """A head of random weights whose normalisation has seen a few latents."""
     torch.manual_seed(3)
     print_ = feranno.model_fingerprint(checkpoint)
-    config = feranno.AnnotatorConfig(SCHEME, feranno.prompt_of(SCHEME), 16, print_)
-    annotator = feranno.new_annotator(checkpoint, *parts(checkpoint), config)
+    config = feranno.FERAnnoConfig(SCHEME, feranno.prompt_of(SCHEME), 16, print_)
+    annotator = feranno.new_feranno(checkpoint, *parts(checkpoint), config)
     with torch.no_grad():
         annotator.head.train()(*annotator.read(latents(8)))
     return annotator.eval(), config
@@ -57,7 +57,7 @@ def checkpoint(
     shutil.copytree(mini_checkpoint, directory)
     read = read_checkpoint(directory)
     annotator, config = build(read)
-    feranno.save_annotator(directory, annotator, config)
+    feranno.save_feranno(directory, annotator, config)
     return read, annotator
 
 
@@ -140,8 +140,8 @@ def test_reading_leaves_the_denoiser_as_it_was(mini_checkpoint: Path) -> None:
         history, matrix = torch.zeros(2, 3, 4, 8, 8), torch.ones(4, 5)
         given = (latents(2), history, torch.tensor(9.0), torch.ones(2), matrix, *conditioning)
         before = denoiser(*given)
-        config = feranno.AnnotatorConfig(SCHEME, feranno.prompt_of(SCHEME), 16, "")
-        feranno.new_annotator(read, conditioner, denoiser, config).eval()(latents(2))
+        config = feranno.FERAnnoConfig(SCHEME, feranno.prompt_of(SCHEME), 16, "")
+        feranno.new_feranno(read, conditioner, denoiser, config).eval()(latents(2))
         for one, other in zip(before, denoiser(*given), strict=True):
             torch.testing.assert_close(one, other, rtol=0, atol=0)
 
@@ -149,7 +149,7 @@ def test_reading_leaves_the_denoiser_as_it_was(mini_checkpoint: Path) -> None:
 class TestFiles:
     def test_what_is_saved_is_read(self, checkpoint) -> None:
         read, annotator = checkpoint
-        found = feranno.read_annotator(read, *parts(read))
+        found = feranno.read_feranno(read, *parts(read))
         assert found[1] == SCHEME
         with torch.no_grad():
             torch.testing.assert_close(found[0](latents(3)), annotator(latents(3)))
@@ -160,7 +160,7 @@ class TestFiles:
         again = read_checkpoint(read.directory)
         next(iter(attrgetter(part)(again).parameters())).data += 0.1
         with pytest.raises(UserError, match="another UNet, text encoder or AU adapter"):
-            feranno.read_annotator(again, *parts(again))
+            feranno.read_feranno(again, *parts(again))
 
     def test_files_that_do_not_fit_are_refused(self, checkpoint, tmp_path: Path) -> None:
         read, _ = checkpoint
@@ -168,13 +168,13 @@ class TestFiles:
         config = tmp_path / "broken" / "annotator" / "config.json"
         config.write_text(json.dumps(json.loads(config.read_text()) | {"width": 32}))
         broken = read_checkpoint(tmp_path / "broken")
-        with pytest.raises(UserError, match="holds no annotator that fits"):
-            feranno.read_annotator(broken, *parts(broken))
+        with pytest.raises(UserError, match="does not hold a FERAnno that fits"):
+            feranno.read_feranno(broken, *parts(broken))
 
 
 @pytest.fixture(scope="module")
 def engine(checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("engine") / "annotator.onnx"
+    path = tmp_path_factory.mktemp("engine") / "feranno.onnx"
     given = {"latents": latents(2)}
     export_onnx(checkpoint[1], given, ("probabilities",), frozenset(), path, "fp32")
     return path
@@ -193,7 +193,7 @@ def test_the_engine_shares_the_weights_of_the_denoiser(
 ) -> None:
     for path in (engine, mini_bundle.path / "denoiser.onnx"):
         shutil.copyfile(path, tmp_path / path.name)
-    owner, borrower = tmp_path / "denoiser.onnx", tmp_path / "annotator.onnx"
+    owner, borrower = tmp_path / "denoiser.onnx", tmp_path / "feranno.onnx"
     before = borrower.stat().st_size
     saved = share_weights([owner, borrower])
     unet = sum(p.numel() * 4 for p in checkpoint[0].unet.parameters() if p.numel() >= 256)
