@@ -35,7 +35,8 @@ from reference.experiments.training import (
 )
 from reference.tasks import CLASSES
 from synfer_rt.data.datasets import read_dataset
-from synfer_rt.jobs.augment import Augmentation, Augmenter
+from synfer_rt.jobs.augment import Augmenter
+from synfer_rt.jobs.augmentation import Augmentation
 from synfer_rt.jobs.balance import additions, targets
 
 RAF_DB = {

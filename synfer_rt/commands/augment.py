@@ -26,7 +26,8 @@ from synfer_rt.errors import UserError
 if TYPE_CHECKING:
     from synfer_rt.bundle import Bundle
     from synfer_rt.data.datasets import Dataset
-    from synfer_rt.jobs.augment import Augmentation, Augmenter
+    from synfer_rt.jobs.augment import Augmenter
+    from synfer_rt.jobs.augmentation import Augmentation
 
 _READERS = 4
 _LOOKED_AT = 16
@@ -144,7 +145,8 @@ def augment(
     from synfer_rt.commands.resuming import as_begun, choose_computation
     from synfer_rt.data.datasets import read_dataset, refuse_inside
     from synfer_rt.data.writers import is_whole, open_output, run_file
-    from synfer_rt.jobs.augment import Augmentation, Augmenter, execute
+    from synfer_rt.jobs.augment import Augmenter, execute
+    from synfer_rt.jobs.augmentation import Augmentation
     from synfer_rt.jobs.balance import additions, targets
     from synfer_rt.sampling.sampler import Sampler
 

@@ -1,0 +1,60 @@
+"""How many images a balanced dataset has of each class, and the order of the additions."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from synfer_rt.errors import UserError
+from synfer_rt.jobs.balance import additions, targets
+from tests.jobs.long_tail import COUNTS
+
+
+def test_max_brings_every_class_to_the_largest():
+    assert targets(COUNTS, "max") == {"happy": 5, "sad": 5, "fear": 5}
+
+
+def test_a_number_takes_nothing_away():
+    assert targets(COUNTS, "3") == {"happy": 5, "sad": 3, "fear": 3}
+
+
+def test_a_file_names_classes_in_the_usual_ways(tmp_path: Path):
+    (tmp_path / "b.json").write_text(json.dumps({"sadness": 4, "Happy": 1}))
+    assert targets(COUNTS, str(tmp_path / "b.json")) == {"happy": 5, "sad": 4, "fear": 1}
+
+
+def test_a_class_without_images_is_refused(tmp_path: Path):
+    (tmp_path / "b.json").write_text(json.dumps({"contempt": 4}))
+    with pytest.raises(UserError, match="no image to vary"):
+        targets(COUNTS, str(tmp_path / "b.json"))
+
+
+@pytest.mark.parametrize("wrong", ["most", "-3", "1.5", "\u00b2", "\u0663"])
+def test_anything_else_is_refused(wrong: str):
+    with pytest.raises(UserError, match="--balance"):
+        targets(COUNTS, wrong)
+
+
+@pytest.mark.parametrize("text", ['{"sad": Infinity}', '{"sad": NaN}', "[" * 100_000, "[3]"])
+def test_a_file_without_numbers_is_refused(tmp_path: Path, text: str):
+    (tmp_path / "b.json").write_text(text)
+    with pytest.raises(UserError, match="neither max, a number nor a JSON file"):
+        targets(COUNTS, str(tmp_path / "b.json"))
+
+
+@pytest.mark.parametrize("number", ["5000000", "1000000000", "9" * 5000])
+def test_more_additions_than_anybody_makes_are_refused(tmp_path: Path, number: str):
+    (tmp_path / "b.json").write_text(json.dumps({"sad": float(number), "fear": 6_000_000}))
+    for balance in (number, str(tmp_path / "b.json")):
+        with pytest.raises(UserError, match=r"--balance .*(more than 10000000 additions|infin)"):
+            targets(COUNTS, balance)
+    assert targets(COUNTS, "0" * 30 + "3000000")["fear"] == 3_000_000
+
+
+def test_additions_fill_up_exactly_and_take_turns():
+    labels = additions(COUNTS, targets(COUNTS, "max"))
+    assert Counter(labels) == {"sad": 3, "fear": 4}
+    assert labels[:4] == ("sad", "fear", "sad", "fear")
