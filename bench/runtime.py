@@ -17,7 +17,6 @@ from synfer_rt.bundle.engine_specs import REQUIRED_ENGINES
 from synfer_rt.data.writers import open_output, read
 from synfer_rt.jobs.sample import execute
 from synfer_rt.jobs.sample_run import Run
-from synfer_rt.sampling.observed_sampler import ObservedSampler
 from synfer_rt.sampling.requests import Requests, make_requests
 
 
@@ -48,9 +47,7 @@ class Runtime:
         run = Run(self.bundle, self._plan, batch, self._solver, steps, layout_strength=1.0)
         self._engines.watch = watch
         writer = open_output(out, run.settings("imagefolder"), resume=False)
-        times = dataclasses.asdict(
-            execute(run, ObservedSampler(self._engines), writer, batch).times
-        )
+        times = dataclasses.asdict(execute(run, self._engines, writer, batch).times)
         del times["other"]
         watch.stages.update(times)
 

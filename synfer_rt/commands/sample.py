@@ -15,12 +15,12 @@ from synfer_rt.commands.options import MOST_THREADS, check_number, check_resumin
 from synfer_rt.errors import UserError
 
 if TYPE_CHECKING:
+    from synfer_rt.backends.loaded_engines import LoadedEngines
     from synfer_rt.bundle import Bundle
     from synfer_rt.data.writers import Writer
     from synfer_rt.jobs.sample import Summary
     from synfer_rt.jobs.sample_run import Run
     from synfer_rt.sampling.inversion import Photos, PhotoStarts
-    from synfer_rt.sampling.observed_sampler import ObservedSampler
     from synfer_rt.sampling.requests import Requests
 
 
@@ -134,10 +134,10 @@ def sample(
     first images of each class (contact-sheet.html). A run that was stopped goes on with the same
     command and --resume.
     """
+    from synfer_rt.backends.loaded_engines import LoadedEngines
     from synfer_rt.bundle import open_bundle
     from synfer_rt.commands.resuming import as_begun, choose_computation
     from synfer_rt.data.writers import check_output, is_whole, open_output, run_file
-    from synfer_rt.sampling.observed_sampler import ObservedSampler
 
     check_number("--batch", batch)
     check_number("--threads", threads, MOST_THREADS)
@@ -152,9 +152,9 @@ def sample(
         ("--negative-prompt", run.plan.negative_prompt),
     ):
         _warn_of_unread(run.bundle, option, text or "")
-    sampler = ObservedSampler.of(run.bundle, where.backend, threads)
+    engines = LoadedEngines(run.bundle, where.backend, threads)
     if begun is None:
-        sampler.engines.load(run.engines)  # what does not load leaves nothing behind
+        engines.load(run.engines)  # what does not load leaves nothing behind
     writer = open_output(out, run.settings(format_) | where.settings(), resume=resume)
     if not writer.lacking:
         _finish_whole(run, writer, out)
@@ -162,7 +162,7 @@ def sample(
     if writer.done:
         note(f"Resuming: {writer.done} of {run.count} images are there.")
     note(f"{run.bundle.name} {run.bundle.version} on {why}")
-    _execute(run, sampler, writer, batch, out)
+    _execute(run, engines, writer, batch, out)
 
 
 def _run(
@@ -279,7 +279,7 @@ def _finish_whole(run: Run, writer: Writer, out: Path) -> None:
     click.echo(f"{out} already holds all {writer.done} images (synfer-rt verify reads them).")
 
 
-def _execute(run: Run, sampler: ObservedSampler, writer: Writer, batch: int, out: Path) -> None:
+def _execute(run: Run, engines: LoadedEngines, writer: Writer, batch: int, out: Path) -> None:
     """Make what is missing, and say what came out."""
     from synfer_rt.commands.progress import Progress
     from synfer_rt.data.contact_sheet import write_contact_sheet
@@ -291,9 +291,9 @@ def _execute(run: Run, sampler: ObservedSampler, writer: Writer, batch: int, out
         with going_on(
             lambda: f"Interrupted with {writer.done} of {count} images written; {RESUME}"
         ):
-            starts = None if run.photos is None else _starts(run, run.photos, sampler, out)
+            starts = None if run.photos is None else _starts(run, run.photos, engines, out)
             with Progress(writer.done, count, at_most=run.quota is not None) as progress:
-                summary = execute(run, sampler, writer, batch, progress.update, starts)
+                summary = execute(run, engines, writer, batch, progress.update, starts)
     finally:
         if not writer.done:
             discard_empty(out)
@@ -301,15 +301,16 @@ def _execute(run: Run, sampler: ObservedSampler, writer: Writer, batch: int, out
     _print_summary(run, summary, writer.done, out, sheet)
 
 
-def _starts(run: Run, photos: Photos, sampler: ObservedSampler, out: Path) -> PhotoStarts:
+def _starts(run: Run, photos: Photos, engines: LoadedEngines, out: Path) -> PhotoStarts:
     """Where samples begin that show the faces of photos; says how well these come back."""
     from synfer_rt.commands.skipped import report_skipped, write_skipped
     from synfer_rt.sampling.inversion import DISTORTED, PhotoStarts
+    from synfer_rt.sampling.sampler import Sampler
 
     skipped = list(photos.skipped.items())
     report_skipped(skipped, write_skipped(out, skipped))
     warn_of_other_images(run.bundle)
-    starts = PhotoStarts(sampler, photos, run.trajectory)
+    starts = PhotoStarts(Sampler(engines), photos, run.trajectory)
     there, alone = starts.round_trip()
     note(
         f"{len(photos)} photos to start from; inverted and denoised the first come back at "

@@ -6,20 +6,22 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from synfer_rt import ranges
 from synfer_rt.backends import default_threads
+from synfer_rt.backends.loaded_engines import LoadedEngines
 from synfer_rt.data.images import png
 from synfer_rt.data.writers import Writer
 from synfer_rt.jobs import runner
 from synfer_rt.jobs.sample_run import Run
 from synfer_rt.judging.voting import Verdict
 from synfer_rt.sampling.inversion import PhotoStarts
-from synfer_rt.sampling.observed_sampler import ObservedSampler, StageTimes
+from synfer_rt.sampling.observer import Observer, StageTimes
 from synfer_rt.sampling.requests import Request
-from synfer_rt.sampling.sampler import Sample
+from synfer_rt.sampling.sampler import Sample, Sampler
 
 _MOST_ENCODERS = 4
 
@@ -28,8 +30,9 @@ _MOST_ENCODERS = 4
 class Summary:
     """What one call of `execute` made; `labelled` and `accepted` count samples by their label.
 
-    `retried` and `broken` count samples as `Sampler` does. `missing` is how many accepted samples
-    each class lacks that was to have some number of them, when all is made.
+    `retried` counts the samples that came out broken and were made again, `broken` those that are
+    broken in the end. `missing` is how many accepted samples each class lacks that was to have some
+    number of them, when all is made.
     """
 
     images: int
@@ -92,9 +95,29 @@ class _Selection:
             self.quotas.count(label, accepted)
 
 
+class _Progress(Observer):
+    """Times the stages of a run, and tells after each step how many of its images are made."""
+
+    def __init__(self, tell: Callable[[float], None]) -> None:
+        self.times = StageTimes()
+        self._tell = tell
+        self._made, self._end = 0.0, 0
+
+    def begin(self, images: int) -> None:
+        """A piece of so many images begins."""
+        self._made, self._end = float(self._end), self._end + images
+
+    def stage(self, name: str) -> AbstractContextManager[None]:
+        return self.times.stage(name)
+
+    def step(self, images: float) -> None:
+        self._made = min(self._made + images, self._end)  # padding is no image
+        self._tell(self._made)
+
+
 def execute(
     run: Run,
-    sampler: ObservedSampler,
+    engines: LoadedEngines,
     writer: Writer,
     batch: int,
     on_progress: Callable[[float], None] = lambda images: None,
@@ -109,19 +132,16 @@ def execute(
     """
     batch = ranges.whole("batch", batch, 1, None)
     if writer.lacking:
-        sampler.engines.load(run.engines)  # no part of the run's time
+        engines.load(run.engines)  # no part of the run's time
     if run.photos is not None and starts is None:
-        starts = PhotoStarts(sampler, run.photos, run.trajectory)
+        starts = PhotoStarts(Sampler(engines), run.photos, run.trajectory)
     selection = _Selection(run, writer.records())
-    retried, broken = sampler.retried, sampler.broken
     started = time.perf_counter()
-    sampler.times = times = StageTimes()
     labelled: Counter[str] = Counter()
     accepted: Counter[str] = Counter()
+    faults: Counter[str] = Counter()
     indices = selection.indices(writer.lacking)
-
-    def told(images: float) -> None:
-        on_progress(run.count - len(indices) + images)
+    observer = _Progress(lambda images: on_progress(run.count - len(indices) + images))
 
     def write(samples: Sequence[Sample]) -> None:
         pngs = list(encoders.map(png, [sample.image for sample in samples]))
@@ -130,66 +150,51 @@ def execute(
     def count(samples: Sequence[Sample]) -> None:
         labelled.update(sample.label for sample in samples)
         accepted.update(sample.label for sample in samples if sample.accepted)
+        faults["retried"] += sum(sample.backend != engines.backend for sample in samples)
+        faults["broken"] += sum(sample.broken for sample in samples)
 
     with ThreadPoolExecutor(min(_MOST_ENCODERS, default_threads()), "encode") as encoders:
-        pieces = _pieces(run, sampler, selection, indices, batch, told, starts)
-        runner.run(run.bundle, pieces, write, writer, count, lambda: times.stage("write"))
-    times.end(seconds := time.perf_counter() - started)
+        pieces = _pieces(run, engines, selection, indices, batch, observer, starts)
+        runner.run(run.bundle, pieces, write, writer, count, lambda: observer.stage("write"))
+    observer.times.end(seconds := time.perf_counter() - started)
     return Summary(
         labelled.total(),
         seconds,
         labelled,
         accepted,
         {} if selection.quotas is None else selection.quotas.missing(),
-        sampler.retried - retried,
-        sampler.broken - broken,
-        times,
+        faults["retried"],
+        faults["broken"],
+        observer.times,
     )
 
 
 def _pieces(
     run: Run,
-    sampler: ObservedSampler,
+    engines: LoadedEngines,
     selection: _Selection,
     indices: Sequence[int],
     batch: int,
-    on_progress: Callable[[float], None],
+    observer: _Progress,
     starts: PhotoStarts | None,
 ) -> Generator[list[Sample]]:
-    """The samples of rising indices, decided, as they come out of the engines.
-
-    `on_progress` is told how many of them are made.
-    """
+    """The samples of rising indices, decided, as they come out of the engines."""
+    sampler = Sampler(engines, observer)
     batch = min(batch, max(len(indices), 1))
     whole = sampler.at_once(batch, run.semantic)
     made = 0
     while requests := selection.requests(indices[made : made + whole]):
         latents = None
         if starts is not None:
-            sampler.on_step = lambda images: None  # finding where to start makes no image
             coming = selection.requests(indices[made : made + batch])
-            latents = starts.latents(_layouts(requests), _layouts(coming))
-        end = made + len(requests)
-        sampler.on_step = _progress(made, end, on_progress)
+            with observer.stage("denoise"):
+                latents = starts.latents(_layouts(requests), _layouts(coming))
+        observer.begin(len(requests))
         # The rounds of quotas end with a few images, for which a whole piece would be a waste.
         size = whole if selection.quotas is None else len(requests)
         samples = sampler.sample(requests, run.trajectory, size, run.semantic, latents)
         yield [selection.decide(sample) for sample in samples]
-        made = end
-
-
-def _progress(
-    begin: int, end: int, on_progress: Callable[[float], None]
-) -> Callable[[float], None]:
-    """What to call after each step of the samples `begin` to `end` - 1."""
-    made = float(begin)
-
-    def step(images: float) -> None:
-        nonlocal made
-        made = min(made + images, end)  # padding is no image
-        on_progress(made)
-
-    return step
+        made += len(requests)
 
 
 def _layouts(requests: Sequence[Request]) -> list[int]:

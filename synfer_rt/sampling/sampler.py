@@ -20,6 +20,7 @@ from synfer_rt.errors import UserError
 from synfer_rt.judging.annotators import Annotators
 from synfer_rt.judging.voting import Verdict
 from synfer_rt.sampling.guidance import Guide, SemanticGuidance, engine_name, targets
+from synfer_rt.sampling.observer import Observer
 from synfer_rt.sampling.requests import Request, check
 from synfer_rt.vocabulary import facs
 
@@ -51,13 +52,12 @@ class Sample:
 class Sampler:
     """The stages between a request and a sample, run by the engines that it is given.
 
-    `retried` counts the samples that came out broken and were made again, `broken` those that are
-    so in the end.
+    `observer` is told of each stage and step, but not of those that make a broken image again.
     """
 
-    def __init__(self, engines: LoadedEngines) -> None:
+    def __init__(self, engines: LoadedEngines, observer: Observer | None = None) -> None:
         self.engines, self.bundle = engines, engines.bundle
-        self.retried = self.broken = 0
+        self._observer = observer or Observer()
 
     @classmethod
     def of(cls, bundle: Bundle, backend: str = "auto", threads: int | None = None) -> Self:
@@ -77,6 +77,10 @@ class Sampler:
         """
         for request in requests:
             check(request, self.bundle)
+        with self._observer.stage("condition"):
+            return self.engines["conditioner"].run_on_device(self._conditioner_inputs(requests))
+
+    def _conditioner_inputs(self, requests: Sequence[Request]) -> dict[str, np.ndarray]:
         texts = [text for r in requests for text in (r.negative_prompt, r.prompt)]
         inputs = {"tokens": self.bundle.tokenize(texts).reshape(len(requests), 2, -1)}
         names = self.bundle.au_names
@@ -86,7 +90,7 @@ class Sampler:
                 row[1] = facs.au_vector(request.aus, names)
             scale = np.array([r.au_scale for r in requests], np.float32)
             inputs |= {"aus": aus, "au_scale": scale}
-        return self.engines["conditioner"].run_on_device(inputs)
+        return inputs
 
     def start(self, requests: Sequence[Request], trajectory: Trajectory) -> np.ndarray:
         """The latents to begin with, float32 [B, C, h, w]: layout and noise, mixed.
@@ -135,19 +139,23 @@ class Sampler:
         }
         denoiser = self.engines["denoiser"]
         for step, timestep in enumerate(trajectory.timesteps):
-            state["timestep"] = np.asarray(timestep)
-            state["coefficients"] = trajectory.coefficients[step]
-            if guide is not None:
-                state |= guide.before(step, state)
-            outputs: Mapping[str, Value] = denoiser.run_on_device(state)
-            if guide is not None:
-                outputs = guide.after(step, state, outputs)
-            state["latents"], state["history"] = outputs["next_latents"], outputs["next_history"]
+            with self._observer.stage("denoise"):
+                state["timestep"] = np.asarray(timestep)
+                state["coefficients"] = trajectory.coefficients[step]
+                if guide is not None:
+                    state |= guide.before(step, state)
+                outputs: Mapping[str, Value] = denoiser.run_on_device(state)
+                if guide is not None:
+                    outputs = guide.after(step, state, outputs)
+                state["latents"] = outputs["next_latents"]
+                state["history"] = outputs["next_history"]
+            self._observer.step(len(guidance) / len(trajectory.timesteps))
             yield state["latents"]
 
     def decode(self, latents: np.ndarray) -> np.ndarray:
         """Latents float32 [B, C, h, w] as images float32 [B, 3, H, W] in [0, 1]."""
-        return self.engines.run_in_pieces("decoder", "latents", latents)["images"]
+        with self._observer.stage("decode"):
+            return self.engines.run_in_pieces("decoder", "latents", latents)["images"]
 
     def encode(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Images float32 [B, 3, H, W] in [0, 1] as the posterior's mean and log-variance.
@@ -166,7 +174,8 @@ class Sampler:
         vote: it replaces no wanted label. Raises UserError for a bundle without annotators.
         """
         several = len(self.ensemble.members) > 1
-        return self.ensemble.judge(images, wanted, latents, rectify=several)
+        with self._observer.stage("label"):
+            return self.ensemble.judge(images, wanted, latents, rectify=several)
 
     @cached_property
     def ensemble(self) -> Annotators:
@@ -240,14 +249,11 @@ class Sampler:
         backends = [self.backend] * len(requests)
         if self._fallback is not None:
             for i in np.flatnonzero(~pixels.sound(images[:count])).tolist():
-                self.retried += 1
                 again = self._fallback.denoised([requests[i]], begin[[i]], trajectory, semantic)
                 latents[i], images[i] = again[0], self._fallback.decode(again)[0]
                 backends[i] = self._fallback.backend
         labelled = zip(self._labelled(requests, images, latents), backends, strict=True)
-        samples = [replace(sample, backend=name) for sample, name in labelled][:count]
-        self.broken += sum(sample.broken for sample in samples)
-        return samples
+        return [replace(sample, backend=name) for sample, name in labelled][:count]
 
     def denoised(
         self,

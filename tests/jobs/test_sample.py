@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from synfer_rt.backends import loaded_engines
+from synfer_rt.backends import loaded_engines, open_engine, status
+from synfer_rt.backends.loaded_engines import LoadedEngines
 from synfer_rt.bundle import open_bundle
 from synfer_rt.data.writers import FORMATS, open_output, read
 from synfer_rt.errors import UserError
@@ -23,15 +24,15 @@ from synfer_rt.judging.acceptance import RunningQuantile
 from synfer_rt.judging.voting import Verdict
 from synfer_rt.sampling.guidance import SemanticGuidance
 from synfer_rt.sampling.inversion import read_photos
-from synfer_rt.sampling.observed_sampler import ObservedSampler
 from synfer_rt.sampling.requests import make_requests
+from synfer_rt.sampling.sampler import Sampler
 from synfer_rt.vocabulary import facs
 from tests import tiny_bundle as tiny
 
 
 @pytest.fixture(scope="module")
-def observed(tiny_bundle):
-    return ObservedSampler.of(tiny_bundle, "onnxruntime-cpu", threads=1)
+def engines(tiny_bundle):
+    return LoadedEngines(tiny_bundle, "onnxruntime-cpu", threads=1)
 
 
 @pytest.fixture
@@ -47,16 +48,16 @@ def images(out):
     return [np.asarray(Image.open(io.BytesIO(png)), np.int16) for _, png in read(out)]
 
 
-def test_every_index_is_made_once_in_order(run, observed, tmp_path):
-    summary = execute(run, observed, output(run, tmp_path / "out"), batch=8)
+def test_every_index_is_made_once_in_order(run, engines, tmp_path):
+    summary = execute(run, engines, output(run, tmp_path / "out"), batch=8)
     records = [record for record, _ in read(tmp_path / "out")]
     assert [record["index"] for record in records] == list(range(21))
     assert summary.images == 21
 
 
-def test_images_do_not_depend_on_the_batch(run, observed, tmp_path):
-    execute(run, observed, output(run, tmp_path / "a"), batch=1)
-    execute(run, observed, output(run, tmp_path / "b"), batch=64)
+def test_images_do_not_depend_on_the_batch(run, engines, tmp_path):
+    execute(run, engines, output(run, tmp_path / "a"), batch=1)
+    execute(run, engines, output(run, tmp_path / "b"), batch=64)
     differences = [
         np.abs(a - b).max()
         for a, b in zip(*map(images, (tmp_path / "a", tmp_path / "b")), strict=True)
@@ -64,8 +65,8 @@ def test_images_do_not_depend_on_the_batch(run, observed, tmp_path):
     assert len(differences) == 21 and max(differences) <= 2
 
 
-def test_a_record_says_everything_needed_to_make_its_image_again(run, observed, tmp_path):
-    execute(run, observed, output(run, tmp_path / "out"), batch=8)
+def test_a_record_says_everything_needed_to_make_its_image_again(run, engines, tmp_path):
+    execute(run, engines, output(run, tmp_path / "out"), batch=8)
     from synfer_rt.sampling.requests import Request
 
     for record, png in list(read(tmp_path / "out"))[::10]:
@@ -83,14 +84,14 @@ def test_a_record_says_everything_needed_to_make_its_image_again(run, observed, 
         again = Run(
             run.bundle, run.plan, 1, record["solver"], record["steps"], record["layout_strength"]
         )
-        (sample,) = observed.sample([request], again.trajectory, 1)
+        (sample,) = Sampler(engines).sample([request], again.trajectory, 1)
         difference = np.asarray(Image.open(io.BytesIO(png)), np.int16) - sample.image
         assert np.abs(difference).max() <= 2
         assert record["bundle"] == run.bundle.bundle_hash
 
 
-def test_labels_come_from_the_request_and_acceptance_from_the_classifier(run, observed, tmp_path):
-    execute(run, observed, output(run, tmp_path / "out"), batch=8)
+def test_labels_come_from_the_request_and_acceptance_from_the_classifier(run, engines, tmp_path):
+    execute(run, engines, output(run, tmp_path / "out"), batch=8)
     for record, _ in read(tmp_path / "out"):
         assert (
             record["label"] == record["requested_label"] == run.plan.request(record["index"]).label
@@ -102,8 +103,8 @@ def test_labels_come_from_the_request_and_acceptance_from_the_classifier(run, ob
         assert record["accepted"] == (best == record["label"])
 
 
-def test_the_summary_counts_what_the_records_say(run, observed, tmp_path):
-    summary = execute(run, observed, output(run, tmp_path / "out"), batch=8)
+def test_the_summary_counts_what_the_records_say(run, engines, tmp_path):
+    summary = execute(run, engines, output(run, tmp_path / "out"), batch=8)
     records = [record for record, _ in read(tmp_path / "out")]
     for label in run.plan.labels:
         mine = [record for record in records if record["label"] == label]
@@ -112,54 +113,73 @@ def test_the_summary_counts_what_the_records_say(run, observed, tmp_path):
     assert sum(summary.accepted.values()) > 0
 
 
-def test_stage_times_add_up_to_the_run(run, observed, tmp_path):
-    summary = execute(run, observed, output(run, tmp_path / "out"), batch=8)
+def test_stage_times_add_up_to_the_run(run, engines, tmp_path):
+    summary = execute(run, engines, output(run, tmp_path / "out"), batch=8)
     times = asdict(summary.times)
     assert sum(times.values()) == pytest.approx(summary.seconds)
     assert all(seconds > 0 for seconds in times.values())
     assert summary.images_per_second == pytest.approx(21 / summary.seconds)
 
 
-def test_progress_rises_to_the_count_by_steps(run, observed, tmp_path):
+@pytest.mark.parametrize("backend", ["onnxruntime-cpu", "openvino-cpu"])
+def test_the_summary_counts_broken_samples_and_those_made_again(
+    run, tiny_bundle, tmp_path, backend
+):
+    if not status(backend).works:
+        pytest.skip(status(backend).reason)
+    engines = LoadedEngines(tiny_bundle, backend, threads=1)
+    decoder = open_engine(tiny_bundle, "decoder", "onnxruntime-cpu", threads=1)
+
+    class Flat:
+        def run(self, inputs):
+            return {"images": np.full_like(decoder.run(inputs)["images"], 0.5)}
+
+    engines._loaded["decoder"] = Flat()
+    summary = execute(run, engines, output(run, tmp_path / "out"), batch=8)
+    made_again = backend == "openvino-cpu"
+    assert (summary.retried, summary.broken) == ((21, 0) if made_again else (0, 21))
+
+
+def test_progress_rises_to_the_count_by_steps(run, engines, tmp_path):
     told: list[float] = []
-    execute(run, observed, output(run, tmp_path / "out"), 8, told.append)
+    execute(run, engines, output(run, tmp_path / "out"), 8, told.append)
     assert told == sorted(told) and told[-1] == 21
     assert len(told) == 3 * run.steps
 
 
 def test_progress_counts_a_batch_that_is_sampled_in_pieces(run, tiny_bundle, tmp_path, monkeypatch):
     monkeypatch.setattr(loaded_engines, "_POSITIONS_PER_CALL", 4 * 64)  # 4 images at once
-    observed = ObservedSampler.of(tiny_bundle, "onnxruntime-cpu", threads=1)
+    engines = LoadedEngines(tiny_bundle, "onnxruntime-cpu", threads=1)
     told: list[float] = []
-    execute(run, observed, output(run, tmp_path / "out"), 21, told.append)
+    execute(run, engines, output(run, tmp_path / "out"), 21, told.append)
     assert len(told) == 6 * run.steps
     assert told[: run.steps] == [1, 2, 3, 4]
     assert told == sorted(told) and told[-1] == 21
 
 
-def test_an_interrupted_run_keeps_what_was_written_and_resumes(run, observed, tmp_path):
+def test_an_interrupted_run_keeps_what_was_written_and_resumes(run, engines, tmp_path):
     def interrupt(images: float) -> None:
         if images > 16:
             raise KeyboardInterrupt
 
     writer = output(run, tmp_path / "out")
     with pytest.raises(KeyboardInterrupt):
-        execute(run, observed, writer, 8, interrupt)
+        execute(run, engines, writer, 8, interrupt)
     assert writer.done == 16
     resumed = output(run, tmp_path / "out", resume=True)
     assert resumed.done == 16
-    assert execute(run, observed, resumed, 8).images == 5
-    execute(run, observed, output(run, tmp_path / "whole"), 8)
+    assert execute(run, engines, resumed, 8).images == 5
+    execute(run, engines, output(run, tmp_path / "whole"), 8)
     together = zip(images(tmp_path / "out"), images(tmp_path / "whole"), strict=True)
     assert max(np.abs(a - b).max() for a, b in together) <= 2
 
 
 @pytest.fixture
 def in_pieces(tiny_bundle_path, tmp_path, monkeypatch):
-    """A sampler that takes 4 images at once, of a bundle of its own."""
+    """Engines that take 4 images at once, of a bundle of its own."""
     monkeypatch.setattr(loaded_engines, "_POSITIONS_PER_CALL", 4 * 64)
     bundle = open_bundle(shutil.copytree(tiny_bundle_path, tmp_path / "bundle"))
-    return ObservedSampler.of(bundle, "onnxruntime-cpu", threads=1)
+    return LoadedEngines(bundle, "onnxruntime-cpu", threads=1)
 
 
 def test_finished_pieces_of_a_batch_outlive_an_interruption(run, in_pieces, tmp_path):
@@ -224,16 +244,16 @@ def test_a_bundle_of_the_same_bytes_is_no_other(run, in_pieces, tmp_path):
     assert execute(run, in_pieces, writer, 21, while_it_runs(replaced)).images == 21
 
 
-def test_a_disk_error_while_writing_ends_the_run(run, observed, tmp_path):
+def test_a_disk_error_while_writing_ends_the_run(run, engines, tmp_path):
     writer = output(run, tmp_path / "out")
     (tmp_path / "out/happy").touch()
     with pytest.raises(UserError, match="Cannot write"):
-        execute(run, observed, writer, batch=4)
+        execute(run, engines, writer, batch=4)
 
 
-def test_parquet_has_every_column_of_the_record(run, observed, tmp_path):
-    execute(run, observed, output(run, tmp_path / "out", format="parquet"), batch=8)
-    (sample,) = observed.sample([run.plan.request(1)], run.trajectory, 1)
+def test_parquet_has_every_column_of_the_record(run, engines, tmp_path):
+    execute(run, engines, output(run, tmp_path / "out", format="parquet"), batch=8)
+    (sample,) = Sampler(engines).sample([run.plan.request(1)], run.trajectory, 1)
     record, _ = list(read(tmp_path / "out"))[1]
     assert set(record) == {"file_name", *run.record(sample)}
     units = run.bundle.au_names
@@ -255,7 +275,7 @@ def stop_after(images):
 
 @pytest.fixture(scope="module")
 def voting(voting_bundle):
-    return ObservedSampler.of(voting_bundle, "onnxruntime-cpu", threads=1)
+    return LoadedEngines(voting_bundle, "onnxruntime-cpu", threads=1)
 
 
 def voting_run(bundle, count=40, **options):
@@ -298,9 +318,9 @@ def accepted(made):
     return Counter(record["label"] for record in made if record["accepted"])
 
 
-def test_a_run_with_a_quota_ends_when_each_class_has_it(run, observed, tmp_path):
+def test_a_run_with_a_quota_ends_when_each_class_has_it(run, engines, tmp_path):
     run = replace(run, count=400, quota=2, accept_rate=0.5)
-    summary = execute(run, observed, output(run, tmp_path / "out"), 64)
+    summary = execute(run, engines, output(run, tmp_path / "out"), 64)
     made = records(tmp_path / "out")
     assert accepted(made) == dict.fromkeys(run.plan.labels, 2) and summary.missing == {}
     assert made[-1]["accepted"] and 16 < len(made) < 400
@@ -318,10 +338,10 @@ def test_a_run_with_a_quota_uses_up_its_budget_for_what_is_missing(voting_bundle
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_a_run_that_ended_early_is_whole(run, observed, tmp_path, format):
+def test_a_run_that_ended_early_is_whole(run, engines, tmp_path, format):
     small = replace(run, plan=make_requests(run.bundle, labels_text="happy"), count=200, quota=1)
     small = replace(small, threshold=0.0)
-    summary = execute(small, observed, output(small, tmp_path / "out", format=format), 8)
+    summary = execute(small, engines, output(small, tmp_path / "out", format=format), 8)
     assert (summary.images, summary.missing) == (1, {})
     again = output(small, tmp_path / "out", resume=True, format=format)
     assert again.done == again.count == 1
@@ -350,10 +370,10 @@ def photo_run(bundle, photos, **options):
     return Run(bundle, plan, 18, "dpmpp-2m", 3, 0.7, photos=photos, **options)
 
 
-def test_every_photo_is_to_show_every_label(tiny_bundle, observed, photos, tmp_path):
+def test_every_photo_is_to_show_every_label(tiny_bundle, engines, photos, tmp_path):
     run = photo_run(tiny_bundle, photos)
     told: list[float] = []
-    execute(run, observed, output(run, tmp_path / "out"), 18, told.append)
+    execute(run, engines, output(run, tmp_path / "out"), 18, told.append)
     made = records(tmp_path / "out")
     assert [record["source"] for record in made] == ["0.png"] * 8 + ["1.png"] * 8 + ["0.png"] * 2
     assert made[8]["source_sha256"] == photos.sha256[1] and made[8]["layout"] == 1
@@ -362,35 +382,35 @@ def test_every_photo_is_to_show_every_label(tiny_bundle, observed, photos, tmp_p
     assert told == [6, 12, 18]
 
 
-def test_a_sample_of_a_photo_does_not_depend_on_its_batch(tiny_bundle, observed, photos, tmp_path):
+def test_a_sample_of_a_photo_does_not_depend_on_its_batch(tiny_bundle, engines, photos, tmp_path):
     run = photo_run(tiny_bundle, photos)
-    execute(run, observed, output(run, tmp_path / "a"), 18)
-    execute(run, observed, output(run, tmp_path / "b"), 5)
+    execute(run, engines, output(run, tmp_path / "a"), 18)
+    execute(run, engines, output(run, tmp_path / "b"), 5)
     together = list(zip(images(tmp_path / "a"), images(tmp_path / "b"), strict=True))
     assert max(np.abs(a - b).max() for a, b in together) <= 2
     assert np.abs(together[0][0] - together[8][0]).max() > 5  # another photo
 
 
 def test_records_say_how_a_sample_was_steered_and_what_from(guided_bundle, photos, tmp_path):
-    sampler = ObservedSampler.of(guided_bundle, "onnxruntime-cpu", threads=1)
+    engines = LoadedEngines(guided_bundle, "onnxruntime-cpu", threads=1)
     semantic = SemanticGuidance("text-latent", 0.5)
     run = photo_run(guided_bundle, photos, semantic=semantic)
-    execute(run, sampler, output(run, tmp_path / "out", format="parquet"), 18)
+    execute(run, engines, output(run, tmp_path / "out", format="parquet"), 18)
     for record in records(tmp_path / "out"):
         assert record["semantic_guidance"] == asdict(semantic)
         assert record["source_sha256"] in photos.sha256
 
 
-def test_a_batch_below_one_is_refused(run, observed, tmp_path):
+def test_a_batch_below_one_is_refused(run, engines, tmp_path):
     with pytest.raises(UserError, match="1 or more"):
-        execute(run, observed, output(run, tmp_path / "out"), batch=0)
+        execute(run, engines, output(run, tmp_path / "out"), batch=0)
 
 
 @pytest.mark.parametrize("options", [{}, {"accept_rate": 0.5}, {"quota": 1}])
 @pytest.mark.parametrize("format", FORMATS)
-def test_what_a_finished_run_lost_is_made_again(run, observed, tmp_path, format, options):
+def test_what_a_finished_run_lost_is_made_again(run, engines, tmp_path, format, options):
     run, out = replace(run, **options), tmp_path / "out"
-    execute(run, observed, output(run, out, format=format, shard_size=6), batch=4)
+    execute(run, engines, output(run, out, format=format, shard_size=6), batch=4)
     before, pictures = records(out), images(out)
     files = sorted(file for file in out.rglob("*.*") if file.suffix != ".jsonl")
     files[1].unlink()
@@ -398,7 +418,7 @@ def test_what_a_finished_run_lost_is_made_again(run, observed, tmp_path, format,
     lost = [i for i in writer.lacking if i < len(before)]
     assert len(lost) == (1 if format == "imagefolder" else 6)
     told: list[float] = []
-    execute(run, observed, writer, 4, told.append)
+    execute(run, engines, writer, 4, told.append)
     assert records(out) == before and told[-1] <= run.count
     assert max(np.abs(a - b).max() for a, b in zip(pictures, images(out), strict=True)) <= 2
     assert not output(run, out, True, format, shard_size=6).lacking
