@@ -56,16 +56,16 @@ def test_a_shard_that_is_cut_short(tmp_path, format):
     out = written(tmp_path / "out", format)
     shard = out / SHARDS[format].format(1)
     os.truncate(shard, shard.stat().st_size // 2)
-    found(out, rf"{shard.name}: it is cut short or damaged", "images are not there: .*7")
+    found(out, rf"{shard.name}: it is cut short or damaged", "images are missing: .*7")
 
 
 @pytest.mark.parametrize("format", SHARDS)
 def test_a_shard_that_is_gone_and_one_too_many(tmp_path, format):
     out = written(tmp_path / "out", format)
     (out / SHARDS[format].format(2)).rename(out / SHARDS[format].format(7))
-    missing = "2 of 10 images are not there: 8 to 9"
+    missing = "2 of 10 images are missing: 8 to 9"
     gone, more = (SHARDS[format].format(number) for number in (2, 7))
-    found(out, f"{gone}: it is not there", f"{more}: it is no shard", missing)
+    found(out, f"{gone}: it is missing", f"{more}: it is not a shard", missing)
 
 
 @pytest.mark.parametrize("lost", [0, 1, 2, 3])
@@ -84,7 +84,7 @@ def test_a_tar_without_its_end_marker(tmp_path, lost):
 def test_a_class_folder_that_is_gone(tmp_path):
     out = written(tmp_path / "out", "imagefolder")
     shutil.rmtree(out / "happy")
-    found(out, "^happy/: the class folder is not there, nor its 3 images")
+    found(out, "^happy/: the class folder and its 3 images are missing")
 
 
 def test_images_that_are_gone_cut_short_or_damaged(tmp_path):
@@ -97,7 +97,7 @@ def test_images_that_are_gone_cut_short_or_damaged(tmp_path):
     png.write_bytes(data)
     found(
         out,
-        r"metadata.jsonl line 2: its image happy/00000001.png is not there",
+        r"metadata.jsonl line 2: its image happy/00000001.png is missing",
         r"sad/00000002.png \(metadata.jsonl line 3\): its image: it is",
         r"neutral/00000003.png \(metadata.jsonl line 4\): its image: it is damaged",
     )
@@ -113,12 +113,12 @@ def test_metadata_and_images_that_do_not_belong_together(tmp_path):
     metadata.write_text("".join(lines), "utf-8")
     found(
         out,
-        "metadata.jsonl line 6.: the index 2 is there twice, also at sad/00000002.png .*line 3",
-        "metadata.jsonl line 7: it is no record",
+        "metadata.jsonl line 6.: the index 2 occurs twice, also at sad/00000002.png .*line 3",
+        "metadata.jsonl line 7: it is not the record",
         "happy/00000004.png: no line of metadata.jsonl names it",
         "happy/00000007.png: no line of metadata.jsonl names it",
         "neutral/00000006.png: no line of metadata.jsonl names it",
-        "3 of 10 images are not there: 4, 6 to 7",
+        "3 of 10 images are missing: 4, 6 to 7",
     )
 
 
@@ -147,7 +147,7 @@ def test_a_folder_in_the_place_of_a_shard(tmp_path, format):
     shard = out / SHARDS[format].format(0)
     shard.unlink()
     shard.mkdir()
-    found(out, f"^{shard.name}: it is not there", f"^{shard.name}/: no sample", "4 of 10 images")
+    found(out, f"^{shard.name}: it is missing", f"^{shard.name}/: no sample", "4 of 10 images")
 
 
 @pytest.mark.parametrize("name", ["../photo.png", "/etc/passwd", "happy/../../x.png", 7])
@@ -159,9 +159,9 @@ def test_a_line_that_names_what_lies_elsewhere_is_not_followed(tmp_path, name):
     metadata.write_text("".join(lines), "utf-8")
     found(
         out,
-        "metadata.jsonl line 2: it names .*, where happy/00000001.png belongs",
+        "metadata.jsonl line 2: it names .* instead of happy/00000001.png",
         "happy/00000001.png: no line",
-        "1 of 10 images are not there: 1",
+        "1 of 10 images are missing: 1",
     )
 
 
@@ -172,7 +172,7 @@ def test_labels_that_disagree_with_their_folder(tmp_path):
     metadata.write_text(text.replace('"label": "happy"', '"label": "sad"', 1), "utf-8")
     found(
         out,
-        "line 2.: its label is sad, and it lies in the folder happy",
+        "line 2.: its label is sad, but it lies in the folder happy",
         "line 2.: its label is sad and happy was requested, but rectified says otherwise",
     )
 
@@ -188,7 +188,7 @@ def rewritten(tar, change):
 def test_a_label_that_disagrees_with_its_cls(tmp_path):
     out = written(tmp_path / "out", "webdataset")
     rewritten(out / "000000.tar", lambda m: [*m[:2], (m[2][0], b"3"), *m[3:]])
-    found(out, "000000.tar/00000000: its label is neutral, and its .cls says surprise")
+    found(out, "000000.tar/00000000: its label is neutral, but its .cls says surprise")
 
 
 def test_keys_of_a_tar_that_are_doubled_lacking_or_strange(tmp_path):
@@ -197,10 +197,10 @@ def test_keys_of_a_tar_that_are_doubled_lacking_or_strange(tmp_path):
     rewritten(out / "000000.tar", lambda m: [m[0], *m[:8], strange, *m[9:], *m[3:6]])
     found(
         out,
-        "000000.tar/00000000.png: it is there twice",
-        "000000.tar/00000002.txt: it is no file of a sample",
-        "000000.tar/00000002: it lacks its .cls",
-        "000000.tar/00000001: the index 1 is there twice",
+        "000000.tar/00000000.png: it occurs twice",
+        "000000.tar/00000002.txt: it is not a file of a sample",
+        "000000.tar/00000002: its .cls is missing",
+        "000000.tar/00000001: the index 1 occurs twice",
     )
 
 
@@ -210,7 +210,11 @@ def test_keys_of_a_tar_that_are_doubled_lacking_or_strange(tmp_path):
     [
         ("probabilities", {"neutral": float("nan"), "happy": 0.5, "sad": 0.5}, "neutral is nan"),
         ("probabilities", {"neutral": 0.5, "happy": 0.5, "sad": 0.5}, "add up to 1.5"),
-        ("probabilities", {"neutral": 1.5, "happy": -0.5, "sad": 0.0}, "no number of 0 to 1"),
+        (
+            "probabilities",
+            {"neutral": 1.5, "happy": -0.5, "sad": 0.0},
+            "must be a number of 0 to 1, not 1.5",
+        ),
         ("aus", {"AU6": float("inf"), "AU12": 0.0}, "AU6 is inf"),
         ("guidance", float("nan"), "guidance is nan"),
     ],
@@ -241,9 +245,18 @@ def test_rows_of_parquet_that_are_doubled_or_lack_their_image(tmp_path):
     pq.write_table(pa.concat_tables([lost, rows.slice(1, 1), rows.slice(1, 3)]), shard)
     found(
         out,
-        "data-00000.parquet row 0: its image is not there",
-        "data-00000.parquet row 2: the index 1 is there twice, also at data-00000.parquet row 1",
+        "data-00000.parquet row 0: its image is missing",
+        "data-00000.parquet row 2: the index 1 occurs twice, also at data-00000.parquet row 1",
     )
+
+
+@pytest.mark.parametrize("images", [None, [b"png"] * 2], ids=["no column", "bytes alone"])
+def test_a_shard_of_parquet_without_images(tmp_path, images):
+    out = written(tmp_path / "out", "parquet")
+    columns = {"index": [8, 9]} | ({} if images is None else {"image": images})
+    pq.write_table(pa.table(columns), out / "data-00002.parquet")
+    why = "data-00002.parquet: it has no column image with the images' bytes"
+    found(out, why, "2 of 10 images are missing: 8 to 9")
 
 
 @pytest.mark.parametrize("older", [False, True])
