@@ -23,7 +23,7 @@ from synfer_rt.sampling.requests import Request
 from synfer_rt.vocabulary import facs
 
 if TYPE_CHECKING:
-    from synfer_rt.export.checkpoint.adapter import AUAdapter
+    from synfer_rt.export.files.au_adapter import AUAdapter
 
 PACKAGES = {"diffusers": ("torch", "diffusers", "transformers", "safetensors", "accelerate")}
 """What each peer needs installed."""
@@ -83,7 +83,7 @@ class Diffusers:
         import torch
         import transformers
 
-        from synfer_rt.export.checkpoint.checkpoint import read_checkpoint
+        from synfer_rt.export.checkpoint.reading import read_checkpoint
 
         assert setup.checkpoint is not None
         self.bundle = open_bundle(setup.engines)

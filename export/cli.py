@@ -153,8 +153,8 @@ def build_engines(
             "--compute-capability is for plans; add --target tensorrt-rtx or --target tensorrt."
         )
     try:
-        from synfer_rt.export.build.bundle import Options, Source, build_bundle
-        from synfer_rt.export.checkpoint.lora.merge import parse_lora
+        from synfer_rt.export.build.whole_bundle import Options, Source, build_bundle
+        from synfer_rt.export.files.lora.merge import parse_lora
         from synfer_rt.export.networks.classifier import parse_classifier
     except ImportError as error:
         raise UserError(f"build-engines needs {error.name}; {installing('export')}.") from error

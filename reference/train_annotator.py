@@ -26,8 +26,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from reference import cache, classifiers, renders
-from synfer_rt.export.checkpoint.checkpoint import Checkpoint, read_checkpoint
-from synfer_rt.export.networks import feranno as feranno
+from synfer_rt.export.checkpoint.contents import Checkpoint
+from synfer_rt.export.checkpoint.reading import read_checkpoint
+from synfer_rt.export.graphs import trained_feranno as feranno
+from synfer_rt.export.networks.feranno import FERAnno
 from synfer_rt.export.networks.modules import Conditioner, Denoiser, Encoder
 from synfer_rt.vocabulary import label_schemes
 
@@ -36,9 +38,7 @@ AT_ONCE = 32
 """Images that go through the UNet together."""
 
 
-def load(
-    checkpoint: Checkpoint, width: int
-) -> tuple[feranno.FERAnno, Encoder, feranno.FERAnnoConfig]:
+def load(checkpoint: Checkpoint, width: int) -> tuple[FERAnno, Encoder, feranno.FERAnnoConfig]:
     """The checkpoint's UNet with an untrained head, and the encoder to its latents."""
     settings = checkpoint.settings
     conditioner = Conditioner(
@@ -63,7 +63,7 @@ def encode(encoder: Encoder, images: Tensor, generator: torch.Generator | None =
 
 @torch.no_grad()
 def predict(
-    annotator: feranno.FERAnno, encoder: Encoder, images: np.ndarray, batch: int = 64
+    annotator: FERAnno, encoder: Encoder, images: np.ndarray, batch: int = 64
 ) -> np.ndarray:
     """Class probabilities [n, classes] of uint8 images [n, S, S, 3]."""
     parts = [classifiers.as_input(images[i : i + batch]) for i in range(0, len(images), batch)]
@@ -81,7 +81,7 @@ class Readings:
     def __init__(
         self,
         folder: Path,
-        annotator: feranno.FERAnno,
+        annotator: FERAnno,
         encoder: Encoder,
         images: np.ndarray,
         rows: np.ndarray,

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from reference import cache, classifiers, model, renders
 from reference import tokenizer as words
-from synfer_rt.export.networks.feranno import fingerprint
+from synfer_rt.export.graphs.trained_feranno import fingerprint
 from synfer_rt.export.networks.guiding_classifier import (
     IMAGE_FOLDER,
     LATENT_FOLDER,

@@ -82,7 +82,7 @@ def mini_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def built(checkpoint: Path, out: Path) -> Bundle:
-    from synfer_rt.export.build.bundle import Source, build_bundle
+    from synfer_rt.export.build.whole_bundle import Source, build_bundle
 
     return build_bundle(Source(checkpoint), out)
 

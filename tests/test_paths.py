@@ -137,8 +137,8 @@ def test_a_command_refuses_an_address_and_writes_nothing(arguments: list[str]) -
 
 def test_building_refuses_addresses(tiny_bundle: Bundle) -> None:
     pytest.importorskip("diffusers", reason="the build side needs synfer-rt[export]")
-    from synfer_rt.export.build.bundle import Source, build_bundle
-    from synfer_rt.export.checkpoint.lora.merge import parse_lora
+    from synfer_rt.export.build.whole_bundle import Source, build_bundle
+    from synfer_rt.export.files.lora.merge import parse_lora
 
     with pytest.raises(UserError, match="hf://someone/model is an address"):
         build_bundle(Source(Path("hf://someone/model")), Path("out"))

@@ -14,7 +14,7 @@ from typing import Any
 from synfer_rt.bundle import Bundle, write_manifest
 from synfer_rt.bundle.sizes import Sizes
 from synfer_rt.errors import UserError
-from synfer_rt.export.build.key import code_hash, digest
+from synfer_rt.export.build.keys import code_hash, digest
 from synfer_rt.export.build.log import LOG
 from synfer_rt.export.build.one_engine import (
     Built,

@@ -19,12 +19,13 @@ from synfer_rt.bundle.sizes import Size
 from synfer_rt.export.build.log import LOG, build_log
 from synfer_rt.export.build.staging import Staging, log_file
 from synfer_rt.export.build.verify import Case, check, max_relative_error, references
-from synfer_rt.export.checkpoint.checkpoint import Checkpoint, read_checkpoint
-from synfer_rt.export.checkpoint.lora.merge import Lora
+from synfer_rt.export.checkpoint.contents import Checkpoint
+from synfer_rt.export.checkpoint.reading import read_checkpoint
+from synfer_rt.export.files.lora.merge import Lora
+from synfer_rt.export.graphs.engine_graphs import engine_graph, images_of
 from synfer_rt.export.networks.classifier import ClassifierSource
-from synfer_rt.export.networks.graphs import engine_graph, images_of
 from synfer_rt.export.networks.image_network import compose_network, reference
-from synfer_rt.export.onnx.export import export_onnx, save, store_half
+from synfer_rt.export.onnx.forward_graph import export_onnx, save, store_half
 from synfer_rt.export.onnx.gradient_graph import export_gradient
 from synfer_rt.export.peak_memory import peak_bytes, reset_peak
 

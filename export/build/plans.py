@@ -13,11 +13,11 @@ import numpy as np
 from synfer_rt.backends import cache_home
 from synfer_rt.errors import UserError
 from synfer_rt.export.build.all_engines import Options, Recipe
-from synfer_rt.export.build.key import code_hash, digest
+from synfer_rt.export.build.keys import code_hash, digest
 from synfer_rt.export.build.log import LOG
 from synfer_rt.export.build.one_engine import Built, Source, finished
 from synfer_rt.export.build.staging import Entry, log_file
-from synfer_rt.export.networks.graphs import engine_graph, images_of
+from synfer_rt.export.graphs.engine_graphs import engine_graph, images_of
 from synfer_rt.export.tensorrt.compile import TARGETS, check_options, compile_plan
 
 _CODE = ("tensorrt/compile.py", "tensorrt/mixed_precision.py")

@@ -20,7 +20,7 @@ from typing import Any
 
 from synfer_rt.bundle import MANIFEST
 from synfer_rt.errors import UserError
-from synfer_rt.export.build.key import sha256
+from synfer_rt.export.build.keys import sha256
 from synfer_rt.export.onnx.shared_weights import copy_with_weights, data_files
 from synfer_rt.export.sentences import some
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from synfer_rt.backends.parity import LARGE
 from synfer_rt.bundle.sizes import Size
 from synfer_rt.errors import UserError
-from synfer_rt.export.networks.graphs import Inputs
+from synfer_rt.export.graphs.engine_graphs import Inputs
 
 _BATCHES = (1, 3)
 _BATCHES_OF_LARGE_IMAGES = (1, 2)

@@ -1,1 +1,1 @@
-"""Reading checkpoints: weights, settings, adapters, LoRAs."""
+"""A whole checkpoint: its kind, its settings and what it holds, found consistent."""

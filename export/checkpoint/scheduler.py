@@ -20,8 +20,8 @@ import numpy as np
 from synfer_rt.diffusion.schedule import BETA_SCHEDULES, FINAL_SIGMAS, SPACINGS, Schedule
 from synfer_rt.diffusion.solvers import PREDICTION_TYPES
 from synfer_rt.errors import UserError
-from synfer_rt.export.checkpoint.settings import read_json
-from synfer_rt.export.checkpoint.weights import quiet
+from synfer_rt.export.files.json_files import read_json
+from synfer_rt.export.files.model_folder import quiet
 from synfer_rt.export.sentences import first_line
 
 CONFIG = "scheduler_config.json"

@@ -10,19 +10,18 @@ give the adapter's own fields, which go before those of synfer.json:
 
 from __future__ import annotations
 
-import difflib
-import json
 import math
-import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from synfer_rt.diffusion.schedule import Schedule
 from synfer_rt.diffusion.solvers import SOLVERS, trajectory
-from synfer_rt.errors import UserError, nearest
-from synfer_rt.export.checkpoint.adapter import ACTIVATIONS, AUAdapter
+from synfer_rt.errors import UserError
+from synfer_rt.export.files.au_adapter import ACTIVATIONS, AUAdapter
+from synfer_rt.export.files.au_vocabulary import au_names
+from synfer_rt.export.files.json_files import check_fields, read_json
 from synfer_rt.ranges import LARGEST_SCALE
 from synfer_rt.vocabulary import facs, label_schemes
 
@@ -38,10 +37,6 @@ _ALIKE = 0.9
 
 _CLASS_LABEL_PARTS = ("pooled_text", "aus")
 _VOCABULARY_BY_LENGTH = {len(facs.OPENGRAPHAU_41): "opengraphau-41"}
-_UNIT = re.compile(r"(?:[Aa][Uu])?([LR]?)0*([1-9]\d*)([LR]?)(?:_[rc])?")
-_FACS = {*range(1, 3), *range(4, 47), *range(51, 59), *range(61, 67)}
-"""The numbers of the action units and descriptors of FACS."""
-
 _LARGEST = {"guidance": LARGEST_SCALE, "au_scale": LARGEST_SCALE, "layout_strength": 1.0}
 
 
@@ -69,31 +64,13 @@ class Settings:
     activation: str | None = None
     annotators_know: str = ""
 
-
-def read_json(path: Path, why: str) -> dict[str, Any]:
-    """The JSON object in `path`; UserError, ending in `why`, when there is none."""
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); {why}.") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no JSON ({error}); write or fetch it again.") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds no JSON object; write or fetch it again.")
-    return content
-
-
-def check_fields(
-    path: Path, given: Collection[str], known: Collection[str], alike: float = 0.0
-) -> None:
-    """UserError for a field that is not known, if it is `alike` to a known one (0 to 1)."""
-    for field in given:
-        near = difflib.get_close_matches(field.lower(), known, 1, alike)
-        if near and field not in known:
-            raise UserError(
-                f"{path} has the unknown field {field!r}; the nearest is {near[0]} (known are "
-                f"{', '.join(known)})."
-            )
+    @property
+    def au_names(self) -> tuple[str, ...]:
+        """The action units in the order of the AU vector; none for a model without AUs."""
+        vocabulary = self.au_vocabulary
+        if isinstance(vocabulary, str):
+            return facs.vocabulary(vocabulary)
+        return tuple(vocabulary or ())
 
 
 def read_settings(
@@ -267,35 +244,6 @@ def check_defaults(
 
 def _beside(adapter: Path) -> Path:
     return adapter / "au_adapter.json" if adapter.is_dir() else adapter.with_suffix(".json")
-
-
-def au_names(path: Path, vocabulary: Any) -> tuple[str, ...]:
-    """The AU names of the `vocabulary` in the file `path`, in its order, as facs.py spells them.
-
-    It is a key of facs.VOCABULARIES or a list of names; AU01, AU12L and OpenFace's AU01_r are read
-    as AU1, L12 and AU1. Raises UserError for anything else, a unit named twice, and a name that is
-    no action unit of FACS.
-    """
-    if isinstance(vocabulary, str) and vocabulary in facs.VOCABULARIES:
-        return facs.VOCABULARIES[vocabulary]
-    names = vocabulary if isinstance(vocabulary, (list, tuple)) else ()
-    units = [_unit(path, name) for name in names if isinstance(name, str)]
-    if not units or len(set(units)) < len(names):
-        raise UserError(
-            f"The au_vocabulary {vocabulary!r} in {path} is no list of different action units; "
-            f"write one, or one of {', '.join(facs.VOCABULARIES)}."
-        )
-    return tuple(units)
-
-
-def _unit(path: Path, name: str) -> str:
-    found = _UNIT.fullmatch(name)
-    if found is None or int(found[2]) not in _FACS or (found[1] and found[3]):
-        raise UserError(
-            f"The au_vocabulary in {path} names {name!r}, which is no action unit of FACS; the "
-            f"nearest known is {nearest(name, facs.ACTION_UNITS)}."
-        )
-    return f"{found[1] or found[3] or 'AU'}{found[2]}"
 
 
 def _maximum(path: Path, given: Any, adapter: AUAdapter | None) -> float:

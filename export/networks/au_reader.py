@@ -20,7 +20,8 @@ import torch
 from onnx import helper
 
 from synfer_rt.errors import UserError
-from synfer_rt.export.checkpoint.settings import au_names, check_fields
+from synfer_rt.export.files.au_vocabulary import au_names
+from synfer_rt.export.files.json_files import check_fields
 from synfer_rt.export.networks.image_network import INPUT_FIELDS, Ending, ImageNetwork
 
 _NO_UNIT = "-"

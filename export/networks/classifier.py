@@ -11,7 +11,7 @@ import torch
 from onnx import helper
 
 from synfer_rt.errors import UserError
-from synfer_rt.export.checkpoint.settings import check_fields
+from synfer_rt.export.files.json_files import check_fields
 from synfer_rt.export.networks.image_network import CHANNELS, INPUT_FIELDS, Ending, ImageNetwork
 from synfer_rt.vocabulary import label_schemes
 

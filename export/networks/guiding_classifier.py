@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from synfer_rt.errors import UserError
-from synfer_rt.export.checkpoint.weights import quiet
+from synfer_rt.export.files.model_folder import quiet
 from synfer_rt.export.networks.modules import free_batch
 from synfer_rt.export.networks.resizing import matrix
 from synfer_rt.export.sentences import first_line, some

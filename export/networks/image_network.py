@@ -21,7 +21,7 @@ from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 from synfer_rt.data.pixels import GREY
 from synfer_rt.errors import UserError
 from synfer_rt.export.networks.resizing import resize, resized
-from synfer_rt.export.onnx import onnx_file
+from synfer_rt.export.onnx import model_file
 from synfer_rt.export.onnx.fixed_batch import with_free_batch
 from synfer_rt.export.onnx.half import in_float32
 from synfer_rt.export.onnx.opset import at_least_minimum, without_weights_among_inputs
@@ -140,7 +140,7 @@ def compose_network(
     Raises UserError when the file is no network of the kind that `network` describes.
     """
     try:
-        core = onnx_file.load(network.path)
+        core = model_file.load(network.path)
         onnx.checker.check_model(core)
         core = without_weights_among_inputs(at_least_minimum(in_float32(core)))
     except Exception as error:  # protobuf, checker and converter raise their own kinds
@@ -174,7 +174,7 @@ def compose_network(
     _join(core.graph, before, f"{prefix}{chosen}", ending)
     core.producer_name, core.doc_string = "synfer-rt", ""
     del core.metadata_props[:]
-    for graph in onnx_file.graphs(core.graph):
+    for graph in model_file.graphs(core.graph):
         for node in graph.node:
             node.doc_string = ""
             del node.metadata_props[:]
@@ -200,7 +200,7 @@ def reference(network: ImageNetwork, images: torch.Tensor) -> torch.Tensor:
     images = (images - mean) / std
     try:
         providers = ["CPUExecutionProvider"]
-        core = onnx_file.load(network.path)
+        core = model_file.load(network.path)
         wide = in_float32(core)
         file = str(network.path) if wide is core else wide.SerializeToString()
         session = onnxruntime.InferenceSession(file, providers=providers)
@@ -328,7 +328,7 @@ def _prefix_names(model: onnx.ModelProto, prefix: str, entry: str) -> None:
     def new(name: str) -> str:
         return "prepared" if name == entry else name and f"{prefix}{name}"
 
-    for graph in onnx_file.graphs(model.graph):
+    for graph in model_file.graphs(model.graph):
         sparse = [part for one in graph.sparse_initializer for part in (one.values, one.indices)]
         for named in (*graph.input, *graph.output, *graph.initializer, *sparse, *graph.node):
             named.name = new(named.name)

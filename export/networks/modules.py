@@ -13,7 +13,7 @@ from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
-from synfer_rt.export.checkpoint.adapter import AUAdapter, CrossAttention
+from synfer_rt.export.files.au_adapter import AUAdapter, CrossAttention
 
 
 class AUBiasAttention(AttnProcessor2_0):

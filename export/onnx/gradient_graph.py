@@ -35,7 +35,7 @@ from torch.overrides import TorchFunctionMode
 
 from synfer_rt.errors import UserError
 from synfer_rt.export.onnx.any_batch import BATCH, any_batch
-from synfer_rt.export.onnx.export import clear_metadata, save, store_half, to_onnx
+from synfer_rt.export.onnx.forward_graph import clear_metadata, save, store_half, to_onnx
 from synfer_rt.export.sentences import first_line
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, numpy_helper
 
-from synfer_rt.export.onnx.onnx_file import graphs
+from synfer_rt.export.onnx.model_file import graphs
 
 
 def in_float32(model: onnx.ModelProto) -> onnx.ModelProto:

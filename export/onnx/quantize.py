@@ -74,7 +74,7 @@ def quantize(
     """
     from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_static
 
-    from synfer_rt.export.onnx.export import save, store_half
+    from synfer_rt.export.onnx.forward_graph import save, store_half
 
     model = ir.load(source)
     _widen_weights(model)

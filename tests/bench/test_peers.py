@@ -19,8 +19,8 @@ from synfer_rt.bench.runtime import Runtime
 from synfer_rt.bundle import Bundle
 from synfer_rt.diffusion.solvers import SOLVERS
 from synfer_rt.errors import UserError
-from synfer_rt.export.build.bundle import build_bundle
 from synfer_rt.export.build.one_engine import Source
+from synfer_rt.export.build.whole_bundle import build_bundle
 
 
 def setup(bundle: Bundle, checkpoint: Path, solver: str = "ddim") -> Setup:

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from synfer_rt.errors import UserError
-from synfer_rt.export.checkpoint.checkpoint import read_checkpoint
+from synfer_rt.export.checkpoint.reading import read_checkpoint
 from synfer_rt.vocabulary import prompts
 
 TEXT_WIDTH = 16
@@ -146,8 +146,8 @@ def make_sd2(directory: Path, prediction_type: str = "v_prediction") -> None:
 
 def save_additions(directory: Path) -> None:
     """FERAnno, both guiding classifiers and an AU reader for `make_mini`'s, of random weights."""
-    from synfer_rt.export.checkpoint.checkpoint import read_checkpoint
-    from synfer_rt.export.networks import feranno as feranno
+    from synfer_rt.export.checkpoint.reading import read_checkpoint
+    from synfer_rt.export.graphs import trained_feranno as feranno
     from synfer_rt.export.networks.guiding_classifier import ExpressionNet, NetConfig
     from synfer_rt.export.networks.modules import Conditioner, Denoiser
 

@@ -12,7 +12,7 @@ import torch
 
 from reference import model, train_vae
 from reference.tokenizer import MAX_LENGTH
-from synfer_rt.export.checkpoint.adapter import read_adapter
+from synfer_rt.export.files.au_adapter import read_adapter
 from synfer_rt.export.networks.modules import Conditioner, Denoiser, adapter_layers
 
 SETTINGS = {"name": "test", "class_labels": ["pooled_text", "aus"]}

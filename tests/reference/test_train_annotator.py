@@ -13,8 +13,9 @@ pytest.importorskip("diffusers", reason="training needs synfer-rt[reference]")
 
 from reference import classifiers, train_annotator
 from reference.train_annotator import Readings, encode, load, main
-from synfer_rt.export.checkpoint.checkpoint import read_checkpoint
-from synfer_rt.export.networks import feranno as feranno
+from synfer_rt.export.checkpoint.reading import read_checkpoint
+from synfer_rt.export.graphs import trained_feranno as feranno
+from synfer_rt.export.networks.feranno import FERAnno
 from synfer_rt.export.networks.modules import Conditioner, Denoiser
 
 
@@ -81,13 +82,13 @@ def test_an_image_is_read_once(
     renders: Path, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(renders, directory, tmp_path / "out", 1, "--views", "1")
-    read, seen = feranno.FERAnno.read, []
+    read, seen = FERAnno.read, []
 
     def counted(self, latents):
         seen.append(len(latents))
         return read(self, latents)
 
-    monkeypatch.setattr(feranno.FERAnno, "read", counted)
+    monkeypatch.setattr(FERAnno, "read", counted)
     # Once for the shapes when it is made, once more for the readings', then the held-out faces.
     train(renders, directory, tmp_path / "out", 2, "--views", "1")
     assert seen == [1, 1, 8]

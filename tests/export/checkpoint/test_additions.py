@@ -21,11 +21,11 @@ from synfer_rt.backends import open_engine
 from synfer_rt.backends.parity import difference
 from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError
-from synfer_rt.export.build.bundle import Built, Options, Source, build_bundle, build_keys
-from synfer_rt.export.build.key import file_hashes
-from synfer_rt.export.checkpoint.checkpoint import read_checkpoint
-from synfer_rt.export.checkpoint.lora.merge import Lora
-from synfer_rt.export.networks.graphs import engine_graph, engine_names
+from synfer_rt.export.build.keys import file_hashes
+from synfer_rt.export.build.whole_bundle import Built, Options, Source, build_bundle, build_keys
+from synfer_rt.export.checkpoint.reading import read_checkpoint
+from synfer_rt.export.files.lora.merge import Lora
+from synfer_rt.export.graphs.engine_graphs import engine_graph, engine_names
 from synfer_rt.export.onnx.shared_weights import data_files
 from tests.export.tiny_checkpoint import save_additions
 

@@ -18,9 +18,9 @@ from synfer_rt.backends import to_numpy
 from synfer_rt.bundle import Bundle
 from synfer_rt.diffusion import noise
 from synfer_rt.diffusion.solvers import trajectory
-from synfer_rt.export.build.bundle import build_bundle
 from synfer_rt.export.build.one_engine import Source
-from synfer_rt.export.checkpoint.lora.merge import Lora
+from synfer_rt.export.build.whole_bundle import build_bundle
+from synfer_rt.export.files.lora.merge import Lora
 from synfer_rt.sampling.requests import Request
 from synfer_rt.sampling.sampler import Sampler
 from synfer_rt.vocabulary import facs

@@ -16,7 +16,7 @@ import diffusers
 from synfer_rt.diffusion.schedule import Schedule
 from synfer_rt.diffusion.solvers import trajectory
 from synfer_rt.errors import UserError
-from synfer_rt.export.checkpoint.checkpoint import read_checkpoint
+from synfer_rt.export.checkpoint.reading import read_checkpoint
 from synfer_rt.export.checkpoint.scheduler import Scheduler, read_scheduler
 from tests.diffusion.test_solvers import relative_error, run, run_peer
 from tests.export.tiny_checkpoint import change, refusal

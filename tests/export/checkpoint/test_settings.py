@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from synfer_rt.errors import UserError
-from synfer_rt.export.checkpoint.checkpoint import read_checkpoint
-from synfer_rt.export.checkpoint.settings import au_names
+from synfer_rt.export.checkpoint.reading import read_checkpoint
+from synfer_rt.export.files.au_vocabulary import au_names
 from synfer_rt.vocabulary import facs, label_schemes
 from tests.export.tiny_checkpoint import (
     change,

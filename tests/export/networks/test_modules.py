@@ -12,7 +12,8 @@ pytest.importorskip("diffusers", reason="the build side needs synfer-rt[export]"
 import diffusers
 import torch
 
-from synfer_rt.export.checkpoint.checkpoint import Checkpoint, read_checkpoint
+from synfer_rt.export.checkpoint.contents import Checkpoint
+from synfer_rt.export.checkpoint.reading import read_checkpoint
 from synfer_rt.export.networks.modules import Conditioner, Decoder, Denoiser, Encoder
 from tests.export.decoupled import Decoupled, DecoupledUNet, fineface, synfer
 from tests.export.tiny_checkpoint import make_sd2, save_adapter, save_fineface

@@ -109,7 +109,7 @@ def test_weights_stored_as_float16_move_no_pixel(free: bool) -> None:
     """Above 2048 float16 holds even numbers alone, which would shift every other pixel."""
     import onnx_ir as ir
 
-    from synfer_rt.export.onnx.export import store_half
+    from synfer_rt.export.onnx.forward_graph import store_half
 
     size = (6, 3000)
     images = np.random.default_rng(2).random((1, 3, *size), np.float32)

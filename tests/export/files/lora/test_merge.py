@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from synfer_rt.errors import UserError
-from synfer_rt.export.checkpoint.checkpoint import Checkpoint, read_checkpoint
-from synfer_rt.export.checkpoint.lora.merge import Lora, merge_lora, parse_lora
+from synfer_rt.export.checkpoint.contents import Checkpoint
+from synfer_rt.export.checkpoint.reading import read_checkpoint
+from synfer_rt.export.files.lora.merge import Lora, merge_lora, parse_lora
 from tests.export.tiny_checkpoint import save_lora
 
 Q = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"

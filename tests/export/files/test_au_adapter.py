@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from synfer_rt.errors import UserError
-from synfer_rt.export.checkpoint.adapter import AUAdapter, CrossAttention, read_adapter
+from synfer_rt.export.files.au_adapter import AUAdapter, CrossAttention, read_adapter
 
 A, D = 5, 6
 LAYERS = (

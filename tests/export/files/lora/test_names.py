@@ -10,8 +10,9 @@ import pytest
 pytest.importorskip("diffusers", reason="the build side needs synfer-rt[export]")
 import torch
 
-from synfer_rt.export.checkpoint.checkpoint import Checkpoint, read_checkpoint
-from tests.export.checkpoint.lora.test_merge import (
+from synfer_rt.export.checkpoint.contents import Checkpoint
+from synfer_rt.export.checkpoint.reading import read_checkpoint
+from tests.export.files.lora.test_merge import (
     Q,
     check,
     copied,

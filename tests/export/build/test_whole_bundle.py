@@ -21,8 +21,8 @@ from safetensors.torch import load_file, save_file
 from synfer_rt.backends import BackendStatus
 from synfer_rt.bundle import Bundle, open_bundle
 from synfer_rt.errors import UserError
-from synfer_rt.export.build.bundle import Built, Options, Source, build_bundle, build_keys
-from synfer_rt.export.build.key import file_hashes
+from synfer_rt.export.build.keys import file_hashes
+from synfer_rt.export.build.whole_bundle import Built, Options, Source, build_bundle, build_keys
 from synfer_rt.export.cli import build_engines
 from synfer_rt.export.networks.classifier import parse_classifier
 from synfer_rt.sampling.sampler import Sampler
@@ -379,7 +379,7 @@ def test_without_openvino_the_build_says_how_to_compare_later(
 ) -> None:
     source, out = mini
     missing = BackendStatus("openvino-cpu", False, "openvino is not installed", "install it")
-    monkeypatch.setattr("synfer_rt.export.build.bundle.status", lambda name: missing)
+    monkeypatch.setattr("synfer_rt.export.build.whole_bundle.status", lambda name: missing)
     shutil.rmtree(out)
     result = CliRunner().invoke(build_engines, [str(source.directory), "--out", str(out)])
     assert result.exit_code == 0, result.output

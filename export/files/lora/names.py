@@ -16,8 +16,8 @@ from collections.abc import Iterable, Iterator
 from itertools import product
 from typing import Any, NamedTuple
 
-from synfer_rt.export.checkpoint.lora.ldm_names import ldm_names
-from synfer_rt.export.checkpoint.tensor_files import unwrapped
+from synfer_rt.export.files.lora.ldm_names import ldm_names
+from synfer_rt.export.files.tensor_files import unwrapped
 
 _OLD_PREFIX = "text_model."
 """What stood before the text encoder's names until transformers 5.24."""

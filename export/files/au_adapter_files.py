@@ -16,7 +16,7 @@ from pathlib import Path
 from torch import Tensor
 
 from synfer_rt.errors import UserError
-from synfer_rt.export.checkpoint.tensor_files import PEFT_SETTINGS_FILE, read_tensors, unwrapped
+from synfer_rt.export.files.tensor_files import PEFT_SETTINGS_FILE, read_tensors, unwrapped
 from synfer_rt.export.sentences import some
 
 SUFFIXES = (".safetensors", ".bin", ".ckpt", ".pt", ".pth")

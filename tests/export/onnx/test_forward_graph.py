@@ -16,7 +16,7 @@ from torch import nn
 
 from synfer_rt.errors import UserError
 from synfer_rt.export.build.verify import check, max_relative_error, references
-from synfer_rt.export.onnx.export import export_onnx
+from synfer_rt.export.onnx.forward_graph import export_onnx
 
 
 class BranchesOnBatch(nn.Module):

@@ -11,7 +11,7 @@ pytest.importorskip("diffusers", reason="the build side needs synfer-rt[export]"
 import torch
 from safetensors.torch import load_file, save_file
 
-from synfer_rt.export.checkpoint.checkpoint import read_checkpoint
+from synfer_rt.export.checkpoint.reading import read_checkpoint
 from tests.export.tiny_checkpoint import refusal
 
 FILES = {

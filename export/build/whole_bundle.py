@@ -22,7 +22,7 @@ from synfer_rt.bundle import FERANNO, Bundle, write_manifest
 from synfer_rt.diffusion.solvers import HISTORY_SLOTS
 from synfer_rt.errors import UserError
 from synfer_rt.export.build.all_engines import Options, Recipe, make_engines
-from synfer_rt.export.build.key import (
+from synfer_rt.export.build.keys import (
     LIBRARIES,
     engine_key,
     file_hashes,
@@ -34,10 +34,10 @@ from synfer_rt.export.build.log import LOG, build_log
 from synfer_rt.export.build.one_engine import Built, Source
 from synfer_rt.export.build.plans import check_plan_options, make_plans
 from synfer_rt.export.build.staging import Staging, log_file, staging
-from synfer_rt.export.checkpoint.checkpoint import LAYOUTS_FILE, Checkpoint
+from synfer_rt.export.checkpoint.contents import LAYOUTS_FILE, Checkpoint
 from synfer_rt.export.checkpoint.settings import model_name
 from synfer_rt.export.checkpoint.tokenizer import export_tokenizer
-from synfer_rt.export.networks.graphs import engine_names
+from synfer_rt.export.graphs.engine_graphs import engine_names
 from synfer_rt.export.onnx.shared_weights import share_weights
 from synfer_rt.paths import local
 

@@ -15,10 +15,11 @@ import torch
 from safetensors.torch import save_file
 
 from synfer_rt.errors import UserError
-from synfer_rt.export.checkpoint.checkpoint import Checkpoint, read_checkpoint
-from synfer_rt.export.checkpoint.lora.merge import Lora, merge_lora
-from synfer_rt.export.checkpoint.lora.settings import read_peft_settings
-from tests.export.checkpoint.lora.test_merge import (
+from synfer_rt.export.checkpoint.contents import Checkpoint
+from synfer_rt.export.checkpoint.reading import read_checkpoint
+from synfer_rt.export.files.lora.merge import Lora, merge_lora
+from synfer_rt.export.files.lora.peft_settings import read_peft_settings
+from tests.export.files.lora.test_merge import (
     Tensors,
     check,
     copied,

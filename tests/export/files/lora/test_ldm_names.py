@@ -8,7 +8,7 @@ pytest.importorskip("diffusers", reason="the build side needs synfer-rt[export]"
 import diffusers
 import torch
 
-from synfer_rt.export.checkpoint.lora.ldm_names import ldm_names
+from synfer_rt.export.files.lora.ldm_names import ldm_names
 
 # The keys of v1-5-pruned-emaonly.ckpt, without model.diffusion_model., by those of diffusers.
 SD15 = {

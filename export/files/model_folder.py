@@ -17,8 +17,8 @@ import transformers
 from safetensors.torch import save_file
 
 from synfer_rt.errors import UserError
-from synfer_rt.export.checkpoint.settings import read_json
-from synfer_rt.export.checkpoint.tensor_files import PEFT_SETTINGS_FILE, read_tensors, unwrapped
+from synfer_rt.export.files.json_files import read_json
+from synfer_rt.export.files.tensor_files import PEFT_SETTINGS_FILE, read_tensors, unwrapped
 from synfer_rt.export.sentences import first_line, some
 
 _WEIGHT_FILE = re.compile(

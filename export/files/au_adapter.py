@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from synfer_rt.errors import UserError
-from synfer_rt.export.checkpoint.adapter_files import (
+from synfer_rt.export.files.au_adapter_files import (
     TRAINED_AS,
     AdapterFiles,
     is_fineface,
@@ -35,7 +35,7 @@ from synfer_rt.export.checkpoint.adapter_files import (
     plain_name,
     read_sets,
 )
-from synfer_rt.export.checkpoint.tensor_files import unwrapped
+from synfer_rt.export.files.tensor_files import unwrapped
 from synfer_rt.export.sentences import some
 
 FINEFACE_MAXIMUM = 5.0

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("torch", reason="the build side needs synfer-rt[export]")
 import torch
 
-from synfer_rt.export.checkpoint.lora.low_rank import merged
+from synfer_rt.export.files.lora.low_rank import merged
 
 LINEAR, CONVOLUTION = (6, 4), (6, 4, 3, 3)
 FACTOR = 0.75

@@ -13,8 +13,8 @@ pytest.importorskip("diffusers", reason="the build side needs synfer-rt[export]"
 from onnx import numpy_helper
 
 from synfer_rt.bundle import Bundle
-from synfer_rt.export.build.bundle import Source, build_bundle
-from synfer_rt.export.onnx import onnx_file
+from synfer_rt.export.build.whole_bundle import Source, build_bundle
+from synfer_rt.export.onnx import model_file
 from tests.cache_layouts import LAYOUTS, laid_out
 from tests.export.tiny_checkpoint import save_classifier
 
@@ -46,7 +46,7 @@ def test_an_onnx_file_has_the_same_weights_in_every_layout(
     outside: Path, tmp_path: Path, layout: str
 ) -> None:
     wanted = weights(onnx.load(outside / "net.onnx"))
-    found = weights(onnx_file.load(laid_out(outside, tmp_path / "place", layout) / "net.onnx"))
+    found = weights(model_file.load(laid_out(outside, tmp_path / "place", layout) / "net.onnx"))
     assert list(found) == list(wanted)
     for name in wanted:
         np.testing.assert_array_equal(found[name], wanted[name])
@@ -63,7 +63,7 @@ def test_weights_outside_the_folder_are_refused(
     model.graph.initializer[0].external_data[0].value = location
     (folder / "net.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(ValueError, match="its weights lie outside"):
-        onnx_file.load(folder / "net.onnx")
+        model_file.load(folder / "net.onnx")
 
 
 def test_weights_that_are_cut_short_are_refused(outside: Path, tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_weights_that_are_cut_short_are_refused(outside: Path, tmp_path: Path) -
         if file.name != "net.onnx":
             file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(ValueError, match="ends before the weight"):
-        onnx_file.load(folder / "net.onnx")
+        model_file.load(folder / "net.onnx")
 
 
 @pytest.mark.slow

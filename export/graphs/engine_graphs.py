@@ -14,9 +14,9 @@ from synfer_rt.bundle import FERANNO
 from synfer_rt.bundle.sizes import Size
 from synfer_rt.diffusion.solvers import HISTORY_SLOTS
 from synfer_rt.errors import UserError
-from synfer_rt.export.checkpoint.checkpoint import FERANNO_FOLDER, Checkpoint
+from synfer_rt.export.checkpoint.contents import FERANNO_FOLDER, Checkpoint
 from synfer_rt.export.checkpoint.tokenizer import PROBES
-from synfer_rt.export.networks.feranno import read_feranno
+from synfer_rt.export.graphs.trained_feranno import read_feranno
 from synfer_rt.export.networks.guide import LatentGuide, TextGuide
 from synfer_rt.export.networks.guiding_classifier import (
     IMAGE_FOLDER,

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from synfer_rt.bundle.sizes import Sizes
 from synfer_rt.errors import UserError
-from synfer_rt.export.checkpoint.checkpoint import read_checkpoint
-from synfer_rt.export.checkpoint.lora.merge import Lora
+from synfer_rt.export.checkpoint.reading import read_checkpoint
+from synfer_rt.export.files.lora.merge import Lora
 from tests.export.tiny_checkpoint import (
     change,
     make_sd2,

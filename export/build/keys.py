@@ -17,7 +17,7 @@ from typing import Any
 
 from synfer_rt.bundle import FERANNO
 from synfer_rt.bundle.files import file_entry
-from synfer_rt.export.checkpoint.checkpoint import ADDITIONS, FERANNO_FOLDER, Checkpoint
+from synfer_rt.export.checkpoint.contents import ADDITIONS, FERANNO_FOLDER, Checkpoint
 from synfer_rt.export.networks.guiding_classifier import IMAGE_FOLDER, LATENT_FOLDER
 from synfer_rt.export.networks.image_network import ImageNetwork
 from synfer_rt.export.onnx.shared_weights import data_files
@@ -40,8 +40,8 @@ _MADE_OF = {
 """The checkpoint's folders that the weights of each engine come from."""
 _SHAPES_NO_ENGINE = {
     *("cli.py", "peak_memory.py", "sentences.py", "onnx/quantize.py", "onnx/shared_weights.py"),
-    *(f"build/{name}.py" for name in ("all_engines", "bundle", "key", "log", "plans", "staging")),
-    *("build/verify.py", "tensorrt/compile.py", "tensorrt/mixed_precision.py"),
+    *(f"build/{name}.py" for name in ("all_engines", "keys", "log", "plans", "staging", "verify")),
+    *("build/whole_bundle.py", "tensorrt/compile.py", "tensorrt/mixed_precision.py"),
 }
 """Code that comes before or after the export; the keys of int8 engines and of plans name theirs."""
 _SAYS_ONLY = {

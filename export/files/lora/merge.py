@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from synfer_rt.errors import UserError
-from synfer_rt.export.checkpoint.lora.file import OTHER_MODEL, Change, read_changes
-from synfer_rt.export.checkpoint.lora.low_rank import has_change, merged
-from synfer_rt.export.checkpoint.tensor_files import (
+from synfer_rt.export.files.lora.changes import OTHER_MODEL, Change, read_changes
+from synfer_rt.export.files.lora.low_rank import has_change, merged
+from synfer_rt.export.files.tensor_files import (
     PEFT_SETTINGS_FILE,
     read_header_settings,
     read_tensors,

@@ -14,17 +14,17 @@ from typing import Any
 from torch import Tensor, nn
 
 from synfer_rt.errors import UserError
-from synfer_rt.export.checkpoint.lora.low_rank import has_change, rank, without_place
-from synfer_rt.export.checkpoint.lora.names import (
+from synfer_rt.export.files.json_files import read_json
+from synfer_rt.export.files.lora.low_rank import has_change, rank, without_place
+from synfer_rt.export.files.lora.names import (
     Layer,
     foreign_kind,
     layers_by_name,
     parse_name,
     plain_name,
 )
-from synfer_rt.export.checkpoint.lora.settings import PeftSettings, read_peft_settings
-from synfer_rt.export.checkpoint.settings import read_json
-from synfer_rt.export.checkpoint.tensor_files import PEFT_SETTINGS_FILE
+from synfer_rt.export.files.lora.peft_settings import PeftSettings, read_peft_settings
+from synfer_rt.export.files.tensor_files import PEFT_SETTINGS_FILE
 from synfer_rt.export.sentences import some
 
 OTHER_MODEL = "give one that was trained on the same kind of Stable Diffusion"

@@ -1,0 +1,109 @@
+"""What a checkpoint holds: a diffusers Stable Diffusion directory, with SynFER's additions if any.
+
+    model_index.json, unet/, vae/, text_encoder/, tokenizer/, scheduler/     (diffusers)
+    au_adapter.safetensors    the AU adapter (files/au_adapter.py), with au_adapter.json
+                              (settings.py); also .bin, .ckpt, .pt or .pth, or a directory
+                              au_adapter/
+    synfer.json               name, licence, defaults and what else settings.py reads
+    classifiers/<name>.onnx   with <name>.json (networks/classifier.py)
+    au_reader.onnx            with au_reader.json (networks/au_reader.py)
+    annotator/                FERAnno (graphs/trained_feranno.py)
+    latent_classifier/, image_classifier/    networks that guide (networks/guiding_classifier.py)
+    layouts.npz               latents of neutral faces to start from
+
+Only the first line is required.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from synfer_rt.bundle.engine_specs import IMAGE_AXES, LATENT_AXES
+from synfer_rt.bundle.sizes import Size, Sizes
+from synfer_rt.export.checkpoint.image_sizes import pixels_per_latent
+from synfer_rt.export.checkpoint.kinds import Kind
+from synfer_rt.export.checkpoint.settings import Settings
+from synfer_rt.export.files.au_adapter import AUAdapter
+from synfer_rt.export.files.au_adapter_files import SUFFIXES
+from synfer_rt.export.networks.au_reader import AUReaderSource
+from synfer_rt.export.networks.classifier import ClassifierSource
+from synfer_rt.export.networks.guiding_classifier import IMAGE_FOLDER, LATENT_FOLDER
+from synfer_rt.export.networks.image_network import ImageNetwork
+
+ADAPTER_FILES = tuple(f"au_adapter{suffix}" for suffix in (*SUFFIXES, ""))
+"""An AU adapter's names within a checkpoint, the first one first; the last is a directory."""
+AU_READER_FILE = "au_reader.onnx"
+LAYOUTS_FILE = "layouts.npz"
+FERANNO_FOLDER = "annotator"
+"""FERAnno's folder, which keeps its first name so that checkpoints stay readable."""
+ADDITIONS = (FERANNO_FOLDER, LATENT_FOLDER, IMAGE_FOLDER)
+"""Folders of networks that were trained on the images of this very model, at its own size."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint, read and found consistent; the modules are in float32 and in eval mode.
+
+    LoRAs are merged into the weights, and the UNet's `sample_size` is the size that is built.
+    `additions` are those folders of ADDITIONS that fit this size; `remarks` are sentences on what
+    is done otherwise than the checkpoint says. The modules and the tokenizer are Any, since their
+    `config` has no type to check against.
+    """
+
+    directory: Path
+    kind: Kind
+    settings: Settings
+    unet: Any
+    vae: Any
+    text_encoder: Any
+    tokenizer: Any
+    adapter: AUAdapter | None
+    schedule: dict[str, Any]
+    prediction_type: str
+    classifiers: tuple[ClassifierSource, ...]
+    au_reader: AUReaderSource | None
+    additions: tuple[str, ...]
+    layouts: Path | None
+    weight_files: tuple[Path, ...]
+    sizes: Sizes | None
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of one image's latents."""
+        height, width = self.unet.config.sample_size
+        return self.unet.config.in_channels, height, width
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(H, W) in pixels."""
+        _, height, width = self.latent_shape
+        return height * pixels_per_latent(self.vae), width * pixels_per_latent(self.vae)
+
+    def latents_of(self, size: Size | None) -> tuple[int, int, int]:
+        """(channels, height, width) of the latents of an image of `size`; None: the default."""
+        height, width = size or self.image_size
+        factor = pixels_per_latent(self.vae)
+        return self.latent_shape[0], height // factor, width // factor
+
+    @property
+    def free_axes(self) -> dict[str, int]:
+        """The number of which each free height and width is a multiple, by axis; none if fixed."""
+        if self.sizes is None:
+            return {}
+        step = self.sizes.multiple_of
+        latent_step = step // pixels_per_latent(self.vae)
+        return dict.fromkeys(IMAGE_AXES, step) | dict.fromkeys(LATENT_AXES, latent_step)
+
+    @property
+    def units(self) -> int:
+        """A, the length of the AU vector; 0 for a model without AUs."""
+        return len(self.settings.au_names)
+
+    @property
+    def networks(self) -> dict[str, ImageNetwork]:
+        """The checkpoint's ONNX files by the engines that they become."""
+        networks: dict[str, ImageNetwork] = {f"classifier.{c.name}": c for c in self.classifiers}
+        return networks | ({"au-reader": self.au_reader} if self.au_reader else {})

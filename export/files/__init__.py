@@ -1,0 +1,1 @@
+"""Readers of a checkpoint's files: JSON, tensors, model folders, AU adapters, LoRAs."""

@@ -1,0 +1,1 @@
+"""The engines of a checkpoint as PyTorch modules, ready to be exported."""
