@@ -1,4 +1,4 @@
-"""What a measurement was made on; without it a number of seconds means nothing."""
+"""The machine that a measurement was made on."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The systems that synfer-rt is compared with, on the same weights and the same samples.
 
-They take part in the stages condition, denoise and decode; labelling and writing are no part of
-them. PyTorch and diffusers are imported here only, when a peer is loaded.
+They have the stages condition, denoise and decode, and neither label nor write. PyTorch and
+diffusers are imported here alone, when a peer is loaded.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from synfer_rt.bench.measure import SHOWN, Setup, Stopwatch, System
-from synfer_rt.bench.runtime import plan_of
+from synfer_rt.bench.systems import SHOWN, Setup, Stopwatch, System, requests_of
 from synfer_rt.bundle import Bundle, open_bundle
 from synfer_rt.bundle.files import file_entry
 from synfer_rt.diffusion import noise
@@ -35,7 +34,7 @@ _SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "dpmpp-3m": ("DPMSolverMultistepScheduler", {"solver_order": 3}),
     "unipc": ("UniPCMultistepScheduler", {"solver_order": 2}),
 }
-"""The diffusers namesake of each solver."""
+"""The scheduler of diffusers that is each solver, and its settings."""
 
 
 def check(name: str, checkpoint: Path, bundle: Bundle) -> None:
@@ -60,14 +59,13 @@ def check(name: str, checkpoint: Path, bundle: Bundle) -> None:
         path = checkpoint / file
         if not path.is_file():
             raise UserError(
-                f"{path} is missing, and {bundle.path} was built from it; give the bundle's "
-                "checkpoint with --checkpoint (what it was given besides, by --lora or "
-                "--au-adapter, peers cannot load)."
+                f"{path} is missing, and {bundle.path} was built from it; give the bundle's own "
+                "checkpoint as `checkpoint`. (Peers cannot load LoRAs and adapters from elsewhere.)"
             )
         if file_entry(path)["sha256"] != expected:
             raise UserError(
-                f"{path} is not the file that {bundle.path} was built from; give the bundle's "
-                "checkpoint with --checkpoint, or build the bundle again from this one."
+                f"{path} is not the file that {bundle.path} was built from; give the bundle's own "
+                "checkpoint as `checkpoint`, or build the bundle again from this one."
             )
 
 
@@ -86,8 +84,8 @@ class Diffusers:
         from synfer_rt.export.checkpoint.reading import read_checkpoint
 
         assert setup.checkpoint is not None
-        self.bundle = open_bundle(setup.engines)
-        self._plan = plan_of(self.bundle)
+        self.bundle = open_bundle(setup.bundle)
+        self._requests = requests_of(self.bundle)
         self._images = np.zeros((0, 3, *self.bundle.image_size), np.float32)
         self._torch = torch
         torch.set_num_threads(setup.threads)
@@ -116,7 +114,7 @@ class Diffusers:
     def run(self, batch: int, steps: int, watch: Stopwatch, out: Path) -> None:
         """Make the samples that synfer-rt makes."""
         torch = self._torch
-        requests = [self._plan.request(index) for index in range(batch)]
+        requests = [self._requests.request(index) for index in range(batch)]
         with torch.inference_mode():
             with watch.stage("condition"):
                 conditioning = self._condition(requests)
@@ -174,12 +172,12 @@ class Diffusers:
         return latents
 
     def _placed(self, module: Any) -> Any:
-        # diffusers warns of every move, also of one to where the module is.
+        # diffusers warns of every move, even one that changes nothing.
         where = {"device": module.device.type, "dtype": module.dtype}
         return module if where == self._to else module.to(**self._to)
 
     def _wait(self) -> None:
-        """CUDA computes in the background; a stage ends when it does."""
+        """Wait for CUDA, which computes in the background: a stage ends when its work is done."""
         if self._to["device"] == "cuda":
             self._torch.cuda.synchronize()
 
@@ -204,4 +202,4 @@ def _processors(unet: Any, adapter: AUAdapter, scale: float) -> dict[str, Any]:
 
 
 PEERS: dict[str, Callable[[Setup], System]] = {"diffusers": Diffusers}
-"""Peers by the name that --compare takes."""
+"""The peers by the name that `compare` takes."""

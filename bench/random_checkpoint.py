@@ -25,13 +25,31 @@ _VOCABULARY = 49408
 
 
 def make_checkpoint(directory: Path) -> None:
-    """Write the checkpoint (4.5 GB), a part at a time: at most the UNet is in memory."""
-    import diffusers
+    """Write the checkpoint (4.5 GB) part by part: no more than the UNet is in memory."""
     import torch
-    import transformers
-    from safetensors.torch import save_file
 
     torch.manual_seed(0)
+    _write_unet_and_adapter(directory)
+    _write_vae(directory)
+    _write_text_encoder(directory)
+    _write_scheduler(directory)
+    _write_tokenizer(directory / "tokenizer")
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "scheduler": ["diffusers", "PNDMScheduler"],
+    }
+    (directory / "model_index.json").write_text(json.dumps(index, indent=1))
+
+
+def _write_unet_and_adapter(directory: Path) -> None:
+    import diffusers
+    import torch
+    from safetensors.torch import save_file
+
     unet: Any = diffusers.UNet2DConditionModel(
         sample_size=64, cross_attention_dim=WIDTH, attention_head_dim=8
     )
@@ -47,18 +65,26 @@ def make_checkpoint(directory: Path) -> None:
                 weight = torch.randn(layer.inner_dim, WIDTH) / WIDTH**0.5
                 tensors[f"ip_adapter.{i}.to_{kind}_ip.weight"] = weight
     save_file(tensors, directory / "au_adapter.safetensors")
-    del unet, tensors
 
-    blocks: dict[str, Any] = {
-        "block_out_channels": (128, 256, 512, 512),
-        "down_block_types": ("DownEncoderBlock2D",) * 4,
-        "up_block_types": ("UpDecoderBlock2D",) * 4,
-    }
-    vae: Any = diffusers.AutoencoderKL
-    vae(latent_channels=4, layers_per_block=2, sample_size=512, **blocks).save_pretrained(
-        directory / "vae"
-    )
-    text: Any = transformers.CLIPTextConfig(
+
+def _write_vae(directory: Path) -> None:
+    import diffusers
+
+    vae: Any = diffusers.AutoencoderKL  # its annotations allow one level only
+    vae(
+        latent_channels=4,
+        layers_per_block=2,
+        sample_size=512,
+        block_out_channels=(128, 256, 512, 512),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+    ).save_pretrained(directory / "vae")
+
+
+def _write_text_encoder(directory: Path) -> None:
+    import transformers
+
+    config: Any = transformers.CLIPTextConfig(
         vocab_size=_VOCABULARY,
         hidden_size=WIDTH,
         intermediate_size=3072,
@@ -71,7 +97,12 @@ def make_checkpoint(directory: Path) -> None:
         eos_token_id=_VOCABULARY - 1,
         pad_token_id=_VOCABULARY - 1,
     )
-    transformers.CLIPTextModel(text).save_pretrained(directory / "text_encoder")
+    transformers.CLIPTextModel(config).save_pretrained(directory / "text_encoder")
+
+
+def _write_scheduler(directory: Path) -> None:
+    import diffusers
+
     scheduler = diffusers.PNDMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -81,20 +112,10 @@ def make_checkpoint(directory: Path) -> None:
         steps_offset=1,
     )
     scheduler.save_pretrained(directory / "scheduler")
-    _write_tokenizer(directory / "tokenizer")
-    index = {
-        "_class_name": "StableDiffusionPipeline",
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "scheduler": ["diffusers", "PNDMScheduler"],
-    }
-    (directory / "model_index.json").write_text(json.dumps(index, indent=1))
 
 
 def _write_tokenizer(folder: Path) -> None:
-    """A byte-level CLIP tokenizer without merges: one id a letter, the ends where CLIP has them."""
+    """A byte-level CLIP tokenizer without merges: one id per letter, and CLIP's start and end."""
     from tokenizers import pre_tokenizers
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())

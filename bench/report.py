@@ -1,4 +1,4 @@
-"""A benchmark's results for the eye."""
+"""A benchmark's result as tables, for the terminal and as a page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from synfer_rt.bench.measure import STAGES
+from synfer_rt.bench.systems import STAGES
 
 _PAGE_WIDTH = 1000
 _SAME = 2.0
@@ -20,13 +20,13 @@ _SAME = 2.0
 
 
 def show(console: Console, result: Mapping[str, Any]) -> None:
-    """Print the result that `cli.bench` also writes as JSON."""
+    """Print the result of `benchmark.bench`."""
     for part in _parts(result, box.SIMPLE_HEAD):
         console.print(part, markup=False)
 
 
 def page(result: Mapping[str, Any]) -> str:
-    """The same as a page of Markdown."""
+    """The result as a page of Markdown."""
     text = io.StringIO()
     console = Console(file=text, width=_PAGE_WIDTH, color_system=None)
     settings = result["settings"]
@@ -52,10 +52,10 @@ def _parts(result: Mapping[str, Any], form: box.Box) -> Iterator[str | Table]:
     yield _speeds(result, form)
     yield _stages(result, form)
     yield (
-        "Medians over the visits, in brackets the slowest and fastest run; warm-up is not counted. "
-        "`model only` is images/s of condition, denoise and decode; stages are ms an image; "
-        "`engines` is the part of the time inside engine calls; RAM is the peak of a process of "
-        "its own."
+        "Medians over the visits, in brackets the slowest and the fastest run; warm-up is not "
+        "counted. `model only` is images/s of condition, denoise and decode; stages are ms per "
+        "image; `engines` is the share of time inside engine calls; RAM is the peak of the visit's "
+        "own process."
     )
     for entry in result["speedups"]:
         yield (
@@ -66,7 +66,7 @@ def _parts(result: Mapping[str, Any], form: box.Box) -> Iterator[str | Table]:
         verdict = "the same" if entry["mean"] <= _SAME else "NOT THE SAME: do not compare speeds"
         yield (
             f"{entry['images']} images of {entry['peer']} and synfer-rt are {verdict}; their "
-            f"pixels differ by {entry['mean']:.3f} of 255 in the mean, {entry['max']} at most."
+            f"pixels differ by {entry['mean']:.3f} of 255 on average, {entry['max']} at most."
         )
 
 

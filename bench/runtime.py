@@ -11,40 +11,31 @@ import numpy as np
 
 from synfer_rt.backends import Engine, Value
 from synfer_rt.backends.loaded_engines import LoadedEngines
-from synfer_rt.bench.measure import SHOWN, Setup, Stopwatch
-from synfer_rt.bundle import Bundle, open_bundle
+from synfer_rt.bench.systems import SHOWN, Setup, Stopwatch, requests_of
+from synfer_rt.bundle import open_bundle
 from synfer_rt.bundle.engine_specs import REQUIRED_ENGINES
 from synfer_rt.data.writers import open_output, read
 from synfer_rt.jobs.sample import execute
 from synfer_rt.jobs.sample_run import Run
-from synfer_rt.sampling.requests import Requests, make_requests
-
-
-def plan_of(bundle: Bundle) -> Requests:
-    """What every system makes: the bundle's own defaults, but from pure noise.
-
-    From a layout a solver starts midway, which peers' schedulers do not do.
-    """
-    return make_requests(bundle, layout="none", seed=0)
 
 
 class Runtime:
-    """The bundle's engines, from requests to files on the disk. See `measure.System`.
+    """The bundle's engines, from requests to files on the disk. See `systems.System`.
 
     A run is a single batch, so the writing of its last piece (on a GPU, of all of it) overlaps with
     nothing, as it does in a long run.
     """
 
     def __init__(self, setup: Setup) -> None:
-        self.bundle = open_bundle(setup.engines)
-        self._plan = plan_of(self.bundle)
+        self.bundle = open_bundle(setup.bundle)
+        self._requests = requests_of(self.bundle)
         self._solver = setup.solver
         self._engines = _TimedEngines(self.bundle, setup.backend, setup.threads)
         self._engines.load((*REQUIRED_ENGINES, *self.bundle.annotators))
 
     def run(self, batch: int, steps: int, watch: Stopwatch, out: Path) -> None:
         """Write the images of indices 0 to batch-1 as an image folder."""
-        run = Run(self.bundle, self._plan, batch, self._solver, steps, layout_strength=1.0)
+        run = Run(self.bundle, self._requests, batch, self._solver, steps, layout_strength=1.0)
         self._engines.watch = watch
         writer = open_output(out, run.settings("imagefolder"), resume=False)
         times = dataclasses.asdict(execute(run, self._engines, writer, batch).times)

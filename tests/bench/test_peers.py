@@ -13,9 +13,9 @@ import pytest
 
 pytest.importorskip("torch", reason="the peers need PyTorch (synfer-rt[export])")
 
-from synfer_rt.bench.measure import MODEL_STAGES, Setup, Stopwatch
 from synfer_rt.bench.peers import Diffusers, check
 from synfer_rt.bench.runtime import Runtime
+from synfer_rt.bench.systems import MODEL_STAGES, Setup, Stopwatch
 from synfer_rt.bundle import Bundle
 from synfer_rt.diffusion.solvers import SOLVERS
 from synfer_rt.errors import UserError

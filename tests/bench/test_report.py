@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from synfer_rt.bench import report
-from synfer_rt.bench.measure import STAGES
+from synfer_rt.bench.systems import STAGES
 
 RESULT: dict[str, Any] = {
     "machine": {

@@ -1,0 +1,73 @@
+"""`synfer_rt.bench.bench`: the benchmark with plain arguments."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from synfer_rt.bench import bench, benchmark
+from synfer_rt.bundle import Bundle
+from synfer_rt.errors import UserError
+
+
+def test_the_result_is_returned_shown_and_written(tiny_bundle_path: Path, tmp_path: Path):
+    file, page = tmp_path / "bench.json", tmp_path / "bench.md"
+    shown: list[Any] = []
+    result = bench(
+        tiny_bundle_path,
+        **{"batch": [2], "steps": 1, "repeats": 1, "threads": 1, "backend": "onnxruntime-cpu"},
+        **{"json": file, "markdown": page, "show": shown.append},
+    )
+    assert shown == [result] == [json.loads(file.read_text())]
+    assert [entry["batch"] for entry in result["summary"]] == [2]
+    assert result["settings"]["command"] in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch": []}, "`batch` must name at least one size"),
+        ({"batch": [0]}, "`batch` must be a whole number of at least 1, got 0"),
+        ({"compare": ["difusers"]}, "the nearest is diffusers"),
+        ({"checkpoint": "."}, 'add `compare="diffusers"`'),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(
+    tiny_bundle_path: Path, arguments: dict[str, Any], message: str
+):
+    with pytest.raises(UserError) as error:
+        bench(tiny_bundle_path, **arguments)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("below", [".", "docs/results"])
+def test_the_clones_checkpoint_is_found_from_an_installation(
+    tmp_path: Path, tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, below: str
+):
+    """Of an installed package nothing lies beside it; whoever runs it may stand in a clone."""
+    monkeypatch.setattr(benchmark, "_CLONE", tmp_path / "site-packages")
+    monkeypatch.setattr(benchmark, "check", lambda *_: None)
+    here = tmp_path / "clone" / below
+    here.mkdir(parents=True)
+    monkeypatch.chdir(here)
+    with pytest.raises(UserError, match="a clone that has reference/checkpoint/synfer-tiny, or"):
+        benchmark._checkpoint(tiny_bundle, None, ("diffusers",))
+    checkpoint = tmp_path / "clone" / "reference" / "checkpoint" / tiny_bundle.name
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "model_index.json").write_text("{}")
+    assert benchmark._checkpoint(tiny_bundle, None, ("diffusers",)) == checkpoint
+    assert benchmark._checkpoint(tiny_bundle, checkpoint, ("diffusers",)) == checkpoint
+    with pytest.raises(UserError, match=r"and \S+ is none; give its directory as `checkpoint`"):
+        benchmark._checkpoint(tiny_bundle, here, ("diffusers",))
+
+
+def test_an_old_report_stays_where_the_new_one_cannot_be_written(tmp_path: Path) -> None:
+    file = tmp_path / "bench.json"
+    file.write_text("last week's")
+    (tmp_path / "bench.json.partial").mkdir()
+    with pytest.raises(UserError, match="give `json` another file"):
+        benchmark._write("json", file, "this week's")
+    assert file.read_text() == "last week's"
