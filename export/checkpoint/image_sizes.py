@@ -60,7 +60,7 @@ def free_sizes(directory: Path, unet: Any, vae: Any, least: int, most: int) -> S
         high = max(round(most / step) * step, low + step)
         raise UserError(
             f"{directory} cannot make images of {least} to {most} pixels: the smallest and the "
-            f"largest edge must be different multiples of {step}; `sizes` may be {low} to {high}."
+            f"largest edge must be different multiples of {step}; write `sizes=({low}, {high})`."
         ) from None
     height, width = (n * pixels_per_latent(vae) for n in unet.config.sample_size)
     if not sizes.allow((height, width)):

@@ -88,5 +88,6 @@ def _values(parameter: click.Parameter, node: ast.expr) -> list[str] | None:
     else:
         parts = [str(value)]
     if not parameter.multiple:
-        parts = [("x" if parameter.metavar == "HxW" else ",").join(parts)]
+        metavar = parameter.metavar or ""
+        parts = [("x" if metavar == "HxW" else ":" if ":" in metavar else ",").join(parts)]
     return [shlex.quote(part) for part in parts]

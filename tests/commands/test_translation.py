@@ -23,6 +23,7 @@ from synfer_rt.errors import UserError
 @click.option("--au", "aus", multiple=True)
 @click.option("--labels")
 @click.option("--size", metavar="HxW")
+@click.option("--sizes", metavar="MIN:MAX")
 @click.option("--prompt")
 @click.option("--resume", is_flag=True)
 @click.option("-n", "--count", type=int)
@@ -44,6 +45,7 @@ def command(**given):
         ('`aus={"AU12": 0.8, "AU6": 1}`', "--au AU12=0.8 --au AU6=1"),
         ('`labels=["happy", "sad"]`', "--labels happy,sad"),
         ("`size=(64, 96)`", "--size 64x96"),
+        ("`sizes=(256, 768)`", "--sizes 256:768"),
         ('`prompt="an old man"`', "--prompt 'an old man'"),
         ('`layout="none", count=1`', "--layout none --count 1"),
         ("`layout=LAYOUT`", "--layout LAYOUT"),

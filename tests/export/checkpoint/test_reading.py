@@ -224,10 +224,10 @@ def test_sizes_are_multiples_of_what_the_unet_halves(sd_checkpoint: Path) -> Non
 @pytest.mark.parametrize(
     ("sizes", "remedy"),
     [
-        ((7, 24), "different multiples of 4; write --sizes 8:24"),
-        ((16, 17), "write --sizes 16:20"),
-        ((1, 2), "write --sizes 4:8"),
-        ((20, 32), "are 16x16, not of 20 to 32 pixels in steps of 4; widen --sizes"),
+        ((7, 24), r"different multiples of 4; write `sizes=\(8, 24\)`"),
+        ((16, 17), r"write `sizes=\(16, 20\)`"),
+        ((1, 2), r"write `sizes=\(4, 8\)`"),
+        ((20, 32), "are 16x16, not of 20 to 32 pixels in steps of 4; widen `sizes`"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(
