@@ -27,6 +27,7 @@ SOLVERS: dict[str, str] = {
     "dpmpp-3m": "DPM-Solver++ of third order, multistep (arXiv 2211.01095, appendix B)",
     "unipc": "UniPC of order 2, predictor and corrector, B(h) = exp(h) - 1 (arXiv 2302.04867)",
 }
+_ORDERS = {"ddim": 1, "euler": 1, "dpmpp-2m": 2, "dpmpp-3m": 3, "unipc": 2}
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 HISTORY_SLOTS = 3
 """K: what UniPC of order 2 needs, two earlier clean images and the last corrected latents."""
@@ -243,8 +244,7 @@ def _matrix(solver: str, way: list[_Step], i: int, prediction_type: str) -> np.n
         latents = _corrector(corrected, clean, clean_1, clean_2, way, i)
 
     remaining = len(way) - i
-    order = {"ddim": 1, "euler": 1, "dpmpp-2m": 2, "dpmpp-3m": 3, "unipc": 2}[solver]
-    order = min(order, i + 1)
+    order = min(_ORDERS[solver], i + 1)
     if remaining == 1 and (solver == "unipc" or len(way) < 15 or _needs_first_order(step)):
         order = 1
     elif remaining == 2 and len(way) < 15:
