@@ -1,4 +1,4 @@
-"""Numbers from outside: numpy's are numbers; true, texts and NaN are none."""
+"""Numbers of callers and files: NumPy's count, while booleans, texts and NaN do not."""
 
 from __future__ import annotations
 
@@ -36,33 +36,44 @@ def test_whole_numbers_become_ints(value: Any) -> None:
 @pytest.mark.parametrize("value", [*NO_NUMBERS, 1.0, np.float64(2), float("nan"), float("inf")])
 def test_what_is_no_whole_number_is_refused(value: Any) -> None:
     assert not ranges.is_whole(value)
-    with pytest.raises(UserError, match=r"The seed .* is no whole number; write one of 0 to 2\^63"):
+    wanted = r"^`seed` must be a whole number from 0 to 2\^63 - 1, got .+\.$"
+    with pytest.raises(UserError, match=wanted):
         ranges.whole("seed", value)
+    with pytest.raises(UserError, match=r"^`batch` must be a whole number of at least 1, got"):
+        ranges.whole("batch", value, 1, None)
 
 
 @pytest.mark.parametrize("value", [-1, np.int8(-3), 2**63])
 def test_whole_numbers_outside_are_refused(value: Any) -> None:
-    with pytest.raises(UserError, match=rf"The seed {int(value)} is outside its range"):
+    wanted = rf"^`seed` must be from 0 to 2\^63 - 1, got {int(value)}\.$"
+    with pytest.raises(UserError, match=wanted):
         ranges.whole("seed", value)
+
+
+@pytest.mark.parametrize("value", [0, -7])
+def test_whole_numbers_without_an_upper_limit_have_a_lower_one(value: int) -> None:
+    assert ranges.whole("batch", 10**30, 1, None) == 10**30
+    with pytest.raises(UserError, match=rf"^`batch` must be at least 1, got {value}\.$"):
+        ranges.whole("batch", value, 1, None)
 
 
 @pytest.mark.parametrize("value", [1, 0.5, -1000, np.float32(0.5), np.int8(-2)])
 def test_numbers_become_floats(value: Any) -> None:
-    found = ranges.real("scale", value)
+    found = ranges.real("au_scale", value)
     assert found == value and type(found) is float
 
 
 @pytest.mark.parametrize("value", NO_NUMBERS)
 def test_what_is_no_number_is_refused(value: Any) -> None:
     assert not ranges.is_number(value) and not ranges.is_real(value, -9, 9)
-    with pytest.raises(UserError, match=r"The scale .* is no number; write a number of -1000 to"):
-        ranges.real("scale", value)
+    with pytest.raises(UserError, match=r"^`au_scale` must be a number, got .+\.$"):
+        ranges.real("au_scale", value)
 
 
 @pytest.mark.parametrize("value", [float("nan"), np.float32("nan"), float("inf"), -1000.5, 1001])
 def test_numbers_outside_are_refused(value: Any) -> None:
-    with pytest.raises(UserError, match=r"The scale \S+ is outside its range"):
-        ranges.real("scale", value)
+    with pytest.raises(UserError, match=r"^`au_scale` must be from -1000 to 1000, got \S+\.$"):
+        ranges.real("au_scale", value)
 
 
 @pytest.mark.parametrize(("given", "used"), [(0, 1), (-0.0, 1), (0.9, 1), (1, 1), (1.1, 1.1)])

@@ -15,8 +15,15 @@ from typing import Any
 
 import pytest
 
-from synfer_rt import backends
-from synfer_rt.backends import BackendStatus, choose, onnxruntime, open_engine, openvino, tensorrt
+from synfer_rt.backends import (
+    BackendStatus,
+    choice,
+    choose,
+    onnxruntime,
+    open_engine,
+    openvino,
+    tensorrt,
+)
 from synfer_rt.bundle import MANIFEST, open_bundle
 from synfer_rt.errors import UserError
 from tests import tiny_bundle as tiny
@@ -56,7 +63,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(openvino, "open_engine", load)
     monkeypatch.setattr(tensorrt, "open_engine", open_plan)
     monkeypatch.setattr(tensorrt, "_here", lambda target: HERE)
-    monkeypatch.setattr(backends, "status", works)
+    monkeypatch.setattr(choice, "status", works)
     return names
 
 
@@ -210,7 +217,7 @@ CASES: dict[str, tuple[Callable[[Path], None], str, str]] = {
         edit(lambda f: f.pop("plans")), RTX, "has no tensorrt-rtx plans; .*--target tensorrt-rtx"),
     "no plan of one engine": (
         edit(lambda f: f["plans"]["tensorrt-rtx"].pop("decoder")), RTX,
-        "has no tensorrt-rtx plan of decoder"),
+        "has no tensorrt-rtx plan for decoder"),
     "plans of the other library": (
         lambda d: None, "tensorrt-cuda", "has no tensorrt plans; .*--target tensorrt "),
 }  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from synfer_rt.backends import cache_home
+from synfer_rt.backends.caches import cache_home
 from synfer_rt.errors import UserError
 from synfer_rt.export.build.all_engines import Options, Recipe
 from synfer_rt.export.build.keys import code_hash, digest

@@ -1,4 +1,4 @@
-"""What besides a run's settings decides its images: where and how engines compute."""
+"""Where and how engines compute, which a run's images depend on besides its settings."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from synfer_rt.backends import computes, runs_on
+from synfer_rt.backends.choice import runs_on
+from synfer_rt.backends.runtimes import computes
 from synfer_rt.bundle import Bundle
 from synfer_rt.bundle.former_names import current_name
 
 
 @dataclass(frozen=True)
 class Computation:
-    """Two that are equal make the same images of the same requests; others differ in some pixels.
+    """Equal computations make equal images of the same requests; others differ in some pixels.
 
-    `backend` is one of BACKENDS, `precision` what it computes the denoiser in, `runtime` its
-    library and version, `device` "cpu" or a GPU's compute capability. `elsewhere` are the engines
-    that run on another backend, since this one computes them wrongly (`backends.runs_on`).
+    `backend` is one of BACKENDS, `precision` that of the denoiser, `runtime` the library with its
+    version, `device` "cpu" or a GPU's compute capability. `elsewhere` are the engines that run on
+    another backend, since this one computes them wrongly (`backends.runs_on`).
     """
 
     backend: str
@@ -31,7 +32,7 @@ class Computation:
         return {**asdict(self), "elsewhere": list(self.elsewhere)}
 
     def differs(self, settings: Mapping[str, Any]) -> list[str]:
-        """The fields that a run was begun with otherwise, of those that its settings have."""
+        """The fields that differ from those of a run's settings; missing settings do not count."""
         begun = dict(settings)
         if "elsewhere" in begun:
             begun["elsewhere"] = [current_name(str(engine)) for engine in begun["elsewhere"]]

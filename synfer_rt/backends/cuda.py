@@ -1,7 +1,7 @@
 """An NVIDIA GPU through cuda-python: one stream of work, and arrays in its memory.
 
-Everything is ordered by the one stream, so memory that is given back may be handed out at once:
-what still reads it was enqueued before.
+The stream orders all work, so released memory can be reused at once: whatever still reads it was
+enqueued before.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ class CudaError(RuntimeError):
 
 
 class Pool:
-    """Memory by size: what was released is handed out again before more is allocated."""
+    """Memory by size: released memory is reused before more is allocated."""
 
     def __init__(self, allocate: Callable[[int], int], free: Callable[[int], None]) -> None:
         self._allocate, self._free = allocate, free
         self._released: dict[int, list[int]] = defaultdict(list)
 
     def take(self, size: int) -> int:
-        """The address of `size` bytes; when there are none left, what lies idle is given up."""
+        """The address of `size` bytes; if memory runs out, idle memory is freed first."""
         if self._released[size]:
             return self._released[size].pop()
         try:
@@ -44,14 +44,14 @@ class Pool:
         self._released[size].append(pointer)
 
     def empty(self) -> None:
-        """Free everything that lies idle."""
+        """Free all idle memory."""
         for pointers in self._released.values():
             while pointers:
                 self._free(pointers.pop())
 
 
 class Device:
-    """The first GPU that is visible, and the stream on which everything runs.
+    """The first visible GPU, and the stream on which everything runs.
 
     `runtime` is the module `cuda.bindings.runtime`.
     """
@@ -84,27 +84,27 @@ class Device:
         return int(_call(self._runtime.cudaMemGetInfo())[0])
 
     def upload(self, source: np.ndarray, pointer: int) -> None:
-        """Copy a contiguous array to the GPU, after the work that is enqueued.
+        """Copy a contiguous array to the GPU, after the enqueued work.
 
         CUDA has read the array when this returns, since it is not page-locked.
         """
         self._copy(pointer, source.ctypes.data, source.nbytes, "cudaMemcpyHostToDevice")
 
     def download(self, pointer: int, target: np.ndarray) -> None:
-        """Copy to a contiguous array once the work that is enqueued is done, and wait for it."""
+        """Copy to a contiguous array after the enqueued work, and wait for it."""
         self._copy(target.ctypes.data, pointer, target.nbytes, "cudaMemcpyDeviceToHost")
         self.wait()
 
     def duplicate(self, source: int, target: int, size: int) -> None:
-        """Copy within the GPU, after the work that is enqueued."""
+        """Copy within the GPU, after the enqueued work."""
         self._copy(target, source, size, "cudaMemcpyDeviceToDevice")
 
     def wait(self) -> None:
-        """Return when all work that was enqueued is done."""
+        """Return when all enqueued work is done."""
         _call(self._runtime.cudaStreamSynchronize(self.stream))
 
     def record(self, work: Callable[[], None]) -> Graph:
-        """What `work` enqueues, without running it, as a graph that can be launched."""
+        """Record what `work` enqueues, without running it, as a graph that can be launched."""
         runtime = self._runtime
         mode = runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         _call(runtime.cudaStreamBeginCapture(self.stream, mode))
@@ -114,7 +114,7 @@ class Device:
             error, graph = runtime.cudaStreamEndCapture(self.stream)
         _call((error, graph))
         try:
-            return Graph(self, _call(runtime.cudaGraphInstantiate(graph, 0)))
+            return Graph(runtime, self.stream, _call(runtime.cudaGraphInstantiate(graph, 0)))
         finally:
             _call(runtime.cudaGraphDestroy(graph))
 
@@ -124,22 +124,21 @@ class Device:
 
 
 class Graph:
-    """Work on fixed addresses that was recorded once and is launched as one."""
+    """Recorded work on fixed addresses, launched as one."""
 
-    def __init__(self, device: Device, executable: Any) -> None:
-        self._device, self._executable = device, executable
+    def __init__(self, runtime: Any, stream: int, executable: Any) -> None:
+        self._runtime, self._stream, self._executable = runtime, stream, executable
 
     def launch(self) -> None:
         """Enqueue the work."""
-        runtime = self._device._runtime
-        _call(runtime.cudaGraphLaunch(self._executable, self._device.stream))
+        _call(self._runtime.cudaGraphLaunch(self._executable, self._stream))
 
     def __del__(self) -> None:
-        self._device._runtime.cudaGraphExecDestroy(self._executable)
+        self._runtime.cudaGraphExecDestroy(self._executable)
 
 
 class DeviceArray:
-    """An array in the GPU's memory, which goes back to the pool with the last reference to it."""
+    """An array in the GPU's memory, which returns to the pool with its last reference."""
 
     def __init__(self, device: Device, shape: tuple[int, ...], dtype: Any) -> None:
         self.device, self.shape, self.dtype = device, shape, np.dtype(dtype)
@@ -159,28 +158,27 @@ class DeviceArray:
             self.device.upload(np.ascontiguousarray(source, self.dtype), self.pointer)
 
     def copy(self) -> DeviceArray:
-        """The same values elsewhere on the GPU."""
+        """A copy on the GPU."""
         other = DeviceArray(self.device, self.shape, self.dtype)
         other.fill(self)
         return other
 
     def numpy(self) -> np.ndarray:
-        """The values in host memory; waits for whatever computes them.
+        """The values in host memory; waits for the work that computes them.
 
-        Raises UserError when that failed, which shows only now.
+        Raises UserError if that work failed, which is reported only now.
         """
         array = np.empty(self.shape, self.dtype)
         try:
             self.device.download(self.pointer, array)
         except CudaError as error:
             raise UserError(
-                f"The GPU failed at what it was given ({error}); update the NVIDIA driver, or "
-                "choose another --backend."
+                f"The GPU failed ({error}); update the NVIDIA driver, or choose another `backend`."
             ) from error
         return array
 
     def __del__(self) -> None:
-        if hasattr(self, "pointer"):  # not so when memory ran out
+        if hasattr(self, "pointer"):  # no pointer if memory ran out
             self.device.pool.release(max(self.nbytes, 1), self.pointer)
 
 
@@ -199,7 +197,7 @@ def problem() -> str | None:
 def device() -> Device:
     """The GPU of this process. Raises UserError when there is none."""
     if reason := problem():
-        raise UserError(f"No GPU: {reason}; choose another --backend.")
+        raise UserError(f"No GPU can be used: {reason}; choose another `backend`.")
     return Device(_module())
 
 

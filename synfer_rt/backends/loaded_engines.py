@@ -9,8 +9,10 @@ from functools import cached_property
 
 import numpy as np
 
-from synfer_rt.backends import Engine, batch_limits, choose, open_engine
+from synfer_rt.backends.choice import choose
+from synfer_rt.backends.engine import Engine
 from synfer_rt.backends.memory import free_memory
+from synfer_rt.backends.opening import batch_limits, open_engine
 from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError
 

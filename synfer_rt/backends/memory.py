@@ -1,4 +1,4 @@
-"""Free memory, which decides how many images are decoded at once."""
+"""Free memory, which limits the number of images that are decoded at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _GROUP = Path("/sys/fs/cgroup")
 
 
 def free_memory(backend: str) -> int | None:
-    """Bytes that are free on a backend's device; None where nothing tells."""
+    """The free bytes on a backend's device; None if unknown."""
     if backend.endswith("-cpu"):
         found = [size for size in (_machine(), _container()) if size is not None]
         return min(found, default=None)
@@ -18,7 +18,7 @@ def free_memory(backend: str) -> int | None:
 
 
 def _machine() -> int | None:
-    """What Linux can hand out without swapping."""
+    """The bytes that Linux can give out without swapping."""
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             name, _, size = line.partition(":")
@@ -30,7 +30,7 @@ def _machine() -> int | None:
 
 
 def _container() -> int | None:
-    """What a container's limit leaves; the kernel counts files that it could drop as used."""
+    """The bytes below a container's limit; cached files count as used, as the kernel does."""
     try:
         limit = int((_GROUP / "memory.max").read_text())
         return max(limit - int((_GROUP / "memory.current").read_text()), 0)

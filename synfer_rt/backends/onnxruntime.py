@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from synfer_rt.backends import (
-    BackendStatus,
-    Value,
-    cache_directory,
-    engine_failures,
-    first_line,
-)
+from synfer_rt.backends.caches import cache_directory
+from synfer_rt.backends.engine import Value, engine_failures, first_line
+from synfer_rt.backends.runtimes import BackendStatus
 from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError
 
@@ -33,7 +28,7 @@ _ERRORS_ONLY = 3
 
 
 class OnnxRuntimeEngine:
-    """One ONNX file in an inference session. See `synfer_rt.backends.Engine`."""
+    """One ONNX file in an inference session. See `backends.engine.Engine`."""
 
     def __init__(self, bundle: Bundle, name: str, backend: str, threads: int) -> None:
         self.spec = bundle.engines[name]
@@ -59,15 +54,15 @@ class OnnxRuntimeEngine:
 
     def run_on_device(self, inputs: Mapping[str, Value]) -> dict[str, Value]:
         """Outputs by name, as OrtValues in the memory of the engine's device."""
-        from onnxruntime import OrtValue
-
+        ort_value = _module().OrtValue
         binding = self._session.io_binding()
         with engine_failures(self.spec.name, self.backend):
             for name in self._inputs:
                 value = inputs[name]
                 if isinstance(value, np.ndarray):
-                    contiguous = np.ascontiguousarray(value).reshape(value.shape)
-                    value = OrtValue.ortvalue_from_numpy(contiguous, self._device, 0)
+                    array = cast(np.ndarray, value)
+                    contiguous = np.ascontiguousarray(array).reshape(array.shape)
+                    value = ort_value.ortvalue_from_numpy(contiguous, self._device, 0)
                 binding.bind_ortvalue_input(name, value)
             for name in self._outputs:
                 binding.bind_output(name, self._device)
@@ -76,15 +71,13 @@ class OnnxRuntimeEngine:
 
 
 def open_engine(bundle: Bundle, name: str, backend: str, threads: int) -> OnnxRuntimeEngine:
-    """See `synfer_rt.backends.open_engine`."""
+    """See `Runtime.open_engine`."""
     return OnnxRuntimeEngine(bundle, name, backend, threads)
 
 
 def computes(bundle: Bundle, backend: str) -> tuple[str, str, str]:
-    """See `synfer_rt.backends.computes`."""
-    import onnxruntime
-
-    version = f"onnxruntime {onnxruntime.__version__}"
+    """See `Runtime.computes`."""
+    version = f"onnxruntime {_module().__version__}"
     if backend == "onnxruntime-cpu":
         return "fp32", version, "cpu"
     half = backend == "onnxruntime-tensorrt" and _half(bundle, "denoiser")
@@ -93,18 +86,19 @@ def computes(bundle: Bundle, backend: str) -> tuple[str, str, str]:
 
 def status(backend: str) -> BackendStatus:
     """Whether a session of this backend really computes here."""
-    runtime, remedy = _import_runtime(), _remedy(backend)
-    if runtime is None:
+    remedy = _remedy(backend)
+    try:
+        runtime = _module()
+    except ImportError:
         return BackendStatus(backend, False, "onnxruntime is not installed", remedy)
     provider = _PROVIDERS[backend]
     if provider not in runtime.get_available_providers():
         both = _both_installed()
         reason = both or "this onnxruntime was built without it"
         return BackendStatus(backend, False, reason, remedy)
-    from onnxruntime import datasets
-
     try:
-        session = _session(Path(datasets.get_example("sigmoid.onnx")), backend, 1, {})
+        example = import_module("onnxruntime.datasets").get_example("sigmoid.onnx")
+        session = _session(Path(example), backend, 1, {})
         node = session.get_inputs()[0]
         session.run(None, {node.name: np.zeros(node.shape, np.float32)})
     except Exception as error:  # the runtime's exceptions share no base class but this
@@ -113,23 +107,22 @@ def status(backend: str) -> BackendStatus:
 
 
 def installation_problem() -> str | None:
-    """The classic trap of this machine's installation in one sentence with its remedy, or None."""
+    """What is wrong with this installation, with its remedy, or None."""
     both = _both_installed()
     return f"{both}; run {_GPU_INSTALL}." if both else None
 
 
-def _import_runtime() -> ModuleType | None:
-    try:
-        import onnxruntime
-    except ImportError:
-        return None
-    # Half-removed installations leave an empty namespace package behind.
-    return onnxruntime if hasattr(onnxruntime, "InferenceSession") else None
+def _module() -> Any:
+    """ONNX Runtime, which has no types. Raises ModuleNotFoundError if it is not installed."""
+    module = import_module("onnxruntime")
+    if not hasattr(module, "InferenceSession"):  # half-removed, it leaves an empty package
+        raise ModuleNotFoundError("onnxruntime is not installed")
+    return module
 
 
 def _both_installed() -> str | None:
-    """Both packages write the same folder, and the one that was installed last wins."""
-    found = []
+    """That both packages are installed, or None. They share a folder, and the last one wins."""
+    found: list[str] = []
     for package in _PACKAGES:
         try:
             found.append(f"{package} {metadata.version(package)}")
@@ -150,17 +143,16 @@ def _remedy(backend: str) -> str:
 def _session(file: Path, backend: str, threads: int, tensorrt: Mapping[str, Any]) -> Any:
     """An inference session in which the backend's provider comes first.
 
-    Raises RuntimeError when ONNX Runtime falls back to another provider, which it does silently.
+    Raises RuntimeError when ONNX Runtime silently falls back to another provider.
     """
-    import onnxruntime
-
+    onnxruntime = _module()
     onnxruntime.set_default_logger_severity(_ERRORS_ONLY)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Engines take turns: threads of one that is done would spin in the way of the next.
+    # Engines take turns: spinning threads of the last one would slow down the next.
     options.add_session_config_entry("session.force_spinning_stop", "1")
 
     providers: list[Any] = ["CPUExecutionProvider"]
@@ -177,12 +169,12 @@ def _session(file: Path, backend: str, threads: int, tensorrt: Mapping[str, Any]
 
 
 def _half(bundle: Bundle, name: str) -> bool:
-    """Whether TensorRT may use float16: a guide's gradients are smaller than that reaches."""
+    """Whether TensorRT may use float16; a guide's gradients are too small for it."""
     return bundle.engines[name].precision == "fp16" and not name.startswith("guide.")
 
 
 def _tensorrt_options(bundle: Bundle, name: str) -> dict[str, Any]:
-    """TensorRT compiles an engine for minutes: keep it, by the bundle that it came from."""
+    """The provider's options; compiling takes minutes, so the result is kept for each bundle."""
     options: dict[str, Any] = {"trt_fp16_enable": _half(bundle, name)}
     if cache := cache_directory("tensorrt", bundle):
         options |= {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -13,14 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from synfer_rt.backends import (
-    BackendStatus,
-    Value,
-    cache_directory,
-    engine_failures,
-    first_line,
-    to_numpy,
-)
+from synfer_rt.backends.caches import cache_directory
+from synfer_rt.backends.engine import Value, engine_failures, first_line, to_numpy
+from synfer_rt.backends.runtimes import BackendStatus
 from synfer_rt.bundle import Bundle, EngineSpec
 from synfer_rt.errors import UserError
 
@@ -30,18 +25,18 @@ _PRODUCTS = (
     *("GroupConvolution", "GroupConvolutionBackpropData"),
 )
 _MOST_SHAPES = 2
-"""For how many shapes of its inputs an engine stays compiled; each holds weights of its own."""
+"""The number of input shapes for which an engine stays compiled; each has its own weights."""
 
 
 class OpenVinoEngine:
-    """One ONNX file, compiled for each shape of its inputs. See `synfer_rt.backends.Engine`.
+    """One ONNX file, compiled for each shape of its inputs. See `backends.engine.Engine`.
 
-    A fixed size costs a compilation, and makes the denoiser faster than ONNX Runtime, where a
-    dynamic one is slower. What is compiled is kept in `cache`.
+    A fixed shape costs a compilation. It makes the denoiser faster than ONNX Runtime; a dynamic
+    shape makes it slower. Compiled models are kept in `cache`.
 
-    `precision`, "f32" or "bf16", is what it computes in (see precision_of), but not the solver: its
-    coefficients are large and cancel each other, more than eight bits can hold. The denoiser's step
-    is taken outside the graph, in float32 everywhere.
+    The graph is computed in `precision`, "f32" or "bf16" (see precision_of), but not the solver's
+    step: its coefficients are large and cancel each other, for which eight bits are too few. The
+    denoiser's step is taken outside the graph, always in float32.
     """
 
     def __init__(
@@ -62,7 +57,7 @@ class OpenVinoEngine:
             "INFERENCE_PRECISION_HINT": precision,
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
-            "ENABLE_CPU_PINNING": False,  # runs side by side would be pinned to the same cores
+            "ENABLE_CPU_PINNING": False,  # parallel runs would be pinned to the same cores
         }
         if cache is not None:
             self._properties["CACHE_DIR"] = str(cache)
@@ -104,11 +99,11 @@ class OpenVinoEngine:
         return _solver_step(given, outputs["prediction"]) if self._steps_outside else outputs
 
     def run_on_device(self, inputs: Mapping[str, Value]) -> dict[str, Value]:
-        """The same: the device's memory is the host's."""
+        """The same as `run`: the device's memory is the host's."""
         return self.run(inputs)
 
     def _request(self, shapes: Mapping[str, list[int]]) -> Any:
-        """The engine compiled for inputs of `shapes`; those used last are kept."""
+        """The engine compiled for inputs of `shapes`; the last ones used are kept."""
         key = tuple(map(tuple, shapes.values()))
         request = self._requests.pop(key, None)
         if request is None:
@@ -123,12 +118,12 @@ class OpenVinoEngine:
 
 
 @contextmanager
-def _without_links(file: Path, place: Path | None) -> Iterator[Path]:
-    """An engine's file in a directory where it and all weights have names that are no links.
+def _without_links(file: Path, place: Path | None) -> Generator[Path]:
+    """An engine's file in a directory where neither it nor any weights file is a symbolic link.
 
-    OpenVINO takes no weights through a symbolic link, and in the Hugging Face cache every file is
-    one. They get a second name below `place` for as long as the model is read, or are copied where
-    that is on another disk. What OpenVINO has mapped then stays.
+    OpenVINO does not read weights through symbolic links, and in the Hugging Face cache every file
+    is one. While the model is read, the files are hard links below `place`, or copies if that is on
+    another disk. What OpenVINO has mapped by then stays mapped.
     """
     files = [file, *file.parent.glob("*.data")]
     if not any(other.is_symlink() for other in files):
@@ -145,7 +140,7 @@ def _without_links(file: Path, place: Path | None) -> Iterator[Path]:
 
 
 def version() -> str:
-    """OpenVINO's, such as "2026.4.1"."""
+    """The installed OpenVINO's version, such as "2026.4.1"."""
     import openvino
 
     return openvino.__version__.partition("-")[0]
@@ -159,7 +154,7 @@ def has_bfloat16() -> bool:
 
 
 def precision_of(engine: str, *, bfloat16: bool) -> str:
-    """What an engine computes in: the denoiser, where nearly all time goes, in bfloat16 if it can.
+    """The precision of an engine: bf16 for the denoiser, which takes most time, if the CPU can.
 
     `bfloat16` says whether the CPU can.
     """
@@ -167,12 +162,12 @@ def precision_of(engine: str, *, bfloat16: bool) -> str:
 
 
 def read_model(file: Path, core: Any) -> Any:
-    """An ONNX file as OpenVINO's model, without what it would compute wrongly.
+    """An ONNX file as OpenVINO's model, with shared weights separated by their use.
 
     Where products of several kinds share a weight, as in a gradient's graph, OpenVINO (seen in
-    2026.4) may prepare it for the first and give that to all: a convolution's to the transposed
-    convolution, a square matrix to the product with its transpose. So each kind of use gets a
-    weight of its own.
+    2026.4) may prepare the weight for the first product and use it for all of them: that of a
+    convolution for the transposed convolution, a square matrix for the product with its transpose.
+    So each kind of use gets its own copy of the weight.
     """
     from openvino import op
 
@@ -196,11 +191,12 @@ def read_model(file: Path, core: Any) -> Any:
 
 
 def _weight(product: Any) -> tuple[Any, list[tuple[str, list[int]]]]:
-    """The constant that a product multiplies by, or None, and what becomes of it on the way.
+    """The constant that a product multiplies by, or None, and the operations in between.
 
-    That is by numpy's names; from float16 it may also become float32.
+    These are named as in numpy. Conversion from float16 to float32 is left out.
     """
-    node, way = product.input_value(1).get_node(), []
+    node = product.input_value(1).get_node()
+    way: list[tuple[str, list[int]]] = []
     while (kind := node.get_type_name()) in ("Convert", "Transpose", "Reshape"):
         if kind == "Reshape":
             if node.get_output_partial_shape(0).is_dynamic:
@@ -220,14 +216,14 @@ def _solver_step(inputs: Mapping[str, np.ndarray], prediction: np.ndarray) -> di
     """`coefficients @ [latents, prediction, history]`: the next latents and the next history."""
     latents = inputs["latents"]
     stack = np.concatenate([latents[:, None], prediction[:, None], inputs["history"]], 1)
-    with np.errstate(over="ignore", invalid="ignore"):  # the sampler looks for broken images
+    with np.errstate(over="ignore", invalid="ignore"):  # the sampler detects broken images
         rows = inputs["coefficients"] @ stack.reshape(*stack.shape[:2], -1)
     rows = rows.reshape(*rows.shape[:2], *latents.shape[1:])
     return {"next_latents": rows[:, 0], "next_history": rows[:, 1:], "prediction": prediction}
 
 
 def open_engine(bundle: Bundle, name: str, backend: str, threads: int) -> OpenVinoEngine:
-    """See `synfer_rt.backends.open_engine`."""
+    """See `Runtime.open_engine`."""
     spec = bundle.engines[name]
     precision = precision_of(name, bfloat16=has_bfloat16())
     cache = cache_directory("openvino", bundle)
@@ -235,13 +231,13 @@ def open_engine(bundle: Bundle, name: str, backend: str, threads: int) -> OpenVi
 
 
 def computes(bundle: Bundle, backend: str) -> tuple[str, str, str]:
-    """See `synfer_rt.backends.computes`."""
+    """See `Runtime.computes`."""
     half = precision_of("denoiser", bfloat16=has_bfloat16()) == "bf16"
     return ("bf16" if half else "fp32"), f"openvino {metadata.version('openvino')}", "cpu"
 
 
 def status(backend: str) -> BackendStatus:
-    """Whether OpenVINO is there and finds the CPU."""
+    """Whether OpenVINO is installed and finds the CPU."""
     remedy = "run `pip install --force-reinstall openvino`"
     try:
         import openvino

@@ -1,8 +1,8 @@
-"""Whether OpenVINO computes the engines of a bundle as ONNX Runtime does.
+"""Parity: whether OpenVINO computes the engines of a bundle as ONNX Runtime does.
 
-Both read the same file. What they then make of the same inputs differs by rounding, or because
-OpenVINO computes an operator otherwise, which it does without a word. The manifest says for each
-engine how far apart they were (`parity_openvino`); `auto` relies on nothing else.
+Both read the same file. Their outputs differ by rounding, or because OpenVINO silently computes an
+operator wrongly. The manifest records the deviation of each engine (`parity_openvino`), and the
+choice of a backend depends on that record alone.
 """
 
 from __future__ import annotations
@@ -14,29 +14,30 @@ from typing import Any
 
 import numpy as np
 
-from synfer_rt.backends import default_threads, open_engine, status
+from synfer_rt.backends.opening import default_threads, open_engine
 from synfer_rt.backends.openvino import (
     OpenVinoEngine,
     has_bfloat16,
     precision_of,
     version,
 )
+from synfer_rt.backends.runtimes import status
 from synfer_rt.bundle import Bundle, write_manifest
 from synfer_rt.bundle.engine_specs import BATCH, EngineSpec, RuntimeParity
 from synfer_rt.errors import UserError
 
 OPENVINO, REFERENCE = "openvino-cpu", "onnxruntime-cpu"
 LARGE = 384 * 384
-"""Images with more pixels are computed two at once at most: on a CPU self-attention keeps a score
+"""Larger images, in pixels, are computed at most two at once: on a CPU self-attention keeps a score
 for each pair of positions, 2.1 GB for an image of 512x512 with guidance."""
 _SMALL = 128 * 128
 _TOLERANCES = {"fp32": 2e-4, "fp16": 2e-4, "int8": 0.2}
-"""The largest error that rounding explains, by the precision of the weights: float16 weights are
-widened by both runtimes alike, int8 ones multiplied by other kernels."""
+"""The largest error that rounding explains, by the precision of the weights. Both runtimes widen
+float16 weights in the same way, but multiply int8 weights with different kernels."""
 _BFLOAT16 = 0.2
-"""The same where OpenVINO computes in bfloat16: eight bits, over all layers of a UNet."""
+"""The same in bfloat16: eight bits, over all layers of a UNet."""
 _LEAST = 1e-30
-"""Probabilities below are as good as 0."""
+"""Smaller probabilities count as this one."""
 
 Arrays = dict[str, np.ndarray]
 
@@ -46,9 +47,9 @@ def measured(
 ) -> Bundle:
     """The bundle with the parity of every engine on this OpenVINO in its manifest.
 
-    No other file is written. `report` is called with each engine. Unless `anew`, what was measured
-    with the same version stays. Raises UserError where OpenVINO does not work, and where the
-    manifest cannot be written.
+    No other file is written. `report` is called with each engine. Unless `anew`, measurements of
+    the same version are kept. Raises UserError if OpenVINO does not work, or if the manifest cannot
+    be written.
     """
     found = status(OPENVINO)
     if not found.works:
@@ -67,7 +68,7 @@ def measured(
     except OSError as error:
         raise UserError(
             f"{bundle.path} cannot be written ({error.strerror or error}); copy the bundle to a "
-            "directory of yours."
+            "directory that you own."
         ) from None
 
 
@@ -75,10 +76,10 @@ def measure(bundle: Bundle, name: str) -> dict[str, Any]:
     """The manifest's `parity_openvino` of an engine.
 
     `max_relative_error` is the largest difference from ONNX Runtime, relative to the output's
-    largest value, over all batches on random inputs (in a bundle of free sizes also at another
-    size); probabilities are compared by their logarithms, since those that are close to 0 or 1
-    hide what led there. It is None where OpenVINO fails or says what is no number. Where the CPU
-    computes the denoiser in bfloat16, `bf16` says how far that is off.
+    largest value, over all batches of random inputs, and over another size if the bundle has other
+    sizes. Probabilities are compared by their logarithms, since differences vanish close to 0 or 1.
+    It is None if OpenVINO fails or returns NaN or infinity. If the CPU computes the denoiser in
+    bfloat16, `bf16` holds the same measurement of that.
     """
     spec = bundle.engines[name]
     counts = batches(bundle.image_size, name)
@@ -89,7 +90,7 @@ def measure(bundle: Bundle, name: str) -> dict[str, Any]:
     engine = open_engine(bundle, name, REFERENCE)
     wanted = [engine.run(arrays) for arrays in given]
     del engine
-    entry = {
+    entry: dict[str, Any] = {
         "version": version(),
         "tolerance": _TOLERANCES[spec.precision],
         "max_relative_error": _error(bundle, name, "f32", given, wanted),
@@ -104,7 +105,7 @@ def measure(bundle: Bundle, name: str) -> dict[str, Any]:
 def batches(image_size: tuple[int, int], name: str) -> tuple[int, ...]:
     """The batches at which an engine for images of `image_size` (H, W) is measured.
 
-    Those that see images shrink them to a size of their own, and take 24 of any.
+    Engines that classify images resize them first, so they take 24 of any size.
     """
     pixels = math.prod(image_size)
     if pixels <= _SMALL or name.startswith("classifier.") or name == "au-reader":
@@ -113,7 +114,7 @@ def batches(image_size: tuple[int, int], name: str) -> tuple[int, ...]:
 
 
 def inputs(bundle: Bundle, name: str, batch: int) -> Arrays:
-    """Random inputs of an engine, `batch` of them, such as it gets in a run."""
+    """Random inputs for a batch of an engine, distributed as in a run."""
     draws = np.random.default_rng(batch)
     spec = bundle.engines[name]
     lengths = {
@@ -133,7 +134,7 @@ def inputs(bundle: Bundle, name: str, batch: int) -> Arrays:
             shape = tuple(lengths.get(str(size), size) for size in tensor.shape)
             arrays[tensor.name] = _drawn(bundle, tensor.name, shape, draws)
     if "text" in arrays and "strength" in arrays:
-        # Moves as long as the tokens: what the engine adds shall count.
+        # Moves are as long as the tokens, so that the engine's own share counts.
         arrays["strength"] = arrays["strength"] * np.linalg.norm(arrays["text"], axis=-1).mean()
     return {tensor.name: np.asarray(arrays[tensor.name], tensor.dtype) for tensor in spec.inputs}
 
@@ -164,7 +165,7 @@ def _drawn(
 
 
 def _images(shape: tuple[int, ...], draws: np.random.Generator) -> np.ndarray:
-    """Every other one noise, the others smooth; of different brightness and contrast."""
+    """Noise and smooth images in turn, of different brightness and contrast."""
     images = draws.random(shape)
     smooth = images[1::2]
     rows, columns = (np.linspace(0, np.pi, length) for length in shape[2:])
@@ -177,12 +178,12 @@ def _images(shape: tuple[int, ...], draws: np.random.Generator) -> np.ndarray:
 def _error(
     bundle: Bundle, name: str, precision: str, given: list[Arrays], wanted: list[Arrays]
 ) -> float | None:
-    """How far OpenVINO is off at most; None where it fails, or says what is no number."""
+    """OpenVINO's largest deviation; None if it fails, or returns NaN or infinity."""
     spec = bundle.engines[name]
-    errors = []
+    errors: list[float] = []
     try:
         for case, arrays in zip(given, wanted, strict=True):
-            # One that keeps what it compiled for other shapes would take twice the memory.
+            # An engine that keeps other compiled shapes would take twice the memory.
             engine = OpenVinoEngine(spec, bundle.path / spec.file, default_threads(), precision)
             errors += [
                 difference(key, found, arrays[key]) for key, found in engine.run(case).items()
@@ -190,7 +191,7 @@ def _error(
             del engine
     except UserError:
         return None
-    worst = float(np.max(errors))  # unlike max(), not deaf to NaN
+    worst = float(np.max(errors))  # unlike max(), it propagates NaN
     return worst if math.isfinite(worst) else None
 
 
@@ -205,7 +206,7 @@ def difference(output: str, found: np.ndarray, wanted: np.ndarray) -> float:
 
 
 def sentence(spec: EngineSpec) -> str | None:
-    """What there is to say of an engine that OpenVINO does not compute as ONNX Runtime does."""
+    """A sentence on an engine that cannot run on OpenVINO; None for one that can."""
     parity = spec.parity_openvino
     if parity is None or parity.holds:
         return None
@@ -215,8 +216,8 @@ def sentence(spec: EngineSpec) -> str | None:
 def reason(parity: RuntimeParity) -> str:
     """Why an engine does not run on OpenVINO, as part of a sentence."""
     if parity.max_relative_error is None:
-        return f"OpenVINO {parity.version} fails at it"
+        return f"OpenVINO {parity.version} fails to run it"
     return (
-        f"OpenVINO {parity.version} computes it otherwise (by {parity.max_relative_error:.1e} of "
-        "its largest value)"
+        f"OpenVINO {parity.version} computes it wrongly (off by {parity.max_relative_error:.1e} "
+        "of its largest value)"
     )

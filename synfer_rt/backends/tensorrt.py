@@ -1,8 +1,8 @@
 """TensorRT and TensorRT-RTX: a bundle's plans on an NVIDIA GPU.
 
-Both libraries have one Python API. A plan runs on the compute capabilities and with the version of
-the library that it was compiled for, and nowhere else, so that is settled from the manifest before
-anything is loaded. Tensors stay in the GPU's memory from one engine to the next.
+Both libraries have the same Python API. A plan runs only on the compute capabilities and with the
+version of the library that it was compiled for; the manifest says so before anything is loaded.
+Tensors stay in the GPU's memory from one engine to the next.
 """
 
 from __future__ import annotations
@@ -16,26 +16,22 @@ from typing import Any
 
 import numpy as np
 
-from synfer_rt.backends import (
-    TARGETS,
-    BackendStatus,
-    Value,
-    cache_directory,
-    cuda,
-    engine_failures,
-)
+from synfer_rt.backends import cuda
+from synfer_rt.backends.caches import cache_directory
 from synfer_rt.backends.cuda import CudaError, DeviceArray
+from synfer_rt.backends.engine import Value, engine_failures
+from synfer_rt.backends.runtimes import TARGETS, BackendStatus
 from synfer_rt.bundle import Bundle
-from synfer_rt.bundle.engine_specs import BATCH, REQUIRED_ENGINES, TensorSpec
+from synfer_rt.bundle.engine_specs import BATCH, REQUIRED_ENGINES, EngineSpec, TensorSpec
 from synfer_rt.bundle.plans import PlanSpec
 from synfer_rt.errors import UserError
 
 _MOST_BATCHES = 4
-"""For how many sizes of a batch and its images an engine keeps memory and a graph."""
+"""The number of shapes (of batch and images) for which an engine keeps memory and a graph."""
 
 
 class TensorRTEngine:
-    """One plan, ready for any batch of its profile. See `synfer_rt.backends.Engine`.
+    """One plan, which runs any batch of its profile. See `backends.engine.Engine`.
 
     `graphs` says whether a call is replayed as one CUDA graph, recorded once for each batch size.
     """
@@ -73,14 +69,17 @@ class TensorRTEngine:
             return {name: array.copy() for name, array in batch.outputs.items()}
 
     def _batch(self, free: dict[str, int]) -> _Batch:
-        """What runs a batch whose free dimensions have these lengths; the last few are kept."""
+        """The `_Batch` whose dynamic dimensions have these lengths; the last few are kept."""
         key = tuple(free.items())
         batch = self._batches.pop(key, None)
         if batch is None:
             if len(self._batches) == _MOST_BATCHES:
-                self._device.wait()  # it may still be running
+                self._device.wait()  # the one to delete may still be running
                 del self._batches[next(iter(self._batches))]
-            batch = _Batch(self, free)
+            recordable = self._graphs and self._kernels is None
+            batch = _Batch(
+                self.spec, free, self._device, self._context(), self._log, recordable=recordable
+            )
             if self._kernels is not None:
                 self._kernels.save()
         self._batches[key] = batch
@@ -100,31 +99,42 @@ class TensorRTEngine:
 
 
 class _Batch:
-    """A plan at one shape of its inputs: its context, and tensors at addresses that stay."""
+    """A plan at one shape of its inputs: its context, and tensors at fixed addresses.
 
-    def __init__(self, engine: TensorRTEngine, free: dict[str, int]) -> None:
-        self._device, self._context = engine._device, engine._context()
-        self._log = engine._log
-        self._recordable = engine._graphs and engine._kernels is None
+    `free` are the lengths of the dynamic dimensions. If `recordable`, a graph replays the calls.
+    """
+
+    def __init__(
+        self,
+        spec: EngineSpec,
+        free: Mapping[str, int],
+        device: cuda.Device,
+        context: Any,
+        log: Any,
+        *,
+        recordable: bool,
+    ) -> None:
+        self._device, self._context, self._log = device, context, log
+        self._recordable = recordable
         self._graph: cuda.Graph | None = None
 
         self.inputs: dict[str, DeviceArray] = {}
-        for tensor in engine.spec.inputs:
+        for tensor in spec.inputs:
             shape = sized(tensor, free)
             if shape != tensor.shape:
                 self._check(self._context.set_input_shape(tensor.name, shape))
             self.inputs[tensor.name] = array = DeviceArray(self._device, shape, tensor.dtype)
             array.fill(np.zeros(shape, tensor.dtype))
-        # Only the plan knows how many pixels a latent position becomes.
+        # Only the plan knows the number of pixels per latent position.
         self.outputs = {
             tensor.name: DeviceArray(
                 self._device, tuple(self._context.get_tensor_shape(tensor.name)), tensor.dtype
             )
-            for tensor in engine.spec.outputs
+            for tensor in spec.outputs
         }
         for name, array in (self.inputs | self.outputs).items():
             self._check(self._context.set_tensor_address(name, array.pointer))
-        self._enqueue()  # what is set up on the first call cannot be recorded
+        self._enqueue()  # the first call sets up what a graph cannot record
         self._device.wait()
 
     def run(self) -> None:
@@ -145,9 +155,9 @@ class _Batch:
 
 
 class _KernelCache:
-    """The kernels that TensorRT-RTX compiles for this very GPU when a plan first runs, on disk.
+    """The kernels that TensorRT-RTX compiles for this GPU when a plan first runs, kept on disk.
 
-    They are those of one build of the plan, which a bundle's hash does not know.
+    They belong to one build of the plan, which the bundle's hash does not cover.
     """
 
     def __init__(self, bundle: Bundle, plan: PlanSpec, device: cuda.Device) -> None:
@@ -160,9 +170,9 @@ class _KernelCache:
     def configured(self, trt: Any, engine: Any, graphs: bool) -> Any:
         """The settings of a context.
 
-        Kernels are specialised for a shape before its first call, not beside it: otherwise they
-        would change in the middle of a run, and the last bits of the images with them. The library
-        records its graphs itself, as it alone knows when its kernels are final.
+        Kernels are specialised for a shape before its first call. Specialised beside it, they would
+        change in the middle of a run, and the last bits of the images with them. The library
+        records its graphs itself, since only it knows when its kernels are final.
         """
         config = engine.create_runtime_config()
         strategy = trt.DynamicShapesKernelSpecializationStrategy
@@ -177,7 +187,7 @@ class _KernelCache:
         return config
 
     def save(self) -> None:
-        """Write the file anew, whole or, on a full disk, not at all."""
+        """Write the file again, completely or, on a full disk, not at all."""
         if self._file is None or self._cache is None:
             return
         with suppress(OSError):
@@ -192,19 +202,19 @@ class _KernelCache:
 
 
 def open_engine(bundle: Bundle, name: str, backend: str, threads: int) -> TensorRTEngine:
-    """See `synfer_rt.backends.open_engine`; a GPU has no use for `threads`."""
+    """See `Runtime.open_engine`; a GPU does not use `threads`."""
     return TensorRTEngine(bundle, name, backend)
 
 
 def computes(bundle: Bundle, backend: str) -> tuple[str, str, str]:
-    """See `synfer_rt.backends.computes`."""
+    """See `Runtime.computes`."""
     target = TARGETS[backend]
     version, capability = _here(target)
     return checked_plan(bundle, "denoiser", backend).precision, f"{target} {version}", capability
 
 
 def status(backend: str) -> BackendStatus:
-    """Whether the library and a GPU are there."""
+    """Whether the library and a GPU are available."""
     target = TARGETS[backend]
     remedy = f"on a machine with an NVIDIA driver run `pip install {target} cuda-python`"
     try:
@@ -219,9 +229,9 @@ def status(backend: str) -> BackendStatus:
 
 
 def obstacle(bundle: Bundle, backend: str) -> tuple[str, str] | None:
-    """Why the bundle's plans cannot run here and what would help, or None.
+    """Why the bundle's plans cannot run here, with the remedy, or None.
 
-    The library and a GPU must be there.
+    The library and a GPU must be available.
     """
     target = TARGETS[backend]
     version, capability = _here(target)
@@ -230,10 +240,9 @@ def obstacle(bundle: Bundle, backend: str) -> tuple[str, str] | None:
 
 
 def plans_obstacle(bundle: Bundle, target: str, version: str, capability: str) -> str | None:
-    """Why no sampling is possible with the bundle's plans, in the middle of a sentence, or None.
+    """Why the bundle's plans cannot sample, as part of a sentence, or None.
 
-    `version` is that of the library which would run them, `capability` that of the GPU, like
-    "sm89".
+    `version` is the installed library's, `capability` the GPU's, like "sm89".
     """
     plans = bundle.plans.get(target, {})
     for name in (*REQUIRED_ENGINES, *bundle.annotators):
@@ -245,29 +254,30 @@ def plans_obstacle(bundle: Bundle, target: str, version: str, capability: str) -
 
 
 def lacks_plan(bundle: Bundle, target: str, name: str) -> str:
-    """What is said of a bundle without a plan, in the middle of a sentence."""
+    """That a bundle lacks a plan, as part of a sentence."""
     if not bundle.plans.get(target):
         return f"{bundle.name} has no {target} plans"
-    return f"{bundle.name} has no {target} plan of {name}"
+    return f"{bundle.name} has no {target} plan for {name}"
 
 
 def plan_obstacle(plan: PlanSpec, version: str, capability: str) -> str | None:
-    """Why a plan cannot run, in the middle of a sentence, or None."""
+    """Why a plan cannot run, as part of a sentence, or None."""
     if plan.version != version:
         return (
-            f"the {plan.target} plan of {plan.engine} was compiled by {plan.target} "
+            f"the {plan.target} plan for {plan.engine} was compiled by {plan.target} "
             f"{plan.version}, and {version} is installed"
         )
     if capability not in plan.compute_capabilities:
+        supported = ", ".join(plan.compute_capabilities)
         return (
-            f"the {plan.target} plan of {plan.engine} is for {', '.join(plan.compute_capabilities)}"
-            f", and this GPU is {capability}"
+            f"the {plan.target} plan for {plan.engine} is for {supported}, and this GPU is "
+            f"{capability}"
         )
     return None
 
 
 def checked_plan(bundle: Bundle, name: str, backend: str) -> PlanSpec:
-    """The plan of engine `name`, which is made for what is here. Raises UserError otherwise."""
+    """The plan for engine `name`. Raises UserError if it is missing or cannot run here."""
     target = TARGETS[backend]
     version, capability = _here(target)
     plan = bundle.plans.get(target, {}).get(name)
@@ -284,8 +294,8 @@ def batch_size(plan: PlanSpec, tensors: tuple[TensorSpec, ...], inputs: Mapping[
     smallest, best, largest = plan.batches
     if not smallest <= size <= largest:
         raise UserError(
-            f"The {plan.target} plan of {plan.engine} runs {smallest} to {largest} images at once, "
-            f"not {size}; write such a --batch, or build the bundle again with `synfer-rt "
+            f"The {plan.target} plan for {plan.engine} runs {smallest} to {largest} images at once,"
+            f" not {size}; write such a `batch`, or build the bundle again with `synfer-rt "
             f"build-engines --target {plan.target} --batch {min(smallest, size)}:{best}:"
             f"{max(largest, size)}`."
         )
@@ -293,7 +303,7 @@ def batch_size(plan: PlanSpec, tensors: tuple[TensorSpec, ...], inputs: Mapping[
 
 
 def lengths(tensors: tuple[TensorSpec, ...], inputs: Mapping[str, Value]) -> dict[str, int]:
-    """The length of each free dimension of `inputs`, by its name."""
+    """The length of each dynamic dimension of `inputs`, by its name."""
     return {
         size: length
         for tensor in tensors
@@ -303,7 +313,7 @@ def lengths(tensors: tuple[TensorSpec, ...], inputs: Mapping[str, Value]) -> dic
 
 
 def sized(tensor: TensorSpec, free: Mapping[str, int]) -> tuple[int, ...]:
-    """A tensor's shape where the free dimensions have these lengths."""
+    """A tensor's shape if the dynamic dimensions have these lengths."""
     return tuple(free[size] if isinstance(size, str) else size for size in tensor.shape)
 
 
@@ -314,7 +324,7 @@ def _here(target: str) -> tuple[str, str]:
 
 def _import(target: str) -> Any:
     module = import_module(target.replace("-", "_"))
-    if not hasattr(module, "Runtime"):  # what a half-removed installation leaves behind
+    if not hasattr(module, "Runtime"):  # a half-removed installation leaves an empty package
         raise ModuleNotFoundError(f"{target} is not installed")
     return module
 
@@ -332,7 +342,7 @@ def _compiles_late(trt: Any) -> bool:
 
 
 def _differs(trt: Any, engine: Any, tensors: tuple[TensorSpec, ...]) -> str | None:
-    """How the tensors of a plan differ from those that the manifest promises, or None."""
+    """How the tensors of a plan differ from those in the manifest, or None."""
     names = {engine.get_tensor_name(i) for i in range(engine.num_io_tensors)}
     for tensor in tensors:
         if tensor.name not in names:
@@ -342,13 +352,13 @@ def _differs(trt: Any, engine: Any, tensors: tuple[TensorSpec, ...]) -> str | No
             return f"has another shape of {tensor}"
         if np.dtype(trt.nptype(engine.get_tensor_dtype(tensor.name))) != np.dtype(tensor.dtype):
             return f"has another type of {tensor}"
-    if strangers := names - {tensor.name for tensor in tensors}:
-        return f"has the unknown tensor {min(strangers)}"
+    if unknown := names - {tensor.name for tensor in tensors}:
+        return f"has the unknown tensor {min(unknown)}"
     return None
 
 
 def _logger(trt: Any) -> Any:
-    """The library's errors, kept for the sentence that reports them, instead of printed."""
+    """A logger that keeps the library's errors for the message of a UserError."""
 
     class Log(trt.ILogger):
         def __init__(self) -> None:
@@ -360,6 +370,6 @@ def _logger(trt: Any) -> Any:
                 self._errors.append(msg.split("\n")[0].rstrip("."))
 
         def said(self) -> str:
-            return self._errors[0] if self._errors else "it does not say why"
+            return self._errors[0] if self._errors else "it gives no reason"
 
     return Log()

@@ -60,7 +60,7 @@ def check(request: Request, bundle: Bundle) -> None:
     ranges.whole("index", request.index)
     ranges.whole("seed", request.seed)
     ranges.guidance(request.guidance)
-    ranges.real("AU scale", request.au_scale)
+    ranges.real("au_scale", request.au_scale)
     facs.intensities(request.aus)
     if request.layout is not None and not ranges.is_whole(request.layout, -ranges.LARGEST_SEED):
         raise UserError(f"The layout {request.layout!r} is no row of the bank; write one, or None.")
@@ -203,8 +203,8 @@ def make_requests(
         raise UserError(f"{bundle!r} is no bundle; give what open_bundle returns.")
     defaults = bundle.defaults
     guidance = ranges.guidance(defaults.guidance if guidance is None else guidance)
-    au_scale = ranges.real("AU scale", defaults.au_scale if au_scale is None else au_scale)
-    seed, photos = ranges.whole("seed", seed), ranges.whole("number of photos", photos)
+    au_scale = ranges.real("au_scale", defaults.au_scale if au_scale is None else au_scale)
+    seed, photos = ranges.whole("seed", seed), ranges.whole("photos", photos)
     if not (layout is None or (isinstance(layout, str) and layout in ("bank", "none"))):
         raise UserError(f"Unknown layout {layout!r}; write bank or none.")
     if prompt is not None:

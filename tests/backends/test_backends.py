@@ -15,6 +15,7 @@ from synfer_rt.backends import (
     BACKENDS,
     TARGETS,
     BackendStatus,
+    choice,
     choose,
     default_threads,
     memory,
@@ -22,6 +23,7 @@ from synfer_rt.backends import (
     to_numpy,
 )
 from synfer_rt.backends import onnxruntime as ort_backend
+from synfer_rt.backends.caches import cache_directory
 from synfer_rt.backends.memory import free_memory
 from synfer_rt.bundle import MANIFEST, Bundle, open_bundle
 from synfer_rt.diffusion.solvers import Trajectory
@@ -71,7 +73,7 @@ def test_a_backend_that_is_not_here_makes_no_sentence_longer(
     def only_the_cpu(name: str) -> BackendStatus:
         return BackendStatus(name, name == CPU, "it is not installed " * 9, "install it")
 
-    monkeypatch.setattr(backends, "status", only_the_cpu)
+    monkeypatch.setattr(choice, "status", only_the_cpu)
     assert choose("auto", tiny_bundle) == (CPU, CPU)
 
 
@@ -153,7 +155,7 @@ def test_an_engine_that_the_bundle_lacks_is_refused(tiny_bundle: Bundle) -> None
 
 @pytest.mark.parametrize("threads", [0, -2])
 def test_less_than_one_thread_is_refused(tiny_bundle: Bundle, threads: int) -> None:
-    with pytest.raises(UserError, match="write 1 or more"):
+    with pytest.raises(UserError, match="`threads` must be at least 1, got"):
         open_engine(tiny_bundle, "decoder", CPU, threads)
 
 
@@ -193,7 +195,7 @@ def test_what_a_runtime_compiles_is_kept_by_bundle(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     directory = tmp_path / "synfer-rt" / runtime / tiny_bundle.bundle_hash
-    assert backends.cache_directory(runtime, tiny_bundle) == directory
+    assert cache_directory(runtime, tiny_bundle) == directory
     assert directory.is_dir()
 
 
@@ -202,7 +204,7 @@ def test_where_nothing_can_be_written_nothing_is_kept(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert backends.cache_directory("openvino", tiny_bundle) is None
+    assert cache_directory("openvino", tiny_bundle) is None
 
 
 def test_a_cpu_backend_tells_how_much_memory_is_free() -> None:

@@ -13,7 +13,8 @@ import pytest
 from onnx import numpy_helper, parser
 
 from synfer_rt import backends
-from synfer_rt.backends import cache_directory, choose, open_engine, to_numpy
+from synfer_rt.backends import choose, open_engine, to_numpy
+from synfer_rt.backends.caches import cache_directory
 from synfer_rt.backends.openvino import OpenVinoEngine, read_model
 from synfer_rt.bundle import Bundle, open_bundle
 from synfer_rt.bundle.engine_specs import EngineSpec

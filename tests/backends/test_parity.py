@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from onnx import numpy_helper, parser
 
 from synfer_rt import backends
-from synfer_rt.backends import BackendStatus, choose, parity, runs_on
+from synfer_rt.backends import BackendStatus, choice, choose, parity, runs_on
 from synfer_rt.bundle import MANIFEST, Bundle, open_bundle
 from synfer_rt.bundle.engine_specs import RuntimeParity
 from synfer_rt.commands.cli import main
@@ -85,7 +85,7 @@ def cpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         works = name.endswith("-cpu")
         return BackendStatus(name, works, "works" if works else "no GPU", "buy one")
 
-    monkeypatch.setattr(backends, "status", status)
+    monkeypatch.setattr(choice, "status", status)
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_engines_of_two_runtimes_make_the_samples_of_one(copy: Path, way: object
     change(copy, lambda fields: set_parity(fields, "denoiser", None))
     change(copy, lambda fields: set_parity(fields, CLASSIFIER, 0.5))
     name, why = choose(OPENVINO, open_bundle(copy))
-    assert why.startswith(f"{OPENVINO} (as asked; denoiser, {CLASSIFIER} on {CPU}, since")
+    assert why.startswith(f"{OPENVINO} (as requested; denoiser, {CLASSIFIER} on {CPU}, since")
     mixed = Sampler.of(open_bundle(copy), name, 1)
     requests = [request(i) for i in range(5)]
     assert mixed.engines["denoiser"].backend == CPU
@@ -152,7 +152,7 @@ def test_another_version_of_openvino_is_named(copy: Path, monkeypatch: pytest.Mo
     change(copy, lambda fields: set_parity(fields, "decoder", 0.0, version="2026.4.1"))
     monkeypatch.setattr("synfer_rt.backends.openvino.version", lambda: "2031.1")
     _, why = choose("auto", open_bundle(copy))
-    assert "compared there with OpenVINO 2026.4.1 and this is 2031.1" in why
+    assert "measured with OpenVINO 2026.4.1, and this is 2031.1" in why
     assert f"`synfer-rt verify-engines {copy}`" in why
     monkeypatch.setattr("synfer_rt.backends.openvino.version", lambda: "2026.4.1")
     assert choose("auto", open_bundle(copy)) == (OPENVINO, OPENVINO)
@@ -224,7 +224,7 @@ def test_an_engine_that_openvino_cannot_load_fails_there_and_nowhere_else(copy: 
     change(copy, lambda fields: fields["engines"][CLASSIFIER].update(parity_openvino=said))
     bundle = open_bundle(copy)
     assert parity.sentence(bundle.engines[CLASSIFIER]) == (
-        f"{CLASSIFIER} runs on ONNX Runtime: OpenVINO {said['version']} fails at it."
+        f"{CLASSIFIER} runs on ONNX Runtime: OpenVINO {said['version']} fails to run it."
     )
     assert runs_on(bundle.engines[CLASSIFIER], OPENVINO) == CPU
 
@@ -256,7 +256,7 @@ def test_auto_leaves_out_openvino_where_it_is_right_for_nothing(copy: Path) -> N
 
     change(copy, spoil)
     name, why = choose("auto", open_bundle(copy))
-    assert name == CPU and "OpenVINO computes every engine otherwise" in why
+    assert name == CPU and "OpenVINO computes every engine wrongly" in why
 
 
 @pytest.mark.parametrize(

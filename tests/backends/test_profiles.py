@@ -45,7 +45,9 @@ def test_a_batch_within_the_profile_is_taken(dressed: Bundle, batch: int) -> Non
 @pytest.mark.parametrize("batch", [0, LARGEST + 1, 100])
 def test_a_batch_outside_the_profile_is_refused(dressed: Bundle, batch: int) -> None:
     plan, spec = dressed.plans["tensorrt-rtx"]["denoiser"], dressed.engines["denoiser"]
-    with pytest.raises(UserError, match=f"runs 1 to 8 images at once, not {batch}; .*--batch"):
+    with pytest.raises(
+        UserError, match=f"runs 1 to 8 images at once, not {batch}; write such a `batch`, .*--batch"
+    ):
         tensorrt.batch_size(plan, spec.inputs, inputs(spec, batch))
 
 

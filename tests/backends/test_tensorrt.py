@@ -20,6 +20,7 @@ from synfer_rt import backends
 from synfer_rt.backends import (
     TARGETS,
     BackendStatus,
+    choice,
     choose,
     cuda,
     open_engine,
@@ -50,7 +51,7 @@ def test_without_a_gpu_it_says_what_is_missing(backend: str) -> None:
     assert not found.works
     assert "installed" in found.reason or "GPU" in found.reason
     assert f"pip install {TARGETS[backend]} cuda-python" in found.remedy
-    with pytest.raises(UserError, match=r"No GPU: .*--backend"):
+    with pytest.raises(UserError, match=r"No GPU can be used: .*; choose another `backend`"):
         cuda.device()
 
 
@@ -90,7 +91,7 @@ def gpu(request: pytest.FixtureRequest) -> Iterator[tuple[str, bool]]:
         patch.setattr(cuda, "device", lambda: device)
         patch.setattr(cuda, "problem", lambda: None)
         patch.setattr(tensorrt, "_import", lambda target: library)
-        patch.setattr(backends, "status", works)
+        patch.setattr(choice, "status", works)
         yield request.param
 
 

@@ -1,0 +1,44 @@
+"""Load an engine of a bundle on a backend."""
+
+from __future__ import annotations
+
+import os
+
+from synfer_rt import ranges
+from synfer_rt.backends.choice import choose, runs_on
+from synfer_rt.backends.engine import Engine
+from synfer_rt.backends.runtimes import TARGETS, runtime
+from synfer_rt.bundle import Bundle
+from synfer_rt.errors import UserError
+
+
+def default_threads() -> int:
+    """The number of CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def open_engine(
+    bundle: Bundle, name: str, backend: str = "auto", threads: int | None = None
+) -> Engine:
+    """Load the engine `name` of a checked bundle.
+
+    `threads` is the number of CPU threads of one call; None means every usable core. Raises
+    UserError for a backend that does not work here, an engine that the bundle lacks, fewer than
+    one thread, a plan that is not for this GPU and this version of its library, and a file that
+    the runtime refuses.
+    """
+    if threads is not None:
+        threads = ranges.whole("threads", threads, 1, None)
+    if name not in bundle.engines:
+        raise UserError(f"{bundle.name} has no engine {name}; it has {', '.join(bundle.engines)}.")
+    backend, _ = choose(backend, bundle if backend == "auto" else None)
+    backend = runs_on(bundle.engines[name], backend)
+    return runtime(backend).open_engine(bundle, name, backend, threads or default_threads())
+
+
+def batch_limits(bundle: Bundle, name: str, backend: str) -> tuple[int, int | None]:
+    """The smallest and the largest batch that an engine takes on a backend; None means no limit."""
+    plan = bundle.plans.get(TARGETS.get(backend, ""), {}).get(name)
+    return (plan.batches[0], plan.batches[2]) if plan else (1, None)
