@@ -1,4 +1,4 @@
-"""Images from elsewhere: found in folders, read safely, cropped to the model's frame."""
+"""Image files: finding them in folders, decoding them safely, cropping them to a size."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ from synfer_rt.errors import UserError
 from synfer_rt.paths import is_folder, local, resolved
 
 MAX_PIXELS = 1 << 26
-"""Larger images are refused before they are decoded: a small file can hold a huge one."""
+"""Larger images are refused before they are decoded: a small file can hold a huge image."""
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000")
-"""What files are opened as, by pillow's names: for other formats it may run another program."""
+"""The formats that are decoded, by Pillow's names; for others Pillow may run a program."""
 
 
 def find_images(path: str | Path) -> list[Path]:
-    """Every file at or below `path` that may hold an image, sorted.
+    """Every file at or below `path` that may be an image, sorted.
 
-    All files count, whatever their suffix, but hidden ones and what lies in folders that are hidden
-    or whose names begin with two underscores (a run's own, an archiver's): whether a file is an
-    image is for `read_image` to say, so that none is passed over in silence. Links are followed.
-    One that leads nowhere or to a folder that is found already, and a folder that cannot be listed,
-    stand in the list as they are, for `read_image` to refuse. Raises UserError when `path` is not
-    there, cannot be listed, or holds no file.
+    Files of any suffix count, so that none is left out without a word: `read_image` finds out which
+    are images. Hidden files are left out, and so are folders that are hidden or whose names begin
+    with two underscores. Links are followed. A link that leads nowhere or to a folder that is found
+    already, and a folder that cannot be listed, are in the list themselves, for `read_image` to
+    refuse. Raises UserError if `path` does not exist, cannot be listed, or has no files.
     """
     path = local(path)
     if not is_folder(path):
@@ -40,25 +39,25 @@ def find_images(path: str | Path) -> list[Path]:
         files = (here / name for name in names if not name.startswith("."))
         found += [file for file in files if _may_be_read(file)]
     if not found:
-        raise UserError(f"{path} holds no files; give a directory with images.")
+        raise UserError(f"{path} has no files; give a directory with images.")
     return sorted(found)
 
 
 def folders_of_images(root: Path) -> set[Path]:
-    """The folders that find_images looks into, without links. Raises UserError as it does."""
+    """The folders that find_images looks into, with links resolved. Raises as it does."""
     return {Path(os.path.realpath(here)) for here, _ in _folders(root, [])}
 
 
 def _folders(root: Path, closed: list[Path]) -> Iterator[tuple[Path, list[str]]]:
-    """Every folder once, with the names of its files; `closed` gets those that are left out."""
+    """Every folder once, with the names of its files. Those left out are added to `closed`."""
 
     def leave_out(error: OSError) -> None:
         if Path(error.filename) == root:
-            raise UserError(f"{root} cannot be listed ({error.strerror}); mend its permissions.")
+            raise UserError(f"{root} cannot be listed ({error.strerror}); correct its permissions.")
         closed.append(Path(error.filename))
 
-    # Of a folder with several names its own counts: links are followed when all else is found. One
-    # to a folder around `root` would lead to everything there, and back here.
+    # Links are followed last, so that a folder is found by its own name rather than by a link. A
+    # link to a folder that contains `root` would lead to everything there, and back here.
     seen = {str(parent) for parent in resolved(root).parents}
     pending = [root]
     for start in pending:
@@ -67,7 +66,7 @@ def _folders(root: Path, closed: list[Path]) -> Iterator[tuple[Path, list[str]]]
             continue
         for parent, folders, names in os.walk(start, onerror=leave_out):
             here, real = Path(parent), os.path.realpath(parent)
-            # In order, so that it is always the same one of several links that is followed.
+            # Sorted, so that of several links to a folder the same one is always followed.
             folders[:] = [] if real in seen else sorted(filter(_may_hold_images, folders))
             if real in seen:
                 continue
@@ -81,25 +80,25 @@ def _may_hold_images(folder: str) -> bool:
 
 
 def _may_be_read(file: Path) -> bool:
-    """False for pipes and the like, which have no end."""
+    """Whether a file is a regular one: reading a pipe, for instance, may never end."""
     try:
         return stat.S_ISREG(file.stat().st_mode)
     except OSError:
-        return True  # who reads it says why it cannot be read
+        return True  # reading it will tell why it cannot be read
 
 
 def in_utf8(name: str) -> str:
-    r"""A name that any file can hold: what of a path is not UTF-8 becomes `\udce9` and the like."""
+    r"""A name that any text file can hold: what is not UTF-8 becomes `\udce9` and the like."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
 def read_image(source: str | Path | bytes, size: tuple[int, int]) -> np.ndarray:
-    """An image of one of FORMATS, as float32 [3, H, W] in [0, 1], RGB.
+    """An image in one of FORMATS, as float32 [3, H, W] in [0, 1], RGB.
 
-    `source` is a file or a file's content, `size` the (H, W) wanted. The picture is turned upright
-    by its EXIF orientation, laid over white where it is transparent, cropped at its centre to the
-    shape of `size` and resized. Of several frames the first counts. Raises UserError, naming the
-    file, for one that is missing, no image, cut short or of more than MAX_PIXELS.
+    `source` is a file or the content of a file, and `size` the (H, W) of the result. The image is
+    turned upright by its EXIF orientation, composed over white if it is transparent, cropped at its
+    centre to the aspect ratio of `size`, and resized. Of several frames, the first is read. Raises
+    UserError for a file that is missing, is no image, is cut short or has more than MAX_PIXELS.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -118,20 +117,20 @@ def read_image(source: str | Path | bytes, size: tuple[int, int]) -> np.ndarray:
         ) from None
     except UnidentifiedImageError:
         raise UserError(
-            f"{name} is no image that can be read (its format is unknown); leave it out, or save "
-            "it as PNG or JPEG."
+            f"{name} cannot be read (its format is unknown); save it as PNG or JPEG, "
+            "or leave it out."
         ) from None
-    except Exception as error:  # every decoder of pillow raises errors of its own kind
+    except Exception as error:  # each decoder of Pillow raises errors of its own kind
         reason = str(getattr(error, "strerror", None) or error).partition("\n")[0].rstrip(".")
         raise UserError(
-            f"{name} is no image that can be read ({reason or type(error).__name__}); leave it "
-            "out, or save it as PNG or JPEG."
+            f"{name} cannot be read ({reason or type(error).__name__}); save it as "
+            "PNG or JPEG, or leave it out."
         ) from None
     return np.asarray(fitted, np.float32).transpose(2, 0, 1) / np.float32(255)
 
 
 def size_of(content: bytes) -> tuple[int, int]:
-    """(H, W) of an image file, turned upright. Raises what pillow raises for what is none."""
+    """(H, W) of an image file, turned upright. Raises what Pillow raises if it is no image."""
     from PIL import Image, ImageOps
 
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
@@ -140,10 +139,10 @@ def size_of(content: bytes) -> tuple[int, int]:
 
 
 def upright_rgb(image: Any) -> Any:
-    """A pillow image turned upright by its EXIF orientation, as 8-bit RGB.
+    """A Pillow image turned upright by its EXIF orientation, as 8-bit RGB.
 
-    Transparent parts become white, 16-bit greys keep their range. Raises ValueError for pixels
-    that are neither of 8 nor of 16 bits: nothing says which of their values is white.
+    Transparent parts become white; 16-bit greys are scaled to 8 bits. Raises ValueError for pixels
+    of more than 16 bits or of floating point, whose value for white is not known.
     """
     from PIL import Image, ImageOps
 
@@ -154,7 +153,7 @@ def upright_rgb(image: Any) -> Any:
         greys = np.asarray(image)
         if greys.min() < 0 or greys.max() > 0xFFFF:
             raise ValueError("its pixels have more than 16 bits")
-        # 32 bits are how pillow holds the 16 of a PGM, and how some programs write 8.
+        # Pillow holds 16-bit PGM files in 32 bits, and some programs write 8-bit greys so.
         sixteen = image.mode != "I" or greys.max() > 0xFF
         image = Image.fromarray((greys >> 8 if sixteen else greys).astype(np.uint8))
     if image.has_transparency_data:

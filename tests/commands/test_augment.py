@@ -96,7 +96,7 @@ def test_says_which_labels_it_did_not_understand(
     said = command(tiny_bundle_path, tmp_path / "data", "--out", tmp_path / "a").stderr
     count = len(list((folder / "sad").iterdir()))
     assert f"{count} of " in said and "labels not understood, so left out" in said
-    assert f"{count}: it is in no folder of a class: 'calm' is no known expression" in said
+    assert f"{count}: it is not in a class folder: 'calm' is not a known expression" in said
 
 
 def test_says_when_size_tells_additions_apart(tiny_bundle_path: Path, folder: Path, tmp_path: Path):

@@ -103,7 +103,7 @@ def test_eight_bit_greys_in_more_bits_keep_their_range() -> None:
     ],
 )
 def test_pixels_of_no_known_range_are_refused(pixels: np.ndarray, reason: str) -> None:
-    with pytest.raises(UserError, match=rf"{reason}\); leave it out"):
+    with pytest.raises(UserError, match=rf"{reason}\); save it"):
         read_image(encoded(pixels.reshape(32, 32), "TIFF"), SIZE)
 
 
@@ -120,7 +120,7 @@ def test_transparent_parts_are_white() -> None:
 def test_what_is_no_whole_image_is_refused_by_name(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "face.png"
     file.write_bytes(content)
-    with pytest.raises(UserError, match=r"face\.png is no image that can be read .*leave it out"):
+    with pytest.raises(UserError, match=r"face\.png cannot be read .*leave it out"):
         read_image(file, SIZE)
 
 
@@ -204,7 +204,7 @@ def test_a_folder_that_cannot_be_listed_stands_in_the_list(
 
     monkeypatch.setattr(os, "scandir", locked)
     assert find_images(tmp_path) == [tmp_path / "a.png", tmp_path / "locked"]
-    with pytest.raises(UserError, match=r"locked cannot be listed .*mend its permissions"):
+    with pytest.raises(UserError, match=r"locked cannot be listed .*correct its permissions"):
         find_images(tmp_path / "locked")
 
 
@@ -227,5 +227,5 @@ def test_a_file_is_its_own_list(tmp_path: Path) -> None:
 def test_nowhere_and_nothing_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no file or directory"):
         find_images(tmp_path / "gone")
-    with pytest.raises(UserError, match="holds no files"):
+    with pytest.raises(UserError, match="has no files"):
         find_images(tmp_path)

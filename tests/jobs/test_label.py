@@ -258,7 +258,7 @@ class TestCommand:
         shutil.copy(folder / "sad" / "00.png", tmp_path / "data" / "x.png")
         (tmp_path / "data" / "a.csv").write_text("file,label\nx.png,sad\nx.png,fear\n")
         found = self.command(tiny_bundle_path, tmp_path / "data", "--out", tmp_path / "t.jsonl")
-        assert "a.csv: x.png: it says fear, but sad counts" in found.output
+        assert "a.csv: x.png: it says fear, but an earlier row says sad" in found.output
         names = [line["file_name"] for line in lines(tmp_path / "t.jsonl")]
         assert names == ["x.png", "a.csv: x.png"]
 
@@ -325,10 +325,11 @@ class TestLabelsThatAreThere:
         found = self.command(tiny_bundle_path, data, "--out", tmp_path / "t.jsonl")
         assert found.exit_code == 0
         assert "2 of 3 labels not understood, so not accepted" in found.output
-        assert "2: its label is the number 1; say its meaning with --label-scheme" in found.output
+        reason = "its label is the number 1, which has no meaning without --label-scheme"
+        assert f"2: {reason}" in found.output
         first, _, last = lines(tmp_path / "t.jsonl")
         assert (first["given_label"], first["written_label"]) == ("", "1")
-        assert "--label-scheme" in first["label_problem"] and first["accepted"] is False
+        assert "`label_scheme`" in first["label_problem"] and first["accepted"] is False
         assert (last["given_label"], last["label_problem"]) == ("happy", "")
         assert last["accepted"] is not None
 
@@ -341,7 +342,7 @@ class TestLabelsThatAreThere:
         found = self.command(tiny_bundle_path, data, "--out", tmp_path / "t.jsonl", *how)
         records = lines(tmp_path / "t.jsonl")
         assert [r["accepted"] for r in records] == [False] * 3
-        assert "outside affectnet-8: it means no face" in records[2]["label_problem"]
+        assert "not a class of affectnet-8: it means no face" in records[2]["label_problem"]
         assert "3 of 3 labels not understood" in found.output
 
     @pytest.mark.parametrize(
@@ -364,7 +365,7 @@ class TestLabelsThatAreThere:
         (tmp_path / "data" / "labels.csv").write_text("who,mood\nann,happy\n")
         options = ("--label-scheme", "raf-db", "--bundle", tiny_bundle_path)
         arguments = map(str, (tmp_path / "data", "--out", tmp_path / "t.jsonl", *options))
-        with pytest.raises(UserError, match=r"labels\.csv \(its columns who, mood: none names"):
+        with pytest.raises(UserError, match=r"labels\.csv \(none of its columns who, mood names"):
             CliRunner().invoke(label, list(arguments), catch_exceptions=False)
 
     def test_of_images_without_labels_nothing_was_asked(

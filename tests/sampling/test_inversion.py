@@ -141,7 +141,7 @@ def test_photos_are_read_in_order_and_bad_ones_reported(tmp_path: Path) -> None:
     assert photos.sha256[0] == hashlib.sha256(content).hexdigest()
     assert len(photos) + len(photos.skipped) == 4
     assert list(photos.skipped) == ["cut.png", "notes.txt"]
-    assert all("no image that can be read" in reason for reason in photos.skipped.values())
+    assert all("cannot be read" in reason for reason in photos.skipped.values())
 
 
 def test_photos_whose_names_are_not_utf8_can_be_written_down(tmp_path: Path) -> None:
@@ -210,5 +210,5 @@ def test_psnr_is_ten_times_the_log_of_the_mean_square() -> None:
 
 def test_a_folder_without_any_image_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no face")
-    with pytest.raises(UserError, match=r"None of the 1 files .* of one: it is no image"):
+    with pytest.raises(UserError, match=r"None of the 1 files .* of one: it cannot be read"):
         read_photos(tmp_path, (32, 32))

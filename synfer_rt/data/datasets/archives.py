@@ -16,7 +16,8 @@ from synfer_rt.data.datasets.items import Read, Skipped
 
 TAR, ZIP = ".tar", ".zip"
 COMPRESSED = (".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tar.lz4")
-"""Of tars. They are not read: whatever is wanted of one, all before it must be decompressed."""
+"""Suffixes of compressed tar files. They are not read: to reach a member, all before it must be
+decompressed."""
 _MAGIC = {
     b"\x1f\x8b": "gzip -d",
     b"BZh": "bzip2 -d",
@@ -24,14 +25,14 @@ _MAGIC = {
     b"\x28\xb5\x2f\xfd": "zstd -d",
     b"\x04\x22\x4d\x18": "lz4 -d",
 }
-"""How files that are compressed begin, and what decompresses them."""
+"""The first bytes of compressed files, and the command that decompresses them."""
 _LARGEST = 1 << 30
-"""Bytes of one file in a zip: a small zip can hold a huge one."""
+"""The most bytes of one file in a zip file: a small zip file can hold a huge one."""
 _ENCRYPTED = 1
 
 
 def is_archive(file: Path) -> bool:
-    """Whether a file is called as a tar or zip, compressed or not."""
+    """Whether a file has the suffix of a tar file, compressed or not, or of a zip file."""
     return file.name.lower().endswith((TAR, ZIP, *COMPRESSED))
 
 
@@ -53,21 +54,23 @@ def _tar(file: Path, shard: str) -> Iterator[tuple[str, Read] | Skipped]:
             start = stream.read(6)
         for magic, command in _MAGIC.items():
             if start.startswith(magic):
-                yield Skipped(shard, f"it is compressed; decompress it first, by {command} {shard}")
+                yield Skipped(
+                    shard, f"it is compressed; decompress it first with {command} {shard}"
+                )
                 return
         with tarfile.open(file, "r:") as tar:
             for member in tar:
-                # A sparse file's bytes do not lie together.
+                # The bytes of a sparse file are not contiguous.
                 plain = member.isfile() and not member.issparse()
                 if member.isdir():
                     continue
                 if not plain or not 0 <= member.size <= size - member.offset_data:
-                    problem = "it is cut short" if plain else "it is no plain file"
+                    problem = "it is cut short" if plain else "it is not a regular file"
                     yield Skipped(f"{shard}/{member.name}", problem)
                     continue
                 yield _name(member.name), partial(_at, file, member)
-    except Exception as error:  # what is in a damaged header, tarfile takes at its word
-        yield Skipped(shard, f"it is no whole, uncompressed tar ({error})")
+    except Exception as error:  # tarfile trusts a damaged header, so any error can follow
+        yield Skipped(shard, f"it is not a whole, uncompressed tar file ({error})")
 
 
 def _name(written: str) -> str:
@@ -75,7 +78,7 @@ def _name(written: str) -> str:
 
 
 def _hidden(name: str) -> bool:
-    """Whether a name is one that is passed over in folders, too (see find_images)."""
+    """Whether a file of this name is passed over in folders, too (see find_images)."""
     *folders, file = name.split("/")
     return file.startswith(".") or any(
         folder.startswith((".", "__")) and folder != ".." for folder in folders
@@ -92,16 +95,18 @@ def _zip(file: Path, shard: str) -> Iterator[tuple[str, Read] | Skipped]:
     try:
         members = _opened_zip(file, file.stat().st_mtime_ns).infolist()
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
-        yield Skipped(shard, f"it is no whole zip ({error})")
+        yield Skipped(shard, f"it is not a whole zip file ({error})")
         return
     for member in members:
         name = _name(member.filename)
         if member.is_dir():
             continue
         if member.flag_bits & _ENCRYPTED:
-            yield Skipped(f"{shard}/{name}", "it is encrypted; unpack the zip")
+            yield Skipped(f"{shard}/{name}", "it is encrypted; unpack the zip file")
         elif member.file_size > _LARGEST:
-            yield Skipped(f"{shard}/{name}", f"it says that it has {member.file_size} bytes")
+            yield Skipped(
+                f"{shard}/{name}", f"it is too large: it unpacks to {member.file_size} bytes"
+            )
         else:
             yield name, partial(_unzipped, file, file.stat().st_mtime_ns, member)
 
@@ -115,4 +120,4 @@ def _unzipped(file: Path, changed: int, member: zipfile.ZipInfo) -> bytes:
     try:
         return _opened_zip(file, changed).read(member)
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
-        raise OSError(f"the zip is damaged there: {error}") from None
+        raise OSError(f"the zip file is damaged: {error}") from None

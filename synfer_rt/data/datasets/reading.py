@@ -66,7 +66,8 @@ def read_dataset(
     if not items:
         why = f" ({skipped[0].name}: {skipped[0].reason})" if skipped else ""
         raise UserError(
-            f"{path} holds no image that can be used as {found.name}{why}; see --format."
+            f"{path} has no image that can be read in the format {found.name}{why}; correct that, "
+            "or choose another dataset format."
         )
     return Dataset(path, found.name, tuple(items), tuple(skipped))
 
@@ -90,7 +91,9 @@ def _whole(part: Dataset, entry: Item | Skipped) -> str:
 
 def _check(format: str, label_scheme: str | None) -> None:
     if format != "auto" and format not in FORMATS:
-        raise UserError(f"Unknown format {format!r}; known are auto, {', '.join(FORMATS)}.")
+        raise UserError(
+            f"There is no dataset format {format!r}; write one of auto, {', '.join(FORMATS)}."
+        )
     if label_scheme is not None:
         label_schemes.scheme(label_scheme)
 
@@ -123,13 +126,13 @@ def _closed(folder: Path) -> str:
     try:
         os.scandir(folder).close()
     except OSError as error:
-        return f"it cannot be listed ({error.strerror}); mend its permissions"
-    return "it links to a folder that has another name here, or lies around it all"
+        return f"it cannot be listed ({error.strerror}); correct its permissions"
+    return "it links to a folder that is read under another name, or that contains the dataset"
 
 
 def _own_tables(files: Sequence[Path]) -> dict[Path, str]:
     """The tables among `files` that `synfer-rt label` wrote."""
-    present, why = set(files), "synfer-rt label wrote it; give the table itself to use its labels"
+    present, why = set(files), "synfer-rt label wrote it; to use its labels, read the table itself"
     tables = (file for file in files if file.suffix in TABLES)
     return {file: why for file in tables if settings_file(file) in present}
 
@@ -150,6 +153,6 @@ def _for_format(
 def _of_split(items: Sequence[Item], split: str, path: Path) -> list[Item]:
     splits = sorted({item.split for item in items if item.split})
     if split not in splits:
-        known = f"it has {', '.join(splits)}" if splits else "it has none; leave out --split"
+        known = f"it has {', '.join(splits)}" if splits else "it has none, so leave out `split`"
         raise UserError(f"{path} has no split {split!r}; {known}.")
     return [item for item in items if item.split == split]

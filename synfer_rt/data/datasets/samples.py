@@ -15,7 +15,7 @@ from synfer_rt.data.datasets.items import IMAGES, Found, Item, Read, Skipped
 from synfer_rt.data.datasets.labels.folder_names import FolderNames, with_folder
 from synfer_rt.data.datasets.labels.label import UNLABELLED, Label, label_of
 from synfer_rt.data.datasets.labels.splits import split_of_path
-from synfer_rt.data.datasets.tables.boxes import NOT_USED, as_said
+from synfer_rt.data.datasets.tables.boxes import NOT_USED, boxed
 from synfer_rt.data.datasets.tables.cells import Row, by_key, survey
 from synfer_rt.data.datasets.tables.columns import Columns, columns_of
 from synfer_rt.data.datasets.untyped import is_mapping
@@ -65,11 +65,11 @@ def items_of_samples(
         split = columns.split_of(record or {}) or split_of_path(name)
         label = Label(None, columns.problem) if label == UNLABELLED else label
         item = Item(name, *label, split, place if shard else place / sample.file, sample.image)
-        yield from as_said(item, columns.box_of(record or {}))
+        yield from boxed(item, columns.box_of(record or {}))
     if columns.unused_box is not None:
         yield Skipped(shard or "*.json", NOT_USED.format(columns.unused_box))
     if UNLABELLED in labels and columns.problem is not None:
-        yield Skipped(shard or "*.json", f"of its JSON {columns.problem}")
+        yield Skipped(shard or "*.json", f"in its JSON, {columns.problem}")
 
 
 def _within(shard: str, name: str) -> str:
@@ -96,7 +96,7 @@ def _samples(members: Mapping[str, Read]) -> Iterator[_Sample | Skipped]:
         else:
             keys = {images[0]: key}
             for end in images[1:]:
-                why = f"{files[images[0]]} is the image of its sample, and it is not used"
+                why = f"{files[images[0]]} is used as the image of its sample instead"
                 yield Skipped(files[end], why)
         for end, sample_key in keys.items():
             found = _texts(end, files) or _texts("", files)
@@ -105,7 +105,7 @@ def _samples(members: Mapping[str, Read]) -> Iterator[_Sample | Skipped]:
             yield _Sample(sample_key, files[end], members[files[end]], texts)
         unread.update(PurePosixPath(name).suffix.lower() for name in left)
     for suffix, count in unread.items():
-        why = f"{count} of them beside images; labels are read from .json and .cls alone"
+        why = f"{count} such files are not used; labels are only read from .json and .cls"
         yield Skipped(f"*{suffix}", why)
 
 

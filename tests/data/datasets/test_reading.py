@@ -47,7 +47,7 @@ class TestItems:
     def test_a_bad_file_has_the_same_reason_every_time(self, tmp_path: Path):
         (tmp_path / "a.jpg").write_bytes(b"nothing")
         (item,) = read_dataset(tmp_path).items
-        assert "no image" in str(load(item, (4, 4)))
+        assert "its format is unknown" in str(load(item, (4, 4)))
         assert load(item, (4, 4)) == load(item, (4, 4)) and "0x" not in str(load(item, (4, 4)))
 
 
@@ -100,7 +100,7 @@ class TestReadDatasets:
     @pytest.mark.parametrize("format", ["parquet", "raf-db"])
     def test_a_layout_that_is_not_there_is_refused(self, tmp_path: Path, format: str):
         put(tmp_path, x=10)
-        with pytest.raises(UserError, match="no image that can be used"):
+        with pytest.raises(UserError, match="no image that can be read"):
             read_dataset(tmp_path, format)
 
     def test_the_digest_tells_another_dataset(self, tmp_path: Path):
@@ -140,7 +140,7 @@ class TestReadDatasets:
         put(tmp_path, data__happy__x=1, elsewhere__sad__y=2)
         (tmp_path / "data" / "sad").symlink_to(tmp_path / "elsewhere")
         (tmp_path / "data" / "around").symlink_to(tmp_path)
-        with pytest.raises(UserError, match="or a folder that it links to; choose another --out"):
+        with pytest.raises(UserError, match="or a folder that it links to; choose another `out`"):
             refuse_inside(tmp_path / "elsewhere" / "out", [tmp_path / "data"])
         refuse_inside(tmp_path / "out", [tmp_path / "data"])
 

@@ -28,7 +28,7 @@ class TestMembersOfTars:
             "0.tar/other/1": None,
         }
         assert shades(dataset) == [10, 20, 30, 40, 50] and not dataset.skipped
-        assert "it is in no folder of a class" in str(dataset.items[-1].problem)
+        assert "it is not in a class folder" in str(dataset.items[-1].problem)
 
     def test_a_misspelt_class_folder_inside_a_tar_is_refused(self, tmp_path: Path):
         put_tar(tmp_path / "0.tar", **{"happy/0__jpg": picture(1), "angerr/0__jpg": picture(2)})
@@ -53,8 +53,8 @@ class TestMembersOfTars:
         dataset = read_dataset(tmp_path)
         assert labels_of(dataset) == {"0.tar/0": "sad"} and shades(dataset) == [10]
         assert why(dataset) == {
-            "0.tar/0.jpg": "another file has its name there already, and the first counts",
-            "0.tar/0.png": "0.jpg is the image of its sample, and it is not used",
+            "0.tar/0.jpg": "another file in the archive has the same name; the first is used",
+            "0.tar/0.png": "0.jpg is used as the image of its sample instead",
             "0.tar/1": "it has no image",
         }
 
@@ -76,7 +76,7 @@ class TestMembersOfTars:
     def test_images_beside_a_tar_are_reported(self, tmp_path: Path):
         put_tar(tmp_path / "0.tar", **{"0__jpg": picture(1)})
         put(tmp_path, happy__x=10)
-        assert "beside archives" in why(read_dataset(tmp_path))["happy/x.jpg"]
+        assert "only the archives" in why(read_dataset(tmp_path))["happy/x.jpg"]
 
 
 class TestSidecars:

@@ -28,7 +28,7 @@ def read(contents: Contents) -> Found:
         if annotation in present:
             label = _label(annotation, contents.label_scheme)
         else:
-            label = Label(None, f"it has no {annotation.name}")
+            label = Label(None, f"there is no {annotation.name} for it")
         yield contents.item(file, label)
 
 

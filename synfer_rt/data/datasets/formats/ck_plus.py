@@ -25,8 +25,8 @@ def read(contents: Contents) -> Found:
         label_file = label_files.get(file.stem.lower())
         if label_file is None:
             why = (
-                f"it has no {file.stem}{_LABEL_FILE}; "
-                "only the last frame of a sequence may have one"
+                f"there is no {file.stem}{_LABEL_FILE} for it; "
+                "only the last frame of a sequence has a label"
             )
             yield contents.item(file, Label(None, why))
             continue

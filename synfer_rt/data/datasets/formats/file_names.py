@@ -32,12 +32,12 @@ def read(contents: Contents) -> Found:
     rule = _rule(contents)
     for file in contents.files:
         if file.suffix.lower() not in IMAGES:
-            yield contents.skipped(file, "it is no image")
+            yield contents.skipped(file, "it is not an image")
         elif rule is not None and (named := rule.fullmatch(file.stem)):
             expression = label_schemes.expression(named[1])
             yield contents.item(file, Label(expression, None, named[1]))
         else:
-            why = "its name has no expression in a known place"
+            why = "its file name has no expression where the others have one"
             yield contents.item(file, Label(None, why))
 
 

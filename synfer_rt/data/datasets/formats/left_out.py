@@ -16,9 +16,11 @@ _UNREAD: dict[str, str] = {
     for why, suffixes in {
         "it is a spreadsheet; save it as CSV": (".xlsx", ".xls", ".ods"),
         "it is compressed; decompress it first": (".gz", ".bz2", ".xz", ".zst"),
-        "it is an archive of a kind that is not read; unpack it": (".rar", ".7z"),
-        "its format is not read; save it as Parquet": (".arrow", ".tfrecord", ".lmdb", ".mdb"),
-        "its format is not read; save its images as files, and their labels as CSV": (
+        "archives of this kind are not read; unpack it": (".rar", ".7z"),
+        "files of this kind are not read; save it as Parquet": (
+            ".arrow", ".tfrecord", ".lmdb", ".mdb",
+        ),
+        "files of this kind are not read; save the images as files and the labels as CSV": (
             ".pkl", ".pickle", ".pt", ".npz", ".h5", ".hdf5", ".mat",
         ),
     }.items()
@@ -41,7 +43,9 @@ def archives(contents: Contents) -> Mapping[Path, str]:
     if len(contents.files) == 1:
         return {}
     found = filter(is_archive, contents.files)
-    return dict.fromkeys(found, "it is an archive beside images; give it by itself")
+    return dict.fromkeys(
+        found, "it is an archive beside image files; read it as a dataset of its own"
+    )
 
 
 def tables_and_archives(contents: Contents) -> Mapping[Path, str]:
@@ -57,4 +61,4 @@ def loose_images(contents: Contents, beside: str) -> Found:
     """Images beside the files of a format that reads only those."""
     for file in contents.images:
         if file.name != OLD_SHEET:
-            yield contents.skipped(file, f"it lies beside {beside}, which alone are read")
+            yield contents.skipped(file, f"only the {beside} beside it are read")

@@ -12,7 +12,7 @@ from synfer_rt.data.datasets.formats.left_out import loose_images
 from synfer_rt.data.datasets.items import Found, Item, Skipped
 from synfer_rt.data.datasets.labels.label import UNLABELLED, Label
 from synfer_rt.data.datasets.labels.splits import split_of_path
-from synfer_rt.data.datasets.tables.boxes import NOT_USED, as_said
+from synfer_rt.data.datasets.tables.boxes import NOT_USED, boxed
 from synfer_rt.data.datasets.tables.cells import survey
 from synfer_rt.data.datasets.tables.column_names import PIXELS, key
 from synfer_rt.data.datasets.tables.columns import columns_of
@@ -34,7 +34,7 @@ def read(contents: Contents) -> Found:
                     raise ValueError(_no_image(table))
                 yield from _items(file, shard, table, table.image, contents.label_scheme)
         except (OSError, ValueError) as error:
-            yield Skipped(shard, f"it is no Parquet file of images ({error})")
+            yield Skipped(shard, f"it is not a Parquet file of images ({error})")
     yield from loose_images(contents, "Parquet files")
 
 
@@ -46,7 +46,7 @@ def _no_image(table: ParquetFile) -> str:
     if PIXELS in map(key, table.names):
         return PIXELS_ELSEWHERE
     found = table.described()[:400]
-    return f"none of its columns holds image files: {found}; call that column image"
+    return f"no column holds image files: {found}; rename the column of images to image"
 
 
 def _items(
@@ -64,7 +64,7 @@ def _items(
                 unlabelled, label = True, Label(None, columns.problem)
             read_image = partial(image_at, file, image, group, i)
             item = Item(f"{shard}/{group}-{i}", *label, own, file, read_image)
-            yield from as_said(item, columns.box_of(row))
+            yield from boxed(item, columns.box_of(row))
     if columns.unused_box is not None:
         yield Skipped(shard, NOT_USED.format(columns.unused_box))
     if unlabelled and columns.problem is not None:

@@ -49,7 +49,7 @@ def _entries(contents: Contents, file: Path) -> Sequence[Entry]:
     try:
         text = file.read_text("utf-8-sig", "replace")
     except OSError as error:
-        raise UserError(f"{file} cannot be read ({error.strerror}); mend it.") from None
+        raise UserError(f"{file} cannot be read ({error.strerror}); repair it.") from None
     lines = [line.split(maxsplit=1) for line in text.splitlines() if line.strip()]
     labels = _labels(contents, file, [line[1] if line[1:] else "" for line in lines])
     return [
@@ -66,7 +66,7 @@ def _labels(contents: Contents, file: Path, written: Sequence[str]) -> Sequence[
     why = None if scheme is None else other_list(scheme, numbers)
     folders = (contents.root.name, *file.relative_to(contents.root).parts[:-1])
     if why is None and any("compound" in folder.lower() for folder in folders):
-        why = "its list lies in a folder of compound expressions"
+        why = "its list is in a folder of compound expressions"
     return labels if why is None else [Label(None, why, label.written) for label in labels]
 
 

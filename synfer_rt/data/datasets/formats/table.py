@@ -113,7 +113,7 @@ def _unusable(contents: Contents, file: Path, entries: Sequence[Entry]) -> Itera
         yield contents.skipped(file, f"{nameless} of its rows name no image")
     root, folder = contents.root, folder_of(file)
     if folder is not None and not any(root.samefile(f) for f in (folder, *folder.parents)):
-        why = f"label wrote it for images in {folder}; move it beside that folder"
+        why = f"synfer-rt label wrote it for the images in {folder}; move it beside that folder"
         yield contents.skipped(file, why)
 
 
@@ -140,7 +140,7 @@ def _fer2013(
         return
     table = contents.name(entries[of_pixels.index(True)].table)
     yield from with_labels_of(images, labels, table)
-    yield Skipped(images[0].file.name, f"its own labels do not count, but those of {table} do")
+    yield Skipped(images[0].file.name, f"its labels are replaced by those in {table}")
     entries[:] = [entry for entry, own in zip(entries, of_pixels, strict=True) if not own]
     paths[:] = [path for path, own in zip(paths, of_pixels, strict=True) if not own]
 

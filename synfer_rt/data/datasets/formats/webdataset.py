@@ -21,7 +21,7 @@ def read(contents: Contents) -> Found:
                 continue
             name, content = found
             if name in members:
-                why = "another file has its name there already, and the first counts"
+                why = "another file in the archive has the same name; the first is used"
                 yield Skipped(f"{shard}/{name}", why)
             members.setdefault(name, content)
         yield from items_of_samples(members, contents.label_scheme, shard, file)

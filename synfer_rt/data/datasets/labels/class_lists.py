@@ -1,8 +1,8 @@
-"""Lists of class names that lie beside a dataset and give its numbers their meaning.
+"""Files beside a dataset that list its classes and so give its label numbers their meaning.
 
-`classes.txt` has a name on each line, in the order of the numbers from 0 or with its number beside
-it; `class_indices.json` (as Keras's generators and many training scripts keep it) a list of names,
-or names and numbers as an object, either way round.
+`classes.txt` has a class on each line, in the order of their numbers from 0, or with its number.
+`class_indices.json`, as Keras and many training scripts write it, is a list of classes, or an
+object from classes to numbers or from numbers to classes.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _STEMS = (
 _NUMBER_FIRST = re.compile(r"(\d{1,3})[\s,:;=.)-]+(\S.*)", re.ASCII)
 _NUMBER_LAST = re.compile(r"(.*\S)[\s,:;=]+(\d{1,3})", re.ASCII)
 _LONGEST = 100
-"""Bytes a class; a longer file lists something else."""
+"""Bytes per class; a longer file lists something else."""
 _MOST = 100
 
 
 def class_list(root: Path, files: Sequence[Path]) -> tuple[Path, str] | None:
-    """The file directly in `root` that lists classes, and the label scheme that it is.
+    """The file in `root` itself that lists the classes, and the label scheme that they make.
 
-    None where there is none, as where a file of that name holds anything but expressions. Raises
-    UserError for two that differ.
+    None if there is none; a file of such a name that lists other things than expressions does not
+    count. Raises UserError for two files that differ.
     """
     found: list[tuple[Path, str]] = []
     for file in files:
@@ -42,7 +42,8 @@ def class_list(root: Path, files: Sequence[Path]) -> tuple[Path, str] | None:
     if len({label_schemes.scheme(scheme) for _, scheme in found}) > 1:
         names = " and ".join(file.name for file, _ in found)
         raise UserError(
-            f"{root} has {names}, whose classes differ; say with --label-scheme which are right."
+            f"{root} has {names}, whose classes differ; remove the wrong one, or list the right "
+            "classes as `label_scheme`."
         )
     return found[0] if found else None
 
@@ -85,7 +86,7 @@ def _of_json(content: object) -> list[tuple[int | None, str]]:
 
 
 def _ordered(pairs: Sequence[tuple[int | None, str]]) -> list[str]:
-    """The names in the order of their numbers, `-` where there is none."""
+    """The classes in the order of their numbers, with `-` for a number that has none."""
     numbers = [number for number, _ in pairs]
     if any("," in name for _, name in pairs) or len(pairs) > _MOST:
         raise ValueError("no list of names")

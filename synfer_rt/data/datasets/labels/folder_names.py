@@ -1,6 +1,6 @@
-"""What folders say of the images in them: `happy/…`, `Angry/0001/…`, `0_neutral/…`.
+"""Folders named after classes: `happy/…`, `Angry/0001/…`, `0_neutral/…`.
 
-A folder is judged in company: by what the folders beside it are called, too.
+Whether a name is a class also depends on the names of the folders beside it.
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ from synfer_rt.errors import UserError
 from synfer_rt.vocabulary import label_schemes
 
 _FEW_CODES = 3
-"""From so many classes on, the codes of expressions are no accident."""
+"""The number of classes from which the codes of expressions are no coincidence."""
 _MOST_CLASSES = 50
-"""More folders beside each other are people or clips."""
+"""More folders than these beside each other are people or clips."""
 _MISSPELT = 0.7
-"""From which likeness on, 0 to 1, a folder is taken for the misspelt name of a class."""
+"""The likeness, 0 to 1, from which the name of a folder is taken for a misspelt class."""
 
 
 class FolderNames:
-    """The classes that folders are named after, of images by their names (`train/happy/1.png`).
+    """The classes that the folders of images are named after.
 
-    A name is read as a class's word (`Happiness`, `0_neutral`, `happy_faces`); as a code (`AN`,
-    `joy`) beside a class's word or codes of other classes; and with `label_scheme` as a number of
-    it, where all numbers at its depth of the dataset are of that scheme.
+    `names` are the names of all images, such as `train/happy/1.png`. A folder is named after a
+    class by a word (`Happiness`, `0_neutral`, `happy_faces`); by a code (`AN`, `joy`), if there are
+    words, or codes of other classes, beside it; and by a number of `label_scheme`, if all numbers
+    at the same depth of the dataset are numbers of that scheme.
     """
 
     def __init__(self, names: Iterable[str], label_scheme: str | None) -> None:
@@ -44,7 +45,7 @@ class FolderNames:
         }
 
     def label(self, name: str) -> Label:
-        """That of the nearest folder with a class's word, else of the one that is its number."""
+        """The label of an image: the nearest folder with a class in words, else with its number."""
         places = _places(name)
         for above, part in reversed(places):
             if word := self._words[above].get(part):
@@ -57,26 +58,26 @@ class FolderNames:
         counting = [label for label in numbers if label.scheme is not None]
         if len(counting) > 1:
             written = " and ".join(str(label.written) for label in counting)
-            return Label(None, f"its folders {written} are both numbers of classes", written)
+            return Label(None, f"its folders {written} are both class numbers", written)
         if counting:
             return counting[0]
         for above, part in places:
             if self._words[above] or above in self._like_classes:
-                why = f"it is in no folder of a class: {part!r} is no known expression"
+                why = f"it is not in a class folder: {part!r} is not a known expression"
                 return Label(None, why, part)
-        return numbers[0] if numbers else Label(None, "it is in no folder of a class")
+        return numbers[0] if numbers else Label(None, "it is not in a class folder")
 
     @property
     def any(self) -> bool:
-        """Whether some folder says a class, or several beside each other almost do."""
+        """Whether a folder is named after a class, or several beside each other nearly are."""
         numbers = any(label.scheme for found in self._numbers.values() for label in found.values())
         return numbers or any(self._words.values()) or bool(self._like_classes)
 
     def check_spelling(self, names: Iterable[str]) -> None:
-        """Raise UserError for a folder that seems to be the misspelt name of a class.
+        """Raise UserError for a folder whose name seems to be a misspelt class.
 
-        `names` are those of images; only folders count in which no image has a class: `fer/other`
-        may be beside `fer/fear`.
+        `names` are the names of images. A folder that contains folders of classes may have any
+        name: `fer` is no misspelt `fear` if `fer/happy` is there.
         """
         folders = list(dict.fromkeys(name.rpartition("/")[0] for name in names))
         classes = {folder for folder in folders if self.label(f"{folder}/").name is not None}
@@ -88,15 +89,16 @@ class FolderNames:
                 near = _near(part)
                 if len(near) == 1 and f"{above}/{part}".lstrip("/") not in around:
                     raise UserError(
-                        f"The folder {folder} has images, and {part!r} is no known expression; the "
-                        f"nearest is {near.pop()}. Rename it, or move it out of the dataset."
+                        f"The folder {folder} has images, but {part!r} is not a known expression; "
+                        f"the nearest is {near.pop()}. Rename the folder, or move it out of the "
+                        "dataset."
                     )
 
 
 def with_folder(own: Label, folder: Label) -> Label:
-    """The label of an image of which a list or sample says `own`, and its folders `folder`.
+    """The label of an image by its `own` label and by that of its folder.
 
-    Its own goes first, unless that is a number of which nobody says the meaning.
+    Its own goes first, unless it is a number without a meaning.
     """
     if own == UNLABELLED and folder.written is not None:
         return folder
@@ -104,13 +106,13 @@ def with_folder(own: Label, folder: Label) -> Label:
 
 
 def _places(name: str) -> Sequence[tuple[str, str]]:
-    """Each folder of a name, outermost first, after the folders that it lies in."""
+    """Each folder of a name, outermost first, as (the path that it is in, its own name)."""
     parts = name.split("/")[:-1]
     return [("/".join(parts[:i]), part) for i, part in enumerate(parts)]
 
 
 def _words(folders: Iterable[str]) -> dict[str, str]:
-    """The classes that folders beside each other say in words, by folder."""
+    """The classes that folders beside each other name in words or codes, by folder."""
     certain = {f: name for f in folders if (name := label_schemes.expression(f, due=False))}
     with_codes = {f: name for f in folders if (name := label_schemes.expression(f))}
     due = certain or len(set(with_codes.values())) >= _FEW_CODES
@@ -118,7 +120,7 @@ def _words(folders: Iterable[str]) -> dict[str, str]:
 
 
 def _near(folder: str) -> set[str]:
-    """The classes that its words are like: one if it is misspelt, two in `Sadly Surprised`."""
+    """The classes that the words of a name are like: one if it is misspelt, two if compound."""
     near = {
         label_schemes.nearest_expression(word, _MISSPELT) for word in label_schemes.words(folder)
     }
@@ -126,7 +128,7 @@ def _near(folder: str) -> set[str]:
 
 
 def _like_classes(folders: Collection[str]) -> bool:
-    """Whether most of these folders, and more than one, are like classes, each another."""
+    """Whether most of these folders have names like classes, and there are two such classes."""
     if len(folders) > _MOST_CLASSES:
         return False
     near = [found for folder in folders if (found := _near(folder))]
@@ -134,13 +136,15 @@ def _like_classes(folders: Collection[str]) -> bool:
 
 
 def _numbers(folders: Iterable[str], label_scheme: str) -> dict[str, Label]:
-    """The labels of folders of one depth that are numbers of a scheme, by folder.
+    """The labels of the folders at one depth that are class numbers, by folder.
 
-    Where one is no number of it, or is written as `0001`, all are numbers of something else.
+    If one of them is no number of the scheme, or is written as `0001`, none is a class number.
     """
     numbers = [folder for folder in folders if re.fullmatch(r"[0-9]{1,9}", folder)]
     if padded := [folder for folder in numbers if str(int(folder)) != folder]:
-        why = f"it is in no folder of a class: {min(padded)} begins with 0, as numbers of clips do"
+        why = (
+            f"it is not in a class folder: {min(padded)} begins with 0, so it is not a class number"
+        )
         return {folder: Label(None, why) for folder in numbers}
     first, named = (
         label_schemes.FIRST.get(label_scheme, 0),
@@ -150,5 +154,5 @@ def _numbers(folders: Iterable[str], label_scheme: str) -> dict[str, Label]:
     beyond = [folder for folder in numbers if int(folder) > last and int(folder) not in named]
     if not beyond:
         return {folder: label_of(folder, label_scheme) for folder in numbers}
-    why = f"it is in no folder of a class: {min(beyond, key=int)} is no number of {label_scheme}"
+    why = f"it is not in a class folder: {min(beyond, key=int)} is not a number of {label_scheme}"
     return {folder: Label(None, why) for folder in numbers}

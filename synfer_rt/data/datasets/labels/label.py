@@ -62,20 +62,20 @@ def label_of(value: object, label_scheme: object) -> Label:
     if not _NUMBER.fullmatch(text):
         return Label(None, _unknown_word(text), text)
     if not float(text).is_integer():
-        return Label(None, f"its label {text!r} is no whole number", text)
+        return Label(None, f"its label {text!r} is not a whole number", text)
     number = int(float(text))
     if label_scheme is None:
-        why = f"its label is the number {number}; say its meaning with --label-scheme"
+        why = f"its label is the number {number}, which has no meaning without `label_scheme`"
         return Label(None, why, text)
     if not isinstance(label_scheme, str) or (classes := _classes(label_scheme)) is None:
-        return Label(None, f"its label scheme {reprlib.repr(label_scheme)} is unknown", text)
+        return Label(None, f"its label scheme {reprlib.repr(label_scheme)} is not known", text)
     return Label(*_numbered(number, classes, label_scheme), text, label_scheme)
 
 
 def _unknown_word(text: str) -> str:
     near = label_schemes.nearest_expression(text[:40], _LIKE)
     also = f"; the nearest is {near}" if near else ""
-    return f"its label {reprlib.repr(text)} is no known expression{also}"
+    return f"its label {reprlib.repr(text)} is not a known expression{also}"
 
 
 def _classes(label_scheme: str) -> Sequence[str] | None:
@@ -96,4 +96,4 @@ def _numbered(
             return classes[index], None
         meaning = classes[index].replace("-", "nothing")
     means = f": it means {meaning}" if meaning else ""
-    return None, f"its label {number} is outside {label_scheme}{means}"
+    return None, f"its label {number} is not a class of {label_scheme}{means}"

@@ -1,4 +1,4 @@
-"""Which part of a dataset, train, val or test, a folder, a file or a cell of a table names."""
+"""Names of splits, train, val and test: in folders, files and cells of tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _WORDS = {
 }
 _SPLITS = {word: split for split, words in _WORDS.items() for word in words}
 _ALONE = frozenset(("dev", "eval", "evaluation"))
-"""Of the validation, but `dev_patel` is a person: beside the words of _BESIDE alone."""
+"""Also val, but only beside the words of _BESIDE: `dev_patel` is a person."""
 _DATASETS = ("fer", "ferplus", "raf", "db", "rafdb", "affectnet", "expw")
 _SUFFIXES = ("csv", "tsv", "txt", "jsonl", "json", "tar", "zip", "parquet")
 _PARTS = ("set", "split", "part", "of", "data", "images", "image", "faces", "labels", "list")
@@ -24,11 +24,11 @@ _HUMP = re.compile(r"(?<=[a-z\d])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 @lru_cache(maxsize=4096)
 def split_of(name: str) -> str | None:
-    """The split that the name of a folder or file, or a cell of a table, says by one of its words.
+    """The split that a word in the name of a folder or file, or in a cell of a table, stands for.
 
-    `FER2013Train`, `test_aligned` and `fer2013-test-00000-of-00001.parquet` do. Of FER2013 the part
-    PublicTest is what its competition was tuned on, so it is val, and PrivateTest is test. None
-    where no word is one, and where two contradict each other, as in `train_test_split`.
+    `FER2013Train`, `test_aligned` and `fer2013-test-00000-of-00001.parquet` have such a word.
+    FER2013's PublicTest is val, since its competition was tuned on it, and its PrivateTest is test.
+    None if there is no such word, or two contradict each other, as in `train_test_split`.
     """
     words = [word.lower() for word in _WORD.findall(_HUMP.sub(" ", name))]
     text = " ".join(words).replace("public test", "publictest")
@@ -40,21 +40,21 @@ def split_of(name: str) -> str | None:
 
 
 def is_split(name: str) -> bool:
-    """Whether a name is a word for a split and nothing more."""
+    """Whether a name is nothing but a word for a split."""
     return name.strip().lower().replace(" ", "") in _SPLITS
 
 
 def are_splits(names: Collection[str]) -> bool:
-    """Whether names are words for splits and nothing more; `dev` is one beside another."""
+    """Whether names are nothing but words for splits; `dev` only counts beside another one."""
     left = [name for name in names if name.strip().lower() not in _ALONE]
     return bool(left) and all(map(is_split, left))
 
 
 def split_of_path(name: str) -> str | None:
-    """The split that the folders (or archives) in an item's name say, or None.
+    """The split that the folders or archives in the name of an item stand for, or None.
 
-    The first that is called so and nothing more counts, `val` in `train_data/val/1.jpg`; else the
-    first that has the word in its name.
+    The first whose whole name is a split counts, such as `val` in `train_data/val/1.jpg`; else the
+    first with a split in its name.
     """
     folders = name.split("/")[:-1]
     alone = (split_of(folder) for folder in folders if is_split(folder))

@@ -1,4 +1,4 @@
-"""Where in a picture the face is, as tables say it, and the picture cropped to it."""
+"""Face boxes in tables, and images cropped to them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _CORNERS = (
     ("x0", "y0", "x1", "y1"),
 )
 NOT_USED = (
-    "its column {} has face boxes, of which nothing says whether they end with a size or with a "
-    "corner, so none is used; give them as face_x, face_y, face_width, face_height"
+    "its column {} has face boxes, which are not used because they may end with a size or with a "
+    "corner; write them in the columns face_x, face_y, face_width and face_height"
 )
 """Why boxes in a column are not used."""
 _FRAGMENT = re.compile(r"#xywh=(-?\d{1,9}),(-?\d{1,9}),(\d{1,9}),(\d{1,9})$", re.ASCII)
@@ -31,7 +31,7 @@ _FRAGMENT = re.compile(r"#xywh=(-?\d{1,9}),(-?\d{1,9}),(\d{1,9}),(\d{1,9})$", re
 
 @dataclass(frozen=True)
 class Box:
-    """A part of a picture in pixels: `left` and `top` may lie outside it."""
+    """A part of an image in pixels. `left` and `top` may be outside the image."""
 
     left: int
     top: int
@@ -40,12 +40,12 @@ class Box:
 
     @property
     def fragment(self) -> str:
-        """What follows a file's name for this part of it (W3C Media Fragments, 4.2.2)."""
+        """The box as the end of a file name (W3C Media Fragments, 4.2.2)."""
         return f"#xywh={self.left},{self.top},{self.width},{self.height}"
 
 
 def split_fragment(name: str) -> tuple[str, Box | None]:
-    """A name without its fragment, and the box that this says."""
+    """A name without its fragment, and the box in the fragment; None if it has none."""
     found = _FRAGMENT.search(name)
     if not found:
         return name, None
@@ -83,23 +83,23 @@ def box_of(row: Mapping[str, object], columns: BoxColumns) -> Box | str | None:
     try:
         numbers = [float(cell) for cell in cells]
     except ValueError:
-        return f"{shown} is no four numbers"
+        return f"{shown} is not four numbers"
     if not all(math.isfinite(number) and abs(number) < 1e9 for number in numbers):
-        return f"{shown} is no four numbers of pixels"
+        return f"{shown} is not four numbers of pixels"
     left, top, right, bottom = numbers
     width, height = (right - left, bottom - top) if columns.corners else (right, bottom)
     if width <= 0 or height <= 0:
         return f"{shown} is empty"
     if max(map(abs, numbers)) <= 1:
-        return f"{shown} counts in parts of the image; write it in pixels"
+        return f"{shown} is in fractions of the image; write it in pixels"
     return Box(round(left), round(top), max(1, round(width)), max(1, round(height)))
 
 
 def cropped(read: Callable[[], bytes], box: Box) -> bytes:
-    """The part `box` of the image file that `read` gives, as a PNG file.
+    """The part `box` of the image file that `read` returns, as a PNG file.
 
-    What of the box lies outside the picture is left out. Raises OSError for what is no image, and
-    where less than half of the box lies in the picture.
+    A part of the box that is outside the image is left out. Raises OSError if the file is no image,
+    or less than half of the box is inside it.
     """
     from PIL import Image, ImageOps
 
@@ -112,8 +112,8 @@ def cropped(read: Callable[[], bytes], box: Box) -> bytes:
             part = picture.crop(corners)
     except OSError:
         raise
-    except Exception as error:  # every decoder of pillow raises errors of its own kind
-        raise OSError(f"it is no image that can be read: {error}") from None
+    except Exception as error:  # each decoder of Pillow raises errors of its own kind
+        raise OSError(f"it cannot be decoded: {error}") from None
     file = io.BytesIO()
     (part.convert("RGB") if part.mode in ("CMYK", "YCbCr", "LAB", "HSV") else part).save(
         file, "PNG"
@@ -122,28 +122,28 @@ def cropped(read: Callable[[], bytes], box: Box) -> bytes:
 
 
 def in_box(item: Item, box: Box | None) -> Item:
-    """The part of an image that is in a box, as an image of its own; all of it for None."""
+    """The part of an image that is in a box, as an item of its own; the whole image for None."""
     if box is None:
         return item
     return replace(item, name=item.name + box.fragment, read=partial(cropped, item.read, box))
 
 
-def as_said(item: Item, box: Box | str | None) -> Found:
-    """An image as `box_of` says of it; where that is a reason, this and all of the image."""
+def boxed(item: Item, box: Box | str | None) -> Found:
+    """The part of an image in the box that `box_of` returned, or the whole with what is wrong."""
     if isinstance(box, str):
-        yield Skipped(item.name, f"{box}; its image is used as it is")
+        yield Skipped(item.name, f"{box}; the whole image is used")
         box = None
     yield in_box(item, box)
 
 
 def _inside(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
-    """The corners of what of a box lies in a picture. Raises OSError as `cropped` does."""
+    """The corners of the part of a box inside an image. Raises OSError as `cropped` does."""
     left, top = max(0, box.left), max(0, box.top)
     right, bottom = min(width, box.left + box.width), min(height, box.top + box.height)
     if 2 * max(0, right - left) * max(0, bottom - top) < box.width * box.height:
         raise OSError(
-            f"its face box ({box.width} x {box.height} pixels at {box.left}, {box.top}) lies "
-            f"outside the image of {width} x {height}; if that is cropped already, take the boxes "
-            "out of the table"
+            f"its face box ({box.width} x {box.height} pixels at {box.left}, {box.top}) is "
+            f"outside the image of {width} x {height}; if the images are cropped already, "
+            "remove the boxes from the table"
         )
     return left, top, right, bottom

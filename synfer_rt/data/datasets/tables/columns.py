@@ -66,8 +66,8 @@ class Columns:
                 if label != UNLABELLED:
                     first, counts = name, label
             elif None not in (label.name, counts.name) and label.name != counts.name:
-                why = f"its column {first} says {counts.name}, and its column {name} {label.name}"
-                return Label(None, f"{why}; take one of them out", counts.written)
+                why = f"its column {first} says {counts.name}, but its column {name} {label.name}"
+                return Label(None, f"{why}; remove the wrong column", counts.written)
         return counts
 
     def split_of(self, row: Row) -> str | None:
@@ -82,7 +82,7 @@ class Columns:
 
 def _label(cell: object, label_scheme: object) -> Label:
     if written := several(cell):
-        why = f"its label is a list of several, {reprlib.repr(written)}"
+        why = f"its label is a list of several values, {reprlib.repr(written)}"
         return Label(None, why, written)
     return label_of(text(cell), label_scheme)
 
@@ -160,5 +160,9 @@ def _columns_of_words(values: Mapping[str, set[str]]) -> list[str]:
 
 
 def _no_labels(names: Sequence[str], header: bool) -> str:
-    remedy = "call one label" if header else "write a header with file_name and label"
+    remedy = (
+        "rename the column of labels to label"
+        if header
+        else "add a header with file_name and label"
+    )
     return f"none of its columns {', '.join(names)} is known to hold labels; {remedy}"

@@ -80,7 +80,7 @@ def _merged(
             unused.append(Skipped(reported, file))
             continue
         if entry.problem is not None:
-            unused.append(Skipped(reported, f"{entry.problem}; its image is used as it is"))
+            unused.append(Skipped(reported, f"{entry.problem}; the whole image is used"))
         counts = known.get((file, entry.box))
         if counts is None:
             counts = entry
@@ -97,14 +97,15 @@ def _contradictions(entry: Entry, counts: Entry, name: str) -> Iterator[str]:
     """What an entry says otherwise than `counts` or the folders of its image."""
     if entry.label != UNLABELLED and entry.label.name != counts.label.name:
         said, first = (one.label.name or "no known expression" for one in (entry, counts))
-        yield f"it says {said}, but {first} counts"
+        yield f"it says {said}, but an earlier row says {first}, which is used"
     if entry.split is None:
         return
     lies_in = split_of_path(name)
     if entry.split != counts.split:
-        yield f"it says the split {entry.split}, but {counts.split} counts"
+        first = f"an earlier row says {counts.split}, which is used"
+        yield f"it says the split {entry.split}, but {first}"
     elif lies_in is not None and entry.split != lies_in:
-        yield f"it says the split {entry.split}, but lies in {lies_in}"
+        yield f"it says the split {entry.split}, which is used, but its folder says {lies_in}"
 
 
 def _with_boxes(matched: Sequence[Matched]) -> Iterator[Matched]:
@@ -116,7 +117,7 @@ def _with_boxes(matched: Sequence[Matched]) -> Iterator[Matched]:
     for entry, file in matched:
         known = boxes.get(file, ()) if isinstance(file, Path) and entry.box is None else ()
         if len(known) > 1:
-            why = f"it does not say which of the {len(known)} faces in the image is meant"
+            why = f"its image has {len(known)} face boxes, and it does not say which one it means"
             yield entry, why
         elif known:
             yield replace(entry, box=next(iter(known)), problem=None), file

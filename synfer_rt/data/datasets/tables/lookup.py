@@ -12,7 +12,7 @@ from synfer_rt.data.datasets.labels.splits import split_of_path
 from synfer_rt.data.datasets.tables.entries import Entry
 
 _ARCHIVES = (".tar", ".zip", ".parquet", ".csv")
-_GONE = "it is not there"
+_GONE = "there is no such file"
 
 
 @dataclass(frozen=True)
@@ -127,17 +127,19 @@ def _only(
     if guess is None or not guess.files:
         folders = entry.name.lower().replace("\\", "/").split("/")[:-1]
         inside = any(folder.endswith(_ARCHIVES) for folder in folders)
-        return "it lies in an archive; give that itself, without a table" if inside else _GONE
+        return (
+            "it is in an archive; read the archive itself, without the table" if inside else _GONE
+        )
     file, *more = guess.files
     if more:
-        return (
-            f"several images are called so, one of them in {file.parent.name}; write their folders"
-        )
+        one = f"one of them in {file.parent.name}"
+        return f"several images have this name, {one}; write their folders, too"
     if len(splits[file]) > 1:
-        return f"rows of {' and '.join(sorted(splits[file]))} have its name; write their folders"
+        named = " and ".join(sorted(splits[file]))
+        return f"rows of {named} have this name; write the folders of their images, too"
     if guess.sure or file in alone:
         return file
-    return f"{_GONE}, and an image of its name is another's"
+    return f"{_GONE}, and the image of this name belongs to another row"
 
 
 def _ends(path: Sequence[str], end: Sequence[str]) -> bool:

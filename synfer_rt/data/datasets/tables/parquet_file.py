@@ -96,8 +96,8 @@ def image_at(file: Path, column: str, group: int, row: int) -> bytes:
     content = value.get("bytes") if is_mapping(value) else value
     if not isinstance(content, bytes):
         path = value.get("path") if is_mapping(value) else None
-        named = f", only the path {path}" if isinstance(path, str) and path else ""
-        raise OSError(f"the Parquet file holds no bytes of it{named}")
+        named = f", only its path {path}" if isinstance(path, str) and path else ""
+        raise OSError(f"the Parquet file does not contain it{named}")
     return content
 
 

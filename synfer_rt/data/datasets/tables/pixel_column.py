@@ -37,7 +37,7 @@ def images_of_pixels(
     for number, (offset, row) in enumerate(_rows(file, form)):
         name = f"{table}/{number:07d}"
         if PIXELS not in row:
-            yield Skipped(name, f"the row has {len(row)} of {len(form.names)} columns")
+            yield Skipped(name, f"the row has only {len(row)} of {len(form.names)} columns")
             continue
         label = columns.label(row, label_scheme)
         read = partial(_image, file, form, offset)
@@ -90,13 +90,13 @@ def _image(file: Path, form: Form, offset: int) -> bytes:
         stream.seek(offset)
         cell = _row(stream.readline(), form).get(PIXELS, "")
     if not re.fullmatch(r"[\d\s,\[\]]*", cell, re.ASCII) or re.search(r"\d{4}", cell):
-        raise OSError("its pixels are no whole numbers of 0 to 255")
+        raise OSError("its pixels are not whole numbers from 0 to 255")
     numbers = np.array(re.findall(r"\d+", cell), np.int64)
     side = math.isqrt(len(numbers))
     if not len(numbers) or side * side != len(numbers):
-        raise OSError(f"its {len(numbers)} pixels are those of no square")
+        raise OSError(f"its {len(numbers)} pixels do not make a square")
     if numbers.max() > 255:
-        raise OSError("its pixels are no whole numbers of 0 to 255")
+        raise OSError("its pixels are not whole numbers from 0 to 255")
     grey = numbers.astype(np.uint8).reshape(side, side)
     content = io.BytesIO()
     Image.fromarray(grey).save(content, "PNG")

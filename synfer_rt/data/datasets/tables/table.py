@@ -27,7 +27,7 @@ _SUFFIXES = (*CERTAIN, *_LISTS, JSON, PARQUET)
 """Suffixes of files that may be tables of images."""
 _STEM = "stem"
 """The key of the only column of such a list."""
-PIXELS_ELSEWHERE = "its column pixels is read from CSV files alone; save it as CSV"
+PIXELS_ELSEWHERE = "its column pixels is only read from CSV files; save the table as CSV"
 """Why images are not read from a table of another kind."""
 
 Rows = Callable[[], Iterator[Row]]
@@ -107,7 +107,7 @@ def _seen(file: Path, stems: Collection[str], alone: bool) -> Table | str | None
         table = Table(columns, opened.rows, opened.form)
         names_alone = len(opened.names) == 1 and not opened.named
         if names_alone and not table.tells_of(file.name) and not alone:
-            return "it lists images, and nothing says what for"
+            return "it lists images and says nothing of them"
         if PIXELS in opened.values and opened.form is None:
             return PIXELS_ELSEWHERE
         if columns.files or table.of_pixels:
@@ -138,9 +138,9 @@ def _columns_found(file: Path, opened: _Opened | None) -> str:
         return "it is empty"
     found, split = f"its columns {', '.join(names)}", split_of(file.name)
     if names_images([key(name) for name in names]):
-        return f"{found} have no row that names an image"
-    known = f"; so nothing is known to be of the split {split}" if split else ""
-    return f"{found}: none names images; call that column file_name{known}"
+        return f"{found} name no image in any row"
+    missing = f", or no image is known to be of the split {split}" if split else ""
+    return f"none of {found} names images; rename the column of images to file_name{missing}"
 
 
 def _open(file: Path) -> _Opened | None:
@@ -150,8 +150,8 @@ def _open(file: Path) -> _Opened | None:
     except (OSError, ValueError, RecursionError, csv.Error) as error:
         if file.suffix.lower() not in CERTAIN:
             return None
-        remedy = "save it as UTF-8" if isinstance(error, UnicodeError) else "mend it"
-        raise UserError(f"{file} is no table that can be read ({error}); {remedy}.") from None
+        remedy = "save it as UTF-8" if isinstance(error, UnicodeError) else "repair it"
+        raise UserError(f"{file} cannot be read as a table ({error}); {remedy}.") from None
 
 
 @lru_cache(maxsize=32)

@@ -57,7 +57,7 @@ def majority(cells: Mapping[str, object], classes: Mapping[str, str | None]) -> 
     for name, cell in cells.items():
         number = _number(text(cell))
         if number is None:
-            return Label(None, f"its {text(cell)} is no number of votes for {name}", text(cell))
+            return Label(None, f"its {text(cell)} is not a number of votes for {name}", text(cell))
         votes[name] = number
     most = max(votes.values())
     if most == 0:

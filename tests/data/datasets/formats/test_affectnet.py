@@ -21,7 +21,7 @@ def test_affectnet_csv(tmp_path: Path):
     dataset = read_dataset(tmp_path)
     assert dataset.format == "affectnet"
     assert [item.label for item in dataset.items] == ["happy", None]
-    assert "9 is outside affectnet-8" in str(dataset.items[1].problem)
+    assert "9 is not a class of affectnet-8" in str(dataset.items[1].problem)
     assert {item.split for item in dataset.items} == {"train"}
 
 

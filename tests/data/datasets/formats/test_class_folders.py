@@ -29,7 +29,7 @@ class TestFolders:
         (tmp_path / "LICENSE").write_text("free")
         dataset = read_dataset(tmp_path)
         assert dataset.items[0].name == "bored/b.jpg" and dataset.items[0].label is None
-        assert "no folder of a class" in str(dataset.items[0].problem)
+        assert "not in a class folder" in str(dataset.items[0].problem)
         assert list(why(dataset)) == ["LICENSE"]
 
     def test_splits_are_told_apart(self, tmp_path: Path):
@@ -83,4 +83,4 @@ class TestFolders:
 def test_who_says_what_numbers_mean_is_told_why_folders_are_none(tmp_path: Path):
     put(tmp_path, **{f"images__{n}__a": 1 for n in (1, 3, 1126)})
     dataset = read_dataset(tmp_path, label_scheme="affectnet-8")
-    assert "1126 is no number of affectnet-8" in str(dataset.items[0].problem)
+    assert "1126 is not a number of affectnet-8" in str(dataset.items[0].problem)

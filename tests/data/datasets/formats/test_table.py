@@ -121,7 +121,7 @@ class TestTables:
         put_text(tmp_path / "l.csv", "file,label\n0.jpg,sad\n1.jpg,fear\n")
         dataset = read_dataset(tmp_path)
         assert labels_of(dataset) == {"c/1.jpg": "fear"}
-        assert "several images are called so" in why(dataset)["l.csv: 0.jpg"]
+        assert "several images have this name" in why(dataset)["l.csv: 0.jpg"]
 
     def test_a_table_of_one_split_says_nothing_of_another(self, tmp_path: Path):
         put(tmp_path, train__0=10, train__1=20, test__0=30, test__2=40)
@@ -130,7 +130,7 @@ class TestTables:
         assert labels_of(dataset) == {"train/0.jpg": "sad", "train/1.jpg": "fear"}
         assert set(splits_of(dataset).values()) == {"train"}
         assert why(dataset) == {
-            "train_labels.csv: 2.jpg": "it is not there",
+            "train_labels.csv: 2.jpg": "there is no such file",
             "test/0.jpg": "no table lists it",
             "test/2.jpg": "no table lists it",
         }
@@ -139,7 +139,7 @@ class TestTables:
         put(tmp_path, images__1=10)
         put_text(tmp_path / "lists" / "train" / "l.csv", "file,label,split\n1.jpg,sad,train\n")
         put_text(tmp_path / "lists" / "test" / "l.csv", "file,label,split\n1.jpg,fear,test\n")
-        with pytest.raises(UserError, match="rows of test and train have its name"):
+        with pytest.raises(UserError, match="rows of test and train have this name"):
             read_dataset(tmp_path)
 
     @pytest.mark.parametrize("folder", ["", "a/"])
@@ -168,12 +168,14 @@ class TestTables:
         put_text(tmp_path / "train" / "metadata.csv", "file_name,label\nx.jpg,fear\n")
         dataset = read_dataset(tmp_path)
         assert labels_of(dataset) == {"train/x.jpg": "sad"}
-        assert why(dataset) == {"train/metadata.csv: x.jpg": "it says fear, but sad counts"}
+        assert why(dataset) == {
+            "train/metadata.csv: x.jpg": "it says fear, but an earlier row says sad, which is used"
+        }
 
     def test_names_inside_archives_are_reported_as_such(self, tmp_path: Path):
         put(tmp_path, x=10)
         put_text(tmp_path / "l.csv", "file,label\nx.jpg,sad\n0.tar/1,fear\n")
-        assert "it lies in an archive" in why(read_dataset(tmp_path))["l.csv: 0.tar/1"]
+        assert "it is in an archive" in why(read_dataset(tmp_path))["l.csv: 0.tar/1"]
 
     @pytest.mark.parametrize("name", ["../aligned/1.jpg", "{root}/aligned/1.jpg", "aligned/1.jpg"])
     def test_a_path_is_exact_where_names_repeat(self, tmp_path: Path, name: str):
@@ -225,9 +227,8 @@ class TestTables:
             put_text(tmp_path / f"{split}.csv", "file\nhappy/x.jpg\n")
         dataset = read_dataset(tmp_path)
         assert splits_of(dataset) == {"happy/x.jpg": "test"}
-        assert why(dataset) == {
-            "train.csv: happy/x.jpg": "it says the split train, but test counts"
-        }
+        reason = "it says the split train, but an earlier row says test, which is used"
+        assert why(dataset) == {"train.csv: happy/x.jpg": reason}
 
     def test_a_label_that_contradicts_another_is_reported(self, tmp_path: Path):
         put(tmp_path, x=10, y=20)
@@ -235,7 +236,9 @@ class TestTables:
         put_text(tmp_path / "b.csv", "file,label\ny.jpg,happiness\n")
         dataset = read_dataset(tmp_path)
         assert labels_of(dataset) == {"x.jpg": "sad", "y.jpg": "happy"}
-        assert why(dataset) == {"a.csv: x.jpg": "it says fear, but sad counts"}
+        assert why(dataset) == {
+            "a.csv: x.jpg": "it says fear, but an earlier row says sad, which is used"
+        }
 
     def test_a_table_without_labels_hides_none(self, tmp_path: Path):
         put(tmp_path, x=10)
@@ -252,7 +255,7 @@ class TestTables:
         dataset = read_dataset(tmp_path)
         assert labels_of(dataset) == {"x.jpg": "sad"}
         assert list(why(dataset)) == ["labels.jsonl"]
-        assert "give the table itself" in why(dataset)["labels.jsonl"]
+        assert "read the table itself" in why(dataset)["labels.jsonl"]
         assert labels_of(read_dataset(tmp_path / "labels.jsonl")) == {"x.jpg": "fear"}
 
     @pytest.mark.parametrize(
@@ -294,7 +297,7 @@ class TestTables:
         (tmp_path / name).write_text(text)
         dataset = read_dataset(tmp_path)
         assert dataset.format == "table" and labels_of(dataset) == {"x.jpg": None}
-        assert "--label-scheme" in str(dataset.items[0].problem)
+        assert "`label_scheme`" in str(dataset.items[0].problem)
         assert labels_of(read_dataset(tmp_path, label_scheme="raf-db")) == {"x.jpg": "disgust"}
 
     def test_a_table_alone_stands_for_what_it_names(self, tmp_path: Path):
@@ -317,7 +320,7 @@ class TestTables:
     def test_a_table_alone_without_images_is_refused(self, tmp_path: Path):
         put(tmp_path, x=10)
         (tmp_path / "list.csv").write_text("a,b\n1,2\n")
-        with pytest.raises(UserError, match="no image that can be used as table"):
+        with pytest.raises(UserError, match="no image that can be read in the format table"):
             read_dataset(tmp_path / "list.csv")
 
     def test_columns_are_those_of_all_rows(self, tmp_path: Path):
@@ -330,5 +333,5 @@ class TestTables:
         put(tmp_path, x=1)
         for text in ("{not json}\n", "[" * 100_000 + "\n"):
             (tmp_path / "metadata.jsonl").write_text(text)
-            with pytest.raises(UserError, match="no table that can be read"):
+            with pytest.raises(UserError, match="cannot be read as a table"):
                 read_dataset(tmp_path)

@@ -84,7 +84,7 @@ class TestArchives:
         table = pa.table({"image": pa.array([{"path": "0.png", "bytes": None}], PICTURES)})
         pq.write_table(table, tmp_path / "0.parquet")
         (item,) = read_dataset(tmp_path).items
-        assert "holds no bytes of it, only the path 0.png" in str(load(item, (4, 4)))
+        assert "does not contain it, only its path 0.png" in str(load(item, (4, 4)))
 
     @pytest.mark.parametrize("format", ["imagefolder", "webdataset", "parquet"])
     def test_what_our_writers_write_is_read(self, tmp_path: Path, format: str):
@@ -153,7 +153,7 @@ class TestArchives:
         dataset = read_dataset(tmp_path)
         assert [(i.label, i.split) for i in dataset.items] == [("happy", "test"), ("anger", "test")]
         assert shades(Dataset(tmp_path, "parquet", dataset.items[:1])) == [70]
-        assert "holds no bytes" in str(load(dataset.items[1], (4, 4)))
+        assert "does not contain it" in str(load(dataset.items[1], (4, 4)))
 
     @pytest.mark.parametrize("suffix", ["tar", "zip"])
     def test_hidden_files_are_passed_over(self, tmp_path: Path, suffix: str):
@@ -180,7 +180,7 @@ class TestArchives:
     def test_an_unfinished_run_is_refused(self, tmp_path: Path):
         settings = {"format": "webdataset", "count": 3, "classes": ["sad"], "au_vocabulary": None}
         open_output(tmp_path / "run", settings, resume=False).close()
-        with pytest.raises(UserError, match="--resume first"):
+        with pytest.raises(UserError, match="`resume=True` first"):
             read_dataset(tmp_path / "run")
 
     @pytest.mark.parametrize("format", ["webdataset", "parquet"])
@@ -200,7 +200,9 @@ class TestArchives:
         if made == 6:
             assert len(read_dataset(tmp_path).items) == 6
         else:
-            lacks = rf"lacks 1 of its run's shards; .* --resume, or remove .*{run_file.FILE}"
+            lacks = (
+                rf"lacks 1 of the shards of its run; .* `resume=True`, or remove .*{run_file.FILE}"
+            )
             with pytest.raises(UserError, match=lacks):
                 read_dataset(tmp_path)
 
@@ -231,12 +233,12 @@ class TestCompressed:
     ):
         tarfile.open(tmp_path / name, mode).close()  # type: ignore[call-overload]
         for path in (tmp_path, tmp_path / name):
-            with pytest.raises(UserError, match=f"compressed; decompress it first, by {command}"):
+            with pytest.raises(UserError, match=f"compressed; decompress it first with {command}"):
                 read_dataset(path)
 
     def test_zstandard(self, tmp_path: Path):
         (tmp_path / "0.tar.zst").write_bytes(b"\x28\xb5\x2f\xfd")
-        with pytest.raises(UserError, match=r"by zstd -d 0\.tar\.zst"):
+        with pytest.raises(UserError, match=r"with zstd -d 0\.tar\.zst"):
             read_dataset(tmp_path)
 
     def test_an_archive_beside_images_is_named(self, tmp_path: Path):
@@ -246,8 +248,8 @@ class TestCompressed:
         dataset = read_dataset(tmp_path)
         assert labels_of(dataset) == {"happy/a.jpg": "happy"}
         assert why(dataset) == {
-            "faces.tar.gz": "it is an archive beside images; give it by itself",
-            "faces.zip": "it is an archive beside images; give it by itself",
+            "faces.tar.gz": "it is an archive beside image files; read it as a dataset of its own",
+            "faces.zip": "it is an archive beside image files; read it as a dataset of its own",
             "labels.csv.gz": "it is compressed; decompress it first",
         }
 
@@ -261,7 +263,9 @@ class TestBesideImages:
         put_tar(tmp_path / "code.tar", **{"a__py": b"print()"})
         dataset = read_dataset(tmp_path)
         assert labels_of(dataset) == {"happy/a.jpg": "happy", "sad/b.jpg": "sad"}
-        assert why(dataset) == {"code.tar": "it is an archive beside images; give it by itself"}
+        assert why(dataset) == {
+            "code.tar": "it is an archive beside image files; read it as a dataset of its own"
+        }
 
     def test_a_picture_beside_shards_hides_none(self, tmp_path: Path):
         put(tmp_path, preview=10)
@@ -298,9 +302,9 @@ class TestZips:
         content[200] ^= 255
         (tmp_path / "0.zip").write_bytes(content)
         (item,) = read_dataset(tmp_path).items
-        assert "damaged there" in str(load(item, (4, 4)))
+        assert "zip file is damaged" in str(load(item, (4, 4)))
         (tmp_path / "0.zip").write_bytes(content[:100])
-        with pytest.raises(UserError, match="no whole zip"):
+        with pytest.raises(UserError, match="not a whole zip"):
             read_dataset(tmp_path)
 
     def test_a_file_that_says_it_is_huge_is_not_read(self, tmp_path: Path):

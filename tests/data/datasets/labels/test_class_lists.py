@@ -58,5 +58,5 @@ class TestClassLists:
         put(tmp_path, **{"0__a": 1})
         put_text(tmp_path / "classes.txt", "sad\nhappy\n")
         put_text(tmp_path / "labels.txt", "happy\nsad\n")
-        with pytest.raises(UserError, match="classes differ"):
+        with pytest.raises(UserError, match="list the right"):
             read_dataset(tmp_path)

@@ -68,7 +68,7 @@ def test_two_folders_of_numbers_leave_the_class_open():
     names = ["1/3/a.png", "2/5/a.png"]
     assert read(*names, scheme="affectnet-8") == [None, None]
     why = FolderNames(names, "affectnet-8").label(names[0]).problem
-    assert why == "its folders 1 and 3 are both numbers of classes"
+    assert why == "its folders 1 and 3 are both class numbers"
 
 
 def test_codes_and_names_of_people_count_in_company_alone():
@@ -85,14 +85,14 @@ def test_codes_and_names_of_people_count_in_company_alone():
 def test_a_misspelt_class_is_refused_with_the_nearest(tmp_path: Path, folder: str, near: str):
     put(tmp_path, **{"train__happy__a": 10, f"train__{folder}__b": 20})
     with pytest.raises(
-        UserError, match=f"'{folder}' is no known expression; the nearest is {near}"
+        UserError, match=f"'{folder}' is not a known expression; the nearest is {near}"
     ):
         read_dataset(tmp_path)
 
 
 def test_folders_that_are_all_misspelt_are_refused_too(tmp_path: Path):
     put(tmp_path, a__Hapy__a=10, a__Sadd__b=20)
-    with pytest.raises(UserError, match="'Hapy' is no known expression; the nearest is happy"):
+    with pytest.raises(UserError, match="'Hapy' is not a known expression; the nearest is happy"):
         read_dataset(tmp_path)
 
 
@@ -115,7 +115,7 @@ def test_numbers_with_zeros_in_front_are_said_to_be_no_classes(tmp_path: Path):
 def test_a_word_that_is_not_known_goes_before_a_number(tmp_path: Path):
     put(tmp_path, happy__1__a=10, calm__1126__b=20)
     calm = read_dataset(tmp_path, label_scheme="affectnet-8").items[0]
-    assert calm.not_understood and "'calm' is no known expression" in str(calm.problem)
+    assert calm.not_understood and "'calm' is not a known expression" in str(calm.problem)
 
 
 def test_names_of_people_make_no_class_folders(tmp_path: Path):
@@ -132,7 +132,7 @@ def test_a_folder_beside_classes_says_what_was_not_understood(tmp_path: Path):
     put(tmp_path, happy__a=10, calm__b=20, sad__c=30)
     calm = read_dataset(tmp_path).items[0]
     assert (calm.label, calm.written, calm.not_understood) == (None, "calm", True)
-    assert "'calm' is no known expression" in str(calm.problem)
+    assert "'calm' is not a known expression" in str(calm.problem)
 
 
 def test_a_folder_around_the_classes_is_no_misspelt_class(tmp_path: Path):

@@ -103,7 +103,9 @@ def test_a_table_that_lists_images_of_another_split_is_reported(tmp_path: Path):
     put_text(tmp_path / "train.csv", "file,label\ntrain/x.jpg,sad\ntest/y.jpg,sad\n")
     dataset = read_dataset(tmp_path)
     assert splits_of(dataset) == {"train/x.jpg": "train", "test/y.jpg": "train"}
-    assert why(dataset) == {"train.csv: test/y.jpg": "it says the split train, but lies in test"}
+    assert why(dataset) == {
+        "train.csv: test/y.jpg": "it says the split train, which is used, but its folder says test"
+    }
 
 
 @pytest.mark.parametrize("column", ["Usage", "split", "subset", "set", "phase", "which part"])

@@ -102,7 +102,7 @@ class TestWithoutAHeader:
         put_text(tmp_path / "labels.csv", "a.jpg,3,0\nb.jpg,4,1\n")
         dataset = read_dataset(tmp_path, label_scheme="fer2013-csv")
         assert set(labels_of(dataset).values()) == {None}
-        assert "write a header with file_name and label" in why(dataset)["labels.csv"]
+        assert "add a header with file_name and label" in why(dataset)["labels.csv"]
 
     def test_a_list_of_names_says_the_split(self, tmp_path: Path):
         put(tmp_path, happy__a=10, sad__b=20)
@@ -119,7 +119,7 @@ class TestWithoutAHeader:
         put_text(tmp_path / name, "happy/a.jpg\n")
         dataset = read_dataset(tmp_path)
         assert labels_of(dataset) == {"happy/a.jpg": "happy", "sad/b.jpg": "sad"}
-        assert why(dataset) == {name: "it lists images, and nothing says what for"}
+        assert why(dataset) == {name: "it lists images and says nothing of them"}
         assert list(labels_of(read_dataset(tmp_path / name))) == ["happy/a.jpg"]
 
     def test_a_table_of_other_things_leaves_class_folders_what_they_are(self, tmp_path: Path):
@@ -161,7 +161,7 @@ class TestLabels:
         put_text(tmp_path / "l.csv", "file,label,emotion\na.jpg,happy,sad\nb.jpg,sad,Sadness\n")
         first, second = read_dataset(tmp_path).items
         assert first.label is None and second.label == "sad"
-        assert "its column label says happy, and its column emotion sad" in str(first.problem)
+        assert "its column label says happy, but its column emotion sad" in str(first.problem)
 
     def test_the_word_of_a_folder_goes_before_a_number_without_meaning(self, tmp_path: Path):
         put(tmp_path, happy__a=10, sad__b=20)
@@ -193,7 +193,7 @@ class TestLabels:
         rows = [{"file_name": f"images/{name}.jpg", "label": [0, 1, 0]} for name in "abc"]
         put_text(tmp_path / "metadata.jsonl", "\n".join(map(json.dumps, rows)))
         for item in read_dataset(tmp_path, label_scheme="fer2013-csv").items:
-            assert item.not_understood and "a list of several" in str(item.problem)
+            assert item.not_understood and "a list of several values" in str(item.problem)
 
     @pytest.mark.parametrize("yes_no", [("1", "0"), ("True", "False"), ("1.0", "")])
     @pytest.mark.parametrize("prefix", ["", "emotion_", "is "])
@@ -243,17 +243,21 @@ class TestWhatIsNotUnderstood:
         put_text(tmp_path / "people.csv", "who;mood\nann;blue\n")
         dataset = read_dataset(tmp_path)
         assert labels_of(dataset) == dict.fromkeys(FACES)
-        assert why(dataset) == {
-            "people.csv": "its columns who, mood: none names images; call that column file_name"
-        }
-        with pytest.raises(UserError, match="its columns who, mood: none names images"):
+        reason = (
+            "none of its columns who, mood names images; rename the column of images to file_name"
+        )
+        assert why(dataset) == {"people.csv": reason}
+        with pytest.raises(UserError, match="none of its columns who, mood names images"):
             read_dataset(tmp_path / "people.csv")
 
     def test_labels_in_no_known_column_are_said_with_the_columns(self, tmp_path: Path):
         put_faces(tmp_path)
         put_text(tmp_path / "labels.csv", "file,code\na.jpg,1\nb.jpg,2\nc.jpg,3\n")
         dataset = read_dataset(tmp_path, label_scheme="fer2013-csv")
-        reason = "none of its columns file, code is known to hold labels; call one label"
+        reason = (
+            "none of its columns file, code is known to hold labels; "
+            "rename the column of labels to label"
+        )
         assert labels_of(dataset) == dict.fromkeys(FACES) and why(dataset) == {"labels.csv": reason}
         assert {item.problem for item in dataset.items} == {reason}
 
@@ -284,9 +288,9 @@ class TestOtherFiles:
         pq.write_table(table, tmp_path / "fer2013.parquet")
         if beside:
             put(tmp_path, happy__a=10)
-            assert "save it as CSV" in why(read_dataset(tmp_path))["fer2013.parquet"]
+            assert "save the table as CSV" in why(read_dataset(tmp_path))["fer2013.parquet"]
         else:
-            with pytest.raises(UserError, match="save it as CSV"):
+            with pytest.raises(UserError, match="save the table as CSV"):
                 read_dataset(tmp_path)
 
     @pytest.mark.parametrize(
@@ -313,4 +317,4 @@ class TestOtherFiles:
         pq.write_table(table, tmp_path / "images" / "metadata.parquet")
         dataset = read_dataset(tmp_path)
         assert dataset.format == "table" and labels_of(dataset) == FACES
-        assert why(dataset) == {"images/metadata.parquet: d.jpg": "it is not there"}
+        assert why(dataset) == {"images/metadata.parquet: d.jpg": "there is no such file"}
