@@ -1,6 +1,6 @@
 """A picture of a run: the first samples of each class in a row, with the class's name.
 
-It is written as a page for a browser, since readers of datasets take every image file for a sample.
+It is a page for a browser, since readers of datasets take every image file for a sample.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from synfer_rt.data.writers.atomic import disk_errors, write_whole
 from synfer_rt.errors import UserError
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL import Image, ImageFont
 
 FILE = "contact-sheet.html"
 PER_CLASS = 8
@@ -41,9 +41,9 @@ def write_contact_sheet(
 ) -> Path:
     """Write the contact sheet of the finished run in `out` to its own folder; returns its path.
 
-    `labels` are the requested ones in the order in which they take turns, `shows` says of a record
-    whether its image counts. Raises UserError when the disk is full or not writable, and when a
-    file of the run is gone.
+    `labels` are the requested ones in the order in which they take turns. An image counts if
+    `shows` is true of its record. Raises UserError if the disk is full or not writable, and if a
+    file of the run is missing.
     """
     shown = (sample for sample in read(out) if shows(sample[0]))
     samples = itertools.islice(shown, PER_CLASS * len(labels))
@@ -53,7 +53,7 @@ def write_contact_sheet(
     except OSError as error:
         raise UserError(
             f"{error.filename or out} of the finished run cannot be read "
-            f"({error.strerror or error}); make the run again with another --out."
+            f"({error.strerror or error}); repeat the run with another `out`."
         ) from None
     png = base64.b64encode(picture.getvalue()).decode()
     page = _PAGE.format(name=html.escape(in_utf8(out.name)), png=png)
@@ -110,7 +110,7 @@ def _tile(image: Image.Image) -> Image.Image:
     return image.resize(size, Image.Resampling.NEAREST)
 
 
-def _font(size: int) -> Any:
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     from PIL import ImageFont
 
     return ImageFont.load_default(size)

@@ -1,8 +1,8 @@
 """The table that `synfer-rt label` writes: a line for each image, crash-safe and resumable.
 
-While a run goes on the table is a journal of JSON lines, `<name>.partial`, whose first line holds
-the settings; when the last line is there it gets its final name and form, and the settings stay
-beside it in `<name>.run.json`.
+During the run the table is a journal of JSON lines, `<name>.partial`, whose first line holds the
+settings. With its last line it gets its final name and format; the settings stay beside it in
+`<name>.run.json`.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ SUFFIXES = (".jsonl", ".csv")
 
 
 class Table:
-    """The growing table of one run, at `path` when it is whole; `done` lines of it are there.
+    """The growing table of one run, at `path` when it is whole; `done` is the number of its lines.
 
-    `settings` are JSON values that decide what the lines say, `form` is a blank line
-    (`records.blank_line`). Raises UserError for a name that does
-    not end in one of SUFFIXES, when the table exists or is begun and `resume` is false, when it was
-    begun with other settings or does not say with which, and when it is not writable.
+    `settings` are the JSON values that decide the lines, `form` is a blank line
+    (`records.blank_line`). Raises UserError for a name that does not end in one of SUFFIXES, if the
+    table exists or is begun and `resume` is false, if it was begun with other or unknown settings,
+    and if it is not writable.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any], form: Record, resume: bool) -> None:
         path = local(path)
         if path.suffix not in SUFFIXES:
-            raise UserError(f"{path} is no name of a table; let --out end in .jsonl or .csv.")
+            raise UserError(f"`out` must end in .jsonl or .csv, got {path}.")
         self.path, self.form, self.done = path, form, 0
         self._settings: Record = json.loads(json.dumps(settings))
         with disk_errors(path):
@@ -47,7 +47,8 @@ class Table:
         self._journal: IO[bytes] | None = None
         if not resume and (self.finished or begun):
             raise UserError(
-                f"{path} is already there or begun; go on with --resume, or choose another --out."
+                f"{path} exists or is begun; continue it with `resume=True`, or choose another "
+                "`out`."
             )
         if self.finished:
             self._check_same(_settings_of(path))
@@ -74,12 +75,12 @@ class Table:
             if before.get(name) != self._settings.get(name) and name not in computation.FIELDS:
                 what = OTHER_DATASET if name == "dataset" else name.replace("_", " ")
                 raise UserError(
-                    f"{self.path} was begun with another {what}; resume it as it was begun, or "
-                    "choose another --out."
+                    f"{self.path} was begun with another {what}; resume it with the settings that "
+                    "it was begun with, or choose another `out`."
                 )
 
     def records(self) -> Iterator[Record]:
-        """The lines that are there, in their order."""
+        """The lines that are written, in their order."""
         source = self.path if self.finished else partial(self.path)
         if self.finished and source.suffix != ".jsonl":
             raise ValueError("a finished table of CSV is not read back")
@@ -100,7 +101,7 @@ class Table:
         os.fsync(self._journal.fileno())
 
     def finish(self) -> None:
-        """Give the table its final name, and as CSV its form."""
+        """Give the table its final name and format."""
         assert self._journal is not None
         form = self.path.with_name(f"{self.path.name}.whole.partial")
         with disk_errors(self.path):
@@ -124,18 +125,18 @@ class Table:
         writer.writerows(map(cells, self.records()))
 
     def close(self) -> None:
-        """Stop; what is written stays for a run with --resume. Raises UserError on a full disk."""
+        """Stop; what is written stays for a run that resumes. Raises UserError on a full disk."""
         if self._journal is not None:
             with disk_errors(self.path):
                 self._journal.close()
 
 
 class Tally:
-    """What the lines of a table say in all.
+    """Totals over the lines of a table.
 
-    `labels` are the images by label and `accepted` those accepted; `asked` counts the images of
-    which this was asked. `given` counts the labels that the dataset has, `problems` those of them
-    that were not understood, by the reason. `skipped` are the images that could not be read.
+    `labels` counts the images by label, `accepted` those of them that are accepted, `asked` all
+    that had something to accept. `given` counts the labels that the dataset has, `problems` those
+    of them that were not understood, by the reason. `skipped` are the files that could not be read.
     """
 
     def __init__(self) -> None:
@@ -169,9 +170,9 @@ def settings_file(path: Path) -> Path:
 
 
 def folder_of(path: Path) -> Path | None:
-    """The folder that names in a table begin at, as `label` wrote it.
+    """The folder that the file names of a table of `label` are relative to.
 
-    None of any other table, and where that folder is no longer.
+    None for any other table, and if that folder no longer exists.
     """
     try:
         settings = json_object(settings_file(path).read_bytes())
@@ -182,7 +183,7 @@ def folder_of(path: Path) -> Path | None:
 
 
 def begun_with(path: Path) -> Record | None:
-    """The settings of the table at `path`, finished or not; None where nothing says them."""
+    """The settings of the table at `path`, finished or not; None if they are not found."""
     path = local(path)
     try:
         with (settings_file(path) if path.exists() else partial(path)).open("rb") as file:
@@ -192,13 +193,13 @@ def begun_with(path: Path) -> Record | None:
 
 
 def _settings_of(path: Path) -> Record:
-    """The settings of a finished table. Raises UserError when they are not there."""
+    """The settings of a finished table. Raises UserError if they are not found."""
     try:
         return json_object(settings_file(path).read_bytes())
     except (OSError, ValueError):
         raise UserError(
-            f"{path} is already there, and {settings_file(path).name} does not say how it was "
-            "made; choose another --out."
+            f"{path} already exists, and {settings_file(path).name} does not hold its settings; "
+            "choose another `out`."
         ) from None
 
 

@@ -11,16 +11,15 @@ from synfer_rt.paths import local
 from synfer_rt.vocabulary.label_schemes import expression
 
 MOST_ADDITIONS = 10_000_000
-"""More would take years on the fastest device, and is more likely a slip."""
+"""More would take years on the fastest device, and is more likely a mistake."""
 
 
 def targets(counts: Mapping[str, int], balance: str) -> dict[str, int]:
-    """How many images each class of `counts` shall have.
+    """How many images each class of `counts` is to have.
 
-    `balance` is "max" (as many as the largest class), a number, or a JSON file of
-    {class: number}, which may leave classes out. Nothing is ever taken away: a class that has more
-    keeps them. Raises UserError for anything else, for a class without an image to vary, and for
-    more than MOST_ADDITIONS in all.
+    `balance` is "max" (as many as the largest class), a number, or a JSON file of {class: number},
+    which may leave classes out. A class that already has more keeps them. Raises UserError for
+    anything else, for a class without an image to vary, and for more than MOST_ADDITIONS in all.
     """
     if balance == "max" or (balance.isascii() and balance.isdecimal()):
         # Python reads no number of thousands of digits; any of nineteen is too much already.
@@ -32,24 +31,23 @@ def targets(counts: Mapping[str, int], balance: str) -> dict[str, int]:
         wanted = {expression(str(name)) or str(name): int(count) for name, count in given.items()}
     except (OSError, TypeError, AttributeError, RecursionError, ValueError, OverflowError) as error:
         raise UserError(
-            f"--balance {balance} is neither max, a number nor a JSON file of "
-            f'{{"class": number}} ({error}).'
+            f"`balance` must be max, a number or a JSON file of "
+            f'{{"class": number}}, got {balance} ({error}).'
         ) from None
     for label in wanted:
         if label not in counts:
             raise UserError(
-                f"{balance} asks for {label}, of which the dataset has no image to vary; leave it "
-                "out, or make some with `synfer-rt sample`."
+                f"{balance} names the class {label}, but the dataset has no image to vary of it; "
+                "leave it out, or make some images with `synfer-rt sample`."
             )
     return _checked(counts, wanted)
 
 
 def _checked(counts: Mapping[str, int], wanted: Mapping[str, int]) -> dict[str, int]:
     goal = {label: max(count, wanted.get(label, 0)) for label, count in counts.items()}
-    if sum(goal.values()) - sum(counts.values()) > MOST_ADDITIONS:
-        raise UserError(
-            f"--balance asks for more than {MOST_ADDITIONS} additions; write a smaller number."
-        )
+    added = sum(goal.values()) - sum(counts.values())
+    if added > MOST_ADDITIONS:
+        raise UserError(f"`balance` must need at most {MOST_ADDITIONS} additions, got {added}.")
     return goal
 
 

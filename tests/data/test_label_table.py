@@ -39,7 +39,7 @@ SAID = FORM | {"file_name": "a.png", "label": "sad", "probabilities": {"sad": 1.
 
 def test_a_table_that_is_there_needs_resume(tmp_path: Path):
     Table(tmp_path / "t.jsonl", {"a": 1}, FORM, False).close()
-    with pytest.raises(UserError, match="--resume"):
+    with pytest.raises(UserError, match="`resume=True`"):
         Table(tmp_path / "t.jsonl", {"a": 1}, FORM, False)
 
 
@@ -61,7 +61,7 @@ def test_a_finished_table_without_settings_is_refused(tmp_path: Path, kept: str 
     (tmp_path / "t.csv").write_text("file_name,label\n")
     if kept:
         (tmp_path / "t.csv.run.json").write_text(kept)
-    with pytest.raises(UserError, match="choose another --out"):
+    with pytest.raises(UserError, match="choose another `out`"):
         Table(tmp_path / "t.csv", {}, FORM, True)
 
 

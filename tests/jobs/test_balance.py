@@ -34,14 +34,14 @@ def test_a_class_without_images_is_refused(tmp_path: Path):
 
 @pytest.mark.parametrize("wrong", ["most", "-3", "1.5", "\u00b2", "\u0663"])
 def test_anything_else_is_refused(wrong: str):
-    with pytest.raises(UserError, match="--balance"):
+    with pytest.raises(UserError, match="`balance` must be"):
         targets(COUNTS, wrong)
 
 
 @pytest.mark.parametrize("text", ['{"sad": Infinity}', '{"sad": NaN}', "[" * 100_000, "[3]"])
 def test_a_file_without_numbers_is_refused(tmp_path: Path, text: str):
     (tmp_path / "b.json").write_text(text)
-    with pytest.raises(UserError, match="neither max, a number nor a JSON file"):
+    with pytest.raises(UserError, match="`balance` must be max, a number or a JSON file"):
         targets(COUNTS, str(tmp_path / "b.json"))
 
 
@@ -49,7 +49,7 @@ def test_a_file_without_numbers_is_refused(tmp_path: Path, text: str):
 def test_more_additions_than_anybody_makes_are_refused(tmp_path: Path, number: str):
     (tmp_path / "b.json").write_text(json.dumps({"sad": float(number), "fear": 6_000_000}))
     for balance in (number, str(tmp_path / "b.json")):
-        with pytest.raises(UserError, match=r"--balance .*(more than 10000000 additions|infin)"):
+        with pytest.raises(UserError, match=r"`balance` .*(at most 10000000 additions|infin)"):
             targets(COUNTS, balance)
     assert targets(COUNTS, "0" * 30 + "3000000")["fear"] == 3_000_000
 

@@ -243,7 +243,7 @@ class TestCommand:
             shutil.copy(folder / "sad" / f"{number:02d}.png", image)
             if not number:
                 self.command(tiny_bundle_path, image, "--out", out)
-        with pytest.raises(UserError, match=r"another dataset \(.*sizes or times of change"):
+        with pytest.raises(UserError, match=r"another dataset \(.*sizes or modification times"):
             self.command(tiny_bundle_path, image, "--out", out, "--resume")
 
     def test_labels_single_images(self, tiny_bundle_path: Path, folder: Path, tmp_path: Path):

@@ -1,8 +1,9 @@
 """Datasets on disk: crash-safe, resumable, one module a format.
 
-A run's directory holds its samples in one of FORMATS, its own folder beside it (`run_file.folder`)
-`run.json` and what grows. Samples are written in the order of their indices, so a run that was
-killed has the samples 0 to n-1 and resumes at n; one that lost some since makes them again.
+The output directory of a run holds its samples in one of FORMATS. The run's own folder beside it
+(`run_file.folder`) holds `run.json` and files that are not whole yet. Samples are written in the
+order of their indices, so a run that was killed has samples 0 to n-1 and resumes at n. Samples that
+were lost later are made again.
 """
 
 from __future__ import annotations
@@ -30,33 +31,33 @@ class Writer(Protocol):
     """
 
     lacking: Sequence[int]
-    """The indices to write, rising, as they were when the output was opened.
+    """The indices to write, in rising order, as they were when the output was opened.
 
-    Mostly those from some index on. Of a run that lost something since, or had it damaged, also
-    what lies before, as far as that shows without reading everything."""
+    Usually all from some index on. If samples were lost or damaged since, their indices too, as far
+    as this shows without reading everything."""
     done: int
     """How many samples are there."""
     count: int
     """The samples of the whole run."""
 
     def records(self) -> Iterator[Record]:
-        """The records of the samples before the first that is lacking, by index.
+        """The records of the samples before the first of `lacking`, by index.
 
-        To be asked for before anything is written.
+        Call it before anything is written.
         """
         ...
 
     def write(self, records: Sequence[Mapping[str, Any]], pngs: Sequence[bytes]) -> None:
-        """Write some of `lacking`, or all from its first index on, in the order of their indices.
+        """Write records and PNG files of some of `lacking`, or of all indices from its first on.
 
-        Given are records and PNG files.
+        They are given in the order of their indices.
         """
         ...
 
     def finish(self) -> None:
-        """All samples are written: give everything its final name, and close.
+        """Give every file its final name, and close: all samples are written.
 
-        A run may end with fewer samples than `count`, which becomes their number.
+        A run may end with fewer samples than `count`; `count` then becomes their number.
         """
         ...
 
@@ -102,27 +103,26 @@ def _writer(out: Path, settings: Mapping[str, Any]) -> Writer:
 def check_output(
     out: Path, settings: Mapping[str, Any], *, resume: bool, shard_size: int = SHARD_SIZE
 ) -> bool:
-    """Whether `out` holds a run that `open_output` would continue, not start; writes nothing.
+    """Whether `out` holds a run that `open_output` would continue; writes nothing.
 
-    Raises UserError when `out` holds anything and `resume` is false, when it holds something other
-    than a run, and when the settings differ (naming the first that does).
+    Raises UserError if `out` holds anything and `resume` is false, if it holds something other than
+    a run, and if the settings differ (naming the first that does).
     """
     out = local(out)
     with disk_errors(out):
         if run_file.exists(out):
             if not resume:
                 raise UserError(
-                    f"{out} already holds a run; continue it with --resume, or choose another "
-                    "directory with --out."
+                    f"{out} already holds a run; continue it with `resume=True`, or choose another "
+                    "`out`."
                 )
             run_file.check_same(out, {**settings, "shard_size": shard_size})
             return True
         aside = run_file.folder(out)
         if out.exists() and any(path != aside for path in resolved(out).iterdir()):
             raise UserError(
-                f"{out} exists and holds no run of synfer-rt ({aside / run_file.FILE} is not "
-                "there); if it was moved, move the folder beside it too, else choose another "
-                "directory with --out."
+                f"{out} exists and holds no run of synfer-rt ({aside / run_file.FILE} is missing); "
+                "if it was moved, move the folder beside it too, otherwise choose another `out`."
             )
     return False
 
@@ -140,9 +140,9 @@ def is_whole(out: Path) -> bool:
 
 
 def discard_empty(out: Path) -> None:
-    """Take back the start of a run of which nothing is written, so that any other may start.
+    """Remove a run that has no sample yet, so that any other run may start in `out`.
 
-    To be called when the run's writer is closed. A directory that holds more is left as it is.
+    Call it when the run's writer is closed. A directory that holds anything else is left as it is.
     """
     aside = run_file.folder(out)
     with suppress(OSError):

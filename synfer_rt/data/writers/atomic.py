@@ -16,11 +16,11 @@ from typing import IO
 from synfer_rt.errors import UserError
 
 _REMEDIES = {
-    errno.ENOSPC: "free some space, then run the same command with --resume",
-    errno.EDQUOT: "raise the quota or free some space, then run the same command with --resume",
-    errno.EFBIG: "raise the limit on file sizes, then run the same command with --resume",
-    errno.EIO: "check the disk, then run the same command with --resume",
-    errno.ENAMETOOLONG: "choose a shorter path with --out",
+    errno.ENOSPC: "free some space, then continue with `resume=True`",
+    errno.EDQUOT: "raise the quota or free some space, then continue with `resume=True`",
+    errno.EFBIG: "raise the limit on file sizes, then continue with `resume=True`",
+    errno.EIO: "check the disk, then continue with `resume=True`",
+    errno.ENAMETOOLONG: "choose a shorter path for `out`",
 }
 
 
@@ -31,7 +31,7 @@ def disk_errors(path: Path) -> Generator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        remedy = _REMEDIES.get(error.errno or 0, "choose another directory with --out")
+        remedy = _REMEDIES.get(error.errno or 0, "choose another `out`")
         raise UserError(f"Cannot write {error.filename or path} ({reason}); {remedy}.") from error
 
 
@@ -41,10 +41,10 @@ def partial(path: Path) -> Path:
 
 
 def open_growing(path: Path) -> IO[bytes]:
-    """Open `partial(path)` to read and append, made if need be, for this process alone.
+    """Open `partial(path)` for reading and appending, and create it if needed.
 
-    Raises UserError when another process has it open in this way: two runs that grow one file
-    would tear it. Where the system has no file locks, that is not noticed.
+    Raises UserError if another process has opened it in this way: two runs that write to one file
+    would tear it. This is not noticed on a system without file locks.
     """
     # Made and opened at once: between the two another run's end could take the name away.
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
@@ -56,8 +56,7 @@ def open_growing(path: Path) -> IO[bytes]:
     except BlockingIOError:
         file.close()
         raise UserError(
-            f"Another synfer-rt is writing {path}; wait for it to end, or choose another "
-            "directory with --out."
+            f"Another synfer-rt is writing {path}; wait for it to end, or choose another `out`."
         ) from None
     except (ImportError, OSError):
         pass
@@ -65,9 +64,9 @@ def open_growing(path: Path) -> IO[bytes]:
 
 
 def commit(file: IO[bytes], path: Path, grown: Path | None = None) -> None:
-    """Sync and close an open file, and give it its final name.
+    """Sync and close the open file `partial(grown)`, and give it its final name, `path`.
 
-    It is that of `partial(grown)`, where `grown` is `path` unless it lies in another folder.
+    `grown` is `path` unless the file grew in another folder.
     """
     file.flush()
     os.fsync(file.fileno())

@@ -51,9 +51,9 @@ class ImageFolderWriter:
         self.done = self._lines - len(self._lost)
 
     def _names_of_whole_metadata(self) -> list[str] | None:
-        """The images that the metadata names; None where it is not there or no longer whole.
+        """The images that the metadata names; None if it does not exist or is no longer whole.
 
-        Then it is a journal again, and what it lacks is made again.
+        It is then a journal again, and missing samples are made again.
         """
         if not self._metadata.exists():
             return None
@@ -96,8 +96,8 @@ class ImageFolderWriter:
     def _check_same(self, before: str, now: str) -> None:
         if before != now:
             raise UserError(
-                f"{self.out / before} was lost, and is {now} when it is made again: something is "
-                "not as it was; make the whole run again with another --out."
+                f"{self.out / before} was lost, but its sample is now {now}: the model or the "
+                "computation has changed; repeat the whole run with another `out`."
             )
 
     def finish(self) -> None:
@@ -111,7 +111,7 @@ class ImageFolderWriter:
         self.close()
 
     def close(self) -> None:
-        """Stop; what is written stays for a run with --resume."""
+        """Stop; what is written stays for a run that resumes."""
         self._pool.shutdown()
         if self._journal is not None:
             with disk_errors(self._metadata):

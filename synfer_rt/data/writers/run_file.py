@@ -1,10 +1,10 @@
-"""`run.json`: the settings of a run, there from the first moment on; and where it lies.
+"""`run.json`, the settings of a run, which are written before anything else; and where it lies.
 
-The output directory holds samples and nothing else, for some readers take every file of a directory
-for data, others every folder for a class and every image for a sample. All else of a run lies in
-its own folder beside it: `__faces__` beside `faces`. Readers that go through the directory around
-both pass over names that begin with two underscores, or find nothing there that they could take for
-data.
+The output directory holds nothing but samples, since some readers take every file of a directory
+for data, others every folder for a class and every image for a sample. Everything else of a run
+lies in the run's own folder beside the output: `__faces__` beside `faces`. Readers that walk the
+directory around both skip names that begin with two underscores, or find nothing there that they
+could take for data.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ FILE = "run.json"
 _MADE = "made"
 _INSIDE = "__run__"
 OLD_SHEET = "contact-sheet.png"
-"""What older releases wrote among the samples, and is none."""
+"""The contact sheet that older releases wrote among the samples."""
 OTHER_DATASET = (
-    "dataset (files, labels, sizes or times of change are not what they were, or another release "
-    "of synfer-rt read it)"
+    "dataset (its files, labels, sizes or modification times have changed, or another release of "
+    "synfer-rt read it)"
 )
 
 
 def folder(out: Path) -> Path:
-    """Where all that belongs to the run in `out` and is no sample lies; it need not be there.
+    """The run's own folder, for everything of the run in `out` but its samples; it need not exist.
 
-    Where `out` is a mount point, there is no beside (a container's volume outlives what lies around
-    it, and nothing can be renamed into it from there): then it is `out/__run__`.
+    It lies beside `out`, but in a mount point it is `out/__run__`: a container's volume outlives
+    what lies around it, and nothing can be renamed into it from outside.
     """
     out = resolved(out)
     inside = out / _INSIDE
@@ -46,23 +46,23 @@ def folder(out: Path) -> Path:
 
 
 def path(out: Path) -> Path:
-    """The settings of the run in `out`; it need not be there.
+    """The settings file of the run in `out`; it need not exist.
 
-    Older releases wrote them, and all else, among the samples, where they are still found.
+    Older releases wrote it, and everything else, among the samples, where it is still found.
     """
     beside, among = folder(out) / FILE, out / FILE
     return among if os.path.exists(among) and not os.path.exists(beside) else beside
 
 
 def exists(out: Path) -> bool:
-    """Whether `out` holds a run: the settings alone, left by a directory that is gone, are none."""
+    """Whether `out` holds a run; settings that a removed directory left behind are not one."""
     return os.path.isdir(out) and os.path.exists(path(out))
 
 
 def begin(out: Path, settings: Mapping[str, Any]) -> None:
-    """Write the settings of a new run, of several that begin at once the first one's alone.
+    """Write the settings of a new run. Of several runs that begin at once only the first does so.
 
-    Raises UserError, also for a run that is there.
+    Raises UserError if `out` already holds a run or cannot be written.
     """
     with disk_errors(out):
         aside = folder(out)
@@ -71,8 +71,8 @@ def begin(out: Path, settings: Mapping[str, Any]) -> None:
             if exists(out):
                 partial(aside / FILE).unlink(missing_ok=True)
                 raise UserError(
-                    f"{out} already holds a run; continue it with --resume, or choose another "
-                    "directory with --out."
+                    f"{out} already holds a run; continue it with `resume=True`, or choose another "
+                    "`out`."
                 )
             for left in aside.iterdir():  # by a run whose directory is gone
                 if left != partial(aside / FILE):
@@ -84,9 +84,9 @@ def begin(out: Path, settings: Mapping[str, Any]) -> None:
 
 
 def adopt(out: Path) -> None:
-    """Move what an older release wrote among the samples to where it lies now.
+    """Move what an older release wrote among the samples into the run's own folder.
 
-    A contact sheet is removed, for it is drawn again when the run ends. Raises UserError.
+    A contact sheet is removed, since the end of the run draws it again. Raises UserError.
     """
     if path(out) != out / FILE:
         return
@@ -110,16 +110,14 @@ def load(out: Path) -> dict[str, Any]:
     try:
         return json_object(path(out).read_bytes())
     except (OSError, ValueError):
-        raise UserError(
-            f"{path(out)} is damaged; put it back as it was, or choose another --out."
-        ) from None
+        raise UserError(f"{path(out)} is damaged; restore it, or choose another `out`.") from None
 
 
 def check_same(out: Path, settings: Mapping[str, Any]) -> None:
     """Raise UserError unless the run in `out` was begun with these settings.
 
-    A setting that one of them lacks is None there. Where and how the images are computed is not
-    among them: Computation.differs.
+    A setting that one of them lacks is None there. Where and how the images are computed is left
+    to `Computation.differs`.
     """
     before, settings = load(out), json.loads(json.dumps(settings))
     for name in [*before, *settings]:
@@ -129,21 +127,21 @@ def check_same(out: Path, settings: Mapping[str, Any]) -> None:
             if name == "dataset":  # hashes, which tell nobody what it was
                 change = OTHER_DATASET
             raise UserError(
-                f"{out} was begun with another {change}; resume it with its own settings, or "
-                "choose another directory with --out."
+                f"{out} was begun with another {change}; resume it with the settings that it was "
+                "begun with, or choose another `out`."
             )
 
 
 def count(settings: Mapping[str, Any]) -> int:
-    """The samples of a run when it is whole: those of its settings, or those it ended with."""
+    """The number of samples of a whole run: that of its settings, or that with which it ended."""
     return int(settings.get(_MADE, settings["count"]))
 
 
 def end(out: Path, made: int) -> None:
-    """Note that the run ends with `made` samples, fewer than it could have had.
+    """Note that the run ends with `made` samples, fewer than its settings allow.
 
-    To be noted before the last file has its final name: a short last shard means that more is to
-    come. Raises UserError.
+    Call it before the last file gets its final name, since a short last shard means that more
+    samples follow. Raises UserError.
     """
     with disk_errors(out):
         write_whole(path(out), _json({**load(out), _MADE: made}))

@@ -29,9 +29,9 @@ _END = bytes(2 * tarfile.BLOCKSIZE)
 class ShardWriter:
     """Fills tar shards one after another; see `Writer`.
 
-    `name(number)` is a shard's file name when whole, `tar_name(number)` that of the tar that grows,
-    `convert(tar, path)` makes the one from the other where they differ, `read(path)` gives a whole
-    shard's samples, and `is_whole(path, samples)` says at little cost whether a shard has so many.
+    `name(number)` is the file name of a whole shard, `read(path)` gives its samples, and
+    `is_whole(path, samples)` tells at little cost whether it has so many. A shard that is not a tar
+    is staged in one called `tar_name(number)`, from which `convert(tar, path)` makes it.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class ShardWriter:
                     self._seal()
 
     def close(self) -> None:
-        """Stop; what is written stays for a run with --resume."""
+        """Stop; what is written stays for a run that resumes."""
         if self._file is not None:
             with disk_errors(self.out):
                 self._file.close()

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from synfer_rt.data.writers import Writer, open_output, read
+from synfer_rt.records import Record
 
 CLASSES = ["neutral", "happy", "sad"]
 
@@ -68,10 +72,38 @@ class SmallRun:
         Image.fromarray(self.image(index)).save(file, "PNG")
         return file.getvalue()
 
-    def write(self, writer: Any, stop: int) -> None:
+    def write(self, writer: Writer, stop: int) -> None:
         """Write what lacks up to `stop`, in batches of 3 at most."""
         written = writer.done - (writer.count - len(writer.lacking))
         todo = [index for index in writer.lacking[written:] if index < stop]
         for first in range(0, len(todo), 3):
             batch = todo[first : first + 3]
             writer.write([self.record(i) for i in batch], [self.png(i) for i in batch])
+
+
+def open_run(
+    run: SmallRun, out: Path, format: str, count: int = 10, resume: bool = False
+) -> Writer:
+    """The writer of the run in `out`."""
+    settings = run.settings(format, count)
+    return open_output(out, settings, resume=resume, shard_size=run.shard_size)
+
+
+def finished(run: SmallRun, out: Path, format: str, count: int = 10) -> list[tuple[Record, bytes]]:
+    """The samples of the run in `out`, which is begun or continued, and finished."""
+    writer = open_run(run, out, format, count, resume=True)
+    run.write(writer, count)
+    writer.finish()
+    return list(read(out))
+
+
+def final_files(out: Path) -> list[Path]:
+    """The files of an output that have their final names."""
+    return sorted(p for p in out.rglob("*") if p.is_file() and p.suffix != ".partial")
+
+
+def assert_complete(run: SmallRun, samples: list[tuple[Record, bytes]], count: int = 10) -> None:
+    """Each of `count` indices is there once, with its image."""
+    assert [record["index"] for record, _ in samples] == list(range(count))
+    for record, png in samples:
+        assert png == run.png(record["index"])

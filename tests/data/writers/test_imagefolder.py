@@ -76,7 +76,7 @@ def test_an_image_that_comes_out_under_another_label_is_refused(run, tmp_path):
     write_all(run, tmp_path / "out")
     (tmp_path / "out/happy/00000004.png").unlink()
     writer = open_output(tmp_path / "out", run.settings("imagefolder"), resume=True)
-    with pytest.raises(UserError, match=r"happy/00000004\.png was lost, and is sad/"):
+    with pytest.raises(UserError, match=r"00000004\.png was lost, .* is now sad/"):
         writer.write([run.record(4) | {"label": "sad"}], [run.png(4)])
     assert not (tmp_path / "out/sad/00000004.png").exists()
 
