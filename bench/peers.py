@@ -114,7 +114,7 @@ class Diffusers:
     def run(self, batch: int, steps: int, watch: Stopwatch, out: Path) -> None:
         """Make the samples that synfer-rt makes."""
         torch = self._torch
-        requests = [self._requests.request(index) for index in range(batch)]
+        requests = self._requests[:batch]
         with torch.inference_mode():
             with watch.stage("condition"):
                 conditioning = self._condition(requests)

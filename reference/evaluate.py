@@ -219,7 +219,7 @@ def main(
     strength = (strength or defaults.layout_strength) if layout == "bank" else 1.0
     solver, steps = solver or defaults.solver, steps or defaults.steps
     way = bundle.trajectory(solver, steps, strength)
-    plan = make_requests(bundle, guidance=guidance, layout=layout, seed=SEED)
+    every = make_requests(bundle, guidance=guidance, layout=layout, seed=SEED)
     sampler = Sampler.of(bundle, backend, threads)
     sampled = partial(kept, sampler, way=way, work=work)
     pictures = out / "results"
@@ -235,7 +235,7 @@ def main(
     held_images = np.asarray(data.images[held_rows])
     rebuilt = reconstructed(sampler, held_images, work)
     rebuilt_held = replace(held, images=rebuilt[np.isin(held_rows, labelled)])
-    requests = [plan.request(i) for i in range(per_class * len(CLASSES))]
+    requests = every[: per_class * len(CLASSES)]
     made = sampled(requests, title="sampling expressions")
     asked = np.array([CLASSES.index(request.label) for request in requests])
     samples = Faces(np.asarray(made["images"]), asked)
@@ -250,7 +250,7 @@ def main(
         "settings": {
             "solver": solver,
             "steps": steps,
-            "guidance": plan.guidance,
+            "guidance": every.guidance,
             "layout": layout,
             "layout_strength": strength,
             "backend": backend,
@@ -263,8 +263,8 @@ def main(
     sheet(rows, [], 2).save(pictures / "samples.png")
 
     units = action_units.MAIN + action_units.FURTHER
-    swept = sampled(action_units.sweeps(plan, units, faces), title="sampling sweeps")["images"]
-    sided = sampled(action_units.sides(plan, faces), title="sampling sides")["images"]
+    swept = sampled(action_units.sweeps(every, units, faces), title="sampling sweeps")["images"]
+    sided = sampled(action_units.sides(every, faces), title="sampling sides")["images"]
     found |= measure_units(
         classifiers.predict(readers.aus, swept).reshape(len(units), faces, -1, 41),
         classifiers.predict(readers.aus, sided).reshape(len(action_units.ONE_SIDED), faces, -1, 41),
@@ -281,7 +281,7 @@ def main(
     sets = {"samples": samples.images}
     if layout == "bank":
         without = make_requests(bundle, guidance=guidance, layout="none", seed=SEED)
-        others = [without.request(i) for i in range(len(requests))]
+        others = without[: len(requests)]
         whole_way = bundle.trajectory(solver, steps, 1.0)
         made = kept(sampler, others, whole_way, work, "sampling from noise alone")
         sets["samples from noise alone"] = np.asarray(made["images"])

@@ -160,8 +160,8 @@ def main(
         raise SystemExit(f"{training} has no snapshots; run reference.train_diffusion first.")
     judge = classifiers.load(classifier_directory, "judge")
     reader = classifiers.load(classifier_directory, "au-reader")
-    plan = make_requests(open_bundle(engines), guidance=guidance, layout="none", seed=SEED)
-    requests = [plan.request(i) for i in range(count)]
+    bundle = open_bundle(engines)
+    requests = make_requests(bundle, guidance=guidance, layout="none", seed=SEED)[:count]
     classes = np.array([CLASSES.index(r.label) for r in requests])
     aus = np.stack([facs.au_vector(r.aus) for r in requests])
     weights = [cache.digest(v.numpy()) for n in (judge, reader) for v in n.state_dict().values()]

@@ -62,13 +62,13 @@ def main(variants, classifier_directory, fer, out, work, per_class, faces, threa
         directory, _, backend = variant.partition(",")
         bundle = open_bundle(Path(directory))
         sampler = Sampler.of(bundle, backend or "auto", threads)
-        way, plan = bundle.trajectory(), make_requests(bundle, seed=SEED)
-        requests = [plan.request(i) for i in range(per_class * len(CLASSES))]
+        way, every = bundle.trajectory(), make_requests(bundle, seed=SEED)
+        requests = every[: per_class * len(CLASSES)]
         sampled = partial(kept, sampler, way=way, work=work)
         images = np.asarray(sampled(requests, title="sampling expressions")["images"])
         asked = np.array([CLASSES.index(request.label) for request in requests])
         report = judge_images(images, asked, judge, fer)
-        sweeps = action_units.sweeps(plan, action_units.MAIN, faces)
+        sweeps = action_units.sweeps(every, action_units.MAIN, faces)
         swept = np.asarray(sampled(sweeps, title="sampling sweeps")["images"])
         read = classifiers.predict(reader, swept)
         units = action_units.sweep_correlations(

@@ -187,8 +187,7 @@ def test_the_wheel_holds_the_whole_bundle(wheel_files: set[str]):
 
 def test_the_shipped_model_shows_what_is_asked_for():
     bundle = open_bundle()
-    plan = make_requests(bundle)
-    requests = [plan.request(i) for i in range(8)]
+    requests = make_requests(bundle)[:8]
     sampler = Sampler.of(bundle, "onnxruntime-cpu", threads=1)
     samples = sampler.sample(requests, bundle.trajectory(), 8)
     assert {sample.request.label for sample in samples} == {*bundle.classes}

@@ -35,15 +35,15 @@ def calibration_inputs(
 ) -> Iterator[dict[str, np.ndarray]]:
     """Inputs that `engine` (the denoiser or a classifier) really gets, by name, batch by batch.
 
-    `samples` requests of the bundle's own plan (every label, drawn prompts and AUs) are sampled by
-    its engines on ONNX Runtime at its default settings; the denoiser's inputs are those of every
-    step. It costs as much as making that many images.
+    The bundle's engines sample `samples` default requests (every label, drawn prompts and AUs) on
+    ONNX Runtime at its default settings; the denoiser's inputs are those of every step. It costs
+    as much as making that many images.
     """
-    plan, way = make_requests(bundle, seed=_SEED), bundle.trajectory()
+    every, way = make_requests(bundle, seed=_SEED), bundle.trajectory()
     sampler = Sampler.of(bundle, _BACKEND)
     denoiser = sampler.engines["denoiser"]
     for first in range(0, samples, batch):
-        requests = [plan.request(i) for i in range(first, min(first + batch, samples))]
+        requests = every[first : min(first + batch, samples)]
         state = {name: to_numpy(value) for name, value in sampler.condition(requests).items()}
         state["guidance"] = np.array([r.guidance for r in requests], np.float32)
         state["latents"] = sampler.start(requests, way)

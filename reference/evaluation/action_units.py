@@ -40,17 +40,16 @@ def without_expression(prompt: str) -> str:
     return re.sub(r" with an? \w+ face\b", "", prompt)
 
 
-def _faces(plan: Requests, count: int) -> list[Request]:
-    requests = [plan.request(face) for face in range(count)]
-    return [replace(base, prompt=without_expression(base.prompt)) for base in requests]
+def _faces(requests: Requests, count: int) -> list[Request]:
+    return [replace(base, prompt=without_expression(base.prompt)) for base in requests[:count]]
 
 
-def sweeps(plan: Requests, units: Sequence[str], faces: int) -> list[Request]:
+def sweeps(requests: Requests, units: Sequence[str], faces: int) -> list[Request]:
     """Every unit at every one of STRENGTHS on the same `faces` faces, nothing else."""
     return [
         replace(face, aus={unit: float(strength)})
         for unit in units
-        for face in _faces(plan, faces)
+        for face in _faces(requests, faces)
         for strength in STRENGTHS
     ]
 
@@ -115,12 +114,12 @@ def reader_correlations(
     return report
 
 
-def sides(plan: Requests, faces: int) -> list[Request]:
+def sides(requests: Requests, faces: int) -> list[Request]:
     """Every unit of ONE_SIDED on every one of SIDES of the same `faces` faces, nothing else."""
     return [
         replace(face, aus={f"L{unit[2:]}": left, f"R{unit[2:]}": right})
         for unit in ONE_SIDED
-        for face in _faces(plan, faces)
+        for face in _faces(requests, faces)
         for left, right in SIDES.values()
     ]
 

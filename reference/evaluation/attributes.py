@@ -41,7 +41,7 @@ def _people() -> dict[str, tuple[int, ...]]:
 def described(sentences: Iterable[str]) -> np.ndarray:
     """The bands that sentences of `prompts.describe` name, int64 [n, 3] as in `captions.bands`.
 
-    Each must name an age and a gender, as a plan's requests do: others raise KeyError.
+    Each must name an age and a gender, as drawn ones do: others raise KeyError.
     """
     return np.array([_people()[_person(sentence)] for sentence in sentences])
 

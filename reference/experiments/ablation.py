@@ -171,8 +171,8 @@ def main(setting: Setting, fer, per_class, rounds, strengths):
     rights: dict[str, dict[str, np.ndarray]] = {}
     for row, before in pairs:
         made = sample_set(setting.sampler, row, count, 7, setting.work)
-        plan = Recipe("as asked for").plan(setting.sampler, 7)
-        aus = np.stack([facs.au_vector(plan.request(i).aus) for i in range(count)])
+        requests = Recipe("as asked for").requests(setting.sampler, 7)[:count]
+        aus = np.stack([facs.au_vector(request.aus) for request in requests])
         reports[row.name], rights[row.name] = measure(
             setting, made["images"], made["requested"], aus, real, scale, fer
         )

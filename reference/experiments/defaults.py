@@ -73,11 +73,10 @@ def sample(setting: Setting, choice: Choice, count: int) -> tuple[np.ndarray, np
     """Images, their classes, and the action units that were asked for."""
     bundle = setting.bundle
     layout = "none" if choice.start == 1 else "bank"
-    plan = make_requests(
+    requests = make_requests(
         bundle, guidance=choice.guidance, au_scale=choice.au_scale, layout=layout, seed=SEED
-    )
+    )[:count]
     way = bundle.trajectory(choice.solver, choice.steps, choice.start)
-    requests = [plan.request(i) for i in range(count)]
     title = ", ".join(f"{name} {value}" for name, value in vars(choice).items())
     images = np.asarray(kept(setting.sampler, requests, way, setting.work, title)["images"])
     classes = np.array([CLASSES.index(request.label) for request in requests])

@@ -90,8 +90,7 @@ def main(setting: Setting, fer, count, strengths):
     same = np.argsort(identities[rows])[same]
     of_renders = own_is_nearest(pooled_features(person, data.images[others]), same, known)
 
-    plan = make_requests(setting.bundle, photos=count, seed=SEED)
-    requests = [plan.request(i) for i in range(count * len(CLASSES))]
+    requests = make_requests(setting.bundle, photos=count, seed=SEED)[: count * len(CLASSES)]
     own = np.array([request.layout for request in requests])
     classes = np.array([CLASSES.index(request.label) for request in requests])
     aus = np.stack([facs.au_vector(request.aus) for request in requests])

@@ -40,17 +40,17 @@ class Recipe:
         """Whether the bundle has the engine for it."""
         return self.form is None or engine_name(self.form) in sampler.bundle.engines
 
-    def plan(self, sampler: Sampler, seed: int) -> Requests:
-        """The requests."""
+    def requests(self, sampler: Sampler, seed: int) -> Requests:
+        """What is sampled, by index."""
         layout = "none" if self.layouts == "none" else "bank"
-        plan = make_requests(
+        requests = make_requests(
             sampler.bundle,
-            labels_text=self.labels,
+            labels=self.labels,
             layout=layout,
             guidance=self.guidance,
             seed=seed,
         )
-        return plan if self.aus else replace(plan, aus={})
+        return requests if self.aus else replace(requests, aus={})
 
     def way(self, sampler: Sampler) -> Trajectory:
         """The denoising steps."""
@@ -66,8 +66,8 @@ class Recipe:
 
     def sample(self, sampler: Sampler, indices: np.ndarray, seed: int, work: Path) -> list[Sample]:
         """The samples of these indices; `work` keeps the layouts that were inverted for them."""
-        plan, way = self.plan(sampler, seed), self.way(sampler)
-        requests = [plan.request(int(i)) for i in indices]
+        every, way = self.requests(sampler, seed), self.way(sampler)
+        requests = [every[int(i)] for i in indices]
         starts = None
         if self.layouts == "inverted":
             layouts = np.array([request.layout for request in requests])
@@ -120,8 +120,7 @@ def sample_set(
             "accepted": np.array([s.accepted for s in samples]),
         }
 
-    plan = recipe.plan(sampler, seed)
-    requests = [plan.request(i) for i in range(first, first + count)]
+    requests = recipe.requests(sampler, seed)[first : first + count]
     decided = (
         facts(sampler, requests, recipe.way(sampler)),
         recipe.semantic(sampler),

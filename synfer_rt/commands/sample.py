@@ -148,8 +148,8 @@ def sample(
     lacking = None if begun is None or is_whole(out) else begun
     where, why = choose_computation(backend, run.bundle, out, lacking, mix_backends)
     for option, text in (
-        ("--prompt", run.plan.prompt),
-        ("--negative-prompt", run.plan.negative_prompt),
+        ("--prompt", run.requests.prompt),
+        ("--negative-prompt", run.requests.negative_prompt),
     ):
         _warn_of_unread(run.bundle, option, text or "")
     engines = LoadedEngines(run.bundle, where.backend, threads)
@@ -185,7 +185,7 @@ def _run(
     semantic_every: int | None,
     labels: str,
     aus: tuple[str, ...],
-    **plan_options: Any,
+    **requested: Any,
 ) -> Run:
     """What the options ask for, with the bundle's defaults. Raises UserError for what cannot be."""
     from synfer_rt.bundle.sizes import parse_size
@@ -198,22 +198,22 @@ def _run(
     if size is not None:
         bundle = bundle.resized(parse_size(size))
     photos = None if layout_from is None else _photos(layout_from, bundle, out)
-    plan = make_requests(
+    requests = make_requests(
         bundle,
-        labels_text=labels,
-        au_assignments=aus,
+        labels=labels,
+        aus=aus,
         photos=0 if photos is None else len(photos),
-        **plan_options,
+        **requested,
     )
-    most, quota = _counts(count, count_accepted, budget, len(plan.labels))
+    most, quota = _counts(count, count_accepted, budget, len(requests.labels))
     defaults = bundle.defaults
     run = Run(
         bundle,
-        plan,
+        requests,
         most,
         defaults.solver if solver is None else solver,
         defaults.steps if steps is None else steps,
-        _strength(layout_strength, plan, bundle),
+        _strength(layout_strength, requests, bundle),
         semantic=guidance.semantic_guidance(
             bundle, semantic_guidance, semantic_form, semantic_start, semantic_every
         ),
@@ -235,11 +235,11 @@ def _photos(path: Path, bundle: Bundle, out: Path) -> Photos:
     return inversion.read_photos(path, bundle.image_size)
 
 
-def _strength(asked: float | None, plan: Requests, bundle: Bundle) -> float:
+def _strength(asked: float | None, requests: Requests, bundle: Bundle) -> float:
     """How much of the faces to start from is made anew; all, where there are none."""
     from synfer_rt.sampling import inversion
 
-    if plan.bank is None and not plan.photos:
+    if requests.bank is None and not requests.photos:
         if asked is not None:
             raise UserError(
                 "--layout-strength needs a face to start from; add --layout bank or --layout-from."
@@ -247,7 +247,7 @@ def _strength(asked: float | None, plan: Requests, bundle: Bundle) -> float:
         return 1.0
     if asked is not None:
         return asked
-    return inversion.STRENGTH if plan.photos else bundle.defaults.layout_strength
+    return inversion.STRENGTH if requests.photos else bundle.defaults.layout_strength
 
 
 def _counts(
@@ -275,7 +275,7 @@ def _finish_whole(run: Run, writer: Writer, out: Path) -> None:
 
     writer.finish()
     if not (run_file.folder(out) / FILE).exists():
-        write_contact_sheet(out, run.plan.labels)
+        write_contact_sheet(out, run.requests.labels)
     click.echo(f"{out} already holds all {writer.done} images (synfer-rt verify reads them).")
 
 
@@ -297,7 +297,7 @@ def _execute(run: Run, engines: LoadedEngines, writer: Writer, batch: int, out: 
     finally:
         if not writer.done:
             discard_empty(out)
-    sheet = write_contact_sheet(out, run.plan.labels)
+    sheet = write_contact_sheet(out, run.requests.labels)
     _print_summary(run, summary, writer.done, out, sheet)
 
 
@@ -347,7 +347,7 @@ def _print_summary(run: Run, summary: Summary, count: int, out: Path, sheet: Pat
     for column in table.columns[1:]:
         column.justify = "right"
     labelled, accepted = summary.labelled, summary.accepted
-    shown = [x for x in run.bundle.classes if x in run.plan.labels or x in labelled]
+    shown = [x for x in run.bundle.classes if x in run.requests.labels or x in labelled]
     for label, images, yes in (
         *((x, labelled.get(x, 0), accepted.get(x, 0)) for x in shown),
         ("all", summary.images, sum(accepted.values())),

@@ -1,4 +1,4 @@
-"""From a plan to a dataset: a piece is sampled while the one before is encoded and written."""
+"""From requests to a dataset: a piece is sampled while the one before is encoded and written."""
 
 from __future__ import annotations
 
@@ -76,10 +76,10 @@ class _Selection:
 
     def requests(self, indices: Sequence[int]) -> list[Request]:
         """The requests of the next indices, rising; none when the run is whole."""
-        plan, quotas = self._run.plan, self.quotas
+        requests, quotas = self._run.requests, self.quotas
         if quotas is None:
-            return [plan.request(i) for i in indices]
-        return [plan.request(i, quotas.label(i)) for i in indices if i < quotas.end]
+            return [requests[i] for i in indices]
+        return [requests.with_label(i, quotas.label(i)) for i in indices if i < quotas.end]
 
     def decide(self, sample: Sample) -> Sample:
         """The next sample, accepted or not."""

@@ -25,13 +25,13 @@ class Run:
 
     `layout_strength` in (0, 1] is the part of the noise schedule that is run on a layout; without
     a layout bank it is 1. `semantic` steers every sample towards its label. `photos` are the faces
-    to start from, of which the plan knows the number. `accept_rate` and `threshold` say what is
+    to start from, of which `requests` knows the number. `accept_rate` and `threshold` say what is
     accepted (see annotate.acceptance). With `quota` the run goes on until each class has so many
     accepted samples, and `count` is the most that it makes.
     """
 
     bundle: Bundle
-    plan: Requests
+    requests: Requests
     count: int
     solver: str
     steps: int
@@ -62,7 +62,7 @@ class Run:
         """The labels that a run with a quota requests; None without one."""
         if self.quota is None:
             return None
-        return Quotas(dict.fromkeys(self.plan.labels, self.quota), self.count)
+        return Quotas(dict.fromkeys(self.requests.labels, self.quota), self.count)
 
     @property
     def engines(self) -> tuple[str, ...]:
@@ -78,23 +78,23 @@ class Run:
 
     def settings(self, format: str) -> dict[str, Any]:
         """The run as JSON values, for run.json."""
-        plan, size = self.plan, self.bundle.image_size
+        requests, size = self.requests, self.bundle.image_size
         return {
             "bundle": self.bundle.bundle_hash,
             "format": format,
             "count": self.count,
-            "labels": list(plan.labels),
-            "prompt": plan.prompt,
-            "negative_prompt": plan.negative_prompt,
-            "aus": None if plan.aus is None else dict(plan.aus),
+            "labels": list(requests.labels),
+            "prompt": requests.prompt,
+            "negative_prompt": requests.negative_prompt,
+            "aus": None if requests.aus is None else dict(requests.aus),
             "solver": self.solver,
             "steps": self.steps,
-            "guidance": plan.guidance,
-            "au_scale": plan.au_scale,
-            "layout": "photos" if plan.photos else "none" if plan.bank is None else "bank",
+            "guidance": requests.guidance,
+            "au_scale": requests.au_scale,
+            "layout": "photos" if requests.photos else "none" if requests.bank is None else "bank",
             "photo_set": None if self.photos is None else self.photos.digest,
             "layout_strength": self.layout_strength,
-            "seed": plan.seed,
+            "seed": requests.seed,
             "semantic_guidance": None if self.semantic is None else asdict(self.semantic),
             "accept_rate": self.accept_rate,
             "threshold": self.threshold,

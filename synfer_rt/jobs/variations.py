@@ -145,12 +145,12 @@ class Variations:
         if label not in self._requests:
             self._requests[label] = make_requests(
                 self.bundle,
-                labels_text=label,
+                labels=[label],
                 prompt=expression_alone(label),
                 layout="none",
                 seed=self.job.seed,
             )
-        return self._requests[label].request(key)
+        return self._requests[label][key]
 
 
 def original(item: Item, size: tuple[int, int]) -> np.ndarray:

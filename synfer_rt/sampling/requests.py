@@ -1,13 +1,14 @@
-"""What to generate: sample index in, request out, by a pure function of (seed, index).
+"""What to sample: the request of an index is a pure function of the seed and the index.
 
-So any part of a run can be made anywhere, in any order, and a run that was killed goes on as if it
-had not been.
+So any part of a run can be made anywhere and in any order, and a run that was killed goes on as if
+nothing had happened.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import overload
 
 import numpy as np
 
@@ -23,13 +24,13 @@ _DRAWS = prompts.DRAWS + _SYNONYMS + au_prototypes.DRAWS
 
 @dataclass(frozen=True)
 class Request:
-    """One image to make.
+    """One image to sample.
 
-    `aus` are intensities in [0, 1] by AU name; `guidance` is the classifier-free guidance scale,
-    which up to 1 leaves the conditional prediction as it is (0 to 1 become 1 here, see
-    `ranges.guidance`); `au_scale` multiplies the AUs' influence; `layout` is a row of the bundle's
-    layout bank (or the number of the photo that a run starts from), or None to start from noise
-    alone.
+    `aus` are intensities in [0, 1] by AU name. `guidance` is the scale of classifier-free guidance;
+    at 1 the prediction is that of the prompt alone, and a lower scale becomes 1 (see
+    `ranges.guidance`). `au_scale` multiplies the influence of the AUs. `layout` is the start face:
+    a row of the bundle's layout bank, or the number of a photo in a run that starts from photos;
+    None starts from noise alone.
     """
 
     index: int
@@ -48,24 +49,29 @@ class Request:
 
 
 def check(request: Request, bundle: Bundle) -> None:
-    """Raise UserError for the first thing in a request that `bundle` cannot make.
+    """Raise UserError for the first field of a request that `bundle` cannot sample.
 
-    That is what is no request, a seed or index outside 0 to 2^63 - 1, a guidance outside 0 to 1000,
-    an AU scale outside -1000 to 1000, an intensity outside 0 to 1, an unknown unit (units beyond
-    the model's own are left out, see `facs.au_vector`), a label that is not spelt as in
-    `bundle.classes`, and any value of another type.
+    These are a seed or index outside 0 to 2^63 - 1, a guidance outside 0 to 1000, an AU scale
+    outside -1000 to 1000, an intensity outside 0 to 1, an unknown action unit (a known one that the
+    model lacks is left out, see `facs.au_vector`), a label that is not spelt as in
+    `bundle.classes`, and any value of another type, such as something else than a request.
     """
     if not isinstance(request, Request):
-        raise UserError(f"{request!r} is no request; give those of a plan, plan.request(index).")
+        raise UserError(
+            f"`requests` must hold requests, got {request!r}; take them from make_requests, such "
+            "as make_requests(bundle)[:8]."
+        )
     ranges.whole("index", request.index)
     ranges.whole("seed", request.seed)
     ranges.guidance(request.guidance)
     ranges.real("au_scale", request.au_scale)
     facs.intensities(request.aus)
     if request.layout is not None and not ranges.is_whole(request.layout, -ranges.LARGEST_SEED):
-        raise UserError(f"The layout {request.layout!r} is no row of the bank; write one, or None.")
+        raise UserError(
+            f"`layout` must be a row of the layout bank or None, got {request.layout!r}."
+        )
     for name in ("label", "prompt", "negative_prompt"):
-        check_text(f"The {name}", getattr(request, name))
+        check_text(name, getattr(request, name))
     known = {name.upper() for name in bundle.au_names} | facs.ACTION_UNITS.keys()
     for name in request.aus:
         if name.upper() not in known:
@@ -74,28 +80,31 @@ def check(request: Request, bundle: Bundle) -> None:
             )
     if request.label not in bundle.classes:
         label = label_schemes.parse_label(request.label, bundle.classes)
-        raise UserError(f"The label {request.label!r} is called {label!r} here; write it so.")
+        raise UserError(
+            f"`label` must be spelt as the bundle spells it, {label!r}, got {request.label!r}."
+        )
 
 
-def check_text(what: str, text: str) -> None:
-    """Raise UserError, naming `what` it is, for what is no text or cannot be written as UTF-8."""
+def check_text(name: str, text: str) -> None:
+    """Raise UserError unless the argument `name` is a text that can be encoded as UTF-8."""
     if not isinstance(text, str):
-        raise UserError(f"{what} {text!r} is no text; write one, in quotes.")
+        raise UserError(f"`{name}` must be a text, got {text!r}.")
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise UserError(f"{what} is not valid text; write it in UTF-8.") from None
+        raise UserError(f"`{name}` cannot be encoded as UTF-8; correct it.") from None
 
 
 @dataclass(frozen=True)
 class Requests:
-    """What all requests of a run share; `make_requests` checks it.
+    """The requests of a run, one for every index of 0 or more; `make_requests` checks the fields.
 
-    `labels` take turns, of the `classes` that the model knows; `prompt` None means a sentence
-    drawn for each request, `aus` None an AU vector drawn from the label's prototypes; `bank` None
-    means pure noise; `au_names` are the model's units. With `photos`, that many faces are given to
-    start from: each shows every label, then the next one does, and a prompt that is not given asks
-    for the expression alone.
+    `requests[3]` is the request of sample 3, `requests[:8]` the list of the first eight. `labels`,
+    some of the model's `classes`, take turns. `prompt` None draws a sentence for each request, and
+    `aus` None draws AUs from the prototypes of the label. `bank` holds the start faces, None starts
+    from noise. `au_names` are the model's AUs. With `photos` above 0 so many photos are the start
+    faces: the first shows every label, then the second does, and so on; a prompt of None then
+    describes the expression alone.
     """
 
     labels: tuple[str, ...]
@@ -110,22 +119,39 @@ class Requests:
     photos: int = 0
     classes: tuple[str, ...] = ()
 
-    def request(self, index: int, label: str | None = None) -> Request:
-        """The request of sample `index`, 0 or more.
+    @overload
+    def __getitem__(self, index: int) -> Request: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Request]: ...
+    def __getitem__(self, index: int | slice) -> Request | list[Request]:
+        """The request of sample `index`, or a list of those of a slice that has an end.
 
-        Labels take turns, so counts are balanced, unless `label` says which it is, under any of its
-        names. Raises UserError for another index, and for an unknown label.
+        The labels take turns, so that their counts are balanced. Raises UserError for an index
+        below 0, and for a slice without an end.
         """
+        if isinstance(index, slice):
+            start = ranges.whole("start", 0 if index.start is None else index.start)
+            if index.stop is None:
+                raise UserError("The requests have no end; give the slice one, such as [:8].")
+            step = ranges.whole("step", 1 if index.step is None else index.step, 1)
+            return [self[i] for i in range(start, ranges.whole("stop", index.stop), step)]
         index = ranges.whole("index", index)
+        return self._request(index, self.labels[index % len(self.labels)])
+
+    def with_label(self, index: int, label: str) -> Request:
+        """The request of sample `index`, 0 or more, for a label under any of its names.
+
+        Raises UserError for another index, and for an unknown label.
+        """
+        if label not in self.classes:
+            label = label_schemes.parse_label(label, self.classes)
+        return self._request(ranges.whole("index", index), label)
+
+    def _request(self, index: int, label: str) -> Request:
         uniforms = noise.uniform(self.seed, index, _DRAWS, "request")
         for_words, for_synonyms, for_aus = np.split(
             uniforms, [prompts.DRAWS, prompts.DRAWS + _SYNONYMS]
         )
-        turn, place = divmod(index, len(self.labels))  # of one photo every label, then the next
-        if label is None:
-            label = self.labels[place]
-        elif label not in self.classes:
-            label = label_schemes.parse_label(label, self.classes)
         attributes = None
         if self.prompt is not None:
             prompt = self.prompt
@@ -143,7 +169,7 @@ class Requests:
             self._aus(label, for_aus),
             self.guidance,
             self.au_scale,
-            turn % self.photos if self.photos else self._layout(index, attributes),
+            self._layout(index, attributes),
         )
 
     def _aus(self, label: str, uniforms: np.ndarray) -> Mapping[str, float]:
@@ -159,7 +185,9 @@ class Requests:
         return {name: x for name, x in zip(self.au_names, vector, strict=True) if x > 0}
 
     def _layout(self, index: int, attributes: prompts.Attributes | None) -> int | None:
-        """A row of the bank: of a face like the one described, or of any where none is like it."""
+        """A photo, or a row of the bank: of a face as described, of any face if none is so."""
+        if self.photos:  # a photo shows every label before the next one does
+            return index // len(self.labels) % self.photos
         if self.bank is None:
             return None
         rows = np.arange(len(self.bank))
@@ -176,56 +204,56 @@ class Requests:
 def make_requests(
     bundle: Bundle,
     *,
-    labels_text: str | Sequence[str] = "all",
+    labels: str | Sequence[str] = "all",
     prompt: str | None = None,
     negative_prompt: str | None = None,
-    au_assignments: Sequence[str] | Mapping[str, float] | None = None,
+    aus: Mapping[str, float] | Sequence[str] | None = None,
     guidance: float | None = None,
     au_scale: float | None = None,
     layout: str | None = None,
     photos: int = 0,
     seed: int = 0,
 ) -> Requests:
-    """A plan for this bundle; None means the bundle's default.
+    """The requests of a run; a guidance, AU scale, layout or prompt of None is the default.
 
-    `labels_text` is `all`, labels joined by commas, or a list of labels; `au_assignments` are like
-    ["AU12=0.8"] or {"AU12": 0.8}, none of them means AUs drawn for each label; `guidance` up to 1
-    is none (see Request); `layout` is "bank" or "none"; `photos` is the number of faces that are
-    given to start from instead.
+    `labels` are names of classes, or "all". `prompt` None draws a sentence for each request. `aus`
+    are intensities in [0, 1] by AU name, such as {"AU12": 0.8}; None or none of them draws AUs for
+    each label. `guidance` and `au_scale` are those of Request. `layout` is "bank" or "none".
+    `photos` is the number of photos that are the start faces instead of the bank.
 
     Raises UserError for an unknown label or AU (naming the nearest), a label given twice, AUs for a
-    model without AUs, an intensity outside its range, a prompt that leaves several labels nothing
-    to decide, a guidance outside 0 to 1000, an AU scale outside -1000 to 1000, a seed outside 0 to
-    2^63 - 1, an unknown layout, a layout bank that is not there, a layout beside photos, and for
-    any value of another type.
+    model without AUs, an intensity outside its range, several labels of which the prompt and AUs
+    leave nothing to decide, a guidance outside 0 to 1000, an AU scale outside -1000 to 1000, a seed
+    outside 0 to 2^63 - 1, an unknown layout, a bundle without a layout bank, a layout together with
+    photos, and any value of another type.
     """
     if not isinstance(bundle, Bundle):
-        raise UserError(f"{bundle!r} is no bundle; give what open_bundle returns.")
+        raise UserError(f"`bundle` must be a bundle, as open_bundle returns it, got {bundle!r}.")
     defaults = bundle.defaults
     guidance = ranges.guidance(defaults.guidance if guidance is None else guidance)
     au_scale = ranges.real("au_scale", defaults.au_scale if au_scale is None else au_scale)
     seed, photos = ranges.whole("seed", seed), ranges.whole("photos", photos)
     if not (layout is None or (isinstance(layout, str) and layout in ("bank", "none"))):
-        raise UserError(f"Unknown layout {layout!r}; write bank or none.")
+        raise UserError(f'`layout` must be "bank" or "none", got {layout!r}.')
     if prompt is not None:
-        check_text("--prompt", prompt)
+        check_text("prompt", prompt)
     if negative_prompt is not None:
-        check_text("--negative-prompt", negative_prompt)
+        check_text("negative_prompt", negative_prompt)
     if photos and layout is not None:
-        raise UserError("Both --layout and --layout-from say where to start; leave one out.")
-    chosen = label_schemes.parse_labels(labels_text, bundle.classes)
-    aus = _given_aus(au_assignments, bundle)
-    if prompt is not None and (aus or not bundle.au_names) and len(chosen) > 1:
-        rest = "--au" if aus else "a model without action units"
+        raise UserError("`layout` and `layout_from` exclude each other; leave one out.")
+    chosen = label_schemes.parse_labels(labels, bundle.classes)
+    intensities = _intensities(aus, bundle)
+    if prompt is not None and (intensities or not bundle.au_names) and len(chosen) > 1:
+        rest = "`aus`" if intensities else "a model without action units"
         raise UserError(
-            f"With --prompt and {rest} nothing is left for the label to decide; say which "
-            f"expression the images show, such as --labels {chosen[0]}."
+            f"With `prompt` and {rest} the images of all labels are alike; name the one that they "
+            f'show, such as `labels="{chosen[0]}"`.'
         )
     return Requests(
         chosen,
         prompt,
         defaults.negative_prompt if negative_prompt is None else negative_prompt,
-        aus or None,
+        intensities or None,
         guidance,
         au_scale,
         seed,
@@ -236,14 +264,14 @@ def make_requests(
     )
 
 
-def _given_aus(
-    assignments: Sequence[str] | Mapping[str, float] | None, bundle: Bundle
+def _intensities(
+    aus: Mapping[str, float] | Sequence[str] | None, bundle: Bundle
 ) -> dict[str, float]:
-    """The AU intensities that are given; none of them for a model without AUs."""
-    given = () if assignments is None else assignments
+    """The intensities by the model's own AU names; empty if none are given."""
+    given = () if aus is None else aus
     if given and not bundle.au_names:
         raise UserError(
-            f"{bundle.name} is a model without action units; leave out --au, or choose another "
-            "bundle with --engines."
+            f"{bundle.name} is a model without action units; leave out `aus`, or choose another "
+            "`bundle`."
         )
     return facs.parse_aus(given, bundle.au_names)

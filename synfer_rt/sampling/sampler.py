@@ -202,21 +202,29 @@ class Sampler:
         (`request.check`), and starts of another shape.
         """
         batch = ranges.whole("batch", batch, 1, None)
-        if not isinstance(requests, Sequence) or not isinstance(trajectory, Trajectory):
+        if not isinstance(requests, Sequence):
             raise UserError(
-                "What to sample is no list of requests and a trajectory; write "
-                "sample([plan.request(0)], bundle.trajectory(), batch=1)."
+                "`requests` must be a list of requests, such as make_requests(bundle)[:8], got "
+                f"{requests!r}."
+            )
+        if not isinstance(trajectory, Trajectory):
+            raise UserError(
+                "`trajectory` must be a trajectory, such as bundle.trajectory(), got "
+                f"{trajectory!r}."
             )
         starts = None if starts is None else np.asarray(starts)
         if semantic is not None and not isinstance(semantic, SemanticGuidance):
             raise UserError(
-                f"{semantic!r} is no semantic guidance; give what semantic_guidance returns."
+                "`semantic` must be a semantic guidance, as semantic_guidance returns it, got "
+                f"{semantic!r}."
             )
         for request in requests:
             check(request, self.bundle)
         shape = (len(requests), *self.bundle.latent.shape)
         if starts is not None and starts.shape != shape:
-            raise UserError(f"The starts are {list(starts.shape)}; give latents {list(shape)}.")
+            raise UserError(
+                f"`starts` must be latents of shape {list(shape)}, got {list(starts.shape)}."
+            )
         size = self.at_once(batch, semantic)
         samples: list[Sample] = []
         for first in range(0, len(requests), size):

@@ -81,9 +81,8 @@ def test_a_record_says_everything_needed_to_make_its_image_again(run, engines, t
             record["au_scale"],
             record["layout"],
         )
-        again = Run(
-            run.bundle, run.plan, 1, record["solver"], record["steps"], record["layout_strength"]
-        )
+        how = record["solver"], record["steps"], record["layout_strength"]
+        again = Run(run.bundle, run.requests, 1, *how)
         (sample,) = Sampler(engines).sample([request], again.trajectory, 1)
         difference = np.asarray(Image.open(io.BytesIO(png)), np.int16) - sample.image
         assert np.abs(difference).max() <= 2
@@ -93,9 +92,7 @@ def test_a_record_says_everything_needed_to_make_its_image_again(run, engines, t
 def test_labels_come_from_the_request_and_acceptance_from_the_classifier(run, engines, tmp_path):
     execute(run, engines, output(run, tmp_path / "out"), batch=8)
     for record, _ in read(tmp_path / "out"):
-        assert (
-            record["label"] == record["requested_label"] == run.plan.request(record["index"]).label
-        )
+        assert record["label"] == record["requested_label"] == run.requests[record["index"]].label
         probabilities = record["probabilities"]
         assert list(probabilities) == list(run.bundle.classes)
         assert sum(probabilities.values()) == pytest.approx(1, abs=1e-4)
@@ -106,7 +103,7 @@ def test_labels_come_from_the_request_and_acceptance_from_the_classifier(run, en
 def test_the_summary_counts_what_the_records_say(run, engines, tmp_path):
     summary = execute(run, engines, output(run, tmp_path / "out"), batch=8)
     records = [record for record, _ in read(tmp_path / "out")]
-    for label in run.plan.labels:
+    for label in run.requests.labels:
         mine = [record for record in records if record["label"] == label]
         assert summary.labelled[label] == len(mine)
         assert summary.accepted[label] == sum(record["accepted"] for record in mine)
@@ -253,7 +250,7 @@ def test_a_disk_error_while_writing_ends_the_run(run, engines, tmp_path):
 
 def test_parquet_has_every_column_of_the_record(run, engines, tmp_path):
     execute(run, engines, output(run, tmp_path / "out", format="parquet"), batch=8)
-    (sample,) = Sampler(engines).sample([run.plan.request(1)], run.trajectory, 1)
+    (sample,) = Sampler(engines).sample(run.requests[1:2], run.trajectory, 1)
     record, _ = list(read(tmp_path / "out"))[1]
     assert set(record) == {"file_name", *run.record(sample)}
     units = run.bundle.au_names
@@ -322,7 +319,7 @@ def test_a_run_with_a_quota_ends_when_each_class_has_it(run, engines, tmp_path):
     run = replace(run, count=400, quota=2, accept_rate=0.5)
     summary = execute(run, engines, output(run, tmp_path / "out"), 64)
     made = records(tmp_path / "out")
-    assert accepted(made) == dict.fromkeys(run.plan.labels, 2) and summary.missing == {}
+    assert accepted(made) == dict.fromkeys(run.requests.labels, 2) and summary.missing == {}
     assert made[-1]["accepted"] and 16 < len(made) < 400
 
 
@@ -332,14 +329,14 @@ def test_a_run_with_a_quota_uses_up_its_budget_for_what_is_missing(voting_bundle
     summary = execute(run, voting, writer, 64)
     made = records(tmp_path / "out")
     counts = accepted(made)
-    missing = {label: 2 - counts[label] for label in run.plan.labels if counts[label] < 2}
+    missing = {label: 2 - counts[label] for label in run.requests.labels if counts[label] < 2}
     assert missing and summary.missing == missing
     assert len(made) == writer.count == 400
 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_run_that_ended_early_is_whole(run, engines, tmp_path, format):
-    small = replace(run, plan=make_requests(run.bundle, labels_text="happy"), count=200, quota=1)
+    small = replace(run, requests=make_requests(run.bundle, labels=["happy"]), count=200, quota=1)
     small = replace(small, threshold=0.0)
     summary = execute(small, engines, output(small, tmp_path / "out", format=format), 8)
     assert (summary.images, summary.missing) == (1, {})
@@ -366,8 +363,8 @@ def photos(tmp_path):
 
 
 def photo_run(bundle, photos, **options):
-    plan = make_requests(bundle, photos=len(photos), seed=5)
-    return Run(bundle, plan, 18, "dpmpp-2m", 3, 0.7, photos=photos, **options)
+    requests = make_requests(bundle, photos=len(photos), seed=5)
+    return Run(bundle, requests, 18, "dpmpp-2m", 3, 0.7, photos=photos, **options)
 
 
 def test_every_photo_is_to_show_every_label(tiny_bundle, engines, photos, tmp_path):

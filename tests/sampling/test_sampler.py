@@ -15,6 +15,7 @@ from synfer_rt.bundle import Bundle
 from synfer_rt.diffusion import noise
 from synfer_rt.diffusion.solvers import SOLVERS, Trajectory, trajectory
 from synfer_rt.errors import UserError
+from synfer_rt.sampling.requests import make_requests
 from synfer_rt.sampling.sampler import Sample, Sampler
 from synfer_rt.vocabulary import facs
 from tests import tiny_bundle as tiny
@@ -263,15 +264,18 @@ def test_a_batch_that_is_no_number_of_images_is_refused(
 
 
 def test_what_is_no_list_of_requests_is_refused(sampler: Sampler, way: Trajectory) -> None:
-    wrong: list[Any] = [(request(0), way), ([request(0)], 8), (iter([request(0)]), way)]
-    for given in wrong:
-        with pytest.raises(UserError, match=r"write sample\(\["):
-            sampler.sample(*given, batch=1)
+    no_lists: list[Any] = [request(0), iter([request(0)]), make_requests(sampler.bundle)]
+    for given in no_lists:
+        with pytest.raises(UserError, match=r"`requests` must be a list of requests, such as"):
+            sampler.sample(given, way, 1)
+    eight: Any = 8
+    with pytest.raises(UserError, match=r"`trajectory` must be a trajectory, .* got 8"):
+        sampler.sample([request(0)], eight, 1)
     words: Any = ["happy"]
-    with pytest.raises(UserError, match="'happy' is no request"):
+    with pytest.raises(UserError, match="`requests` must hold requests, got 'happy'"):
         sampler.sample(words, way, 1)
     strength: Any = 0.05
-    with pytest.raises(UserError, match=r"0\.05 is no semantic guidance"):
+    with pytest.raises(UserError, match=r"`semantic` must be a semantic guidance, .* got 0\.05"):
         sampler.sample([request(0)], way, 1, strength)
 
 
@@ -334,7 +338,7 @@ def test_no_requests_give_no_samples(sampler: Sampler, way: Trajectory) -> None:
         ({"aus": {"AU99": 1.0}}, r"Unknown action unit 'AU99'; the nearest known is AU9\."),
         ({"label": "hapy"}, "nearest of this model is happy"),
         ({"label": "all"}, "'all' is more than one label"),
-        ({"label": "Happiness"}, "is called 'happy' here"),
+        ({"label": "Happiness"}, "spelt as the bundle spells it, 'happy', got 'Happiness'"),
         ({"guidance": np.nan}, "`guidance` must be from 0 to 1000, got nan"),
         ({"au_scale": np.inf}, "`au_scale` must be from -1000 to 1000, got inf"),
         ({"index": -1}, "`index` must be from 0 to .*, got -1"),
@@ -345,9 +349,9 @@ def test_no_requests_give_no_samples(sampler: Sampler, way: Trajectory) -> None:
         ({"seed": True}, "`seed` must be a whole number .*, got True"),
         ({"aus": ["AU12=1"]}, "are no mapping"),
         ({"aus": {"AU12": "0.8"}}, "have 'AU12': '0.8'"),
-        ({"prompt": None}, "prompt None is no text"),
-        ({"label": 3}, "label 3 is no text"),
-        ({"layout": 0.5}, "layout 0.5 is no row of the bank"),
+        ({"prompt": None}, "`prompt` must be a text, got None"),
+        ({"label": 3}, "`label` must be a text, got 3"),
+        ({"layout": 0.5}, r"`layout` must be a row of the layout bank or None, got 0\.5"),
     ],
 )
 def test_what_the_bundle_cannot_make_is_refused_before_anything_runs(
@@ -364,7 +368,7 @@ def test_what_the_bundle_cannot_make_is_refused_before_anything_runs(
 def test_starts_of_another_shape_are_refused(sampler: Sampler, way: Trajectory) -> None:
     starts = sampler.start([request(0)], way)
     for wrong in (starts[:0], starts[:, :, 1:]):
-        with pytest.raises(UserError, match="give latents"):
+        with pytest.raises(UserError, match="`starts` must be latents of shape"):
             sampler.sample([request(0)], way, 1, starts=wrong)
 
 

@@ -21,8 +21,7 @@ def test_images_are_kept_for_the_same_requests_only(
     sampler, calls = Sampler.of(tiny_bundle, "onnxruntime-cpu", 1), []
     real = sampling.sample
     monkeypatch.setattr(sampling, "sample", lambda *a: calls.append(1) or real(*a))
-    plan = make_requests(tiny_bundle, layout="none", seed=3)
-    requests = [plan.request(i) for i in range(3)]
+    requests = make_requests(tiny_bundle, layout="none", seed=3)[:3]
 
     def kept(requests, steps: int = 2) -> np.ndarray:
         way = trajectory("ddim", tiny_bundle.schedule, steps, 1.0, tiny_bundle.prediction_type)

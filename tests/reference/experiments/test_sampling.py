@@ -18,14 +18,14 @@ from synfer_rt.sampling.sampler import Sampler
 
 
 def test_text_only_asks_for_no_action_units(sampler: Sampler) -> None:
-    with_aus, without = (Recipe("", aus=aus).plan(sampler, 7).request(1) for aus in (True, False))
+    with_aus, without = (Recipe("", aus=aus).requests(sampler, 7)[1] for aus in (True, False))
     assert with_aus.aus and not without.aus
     assert (with_aus.prompt, with_aus.label) == (without.prompt, without.label)
 
 
 def test_without_layouts_the_way_starts_from_noise_alone(sampler: Sampler) -> None:
     assert Recipe("", layouts="none").way(sampler).signal == 0
-    assert Recipe("", layouts="none").plan(sampler, 7).request(0).layout is None
+    assert Recipe("", layouts="none").requests(sampler, 7)[0].layout is None
 
 
 def test_a_form_without_an_engine_is_not_available(
@@ -82,8 +82,7 @@ def test_inverted_layouts_are_another_set_than_noised_ones(voting_bundle, tmp_pa
     recipes = Recipe(""), Recipe("", layouts="inverted")
     noised, inverted = (sample_set(sampler, one, 3, 3, tmp_path) for one in recipes)
     assert not np.array_equal(noised["images"], inverted["images"])
-    plan, way = recipes[1].plan(sampler, 3), recipes[1].way(sampler)
-    requests = [plan.request(i) for i in range(3)]
+    requests, way = recipes[1].requests(sampler, 3)[:3], recipes[1].way(sampler)
     starts = inverted_layouts(sampler, np.array([r.layout for r in requests]), way, tmp_path)
     again = sampler.sample(requests, way, 3, starts=starts)
     assert np.array_equal(inverted["images"], np.stack([sample.image for sample in again]))
@@ -99,8 +98,9 @@ def test_another_name_is_no_other_set(voting_bundle, tmp_path: Path) -> None:
 def test_other_requests_are_another_set(
     voting_bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sampler, plan = Sampler.of(voting_bundle, "onnxruntime-cpu", 1), Recipe.plan
+    sampler, real = Sampler.of(voting_bundle, "onnxruntime-cpu", 1), Recipe.requests
     for guidance in (1.5, 3.0):
-        monkeypatch.setattr(Recipe, "plan", lambda *a, g=guidance: replace(plan(*a), guidance=g))
+        changed = lambda *a, g=guidance: replace(real(*a), guidance=g)  # noqa: E731
+        monkeypatch.setattr(Recipe, "requests", changed)
         sample_set(sampler, Recipe(""), 2, 3, tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
