@@ -399,7 +399,7 @@ def test_records_say_how_a_sample_was_steered_and_what_from(guided_bundle, photo
 
 
 def test_a_batch_below_one_is_refused(run, engines, tmp_path):
-    with pytest.raises(UserError, match="1 or more"):
+    with pytest.raises(UserError, match="`batch` must be at least 1"):
         execute(run, engines, output(run, tmp_path / "out"), batch=0)
 
 
