@@ -7,12 +7,13 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from synfer_rt import ranges
 from synfer_rt.backends import choose, default_threads
 from synfer_rt.bench import machine, measure, report, summary
-from synfer_rt.bench.peers import PACKAGES, PEERS, check
+from synfer_rt.bench.peers import PACKAGES, PEERS, check_packages, check_weights
 from synfer_rt.bench.systems import Case, Setup
 from synfer_rt.bundle import Bundle, open_bundle
 from synfer_rt.commands.doctor import RUNTIMES
@@ -23,7 +24,6 @@ FORMAT = 1
 """Of the JSON that a benchmark is written as."""
 
 MOST_THREADS = 1024
-_CLONE = Path(__file__).resolve().parents[1]
 _PACKAGES = ("synfer-rt", "numpy", *RUNTIMES)
 
 
@@ -63,8 +63,9 @@ def bench(
     number of images made at once. `steps` and `solver` are the bundle's own unless given. The first
     `backend` is the one that is measured, further ones are compared with it, as are the systems
     that `compare` names (keys of peers.PEERS), which load `checkpoint`, the diffusers directory
-    that the bundle was built from. `threads` are CPU threads of each engine, None for all cores.
-    Every system is visited at each batch `repeats` times, in turn, each time in a fresh process.
+    that the bundle was built from, by default the bundle unpacked. `threads` are CPU threads of
+    each engine, None for all cores. Every system is visited at each batch `repeats` times, in turn,
+    each time in a fresh process.
 
     Returns the result as JSON values: `machine`, `settings`, `visits` (every number), `summary`
     (medians), `speedups` and `differences`. It is written to the file `json`, and as a page to the
@@ -79,10 +80,12 @@ def bench(
     targets = {name: Path(file) for name, file in files.items() if file is not None}
     for name, file in targets.items():
         _check_writable(name, file)
-    settled = _settle(
-        *(bundle, batch, steps, solver, backend, threads, repeats, compare, checkpoint, remark)
-    )
-    visits, images = measure.measure(settled.setup, settled.cases, settled.repeats, progress)
+    with TemporaryDirectory() as folder:
+        settled = _settle(
+            *(bundle, batch, steps, solver, backend, threads, repeats, compare, checkpoint, remark),
+            folder=Path(folder),
+        )
+        visits, images = measure.measure(settled.setup, settled.cases, settled.repeats, progress)
     result = {
         "format": FORMAT,
         "machine": machine.describe(settled.setup.threads, _packages(settled.peers)),
@@ -108,8 +111,12 @@ def _settle(
     compare: Sequence[str],
     checkpoint: str | Path | None,
     remark: Callable[[str], None],
+    folder: Path,
 ) -> _Settled:
-    """The arguments of `bench` with their defaults; UserError for what cannot be measured."""
+    """The arguments of `bench` with their defaults; UserError for what cannot be measured.
+
+    `folder` is for the checkpoint of the bundle, unpacked if peers need it.
+    """
     batches = tuple(dict.fromkeys(_at_least_1("batch", size) for size in batch))
     if not batches:
         raise UserError("`batch` must name at least one size, such as 8.")
@@ -127,7 +134,7 @@ def _settle(
         remark(f"Backend: {why}")
     first, *rivals = dict.fromkeys(name for name, _ in chosen)
     peers = tuple(dict.fromkeys(compare))
-    loaded = _checkpoint(opened, None if checkpoint is None else Path(checkpoint), peers)
+    loaded = _checkpoint(opened, None if checkpoint is None else Path(checkpoint), peers, folder)
     setup = Setup(opened.path, solver, steps, first, threads, loaded)
     systems = ("synfer-rt", *rivals, *peers)
     cases = tuple(Case(system, size) for size in batches for system in systems)
@@ -159,8 +166,13 @@ def _described(settled: _Settled, command: str) -> dict[str, Any]:
     }
 
 
-def _checkpoint(bundle: Bundle, given: Path | None, peers: Sequence[str]) -> Path | None:
-    """The checkpoint that peers load, found to be the bundle's; None without peers."""
+def _checkpoint(
+    bundle: Bundle, given: Path | None, peers: Sequence[str], folder: Path
+) -> Path | None:
+    """The checkpoint that peers load: the one given, or `bundle` unpacked into `folder`.
+
+    None without peers.
+    """
     for peer in peers:
         if peer not in PEERS:
             raise UserError(
@@ -170,22 +182,27 @@ def _checkpoint(bundle: Bundle, given: Path | None, peers: Sequence[str]) -> Pat
         if given is not None:
             raise UserError('`checkpoint` is what a peer loads; add `compare="diffusers"`.')
         return None
-    place = Path("reference", "checkpoint", bundle.name)
-    here = Path.cwd()
-    roots = () if given else (_CLONE, here, *here.parents)
-    found = [given] if given else [root / place for root in roots]
-    checkpoint = next((path for path in found if (path / "model_index.json").is_file()), None)
-    if checkpoint is None:
-        remedy = "give its directory as `checkpoint`"
-        if given is None:
-            remedy = f"run this in a clone that has {place}, or {remedy}"
-        beside = f", and {given} is none" if given else ""
-        raise UserError(
-            f"`compare` needs the checkpoint that {bundle.name} was built from{beside}; {remedy}."
-        )
     for peer in peers:
-        check(peer, checkpoint, bundle)
-    return checkpoint
+        check_packages(peer)
+    if given is None:
+        return _unpacked(bundle, folder)
+    if not (given / "model_index.json").is_file():
+        raise UserError(
+            f"{given} is no checkpoint; give the directory that {bundle.name} was built from as "
+            "`checkpoint`."
+        )
+    check_weights(given, bundle)
+    return given
+
+
+def _unpacked(bundle: Bundle, folder: Path) -> Path:
+    from synfer_rt.export.build.unpack import unpack
+
+    try:
+        unpack(bundle, folder / "checkpoint")
+    except UserError as error:
+        raise UserError(f"{error} Or give its checkpoint as `checkpoint`.") from None
+    return folder / "checkpoint"
 
 
 def _packages(peers: Sequence[str]) -> list[str]:

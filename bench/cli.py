@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 @click.option(
     "--checkpoint",
     type=options.LocalPath(),
-    help="What the bundle was built from, for --compare.  [default: the clone's, of synfer-mini]",
+    help="What the bundle was built from, for --compare.  [default: the bundle, unpacked]",
 )
 @click.option("--json", "file", type=options.LocalPath(), help="Write every number there.")
 @click.option("--markdown", "page", type=options.LocalPath(), help="Write the report there.")

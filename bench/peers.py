@@ -37,16 +37,20 @@ _SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
 """The scheduler of diffusers that is each solver, and its settings."""
 
 
-def check(name: str, checkpoint: Path, bundle: Bundle) -> None:
-    """Raise UserError unless peer `name` can run here, on the weights that `bundle` was built from.
-
-    The bundle's manifest names the SHA-256 of every file of weights that went into it.
-    """
+def check_packages(name: str) -> None:
+    """Raise UserError unless everything that peer `name` needs is installed."""
     missing = [p for p in PACKAGES[name] if importlib.util.find_spec(p) is None]
     if missing:
         raise UserError(
             f"Comparing with {name} needs {', '.join(missing)}; {installing('export')}."
         )
+
+
+def check_weights(checkpoint: Path, bundle: Bundle) -> None:
+    """Raise UserError unless `checkpoint` has the weights that `bundle` was built from.
+
+    The bundle's manifest names the SHA-256 of every file of weights that went into it.
+    """
     hashes: Mapping[str, str] = bundle.manifest["source"].get("sha256", {})
     if not hashes:
         raise UserError(

@@ -193,6 +193,23 @@ def build_engines(
         console.print(said, markup=False, highlight=False, soft_wrap=True)
 
 
+@click.command()
+@click.argument("bundle", type=LocalPath(), required=False)
+@click.option("--out", type=LocalPath(), required=True, help="Directory of the checkpoint.")
+def unpack(bundle: Path | None, out: Path) -> None:
+    """Write the checkpoint that BUNDLE was built from as a diffusers directory.
+
+    The default is the bundle that ships with synfer-rt. Weights are those of the engines: of a
+    bundle in fp16 they are rounded to float16.
+    """
+    from synfer_rt.bundle import open_bundle
+    from synfer_rt.export.build.unpack import unpack as write_checkpoint
+
+    opened = open_bundle(bundle)
+    write_checkpoint(opened, out)
+    click.echo(f"The checkpoint of {opened.name} is in {out}.")
+
+
 def _on_openvino(bundle: Bundle, out: Path) -> list[str]:
     """What there is to say of OpenVINO, a line each."""
     from synfer_rt.backends.parity import sentence

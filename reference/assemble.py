@@ -6,6 +6,7 @@ python -m reference.assemble --renders DIR --diffusion DIR --vae DIR --version X
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import click
@@ -16,8 +17,11 @@ from diffusers import AutoencoderKL
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
 from reference import captions, classifiers, model, renders
+from synfer_rt.engines import default_bundle
 
 LAYOUTS = 512
+MODEL_CARD = "README.md"
+"""It is kept with the shipped bundle; a build copies it from the checkpoint into the new one."""
 SETTINGS = {
     "name": "synfer-mini",
     "licence": "Apache-2.0",
@@ -116,6 +120,7 @@ def main(directory, diffusion, vae_directory, classifier_directory, version, out
     bank = layout_bank(renders.load(directory, 64), vae)
     np.savez_compressed(out / "layouts.npz", **bank)
     export_networks(classifier_directory, out)
+    shutil.copyfile(default_bundle() / MODEL_CARD, out / MODEL_CARD)
     click.echo(f"{out}: {state['seen']} images seen, {len(bank['age'])} layouts")
 
 

@@ -81,6 +81,16 @@ def mini_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.fixture(scope="session")
+def shipped_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of the bundle that ships; tests that change it copy it first."""
+    from synfer_rt.export.build.unpack import unpack
+
+    out = tmp_path_factory.mktemp("shipped") / "synfer-mini"
+    unpack(open_bundle(), out)
+    return out
+
+
 def built(checkpoint: Path, out: Path) -> Bundle:
     from synfer_rt.export.build.whole_bundle import Source, build_bundle
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +29,6 @@ def test_every_example_is_a_command():
 
 @pytest.mark.slow
 def test_the_examples_run_in_their_order(tmp_path: Path):
-    shutil.copytree(ROOT / "reference" / "checkpoint", tmp_path / "reference" / "checkpoint")
     for line in examples():
         words = shlex.split(line, comments=True)[1:]
         done = subprocess.run(

@@ -41,6 +41,7 @@ _MADE_OF = {
 _SHAPES_NO_ENGINE = {
     *("cli.py", "peak_memory.py", "sentences.py", "onnx/quantize.py", "onnx/shared_weights.py"),
     *(f"build/{name}.py" for name in ("all_engines", "keys", "log", "plans", "staging", "verify")),
+    *("build/unpack.py", "checkpoint/index.py", "networks/unpacked_network.py"),
     *("build/whole_bundle.py", "tensorrt/compile.py", "tensorrt/mixed_precision.py"),
 }
 """Code that comes before or after the export; the keys of int8 engines and of plans name theirs."""

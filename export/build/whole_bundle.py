@@ -35,6 +35,7 @@ from synfer_rt.export.build.one_engine import Built, Source
 from synfer_rt.export.build.plans import check_plan_options, make_plans
 from synfer_rt.export.build.staging import Staging, log_file, staging
 from synfer_rt.export.checkpoint.contents import LAYOUTS_FILE, Checkpoint
+from synfer_rt.export.checkpoint.index import write_index
 from synfer_rt.export.checkpoint.settings import model_name
 from synfer_rt.export.checkpoint.tokenizer import export_tokenizer
 from synfer_rt.export.graphs.engine_graphs import engine_names
@@ -98,6 +99,8 @@ def build_bundle(
         for named in plans.values():
             for name, plan in named.items():
                 plan["source_sha256"] = sha256(whole / engines[name]["file"])
+        if options.precision != "int8":  # whose engines do not keep the tensors as they were
+            write_index(source.read(), whole, {name: e["file"] for name, e in engines.items()})
         bundle = write_manifest(whole, fields)
         if status(OPENVINO).works:
             bundle = measured(bundle, lambda spec: LOG.info("%s", spec), anew=options.force)

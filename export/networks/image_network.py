@@ -32,6 +32,8 @@ CHANNELS = {"rgb": 3, "bgr": 3, "grey": 1}
 INPUT_FIELDS = ("input_size", "channels", "mean", "std", "output", "output_name")
 """What a description in JSON says of a network's input and output."""
 
+PREPARED = "prepared"
+"""What a network takes within its engine."""
 _MOST = 10.0
 """Means and deviations of pixels in [0, 1] are below it, those of pixels up to 255 far above."""
 
@@ -168,7 +170,7 @@ def compose_network(
         _check_count(network, found)
     if not isinstance(shape[0], str):
         core = with_free_batch(core, network.path)
-    prefix = f"{network.KIND.replace(' ', '_')}/"
+    prefix = name_prefix(network.KIND)
     before = _preparation(network, image_size, channels_last)
     _prefix_names(core, prefix, images[0].name)
     _join(core.graph, before, f"{prefix}{chosen}", ending)
@@ -179,6 +181,11 @@ def compose_network(
             node.doc_string = ""
             del node.metadata_props[:]
     return core
+
+
+def name_prefix(kind: str) -> str:
+    """What stands before the names of a network of `kind` in its engine."""
+    return f"{kind.replace(' ', '_')}/"
 
 
 def reference(network: ImageNetwork, images: torch.Tensor) -> torch.Tensor:
@@ -309,7 +316,7 @@ def _preparation(
     step("Div", "std")
     if channels_last:
         step("Transpose", perm=[0, 2, 3, 1])
-    nodes[-1].output[0] = "prepared"
+    nodes[-1].output[0] = PREPARED
     image = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["B", 3, *image_size])
     return helper.make_graph(nodes, "preparation", [image], [], _tensors(constants))
 
@@ -326,7 +333,7 @@ def _prefix_names(model: onnx.ModelProto, prefix: str, entry: str) -> None:
     """
 
     def new(name: str) -> str:
-        return "prepared" if name == entry else name and f"{prefix}{name}"
+        return PREPARED if name == entry else name and f"{prefix}{name}"
 
     for graph in model_file.graphs(model.graph):
         sparse = [part for one in graph.sparse_initializer for part in (one.values, one.indices)]

@@ -105,6 +105,13 @@ def _load(path: Path) -> _Model:
     return _Model(path, model, values)
 
 
+def tensor_array(tensor: ir.TensorProtocol) -> np.ndarray:
+    """A tensor's values, read from the file that they lie in if they are not in memory."""
+    if not isinstance(tensor, ir.ExternalTensor):
+        return tensor.numpy()
+    return np.frombuffer(_content(tensor), tensor.dtype.numpy()).reshape(tensor.shape.numpy())
+
+
 def _content(tensor: ir.TensorProtocol) -> bytes:
     if not isinstance(tensor, ir.ExternalTensor):
         return tensor.tobytes()
@@ -126,8 +133,7 @@ def _keep(model: _Model, keys: Sequence[_Key], lent: Set[_Key], data: Path) -> d
     for value in (value for key in keys if key not in written for value in model.values[key]):
         tensor = value.const_value
         if isinstance(tensor, ir.ExternalTensor):
-            array = np.frombuffer(_content(tensor), tensor.dtype.numpy())
-            value.const_value = ir.Tensor(array.reshape(tensor.shape.numpy()), name=tensor.name)
+            value.const_value = ir.Tensor(tensor_array(tensor), name=tensor.name)
     if not written:
         data.unlink(missing_ok=True)
         return {}

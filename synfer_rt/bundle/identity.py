@@ -10,7 +10,11 @@ from typing import Any
 from synfer_rt.bundle.former_names import former_manifest
 
 CARD = "README.md"
-"""A bundle's model card; samples do not depend on it."""
+"""A bundle's model card."""
+CHECKPOINT_INDEX, CHECKPOINT_TENSORS = "checkpoint.json", "checkpoint.safetensors"
+"""What a bundle keeps of its checkpoint, so that the checkpoint can be unpacked again."""
+NOT_SAMPLED = (CARD, CHECKPOINT_INDEX, CHECKPOINT_TENSORS)
+"""Files that samples do not depend on."""
 _MEASURED = ("parity", "parity_openvino")
 """The fields of an engine that hold measurements of the finished engine."""
 _SINCE_0_11 = ("annotators_know",)
@@ -20,16 +24,16 @@ _SINCE_0_11 = ("annotators_know",)
 def identity(fields: Mapping[str, Any]) -> str:
     """SHA-256 of a manifest without the fields that samples do not depend on.
 
-    These are the exporter's versions, the model card, and what was measured of the engines. Plans
-    are left out too: a library writes other bytes at each build of the same engine, and a run's
-    backend, precision and version say where its plans ran. The names of engines are those that
-    older releases wrote (former_names.py).
+    These are the exporter's versions, the model card, what is kept of the checkpoint, and what was
+    measured of the engines. Plans are left out too: a library writes other bytes at each build of
+    the same engine, and a run's backend, precision and version say where its plans ran. The names
+    of engines are those that older releases wrote (former_names.py).
     """
     fields = former_manifest(fields)
     plans = {
         entry["file"] for entries in fields.get("plans", {}).values() for entry in entries.values()
     }
-    left_out = {CARD, *plans} - {entry["file"] for entry in fields["engines"].values()}
+    left_out = {*NOT_SAMPLED, *plans} - {entry["file"] for entry in fields["engines"].values()}
     kept = {name: value for name, value in fields.items() if name not in ("plans", "exporter")}
     kept["engines"] = _without(fields["engines"], _MEASURED)
     kept["files"] = {name: e for name, e in fields["files"].items() if name not in left_out}
@@ -44,6 +48,8 @@ def former_identity(fields: Mapping[str, Any]) -> str:
     fields = former_manifest(fields)
     kept = {name: value for name, value in fields.items() if name not in _SINCE_0_11}
     kept["engines"] = _without(fields["engines"], ("parity_openvino",))
+    added = (CHECKPOINT_INDEX, CHECKPOINT_TENSORS)
+    kept["files"] = {name: e for name, e in fields["files"].items() if name not in added}
     return _sha256(json.dumps(kept, indent=1, ensure_ascii=False))
 
 

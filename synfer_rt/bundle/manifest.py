@@ -14,7 +14,7 @@ from synfer_rt.bundle.bundle import Bundle, Defaults, Latent
 from synfer_rt.bundle.engine_specs import IMAGE_AXES, LATENT_AXES, EngineSpec, mismatch
 from synfer_rt.bundle.files import MANIFEST, remedy
 from synfer_rt.bundle.former_names import current_manifest
-from synfer_rt.bundle.identity import CARD, identity
+from synfer_rt.bundle.identity import NOT_SAMPLED, identity
 from synfer_rt.bundle.plans import read_plans
 from synfer_rt.bundle.sizes import Sizes
 from synfer_rt.bundle.stamps import stamp
@@ -101,7 +101,7 @@ def _parse(path: Path, fields: Mapping[str, Any]) -> Bundle:
         engines=engines,
         plans=plans,
         manifest=fields,
-        stamps={name: stamp(path / name) for name in fields["files"] if name != CARD},
+        stamps={name: stamp(path / name) for name in fields["files"] if name not in NOT_SAMPLED},
     )
 
 

@@ -32,6 +32,11 @@ _COMMANDS = {
     "inspect": ("synfer_rt.commands.inspect", "inspect", "Print a bundle of engines."),
     "label": ("synfer_rt.commands.label", "label", "Label images that exist."),
     "sample": ("synfer_rt.commands.sample", "sample", "Write a labelled dataset of faces."),
+    "unpack": (
+        "synfer_rt.export.cli",
+        "unpack",
+        "Write a bundle's checkpoint as a diffusers directory (needs PyTorch).",
+    ),
     "verify": ("synfer_rt.commands.verify", "verify", "Check that an output is whole."),
     "verify-engines": (
         "synfer_rt.commands.verify_engines",
@@ -41,7 +46,7 @@ _COMMANDS = {
 }
 """The commands: module, attribute, and help that needs no import."""
 
-_NEED_TORCH = ("bench", "build-engines")
+_NEED_TORCH = ("bench", "build-engines", "unpack")
 """Those that a package may be missing for which comes with the extra `export` only."""
 
 

@@ -43,25 +43,22 @@ def test_what_cannot_be_measured_is_refused(
     assert message in str(error.value)
 
 
-@pytest.mark.parametrize("below", [".", "docs/results"])
-def test_the_clones_checkpoint_is_found_from_an_installation(
-    tmp_path: Path, tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, below: str
+def test_peers_load_the_bundle_unpacked_unless_a_checkpoint_is_given(
+    mini_bundle: Bundle, mini_checkpoint: Path, tmp_path: Path
 ):
-    """Of an installed package nothing lies beside it; whoever runs it may stand in a clone."""
-    monkeypatch.setattr(benchmark, "_CLONE", tmp_path / "site-packages")
-    monkeypatch.setattr(benchmark, "check", lambda *_: None)
-    here = tmp_path / "clone" / below
-    here.mkdir(parents=True)
-    monkeypatch.chdir(here)
-    with pytest.raises(UserError, match="a clone that has reference/checkpoint/synfer-tiny, or"):
-        benchmark._checkpoint(tiny_bundle, None, ("diffusers",))
-    checkpoint = tmp_path / "clone" / "reference" / "checkpoint" / tiny_bundle.name
-    checkpoint.mkdir(parents=True)
-    (checkpoint / "model_index.json").write_text("{}")
-    assert benchmark._checkpoint(tiny_bundle, None, ("diffusers",)) == checkpoint
-    assert benchmark._checkpoint(tiny_bundle, checkpoint, ("diffusers",)) == checkpoint
-    with pytest.raises(UserError, match=r"and \S+ is none; give its directory as `checkpoint`"):
-        benchmark._checkpoint(tiny_bundle, here, ("diffusers",))
+    folder = tmp_path / "folder"
+    unpacked = benchmark._checkpoint(mini_bundle, None, ("diffusers",), folder)
+    assert unpacked is not None and unpacked.parent == folder
+    assert (unpacked / "model_index.json").is_file()
+    given = benchmark._checkpoint(mini_bundle, mini_checkpoint, ("diffusers",), folder)
+    assert given == mini_checkpoint
+    with pytest.raises(UserError, match=r"is no checkpoint; give the directory that mini was"):
+        benchmark._checkpoint(mini_bundle, folder, ("diffusers",), folder)
+
+
+def test_a_bundle_that_cannot_be_unpacked_needs_its_checkpoint(tiny_bundle: Bundle, tmp_path: Path):
+    with pytest.raises(UserError, match=r"cannot be unpacked.* Or give its checkpoint as"):
+        benchmark._checkpoint(tiny_bundle, None, ("diffusers",), tmp_path)
 
 
 def test_an_old_report_stays_where_the_new_one_cannot_be_written(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("torch", reason="the peers need PyTorch (synfer-rt[export])")
 
-from synfer_rt.bench.peers import Diffusers, check
+from synfer_rt.bench.peers import Diffusers, check_weights
 from synfer_rt.bench.runtime import Runtime
 from synfer_rt.bench.systems import MODEL_STAGES, Setup, Stopwatch
 from synfer_rt.bundle import Bundle
@@ -75,7 +75,7 @@ def test_the_bundles_own_checkpoint_is_accepted(
     mini_bundle: Bundle,
     mini_checkpoint: Path,
 ):
-    check("diffusers", mini_checkpoint, mini_bundle)
+    check_weights(mini_checkpoint, mini_bundle)
 
 
 def test_other_weights_are_refused(
@@ -89,7 +89,7 @@ def test_other_weights_are_refused(
     content[-1] ^= 1
     weights.write_bytes(content)
     with pytest.raises(UserError, match=r"unet.* is not the file"):
-        check("diffusers", other, mini_bundle)
+        check_weights(other, mini_bundle)
 
 
 def test_a_missing_adapter_is_refused(
@@ -100,7 +100,7 @@ def test_a_missing_adapter_is_refused(
     other = shutil.copytree(mini_checkpoint, tmp_path / "other")
     (other / "au_adapter.safetensors").unlink()
     with pytest.raises(UserError, match=r"au_adapter\.safetensors is missing"):
-        check("diffusers", other, mini_bundle)
+        check_weights(other, mini_bundle)
 
 
 def test_a_bundle_without_source_hashes_is_refused(
@@ -109,4 +109,4 @@ def test_a_bundle_without_source_hashes_is_refused(
 ):
     unknown = dataclasses.replace(mini_bundle, manifest={**mini_bundle.manifest, "source": {}})
     with pytest.raises(UserError, match="does not say which weights"):
-        check("diffusers", mini_checkpoint, unknown)
+        check_weights(mini_checkpoint, unknown)

@@ -22,7 +22,6 @@ from reference.train_diffusion import Examples, Latents
 from synfer_rt.vocabulary import facs
 
 FACES = 240
-CHECKPOINT = Path(__file__).parents[2] / "reference/checkpoint/synfer-mini"
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +141,7 @@ def test_torchrun_takes_no_option_for_its_own() -> None:
 
 
 @pytest.fixture
-def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, annotations):
+def train(tmp_path: Path, shipped_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, annotations):
     """Runs the command for a second as torchrun runs a process of one; returns its `--out`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -157,8 +156,8 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, annotations):
 
     def invoke(name: str, *options: str | Path) -> Path:
         out = tmp_path / name
-        given = ["--renders", tmp_path / "renders", "--vae", CHECKPOINT / "vae", "--out", out]
-        given += ["--minutes", 0.02, "--batch", 2, *options]
+        given = ["--renders", tmp_path / "renders", "--vae", shipped_checkpoint / "vae"]
+        given += ["--out", out, "--minutes", 0.02, "--batch", 2, *options]
         result = CliRunner().invoke(train_diffusion.main, [str(option) for option in given])
         assert result.exit_code == 0, result.output
         return out
@@ -186,11 +185,13 @@ def test_a_training_that_stopped_goes_on(train) -> None:
     assert np.isfinite(curve).all()
 
 
-def test_a_training_from_a_checkpoint_begins_with_its_weights(train) -> None:
-    out = train("run", "--weights", CHECKPOINT)
-    begun = train_diffusion.images_seen(CHECKPOINT)
+def test_a_training_from_a_checkpoint_begins_with_its_weights(
+    train, shipped_checkpoint: Path
+) -> None:
+    out = train("run", "--weights", shipped_checkpoint)
+    begun = train_diffusion.images_seen(shipped_checkpoint)
     first, last = sorted((out / "snapshots").glob("*.safetensors"))
     assert int(first.stem) == begun < int(last.stem)
-    shipped = model.load(CHECKPOINT)[0].state_dict()
+    shipped = model.load(shipped_checkpoint)[0].state_dict()
     for name, value in load_file(first).items():
         torch.testing.assert_close(value.float(), shipped[name].half().float(), rtol=0, atol=0)

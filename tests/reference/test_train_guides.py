@@ -16,12 +16,10 @@ from reference import train_guides
 from reference.train_guides import Source, accuracy, main
 from synfer_rt.export.networks.guiding_classifier import ExpressionNet, read_guiding
 
-MINI = Path(__file__).parents[2] / "reference" / "checkpoint" / "synfer-mini"
-
 
 @pytest.fixture(scope="module")
-def source() -> Source:
-    return Source(MINI)
+def source(shipped_checkpoint: Path) -> Source:
+    return Source(shipped_checkpoint)
 
 
 @pytest.fixture
@@ -46,9 +44,9 @@ def train(renders: Path, checkpoint: Path, out: Path, epochs: int, space: str) -
 
 
 def test_training_goes_on_and_leaves_guides_that_the_exporter_reads(
-    renders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    renders: Path, shipped_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(MINI, tmp_path / "checkpoint")
+    shutil.copytree(shipped_checkpoint, tmp_path / "checkpoint")
     said = train(renders, tmp_path / "checkpoint", tmp_path / "out", 1, "latent")
     assert said.count("accuracy") == len(train_guides.LEVELS)
 
@@ -67,8 +65,10 @@ def test_training_goes_on_and_leaves_guides_that_the_exporter_reads(
 
 
 @torch.no_grad()
-def test_a_prediction_from_little_noise_is_nearly_the_face(source: Source) -> None:
-    bank = np.load(MINI / "layouts.npz")["latents"][:4].astype("f4")
+def test_a_prediction_from_little_noise_is_nearly_the_face(
+    source: Source, shipped_checkpoint: Path
+) -> None:
+    bank = np.load(shipped_checkpoint / "layouts.npz")["latents"][:4].astype("f4")
     latents = torch.from_numpy(bank)
     near, far = (
         source.predict(latents, torch.full((4,), level), torch.Generator().manual_seed(0))

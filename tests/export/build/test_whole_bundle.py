@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from synfer_rt.backends import BackendStatus
 from synfer_rt.bundle import Bundle, open_bundle
+from synfer_rt.bundle.identity import CHECKPOINT_INDEX
 from synfer_rt.errors import UserError
 from synfer_rt.export.build.keys import file_hashes
 from synfer_rt.export.build.whole_bundle import Built, Options, Source, build_bundle, build_keys
@@ -413,6 +414,7 @@ def test_int8_is_for_denoiser_and_classifiers_and_as_incremental(
         "encoder": "fp16",
         "classifier.small": "int8",
     }
+    assert CHECKPOINT_INDEX not in bundle.manifest["files"]  # no engine holds those tensors
     graph = onnx.load(bundle.path / "denoiser.onnx").graph
     assert any(node.op_type == "DequantizeLinear" for node in graph.node)
     assert 1e-4 < bundle.engines["denoiser"].parity["max_relative_error"] < 0.2

@@ -95,7 +95,7 @@ def test_the_committed_page_says_what_its_numbers_say_and_links_all_others():
 
 
 def test_the_model_card_promises_no_more_than_was_measured():
-    card = (DOCS.parent / "reference/checkpoint/synfer-mini/README.md").read_text()
+    card = (DOCS.parent / "engines/synfer-mini/README.md").read_text()
     (row,) = (line for line in card.splitlines() if line.startswith("| measured quality"))
     judged, photo, main, further, prompted = (
         float(n) for n in re.findall(r"at least ([\d.]*\d)", row)
