@@ -84,6 +84,10 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_the_page_has_its_four_recipes():
+    assert [*recipes()] == ["A solver", "A backend", "A dataset format", "A kind of checkpoint"]
+
+
 @pytest.mark.parametrize("name", recipes())
 def test_a_recipe_works_as_written(name: str, tree: Path):
     steps = recipes()[name]
