@@ -10,6 +10,7 @@ from reference.evaluation.pages import mean_spread, percent, plus_minus, table
 from reference.tasks import CLASSES
 
 FURTHER = {
+    "summary": "all figures in one table, and how to read them",
     "learning": "what training brings, image by image",
     "ablation": "what action units, guidance and layouts add",
     "photo_layouts": "photos to start from: whether the person stays",
