@@ -29,18 +29,30 @@ def find_images(path: str | Path) -> list[Path]:
     already, and a folder that cannot be listed, are in the list themselves, for `read_image` to
     refuse. Raises UserError if `path` does not exist, cannot be listed, or has no files.
     """
+    files, closed = find_files(path)
+    return sorted(files + closed, key=_in_order) if closed else files
+
+
+def find_files(path: str | Path) -> tuple[list[Path], list[Path]]:
+    """The files of find_images that are no folders, and those that are, both sorted."""
     path = local(path)
     if not is_folder(path):
         if path.is_file():
-            return [path]
+            return [path], []
         raise UserError(f"There is no file or directory {path}; give one with images.")
+    closed: list[Path] = []
     found: list[Path] = []
-    for here, names in _folders(path, found):
+    for here, names in _folders(path, closed):
         files = (here / name for name in names if not name.startswith("."))
         found += [file for file in files if _may_be_read(file)]
-    if not found:
+    if not found and not closed:
         raise UserError(f"{path} has no files; give a directory with images.")
-    return sorted(found)
+    return sorted(found, key=_in_order), sorted(closed, key=_in_order)
+
+
+def _in_order(file: Path) -> list[str]:
+    """A key that sorts files as Path does, in less time."""
+    return os.path.normcase(file).split(os.sep)
 
 
 def folders_of_images(root: Path) -> set[Path]:
@@ -89,7 +101,7 @@ def _may_be_read(file: Path) -> bool:
 
 def in_utf8(name: str) -> str:
     r"""A name that any text file can hold: what is not UTF-8 becomes `\udce9` and the like."""
-    return name.encode("utf-8", "backslashreplace").decode()
+    return name if name.isascii() else name.encode("utf-8", "backslashreplace").decode()
 
 
 def read_image(source: str | Path | bytes, size: tuple[int, int]) -> np.ndarray:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -43,9 +43,17 @@ class Contents:
         return Counter(file.suffix.lower() for file in self.files)
 
     @cached_property
+    def found_tables(self) -> tuple[Mapping[Path, Table], Mapping[Path, str]]:
+        """The tables of images, and the other tables with what is wrong with them.
+
+        Raises UserError for a table that cannot be read.
+        """
+        return find_tables(self.files)
+
+    @property
     def tables(self) -> Mapping[Path, Table]:
-        """The files that are tables of images. Raises UserError for a table that is damaged."""
-        return find_tables(self.files)[0]
+        """The files that are tables of images. Raises UserError as `found_tables` does."""
+        return self.found_tables[0]
 
     @cached_property
     def tables_tell(self) -> bool:
@@ -56,6 +64,12 @@ class Contents:
     def folder_names(self) -> FolderNames:
         """The classes that the folders are named after."""
         return FolderNames(map(self.name, self.files), self.label_scheme)
+
+    def without(self, left_out: Collection[Path]) -> Contents:
+        """The same without these files."""
+        if not left_out:
+            return self
+        return replace(self, files=[file for file in self.files if file not in left_out])
 
     def name(self, file: Path) -> str:
         """The name of a file in the dataset: its path from `root`, with `/`."""

@@ -76,7 +76,7 @@ Found = Iterator[Item | Skipped]
 
 def name_below(root: Path, file: Path) -> str:
     """The name of a file of the dataset at `root`: its path from there, with `/`."""
-    prefix, path = os.path.join(root, ""), os.fspath(file)
+    prefix, path = f"{root}{os.sep}", str(file)
     if path.startswith(prefix):  # relative_to says the same, at many times the cost
         return path[len(prefix) :].replace(os.sep, "/")
     return file.relative_to(root).as_posix()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from synfer_rt.data.datasets.items import Item, Skipped
 from synfer_rt.data.datasets.labels.class_lists import class_list
 from synfer_rt.data.datasets.labels.numbering import check_numbers
 from synfer_rt.data.datasets.refusals import refuse_growing, refuse_unfinished
-from synfer_rt.data.images import find_images
+from synfer_rt.data.images import find_files
 from synfer_rt.data.label_table import SUFFIXES as TABLES
 from synfer_rt.data.label_table import settings_file
 from synfer_rt.errors import UserError
@@ -104,11 +104,12 @@ def _contents(path: Path, label_scheme: str | None) -> tuple[Contents, Mapping[P
     The label scheme is that of the user, else that of a list of classes in the dataset.
     """
     refuse_growing(path)
-    files = find_images(path)
+    files, closed = find_files(path)
     root, left_out = path.parent, dict[Path, str]()
     if is_folder(path):
-        root, left_out = path, _no_files(files) | _own_tables(files)
-        settings = {settings_file(file) for file in left_out}
+        root, own = path, _own_tables(files)
+        left_out = {folder: _closed(folder) for folder in closed} | own
+        settings = {settings_file(file) for file in own}
         files = [file for file in files if file not in left_out and file not in settings]
     refuse_unfinished(path, files)
     if label_scheme is None and (found := class_list(root, files)) is not None:
@@ -117,12 +118,8 @@ def _contents(path: Path, label_scheme: str | None) -> tuple[Contents, Mapping[P
     return Contents(root, files, label_scheme), left_out
 
 
-def _no_files(files: Iterable[Path]) -> dict[Path, str]:
-    """The folders among `files`, which find_images did not look into, and why."""
-    return {file: _closed(file) for file in files if os.path.isdir(file)}
-
-
 def _closed(folder: Path) -> str:
+    """Why find_files did not look into a folder."""
     try:
         os.scandir(folder).close()
     except OSError as error:
@@ -132,8 +129,9 @@ def _closed(folder: Path) -> str:
 
 def _own_tables(files: Sequence[Path]) -> dict[Path, str]:
     """The tables among `files` that `synfer-rt label` wrote."""
-    present, why = set(files), "synfer-rt label wrote it; to use its labels, read the table itself"
-    tables = (file for file in files if file.suffix in TABLES)
+    why = "synfer-rt label wrote it; to use its labels, read the table itself"
+    tables = [file for file in files if file.suffix in TABLES]
+    present = set(files) if tables else set[Path]()
     return {file: why for file in tables if settings_file(file) in present}
 
 
@@ -143,8 +141,7 @@ def _for_format(
     """The files that the reader of a format gets, and all others with the reason."""
     of_format = {**unread(contents), **format.left_out(contents)}
     left_out = {**left_out, **of_format}
-    files = [file for file in contents.files if file not in left_out]
-    left = replace(contents, files=files)
+    left = contents.without(of_format)
     if format.name == "images" and of_format and not left.images:
         left = replace(left, files=[])  # a file beside an unread file, such as a licence
     return left, left_out

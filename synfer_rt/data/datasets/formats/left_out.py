@@ -8,7 +8,6 @@ from pathlib import Path
 from synfer_rt.data.datasets.archives import is_archive
 from synfer_rt.data.datasets.contents import Contents
 from synfer_rt.data.datasets.items import Found
-from synfer_rt.data.datasets.tables.table import find_tables
 from synfer_rt.data.writers.run_file import OLD_SHEET
 
 _UNREAD: dict[str, str] = {
@@ -31,6 +30,8 @@ _UNREAD: dict[str, str] = {
 
 def unread(contents: Contents) -> dict[Path, str]:
     """The files that no format reads, and what to do with each."""
+    if _UNREAD.keys().isdisjoint(contents.suffixes):
+        return {}
     return {
         file: why
         for file in contents.files
@@ -52,7 +53,7 @@ def tables_and_archives(contents: Contents) -> Mapping[Path, str]:
     """Tables and archives beside the files of a format that reads none."""
     if len(contents.files) == 1:
         return {}
-    found, others = find_tables(contents.files)
+    found, others = contents.found_tables
     tables = dict.fromkeys(found, "it is a table; only the format `table` reads tables")
     return {**tables, **others, **archives(contents)}
 

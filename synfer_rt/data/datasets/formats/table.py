@@ -10,7 +10,7 @@ from pathlib import Path
 from synfer_rt.data.datasets.contents import Contents
 from synfer_rt.data.datasets.formats.format import Format
 from synfer_rt.data.datasets.formats.left_out import archives
-from synfer_rt.data.datasets.items import IMAGES, Found, Item, Skipped
+from synfer_rt.data.datasets.items import Found, Item, Skipped
 from synfer_rt.data.datasets.labels.label import UNLABELLED
 from synfer_rt.data.datasets.labels.splits import split_of
 from synfer_rt.data.datasets.tables.boxes import NOT_USED, split_fragment
@@ -23,7 +23,7 @@ from synfer_rt.data.datasets.tables.pixel_column import (
     images_of_pixels,
     with_labels_of,
 )
-from synfer_rt.data.datasets.tables.table import CERTAIN, Table, find_tables
+from synfer_rt.data.datasets.tables.table import CERTAIN, Table
 from synfer_rt.data.images import find_images
 from synfer_rt.data.label_table import folder_of
 from synfer_rt.data.writers.run_file import OLD_SHEET
@@ -38,9 +38,9 @@ def read(contents: Contents) -> Found:
     An image that has no label in a table has that of its folder, if any. A table that is given
     alone names its images among all files beside and below it.
     """
-    tables, others = find_tables(contents.files)
-    candidates = [file for file in contents.files if file not in tables and file not in others]
-    lookup = Lookup(contents.root, candidates or find_images(contents.root))
+    tables, others = contents.found_tables
+    candidates = contents.without({*tables, *others})
+    lookup = Lookup(contents.root, candidates.files or find_images(contents.root))
     entries: list[Entry] = []
     fer2013: list[Item | Skipped] = []
     for file, table in tables.items():
@@ -68,8 +68,8 @@ def read(contents: Contents) -> Found:
     for file, why in _unused(tables, others, unlabelled):
         yield contents.skipped(file, why)
     used = set(paths)
-    for file in candidates:
-        if file not in used and file.suffix.lower() in IMAGES and file.name != OLD_SHEET:
+    for file in candidates.images:
+        if file not in used and file.name != OLD_SHEET:
             yield contents.skipped(file, "no table lists it")
 
 

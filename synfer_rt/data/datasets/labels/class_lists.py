@@ -16,6 +16,7 @@ from synfer_rt.data.datasets.untyped import is_list, is_mapping
 from synfer_rt.errors import UserError
 from synfer_rt.vocabulary import label_schemes
 
+_SUFFIXES = (".txt", ".json")
 _STEMS = (
     "classes", "class_names", "classnames", "labels", "label_names", "label_map", "labelmap",
     "class_indices", "class_to_idx", "id2label", "label2id",
@@ -35,7 +36,9 @@ def class_list(root: Path, files: Sequence[Path]) -> tuple[Path, str] | None:
     """
     found: list[tuple[Path, str]] = []
     for file in files:
-        if file.parent != root or file.stem.lower() not in _STEMS:
+        if file.suffix.lower() not in _SUFFIXES or file.stem.lower() not in _STEMS:
+            continue
+        if file.parent != root:
             continue
         if (scheme := _scheme(file)) is not None:
             found.append((file, scheme))
@@ -49,8 +52,6 @@ def class_list(root: Path, files: Sequence[Path]) -> tuple[Path, str] | None:
 
 
 def _scheme(file: Path) -> str | None:
-    if file.suffix.lower() not in (".txt", ".json"):
-        return None
     try:
         if file.stat().st_size > _LONGEST * _MOST:
             return None

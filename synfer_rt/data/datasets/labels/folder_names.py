@@ -43,9 +43,16 @@ class FolderNames:
             depth: {} if label_scheme is None else _numbers(folders, label_scheme)
             for depth, folders in at_depth.items()
         }
+        self._labels: dict[str, Label] = {}
 
     def label(self, name: str) -> Label:
         """The label of an image: the nearest folder with a class in words, else with its number."""
+        folder = name.rpartition("/")[0]
+        if folder not in self._labels:
+            self._labels[folder] = self._label(f"{folder}/")
+        return self._labels[folder]
+
+    def _label(self, name: str) -> Label:
         places = _places(name)
         for above, part in reversed(places):
             if word := self._words[above].get(part):

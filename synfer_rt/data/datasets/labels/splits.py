@@ -56,6 +56,11 @@ def split_of_path(name: str) -> str | None:
     The first whose whole name is a split counts, such as `val` in `train_data/val/1.jpg`; else the
     first with a split in its name.
     """
-    folders = name.split("/")[:-1]
+    return _split_of_folders(name.rpartition("/")[0])
+
+
+@lru_cache(maxsize=4096)
+def _split_of_folders(path: str) -> str | None:
+    folders = path.split("/")
     alone = (split_of(folder) for folder in folders if is_split(folder))
     return next(alone, None) or next(filter(None, map(split_of, folders)), None)

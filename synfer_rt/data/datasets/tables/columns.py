@@ -81,7 +81,7 @@ class Columns:
 
 
 def _label(cell: object, label_scheme: object) -> Label:
-    if written := several(cell):
+    if not isinstance(cell, str) and (written := several(cell)):
         why = f"its label is a list of several values, {reprlib.repr(written)}"
         return Label(None, why, written)
     return label_of(text(cell), label_scheme)

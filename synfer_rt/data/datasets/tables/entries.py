@@ -88,19 +88,19 @@ def _merged(
             label = entry.label if counts.label == UNLABELLED else counts.label
             counts = replace(counts, label=label, split=counts.split or entry.split)
         known[file, entry.box] = counts
-        if against := list(_contradictions(entry, counts, name_below(root, file))):
+        if against := list(_contradictions(entry, counts, root, file)):
             unused.append(Skipped(reported, "; ".join(against)))
     return known, unused
 
 
-def _contradictions(entry: Entry, counts: Entry, name: str) -> Iterator[str]:
+def _contradictions(entry: Entry, counts: Entry, root: Path, file: Path) -> Iterator[str]:
     """What an entry says otherwise than `counts` or the folders of its image."""
     if entry.label != UNLABELLED and entry.label.name != counts.label.name:
         said, first = (one.label.name or "no known expression" for one in (entry, counts))
         yield f"it says {said}, but an earlier row says {first}, which is used"
     if entry.split is None:
         return
-    lies_in = split_of_path(name)
+    lies_in = split_of_path(name_below(root, file))
     if entry.split != counts.split:
         first = f"an earlier row says {counts.split}, which is used"
         yield f"it says the split {entry.split}, but {first}"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from synfer_rt.data.datasets.items import IMAGES, name_below
@@ -29,17 +30,29 @@ class Lookup:
     def __init__(self, root: Path, files: Sequence[Path]) -> None:
         self._root = root
         self._starts: dict[Path, Sequence[str]] = {}
+        self._files = files
         self._paths = {os.path.abspath(file): file for file in files}
-        images = [file for file in files if file.suffix.lower() in IMAGES]
-        self._named: dict[str, list[Path]] = {}
-        for file in images:
-            name = file.name
-            for written in {name, file.stem, name.lower()}:
-                self._named.setdefault(written, []).append(file)
-        for file in files:  # a file that is no image can be named with its suffix
-            self._named.setdefault(file.name, [file])
-        parents = {file.parent for file in images}
-        self._folders = parents | {folder for parent in parents for folder in parent.parents}
+
+    @cached_property
+    def _images(self) -> Sequence[Path]:
+        return [file for file in self._files if file.suffix.lower() in IMAGES]
+
+    @cached_property
+    def _named(self) -> Mapping[str, Sequence[Path]]:
+        """The files by their names: images with and without suffix, others with it."""
+        named: dict[str, list[Path]] = {}
+        for file in self._images:
+            for written in {file.name, file.stem, file.name.lower()}:
+                named.setdefault(written, []).append(file)
+        for file in self._files:
+            named.setdefault(file.name, [file])
+        return named
+
+    @cached_property
+    def _folders(self) -> Collection[Path]:
+        """The folders that images are in, at any depth."""
+        parents = {file.parent for file in self._images}
+        return parents | {folder for parent in parents for folder in parent.parents}
 
     def has(self, path: Path) -> bool:
         """Whether a file of the dataset has this path."""

@@ -73,12 +73,14 @@ def find_tables(files: Sequence[Path]) -> tuple[dict[Path, Table], dict[Path, st
 
     Raises UserError for a table that cannot be read.
     """
-    present, stems = set(files), _names_and_stems(files)
     found: dict[Path, Table] = {}
     others: dict[Path, str] = {}
-    for file in files:
-        suffix = file.suffix.lower()
-        if suffix not in _SUFFIXES or (suffix == JSON and _beside_an_image(file, present)):
+    candidates = [file for file in files if file.suffix.lower() in _SUFFIXES]
+    if not candidates:
+        return found, others
+    present, stems = set(files), _names_and_stems(files)
+    for file in candidates:
+        if file.suffix.lower() == JSON and _beside_an_image(file, present):
             continue
         seen = _seen(file, stems, len(files) == 1)
         if isinstance(seen, Table):
