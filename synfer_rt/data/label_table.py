@@ -47,8 +47,8 @@ class Table:
         self._journal: IO[bytes] | None = None
         if not resume and (self.finished or begun):
             raise UserError(
-                f"{path} exists or is begun; continue it with `resume=True`, or choose another "
-                "`out`."
+                f"{path} already exists or was begun; continue it with `resume=True`, or choose "
+                "another `out`."
             )
         if self.finished:
             self._check_same(_settings_of(path))

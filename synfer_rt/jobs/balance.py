@@ -30,9 +30,10 @@ def targets(counts: Mapping[str, int], balance: str) -> dict[str, int]:
         given = json.loads(file.read_bytes())
         wanted = {expression(str(name)) or str(name): int(count) for name, count in given.items()}
     except (OSError, TypeError, AttributeError, RecursionError, ValueError, OverflowError) as error:
+        reason = str(getattr(error, "strerror", None) or error)
         raise UserError(
-            f"`balance` must be max, a number or a JSON file of "
-            f'{{"class": number}}, got {balance} ({error}).'
+            "`balance` must be max, a number or a JSON file of "
+            f'{{"class": number}}, got {balance} ({reason}).'
         ) from None
     for label in wanted:
         if label not in counts:
@@ -47,7 +48,7 @@ def _checked(counts: Mapping[str, int], wanted: Mapping[str, int]) -> dict[str, 
     goal = {label: max(count, wanted.get(label, 0)) for label, count in counts.items()}
     added = sum(goal.values()) - sum(counts.values())
     if added > MOST_ADDITIONS:
-        raise UserError(f"`balance` must need at most {MOST_ADDITIONS} additions, got {added}.")
+        raise UserError(f"`balance` must ask for at most {MOST_ADDITIONS} additions, got {added}.")
     return goal
 
 

@@ -1,9 +1,8 @@
 """The imagefolder format: a PNG per sample in its label's folder, and `metadata.jsonl`.
 
-This is the layout of Hugging Face's ImageFolder and of torchvision's. While a run goes on, the
-metadata is a journal, `metadata.jsonl.partial` in the run's own folder: an image is synced before
-its line is written, so a line vouches for its image, and the journal gets its final name when the
-last line is there.
+Hugging Face's ImageFolder and torchvision's read it. During a run the metadata is a journal,
+`metadata.jsonl.partial` in the run's own folder. An image is synced before its line is written, so
+a line guarantees its image. With the last line the journal gets its final name.
 """
 
 from __future__ import annotations

@@ -33,5 +33,7 @@ def problem(png: bytes) -> str | None:
             image.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = str(error).rstrip(".")
-        return "it is cut short or no PNG" if "BytesIO" in reason else f"it is damaged ({reason})"
+        return (
+            "it is cut short or not a PNG" if "BytesIO" in reason else f"it is damaged ({reason})"
+        )
     return None

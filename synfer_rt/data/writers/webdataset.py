@@ -1,8 +1,8 @@
 """The webdataset format: tar shards of `<index>.png`, `<index>.json` and `<index>.cls`.
 
 A shard grows under a temporary name in the run's own folder and is renamed when whole. Its bytes
-depend on nothing but the samples (no times, users or machine), and since a tar only ever grows at
-its end, a run that was killed goes on inside the shard it was at. `.cls` is the label's index in
+depend on nothing but the samples (no times, users or machine). A tar only grows at its end, so a
+run that was killed continues within the shard that it was writing. `.cls` is the label's index in
 its scheme.
 """
 
