@@ -1,19 +1,19 @@
-"""Processes that begin anew, share no thread or memory with this one, and end with it."""
+"""Fresh processes, which share no thread or memory with this one and end with it."""
 
 from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 
 
 @contextmanager
-def fresh_processes(count: int) -> Iterator[ProcessPoolExecutor]:
-    """`count` processes to submit work to; what has not begun when the block ends never does.
+def fresh_processes(count: int) -> Generator[ProcessPoolExecutor]:
+    """A pool of `count` processes; work that has not begun when the block ends is cancelled.
 
-    Not forked: runtimes have threads. An interruption ends what they are at.
+    They are spawned, not forked, since runtimes have threads. An interruption terminates them.
     """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(count, context, initializer=_leave_signals_to_the_parent) as pool:
@@ -28,7 +28,7 @@ def fresh_processes(count: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _leave_signals_to_the_parent() -> None:
-    """A terminal sends its signals to all processes, and the parent knows what to do."""
+    """Ignore a terminal's signals, which all processes receive; the parent handles them."""
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)

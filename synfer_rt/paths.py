@@ -1,4 +1,4 @@
-"""Paths as users give them: what the system will not look at is refused in a sentence."""
+"""Paths as users give them; a path that the system does not accept is a UserError."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from synfer_rt.errors import UserError
 
 _REMEDIES = {
-    errno.EACCES: "mend the permissions of its folder",
+    errno.EACCES: "change the permissions of its folder",
     errno.ENAMETOOLONG: "give it a shorter name",
-    errno.ELOOP: "mend its links",
+    errno.ELOOP: "correct its links",
 }
 
-# Of two letters at least: C:/ is a path of Windows. Path makes one slash of several.
+# Two letters at least, since C:/ is a path of Windows. Path merges several slashes into one.
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")
 _TOOLS = {
     "http": "`curl`",
@@ -31,14 +31,16 @@ _TOOLS = {
 
 
 def local(path: Any) -> Path:
-    """The path of this machine that a text or Path names.
+    """The local path that a text or Path names.
 
-    Raises UserError for an address such as s3://…, hf://… or https://…, of which a folder `s3:`
-    would be made, and for what is no path.
+    Raises UserError for an address such as s3://…, hf://… or https://…, which would otherwise
+    become a folder `s3:`, and for a value of another type.
     """
-    if not isinstance(path, (str, os.PathLike)) or isinstance(os.fspath(path), bytes):
-        raise UserError(f"{path!r} is no path; write it as a text or a Path.")
-    text = os.fspath(path)
+    text: object = path
+    if isinstance(path, os.PathLike):
+        text = os.fspath(cast("os.PathLike[str]", path))
+    if not isinstance(text, str):
+        raise UserError(f"A path must be a text or a Path, got {path!r}.")
     found = _ADDRESS.match(text)
     if found is None:
         return Path(text)
@@ -53,7 +55,7 @@ def local(path: Any) -> Path:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a folder is at `path`, or where it links to. Raises UserError if nobody can say."""
+    """Whether `path` is a folder or links to one. Raises UserError if the system does not tell."""
     with _refused(path):
         try:
             return stat.S_ISDIR(path.stat().st_mode)
@@ -62,17 +64,17 @@ def is_folder(path: Path) -> bool:
 
 
 def resolved(path: Path) -> Path:
-    """The absolute path without links. Raises UserError for links that lead in a circle."""
+    """The absolute path without links. Raises UserError for links that form a circle."""
     with _refused(path):
         return path.resolve()
 
 
 @contextmanager
-def _refused(path: Path) -> Iterator[None]:
+def _refused(path: Path) -> Generator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:  # before Python 3.13 a circle is a RuntimeError
         number = getattr(error, "errno", None) or errno.ELOOP
-        reason = getattr(error, "strerror", None) or "its links lead in a circle"
+        reason = getattr(error, "strerror", None) or "its links form a circle"
         remedy = _REMEDIES.get(number, "choose another path")
-        raise UserError(f"{path} cannot be looked at ({reason}); {remedy}.") from None
+        raise UserError(f"{path} cannot be accessed ({reason}); {remedy}.") from None

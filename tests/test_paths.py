@@ -64,7 +64,7 @@ def test_a_path_stays_what_it_is(text: str) -> None:
 
 @pytest.mark.parametrize("value", [None, 3, b"faces", ["faces"]])
 def test_what_is_no_path_is_refused(value: Any) -> None:
-    with pytest.raises(UserError, match="is no path; write it as a text or a Path"):
+    with pytest.raises(UserError, match="A path must be a text or a Path, got"):
         local(value)
 
 
@@ -91,7 +91,7 @@ def test_python_refuses_an_address(use: Callable[[str], Any]) -> None:
 
 @pytest.mark.parametrize("value", [3, b"faces", True])
 def test_a_bundle_has_a_path(value: Any) -> None:
-    with pytest.raises(UserError, match="is no path"):
+    with pytest.raises(UserError, match="A path must be a text"):
         open_bundle(value)
 
 

@@ -110,8 +110,8 @@ def read_settings(
             f"{says} has {len(names)}; write the one that the adapter was trained with."
         )
     _check_class_labels(path, parts, unet, text_encoder, len(names))
-    scheme = label_schemes.listed(given.get("label_scheme", "affectnet-8"))
-    if not all(map(label_schemes.names_expression, label_schemes.scheme(scheme))):
+    scheme = label_schemes.from_json(given.get("label_scheme", "affectnet-8"))
+    if not all(map(label_schemes.is_expression, label_schemes.scheme(scheme))):
         raise UserError(
             f"{path} has the label_scheme {scheme!r}; write expressions alone: the model makes "
             "each of its classes."

@@ -39,7 +39,7 @@ class ClassifierSource(ImageNetwork):
     def columns(self) -> list[int]:
         """Which of the scores are expressions; a scheme may hold places for others."""
         names = label_schemes.scheme(self.label_scheme)
-        return [i for i, name in enumerate(names) if label_schemes.names_expression(name)]
+        return [i for i, name in enumerate(names) if label_schemes.is_expression(name)]
 
     @property
     def expressions(self) -> str:
@@ -179,7 +179,7 @@ def read_classifier(path: Path) -> ClassifierSource:
             path.stem,
             path,
             **ClassifierSource.input_fields(fields),
-            label_scheme=label_schemes.listed(fields["label_scheme"]),
+            label_scheme=label_schemes.from_json(fields["label_scheme"]),
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(

@@ -28,7 +28,7 @@ from synfer_rt.export.files.model_folder import quiet
 from synfer_rt.export.networks.modules import free_batch
 from synfer_rt.export.networks.resizing import matrix
 from synfer_rt.export.sentences import first_line, some
-from synfer_rt.vocabulary import label_schemes
+from synfer_rt.vocabulary import expressions, label_schemes
 
 LATENT_FOLDER, IMAGE_FOLDER = "latent_classifier", "image_classifier"
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
@@ -225,7 +225,7 @@ def _read_transformers(folder: Path) -> tuple[nn.Module, tuple[str, ...]]:
     words = [model.config.id2label[i] for i in range(model.config.num_labels)]
     try:
         names = tuple(
-            label_schemes.parse_label(word, label_schemes.scheme("affectnet-8")) for word in words
+            expressions.parse_label(word, label_schemes.scheme("affectnet-8")) for word in words
         )
     except UserError as error:
         raise UserError(f"Name the classes in id2label of {folder / _CONFIG}: {error}") from None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -148,11 +148,13 @@ class Bundle:
         """
         section = self.manifest["layouts"]
         if section is None:
-            raise UserError(f"{self.name} has no layout bank; start from noise with --layout none.")
+            raise UserError(
+                f'{self.name} has no layout bank; start from noise with `layout="none"`.'
+            )
         if self.image_size != self.default_size:
             raise UserError(
                 f"The layout bank of {self.name} is for images of {format_size(self.default_size)},"
-                f" not {format_size(self.image_size)}; start from noise with --layout none."
+                f' not {format_size(self.image_size)}; start from noise with `layout="none"`.'
             )
         return read_layouts(self.path, section["file"], (section["count"], *self.latent.shape))
 
@@ -180,7 +182,7 @@ class Bundle:
         if self.sizes is None:
             raise UserError(
                 f"{self.name} makes images of {format_size(self.image_size)} only; leave out "
-                "--size, or build the bundle with `synfer-rt build-engines --sizes`."
+                "`size`, or build the bundle with `synfer-rt build-engines --sizes`."
             )
         if not self.sizes.allow(size):
             raise UserError(
@@ -209,19 +211,15 @@ class Bundle:
                 continue
             if now is None or file_entry(file)["sha256"] != self.manifest["files"][name]["sha256"]:
                 raise UserError(
-                    f"{file} has changed or gone while the run went on, so that images of two "
-                    "models would be mixed; put it back as it was and run the same command with "
-                    "--resume, or begin another run."
+                    f"{file} was changed or removed during the run, which would mix the images of "
+                    "two models; restore it and continue with `resume=True`, or begin another run."
                 )
             self.stamps[name] = now  # the same bytes, with other times or in another place
 
 
-def _checked(size: Size) -> Size:
+def _checked(size: Any) -> Size:
     """`size` as two ints of at least 1; UserError for anything else."""
-    if isinstance(size, str):
-        raise UserError(f"The size {size!r} is a text; write (height, width), or parse_size of it.")
-    try:
-        height, width = size
-    except (TypeError, ValueError):
-        raise UserError(f"The size {size!r} is no pair; write (height, width) in pixels.") from None
-    return ranges.whole("height", height, 1), ranges.whole("width", width, 1)
+    lengths = list(cast("Iterable[Any]", size)) if isinstance(size, Iterable) else []
+    if len(lengths) != 2 or not all(ranges.is_whole(length, 1) for length in lengths):
+        raise UserError(f"`size` must be (height, width) in whole pixels, got {size!r}.")
+    return int(lengths[0]), int(lengths[1])

@@ -1,4 +1,4 @@
-"""The files of a bundle: where they may lie, and whether they are what the manifest says."""
+"""The files of a bundle: where they may lie, and whether they match the manifest."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ MANIFEST = "bundle.json"
 
 
 def check_files(directory: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise UserError for the first file that is missing, outside, cut short or altered.
+    """Raise UserError for the first file that is missing, outside, truncated or altered.
 
-    `files` are the manifest's: `bytes` and `sha256` by path within the bundle's `directory`.
+    `files` is the manifest's: `bytes` and `sha256` by path within the bundle's `directory`.
     """
     paths = [inside(directory, name) for name in files]
     with ThreadPoolExecutor() as pool:
@@ -44,10 +44,10 @@ def inside(directory: Path, name: str) -> Path:
 
 
 def file_roots(directory: Path) -> tuple[Path, ...]:
-    """Where the files of `directory` may lie: in it, or in the blobs of a Hugging Face cache.
+    """The folders that may hold files of `directory`: it, and the blobs of a Hugging Face cache.
 
-    There `models--<name>/snapshots/<revision>/` holds nothing but links to
-    `models--<name>/blobs/` (huggingface_hub, "Understand caching").
+    There `models--<name>/snapshots/<revision>/` holds only links to `models--<name>/blobs/`
+    (huggingface_hub, "Understand caching").
     """
     real = directory.resolve()
     for folder in (real, *real.parents):
@@ -74,7 +74,7 @@ def file_entry(file: Path) -> dict[str, Any]:
 def remedy(
     path: Path, otherwise: str = "build the bundle again with `synfer-rt build-engines`"
 ) -> str:
-    """What helps where a bundle is damaged: `otherwise`, unless it is the shipped one."""
+    """The remedy for a damaged bundle: `otherwise`, unless it is the shipped one."""
     try:
         from synfer_rt.engines import default_bundle
 

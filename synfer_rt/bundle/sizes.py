@@ -1,4 +1,4 @@
-"""Images of other sizes than the default, by engines whose height and width are free."""
+"""Image sizes other than the default, for engines whose height and width are dynamic."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Sizes:
-    """The heights and widths in pixels that engines take: `min` to `max`, in steps.
+    """The heights and widths in pixels that engines take, in steps of `multiple_of`.
 
-    Both are multiples of `multiple_of`. Raises ValueError unless there are two such lengths.
+    `min` and `max` are multiples of it too. Raises ValueError unless there are two such lengths.
     """
 
     min: int
@@ -25,13 +25,13 @@ class Sizes:
     def __post_init__(self) -> None:
         step = self.multiple_of
         if step < 1 or self.min % step or self.max % step or not 1 <= self.min < self.max:
-            raise ValueError(f"there are no two sizes in {self}")
+            raise ValueError(f"there are fewer than two sizes in {self}")
 
     def __str__(self) -> str:
         return f"{self.min} to {self.max} pixels in steps of {self.multiple_of}"
 
     def allow(self, size: Size) -> bool:
-        """Whether height and width are such lengths."""
+        """Whether height and width are among these lengths."""
         return all(self.min <= n <= self.max and n % self.multiple_of == 0 for n in size)
 
     def other(self, size: Size) -> Size:
@@ -40,9 +40,9 @@ class Sizes:
         return (more, less) if size != (more, less) else (less, more)
 
     def axes(self, size: Size, latent: Size) -> dict[str, tuple[int, int, int]]:
-        """Smallest, best and largest length of the free axes H, W, h and w of engines.
+        """Smallest, best and largest length of the dynamic axes H, W, h and w of engines.
 
-        `size` is the best one, `latent` its (height, width) in latents.
+        `size` is the best one in pixels, `latent` the same in latents.
         """
         factor = size[0] // latent[0]
         images = dict(zip("HW", ((self.min, n, self.max) for n in size), strict=True))
@@ -54,7 +54,7 @@ def parse_size(text: str) -> Size:
     """Read `HxW` in pixels; UserError for anything else."""
     found = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", str(text).strip().lower(), re.ASCII)
     if found is None:
-        raise UserError(f"{text!r} is no size of images; write height and width as 512x512.")
+        raise UserError(f"An image size must be height and width such as 512x512, got {text!r}.")
     return int(found[1]), int(found[2])
 
 

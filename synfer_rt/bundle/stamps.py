@@ -1,4 +1,4 @@
-"""Whether a file may have changed, without reading it."""
+"""Stamps of files, which show that a file has not changed without reading it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 
 class Stamp(NamedTuple):
-    """What a file's system says of it; two that are equal are of the same bytes.
+    """A file's size, inode and times; equal stamps mean equal bytes.
 
-    `changed` also moves where only rights or links did, and where `modified` was set back.
+    `changed` also moves when permissions or links change, and when `modified` is set back.
     """
 
     size: int
@@ -19,7 +19,7 @@ class Stamp(NamedTuple):
 
 
 def stamp(file: Path) -> Stamp | None:
-    """The stamp of a file; None where it is not there."""
+    """The stamp of a file; None if it does not exist."""
     try:
         found = file.stat()
     except OSError:

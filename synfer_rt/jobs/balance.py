@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from synfer_rt.errors import UserError
 from synfer_rt.judging.quotas import next_round
 from synfer_rt.paths import local
-from synfer_rt.vocabulary.label_schemes import expression
+from synfer_rt.vocabulary.expressions import expression
 
 MOST_ADDITIONS = 10_000_000
 """More would take years on the fastest device, and is more likely a mistake."""

@@ -16,7 +16,7 @@ from synfer_rt import ranges
 from synfer_rt.bundle import Bundle, Layouts
 from synfer_rt.diffusion import noise
 from synfer_rt.errors import UserError, nearest
-from synfer_rt.vocabulary import au_prototypes, facs, label_schemes, prompts
+from synfer_rt.vocabulary import au_prototypes, expressions, facs, prompts
 
 _SYNONYMS = 3  # numbers that prompts.describe takes
 _DRAWS = prompts.DRAWS + _SYNONYMS + au_prototypes.DRAWS
@@ -79,7 +79,7 @@ def check(request: Request, bundle: Bundle) -> None:
                 f"Unknown action unit {name!r}; the nearest known is {nearest(name, known)}."
             )
     if request.label not in bundle.classes:
-        label = label_schemes.parse_label(request.label, bundle.classes)
+        label = expressions.parse_label(request.label, bundle.classes)
         raise UserError(
             f"`label` must be spelt as the bundle spells it, {label!r}, got {request.label!r}."
         )
@@ -144,7 +144,7 @@ class Requests:
         Raises UserError for another index, and for an unknown label.
         """
         if label not in self.classes:
-            label = label_schemes.parse_label(label, self.classes)
+            label = expressions.parse_label(label, self.classes)
         return self._request(ranges.whole("index", index), label)
 
     def _request(self, index: int, label: str) -> Request:
@@ -241,7 +241,7 @@ def make_requests(
         check_text("negative_prompt", negative_prompt)
     if photos and layout is not None:
         raise UserError("`layout` and `layout_from` exclude each other; leave one out.")
-    chosen = label_schemes.parse_labels(labels, bundle.classes)
+    chosen = expressions.parse_labels(labels, bundle.classes)
     intensities = _intensities(aus, bundle)
     if prompt is not None and (intensities or not bundle.au_names) and len(chosen) > 1:
         rest = "`aus`" if intensities else "a model without action units"

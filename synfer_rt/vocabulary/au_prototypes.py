@@ -1,10 +1,10 @@
 """Action-unit prototypes of the expression classes, and how a request draws from them.
 
-The variants are ours, after EMFACS (Ekman and Friesen) as summarised by Matsumoto et al., "Facial
-expressions of emotion" (2008): a class shows itself in one of a few variants, with optional units.
-Some leave EMFACS: the shouting anger has AU 16 and need not tighten the lips, one fear goes without
-AU 2 (as in Du et al., PNAS 2014), and a mouth that AU 26 or 27 opens has little of AU 25, which a
-reader of photographs would see there.
+The variants are our own, based on EMFACS (Ekman and Friesen) as summarised by Matsumoto et al.,
+"Facial expressions of emotion" (2008): each class has a few variants with required and optional
+units. Some deviate from EMFACS: the shouting anger has AU 16 and need not tighten the lips, one
+fear lacks AU 2 (as in Du et al., PNAS 2014), and a mouth that AU 26 or 27 opens has little of AU
+25, although a reader of photographs would see it there.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ class Variant:
     """One way to show an expression; action units by FACS number.
 
     required: unit -> range of its intensity. optional: unit -> (probability, range). one_sided:
-    units that act on one side of the face, all on the same. AU 43 (eye closure) is not in
+    units that act on one side of the face, all on the same side. AU 43 (eye closure) is not in
     OpenGraphAU's vocabulary: renders show it, AU vectors do not name it.
     """
 
     required: Mapping[int, Range]
-    optional: Mapping[int, tuple[float, Range]] = field(default_factory=dict)
+    optional: Mapping[int, tuple[float, Range]] = field(
+        default_factory=dict[int, tuple[float, Range]]
+    )
     one_sided: frozenset[int] = frozenset()
 
 
@@ -104,7 +106,7 @@ PROTOTYPES: dict[str, tuple[Variant, ...]] = {
 }
 
 DRAWS = 20
-"""How many uniform numbers `draw` and `draw_aus` take."""
+"""The number of uniform numbers that `draw` and `draw_aus` take."""
 
 
 def draw(label: str, uniforms: Sequence[float]) -> dict[int, tuple[float, float]]:
@@ -132,9 +134,9 @@ def draw(label: str, uniforms: Sequence[float]) -> dict[int, tuple[float, float]
 
 
 def draw_aus(label: str, uniforms: Sequence[float]) -> dict[str, float]:
-    """The same by OpenGraphAU names, sides where they differ, to two decimals.
+    """`draw` by OpenGraphAU names, rounded to two decimals; sides are named where they differ.
 
-    What the vocabulary lacks (AU 43) is left out.
+    Units that the vocabulary lacks (AU 43) are left out.
     """
     aus: dict[str, float] = {}
     for unit, (left, right) in sorted(draw(label, uniforms).items()):

@@ -8,7 +8,7 @@ Sources: FACS (Ekman, Friesen and Hager 2002) for the names; OpenGraphAU (Luo et
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -94,25 +94,14 @@ def parse_aus(
 ) -> dict[str, float]:
     """Read `AU12=0.8`, `L12=0.4`, `12=1` or `AU12` (full intensity) into {name: intensity}.
 
-    Instead of such texts {"AU12": 0.8, "L12": 0.4} will do. Names are read in upper or lower case
+    A mapping such as {"AU12": 0.8, "L12": 0.4} is read too. Names are read in upper or lower case
     and returned as `names` has them. Intensities lie in [0, 1]. Raises UserError for an unknown
-    unit (naming the nearest one of `names`), a value that is no number, a value outside the range,
-    and a single text: it is no list.
+    unit (naming the nearest one of `names`), a value that is not a number or outside the range, and
+    anything but a mapping or a list.
     """
-    if isinstance(assignments, Mapping):
-        given: list[Any] = [
-            (name, value, f"{name}={value!r}") for name, value in assignments.items()
-        ]
-    elif isinstance(assignments, (str, bytes)) or not isinstance(assignments, Iterable):
-        raise UserError(
-            f"The action units {assignments!r} are no list; write one such as "
-            '["AU12=0.8", "AU6=0.5"], or {"AU12": 0.8}.'
-        )
-    else:
-        given = [(*_assignment(text), text) for text in assignments]
     spelling = {name.upper(): name for name in names}
     aus: dict[str, Any] = {}
-    for written, value, text in given:
+    for written, value in _assignments(assignments):
         word = str(written).strip().upper()
         if word.isdigit():
             word = f"AU{word}"
@@ -122,15 +111,24 @@ def parse_aus(
                 f"Unknown action unit {word!r}; the nearest of this model is {near} "
                 f"({ACTION_UNITS.get(near.upper(), 'no FACS name')})."
             )
-        name = spelling[word]
-        if not ranges.is_number(value):
-            raise UserError(f"Action unit {text!r}: write it as {name}=0.8.")
-        aus[name] = value
+        aus[spelling[word]] = value
     return intensities(aus)
 
 
+def _assignments(aus: Any) -> Iterable[tuple[Any, Any]]:
+    """The names and values of a mapping, or of texts such as AU12=0.8."""
+    if isinstance(aus, Mapping):
+        return cast("Mapping[Any, Any]", aus).items()
+    if isinstance(aus, (str, bytes)) or not isinstance(aus, Iterable):
+        raise UserError(
+            f'`aus` must be a mapping such as {{"AU12": 0.8}} or a list such as ["AU12=0.8"], got '
+            f"{aus!r}."
+        )
+    return map(_assignment, cast("Iterable[Any]", aus))
+
+
 def _assignment(text: Any) -> tuple[str, float | str]:
-    """Name and intensity of a text such as AU12=0.8; what is no number stays as it is."""
+    """Name and intensity of a text such as AU12=0.8; an intensity that is no number stays text."""
     word, equals, value = str(text).partition("=")
     try:
         return word, float(value) if equals else 1.0
@@ -138,16 +136,19 @@ def _assignment(text: Any) -> tuple[str, float | str]:
         return word, value
 
 
-def intensities(aus: Mapping[str, float]) -> dict[str, float]:
-    """The same as floats by name. Raises UserError for the first that is not in [0, 1]."""
+def intensities(aus: Any) -> dict[str, float]:
+    """{name: intensity} as floats. Raises UserError for any that is not a number in [0, 1]."""
     if not isinstance(aus, Mapping):
-        raise UserError(f'The action units {aus!r} are no mapping; write {{"AU12": 0.8}}, say.')
-    for name, value in aus.items():
-        if not isinstance(name, str) or not ranges.is_number(value):
-            raise UserError(f'The action units have {name!r}: {value!r}; write {{"AU12": 0.8}}.')
-        if not 0.0 <= value <= 1.0:
-            raise UserError(f"{name}={value:g} is outside its range; intensities lie in 0 to 1.")
-    return {name: float(value) for name, value in aus.items()}
+        raise UserError(f'`aus` must be a mapping such as {{"AU12": 0.8}}, got {aus!r}.')
+    found: dict[str, float] = {}
+    for name, value in cast("Mapping[Any, Any]", aus).items():
+        if not isinstance(name, str):
+            raise UserError(f"`aus` must have names such as AU12, got {name!r}.")
+        if not ranges.is_real(value, 0, 1):
+            wanted = "from 0 to 1" if ranges.is_number(value) else "a number from 0 to 1"
+            raise UserError(f"The intensity of {name} must be {wanted}, got {ranges.shown(value)}.")
+        found[name] = float(value)
+    return found
 
 
 def au_vector(aus: Mapping[str, float], names: tuple[str, ...] = OPENGRAPHAU_41) -> np.ndarray:
@@ -172,7 +173,7 @@ def au_vector(aus: Mapping[str, float], names: tuple[str, ...] = OPENGRAPHAU_41)
 def au_intensities(
     aus: Mapping[str, float], names: tuple[str, ...] = OPENGRAPHAU_41
 ) -> dict[str, float]:
-    """{name: intensity} of every unit, as the model is told it by `au_vector`, for a record."""
+    """{name: intensity} of every unit of `au_vector`, for a record."""
     # str gives the shortest decimal that is this float32.
     vector = [float(str(x)) for x in au_vector(aus, names)]
     return dict(zip(names, vector, strict=True))

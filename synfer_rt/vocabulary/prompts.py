@@ -1,7 +1,7 @@
 """Natural prompts: the words that describe a face, drawn for a request or from an annotation.
 
-The default model was trained on these sentences; any text may be asked of it, but words outside
-`words()` are unknown to its tokenizer. Other models (Stable Diffusion) read the same sentences.
+The default model was trained on these sentences. It accepts any text, but its tokenizer does not
+know words outside `words()`. Other models (Stable Diffusion) read the same sentences.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _OPENINGS = ("a photo of", "a portrait of", "a close-up of")
 
 @dataclass(frozen=True)
 class Attributes:
-    """What a prompt says of a face apart from its expression; an empty string says nothing.
+    """A face as a prompt describes it, without its expression; an empty string says nothing.
 
     `age`, `gender` and `ancestry` are members of AGES, GENDERS and ANCESTRIES (an empty age is that
     of any adult, an empty ancestry is mixed); the rest are whole phrases, such as
@@ -112,7 +112,7 @@ def describe(attributes: Attributes, expression: str | None, uniforms: Sequence[
 
 
 def expression_alone(label: str) -> str:
-    """What to ask of a face that is given: its expression, and nothing of who it is."""
+    """A prompt that names an expression and nothing else, for a face that is given."""
     word = EXPRESSION_WORDS[label][0]
     return f"a photo of {_article(word)} {word} face"
 
@@ -122,7 +122,7 @@ def draw(uniforms: np.ndarray) -> Attributes:
     u = iter(uniforms)
 
     def pick(options: Sequence[str], weights: Sequence[float] | None = None) -> str:
-        edges = np.cumsum(weights if weights is not None else np.ones(len(options)))
+        edges = np.cumsum(np.ones(len(options)) if weights is None else np.array(weights))
         return options[int(np.searchsorted(edges / edges[-1], next(u), side="right"))]
 
     age, gender, ancestry = pick(AGES), pick(GENDERS), pick(ANCESTRIES)
@@ -149,7 +149,7 @@ def draw(uniforms: np.ndarray) -> Attributes:
 
 
 DRAWS = 9
-"""How many numbers `draw` takes."""
+"""The number of uniform numbers that `draw` takes."""
 
 
 def words() -> Iterator[str]:

@@ -198,7 +198,7 @@ def test_a_bundle_without_layouts_says_how_to_start(copy: Path) -> None:
         fields["defaults"]["layout"] = "none"
 
     change(copy, edit)
-    with pytest.raises(UserError, match="--layout none"):
+    with pytest.raises(UserError, match='start from noise with `layout="none"`'):
         _ = open_bundle(copy).layouts
 
 

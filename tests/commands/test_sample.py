@@ -115,7 +115,7 @@ def test_options_given_are_recorded(sample, tmp_path):
     [
         (["--labels", "hapy"], "happy"),
         (["--au", "AU121=0.5"], "AU12 "),
-        (["--au", "AU12=1.5"], "outside its range"),
+        (["--au", "AU12=1.5"], "AU12 must be from 0 to 1, got 1.5"),
         (["--solver", "unipcc"], "unipc"),
         (["--backend", "onnxruntime-cpuu"], "onnxruntime-cpu"),
         (["--count", "0"], "--count 0"),
@@ -131,9 +131,9 @@ def test_options_given_are_recorded(sample, tmp_path):
         (["--threads", "99999999999"], "--threads 99999999999 is outside its range; write 1 to"),
         (["--guidance", "1e308"], "--guidance must be from 0 to 1000"),
         (["--guidance", "-1"], "--guidance must be from 0 to 1000"),
-        (["--labels", "happy,happy"], "happy is given twice"),
+        (["--labels", "happy,happy"], "contains happy twice"),
         (["--au-scale", "-1e39"], "--au-scale must be from -1000 to 1000"),
-        (["--au", "AU12="], "write it as AU12=0.8"),
+        (["--au", "AU12="], "AU12 must be a number from 0 to 1"),
         (["--layout", "none", "--layout-strength", "0.5"], "--layout bank"),
     ],
 )

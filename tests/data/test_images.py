@@ -215,7 +215,7 @@ def test_a_path_that_may_not_be_looked_at_is_refused(
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
     monkeypatch.setattr(Path, "stat", locked)
-    with pytest.raises(UserError, match=r"a\.png cannot be looked at .*permissions of its folder"):
+    with pytest.raises(UserError, match=r"a\.png cannot be accessed .*permissions of its folder"):
         find_images(tmp_path / "a.png")
 
 

@@ -172,7 +172,7 @@ def test_a_bundle_that_changes_ends_the_run(
     def change(done: int) -> None:
         (bundle.path / "encoder.onnx").write_bytes(b"another")
 
-    with pytest.raises(UserError, match=r"encoder\.onnx has changed or gone"):
+    with pytest.raises(UserError, match=r"encoder\.onnx was changed or removed"):
         execute(augmenter, writer, 4, change)
     assert writer.done == 4
 

@@ -172,7 +172,7 @@ def test_a_bundle_that_changes_ends_the_run(
 
     dataset = read_dataset(folder)
     table = Table(tmp_path / "t.jsonl", {"images": dataset.digest}, blank(ensemble), False)
-    with pytest.raises(UserError, match=r"feranno\.onnx has changed or gone"):
+    with pytest.raises(UserError, match=r"feranno\.onnx was changed or removed"):
         label_images(dataset, ensemble, table, acceptance(), 4, change)
     assert table.done == 4
 
@@ -232,7 +232,7 @@ class TestCommand:
         self, tiny_bundle_path: Path, folder: Path, tmp_path: Path, out: str
     ):
         (tmp_path / "loop").symlink_to("loop")
-        with pytest.raises(UserError, match="cannot be looked at"):
+        with pytest.raises(UserError, match="cannot be accessed"):
             self.command(tiny_bundle_path, folder, "--out", tmp_path / out)
 
     def test_resumes_with_no_other_files(

@@ -99,6 +99,6 @@ def test_a_piece_that_a_changed_bundle_made_is_not_written(bundle: Bundle):
     def change(piece: int) -> None:
         (bundle.path / "decoder.onnx").write_bytes(b"another")
 
-    with pytest.raises(UserError, match=r"decoder\.onnx has changed or gone"):
+    with pytest.raises(UserError, match=r"decoder\.onnx was changed or removed"):
         runner.run(bundle, numbers(5), output.pieces.append, output, change)
     assert output.pieces == [0] and output.ends == ["closed"]

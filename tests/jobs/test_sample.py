@@ -215,14 +215,14 @@ def test_a_bundle_that_changes_ends_the_run_and_nothing_mixed_is_written(run, in
     file = run.bundle.path / "decoder.onnx"
     other = bytes(len(file.read_bytes()))
     writer = output(run, tmp_path / "out")
-    with pytest.raises(UserError, match=r"decoder\.onnx has changed or gone while"):
+    with pytest.raises(UserError, match=r"decoder\.onnx was changed or removed"):
         execute(run, in_pieces, writer, 21, while_it_runs(lambda: overwrite(file, other)))
     assert writer.done == 8
 
 
 def test_a_bundle_that_is_gone_ends_the_run(run, in_pieces, tmp_path):
     run = replace(run, bundle=in_pieces.bundle)
-    with pytest.raises(UserError, match="changed or gone"):
+    with pytest.raises(UserError, match="was changed or removed"):
         gone = while_it_runs((run.bundle.path / "denoiser.onnx").unlink)
         execute(run, in_pieces, output(run, tmp_path / "out"), 21, gone)
 

@@ -334,7 +334,7 @@ def test_no_requests_give_no_samples(sampler: Sampler, way: Trajectory) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"aus": {"AU12": 1.5}}, r"AU12=1\.5 is outside its range"),
+        ({"aus": {"AU12": 1.5}}, r"AU12 must be from 0 to 1, got 1\.5"),
         ({"aus": {"AU99": 1.0}}, r"Unknown action unit 'AU99'; the nearest known is AU9\."),
         ({"label": "hapy"}, "nearest of this model is happy"),
         ({"label": "all"}, "'all' is more than one label"),
@@ -347,8 +347,8 @@ def test_no_requests_give_no_samples(sampler: Sampler, way: Trajectory) -> None:
         ({"guidance": "3"}, "`guidance` must be a number, got '3'"),
         ({"index": 1.0}, r"`index` must be a whole number .*, got 1\.0"),
         ({"seed": True}, "`seed` must be a whole number .*, got True"),
-        ({"aus": ["AU12=1"]}, "are no mapping"),
-        ({"aus": {"AU12": "0.8"}}, "have 'AU12': '0.8'"),
+        ({"aus": ["AU12=1"]}, "`aus` must be a mapping"),
+        ({"aus": {"AU12": "0.8"}}, "AU12 must be a number from 0 to 1, got '0.8'"),
         ({"prompt": None}, "`prompt` must be a text, got None"),
         ({"label": 3}, "`label` must be a text, got 3"),
         ({"layout": 0.5}, r"`layout` must be a row of the layout bank or None, got 0\.5"),

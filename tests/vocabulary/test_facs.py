@@ -60,11 +60,11 @@ def test_the_last_assignment_of_a_unit_counts() -> None:
     [
         ("AU21=0.5", "Unknown action unit 'AU21'; the nearest of this model is AU"),
         ("smile=1", "Unknown action unit 'SMILE'"),
-        ("AU12=high", "'AU12=high': write it as AU12=0.8"),
-        ("AU12=", "'AU12=': write it as AU12=0.8"),
-        ("AU12=1.5", "AU12=1.5 is outside its range"),
-        ("AU12=-0.1", "AU12=-0.1 is outside its range"),
-        ("AU12=nan", "AU12=nan is outside its range"),
+        ("AU12=high", "intensity of AU12 must be a number from 0 to 1, got 'high'"),
+        ("AU12=", "intensity of AU12 must be a number from 0 to 1, got ''"),
+        ("AU12=1.5", "intensity of AU12 must be from 0 to 1, got 1.5"),
+        ("AU12=-0.1", "intensity of AU12 must be from 0 to 1, got -0.1"),
+        ("AU12=nan", "intensity of AU12 must be from 0 to 1, got nan"),
     ],
 )
 def test_a_bad_assignment_is_refused(text: str, message: str) -> None:

@@ -32,44 +32,6 @@ def test_an_unknown_scheme_is_refused() -> None:
         label_schemes.scheme("ck+")
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("all", AFFECTNET),
-        ("sad,happy", ("sad", "happy")),
-        (" Happy , SAD ", ("happy", "sad")),
-        ("happiness,angry,fearful", ("happy", "anger", "fear")),
-        ("happy,,", ("happy",)),
-        (["happy", " Sadness"], ("happy", "sad")),
-        (("all",), AFFECTNET),
-    ],
-)
-def test_labels_are_read(text: str | list[str], expected: tuple[str, ...]) -> None:
-    assert label_schemes.parse_labels(text, AFFECTNET) == expected
-
-
-def test_an_unknown_label_is_refused_with_the_nearest() -> None:
-    with pytest.raises(UserError, match="'suprise'; the nearest of this model is surprise"):
-        label_schemes.parse_labels("happy,suprise", AFFECTNET)
-
-
-def test_a_label_that_the_model_lacks_is_refused() -> None:
-    with pytest.raises(UserError, match="Unknown label 'contempt'"):
-        label_schemes.parse_labels("contempt", label_schemes.scheme("affectnet-7"))
-
-
-@pytest.mark.parametrize("text", ["happy,happy", "sad,happiness,happy", ["fear", "fearful"]])
-def test_a_label_given_twice_is_refused(text: str | list[str]) -> None:
-    with pytest.raises(UserError, match=r"The label (happy|fear) is given twice"):
-        label_schemes.parse_labels(text, AFFECTNET)
-
-
-@pytest.mark.parametrize("text", ["", " ", ",,"])
-def test_no_label_is_refused(text: str) -> None:
-    with pytest.raises(UserError, match="No label given"):
-        label_schemes.parse_labels(text, AFFECTNET)
-
-
 def test_probabilities_are_reordered_by_name() -> None:
     rows = np.random.default_rng(0).dirichlet(np.ones(8), 5).astype(np.float32)
     converted = label_schemes.convert(rows, "hsemotion-8", "affectnet-8")

@@ -36,9 +36,9 @@ def read_dataset(
     labels.
 
     `format` is a key of FORMATS, or "auto" to recognise it. `label_scheme` gives label numbers
-    their meaning (see label_schemes.scheme; label_schemes.FIRST says which count from 1); without
-    it, a list of classes in the dataset does (see class_lists), or the format itself. `split` keeps
-    only the images of that split.
+    their meaning (see label_schemes.scheme, and label_schemes.FIRST_NUMBER for those that count
+    from 1); without it, a list of classes in the dataset does (see class_lists), or the format
+    itself. `split` keeps only the images of that split.
 
     Raises UserError for a path that is not there, an unknown format, scheme or split, an unfinished
     output of synfer-rt, numbers that do not begin where those of their scheme do, a class folder

@@ -12,7 +12,7 @@ from synfer_rt.data.datasets.contents import Contents
 from synfer_rt.data.datasets.formats.format import Format
 from synfer_rt.data.datasets.items import IMAGES, Found
 from synfer_rt.data.datasets.labels.label import Label
-from synfer_rt.vocabulary import label_schemes
+from synfer_rt.vocabulary import expressions
 
 _RULES = (
     re.compile(r"[A-Z]{2}\.(AN|DI|FE|HA|NE|SA|SU)\d\.\d{1,3}", re.ASCII),
@@ -34,7 +34,7 @@ def read(contents: Contents) -> Found:
         if file.suffix.lower() not in IMAGES:
             yield contents.skipped(file, "it is not an image")
         elif rule is not None and (named := rule.fullmatch(file.stem)):
-            expression = label_schemes.expression(named[1])
+            expression = expressions.expression(named[1])
             yield contents.item(file, Label(expression, None, named[1]))
         else:
             why = "its file name has no expression where the others have one"

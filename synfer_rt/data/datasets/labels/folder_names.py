@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from synfer_rt.data.datasets.labels.label import UNLABELLED, Label, label_of
 from synfer_rt.errors import UserError
-from synfer_rt.vocabulary import label_schemes
+from synfer_rt.vocabulary import expressions, label_schemes
 
 _FEW_CODES = 3
 """The number of classes from which the codes of expressions are no coincidence."""
@@ -120,17 +120,15 @@ def _places(name: str) -> Sequence[tuple[str, str]]:
 
 def _words(folders: Iterable[str]) -> dict[str, str]:
     """The classes that folders beside each other name in words or codes, by folder."""
-    certain = {f: name for f in folders if (name := label_schemes.expression(f, due=False))}
-    with_codes = {f: name for f in folders if (name := label_schemes.expression(f))}
+    certain = {f: name for f in folders if (name := expressions.expression(f, expected=False))}
+    with_codes = {f: name for f in folders if (name := expressions.expression(f))}
     due = certain or len(set(with_codes.values())) >= _FEW_CODES
     return with_codes if due else certain
 
 
 def _near(folder: str) -> set[str]:
     """The classes that the words of a name are like: one if it is misspelt, two if compound."""
-    near = {
-        label_schemes.nearest_expression(word, _MISSPELT) for word in label_schemes.words(folder)
-    }
+    near = {expressions.nearest_expression(word, _MISSPELT) for word in expressions.words(folder)}
     return {name for name in near if name is not None}
 
 
@@ -154,8 +152,8 @@ def _numbers(folders: Iterable[str], label_scheme: str) -> dict[str, Label]:
         )
         return {folder: Label(None, why) for folder in numbers}
     first, named = (
-        label_schemes.FIRST.get(label_scheme, 0),
-        label_schemes.NO_EXPRESSION.get(label_scheme, {}),
+        label_schemes.FIRST_NUMBER.get(label_scheme, 0),
+        label_schemes.NON_EXPRESSIONS.get(label_scheme, {}),
     )
     last = first + len(label_schemes.scheme(label_scheme)) - 1
     beyond = [folder for folder in numbers if int(folder) > last and int(folder) not in named]

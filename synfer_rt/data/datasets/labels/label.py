@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from synfer_rt.errors import UserError
-from synfer_rt.vocabulary import label_schemes
+from synfer_rt.vocabulary import expressions, label_schemes
 
 _NUMBER = re.compile(r"[+-]?\d{1,9}(\.\d{0,9})?(e[+-]?\d{1,2})?", re.ASCII | re.IGNORECASE)
 _LIKE = 0.7
@@ -57,7 +57,7 @@ def label_of(value: object, label_scheme: object) -> Label:
     text = "" if value is None else str(value).strip()
     if text.lower() in ("", "nan"):
         return UNLABELLED
-    if (name := label_schemes.expression(text)) is not None:
+    if (name := expressions.expression(text)) is not None:
         return Label(name, None, text)
     if not _NUMBER.fullmatch(text):
         return Label(None, _unknown_word(text), text)
@@ -73,7 +73,7 @@ def label_of(value: object, label_scheme: object) -> Label:
 
 
 def _unknown_word(text: str) -> str:
-    near = label_schemes.nearest_expression(text[:40], _LIKE)
+    near = expressions.nearest_expression(text[:40], _LIKE)
     also = f"; the nearest is {near}" if near else ""
     return f"its label {reprlib.repr(text)} is not a known expression{also}"
 
@@ -89,10 +89,10 @@ def _numbered(
     number: int, classes: Sequence[str], label_scheme: str
 ) -> tuple[str | None, str | None]:
     """The expression that a number stands for, and the problem if it stands for none."""
-    index = number - label_schemes.FIRST.get(label_scheme, 0)
-    meaning = label_schemes.NO_EXPRESSION.get(label_scheme, {}).get(number)
+    index = number - label_schemes.FIRST_NUMBER.get(label_scheme, 0)
+    meaning = label_schemes.NON_EXPRESSIONS.get(label_scheme, {}).get(number)
     if 0 <= index < len(classes):
-        if label_schemes.names_expression(classes[index]):
+        if label_schemes.is_expression(classes[index]):
             return classes[index], None
         meaning = classes[index].replace("-", "nothing")
     means = f": it means {meaning}" if meaning else ""

@@ -19,7 +19,7 @@ _WITH_OTHER_LISTS = ("raf-db", "raf-db-from-0")
 
 def other_list(scheme: str, numbers: Collection[int]) -> str | None:
     """Why a list with these numbers is not a list of its scheme's classes; None if it may be."""
-    last = label_schemes.FIRST.get(scheme, 0) + len(label_schemes.scheme(scheme)) - 1
+    last = label_schemes.FIRST_NUMBER.get(scheme, 0) + len(label_schemes.scheme(scheme)) - 1
     if scheme not in _WITH_OTHER_LISTS or max(numbers, default=0) <= last:
         return None
     return (
@@ -51,7 +51,7 @@ def check_numbers(items: Sequence[Item], of_format: bool) -> list[Item]:
 
 
 def _check_first(scheme: str, numbers: Collection[int], of_format: bool) -> None:
-    first, classes = label_schemes.FIRST.get(scheme, 0), label_schemes.scheme(scheme)
+    first, classes = label_schemes.FIRST_NUMBER.get(scheme, 0), label_schemes.scheme(scheme)
     if first == 1 and 0 in numbers:
         other = f"{scheme}-from-0"
         names = other if other in label_schemes.SCHEMES else ",".join(classes)
@@ -63,7 +63,7 @@ def _check_first(scheme: str, numbers: Collection[int], of_format: bool) -> None
         return
     # If the scheme's own dataset uses that number, too, only all numbers from 1 are a sign.
     row = set(range(1, len(classes) + 1))
-    if scheme not in label_schemes.NO_EXPRESSION or (row <= set(numbers) and max(numbers) in row):
+    if scheme not in label_schemes.NON_EXPRESSIONS or (row <= set(numbers) and max(numbers) in row):
         raise UserError(
             f"The dataset has the label {len(classes)} and no label 0, as if its labels counted "
             f"from 1, but {scheme} counts from 0. List the dataset's classes in their order, as "

@@ -19,7 +19,7 @@ from synfer_rt.data.datasets.tables.column_names import (
     SPLITS,
 )
 from synfer_rt.data.datasets.tables.votes import majority, vote_columns
-from synfer_rt.vocabulary.label_schemes import expression
+from synfer_rt.vocabulary.expressions import expression
 
 _WHOLE = "(0, 0, 48, 48)"
 """The face box of every image of FER2013 in FER+'s tables: the whole image."""
@@ -153,7 +153,7 @@ def _columns_of_words(values: Mapping[str, set[str]]) -> list[str]:
     """The column whose cells all name expressions, if there is exactly one."""
 
     def certain(cell: str) -> bool:
-        return expression(cell, due=False) is not None
+        return expression(cell, expected=False) is not None
 
     found = [name for name, cells in values.items() if cells and all(map(certain, cells))]
     return found if len(found) == 1 else []

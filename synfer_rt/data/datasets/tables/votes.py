@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from synfer_rt.data.datasets.labels.label import Label
 from synfer_rt.data.datasets.tables.cells import text
 from synfer_rt.data.datasets.tables.column_names import ABSTENTIONS, key
-from synfer_rt.vocabulary.label_schemes import expression
+from synfer_rt.vocabulary.expressions import expression
 
 _AROUND_CLASS = re.compile(
     r"^(?:is|label|emotion|expression|class|votes?|n|num|count|prob|p|score)[\W_]+"
@@ -31,7 +31,7 @@ def vote_columns(names: Sequence[str], values: Mapping[str, set[str]]) -> dict[s
             continue
         word = name.strip().lower()
         inner = _AROUND_CLASS.sub("", word, count=1)
-        found = expression(word, due=False) or expression(inner, due=False)
+        found = expression(word, expected=False) or expression(inner, expected=False)
         if found or key(name) in ABSTENTIONS:
             votes[key(name)] = found
     classes = [found for found in votes.values() if found]

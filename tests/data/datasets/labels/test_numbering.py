@@ -168,7 +168,7 @@ class TestListsOfNames:
         ("text", "why"),
         [
             ("happy,supprise", "the nearest is surprise"),
-            ("happy,sad,joy", "names happy twice"),
+            ("happy,sad,joy", "contains happy twice"),
             ("happy,-,none", "fewer than two"),
         ],
     )
