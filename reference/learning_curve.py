@@ -197,14 +197,19 @@ def main(
         "# What training brings",
         "",
         f"Written by `python -m reference.learning_curve` on {about['date']} "
-        f"({about['machine']}). Of every snapshot of the averaged weights {count} samples, the "
-        f"same requests and noise for each: DPM-Solver++ in {steps} steps from noise alone, "
-        f"guidance {guidance:g}. Judge: right by the expression that was asked for. AU agreement: "
-        "share of 12 units that are shown if and only if asked for. `fer`: right by a classifier "
-        "that saw photographs alone, of seven classes. Held-out loss: that of the "
-        "diffusion objective on renders of people never trained on, at the report nearest to the "
-        "snapshot. ± reaches to the farther end of a 95 % confidence interval. Judges: a digest "
-        "of the weights of both networks that read the samples; rows without are of earlier ones.",
+        f"({about['machine']}). Every snapshot of the averaged weights made {count} samples from "
+        f"the same requests and noise: DPM-Solver++ in {steps} steps from noise alone, guidance "
+        f"{guidance:g}. ± is the distance to the farther end of a 95 % confidence interval.",
+        "",
+        "- *held-out loss*: the diffusion objective on renders of people that training never saw, "
+        "at the report nearest to the snapshot.",
+        "- *judge*: the share of samples in which the judge reads the requested expression.",
+        "- *AU agreement*: the share of 12 units that are shown if and only if they were "
+        "requested.",
+        "- *fer*: like *judge*, read by a classifier trained only on photographs, on seven "
+        "classes.",
+        "- *judges*: a digest of the weights of both networks that read the samples. Rows without "
+        "it are of earlier networks.",
         "",
         *table(["images seen", "held-out loss", "judge", "AU agreement", "fer", "judges"], rows),
         "",

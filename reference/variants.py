@@ -47,12 +47,12 @@ def main(variants, classifier_directory, fer, out, work, per_class, faces, threa
     lines = [
         "# What backend and precision cost in quality",
         "",
-        f"Written by `python -m reference.variants` on {time.strftime('%Y-%m-%d')} ({machine()}); "
-        f"{per_class} images a class and AU sweeps on {faces} faces, the same requests and noise "
-        "for every row, at the model's defaults; accuracies in percent (see "
-        "[results](../results.md) for the judges). AU control is the mean over the "
-        f"{len(action_units.MAIN)} main units of the rank correlation with the request; the last "
-        "column is the mean difference of the images from the first row's, in levels of 255.",
+        f"Written by `python -m reference.variants` on {time.strftime('%Y-%m-%d')} ({machine()}). "
+        f"Every row has the same requests and noise: {per_class} images a class, and AU sweeps on "
+        f"{faces} faces, at the model's defaults. Accuracies are percentages "
+        f"([results](../results.md) describes the judges). AU control is the mean rank "
+        f"correlation with the request over the {len(action_units.MAIN)} main units. The last "
+        "column is the mean difference from the images of the first row, in levels of 255.",
         "",
         "| bundle | denoiser | backend | judge | photo-trained `fer` | AU control | difference |",
         "|---|---|---|---|---|---|---|",

@@ -206,31 +206,40 @@ def main(setting: Setting, fer, per_class, rounds, strengths):
             ]
         )
     lines = [
-        f"{count} samples a row, the same requests and noise in each; no layouts but where it says "
-        "so. Layouts are encoded training renders, neutral faces like the one described; noised, "
-        "they are mixed with the row's noise, as by default; inverted by DDIM, as SynFER has it, "
-        "they take the noise's place. Both then go the same part of the way. `judge` is trained on "
-        "renders, `fer` on photographs only (seven classes, chance 14.3); neither guides nor "
-        "labels. Gain: so many points more are right than in the row "
-        "that it is added to (action units and no CFG: text only; layouts: action units), by pairs "
-        "of the same requests and noise. No CFG: a classifier-free guidance of 1. AU agreement: "
-        "share of 12 units that are shown if and only if asked for. Diversity: mean distance of "
-        "two images of a class in the judge's features, relative to renders. Fréchet: squared "
-        f"Fréchet distance in the same features to {real.size} held-out renders, from as many "
-        f"images; mean and, in brackets, standard deviation over {SPLITS} random splits of the "
-        "renders by person, the same in every row, which is no 95 % interval; in the first row, of "
-        "the two sides of a split. Cost: CPU time an image relative "
-        f"to action units alone, interleaved, median of {rounds} (least to most); not measured of "
-        f"inverted layouts, each of which takes {ROUNDS} passes of the UNet a step more, once. "
-        "Strengths: "
-        + ", ".join(f"{form} {value:g}" for form, value in chosen.items())
-        + ". Text only means that all action units are 0, as a neutral face's are: the words have "
-        "to overrule them.",
+        f"Each row has {count} samples, made from the same requests and noise, without layouts "
+        "unless the row says so. *text only* sets all action units to 0, as in a neutral face, so "
+        "that the words have to overrule them.",
         "",
-        "The text forms of guidance move only the text that the UNet attends to; synfer-mini's "
-        "pooled text, which enters by the time embedding, stays as it was. They look at the clean "
-        "image that the conditional branch alone predicts, while sampling goes on from both "
-        "branches (classifier-free guidance); `latent` moves what both predict.",
+        "- *layouts* are encoded training renders: neutral faces like the described one. "
+        "*noised*: mixed with the row's noise, which is the default. *inverted*: inverted by "
+        "DDIM, as in SynFER, in place of the noise. Both then run the same part of the noise "
+        "schedule.",
+        "- *no CFG* means a classifier-free guidance of 1.",
+        "- *judge* was trained on renders, *fer* only on photographs (seven classes, chance "
+        "14.3). Neither guides nor labels.",
+        "- *gain*: how many points more are right than in the row that this one adds to (action "
+        "units and no CFG: text only; layouts: action units), in pairs of the same requests and "
+        "noise.",
+        "- *AU agreement*: the share of 12 units that are shown if and only if they were "
+        "requested.",
+        "- *diversity*: the mean distance of two images of a class, in the judge's features, "
+        "relative to renders.",
+        f"- *Fréchet*: the squared Fréchet distance, in the same features, to {real.size} "
+        "held-out renders from as many images. The figures are the mean and, in brackets, the "
+        f"standard deviation over {SPLITS} random splits of the renders by person, the same in "
+        "every row; it is not a 95 % interval. The first row compares the two sides of a split.",
+        "- *cost*: the CPU time for an image relative to action units alone, interleaved, median "
+        f"of {rounds} (least to most). It was not measured for inverted layouts, each of which "
+        f"takes {ROUNDS} more passes of the UNet for each step, once.",
+        "- Strengths of guidance: "
+        + ", ".join(f"{form} {value:g}" for form, value in chosen.items())
+        + ".",
+        "",
+        "The text forms of guidance move only the text that the UNet attends to. synfer-mini's "
+        "pooled text, which enters through the time embedding, stays as it was. These forms look "
+        "at the clean image that the conditional branch alone predicts, while sampling continues "
+        "from both branches (classifier-free guidance). `latent` moves what both branches "
+        "predict.",
         "",
         *table(
             [
@@ -247,7 +256,7 @@ def main(setting: Setting, fer, per_class, rounds, strengths):
     for judge in judges:
         gains = {name: row["gain"][judge] for name, row in reports.items() if "gain" in row}
         lines += ["", f"Gains by `{judge}` whose interval lies {beyond_zero(gains)}."]
-    lines += ["", "Of so many intervals of 95 % one in twenty misses what it is of."]
+    lines += ["", "Of so many 95 % intervals, one in twenty misses the true value."]
     results = {"strengths": chosen, "rows": reports}
     figure = draw(reports, judges)
     setting.report("ablation", "What every part adds", results, lines, figure)

@@ -173,13 +173,19 @@ def main(setting: Setting, fer, per_class):
         for choice, one in rows
     ]
     lines = [
-        f"{count} images a row, the same requests and noise in each; all but what the row names is "
-        "the bundle's default. Start: 1 from noise, less from a neutral face of the layout bank "
-        "that is noised and made anew to this part. Gain: points more than in the default row, by "
-        "pairs of the same requests. Fréchet: squared Fréchet distance to as many held-out "
-        f"renders; mean and, in brackets, standard deviation over {SPLITS} random splits of the "
-        "renders by person, the same in every row, which is no 95 % interval. Of so few images it "
-        "is too large, in all rows alike. See [results](../results.md) for the judges.",
+        f"Each row has {count} images, made from the same requests and noise. Everything but the "
+        "setting that the row names is the bundle's default.",
+        "",
+        "- *start*: 1 starts from noise; less starts from a neutral face of the layout bank, of "
+        "which this part of the noise schedule is made anew.",
+        "- *gain*: how many points more are right than in the default row, in pairs of the same "
+        "requests.",
+        "- *Fréchet*: the squared Fréchet distance to as many held-out renders. The figures are "
+        f"the mean and, in brackets, the standard deviation over {SPLITS} random splits of the "
+        "renders by person, the same in every row; it is not a 95 % interval. With so few images "
+        "the distance is too large, in all rows alike.",
+        "",
+        "[Results](../results.md) describes the judges.",
         "",
         *table(
             [
@@ -200,7 +206,7 @@ def main(setting: Setting, fer, per_class):
             if "gain" in one
         }
         lines += ["", f"Gains by `{judge}` whose interval lies {beyond_zero(gains)}."]
-    lines += ["", "Of so many intervals of 95 % one in twenty misses what it is of."]
+    lines += ["", "Of so many 95 % intervals, one in twenty misses the true value."]
     results = {
         "base": vars(base),
         "rows": {

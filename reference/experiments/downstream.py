@@ -90,14 +90,17 @@ def main(setting: Setting, most, repetitions, steps, guidance):
     axes.set_xticks(range(len(report)), list(report), rotation=12)
     axes.set(ylabel="accuracy on held-out renders (%)", ylim=(0, 105))
     lines = [
-        f"A residual network of 64-pixel faces, {steps} steps of 64 images for each row, tested "
-        f"on {len(test)} renders of other held-out identities, the same in every repetition. "
-        f"{repetitions} repetitions, each with {count} renders of people of its own, samples of "
-        "its own and a seed of its own. Accuracy: mean over the repetitions, and its interval by "
-        "Student's distribution; deviation: between repetitions. Gain, in points, and ratio are "
-        "those to the renders of the same repetition. Labels are those after the vote. The model "
-        "that samples was trained on renders of yet other people: it brings more than the renders "
-        "here.",
+        f"Each row trains a residual network for 64-pixel faces, {steps} steps of 64 images, and "
+        f"tests it on {len(test)} renders of other held-out people, the same in every repetition. "
+        f"There are {repetitions} repetitions, each with {count} renders of other people, other "
+        "samples and another seed. Samples are labelled by the vote.",
+        "",
+        "- *accuracy*: the mean over the repetitions, with its interval by Student's distribution.",
+        "- *deviation*: the standard deviation between repetitions.",
+        "- *gain*, in points, and *ratio* compare with the renders of the same repetition.",
+        "",
+        "The model that samples was trained on renders of yet other people, so it contributes "
+        "more than the renders of a row.",
         "",
         *table(
             ["trained on", "images", "accuracy", "deviation", "gain", "ratio to renders"],

@@ -88,11 +88,13 @@ def main(setting: Setting, form, strengths, starts, everies, layouts, per_class)
     axes.legend(fontsize=8)
     lines = [
         f"Form `{form}`, {count} samples a row, layouts {'on' if layouts else 'off'}. Without "
-        f"guidance the judge reads the label in {plus_minus(base)} %, at a Fréchet distance of "
-        f"{mean_spread(frechet)} from as many held-out renders, which of so few images is too "
-        "large, in all rows alike. Fréchet: mean and, in brackets, standard deviation over "
-        f"{SPLITS} random splits of the renders by person, the same in every row, which is no 95 % "
-        "interval. Gain: points that guidance adds, by pairs of the same requests and noise.",
+        f"guidance, the judge reads the label in {plus_minus(base)} % of the samples, at a "
+        f"Fréchet distance of {mean_spread(frechet)} from as many held-out renders. With so few "
+        "images this distance is too large, in all rows alike.",
+        "",
+        "- *gain*: the points that guidance adds, in pairs of the same requests and noise.",
+        f"- *Fréchet*: the mean and, in brackets, the standard deviation over {SPLITS} random "
+        "splits of the renders by person, the same in every row; it is not a 95 % interval.",
         "",
         *table(
             ["strength", "start", "every", "judge", "gain", "Fréchet"],

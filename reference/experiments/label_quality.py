@@ -266,20 +266,21 @@ def main(setting: Setting, most, samples):
         for name, one in of_each.items()
     }
     lines = [
-        f"{len(truth)} faces of held-out identities with known labels; accuracy in percent. "
-        "Half-widths allow for images of the same person, and for both views of an image, being "
-        "alike. Augmented: turned, shifted, blurred, brightened and made noisy as the annotators' "
-        "own training does it, twice over, so hardly new to them.",
+        f"Accuracy in percent on {len(truth)} faces of held-out people with known labels. "
+        "Half-widths take into account that images of one person, and both views of an image, are "
+        "alike. *augmented twice as in training*: turned, shifted, blurred, brightened and made "
+        "noisy as in the annotators' own training, twice over, and so hardly new to them.",
         "",
         *accuracy_table({**results["sets"], "both": both}),
         "",
-        f"One render each of {len(one_each)} people, and what was made of it in ways that no "
-        "annotator was trained on. They are renders still, and say nothing about photographs.",
+        f"One render of each of {len(one_each)} people, degraded in ways that no annotator was "
+        "trained on. These are still renders and say nothing about photographs.",
         "",
         *accuracy_table(results["unseen"]),
         "",
-        "Labels that were made wrong, and those of them that the vote agrees with; where it does "
-        "not, it replaces the label by its own: labels are then as right as the vote is above.",
+        "Here a share of the labels was made wrong. *agreed* are the labels that the vote agrees "
+        "with. Where it disagrees, it replaces the label by its own; all labels are then as "
+        "accurate as the vote is above.",
         "",
         *table(
             ["images", "wrong labels", "given label right", "agreed: share", "agreed: right"],
@@ -303,10 +304,11 @@ def main(setting: Setting, most, samples):
         }
         lines += [
             "",
-            f"{samples} samples of each kind. The vote can mend labels only of those that fail, so "
-            "there are some without classifier-free guidance too. Right is what the judge reads, a "
-            "network as well. Gain: points more right after the vote, which replaces labels, than "
-            "as requested. Accepted: where the vote reads what was requested.",
+            f"{samples} samples of each kind. The vote can correct labels only of samples that "
+            "fail, so there is also a row without classifier-free guidance. A label is right if "
+            "the judge, itself a network, reads it. *gain*: how many points more are right after "
+            "the vote, which replaces labels, than as requested. *accepted*: the vote reads the "
+            "requested label.",
             "",
             *table(
                 ["samples", "requested", "after the vote", "gain", "accepted: share", "right"],
@@ -323,8 +325,8 @@ def main(setting: Setting, most, samples):
         ]
     lines += [
         "",
-        "Below: labels accepted by per-class thresholds that adapt to an acceptance rate "
-        "(`--accept-rate`), the accuracy of what is accepted.",
+        "The figure shows the accuracy of the labels that are accepted by per-class thresholds "
+        "that adapt to an acceptance rate (`--accept-rate`).",
     ]
     setting.report("label_quality", "Label quality", results, lines, draw(results))
 

@@ -193,16 +193,20 @@ def main(setting: Setting, largest, noise_scale, repair_steps, repetitions, step
     axes.set(ylabel="balanced accuracy (%)", ylim=(0, 105))
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     lines = [
-        "Faces trained on: "
+        "Training faces: "
         + ", ".join(f"{name} {count}" for name, count in counts.items())
-        + f"; tested on {len(test)} renders of other held-out identities, the same in every "
-        f"repetition. A residual network of 64-pixel faces, {steps} steps of 64 images for each "
-        f"row. {repetitions} repetitions, each with a tail of people of its own, additions of its "
-        "own and a seed of its own. Accuracy: mean over the repetitions, and its interval by "
-        "Student's distribution; deviation: between repetitions. Gain: points more than "
-        f"{BASE} in the same repetition. Noise scale {noise_scale:g}, {repair_steps} repair steps. "
-        "The model that repairs and samples was trained on renders of yet other people: it brings "
-        "more than these faces.",
+        + f". Each row trains a residual network for 64-pixel faces, {steps} steps of 64 images, "
+        f"and tests it on {len(test)} renders of other held-out people, the same in every "
+        f"repetition. There are {repetitions} repetitions, each with a tail of other people, "
+        f"other additions and another seed. Noise scale {noise_scale:g}, {repair_steps} repair "
+        "steps.",
+        "",
+        "- *accuracy*: the mean over the repetitions, with its interval by Student's distribution.",
+        "- *deviation*: the standard deviation between repetitions.",
+        f"- *gain*: how many points more than {BASE} in the same repetition.",
+        "",
+        "The model that repairs and samples was trained on renders of yet other people, so it "
+        "contributes more than these faces.",
         "",
         *table(
             [

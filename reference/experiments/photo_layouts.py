@@ -134,16 +134,19 @@ def main(setting: Setting, fer, count, strengths):
     found.append({"strength": 1.0, **measure(np.asarray(images))})
     measures = ["judge", *(["fer"] if fer is not None else []), "AU agreement", "own photo nearest"]
     lines = [
-        f"{count} neutral renders of held-out people as photos, each with the {len(CLASSES)} "
-        f"expressions, at {setting.bundle.defaults.steps} steps; {STRENGTH:g} is the default. Own "
-        "photo nearest: of all the photos the sample's own is the nearest in the features of a "
-        "network that reads age, gender and ancestry; so it is of "
-        f"{plus_minus(statistics.share(of_renders, same))} % of other renders of these people, in "
-        "other poses and light, and by chance of "
-        f"{100 / count:.0f} %. Round trip: mean PSNR of the first photos that are inverted and "
-        "denoised as they were, and through the VAE alone. Intervals allow for samples of one "
-        "photo being alike, but where all are right. From noise alone: the same requests without a "
-        "photo, so that no sample has anything of its own one.",
+        f"The photos are {count} neutral renders of held-out people, each sampled with the "
+        f"{len(CLASSES)} expressions, at {setting.bundle.defaults.steps} steps. The default "
+        f"strength is {STRENGTH:g}. *from noise alone* makes the same requests without a photo.",
+        "",
+        "- *own photo nearest*: the share of samples to which their own photo is the nearest of "
+        "all, in the features of a network that reads age, gender and ancestry. For other renders "
+        "of the same people, in other poses and light, this share is "
+        f"{plus_minus(statistics.share(of_renders, same))} %, by chance {100 / count:.0f} %.",
+        "- *round trip*: the mean PSNR of the first photos that are inverted and denoised "
+        "unchanged, and through the VAE alone.",
+        "",
+        "Intervals take into account that samples of one photo are alike, except where all are "
+        "right.",
         "",
         *table(
             ["strength", *measures, "round trip, dB", "VAE alone, dB"],

@@ -76,7 +76,7 @@ class Setting:
             "",
             f"Written by `{about['command']}` on {about['date']} "
             f"({about['machine']}); model {about['version']}, bundle `{about['bundle'][:12]}`. "
-            "± reaches to the farther end of a 95 % confidence interval.",
+            "± is the distance to the farther end of a 95 % confidence interval.",
             "",
         ]
         text = "\n".join([*head, *lines, "", f"![{title}]({name}.png)", ""])
