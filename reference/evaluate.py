@@ -25,6 +25,7 @@ from reference.evaluation.copies import Nearest
 from reference.evaluation.expression import difference, judge_images
 from reference.evaluation.pages import command, machine, sheet
 from reference.evaluation.sampling import SEED, kept, reconstructed
+from reference.pictures import save_chart, save_with_palette
 from reference.tasks import CLASSES, chosen
 from synfer_rt.bundle import open_bundle
 from synfer_rt.sampling.requests import make_requests
@@ -145,11 +146,12 @@ def draw_units(swept: np.ndarray, sided: np.ndarray, faces: int, pictures: Path)
     grid = swept.reshape(len(units), faces, -1, *swept.shape[1:])
     columns = [f"{strength:.1f}" for strength in action_units.STRENGTHS]
     rows = [(unit, [*grid[i, 0], *grid[i, 1]]) for i, unit in enumerate(units)]
-    sheet(rows, columns * 2, 2).save(pictures / "sweeps.png")
+    save_with_palette(sheet(rows, columns * 2, 2), pictures / "sweeps.png")
     one_sided = action_units.ONE_SIDED
     grid = sided.reshape(len(one_sided), faces, -1, *sided.shape[1:])[:, :3]
     rows = [(unit, list(np.concatenate(grid[i]))) for i, unit in enumerate(one_sided)]
-    sheet(rows, list(action_units.SIDES) * grid.shape[1], 2).save(pictures / "sides.png")
+    columns = list(action_units.SIDES) * grid.shape[1]
+    save_with_palette(sheet(rows, columns, 2), pictures / "sides.png")
 
 
 def draw_nearest(
@@ -159,9 +161,8 @@ def draw_nearest(
     first = near.distances.argsort()[:10]
     columns = [f"{distance:.3f}" for distance in near.distances[first]]
     pairs = [("sample", samples[first]), ("nearest", [stack[i] for i in rows[near.rows[first]]])]
-    sheet([(name, list(images)) for name, images in pairs], columns, 2).save(
-        pictures / "nearest.png"
-    )
+    page = sheet([(name, list(images)) for name, images in pairs], columns, 2)
+    page.save(pictures / "nearest.png", optimize=True)
 
 
 @click.command()
@@ -260,7 +261,7 @@ def main(
     }
     found["samples"]["accepted"] = float(np.mean(made["accepted"]))
     rows = [(c, list(samples.images[asked == i][:10])) for i, c in enumerate(CLASSES)]
-    sheet(rows, [], 2).save(pictures / "samples.png")
+    sheet(rows, [], 2).save(pictures / "samples.png", optimize=True)
 
     units = action_units.MAIN + action_units.FURTHER
     swept = sampled(action_units.sweeps(every, units, faces), title="sampling sweeps")["images"]
@@ -305,7 +306,7 @@ def main(
         "same_person": tell_people_apart(held, people, readers),
         **copies.compared(near, names, drawn),
     }
-    copies.draw_neighbours(near).savefig(pictures / "neighbours.png", dpi=110)
+    save_chart(copies.draw_neighbours(near), pictures / "neighbours.png", dpi=110)
     draw_nearest(samples.images, data.images, training_rows, near["samples"], pictures)
 
     (pictures / "results.json").write_text(json.dumps(found, indent=2) + "\n")

@@ -27,6 +27,7 @@ from reference.evaluation import statistics
 from reference.evaluation.action_units import au_agreement
 from reference.evaluation.expression import fer_reading
 from reference.evaluation.pages import figure, machine, plus_minus, table
+from reference.pictures import save_chart
 from reference.tasks import CLASSES
 from reference.tokenizer import build as build_tokenizer
 from synfer_rt.bundle import open_bundle
@@ -219,7 +220,7 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     (out / "learning.json").write_text(json.dumps(about | results, indent=2) + "\n")
     (out / "learning.md").write_text("\n".join(lines))
-    draw(losses, found).savefig(out / "learning.png", dpi=110)
+    save_chart(draw(losses, found), out / "learning.png", dpi=110)
 
 
 def _loss_near(losses: np.ndarray, images: int) -> str:

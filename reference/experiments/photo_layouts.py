@@ -166,7 +166,7 @@ def main(setting: Setting, fer, count, strengths):
     setting.out.mkdir(parents=True, exist_ok=True)
     if sheet:
         page = pages.sheet(sheet, ["photo", *CLASSES], 1)
-        page.save(setting.out / "photo_layouts-faces.png")
+        page.save(setting.out / "photo_layouts-faces.png", optimize=True)
         lines += ["", "![Photos and what they became](photo_layouts-faces.png)"]
     results = {"photos": count, "renders": statistics.share(of_renders, same), "rows": found}
     figure = draw(found, measures)

@@ -15,6 +15,7 @@ import torch
 
 from reference import classifiers, renders
 from reference.evaluation.pages import command, machine
+from reference.pictures import save_chart
 from synfer_rt.bundle import Bundle, open_bundle
 from synfer_rt.sampling.sampler import Sampler
 
@@ -70,7 +71,7 @@ class Setting:
             "renders": self.data.key,
         }
         (self.out / f"{name}.json").write_text(json.dumps(about | results, indent=2) + "\n")
-        figure.savefig(self.out / f"{name}.png", dpi=110, bbox_inches="tight")
+        save_chart(figure, self.out / f"{name}.png", dpi=110, bbox_inches="tight")
         head = [
             f"# {title}",
             "",
