@@ -19,10 +19,6 @@ UPWARD = {("synfer_rt.judging.annotators", "synfer_rt.sampling.sampler")}
 CIRCLES = {
     "synfer_rt.judging.annotators",
     "synfer_rt.sampling.sampler",
-    "reference.faces.appearance",
-    "reference.faces.geometry",
-    "reference.faces.head",
-    "reference.faces.occlusion",
 }
 LONG = {
     "augment",
@@ -34,8 +30,6 @@ LONG = {
     "compile_plan",
     "main",
     "units",
-    "sample_identity",
-    "bake",
     "_elementwise",
 }
 

@@ -38,6 +38,9 @@ _IRIS_RGB = np.array(
         (0.25, 0.33, 0.42), (0.24, 0.30, 0.18), (0.36, 0.40, 0.42),
     ]
 )  # fmt: skip
+_EUROPEAN_IRIS = (0.25, 0.20, 0.05, 0.22, 0.15, 0.13)
+_IRIS = (0.50, 0.20, 0.27, 0.01, 0.02, 0.0)
+"""How often each of the colours comes: among people of mostly European ancestry, and others."""
 
 # Spread and number of detail targets drawn per folder.
 _DETAIL = {
@@ -227,6 +230,55 @@ def _aged(person: Identity) -> Identity:
     )
 
 
+def _hair_style(rng: np.random.Generator, male: bool, age: float) -> int:
+    shares = [0.09, 0.33, 0.55, 0.03] if male else [0.0, 0.06, 0.24, 0.70]
+    if male and age < 0.3:
+        shares = [0.0, 0.35, 0.6, 0.05]
+    return int(rng.choice(4, p=shares))
+
+
+def _hairline(rng: np.random.Generator, male: bool, age: float) -> float:
+    hairline = rng.uniform(-0.08, 0.12)
+    if male and age > 0.75 and rng.random() < 0.5:
+        hairline -= 0.12
+    return float(hairline)
+
+
+def _beard(rng: np.random.Generator, gender: float, age: float) -> float:
+    if gender <= 0.6 or age <= 0.28:
+        return 0.0
+    grown = [0.0, rng.uniform(0.1, 0.35), rng.uniform(0.5, 0.9)]
+    return float(rng.choice(grown, p=[0.5, 0.25, 0.25]))
+
+
+def _lips(rng: np.random.Generator, male: bool, age: float) -> np.ndarray:
+    """The colour of the lips, which some women paint."""
+    if not male and age > 0.2 and rng.random() < 0.35:
+        return np.array([rng.uniform(0.6, 0.85), rng.uniform(0.18, 0.3), rng.uniform(0.22, 0.35)])
+    return np.array([rng.uniform(0.78, 0.98), *rng.uniform(0.5, 0.68, 2)])
+
+
+def _brow(rng: np.random.Generator, male: bool) -> np.ndarray:
+    """Thickness, arch, offset and opacity."""
+    return np.array(
+        [
+            rng.uniform(0.020, 0.036) * (1.15 if male else 0.85),
+            rng.uniform(0.0, 0.035),
+            rng.uniform(0.0, 0.03),
+            rng.uniform(0.6, 0.95),
+        ]
+    )
+
+
+def _rest(rng: np.random.Generator) -> dict[str, float]:
+    return {
+        "eyeWide": rng.uniform(0.02, 0.16),
+        "mouthSmile": rng.uniform(0.08, 0.20),
+        "brow-raise": rng.uniform(0.0, 0.15),
+        "jawOpen": rng.uniform(0, 0.02),
+    }
+
+
 def sample_identity(
     rng: np.random.Generator,
     *,
@@ -234,7 +286,7 @@ def sample_identity(
     gender: float | None = None,
     ancestry: np.ndarray | None = None,
 ) -> Identity:
-    """A random person; what is given is kept."""
+    """A random person with the given age, gender and ancestry, or with random ones."""
     age = sample_age(rng) if age is None else age
     gender = sample_gender(rng) if gender is None else gender
     ancestry = sample_ancestry(rng) if ancestry is None else np.asarray(ancestry, float)
@@ -247,58 +299,29 @@ def sample_identity(
     skin = _skin(rng, ancestry)
     hair_color = _hair_color(rng, age, float(ancestry[2]))
     hair = np.clip(_HAIR_RGB[hair_color] * rng.uniform(0.85, 1.15), 0, 1)
-    style_p = [0.09, 0.33, 0.55, 0.03] if male else [0.0, 0.06, 0.24, 0.70]
-    if male and age < 0.3:
-        style_p = [0.0, 0.35, 0.6, 0.05]
-    style = int(rng.choice(4, p=style_p))
-    hairline = rng.uniform(-0.08, 0.12)
-    if male and age > 0.75 and rng.random() < 0.5:
-        hairline -= 0.12
-    beard = 0.0
-    if gender > 0.6 and age > 0.28:
-        grown = [0.0, rng.uniform(0.1, 0.35), rng.uniform(0.5, 0.9)]
-        beard = float(rng.choice(grown, p=[0.5, 0.25, 0.25]))
-    iris_p = (
-        [0.25, 0.20, 0.05, 0.22, 0.15, 0.13]
-        if ancestry[2] > 0.5
-        else [0.50, 0.20, 0.27, 0.01, 0.02, 0.0]
-    )
+    style = _hair_style(rng, male, age)
+    hairline = _hairline(rng, male, age)
+    beard = _beard(rng, gender, age)
     brow_darkening = rng.uniform(0.5, 0.95) if hair.mean() < 0.35 else rng.uniform(0.35, 0.65)
-    painted_lips = not male and age > 0.2 and rng.random() < 0.35
-    lip = (
-        np.array([rng.uniform(0.6, 0.85), rng.uniform(0.18, 0.3), rng.uniform(0.22, 0.35)])
-        if painted_lips
-        else np.array([rng.uniform(0.78, 0.98), *rng.uniform(0.5, 0.68, 2)])
-    )
+    lip = _lips(rng, male, age)
+    # The order of the fields is that of the random draws.
     person = Identity(
         seed=int(rng.integers(1 << 31)),
         age=float(age),
         gender=float(gender),
         ancestry=ancestry,
         shape=shape,
-        rest={
-            "eyeWide": rng.uniform(0.02, 0.16),
-            "mouthSmile": rng.uniform(0.08, 0.20),
-            "brow-raise": rng.uniform(0.0, 0.15),
-            "jawOpen": rng.uniform(0, 0.02),
-        },
+        rest=_rest(rng),
         skin=np.clip(skin, 0.05, 0.95),
         hair=hair,
         hair_style=style,
         hair_color=hair_color,
-        hairline=float(hairline),
+        hairline=hairline,
         hair_volume=float(rng.uniform(0.03, 0.14)),
         fringe=bool(style >= 2 and rng.random() < 0.12),
-        brow=np.array(
-            [
-                rng.uniform(0.020, 0.036) * (1.15 if male else 0.85),
-                rng.uniform(0.0, 0.035),
-                rng.uniform(0.0, 0.03),
-                rng.uniform(0.6, 0.95),
-            ]
-        ),
+        brow=_brow(rng, male),
         brow_rgb=hair * brow_darkening,
-        iris=_IRIS_RGB[rng.choice(6, p=iris_p)],
+        iris=_IRIS_RGB[rng.choice(6, p=_EUROPEAN_IRIS if ancestry[2] > 0.5 else _IRIS)],
         pupil=float(rng.uniform(0.13, 0.19)),
         lip=lip,
         lip_opacity=float(rng.uniform(0.45, 0.85)),
