@@ -56,6 +56,13 @@ def real(
     raise UserError(f"`{name}` must be {wanted}, got {shown(value)}.")
 
 
+def part(name: str, value: Any) -> float:
+    """`value` as a float above 0 and at most 1. Raises UserError, which names `name`, otherwise."""
+    if is_real(value, 0, 1) and value != 0:
+        return float(value)
+    raise UserError(f"`{name}` must be above 0 and at most 1, got {shown(value)}.")
+
+
 def guidance(value: Any) -> float:
     """The scale of classifier-free guidance that a request for `value` means, 1 or more.
 

@@ -83,13 +83,13 @@ def test_guidance_up_to_1_is_none(given: float, used: float) -> None:
 
 @pytest.mark.parametrize("steps", [8.0, "8", True, None, float("nan"), 0, -1])
 def test_a_trajectory_has_a_whole_number_of_steps(tiny_bundle: Bundle, steps: Any) -> None:
-    with pytest.raises(UserError, match="steps do not fit; write a number from 1 to"):
+    with pytest.raises(UserError, match="`steps` must be a whole number from 1 to"):
         trajectory("ddim", tiny_bundle.schedule, steps, 1.0, "v_prediction")
 
 
 @pytest.mark.parametrize("strength", ["0.5", True, None, float("nan"), 0, -0.5, 2])
 def test_a_trajectory_has_a_strength(tiny_bundle: Bundle, strength: Any) -> None:
-    with pytest.raises(UserError, match="is outside its range; write one above 0, up to 1"):
+    with pytest.raises(UserError, match="`strength` must be above 0 and at most 1, got"):
         trajectory("ddim", tiny_bundle.schedule, 4, strength, "v_prediction")
 
 

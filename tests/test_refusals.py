@@ -154,7 +154,7 @@ CASES: dict[str, tuple[Callable[[Path], None], str, str]] = {
         r"defaults\.steps is -1, not a whole number of 1 to"),
     "a default that does not fit": (
         edit(lambda f: f["defaults"].update(steps=5000)), "auto",
-        r"bundle\.json: its default settings cannot be sampled \(5000 steps do not fit;"),
+        r"bundle\.json: its default settings cannot be sampled \(`steps` must be .*, got 5000\)"),
     "a schedule that does not fall": (
         edit(lambda f: f["schedule"].update(beta_start=0, rescale_zero_terminal_snr=False)), "auto",
         r"bundle\.json: its noise schedule does not decrease"),

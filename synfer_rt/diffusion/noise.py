@@ -1,9 +1,9 @@
-"""Random numbers keyed by (seed, index): the same sample in any batch, worker or order.
+"""Random numbers keyed by seed and index: the same sample in any batch, worker or order.
 
 The bits come from Philox4x64-10 (Salmon et al. 2011), a counter-based generator whose raw stream
-NumPy guarantees, so `uniform` is equal to the last bit everywhere. `normal` goes through NumPy's
-log1p, cos and sin, which processors and NumPy releases may round differently in float64: its
-float32 numbers are equal on one machine, and between machines to one unit in the last place.
+NumPy guarantees, so `uniform` is equal to the last bit everywhere. `normal` uses NumPy's log1p, cos
+and sin, which processors and NumPy releases may round differently in float64. Its float32 numbers
+are equal on one machine, and differ between machines by at most one unit in the last place.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _STREAMS = {"latents": 0, "request": 1, "layout": 2, "posterior": 3}
 def uniform(seed: int, index: int, count: int, stream: str) -> np.ndarray:
     """`count` float64 numbers in [0, 1) for sample `index` of run `seed`.
 
-    `stream` (a key of _STREAMS) keeps the draws for different purposes independent.
+    `stream`, a key of _STREAMS, makes the draws for different purposes independent.
     """
     key = np.array([seed, index], np.uint64)
     counter = np.array([0, 0, 0, _STREAMS[stream]], np.uint64)

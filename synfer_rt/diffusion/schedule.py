@@ -2,7 +2,7 @@
 
 With alpha_bar (`alphas_cumprod`), noisy latents are sqrt(alpha_bar) * clean + sqrt(1 - alpha_bar)
 * noise (DDPM, arXiv 2006.11239, eq. 4). Names, meanings and rounding are those of diffusers, so
-that a model meets here the very numbers that it was trained with.
+that a model gets exactly the numbers that it was trained with.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SPACINGS = ("leading", "linspace", "trailing")
 SIGMA_SPACINGS = ("karras", "exponential", "lu")
 FINAL_SIGMAS = ("zero", "sigma_min")
 _RHO = 7.0
-"""Of Karras' levels (EDM, arXiv 2206.00364, table 1)."""
+"""Rho of the noise levels of Karras et al. (EDM, arXiv 2206.00364, table 1)."""
 _REBUILD = "build the bundle again with `synfer-rt build-engines`"
 
 
@@ -30,12 +30,12 @@ _REBUILD = "build the bundle again with `synfer-rt build-engines`"
 class Schedule:
     """A noise schedule over T training timesteps, and how a solver spreads its steps over them.
 
-    `alphas_cumprod` is float64 [T], decreasing, in [0, 1); its last value is 0 when the schedule
-    has zero terminal SNR. `timestep_spacing` is one of SPACINGS (arXiv 2305.08891, table 2).
-    `beta_schedule` is one of BETA_SCHEDULES. Where `sigma_spacing` is one of SIGMA_SPACINGS, steps
-    lie at noise levels instead, from `sigma_max` to `sigma_min`, None for the schedule's own.
-    `final_sigmas_type` says where the last step ends: without noise ("zero"), or at the noise of
-    timestep 0 ("sigma_min").
+    `alphas_cumprod` is float64 [T], decreasing, in [0, 1); its last value is 0 if the schedule has
+    zero terminal SNR. `timestep_spacing` is one of SPACINGS (arXiv 2305.08891, table 2).
+    `beta_schedule` is one of BETA_SCHEDULES. With a `sigma_spacing` of SIGMA_SPACINGS the steps are
+    spaced by noise level instead of by timestep, from `sigma_max` to `sigma_min`; None takes the
+    limits of the schedule. `final_sigmas_type` says where the last step ends: without noise
+    ("zero"), or at the noise of timestep 0 ("sigma_min").
     """
 
     alphas_cumprod: np.ndarray = field(repr=False, compare=False)
@@ -52,8 +52,8 @@ class Schedule:
     def from_manifest(cls, fields: Mapping[str, Any]) -> Schedule:
         """The schedule that a bundle's `schedule` section describes.
 
-        Raises UserError for a missing field, an unknown beta schedule, an unknown spacing, and
-        noise levels that are none.
+        Raises UserError for a missing field, an unknown beta schedule, an unknown spacing, and for
+        a `sigma_min` or `sigma_max` that is no noise level.
         """
         try:
             spacing = fields["timestep_spacing"]
@@ -99,25 +99,28 @@ def _sigma_fields(
     known = [value for value in (least, most) if value is not None]
     if any(not 0 < value < math.inf for value in known) or sorted(set(known)) != known:
         raise UserError(
-            f"sigma_min {least} and sigma_max {most} are no noise levels; write 0 < sigma_min < "
-            "sigma_max."
+            "sigma_min must be above 0 and sigma_max above it, both finite, got sigma_min "
+            f"{least} and sigma_max {most}."
         )
     return spacing, least, most, final
 
 
 def space_sigmas(spacing: str, most: float, least: float, count: int) -> np.ndarray:
-    """`count` noise levels float64, noise to signal in the variance-exploding frame, decreasing.
+    """`count` noise levels float64, from `most` down to `least`, spaced as one of SIGMA_SPACINGS.
 
-    "karras": evenly in sigma^(1/7) (EDM, arXiv 2206.00364, eq. 5). "exponential" and "lu": evenly
+    A noise level is the ratio of noise to signal (sigma in the variance-exploding frame). "karras"
+    spaces evenly in sigma^(1/7) (EDM, arXiv 2206.00364, eq. 5). "exponential" and "lu" space evenly
     in log(sigma), that is in log-SNR (DPM-Solver, arXiv 2206.00927, section 3.4); they differ in
-    the timesteps that solvers show the model.
+    the timesteps that solvers give the model.
     """
     ramp = np.linspace(0, 1, count)
     if spacing == "karras":
         first, last = most ** (1 / _RHO), least ** (1 / _RHO)
         return (first + ramp * (last - first)) ** _RHO
-    ends = np.log(np.array([most, least], np.float32 if spacing == "lu" else np.float64))
-    first, last = ends.tolist()
+    limits = np.array([most, least], np.float64)
+    if spacing == "lu":
+        limits = limits.astype(np.float32)
+    first, last = np.log(limits).tolist()
     return np.exp(np.linspace(first, last, count))
 
 
@@ -128,8 +131,8 @@ def _words(names: tuple[str, ...]) -> str:
 def _linspace_f32(start: float, end: float, count: int) -> np.ndarray:
     """`count` float32 numbers from start to end, rounded as torch.linspace rounds them.
 
-    It counts float32 steps from the nearer end, rounding once; numpy's last bits differ, which
-    1 - alpha_bar magnifies to 1e-4 at the first timesteps.
+    torch counts float32 steps from the nearer end and rounds once. The last bits of numpy's
+    linspace differ, and 1 - alpha_bar magnifies that to 1e-4 at the first timesteps.
     """
     first, last = np.float32(start), np.float32(end)
     step = np.float64((last - first) / np.float32(max(count - 1, 1)))
@@ -151,13 +154,13 @@ def _betas(name: str, count: int, start: float, end: float) -> np.ndarray:
 
 
 def _alphas_cumprod(betas: np.ndarray) -> np.ndarray:
-    """Product of 1 - beta up to each step, float32; accumulated in float64 as torch does."""
-    alphas = np.float32(1) - betas
+    """The product of 1 - beta up to each step, float32, accumulated in float64 as by torch."""
+    alphas = 1 - betas
     return np.cumprod(alphas, dtype=np.float64).astype(np.float32)
 
 
 def _rescale_zero_terminal_snr(betas: np.ndarray) -> np.ndarray:
-    """Betas whose last timestep holds noise only (arXiv 2305.08891, algorithm 1)."""
+    """Betas whose last timestep is pure noise (arXiv 2305.08891, algorithm 1)."""
     root = np.sqrt(_alphas_cumprod(betas))
     first, last = root[0], root[-1]
     root = (root - last) * (first / (first - last))

@@ -1,12 +1,12 @@
 """Diffusion solvers as matrices.
 
-A linear multistep solver's step is `coefficients @ [latents, prediction, history_1 .. history_K]`;
-its rows are the next latents and the next history. All of a solver (the conversion of epsilon or
-v to the clean image, the steps in log-SNR, predictor and corrector) is folded into that matrix in
-float64, so the engine that applies it knows neither solver nor prediction type.
+A step of a linear multistep solver is `coefficients @ [latents, prediction, history_1 ..
+history_K]`; its rows are the next latents and the next history. The whole solver (the conversion of
+epsilon or v to the clean image, the steps in log-SNR, predictor and corrector) is folded into that
+matrix in float64, so the engine that applies it knows neither solver nor prediction type.
 
-Here a vector of K + 2 numbers is such a row, and the papers' formulas are written on rows. Signal
-and noise are a timestep's sqrt(alpha_bar) and sqrt(1 - alpha_bar).
+In this module a vector of K + 2 numbers is such a row, and the formulas of the papers are written
+on rows. Signal and noise are sqrt(alpha_bar) and sqrt(1 - alpha_bar) of a timestep.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ SOLVERS: dict[str, str] = {
 _ORDERS = {"ddim": 1, "euler": 1, "dpmpp-2m": 2, "dpmpp-3m": 3, "unipc": 2}
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 HISTORY_SLOTS = 3
-"""K: what UniPC of order 2 needs, two earlier clean images and the last corrected latents."""
+"""K. UniPC of order 2 needs 3: two earlier clean images and the last corrected latents."""
 
 _CLAMPED_TERMINAL_ALPHA_BAR = 2.0**-24
 _NO_LENGTH = 1e-6
-"""In log-SNR: noise levels that end in sigma_min may have it twice."""
+"""A step of less, in log-SNR, has no length: levels that end in sigma_min can contain it twice."""
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """A solver's whole way from noise to image, the same for every sample of a run.
+    """All N steps of a solver from noise to image, the same for every sample of a run.
 
     `timesteps` is float32 [N], never increasing; `coefficients` float32 [N, K+1, K+2]. Sampling
-    starts from `signal * layout + noise * eps` with eps standard normal; at strength 1 signal is 0
-    and noise 1, of Euler at times a little less. All latents are in the variance-preserving frame
-    (what the UNet sees).
+    starts from `signal * layout + noise * eps` with eps standard normal. At strength 1 signal is 0
+    and noise 1, for Euler sometimes a little less. All latents are in the variance-preserving frame
+    (as the UNet gets them).
     """
 
     timesteps: np.ndarray = field(repr=False, compare=False)
@@ -64,12 +64,12 @@ class _Step:
 
     @property
     def log_snr(self) -> float:
-        """lambda, half the logarithm of the signal-to-noise ratio."""
+        """lambda, half the logarithm of the signal-to-noise ratio, at the start."""
         return math.log(self.signal / self.noise)
 
     @property
     def h(self) -> float:
-        """The step's length in lambda."""
+        """The length of the step in lambda."""
         return math.log(self.next_signal / self.next_noise) - self.log_snr
 
 
@@ -83,31 +83,34 @@ def trajectory(
     """The matrices of `steps` solver steps.
 
     `solver` is a key of SOLVERS, `prediction_type` one of PREDICTION_TYPES (what the UNet
-    predicts). `strength` in (0, 1] is the part of the training timesteps that is run: below 1 the
-    steps begin at the last of that part, whatever their number, and lie evenly from there to 0. At
-    1 each solver visits the timesteps of its diffusers namesake, and begins with its noise: of
-    standard deviation 1, of Euler under `linspace` and `trailing` sqrt(1 - alpha_bar). These are
-    the two ways to stand for x_T = sqrt(alpha_bar) * clean + sqrt(1 - alpha_bar) * eps: clean
-    latents of unit variance, or none (EDM, algorithm 1, line 2).
+    predicts). `strength` in (0, 1] is the part of the training timesteps that is run. Below 1 the
+    steps begin at the last timestep of that part, whatever their number, and lie evenly from there
+    to 0. At 1 each solver visits the timesteps of its namesake in diffusers and begins with the
+    same noise, of standard deviation 1 or, for Euler with `linspace` and `trailing`,
+    sqrt(1 - alpha_bar). Both approximate x_T = sqrt(alpha_bar) * clean + sqrt(1 - alpha_bar) * eps:
+    the first for clean latents of unit variance, the second without them (EDM, algorithm 1, line
+    2).
 
-    Raises UserError for an unknown solver (naming the nearest), a strength outside its range, and
-    a number of steps that does not fit the timesteps.
+    Raises UserError for an unknown solver (naming the nearest), a strength outside (0, 1] or below
+    one timestep, more steps than timesteps, and a first step at zero SNR with epsilon prediction.
     """
     _check(solver, strength, prediction_type)
     span = round(strength * len(schedule.alphas_cumprod))
     if not span:
         least = 1 / len(schedule.alphas_cumprod)
-        raise UserError(f"Strength {strength:g} runs no timestep; write one of {least:g} to 1.")
+        raise UserError(
+            f"`strength` must be at least {least:g}, one timestep of this model, got {strength:g}."
+        )
     if not ranges.is_whole(steps, 1, span):
         raise UserError(
-            f"{steps} steps do not fit; write a number from 1 to {span}, the timesteps of this "
-            f"model at strength {strength:g}."
+            f"`steps` must be a whole number from 1 to {span}, the timesteps of this model at "
+            f"strength {strength:g}, got {steps!r}."
         )
     timesteps, way = _way(solver, schedule, steps, span)
     if prediction_type == "epsilon" and way[0].signal == 0:
         raise UserError(
-            f"A model that predicts epsilon has no image to find at zero SNR, where {solver} would "
-            "start; use another solver."
+            f"A model that predicts epsilon cannot find the image at zero SNR, where {solver} "
+            "starts; use another `solver`."
         )
     coefficients = np.stack(
         [_matrix(solver, way, i, prediction_type) for i in range(steps)]
@@ -118,23 +121,20 @@ def trajectory(
     return Trajectory(timesteps.astype(np.float32), coefficients, signal, noise)
 
 
-def _check(solver: str, strength: float, prediction_type: str) -> None:
+def _check(solver: object, strength: object, prediction_type: object) -> None:
     if not isinstance(solver, str) or solver not in SOLVERS:
         raise UserError(
             f"Unknown solver {solver!r}; the nearest is {nearest(str(solver), SOLVERS)} "
             f"(known are {', '.join(SOLVERS)})."
         )
-    if not ranges.is_real(strength, 0, 1) or strength == 0:
-        raise UserError(
-            f"Strength {ranges.shown(strength)} is outside its range; write one above 0, up to 1."
-        )
+    ranges.part("strength", strength)
     if prediction_type not in PREDICTION_TYPES:
         known = " and ".join(PREDICTION_TYPES)
         raise UserError(f"Unknown prediction type {prediction_type!r}; known are {known}.")
 
 
 def _way(solver: str, schedule: Schedule, steps: int, span: int) -> tuple[np.ndarray, list[_Step]]:
-    """The timesteps float64 [steps] that the model is shown, and the steps between them."""
+    """The timesteps float64 [steps] that the model is given, and the steps between them."""
     alpha_bar = schedule.alphas_cumprod
     zero = schedule.final_sigmas_type == "zero"
     if solver == "ddim" and schedule.sigma_spacing is None:
@@ -143,8 +143,8 @@ def _way(solver: str, schedule: Schedule, steps: int, span: int) -> tuple[np.nda
         last = 1.0 if zero and schedule.set_alpha_to_one else alpha_bar[0]
         there = np.append(here[1:], last)
         if span == len(alpha_bar):
-            # diffusers' DDIM goes back by span // steps whatever the spacing, so under `linspace`
-            # and `trailing` it can arrive beside the next timestep.
+            # DDIM of diffusers goes back by span // steps whatever the spacing, so with `linspace`
+            # and `trailing` a step may not end at the next timestep.
             back = timesteps.astype(int) - span // steps
             there = np.where(back >= 0, alpha_bar[np.maximum(back, 0)], last)
     else:
@@ -160,7 +160,7 @@ def _way(solver: str, schedule: Schedule, steps: int, span: int) -> tuple[np.nda
         _Step(math.sqrt(a), math.sqrt(1 - a), math.sqrt(b), math.sqrt(1 - b))
         for a, b in zip(map(float, here), map(float, there), strict=True)
     ]
-    if solver == "euler":  # what noise it leaves, it leaves in the variance-exploding frame
+    if solver == "euler":  # the noise that it leaves is in the variance-exploding frame
         end = way[-1]
         way[-1] = replace(end, next_signal=1.0, next_noise=end.next_noise / end.next_signal)
     return timesteps, way
@@ -169,11 +169,11 @@ def _way(solver: str, schedule: Schedule, steps: int, span: int) -> tuple[np.nda
 def _sigmas(
     solver: str, schedule: Schedule, ratio: np.ndarray, steps: int, span: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The timesteps float64 [steps] that the model is shown, and where it is: noise to signal.
+    """The timesteps that the model is given and the noise levels, both float64 [steps].
 
-    `ratio` is that of each training timestep. Levels that are spaced themselves lie between
-    timesteps; each solver shows the model the timestep that its diffusers namesake does: Euler the
-    fractional one, the others a whole one.
+    `ratio`, of noise to signal, is the level of each training timestep. Levels that are spaced by
+    `sigma_spacing` lie between timesteps. Each solver gives the model the timestep that its
+    namesake in diffusers does: Euler a fractional one, the others a whole one.
     """
     numbers, spacing = np.arange(len(ratio)), schedule.sigma_spacing
     if spacing is None or solver == "euler":
@@ -183,7 +183,7 @@ def _sigmas(
         timesteps, sigmas = numbers[[span - 1, 0]], ratio[[span - 1, 0]]
     if spacing is None:
         return timesteps, sigmas
-    ratio = ratio.astype(np.float32)  # as diffusers has it: a last bit can decide the timestep
+    ratio = ratio.astype(np.float32)  # as in diffusers: the last bit can decide the timestep
     most, least = sigmas[[0, -1]].astype(np.float32).tolist()
     if schedule.sigma_max is not None and span == len(ratio):
         most = schedule.sigma_max
@@ -201,10 +201,10 @@ def _sigmas(
 def _timesteps(solver: str, schedule: Schedule, steps: int, span: int) -> np.ndarray:
     """Timesteps [steps] in [0, span), decreasing (spacings: arXiv 2305.08891, table 2).
 
-    The solvers in log-SNR leave out the last point of `leading` and `linspace`, since they go on
-    to zero noise from the one before; Euler alone visits fractional timesteps. A part of the
-    schedule is spaced `trailing`, the only one to begin where the part does. Raises UserError for
-    more steps than fit.
+    The solvers in log-SNR leave out the last point of `leading` and `linspace`, since they go to
+    zero noise from the point before it. Only Euler visits fractional timesteps. A part of the
+    schedule is spaced `trailing`, the only spacing that begins where the part does. Raises
+    UserError for more steps than fit.
     """
     points = steps if solver in ("ddim", "euler") else steps + 1
     whole = span == len(schedule.alphas_cumprod)
@@ -223,16 +223,16 @@ def _timesteps(solver: str, schedule: Schedule, steps: int, span: int) -> np.nda
     ):
         raise UserError(
             f"{steps} steps of {solver} do not fit into {span} timesteps with "
-            f"{schedule.timestep_spacing} spacing; use fewer steps."
+            f"{schedule.timestep_spacing} spacing; lower `steps`."
         )
     return times.astype(np.float64)
 
 
 def _matrix(solver: str, way: list[_Step], i: int, prediction_type: str) -> np.ndarray:
-    """Step i as float64 [K+1, K+2].
+    """Step i as a matrix float64 [K+1, K+2].
 
     The history holds the clean images predicted one and two steps ago and, for UniPC, the
-    corrected latents of the step before.
+    corrected latents of the previous step.
     """
     latents, prediction, clean_1, clean_2, corrected = np.eye(HISTORY_SLOTS + 2)
     step = way[i]
@@ -259,15 +259,16 @@ def _matrix(solver: str, way: list[_Step], i: int, prediction_type: str) -> np.n
 
 
 def _needs_first_order(step: _Step) -> bool:
-    """Zero noise is infinitely far in log-SNR; and a step of no length has no curvature."""
+    """Whether higher orders are undefined: zero noise is infinitely far away in log-SNR, and a step
+    without length has no curvature."""
     return step.next_noise == 0 or abs(step.h) < _NO_LENGTH
 
 
 def _first_order(latents: np.ndarray, clean: np.ndarray, step: _Step) -> np.ndarray:
-    """One step along the line that `clean` and `latents` span.
+    """One step along the line through `clean` and `latents`.
 
-    DDIM, Euler's method in the variance-exploding frame and the first order of DPM-Solver++ are
-    this same step; they differ in the timesteps they visit.
+    This is DDIM, Euler's method in the variance-exploding frame and DPM-Solver++ of first order;
+    they differ in the timesteps that they visit.
     """
     ratio = step.next_noise / step.noise
     return ratio * latents + (step.next_signal - step.signal * ratio) * clean
@@ -276,7 +277,7 @@ def _first_order(latents: np.ndarray, clean: np.ndarray, step: _Step) -> np.ndar
 def _second_order_term(
     clean: np.ndarray, clean_1: np.ndarray, way: list[_Step], i: int
 ) -> np.ndarray:
-    """What order 2 adds: DPM-Solver++ 2M, and UniP of order 2, which is the same."""
+    """What order 2 adds; it is the same for DPM-Solver++ 2M and UniP."""
     h, h_1 = way[i].h, way[i].log_snr - way[i - 1].log_snr
     slope = (clean - clean_1) * (h / h_1)
     return -way[i].next_signal * math.expm1(-h) * 0.5 * slope
@@ -285,7 +286,7 @@ def _second_order_term(
 def _third_order_terms(
     clean: np.ndarray, clean_1: np.ndarray, clean_2: np.ndarray, way: list[_Step], i: int
 ) -> np.ndarray:
-    """What order 3 adds in DPM-Solver++: the first two derivatives of the clean image in lambda."""
+    """What order 3 of DPM-Solver++ adds: the clean image's first two derivatives in lambda."""
     h = way[i].h
     r_0 = (way[i].log_snr - way[i - 1].log_snr) / h
     r_1 = (way[i - 1].log_snr - way[i - 2].log_snr) / h
@@ -304,9 +305,9 @@ def _corrector(
     way: list[_Step],
     i: int,
 ) -> np.ndarray:
-    """UniC: the previous step again, now that the clean image at its end is known.
+    """UniC: the previous step anew, with the clean image at its end, which is known now.
 
-    Its order is that of the previous step's predictor (arXiv 2302.04867, algorithm 1).
+    Its order is that of the predictor of the previous step (arXiv 2302.04867, algorithm 1).
     """
     step = way[i - 1]
     phi = math.expm1(-step.h)

@@ -15,10 +15,10 @@ AU_READER, ENCODER = "au-reader", "encoder"
 
 
 class Annotators:
-    """Every engine of a bundle that says something of an image.
+    """The engines of a bundle that label images.
 
-    `members` are the voting ones, by name: the classifiers, then FERAnno. Raises UserError for a
-    bundle that has none.
+    `members` are the names of those that vote: the classifiers, then FERAnno. `reads_aus` says
+    whether there is an AU reader. Raises UserError for a bundle without members.
     """
 
     def __init__(self, engines: LoadedEngines) -> None:
@@ -26,17 +26,17 @@ class Annotators:
         self.members = self.bundle.annotators
         if not self.members:
             raise UserError(
-                f"{self.bundle.name} has neither a classifier nor an annotator, so nothing of "
-                "it can label an image; build it with one, or choose another with --engines."
+                f"{self.bundle.name} has neither a classifier nor FERAnno, so it cannot label "
+                "images; build it with one, or choose another `bundle`."
             )
         self.reads_aus = AU_READER in self.bundle.engines
 
     def load(self) -> None:
-        """Load the engines. Raises UserError when one does not load."""
+        """Load the engines now. Raises UserError when one does not load."""
         self.engines.load((*self.members, *((AU_READER,) if self.reads_aus else ())))
 
     def at_once(self, batch: int) -> int:
-        """The size of the fewest equal pieces of a batch of images that all the engines take."""
+        """How many images of a batch the engines take at once (`LoadedEngines.piece_size`)."""
         readers = (AU_READER,) if self.reads_aus else ()
         encoders = (ENCODER,) if FERANNO in self.members else ()
         return self.engines.piece_size(batch, *self.members, *readers, *encoders)
@@ -44,10 +44,10 @@ class Annotators:
     def opinions(self, images: np.ndarray, latents: np.ndarray | None = None) -> list[Opinion]:
         """What each member says of images float32 [B, 3, H, W] in [0, 1].
 
-        `latents` [B, C, h, w] are those that the images were decoded from; FERAnno reads them.
-        Images from elsewhere have none: they go through the encoder, to the posterior's mean.
+        `latents` [B, C, h, w] are what the images were decoded from; FERAnno reads them. Without
+        them the images are encoded, and FERAnno reads the mean of the posterior.
         """
-        opinions = []
+        opinions: list[Opinion] = []
         for name in self.members:
             if name == FERANNO:
                 if latents is None:
@@ -66,12 +66,12 @@ class Annotators:
         latents: np.ndarray | None = None,
         rectify: bool = True,
     ) -> list[Verdict]:
-        """The vote on each image; see `opinions` and `annotate.vote`."""
+        """The vote on each image; see `opinions` and `voting.vote`."""
         opinions = self.opinions(images, latents)
         return vote(opinions, self.bundle.label_scheme, wanted, rectify)
 
     def aus(self, images: np.ndarray) -> np.ndarray | None:
-        """AU intensities float32 [B, A] in [0, 1], or None for a bundle without an AU reader."""
+        """AU intensities float32 [B, A] in [0, 1] of images; None without an AU reader."""
         if not self.reads_aus:
             return None
         return self.engines.run_in_pieces(AU_READER, "images", images)["aus"]

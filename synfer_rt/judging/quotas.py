@@ -1,4 +1,4 @@
-"""Which labels to request next, so that each class gets a number of accepted images."""
+"""Which labels to request next, so that each class gets a given number of accepted images."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 
 
 class Round:
-    """The `size` labels of a round, in their order: worked out, for there may be billions."""
+    """The `size` labels of a round, in their order; computed on demand, since it may be huge."""
 
     def __init__(self, missing: Mapping[str, int], budget: int) -> None:
-        # While the same classes lack images, they take turns; each such block has its end.
+        # In each block the same classes take turns; a block ends when one of them has enough.
         self._blocks: list[tuple[int, list[str]]] = []
         turn = end = 0
         for turns in sorted({count for count in missing.values() if count > 0}):
@@ -35,24 +35,24 @@ class Round:
 def next_round(accepted: Mapping[str, int], quota: Mapping[str, int], budget: int) -> Round:
     """The labels to request next, so that each class gets `quota` accepted images.
 
-    As many of each class as it still lacks, the classes taking turns, at most `budget` in all;
-    nothing when all quotas are met. It never asks for more than is missing, so the counts end at
-    their quotas, but for images that were rectified into a class that was full.
+    The round has as many of each class as it still lacks, the classes taking turns, and at most
+    `budget` in all. It is empty if all quotas are met. A round never requests more than is missing,
+    so a class ends above its quota only by images that were rectified into it.
 
-    The contract of a run with quotas: index i of a round requests the i-th label of the round, a
-    round is known when the round before it is finished, and nothing else decides it. So indices
-    are without gaps, each is made once, and a run is the same at any batch size (a batch ends
-    where its round ends) and after any interruption (the rounds follow from the records).
+    Index i of a round requests the i-th label of the round, and a round depends only on the rounds
+    before it. So indices have no gaps, each is made once, and a run is the same at any batch size
+    (a batch ends where its round ends) and after any interruption (the rounds follow from the
+    records).
     """
     missing = {label: count - accepted.get(label, 0) for label, count in quota.items()}
     return Round(missing, budget)
 
 
 class Quotas:
-    """The labels that a run with quotas requests, by index, from what was accepted before.
+    """The labels that a run with quotas requests, by index, given what was accepted before.
 
-    `budget` is the most images that the run makes. `label(i)` may be asked once all samples of the
-    rounds before that of `i` were shown to `count`, in their order.
+    `budget` is the largest number of images of the run. `label(i)` is defined once `count` was
+    called for all samples of the rounds before that of `i`, in their order.
     """
 
     def __init__(self, quota: Mapping[str, int], budget: int) -> None:
@@ -63,7 +63,7 @@ class Quotas:
 
     @property
     def end(self) -> int:
-        """The first index after the present round; a batch must not reach beyond it."""
+        """The first index after the current round, at which a batch must end."""
         return self._begin + self._round.size
 
     @property
@@ -72,11 +72,11 @@ class Quotas:
         return not self._round.size
 
     def label(self, index: int) -> str:
-        """The label to request of an index of the present round."""
+        """The label to request for an index of the current round."""
         return self._round[index - self._begin]
 
     def count(self, label: str, accepted: bool) -> None:
-        """The next sample turned out to show `label`, and was accepted or not."""
+        """Count the next sample: its final label, and whether it was accepted."""
         self.counted += 1
         if accepted:
             self.accepted[label] = self.accepted.get(label, 0) + 1
@@ -85,6 +85,6 @@ class Quotas:
             self._round = next_round(self.accepted, self.quota, self.budget - self.counted)
 
     def missing(self) -> dict[str, int]:
-        """How many accepted images each class still lacks; empty when none does."""
+        """How many accepted images each class still lacks; empty if no class lacks any."""
         lacks = {label: count - self.accepted[label] for label, count in self.quota.items()}
         return {label: count for label, count in lacks.items() if count > 0}

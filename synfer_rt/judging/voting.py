@@ -1,4 +1,4 @@
-"""What several annotators say together: pure functions on arrays.
+"""The vote of several annotators, by pure functions on arrays.
 
 FERAnno and any number of classifiers vote (He et al., SynFER, arXiv 2410.09865, section 3.4).
 """
@@ -13,24 +13,24 @@ import numpy as np
 from synfer_rt.vocabulary import label_schemes
 
 DECIMALS = 6
-"""Decimals of the probabilities that decisions are made on: those that records hold, so a run that
-resumes decides from its records as it would have decided without the interruption."""
+"""Decimals of the probabilities, in decisions as in records. So a run that resumes decides from its
+records as it would have decided without the interruption."""
 
 
 @dataclass(frozen=True)
 class Opinion:
-    """What one annotator says: `probabilities` [B, n] in the order of its own label scheme."""
+    """What one annotator says: `probabilities` [B, n] of B images, by class of its `scheme`."""
 
     annotator: str
     scheme: str
     probabilities: np.ndarray
 
     def best(self, row: int) -> str:
-        """The class that it takes image `row` for."""
+        """The likeliest class of image `row`."""
         return label_schemes.scheme(self.scheme)[int(np.argmax(self.probabilities[row]))]
 
     def sees(self, row: int, label: str) -> bool:
-        """Whether it takes image `row` for `label`, a class of its scheme, and no other as well."""
+        """Whether `label`, a class of its scheme, is likelier than every other for image `row`."""
         shares = self.probabilities[row].round(DECIMALS)
         index = label_schemes.scheme(self.scheme).index(label)
         return bool(shares[index] > np.delete(shares, index).max())
@@ -38,12 +38,12 @@ class Opinion:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the annotators say together of one image.
+    """The vote of the annotators on one image.
 
-    `probabilities` are their average by class name, rounded, and `label` is its best class;
-    `rectified` says that another label was wanted, which these two replace. `agrees` says whether
-    the wanted label is both the average's best class and that of most annotators that know it; None
-    where no label was wanted.
+    `probabilities` are their mean by class name, rounded. `label` is the wanted label, or the best
+    class if no label was wanted or the vote replaced it (`rectified`). `agrees` says whether the
+    wanted label is the best class both of the mean and of most annotators that know it; None if no
+    label was wanted.
     """
 
     label: str
@@ -58,7 +58,7 @@ class Verdict:
 
     @property
     def best(self) -> str:
-        """The likeliest class; of equally likely ones `label`, else the first of the scheme."""
+        """The likeliest class; among equally likely ones `label`, or else the first."""
         highest = max(self.probabilities.values())
         if self.confidence == highest:
             return self.label
@@ -66,12 +66,12 @@ class Verdict:
 
 
 def average(opinions: Sequence[Opinion], scheme: str) -> np.ndarray:
-    """The mean distribution float64 [B, n] of the opinions, in the order of `scheme`.
+    """The mean distribution float64 [B, n] of the opinions, by class of `scheme`.
 
-    An annotator that lacks a class abstains on it: it takes over what those say that know it, and
-    spreads the rest by its own distribution. Else a class that only some know could hardly win.
-    A class that nobody knows has 0. Raises ValueError without opinions, UserError for an unknown
-    scheme.
+    An annotator whose scheme lacks a class abstains on it: it gets the mean probability of those
+    that know the class, and its own distribution fills the rest. Without this, a class that only
+    some annotators know could hardly win. A class that no annotator knows has probability 0. Raises
+    ValueError without opinions, and UserError for an unknown scheme.
     """
     if not opinions:
         raise ValueError("no opinion to average")
@@ -95,17 +95,15 @@ def average(opinions: Sequence[Opinion], scheme: str) -> np.ndarray:
 def vote(
     opinions: Sequence[Opinion], scheme: str, wanted: Sequence[str | None], rectify: bool = True
 ) -> list[Verdict]:
-    """A verdict for each of B images; `wanted` are their labels of `scheme` as requested
-    or given, if any.
+    """A verdict for each of B images; `wanted` are their labels of `scheme`, None for no label.
 
-    Where the vote agrees with the wanted label, that label stays; where it does not, the average
-    distribution and its best class replace it (arXiv 2410.09865, section 3.4), or with `rectify`
-    false the distribution alone. Of equally likely classes the wanted one is the best, else the
-    first of the scheme.
+    A wanted label stays if it is the best class of the mean distribution. If not, the best class
+    replaces it (arXiv 2410.09865, section 3.4), unless `rectify` is false. Among equally likely
+    classes the wanted one is the best, or else the first of the scheme.
     """
     classes = label_schemes.scheme(scheme)
     rows = average(opinions, scheme).round(DECIMALS).tolist()
-    verdicts = []
+    verdicts: list[Verdict] = []
     for i, (row, label) in enumerate(zip(rows, wanted, strict=True)):
         seen = label is not None and _seen_by_most(opinions, i, label)
         verdicts.append(_verdict(dict(zip(classes, row, strict=True)), label, seen, rectify))
@@ -113,7 +111,7 @@ def vote(
 
 
 def _seen_by_most(opinions: Sequence[Opinion], row: int, label: str) -> bool:
-    """Whether more than half of the annotators that know `label` take image `row` for it."""
+    """Whether more than half of the annotators that know `label` see it in image `row`."""
     knowing = [opinion for opinion in opinions if label in label_schemes.scheme(opinion.scheme)]
     return 2 * sum(opinion.sees(row, label) for opinion in knowing) > len(knowing)
 

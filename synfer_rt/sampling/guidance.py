@@ -1,7 +1,7 @@
-"""Semantic guidance at run time: which steps a classifier's gradient steers, and how.
+"""Semantic guidance: the gradient of a classifier moves samples towards their label.
 
-A classifier pulls the image towards the wanted label while it is denoised (SynFER, arXiv
-2410.09865). The gradients are engines of the bundle; see FORMS.
+It acts in the later part of the denoising (SynFER, arXiv 2410.09865). The gradients are engines of
+the bundle, one for each of FORMS.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from synfer_rt.diffusion.solvers import Trajectory
 from synfer_rt.errors import UserError, nearest
 
 FORMS: dict[str, str] = {
-    "text": "moves the text embedding, through UNet, decoder and an image classifier (the paper's)",
-    "text-latent": "moves the text embedding, through the UNet and a classifier on latents",
-    "latent": "moves the predicted clean latents, through a classifier on latents",
+    "text": "moves the text embedding, through UNet, decoder and image classifier (as the paper)",
+    "text-latent": "moves the text embedding, through the UNet and a classifier of latents",
+    "latent": "moves the predicted clean latents, through a classifier of latents",
 }
-"""The engine of a form is called `guide.<form>`."""
+"""What a form moves, and what the gradient passes through; `engine_name` is its engine."""
 
 START = 15 / 35
-"""The part of the steps that stays unguided, as SynFER is reproduced: 15 of 35."""
+"""The part of the steps before guidance starts; 15 of 35 as in a reproduction of SynFER."""
 
 
 @dataclass(frozen=True)
 class SemanticGuidance:
-    """What to do at which step; `semantic_guidance` makes and checks it.
+    """Which steps are guided, and how far; `semantic_guidance` makes and checks it.
 
-    `strength` is the length of one move: of every text token, in the embedding's units, or (form
-    "latent") the root mean square over the latents. Steps before the fraction `start` are left
-    alone, then every `every`-th is guided.
+    `form` is one of FORMS. `strength` is the length of one move: of every text token in the units
+    of the embedding, or, with form "latent", the root mean square over the latents. The steps
+    before the fraction `start` are not guided; from there on every `every`-th is.
     """
 
     form: str
@@ -56,64 +56,75 @@ def semantic_guidance(
     start: float | None = None,
     every: int | None = None,
 ) -> SemanticGuidance | None:
-    """The guidance that these options ask for; None when `strength` is None or 0.
+    """The guidance of a run with these options of `sample`; None if `strength` is None or 0.
 
-    The form is by default "latent", and every step from START on is guided. Raises UserError for an
+    `strength` is `semantic_guidance`, and the others are `semantic_form`, by default "latent",
+    `semantic_start`, by default START, and `semantic_every`, by default 1. Raises UserError for an
     unknown form (naming the nearest), a strength that is negative or not finite, a start outside
-    [0, 1), an `every` below 1, a bundle without the form's engine, and any of them without a
-    strength.
+    [0, 1), an `every` below 1, a bundle without the engine of the form, and for any of the others
+    without a strength.
     """
     if strength is None and (form, start, every) != (None, None, None):
-        raise UserError("How to guide is said, but not how far; add --semantic-guidance 0.1.")
+        raise UserError(
+            "`semantic_form`, `semantic_start` and `semantic_every` need `semantic_guidance`; add "
+            "`semantic_guidance=0.1`."
+        )
     if strength is None or (ranges.is_number(strength) and strength == 0):
         return None
-    form = "latent" if form is None else form
+    form = _known_form("latent" if form is None else form)
     start = START if start is None else start
-    every = 1 if every is None else every
-    if not isinstance(form, str) or form not in FORMS:
-        near = nearest(str(form), FORMS)
-        raise UserError(
-            f"Unknown form of semantic guidance {form!r}; the nearest is {near} "
-            f"(known are {', '.join(FORMS)})."
-        )
     if not ranges.is_real(strength, 0, float(np.finfo(np.float32).max)):
         raise UserError(
-            f"The strength of semantic guidance is {strength}; write a number of 0 or more."
+            "`semantic_guidance` must be a finite number of at least 0, got "
+            f"{ranges.shown(strength)}."
         )
     if not ranges.is_real(start, 0, 1) or start == 1:
         raise UserError(
-            f"Semantic guidance cannot start after {ranges.shown(start)} of the steps; write a "
-            "fraction from 0 to below 1."
+            f"`semantic_start` must be at least 0 and below 1, got {ranges.shown(start)}."
         )
-    if not ranges.is_whole(every, 1):
-        raise UserError(f"Every {every} steps is never; write 1 or more.")
-    if engine_name(form) not in bundle.engines:
-        there = [f for f in FORMS if engine_name(f) in bundle.engines]
-        source = "image_classifier/" if form == "text" else "latent_classifier/"
-        remedy = f"build it from a checkpoint that has a {source}"
-        if there:
-            remedy = f"write --semantic-form {there[-1]}, or {remedy}"
-        raise UserError(f"{bundle.name} has no engine {engine_name(form)}; {remedy}.")
-    return SemanticGuidance(form, float(strength), float(start), int(every))
+    every = ranges.whole("semantic_every", 1 if every is None else every, 1, None)
+    _check_engine(bundle, form)
+    return SemanticGuidance(form, float(strength), float(start), every)
+
+
+def _known_form(form: object) -> str:
+    if not isinstance(form, str) or form not in FORMS:
+        raise UserError(
+            f"Unknown `semantic_form` {form!r}; the nearest is {nearest(str(form), FORMS)} "
+            f"(known are {', '.join(FORMS)})."
+        )
+    return form
+
+
+def _check_engine(bundle: Bundle, form: str) -> None:
+    """Raise UserError for a bundle without the engine of a form."""
+    if engine_name(form) in bundle.engines:
+        return
+    there = [f for f in FORMS if engine_name(f) in bundle.engines]
+    source = "image_classifier/" if form == "text" else "latent_classifier/"
+    remedy = f"build it from a checkpoint that has a {source}"
+    if there:
+        remedy = f'write `semantic_form="{there[-1]}"`, or {remedy}'
+    raise UserError(f"{bundle.name} has no engine {engine_name(form)}; {remedy}.")
 
 
 def engine_name(form: str) -> str:
-    """The engine that computes a form of FORMS."""
+    """The name of the engine that computes the gradient of a form."""
     return f"guide.{form}"
 
 
-def targets(wanted: Sequence[str], classes: Sequence[str]) -> np.ndarray:
-    """One-hot rows float32 [B, classes] for labels by name."""
-    rows = np.zeros((len(wanted), len(classes)), np.float32)
-    rows[np.arange(len(wanted)), [classes.index(label) for label in wanted]] = 1
+def one_hot(labels: Sequence[str], classes: Sequence[str]) -> np.ndarray:
+    """The B labels as one-hot rows float32 [B, classes], the `target` of a Guide."""
+    rows = np.zeros((len(labels), len(classes)), np.float32)
+    rows[np.arange(len(labels)), [classes.index(label) for label in labels]] = 1
     return rows
 
 
 class Guide:
-    """Semantic guidance of one batch on its way along a trajectory.
+    """Semantic guidance of one batch along a trajectory.
 
-    `engine` is the form's (`engine_name`), `target` float32 [B, classes] (see `targets`; a soft
-    label will do). Call `before` and `after` around the denoiser at every step.
+    `engine` is the engine of the form; `target` float32 [B, classes] are the labels, one-hot or
+    soft. Call `before` and `after` around the denoiser at every step.
     """
 
     def __init__(
@@ -121,10 +132,10 @@ class Guide:
         semantic: SemanticGuidance,
         engine: Engine,
         target: np.ndarray,
-        way: Trajectory,
+        trajectory: Trajectory,
     ) -> None:
         self._semantic = semantic
-        self._way = way
+        self._trajectory = trajectory
         self._engine = engine
         self._given = {
             "target": np.asarray(target, np.float32),
@@ -132,9 +143,9 @@ class Guide:
         }
 
     def before(self, step: int, state: Mapping[str, Value]) -> dict[str, Value]:
-        """What changes in the denoiser's inputs `state` (timestep included) at this step.
+        """What changes in the denoiser's inputs `state` (which include the timestep) at this step.
 
-        The text stays where it was moved: each guided step moves it on.
+        The moves of the text embedding add up: each guided step starts from the one before.
         """
         if self._semantic.form == "latent" or not self._guides(step):
             return {}
@@ -144,7 +155,7 @@ class Guide:
     def after(
         self, step: int, state: Mapping[str, Value], outputs: Mapping[str, Value]
     ) -> Mapping[str, Value]:
-        """The denoiser's `outputs`, corrected if this step is guided in the latents."""
+        """The denoiser's `outputs`, corrected if the form is "latent" and the step is guided."""
         if self._semantic.form != "latent" or not self._guides(step):
             return outputs
         corrected = self._engine.run_on_device({**state, **outputs, **self._at(step)})
@@ -154,8 +165,8 @@ class Guide:
         }
 
     def _guides(self, step: int) -> bool:
-        return self._semantic.guides(step, len(self._way.timesteps))
+        return self._semantic.guides(step, len(self._trajectory.timesteps))
 
     def _at(self, step: int) -> dict[str, Value]:
         # Row 1 of every solver's matrix is the clean image, a * latents + b * prediction.
-        return {**self._given, "clean": self._way.coefficients[step, 1, :2]}
+        return {**self._given, "clean": self._trajectory.coefficients[step, 1, :2]}

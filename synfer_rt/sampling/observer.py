@@ -1,9 +1,9 @@
-"""What a sampler tells the one who watches it: which stage it is in, and each step that it made."""
+"""What watches a sampler from outside: it is told of each stage and each step."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -38,7 +38,7 @@ class StageTimes(Observer):
     other: float = 0.0
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def stage(self, name: str) -> Generator[None]:
         """Add the time inside to the stage `name`."""
         started = time.perf_counter()
         try:

@@ -48,7 +48,7 @@ class Request:
             object.__setattr__(self, "guidance", ranges.guidance(self.guidance))
 
 
-def check(request: Request, bundle: Bundle) -> None:
+def check(request: object, bundle: Bundle) -> None:
     """Raise UserError for the first field of a request that `bundle` cannot sample.
 
     These are a seed or index outside 0 to 2^63 - 1, a guidance outside 0 to 1000, an AU scale
@@ -85,7 +85,7 @@ def check(request: Request, bundle: Bundle) -> None:
         )
 
 
-def check_text(name: str, text: str) -> None:
+def check_text(name: str, text: object) -> None:
     """Raise UserError unless the argument `name` is a text that can be encoded as UTF-8."""
     if not isinstance(text, str):
         raise UserError(f"`{name}` must be a text, got {text!r}.")
@@ -227,20 +227,16 @@ def make_requests(
     outside 0 to 2^63 - 1, an unknown layout, a bundle without a layout bank, a layout together with
     photos, and any value of another type.
     """
-    if not isinstance(bundle, Bundle):
-        raise UserError(f"`bundle` must be a bundle, as open_bundle returns it, got {bundle!r}.")
+    _check_bundle(bundle)
     defaults = bundle.defaults
     guidance = ranges.guidance(defaults.guidance if guidance is None else guidance)
     au_scale = ranges.real("au_scale", defaults.au_scale if au_scale is None else au_scale)
     seed, photos = ranges.whole("seed", seed), ranges.whole("photos", photos)
-    if not (layout is None or (isinstance(layout, str) and layout in ("bank", "none"))):
-        raise UserError(f'`layout` must be "bank" or "none", got {layout!r}.')
+    _check_layout(layout, photos)
     if prompt is not None:
         check_text("prompt", prompt)
     if negative_prompt is not None:
         check_text("negative_prompt", negative_prompt)
-    if photos and layout is not None:
-        raise UserError("`layout` and `layout_from` exclude each other; leave one out.")
     chosen = expressions.parse_labels(labels, bundle.classes)
     intensities = _intensities(aus, bundle)
     if prompt is not None and (intensities or not bundle.au_names) and len(chosen) > 1:
@@ -262,6 +258,18 @@ def make_requests(
         photos,
         bundle.classes,
     )
+
+
+def _check_bundle(bundle: object) -> None:
+    if not isinstance(bundle, Bundle):
+        raise UserError(f"`bundle` must be a bundle, as open_bundle returns it, got {bundle!r}.")
+
+
+def _check_layout(layout: object, photos: int) -> None:
+    if not (layout is None or (isinstance(layout, str) and layout in ("bank", "none"))):
+        raise UserError(f'`layout` must be "bank" or "none", got {layout!r}.')
+    if photos and layout is not None:
+        raise UserError("`layout` and `layout_from` exclude each other; leave one out.")
 
 
 def _intensities(

@@ -1,4 +1,4 @@
-"""The batched loop from requests to labelled images, in stages that can be run one by one."""
+"""From requests to labelled images in batches, by stages that can be run one by one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from synfer_rt.diffusion.solvers import HISTORY_SLOTS, Trajectory
 from synfer_rt.errors import UserError
 from synfer_rt.judging.annotators import Annotators
 from synfer_rt.judging.voting import Verdict
-from synfer_rt.sampling.guidance import Guide, SemanticGuidance, engine_name, targets
+from synfer_rt.sampling.guidance import Guide, SemanticGuidance, engine_name, one_hot
 from synfer_rt.sampling.observer import Observer
 from synfer_rt.sampling.requests import Request, check
 from synfer_rt.vocabulary import facs
@@ -27,15 +27,16 @@ from synfer_rt.vocabulary import facs
 
 @dataclass(frozen=True)
 class Sample:
-    """A finished image and what the bundle's annotators say of it.
+    """A finished image and the vote of the bundle's annotators on it.
 
-    `image` is uint8 [H, W, 3]. `probabilities` are the vote's, by the names of the bundle's label
-    scheme; `best` is the likeliest class, of equally likely ones the requested. `label` is the
-    requested one, or `best` where the vote replaced it (`rectified`); a single annotator is no
-    vote and replaces nothing. `accepted` says whether `best` was requested and most annotators see
-    it (`Verdict.agrees`), or in a run with a threshold of its own what that says. In a bundle
-    without annotators nobody has judged: no probabilities, an empty `best`, not accepted. A
-    `broken` image is flat or was not finite, and is never accepted. `backend` made the image.
+    `image` is uint8 [H, W, 3]. `probabilities` are the mean of the annotators, by class of the
+    bundle's label scheme. `best` is the likeliest class, the requested one if several are equally
+    likely. `label` is the requested class, or `best` if the vote replaced it (`rectified`); a
+    single annotator replaces no label. `accepted` says whether the vote and most annotators see the
+    requested class (`Verdict.agrees`), or whether the sample passes the accept rate or threshold of
+    its run. A bundle without annotators gives no probabilities, an empty `best`, and accepts
+    nothing. A `broken` image is flat or was not finite, and is never accepted. `backend` is the
+    name of the backend that made the image.
     """
 
     request: Request
@@ -52,7 +53,7 @@ class Sample:
 class Sampler:
     """The stages between a request and a sample, run by the engines that it is given.
 
-    `observer` is told of each stage and step, but not of those that make a broken image again.
+    `observer` is told of each stage and step, except of those that make a broken image again.
     """
 
     def __init__(self, engines: LoadedEngines, observer: Observer | None = None) -> None:
@@ -61,7 +62,7 @@ class Sampler:
 
     @classmethod
     def of(cls, bundle: Bundle, backend: str = "auto", threads: int | None = None) -> Self:
-        """A sampler with engines of its own, see `LoadedEngines`."""
+        """A sampler with engines of its own; see `LoadedEngines` for the arguments and errors."""
         return cls(LoadedEngines(bundle, backend, threads))
 
     @property
@@ -73,7 +74,7 @@ class Sampler:
         """The conditioning of both guidance branches, tensors [B, 2, ...] by name.
 
         Branch 0 has the negative prompt and zero AUs, branch 1 the prompt and the AUs. Raises
-        UserError for a request that the bundle cannot make (`request.check`).
+        UserError for a request that the bundle cannot sample (`requests.check`).
         """
         for request in requests:
             check(request, self.bundle)
@@ -93,10 +94,10 @@ class Sampler:
         return inputs
 
     def start(self, requests: Sequence[Request], trajectory: Trajectory) -> np.ndarray:
-        """The latents to begin with, float32 [B, C, h, w]: layout and noise, mixed.
+        """The latents at the start of the trajectory, float32 [B, C, h, w]: layouts with noise.
 
-        Raises UserError for a layout that the bank does not hold, and for a trajectory that
-        starts from an image where a request has none.
+        Raises UserError for a layout outside the bank, and for a request without a layout if the
+        trajectory starts from one.
         """
         shape = self.bundle.latent.shape
         latents = np.stack([noise.normal(r.seed, r.index, shape) for r in requests])
@@ -107,13 +108,13 @@ class Sampler:
         for row, request in zip(latents, requests, strict=True):
             if request.layout is None:
                 raise UserError(
-                    f"Sample {request.index} has no layout to start from at this strength; "
-                    "sample it at strength 1."
+                    f"Sample {request.index} has no `layout`, from which a trajectory of strength "
+                    "below 1 starts; use strength 1."
                 )
             if not 0 <= request.layout < len(layouts):
                 raise UserError(
-                    f"Sample {request.index} asks for layout {request.layout}; the bank holds "
-                    f"0 to {len(layouts) - 1}."
+                    f"`layout` must be from 0 to {len(layouts) - 1}, the rows of the layout bank, "
+                    f"got {request.layout} in sample {request.index}."
                 )
             row += np.float32(trajectory.signal) * layouts.latents[request.layout]
         return latents
@@ -128,8 +129,9 @@ class Sampler:
     ) -> Iterator[Value]:
         """Yield the latents [B, C, h, w] after each step; the last are the clean ones.
 
-        `guidance` is float32 [B]; `guide` steers the same batch along the trajectory. Between steps
-        everything stays on the backend's device; `backends.to_numpy` brings latents home.
+        `guidance` is float32 [B]; `guide` is the semantic guidance of this batch and trajectory.
+        Between steps everything stays on the device of the backend; `backends.to_numpy` copies
+        latents to host memory.
         """
         state: dict[str, Value] = {
             **conditioning,
@@ -168,10 +170,11 @@ class Sampler:
     def judge(
         self, images: np.ndarray, wanted: Sequence[str], latents: np.ndarray | None = None
     ) -> list[Verdict]:
-        """What the bundle's annotators say of images float32 [B, 3, H, W] in [0, 1].
+        """The vote of the bundle's annotators on images float32 [B, 3, H, W] in [0, 1].
 
-        `latents` [B, C, h, w] are those that the images were decoded from. A single annotator is no
-        vote: it replaces no wanted label. Raises UserError for a bundle without annotators.
+        `wanted` are the B requested labels, `latents` [B, C, h, w] what the images were decoded
+        from. A single annotator replaces no label. Raises UserError for a bundle without
+        annotators.
         """
         several = len(self.ensemble.members) > 1
         with self._observer.stage("label"):
@@ -190,34 +193,20 @@ class Sampler:
         semantic: SemanticGuidance | None = None,
         starts: np.ndarray | None = None,
     ) -> list[Sample]:
-        """Make every request's image, `batch` at a time, in the order given.
+        """The samples of the requests, in their order, `batch` at a time.
 
-        `semantic` steers each towards its label (see guidance.py). `starts`, float32
-        [len(requests), C, h, w], are latents to begin with instead of layout and noise.
+        `semantic` guides each sample towards its label (see guidance.py). `starts`, float32
+        [len(requests), C, h, w], are latents to start from instead of layouts with noise.
 
-        Each batch goes through the engines in equal pieces (`at_once`); the last is padded. An
-        image that is flat or not finite is made again, alone, on the CPU in float32, unless that is
-        what it comes from. If it is no better, the sample is `broken`: it is there, and not
-        accepted. Raises UserError for a batch below 1, a request that the bundle cannot make
-        (`request.check`), and starts of another shape.
+        A batch goes through the engines in equal pieces (`at_once`); the last is padded. An image
+        that is flat or not finite is made again, alone, on the CPU in float32, unless it was made
+        there. If that does not help, its sample is `broken` and not accepted. Raises UserError for
+        a batch below 1, a request that the bundle cannot sample (`requests.check`), starts of
+        another shape, and arguments of another type.
         """
         batch = ranges.whole("batch", batch, 1, None)
-        if not isinstance(requests, Sequence):
-            raise UserError(
-                "`requests` must be a list of requests, such as make_requests(bundle)[:8], got "
-                f"{requests!r}."
-            )
-        if not isinstance(trajectory, Trajectory):
-            raise UserError(
-                "`trajectory` must be a trajectory, such as bundle.trajectory(), got "
-                f"{trajectory!r}."
-            )
+        _check_types(requests, trajectory, semantic)
         starts = None if starts is None else np.asarray(starts)
-        if semantic is not None and not isinstance(semantic, SemanticGuidance):
-            raise UserError(
-                "`semantic` must be a semantic guidance, as semantic_guidance returns it, got "
-                f"{semantic!r}."
-            )
         for request in requests:
             check(request, self.bundle)
         shape = (len(requests), *self.bundle.latent.shape)
@@ -239,7 +228,7 @@ class Sampler:
     def at_once(self, batch: int, semantic: SemanticGuidance | None = None) -> int:
         """How many images of a batch `sample` takes through the engines at once.
 
-        The size of the fewest equal pieces of a batch that the device is fast at.
+        It is the size of the fewest equal pieces of a batch (`LoadedEngines.piece_size`).
         """
         return self.engines.piece_size(batch, "conditioner", "denoiser", *_guides(semantic))
 
@@ -271,16 +260,16 @@ class Sampler:
         semantic: SemanticGuidance | None = None,
         size: int | None = None,
     ) -> np.ndarray:
-        """Where `latents` [B, C, h, w] end along the trajectory, each under its own request.
+        """The clean latents to which `latents` [B, C, h, w] lead, each under its own request.
 
-        They go through the engines `size` at a time, by default in equal pieces as large as the
-        device is fast at; the last is padded.
+        They go through the engines `size` at a time, by default in the fewest equal pieces; the
+        last is padded.
         """
         count = len(requests)
         if size is None:
             size = self.engines.piece_size(count, "conditioner", "denoiser", *_guides(semantic))
         rows = [*range(count), *[count - 1] * (-count % size)]
-        ends = []
+        ends: list[np.ndarray] = []
         for first in range(0, len(rows), size):
             part = rows[first : first + size]
             piece = [requests[row] for row in part]
@@ -288,9 +277,9 @@ class Sampler:
             conditioning = self.condition(piece)
             guide = None
             if semantic is not None:
-                wanted = targets([request.label for request in piece], self.bundle.classes)
+                target = one_hot([request.label for request in piece], self.bundle.classes)
                 engine = self.engines[engine_name(semantic.form)]
-                guide = Guide(semantic, engine, wanted, trajectory)
+                guide = Guide(semantic, engine, target, trajectory)
             current: Value = latents[part]
             for step in self.denoise(current, conditioning, guidance, trajectory, guide):
                 current = step
@@ -332,6 +321,24 @@ class Sampler:
         ]
 
 
+def _check_types(requests: object, trajectory: object, semantic: object) -> None:
+    """Raise UserError for arguments of `sample` that are of another type."""
+    if not isinstance(requests, Sequence):
+        raise UserError(
+            "`requests` must be a list of requests, such as make_requests(bundle)[:8], got "
+            f"{requests!r}."
+        )
+    if not isinstance(trajectory, Trajectory):
+        raise UserError(
+            f"`trajectory` must be a trajectory, such as bundle.trajectory(), got {trajectory!r}."
+        )
+    if semantic is not None and not isinstance(semantic, SemanticGuidance):
+        raise UserError(
+            "`semantic` must be a semantic guidance, as semantic_guidance returns it, got "
+            f"{semantic!r}."
+        )
+
+
 def _guides(semantic: SemanticGuidance | None) -> tuple[str, ...]:
-    """The engine that steers, if one does."""
+    """The name of the guide's engine, if there is guidance."""
     return () if semantic is None else (engine_name(semantic.form),)

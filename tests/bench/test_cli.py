@@ -130,7 +130,7 @@ def test_a_batch_given_twice_is_measured_once():
         (("--threads", "0"), "`threads` must be a whole number of at least 1, got 0"),
         (("--threads", "99999999999"), "`threads` must be at most 1024"),
         (("--solver", "dmpp-2m"), "the nearest is dpmpp-2m"),
-        (("--steps", "0"), "0 steps do not fit"),
+        (("--steps", "0"), "steps` must be a whole number from 1 to"),
         (("--backend", "cuda"), "Unknown backend"),
         (("--json", "/no/such/directory/bench.json"), "cannot be written"),
         (("--json", "x" * 300), "cannot be written"),

@@ -95,9 +95,9 @@ def test_exponential_levels_have_one_ratio(spacing: str) -> None:
     [
         ({"sigma_spacing": "beta"}, "sigma spacing 'beta'; known are karras, exponential, lu"),
         ({"final_sigmas_type": "one"}, "final_sigmas_type 'one'; known are zero, sigma_min"),
-        ({"sigma_min": 0}, "no noise levels"),
-        ({"sigma_min": 2, "sigma_max": 1}, "no noise levels"),
-        ({"sigma_max": float("nan")}, "no noise levels"),
+        ({"sigma_min": 0}, "sigma_min must be above 0"),
+        ({"sigma_min": 2, "sigma_max": 1}, "sigma_min must be above 0"),
+        ({"sigma_max": float("nan")}, "sigma_min must be above 0"),
     ],
 )
 def test_noise_levels_that_are_none_are_refused(fields: dict, words: str) -> None:

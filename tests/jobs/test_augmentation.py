@@ -39,7 +39,7 @@ def test_a_number_outside_its_range_is_refused(dataset: Dataset, wrong: dict[str
 
 
 def test_more_repair_steps_than_timesteps_are_refused(dataset: Dataset, sampler: Sampler):
-    with pytest.raises(UserError, match="do not fit"):
+    with pytest.raises(UserError, match="`steps` must be a whole number from 1 to"):
         Augmenter(job(dataset, repair_steps=900), sampler)
 
 

@@ -58,5 +58,5 @@ def test_action_units_are_read_where_the_bundle_can(
 
 def test_a_bundle_without_annotators_is_refused(tmp_path: Path):
     bundle = tiny_bundle.build(tmp_path / "bare", with_classifier=False)
-    with pytest.raises(UserError, match="neither a classifier nor an annotator"):
+    with pytest.raises(UserError, match="neither a classifier nor FERAnno"):
         Annotators(LoadedEngines(bundle, "onnxruntime-cpu", threads=1))

@@ -99,5 +99,5 @@ def test_without_a_classifier_nothing_is_judged(tmp_path: Path, way: Trajectory)
     sampler = Sampler.of(tiny.build(tmp_path / "b", with_classifier=False), CPU, threads=1)
     (sample,) = sampler.sample([request(0)], way, 1)
     assert (sample.probabilities, sample.best, sample.accepted) == ({}, "", False)
-    with pytest.raises(UserError, match="neither a classifier nor an annotator"):
+    with pytest.raises(UserError, match="neither a classifier nor FERAnno"):
         sampler.judge(np.zeros((1, 3, *tiny.IMAGE), np.float32), ["happy"])

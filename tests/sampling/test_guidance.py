@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from synfer_rt.backends import status
 from synfer_rt.bundle import Bundle
 from synfer_rt.diffusion.solvers import SOLVERS, Trajectory, trajectory
 from synfer_rt.errors import UserError
-from synfer_rt.sampling.guidance import FORMS, Guide, SemanticGuidance, semantic_guidance, targets
+from synfer_rt.sampling.guidance import FORMS, Guide, SemanticGuidance, one_hot, semantic_guidance
 from synfer_rt.sampling.requests import Request
 from synfer_rt.sampling.sampler import Sample, Sampler
 
@@ -42,7 +43,7 @@ def test_every_nth_step_is_guided_from_the_start_on() -> None:
 def test_nothing_asked_is_no_guidance(tiny_bundle: Bundle) -> None:
     assert semantic_guidance(tiny_bundle, None) is None
     assert semantic_guidance(tiny_bundle, 0.0, "text") is None
-    with pytest.raises(UserError, match="add --semantic-guidance"):
+    with pytest.raises(UserError, match=r"need `semantic_guidance`; add `semantic_guidance=0\.1`"):
         semantic_guidance(tiny_bundle, None, every=2)
 
 
@@ -54,18 +55,18 @@ def test_what_is_asked_is_what_is_done(with_all_guides: Bundle) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"form": "txt"}, "'txt'; the nearest is text "),
-        ({"strength": -1.0}, "is -1.0; write a number of 0 or more"),
-        ({"strength": math.nan}, "is nan; write"),
-        ({"strength": math.inf}, "is inf; write"),
-        ({"start": 1.0}, "after 1 of the steps; write a fraction"),
-        ({"strength": "0.1"}, "strength of semantic guidance is 0.1"),
-        ({"strength": True}, "strength of semantic guidance is True"),
-        ({"start": "0"}, "write a fraction"),
-        ({"every": 1.5}, "Every 1.5 steps is never"),
-        ({"form": 3}, "Unknown form of semantic guidance 3"),
-        ({"start": -0.1}, "after -0.1 of the steps; write a fraction"),
-        ({"every": 0}, "Every 0 steps is never; write 1"),
+        ({"form": "txt"}, "Unknown `semantic_form` 'txt'; the nearest is text "),
+        ({"strength": -1.0}, "`semantic_guidance` must be a finite number of at least 0, got -1"),
+        ({"strength": math.nan}, "finite number of at least 0, got nan"),
+        ({"strength": math.inf}, "finite number of at least 0, got inf"),
+        ({"start": 1.0}, "`semantic_start` must be at least 0 and below 1, got 1"),
+        ({"strength": "0.1"}, "finite number of at least 0, got '0.1'"),
+        ({"strength": True}, "finite number of at least 0, got True"),
+        ({"start": "0"}, "`semantic_start` must be at least 0 and below 1, got '0'"),
+        ({"every": 1.5}, "`semantic_every` must be a whole number of at least 1, got 1.5"),
+        ({"form": 3}, "Unknown `semantic_form` 3"),
+        ({"start": -0.1}, "`semantic_start` must be at least 0 and below 1, got -0.1"),
+        ({"every": 0}, "`semantic_every` must be at least 1, got 0"),
     ],
 )
 def test_impossible_guidance_is_refused(
@@ -83,21 +84,28 @@ def test_a_bundle_without_the_engine_names_the_remedy(
     engines = dict(with_all_guides.engines)
     del engines["guide.text"]
     without = dataclasses.replace(with_all_guides, engines=engines)
-    with pytest.raises(UserError, match=r"--semantic-form latent, or build .*image_classifier/"):
+    with pytest.raises(UserError, match=r'`semantic_form="latent"`, or build .*image_classifier/'):
         semantic_guidance(without, 1.0, "text")
 
 
-def test_targets_are_one_hot_by_name() -> None:
-    np.testing.assert_array_equal(targets(["sad", "happy"], ("happy", "sad")), [[0, 1], [1, 0]])
+def test_labels_are_one_hot_by_name() -> None:
+    np.testing.assert_array_equal(one_hot(["sad", "happy"], ("happy", "sad")), [[0, 1], [1, 0]])
 
 
 class Recorder:
     """An engine that keeps what it is given."""
 
-    def __init__(self, **outputs: Any) -> None:
-        self.outputs, self.calls = outputs, []
+    spec: Any = None
+    backend = "none"
 
-    def run_on_device(self, inputs: dict[str, Any]) -> dict[str, Any]:
+    def __init__(self, **outputs: Any) -> None:
+        self.outputs: dict[str, Any] = outputs
+        self.calls: list[Mapping[str, Any]] = []
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        raise NotImplementedError  # guides run on the device
+
+    def run_on_device(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         self.calls.append(inputs)
         return self.outputs
 
@@ -113,11 +121,11 @@ def test_the_guide_is_told_the_clean_image_of_its_step(
     way = trajectory(solver, schedule, 5, 1.0, prediction_type)
     engine = Recorder(guided_latents=1, guided_history=2)
     semantic = SemanticGuidance("latent", 0.5, start=0.0)
-    guide = Guide(semantic, engine, np.eye(2), way)  # type: ignore[arg-type]
+    guide = Guide(semantic, engine, np.eye(2), way)
     draws = np.random.default_rng(0)
     for step, timestep in enumerate(way.timesteps):
         alpha_bar = np.interp(timestep, np.arange(1000), schedule.alphas_cumprod)
-        clean, noise = draws.standard_normal(2)
+        clean, noise = draws.standard_normal(2).tolist()
         latents = alpha_bar**0.5 * clean + (1 - alpha_bar) ** 0.5 * noise
         velocity = alpha_bar**0.5 * noise - (1 - alpha_bar) ** 0.5 * clean
         prediction = noise if prediction_type == "epsilon" else velocity
@@ -130,18 +138,18 @@ def test_the_text_form_replaces_the_text_before_guided_steps(tiny_bundle: Bundle
     way = trajectory("ddim", tiny_bundle.schedule, 4, 1.0, "v_prediction")
     engine = Recorder(guided_text="moved")
     semantic = SemanticGuidance("text", 0.1, start=0.5)
-    guide = Guide(semantic, engine, np.eye(2), way)  # type: ignore[arg-type]
+    guide = Guide(semantic, engine, np.eye(2), way)
     changes = [guide.before(i, {"latents": i, "text": "said"}) for i in range(4)]
     assert changes == [{}, {}, {"text": "moved"}, {"text": "moved"}]
     assert [call["latents"] for call in engine.calls] == [2, 3]
-    np.testing.assert_array_equal(engine.calls[0]["strength"], np.float32([0.1, 0.1]))
+    np.testing.assert_array_equal(engine.calls[0]["strength"], np.array([0.1, 0.1], np.float32))
     assert guide.after(3, {}, outputs := {"next_latents": 0}) is outputs
 
 
 def test_the_latent_form_corrects_the_step_after_it(tiny_bundle: Bundle) -> None:
     way = trajectory("ddim", tiny_bundle.schedule, 4, 1.0, "v_prediction")
     engine = Recorder(guided_latents="better", guided_history="too")
-    guide = Guide(SemanticGuidance("latent", 0.1, start=0.5), engine, np.eye(2), way)  # type: ignore[arg-type]
+    guide = Guide(SemanticGuidance("latent", 0.1, start=0.5), engine, np.eye(2), way)
     plain = {"next_latents": "plain", "next_history": "plain", "prediction": "p"}
     assert guide.before(3, {}) == {}
     assert guide.after(1, {}, plain) is plain

@@ -87,7 +87,7 @@ def test_every_solvers_start_is_found_for_a_known_image(
 
 
 def test_no_rounds_are_refused(tiny_bundle: Bundle) -> None:
-    with pytest.raises(UserError, match="0 rounds invert nothing"):
+    with pytest.raises(UserError, match="`rounds` must be at least 1, got 0"):
         inverted(ways(tiny_bundle, "ddim", "v_prediction"), "v_prediction", 0)
 
 
@@ -97,7 +97,7 @@ def test_one_step_from_noise_alone_is_refused(tiny_bundle: Bundle, solver: str) 
     for steps, strength in ((2, 1.0), (1, 0.9)):
         way = trajectory(solver, tiny_bundle.schedule, steps, strength, "v_prediction")
         assert np.isfinite(inverted(way, "v_prediction").coefficients).all()
-    with pytest.raises(UserError, match="more --steps, or a lower --layout-strength"):
+    with pytest.raises(UserError, match="raise `steps`, or lower `layout_strength`"):
         inverted(trajectory(solver, tiny_bundle.schedule, 1, 1.0, "v_prediction"), "v_prediction")
 
 
@@ -210,5 +210,5 @@ def test_psnr_is_ten_times_the_log_of_the_mean_square() -> None:
 
 def test_a_folder_without_any_image_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no face")
-    with pytest.raises(UserError, match=r"None of the 1 files .* of one: it cannot be read"):
+    with pytest.raises(UserError, match=r"None of the 1 files .* the first: it cannot be read"):
         read_photos(tmp_path, (32, 32))

@@ -146,12 +146,12 @@ def test_a_layout_is_mixed_with_noise_by_the_schedule(
 def test_a_layout_that_the_bank_lacks_is_refused(
     sampler: Sampler, way: Trajectory, layout: int
 ) -> None:
-    with pytest.raises(UserError, match=f"Sample 8 asks for layout {layout}; .* 0 to 5"):
+    with pytest.raises(UserError, match=f"from 0 to 5, the rows .* got {layout} in sample 8"):
         sampler.start([request(8, layout=layout)], way)
 
 
 def test_a_partial_trajectory_needs_a_layout(sampler: Sampler, way: Trajectory) -> None:
-    with pytest.raises(UserError, match=r"Sample 8 has no layout .*strength 1"):
+    with pytest.raises(UserError, match=r"Sample 8 has no `layout`, .*use strength 1"):
         sampler.start([request(8, layout=None)], way)
 
 

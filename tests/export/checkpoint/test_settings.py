@@ -167,7 +167,7 @@ def test_class_labels_must_fill_the_class_embedding(mini: Path) -> None:
         ({"defaults": {"steps": 2.5}}, "the default steps 2.5"),
         ({"defaults": {"guidance": True}}, "the default guidance True"),
         ({"defaults": {"layout": "faces"}}, "the default layout 'faces'"),
-        ({"defaults": {"steps": 0}}, "synfer.json cannot be sampled with: 0 steps do not fit"),
+        ({"defaults": {"steps": 0}}, "synfer.json cannot be sampled with: `steps` must be"),
         ({"defaults": {"steps": 900, "layout": "bank"}}, "number from 1 to 800"),
         ({"defaults": {"guidance": float("nan")}}, "the default guidance nan"),
         ({"defaults": {"au_scale": -1}}, "the default au_scale -1"),
