@@ -124,7 +124,7 @@ def every_batch(profiles: Fields, key: str, batch: int) -> None:
             shapes[key][0] = batch
 
 
-CASES: dict[str, tuple[Callable[[Path], None], str, str]] = {
+CASES: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "engine altered": (
         lambda d: flip(d, "denoiser.onnx"), "auto", r"denoiser\.onnx was altered .*SHA-256"),
     "weights of the layouts altered": (

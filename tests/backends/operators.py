@@ -292,47 +292,18 @@ def _normalisations() -> Iterator[Variant]:
             yield Variant(f"MeanVarianceNormalization{axes}".replace(" ", ""), 13, body)
 
 
+_UNARY = (
+    *("Abs", "Ceil", "Cos", "Erf", "Exp", "Floor", "Neg", "Relu", "Round", "Sigmoid", "Sign"),
+    *("Sin", "Softplus", "Softsign", "Tanh", "Elu", "Selu", "LeakyRelu", "Atan", "Sinh", "Cosh"),
+    *("Asinh", "HardSigmoid", "HardSwish", "Celu", "Mish", "Gelu", "ThresholdedRelu", "Shrink"),
+    "Identity",
+)
+"""Operators of one input, without attributes."""
+
+
 def _elementwise() -> Iterator[Variant]:
-    plain = (
-        *(
-            "Abs",
-            "Ceil",
-            "Cos",
-            "Erf",
-            "Exp",
-            "Floor",
-            "Neg",
-            "Relu",
-            "Round",
-            "Sigmoid",
-            "Sign",
-            "Sin",
-        ),
-        *(
-            "Softplus",
-            "Softsign",
-            "Tanh",
-            "Elu",
-            "Selu",
-            "LeakyRelu",
-            "Atan",
-            "Sinh",
-            "Cosh",
-            "Asinh",
-        ),
-        *(
-            "HardSigmoid",
-            "HardSwish",
-            "Celu",
-            "Mish",
-            "Gelu",
-            "ThresholdedRelu",
-            "Shrink",
-            "Identity",
-        ),
-    )
     since = {"HardSwish": 14, "Mish": 18, "Gelu": 20}
-    for name in plain:
+    for name in _UNARY:
         yield Variant(name, since.get(name, 13), f"y = {name} (x)")
         yield Variant(name, 22, f"y = {name} (x)")
     for text in (
