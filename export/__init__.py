@@ -1,5 +1,30 @@
 """The build side: a diffusers checkpoint in, a bundle of ONNX engines out.
 
-Needs PyTorch, diffusers, transformers and onnx (`pip install '.[export]'` in a clone); nothing of
-the run side imports it, apart from the command line, which loads it when it is asked for.
+    from synfer_rt.export import build_engines
+
+    bundle = build_engines("path/to/checkpoint", "my-bundle", precision="fp16")
+
+It needs PyTorch, diffusers, transformers and onnx (`pip install '.[export]'` in a clone). Nothing
+of the run side imports it except the command line, for `build-engines`. The names below load on
+first use, so that importing the package costs nothing.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from synfer_rt.export.api import build_engines
+    from synfer_rt.export.build.one_engine import Built
+    from synfer_rt.export.files.lora.merge import Lora
+
+__all__ = ["Built", "Lora", "build_engines"]
+
+_HOMES = {"Built": "build.one_engine", "Lora": "files.lora.merge", "build_engines": "api"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from synfer_rt.commands.options import LocalPath
 from synfer_rt.errors import UserError, installing
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from synfer_rt.bundle import Bundle
@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     "schemes",
     multiple=True,
     metavar="SCHEME",
-    help="Label scheme of each --classifier, in their order: affectnet-8, say, or the expressions "
-    "in the order of the scores, such as happy,sad,-,neutral, where - is none.",
+    help="Label scheme of each --classifier, in the same order: for example affectnet-8, or the "
+    "expressions in the order of the scores, such as happy,sad,-,neutral; - is a score of none.",
 )
 @click.option(
     "--classifier-input",
@@ -57,8 +57,8 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="SPEC",
     help="Input of each --classifier: 64,grey or 224,bgr,imagenet or "
-    "64,rgb,mean=0.5/0.5/0.5,std=0.5/0.5/0.5; add `probabilities` where no softmax is missing, and "
-    "output=NAME where the file has several outputs.",
+    "64,rgb,mean=0.5/0.5/0.5,std=0.5/0.5/0.5; add `probabilities` if the model already ends in a "
+    "softmax, and output=NAME if it has several outputs.",
 )
 @click.option(
     "--resolution",
@@ -68,7 +68,7 @@ if TYPE_CHECKING:
 @click.option(
     "--sizes",
     metavar="MIN:MAX",
-    help="Smallest and largest height and width in pixels of engines whose size is free.  "
+    help="Smallest and largest height and width in pixels, for engines of free size.  "
     "[default: one size]",
 )
 @click.option(
@@ -76,30 +76,30 @@ if TYPE_CHECKING:
     type=click.Choice(["fp32", "fp16", "int8"]),
     default="fp32",
     show_default=True,
-    help="How weights are stored; int8 is for the denoiser and the classifiers, which then compute "
-    "in it too, and the others are fp16.",
+    help="How weights are stored. With int8 the denoiser and the classifiers also compute in int8, "
+    "and the other engines are fp16.",
 )
 @click.option(
     "--target",
     "targets",
     type=click.Choice(["onnx", "openvino", "tensorrt", "tensorrt-rtx"]),
     multiple=True,
-    help="ONNX engines are always built; with openvino all must be right there, tensorrt and "
-    "tensorrt-rtx compile plans of them for NVIDIA GPUs; may be repeated.",
+    help="ONNX engines are always built. openvino: every engine must be right on OpenVINO; "
+    "tensorrt, tensorrt-rtx: also compile plans for NVIDIA GPUs. May be repeated.",
 )
 @click.option(
     "--compute-capability",
     "capabilities",
     metavar="sm80,sm86,…",
-    help="GPUs that the plans are for.  [default: all that tensorrt-rtx knows; for tensorrt the "
-    "GPU that is here]",
+    help="GPUs that the plans are for.  [default: all that tensorrt-rtx knows; for tensorrt, the "
+    "GPU of this machine]",
 )
 @click.option(
     "--batch",
     default="1:8:32",
     show_default=True,
     metavar="MIN:OPT:MAX",
-    help="Smallest, best and largest batch of the plans; ONNX engines take any.",
+    help="Smallest, best and largest batch of the plans; ONNX engines take any batch.",
 )
 @click.option(
     "--tolerance",
@@ -140,57 +140,55 @@ def build_engines(
 
     The same command again updates the bundle: what did not change is not built again.
     """
-    if tolerance is not None and not (tolerance > 0 and math.isfinite(tolerance)):
-        raise UserError(f"The tolerance {tolerance:g} is no error; give a number above 0.")
-    if not len(classifiers) == len(schemes) == len(specs):
-        raise UserError(
-            f"There are {len(classifiers)} --classifier, {len(schemes)} --classifier-labels and "
-            f"{len(specs)} --classifier-input; give one of each for every classifier."
-        )
-    profile = _parse_batch(batch)
-    if capabilities is not None and not any(target.startswith("tensorrt") for target in targets):
-        raise UserError(
-            "--compute-capability is for plans; add --target tensorrt-rtx or --target tensorrt."
-        )
     try:
-        from synfer_rt.export.build.whole_bundle import Options, Source, build_bundle
-        from synfer_rt.export.files.lora.merge import parse_lora
-        from synfer_rt.export.networks.classifier import parse_classifier
+        from synfer_rt.export import api
     except ImportError as error:
         raise UserError(f"build-engines needs {error.name}; {installing('export')}.") from error
+    built: list[Built] = []
+    names = [name.strip() for name in (capabilities or "").split(",") if name.strip()]
+    with going_on(lambda: "Interrupted; what is finished is kept: run the same command to go on."):
+        bundle = api.build_engines(
+            checkpoint,
+            out,
+            au_adapter=au_adapter,
+            lora=loras,
+            classifier=classifiers,
+            classifier_labels=schemes,
+            classifier_input=specs,
+            resolution=None if resolution is None else parse_size(resolution),
+            sizes=None if sizes is None else _parse_sizes(sizes),
+            precision=precision,
+            target=targets,
+            compute_capability=names,
+            batch=_parse_batch(batch),
+            tolerance=tolerance,
+            jobs=jobs,
+            force=force,
+            report=lambda engine: _report(engine, built),
+            remark=_say,
+        )
+    _console().print(_table(built))
+    for line in _on_openvino(bundle, out):
+        _say(line)
+    _say(f"{bundle.name} is in {out}, its build log in {out}.log.")
+
+
+def _console() -> Console:
     from rich.console import Console
 
-    console = Console()
-    built: list[Built] = []
+    return Console()
 
-    def report(engine: Built) -> None:
-        raise_if_swallowed()
-        built.append(engine)
-        how = "reused" if engine.reused else f"built and verified in {engine.seconds:.1f} s"
-        console.print(f"{engine.name}: {how}", markup=False, highlight=False, soft_wrap=True)
 
-    source = Source(
-        checkpoint,
-        au_adapter,
-        tuple(map(parse_classifier, classifiers, schemes, specs)),
-        tuple(map(parse_lora, loras)),
-        None if resolution is None else parse_size(resolution),
-        None if sizes is None else _parse_sizes(sizes),
-    )
-    names = tuple(name.strip() for name in (capabilities or "").split(",") if name.strip())
-    options = Options(precision, tolerance, targets, names, profile, jobs, force)
+def _say(line: str) -> None:
+    _console().print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def remark(sentence: str) -> None:
-        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
-    with going_on(lambda: "Interrupted; what is finished is kept: run the same command to go on."):
-        bundle = build_bundle(source, out, options, report, remark)
-    console.print(_table(built))
-    for said in (
-        *_on_openvino(bundle, out),
-        f"{bundle.name} is in {out}, its build log in {out}.log.",
-    ):
-        console.print(said, markup=False, highlight=False, soft_wrap=True)
+def _report(engine: Built, built: list[Built]) -> None:
+    """Say that an engine is finished, and add it to those that are `built`."""
+    raise_if_swallowed()
+    built.append(engine)
+    how = "reused" if engine.reused else f"built and verified in {engine.seconds:.1f} s"
+    _say(f"{engine.name}: {how}")
 
 
 @click.command()
@@ -211,14 +209,14 @@ def unpack(bundle: Path | None, out: Path) -> None:
 
 
 def _on_openvino(bundle: Bundle, out: Path) -> list[str]:
-    """What there is to say of OpenVINO, a line each."""
+    """What the user should know about the engines on OpenVINO, one line each."""
     from synfer_rt.backends.parity import sentence
 
     specs = bundle.engines.values()
     if any(spec.parity_openvino is None for spec in specs):
         return [
-            "OpenVINO does not work here, so nothing was compared there and the bundle runs on "
-            f"ONNX Runtime; where it does, run `synfer-rt verify-engines {out}`."
+            "OpenVINO does not work here, so its results were not compared and the bundle runs on "
+            f"ONNX Runtime; on a machine with OpenVINO, run `synfer-rt verify-engines {out}`."
         ]
     return [said for spec in specs if (said := sentence(spec))]
 
@@ -227,12 +225,9 @@ def _parse_batch(text: str) -> tuple[int, int, int]:
     try:
         least, best, most = (int(number) for number in text.split(":"))
     except ValueError:
-        least, best, most = 0, 0, 0
-    if not 1 <= least <= best <= most:
         raise UserError(
-            f"The batch {text!r} is no profile; write MIN:OPT:MAX with 1 <= MIN <= OPT <= MAX, "
-            "such as 1:8:32."
-        )
+            f"--batch must be MIN:OPT:MAX in whole numbers, such as 1:8:32, got {text!r}."
+        ) from None
     return least, best, most
 
 
@@ -240,11 +235,9 @@ def _parse_sizes(text: str) -> tuple[int, int]:
     try:
         least, most = (int(number) for number in text.split(":"))
     except ValueError:
-        least, most = 0, 0
-    if not 1 <= least < most:
         raise UserError(
-            f"The sizes {text!r} are no range; write MIN:MAX in pixels, such as 256:768."
-        )
+            f"--sizes must be MIN:MAX in pixels, such as 256:768, got {text!r}."
+        ) from None
     return least, most
 
 

@@ -1,4 +1,4 @@
-"""The most memory that this process had resident since a moment, as the system counts it."""
+"""The peak resident memory of this process since a moment, as the system counts it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from pathlib import Path
 
 
 def reset_peak() -> None:
-    """Count from now on."""
+    """Start counting again."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM
 
 
 def peak_bytes() -> int | None:
-    """The largest resident set since reset_peak, files mapped into memory included.
+    """The largest resident set since reset_peak, with files mapped into memory.
 
-    None where the system does not tell.
+    None if the system does not tell.
     """
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():

@@ -19,9 +19,6 @@ LONG = {
     "augment",
     "label",
     "make_requests",
-    "make_plans",
-    "build_engines",
-    "compile_plan",
     "main",
 }
 

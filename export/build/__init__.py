@@ -1,1 +1,1 @@
-"""Building a bundle: every engine, its parity, its files."""
+"""Building a bundle: its engines, their verification, its files."""

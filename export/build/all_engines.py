@@ -1,4 +1,4 @@
-"""Which engines are built, which are reused; in this process, or several at once in others."""
+"""All engines of a bundle: reused or built, in this process or several at once in others."""
 
 from __future__ import annotations
 
@@ -28,9 +28,13 @@ from synfer_rt.export.build.one_engine import (
 from synfer_rt.export.build.staging import Entry, Staging
 from synfer_rt.export.build.verify import TOLERANCES, batches, check, measured
 from synfer_rt.export.peak_memory import peak_bytes, reset_peak
+from synfer_rt.export.tensorrt.compile import PLAN_TARGETS
 from synfer_rt.fresh_processes import fresh_processes
 
 PRECISIONS = tuple(TOLERANCES)
+TARGETS = ("onnx", "openvino", *PLAN_TARGETS)
+"""What a bundle can be built for."""
+
 Report = Callable[[Built], None]
 
 
@@ -38,11 +42,11 @@ Report = Callable[[Built], None]
 class Options:
     """How to build.
 
-    `precision` is how weights are stored; `tolerance` the largest relative error allowed, None for
-    that of verify.TOLERANCES; `targets` are "onnx" (always), "openvino" (must be right there),
-    "tensorrt" and "tensorrt-rtx" (plans for the GPUs `capabilities` at the batches `batch`:
-    smallest, best, largest); `jobs` is how many engines are built at once, each in a process of
-    its own; `force` reuses nothing and replaces a bundle of another model.
+    `precision` is how weights are stored. `tolerance` is the largest relative error allowed, None
+    for that of verify.TOLERANCES. `targets` are "onnx" (always built), "openvino" (every engine
+    must be right there), "tensorrt" and "tensorrt-rtx" (plans for the GPUs `capabilities` at the
+    smallest, the best and the largest `batch`). `jobs` engines are built at once, each in a process
+    of its own. `force` reuses nothing and replaces a bundle of another model.
     """
 
     precision: str = "fp32"
@@ -54,14 +58,14 @@ class Options:
     force: bool = False
 
     def precision_of(self, engine: str) -> str:
-        """int8 is for the denoiser and the classifiers; the others are then fp16."""
+        """An engine's precision: int8 is for the denoiser and the classifiers, the rest is fp16."""
         if self.precision == "int8":
             quantized = engine == "denoiser" or engine.startswith("classifier.")
             return "int8" if quantized else "fp16"
         return self.precision
 
     def exported_precision_of(self, engine: str) -> str:
-        """The precision of the export itself: an int8 engine is made of an fp32 one."""
+        """The precision of the export itself: an int8 engine is quantized from an fp32 one."""
         precision = self.precision_of(engine)
         return "fp32" if precision == "int8" else precision
 
@@ -74,9 +78,10 @@ class Options:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that building the engines takes; `keys` are those of the exports, by engine.
+    """Everything that the building of the engines needs.
 
-    `manifest` is what bundle.json says besides the engines; prompts have `max_length` tokens.
+    `manifest` is what bundle.json says besides the engines; `keys` are the build keys of the
+    exports, by engine; prompts have `max_length` tokens.
     """
 
     source: Source
@@ -88,13 +93,13 @@ class Recipe:
 
     @property
     def batches(self) -> tuple[int, int]:
-        """At which batches the engines are verified."""
+        """The batches at which the engines are verified."""
         height, width = self.manifest["image_size"]
         return batches((height, width))
 
     @property
     def axes(self) -> dict[str, tuple[int, int, int]]:
-        """Smallest, best and largest length of each free height and width (Sizes.axes)."""
+        """The smallest, best and largest length of each free height and width (Sizes.axes)."""
         fields = self.manifest
         if "sizes" not in fields:
             return {}
@@ -104,7 +109,7 @@ class Recipe:
 
 
 def make_engines(recipe: Recipe, report: Report) -> dict[str, Entry]:
-    """Every engine of `recipe`, reused or built: the manifest's entries, in the recipe's order.
+    """Reuse or build every engine of `recipe`: the manifest's entries, in the recipe's order.
 
     Raises UserError for an engine whose error is above the tolerance.
     """
@@ -148,7 +153,7 @@ def _export(
 
 
 def _reusable(place: Staging, name: str, key: str, tolerance: float) -> Entry | None:
-    """What an earlier build made as `name` with this key; its error must still be allowed."""
+    """The engine `name` of an earlier build, if its key is the same; UserError for its error."""
     old = ((place.old or {}).get("engines") or {}).get(name)
     entry = place.recorded(name, key) or place.inherited(old, key)
     if entry is None:
@@ -159,7 +164,7 @@ def _reusable(place: Staging, name: str, key: str, tolerance: float) -> Entry | 
 
 
 def _run(jobs: Sequence[Job], processes: int) -> Iterator[Built]:
-    """Build every job, at most `processes` at once; 1 is this process itself."""
+    """Build every job, at most `processes` at once; with 1, in this process."""
     if processes == 1 or len(jobs) < 2:
         yield from map(build_engine, jobs)
         return
@@ -170,14 +175,14 @@ def _run(jobs: Sequence[Job], processes: int) -> Iterator[Built]:
         except BrokenProcessPool:
             raise UserError(
                 "A process that builds an engine was killed, probably because memory ran out; "
-                "write a smaller --jobs and run the command again: what is finished is kept."
+                "build again with fewer `jobs`: finished engines are kept."
             ) from None
 
 
 def _quantize(
     recipe: Recipe, entries: Mapping[str, Entry], names: Sequence[str], report: Report
 ) -> dict[str, Entry]:
-    """The int8 engines `names`, calibrated on a bundle of float ones; `entries` are the others."""
+    """Reuse or quantize the int8 engines `names`; `entries` are the other engines."""
     made: dict[str, Entry] = {}
     place, defaults = recipe.place, recipe.manifest["defaults"]
     upstream = {"denoiser": ["conditioner"]}
@@ -201,7 +206,7 @@ def _quantize(
     floats.bundle.mkdir(parents=True, exist_ok=True)
     exported = _export(recipe, floats, missing, report)
     own = {f"{name}.onnx{suffix}" for name in missing for suffix in ("", ".data")}
-    for file in place.bundle.iterdir():  # over those of an interrupted build, which may be older
+    for file in place.bundle.iterdir():  # over files of an interrupted build, which may be older
         if file.is_file() and file.name not in own:
             shutil.copyfile(file, floats.bundle / file.name)
     bundle = write_manifest(
@@ -233,5 +238,5 @@ def _quantize(
 
 
 def _calibration_batch(bundle: Bundle) -> int:
-    """How many samples calibrate at once: the calibrator keeps every activation."""
+    """The batch for calibration, which is small because the calibrator keeps every activation."""
     return min(8, max(1, (1 << 18) // math.prod(bundle.image_size)))

@@ -1,7 +1,7 @@
-"""When an engine must be built again: a hash of everything that it is made of.
+"""Build keys: an engine is built again when the hash of everything that it is made of changes.
 
-The files of its weights, the settings that shape it, the code that exports it and the libraries
-that this code calls. Two engines with one key are interchangeable.
+That is the files of its weights, the settings that shape it, the code that exports it and the
+libraries that this code calls. Two engines with the same key are interchangeable.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _SHAPES_NO_ENGINE = {
     *("build/unpack.py", "checkpoint/index.py", "networks/unpacked_network.py"),
     *("build/whole_bundle.py", "tensorrt/compile.py", "tensorrt/mixed_precision.py"),
 }
-"""Code that comes before or after the export; the keys of int8 engines and of plans name theirs."""
+"""Code that runs before or after the export; the keys of int8 engines and plans hash their own."""
 _SAYS_ONLY = {
     *("name", "version", "licence", "description", "annotators_know", "label_scheme", "defaults"),
 }
@@ -60,8 +60,8 @@ def engine_key(
 ) -> str:
     """The key of an engine of graphs.engine_names whose weights are stored as `precision`.
 
-    `hashes` are those of the checkpoint's files (file_hashes), `loras` the merged ones with their
-    scales, and `max_length` the tokens of a prompt.
+    `hashes` are those of the checkpoint's files (file_hashes), `loras` the hashes of the merged
+    LoRAs with their scales, and `max_length` the number of tokens of a prompt.
     """
     directory = checkpoint.directory
     made_of = [_within(directory / part, hashes) for part in _MADE_OF[name]]
@@ -84,13 +84,13 @@ def engine_key(
 
 
 def network_key(source: ImageNetwork, checkpoint: Checkpoint, precision: str, model: str) -> str:
-    """The key of an engine that is an ONNX file; `model` is the hash of it (file_hashes)."""
+    """The key of an engine from an ONNX file; `model` is the file's hash (file_hashes)."""
     fields = {**asdict(source), "path": model, "data": _external(source.path)}
     return digest(fields, checkpoint.image_size, checkpoint.sizes, precision, _tools())
 
 
 def file_hashes(checkpoint: Checkpoint) -> dict[Path, str]:
-    """SHA-256 of every weight file, and of what else is in the folders that engines come from."""
+    """SHA-256 of every weight file, and of the settings in the folders that engines come from."""
     folders = {part for parts in _MADE_OF.values() for part in parts}
     folders -= {*ADDITIONS} - {*checkpoint.additions}
     files = {
@@ -103,9 +103,9 @@ def file_hashes(checkpoint: Checkpoint) -> dict[Path, str]:
 
 
 def source_hashes(checkpoint: Checkpoint, hashes: Mapping[Path, str]) -> dict[str, str]:
-    """The weight files' hashes by path within the checkpoint, or by name outside it.
+    """The hashes of the weight files, by path within the checkpoint, or by name outside it.
 
-    A name that is taken gets its folder's in front.
+    Names that are the same get their folder's name in front.
     """
     named: dict[str, str] = {}
     for file in checkpoint.weight_files:
@@ -161,9 +161,9 @@ def _within(folder: Path, hashes: Mapping[Path, str]) -> list[tuple[str, str]]:
 
 
 def _external(path: Path) -> list[str]:
-    """Hashes of the files beside an ONNX file that hold weights of it."""
+    """Hashes of the files beside an ONNX file that hold its weights."""
     try:
         files = [path.parent / name for name in sorted(data_files(path))]
-    except Exception:  # compose_network says what is wrong with it
+    except Exception:  # compose_network will say what is wrong with the file
         return []
     return [sha256(file) for file in files if file.is_file()]

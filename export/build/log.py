@@ -1,4 +1,4 @@
-"""The build log: what was done, what the exporters remarked, and how it ended."""
+"""The build log: what was done, the exporters' warnings, and how the build ended."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ _SOURCES = (
     *("torch", "torch.onnx", "torch.export", "onnxscript", "onnx_ir"),
     "py.warnings",
 )
-"""Those of torch pass nothing on to each other."""
+"""The loggers of torch do not pass records on to each other."""
 
 
 class _File(logging.FileHandler):
-    """Leaves out what cannot be written: of a full disk the build itself says so, in a sentence.
+    """A log file that drops lines which cannot be written.
 
-    logging would print a traceback of its own for each line.
+    logging would print a traceback for each of them; on a full disk the build itself raises an
+    error with one sentence.
     """
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Say nothing."""
 
     def close(self) -> None:
-        """Close the file, with or without the lines that wait to be written."""
+        """Close the file, even if the last lines cannot be written."""
         with suppress(OSError):
             super().close()
 
@@ -37,7 +38,7 @@ class _File(logging.FileHandler):
 def build_log(file: Path) -> Iterator[None]:
     """Append to `file` what this package and the exporters log or warn, instead of printing it.
 
-    Lines of several processes may alternate, each stays whole.
+    Several processes may write alternate lines; each line stays whole.
     """
     if any(getattr(handler, "baseFilename", None) == str(file) for handler in LOG.handlers):
         yield

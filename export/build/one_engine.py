@@ -1,4 +1,4 @@
-"""One engine: exported, held against PyTorch, described as the manifest describes it."""
+"""One engine: exported, compared with PyTorch, described for the manifest."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _EXAMPLE_BATCH = 2
 
 @dataclass(frozen=True)
 class Source:
-    """What is built: the arguments of read_checkpoint. Unlike a Checkpoint it weighs nothing."""
+    """What is built: the arguments of read_checkpoint. Unlike a Checkpoint it has no weights."""
 
     directory: Path
     au_adapter: Path | None = None
@@ -44,7 +44,7 @@ class Source:
     sizes: tuple[int, int] | None = None
 
     def read(self) -> Checkpoint:
-        """The checkpoint; UserError for whatever is wrong with it."""
+        """Read the checkpoint; UserError for whatever is wrong with it."""
         return read_checkpoint(
             self.directory,
             self.au_adapter,
@@ -57,10 +57,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Built:
-    """One finished engine or plan: bytes of its files, error, seconds, and peak memory in bytes.
+    """A finished engine or plan: bytes of its files, largest relative error, seconds, peak bytes.
 
-    `reused` are those that an earlier build made; for them seconds are 0 and the peak is None, as
-    it is where the system does not tell.
+    `peak_bytes` is None if the system does not tell. A `reused` one was made by an earlier build:
+    its seconds are 0 and its peak is None.
     """
 
     name: str
@@ -76,8 +76,8 @@ class Built:
 class Job:
     """An engine to build in `place`, in this process or another.
 
-    `max_length` is the number of tokens of a prompt, `key` the engine's build key, and `batches`
-    are those of its verification.
+    `max_length` is the number of tokens of a prompt, `key` the engine's build key; `batches` are
+    those at which it is verified.
     """
 
     source: Source
@@ -93,8 +93,8 @@ class Job:
 def build_engine(job: Job) -> Built:
     """Build and verify an engine; its manifest entry is recorded in the staging directory.
 
-    PyTorch's results are computed first and its module is gone before a runtime loads the engine:
-    never are both in memory. Raises UserError when an error is above the job's tolerance.
+    PyTorch's outputs are computed first, and the module is freed before a runtime loads the engine,
+    so that both are never in memory. Raises UserError if the error is above the job's tolerance.
     """
     with build_log(log_file(job.place.out)):
         start = time.perf_counter()
@@ -103,7 +103,7 @@ def build_engine(job: Job) -> Built:
         job.place.discard(job.name, path.name)
         LOG.info("%s: exporting in %s", job.name, job.precision)
         cases, extra = _export(job, path)
-        gc.collect()  # the exporter's graphs refer to each other, and to the weights
+        gc.collect()  # the exporter's graphs refer to each other and to the weights
         LOG.info("%s: exported after %.1f s", job.name, time.perf_counter() - start)
         entry = {
             "file": path.name,
@@ -124,7 +124,7 @@ def build_engine(job: Job) -> Built:
 def finished(
     name: str, entry: dict[str, Any], bundle: Path, seconds: float | None, peak: int | None = None
 ) -> Built:
-    """The report of an engine or plan with this manifest entry; `seconds` None if it is reused."""
+    """The report on an engine or plan with this manifest entry; `seconds` None if it is reused."""
     files = (bundle / entry["file"], bundle / f"{entry['file']}.data")
     size = sum(file.stat().st_size for file in files if file.is_file())
     error = (entry.get("parity") or {}).get("max_relative_error")
@@ -132,7 +132,7 @@ def finished(
 
 
 def _export(job: Job, path: Path) -> tuple[list[Case], dict[str, Any]]:
-    """Write the engine; its reference cases, and what else the entry says."""
+    """Write the engine and return its reference cases, and the rest of its manifest entry."""
     checkpoint = job.source.read()
     size, sizes = checkpoint.image_size, checkpoint.sizes
     other = sizes and sizes.other(size)
@@ -168,14 +168,14 @@ def parity(
     tolerance: float,
     batches: tuple[int, int],
 ) -> dict[str, Any]:
-    """The manifest's `parity` of an engine; UserError when its error is above `tolerance`."""
+    """The manifest's `parity` of an engine; UserError if its error is above `tolerance`."""
     error = max_relative_error(path, cases)
     check(name, error, tolerance)
     return {"tolerance": tolerance, "max_relative_error": error, "batches": list(batches)}
 
 
 def interface(path: Path) -> dict[str, Any]:
-    """The engine's opset, inputs and outputs as the file has them."""
+    """The opset, inputs and outputs of an engine file."""
     model = onnx.load(path, load_external_data=False)
 
     def tensors(values: Any) -> list[dict[str, Any]]:

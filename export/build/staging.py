@@ -1,4 +1,4 @@
-"""Where a bundle is built: beside its final place, under a lock, so that a killed build resumes.
+"""The place where a bundle is built: beside `out`, under a lock, so that a build can resume.
 
 <out>                   the bundle, old or new, always whole
 <out>.log               the build log; its lock keeps a second build away
@@ -25,7 +25,7 @@ from synfer_rt.export.onnx.shared_weights import copy_with_weights, data_files
 from synfer_rt.export.sentences import some
 
 Entry = dict[str, Any]
-"""What the manifest says of an engine or a plan; `file` and `build_key` among it."""
+"""The manifest's entry of an engine or a plan, with its `file` and `build_key`."""
 
 
 @dataclass(frozen=True)
@@ -47,18 +47,18 @@ class Staging:
         return self.work / "whole"
 
     def record(self, name: str, entry: Entry) -> None:
-        """Note that `name` is finished, so that a build after this one can reuse it."""
+        """Note that `name` is finished, so that the next build can reuse it."""
         file = self.work / f"{name}.done"
         half = file.with_suffix(".half")
         half.write_text(json.dumps(entry))
         half.replace(file)
 
     def entry(self, name: str) -> Entry:
-        """What was recorded of `name`."""
+        """The entry that was recorded for `name`."""
         return json.loads((self.work / f"{name}.done").read_bytes())
 
     def recorded(self, name: str, key: str) -> Entry | None:
-        """What an interrupted build finished as `name`, if it has this key."""
+        """The entry of `name` from an interrupted build, if it has this key."""
         try:
             entry = self.entry(name)
         except (OSError, ValueError):
@@ -66,7 +66,7 @@ class Staging:
         return entry if self._has(entry, key, self.bundle) else None
 
     def inherited(self, entry: Entry | None, key: str) -> Entry | None:
-        """`entry` of the old bundle, its files now here too, if it has this key."""
+        """`entry` of the old bundle if it has this key; its files are then here too."""
         if self.old is None or not self._has(entry, key, self.out):
             return None
         assert entry is not None
@@ -77,13 +77,13 @@ class Staging:
         if not all(map(self._intact, names)):
             return None
         (self.bundle / file).parent.mkdir(parents=True, exist_ok=True)
-        (self.bundle / f"{file}.data").unlink(missing_ok=True)  # of a build that was interrupted
+        (self.bundle / f"{file}.data").unlink(missing_ok=True)  # left by an interrupted build
         if names <= {file, f"{file}.data"}:
             for name in names:
-                # Weights are copied: onnx reads none from a file that has several names.
+                # Weights are copied: onnx does not read them from a file that has several names.
                 place = shutil.copyfile if name != file else _link
                 place(self.out / name, self.bundle / name)
-        else:  # it uses weights of another engine, which may be built anew
+        else:  # it uses the weights of another engine, which may be built again
             copy_with_weights(self.out / file, self.bundle / file)
         return entry
 
@@ -94,7 +94,7 @@ class Staging:
             (self.bundle / old).unlink(missing_ok=True)
 
     def assemble(self, files: set[str]) -> Path:
-        """The new bundle's directory, made anew, with those of `files` that there are."""
+        """Make the new bundle's directory again, with those of `files` that exist."""
         shutil.rmtree(self.whole, ignore_errors=True)
         self.whole.mkdir()
         for name in files:
@@ -104,7 +104,7 @@ class Staging:
         return self.whole
 
     def _intact(self, name: str) -> bool:
-        """Whether a file of the old bundle is as its manifest says."""
+        """Whether a file of the old bundle has the hash in its manifest."""
         listed = ((self.old or {}).get("files") or {}).get(name) or {}
         file = self.out / name
         return file.is_file() and sha256(file) == listed.get("sha256")
@@ -126,11 +126,11 @@ def log_file(out: Path) -> Path:
 def staging(out: Path, model: str, force: bool, weights: Collection[str] = ()) -> Iterator[Staging]:
     """Make or update the bundle `out` of the model called `model`: all of it, or nothing.
 
-    `weights` are the SHA-256 of the model's weight files. When the block ends well its directory
-    takes the name `out`; otherwise what it finished is kept for the next build. `force` reuses
-    nothing and replaces the bundle of another model. Raises UserError for what is no bundle or
-    holds more than one, the bundle of another model, a place that cannot be written, and a place
-    that another build is writing.
+    `weights` are the SHA-256 of the model's weight files. If the block ends without an error, the
+    new directory takes the name `out`; otherwise finished engines are kept for the next build.
+    `force` reuses nothing and replaces the bundle of another model. Raises UserError for an `out`
+    that is not a bundle or holds other files too, is the bundle of another model, cannot be
+    written, or is being written by another build.
     """
     work = out.parent / f".{out.name}.building"
     try:
@@ -153,7 +153,7 @@ def staging(out: Path, model: str, force: bool, weights: Collection[str] = ()) -
                     shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
         raise UserError(
-            f"{out} cannot be written ({error.strerror or error}); give --out a directory on a "
+            f"{out} cannot be written ({error.strerror or error}); give `out` a directory on a "
             "disk with room and permission."
         ) from error
 
@@ -161,26 +161,26 @@ def staging(out: Path, model: str, force: bool, weights: Collection[str] = ()) -
 def check_target(
     out: Path, model: str, force: bool, weights: Collection[str] = ()
 ) -> dict[str, Any] | None:
-    """The manifest of the bundle at `out`, or None where there is nothing; UserError otherwise.
+    """The manifest of the bundle at `out`, or None if nothing is there; UserError otherwise.
 
-    Replacing a bundle removes its directory: nothing but a bundle's own files may be in it.
+    Replacing a bundle removes its directory, so only the bundle's own files may be in it.
     """
     if os.path.ismount(out):
         raise UserError(
-            f"{out} is a mount point, whose place a bundle cannot take; give --out a directory "
-            "inside it."
+            f"{out} is a mount point, which a bundle cannot replace; give `out` a directory inside "
+            "it."
         )
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
     manifest = _manifest(out)
     if manifest is None:
-        raise UserError(f"{out} exists and is no bundle; give another --out, or remove it.")
+        raise UserError(f"{out} exists and is not a bundle; give another `out`, or remove it.")
     known = {MANIFEST, *manifest["files"]}
     present = [file for file in out.rglob("*") if not file.is_dir()]
     if more := sorted({file.relative_to(out).as_posix() for file in present} - known):
         raise UserError(
-            f"{out} holds files that are not of its bundle, such as {some(more, 2)}; move them "
-            "elsewhere, or give another --out."
+            f"{out} holds files that are not part of its bundle, such as {some(more, 2)}; move "
+            "them elsewhere, or give another `out`."
         )
     made_of = set((manifest.get("source") or {}).get("sha256", {}).values())
     what = None
@@ -189,12 +189,12 @@ def check_target(
     elif weights and made_of and made_of.isdisjoint(weights):
         what = f"the bundle of another model called {model}, with no weights in common"
     if what and not force:
-        raise UserError(f"{out} holds {what}; give another --out, or --force to replace it.")
+        raise UserError(f"{out} holds {what}; give another `out`, or replace it with `force=True`.")
     return manifest
 
 
 def _manifest(out: Path) -> dict[str, Any] | None:
-    """The manifest in the directory `out`; None where there is none, or something else."""
+    """The manifest in the directory `out`; None if it is missing or is something else."""
     try:
         manifest = json.loads((out / MANIFEST).read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -208,7 +208,7 @@ def _manifest(out: Path) -> dict[str, Any] | None:
 
 @contextmanager
 def _locked(log: Path, out: Path) -> Iterator[None]:
-    """Hold the lock of a build; the system frees it when the process dies, however it dies."""
+    """Hold the lock of a build; the system frees it when the process ends, however it ends."""
     with log.open("a") as file:
         if os.name == "posix":
             import fcntl
@@ -218,7 +218,7 @@ def _locked(log: Path, out: Path) -> Iterator[None]:
             except BlockingIOError:
                 raise UserError(
                     f"Another build is writing {out} (its log is {log}); wait for it, or give "
-                    "another --out."
+                    "another `out`."
                 ) from None
         yield
 
@@ -236,7 +236,7 @@ def _restore(out: Path) -> None:
 
 
 def _swap(new: Path, out: Path) -> None:
-    """Give `new` the name `out`; the directory that had it goes only when that succeeded."""
+    """Give `new` the name `out`; the old directory is removed only when that has succeeded."""
     old = _replaced(out)
     if out.exists():
         out.rename(old)

@@ -1,4 +1,4 @@
-"""Hold an exported engine against PyTorch, at two batches."""
+"""Compare an exported engine with PyTorch, at two batches."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ TOLERANCES = {"fp32": 1e-4, "fp16": 2e-2, "int8": 0.2}
 
 Arrays = dict[str, np.ndarray]
 Case = tuple[Arrays, tuple[np.ndarray, ...]]
-"""Inputs by name, and what PyTorch makes of them."""
+"""Inputs by name, and the outputs of PyTorch."""
 
 
 def batches(image_size: tuple[int, int]) -> tuple[int, int]:
-    """The batches at which engines for images of `image_size` (H, W) are held against PyTorch."""
+    """The batches at which engines for images of `image_size` (H, W) are compared with PyTorch."""
     return _BATCHES if math.prod(image_size) <= LARGE else _BATCHES_OF_LARGE_IMAGES
 
 
@@ -36,9 +36,9 @@ def references(
     batches: Sequence[int] = _BATCHES,
     other: Size | None = None,
 ) -> list[Case]:
-    """`forward` in PyTorch at each batch, and at the size `other` where sizes are free.
+    """Outputs of `forward` in PyTorch at each batch, and at the size `other` where sizes are free.
 
-    It may leave memory before the engine enters it.
+    The module can then leave memory before the engine is loaded.
     """
     cases = []
     examples = [inputs(batch) for batch in batches]
@@ -52,10 +52,10 @@ def references(
 
 
 def measured(path: Path, inputs: Iterable[Arrays]) -> list[Case]:
-    """What the engine in `path` makes of `inputs` on ONNX Runtime: cases for another of its kind.
+    """Outputs of the engine in `path` for `inputs`, on ONNX Runtime: cases for its int8 engine.
 
-    An int8 engine is held against the float32 one that it was made of, on inputs that it really
-    gets; on random ones, outside the ranges it was calibrated for, its error says nothing.
+    An int8 engine is compared with the float32 engine that it was quantized from, on inputs as they
+    occur in sampling; on random inputs, outside its calibrated ranges, its error means nothing.
     """
     run = _onnxruntime(path)
     return [(given, tuple(run(given))) for given in inputs]
@@ -72,16 +72,16 @@ def max_relative_error(path: Path, cases: Sequence[Case]) -> float:
         for given, wanted in cases
         for out, ref in zip(run(given), wanted, strict=True)
     ]
-    return float(np.max(errors))  # unlike max(), not deaf to NaN
+    return float(np.max(errors))  # unlike max(), it returns NaN if there is one
 
 
 def check(engine: str, error: float, tolerance: float) -> None:
-    """Raise UserError when `error` is above `tolerance` (or not a number)."""
+    """Raise UserError if `error` is above `tolerance`, or NaN."""
     if not error <= tolerance:
         raise UserError(
             f"The engine {engine} differs from PyTorch by {error:.1e} of its largest value, more "
-            f"than the tolerance {tolerance:.1e}; build with --precision fp32, or allow more with "
-            "--tolerance."
+            f'than the tolerance {tolerance:.1e}; build with `precision="fp32"`, or allow more '
+            "with `tolerance`."
         )
 
 

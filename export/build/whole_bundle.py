@@ -45,10 +45,11 @@ from synfer_rt.paths import local
 MODEL_CARD = "README.md"
 """A checkpoint's model card goes with its bundle."""
 SHARING = ("denoiser", "decoder", FERANNO, "guide.text", "guide.text-latent", "guide.latent")
-"""Engines that are made of the same networks, those first that every bundle has."""
+"""Engines that contain the same networks; the first ones are in every bundle."""
 
 
-def _to_stderr(sentence: str) -> None:
+def to_stderr(sentence: str) -> None:
+    """Print a remark."""
     print(sentence, file=sys.stderr)
 
 
@@ -57,22 +58,22 @@ def build_bundle(
     out: Path,
     options: Options | None = None,
     report: Callable[[Built], None] = lambda built: None,
-    remark: Callable[[str], None] = _to_stderr,
+    remark: Callable[[str], None] = to_stderr,
 ) -> Bundle:
     """Build `source` into the bundle `out`, calling `report` after each engine and plan.
 
     `remark` is called with each sentence on what is done otherwise than the checkpoint says.
 
-    What an earlier build of the same model made, finished or not, is reused where its build key
-    is the same (build_key.py). `<out>.log` records the build. Raises UserError for a checkpoint,
-    an `out` (staging.py) or options that cannot be used, and for an engine whose error is above
-    the tolerance; an old bundle is then as it was.
+    Engines of an earlier build of the same model, finished or interrupted, are reused if their
+    build key is the same (keys.py). `<out>.log` records the build. Raises UserError for a
+    checkpoint, an `out` (staging.py) or options that cannot be used, and for an engine whose error
+    is above the tolerance; an old bundle is then unchanged.
     """
     options = options or Options()
     local(source.directory)
     out = Path(os.path.realpath(local(out)))  # a link stays one, and what it leads to is replaced
     if "openvino" in options.targets and not (found := status(OPENVINO)).works:
-        raise UserError(f"The target openvino cannot be had: {found.reason}; {found.remedy}.")
+        raise UserError(f'`target="openvino"` does not work here: {found.reason}; {found.remedy}.')
     check_plan_options(options)
     checkpoint = source.read()
     _check_stems(checkpoint)
@@ -84,7 +85,7 @@ def build_bundle(
             LOG.warning("%s", sentence)
             remark(sentence)
         recipe = _prepare(checkpoint, source, place, options, hashes)
-        del checkpoint  # every engine reads its own, so that none holds another's modules
+        del checkpoint  # every engine reads its own, so that no modules of others are in memory
         engines = make_engines(recipe, report)
         plans = make_plans(recipe, engines, report)
         fields = {**recipe.manifest, "engines": engines} | ({"plans": plans} if plans else {})
@@ -112,7 +113,7 @@ def build_bundle(
 
 @contextmanager
 def _logged(out: Path) -> Iterator[None]:
-    """The build log around a build, and in it how the build failed if it did."""
+    """Log what the block does, and the error that ends it, if any."""
     with build_log(log_file(out)):
         versions = {name: metadata.version(name) for name in LIBRARIES}
         LOG.info("synfer-rt %s, %s", synfer_rt.__version__, versions)
@@ -124,13 +125,13 @@ def _logged(out: Path) -> Iterator[None]:
 
 
 def _check_openvino(bundle: Bundle) -> None:
-    """Raise UserError for the first engine that OpenVINO does not compute as it should."""
+    """Raise UserError for the first engine whose results on OpenVINO are wrong."""
     for name, spec in bundle.engines.items():
         parity = spec.parity_openvino
         if parity is not None and not parity.holds:
             raise UserError(
                 f"The engine {name} cannot run on OpenVINO: {reason(parity)}. Leave out "
-                "--target openvino: the bundle then runs this engine on ONNX Runtime, and the "
+                '`target="openvino"`: the bundle then runs this engine on ONNX Runtime, and the '
                 "others on OpenVINO."
             )
 
@@ -153,7 +154,7 @@ def _prepare(
     options: Options,
     hashes: Mapping[Path, str],
 ) -> Recipe:
-    """Write the small files of the bundle, and find out what its engines are made of."""
+    """Write the small files of the bundle and return what its engines are made of."""
     length = export_tokenizer(
         checkpoint.tokenizer,
         checkpoint.text_encoder.config.max_position_embeddings,
@@ -233,7 +234,7 @@ def _manifest(
 
 
 def _copy_layouts(checkpoint: Checkpoint, making: Path) -> dict[str, Any] | None:
-    """Copy the layout bank; UserError unless it holds latents of this model with their words."""
+    """Copy the layout bank; UserError unless it has latents of this model, and their words."""
     path = checkpoint.layouts
     if path is None:
         return None
@@ -241,7 +242,7 @@ def _copy_layouts(checkpoint: Checkpoint, making: Path) -> dict[str, Any] | None
         with np.load(path, allow_pickle=False) as arrays:
             latents, *words = (arrays[k].shape for k in ("latents", "age", "gender", "ancestry"))
     except Exception as error:  # zipfile, zlib and numpy raise their own kinds
-        raise UserError(f"{path} is no layout bank ({error}); make it again.") from None
+        raise UserError(f"{path} is not a layout bank ({error}); make it again.") from None
     shape = checkpoint.latent_shape
     if latents[1:] != shape or any(word != latents[:1] for word in words):
         raise UserError(

@@ -100,7 +100,7 @@ def _read_index(directory: Path) -> dict[str, Any]:
         raise UserError(
             f"{directory} is a file; make a directory of it with diffusers' "
             f'StableDiffusionPipeline.from_single_file("{directory}").save_pretrained(DIR), and '
-            "give that."
+            "give that directory."
         )
     if not directory.is_dir():
         raise UserError(

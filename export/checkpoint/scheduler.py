@@ -1,8 +1,8 @@
 """scheduler_config.json: the noise schedule that a model was trained on, and how it is sampled.
 
-Every setting that changes images is carried into the bundle, refused, or named in a remark that
-says what is done instead; none is passed over. What diffusers ignores is ignored: settings of other
-scheduler classes, and clipping, which its Stable Diffusion pipelines turn off.
+Every setting that changes images is written into the bundle, refused, or named in a remark that
+says what is done instead. Settings that diffusers ignores are ignored: those of other scheduler
+classes, and clipping, which its Stable Diffusion pipelines turn off.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from synfer_rt.export.sentences import first_line
 
 CONFIG = "scheduler_config.json"
 DEFAULT_SOLVER = "dpmpp-2m"
-"""Samples the models of schedulers that have no solver of ours."""
+"""The solver for models whose scheduler is none of our solvers."""
 
 _DPM = {"algorithm_type": "dpmsolver++", "solver_type": "midpoint", "lower_order_final": True}
 _UNIPC = {"solver_order": 2, "solver_type": "bh2", "predict_x0": True, "lower_order_final": True}
@@ -38,32 +38,32 @@ _SOLVERS: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("DPMSolverMultistepScheduler", {"solver_order": 3, **_DPM}, "dpmpp-3m"),
     ("UniPCMultistepScheduler", {**_UNIPC, "disable_corrector": [], "solver_p": None}, "unipc"),
 )
-"""Schedulers that are solvers of ours, with the settings that they are so with."""
+"""The schedulers that equal one of our solvers, and the settings with which they do."""
 _OTHERS = (
     *("PNDMScheduler", "DDPMScheduler", "DDPMParallelScheduler", "EulerAncestralDiscreteScheduler"),
     *("HeunDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler"),
     *("LMSDiscreteScheduler", "DEISMultistepScheduler", "DPMSolverSinglestepScheduler"),
     *("DPMSolverSDEScheduler", "SASolverScheduler"),
 )
-"""Other ways to sample a model of the same kind."""
+"""Other schedulers for models of the same kind."""
 _DISTILLED = ("LCMScheduler", "TCDScheduler")
 _DEFAULTS_OF = {"DPMSolverSDEScheduler": "KDPM2DiscreteScheduler"}
-"""A class that needs a package of its own to be made, and one with the same default values."""
+"""A class that cannot be made without another package, and one with the same defaults."""
 _SIGMA_SPACINGS = {
     "use_karras_sigmas": "karras",
     "use_lu_lambdas": "lu",
     "use_exponential_sigmas": "exponential",
 }
 _NO_DEFAULTS = {"tensor_format", "predict_epsilon", "noise_sampler_seed"}
-"""Settings of earlier versions and of a class that needs a package, all of them without effect."""
+"""Settings without effect, of earlier versions and of a class that needs another package."""
 
 
 @dataclass(frozen=True)
 class Scheduler:
     """A checkpoint's scheduler: the manifest's `schedule` and prediction type, and its solver.
 
-    `solver` is the key of SOLVERS that samples as the scheduler does, else DEFAULT_SOLVER;
-    `remarks` are sentences on what is done otherwise than the file says.
+    `solver` is the key of SOLVERS that samples like the scheduler, else DEFAULT_SOLVER; `remarks`
+    are sentences on what is done otherwise than the file says.
     """
 
     schedule: dict[str, Any]
@@ -75,8 +75,8 @@ class Scheduler:
 def read_scheduler(folder: Path, named: Any = None) -> Scheduler:
     """The scheduler in `folder`, with its class's own defaults.
 
-    `named` is the class that model_index.json names. Raises UserError for what is no scheduler, and
-    for a model that none of the solvers can sample.
+    `named` is the class in model_index.json. Raises UserError for files that are not a scheduler,
+    and for a model that none of the solvers can sample.
     """
     given = read_json(folder / CONFIG, "fetch the checkpoint again")
     name = str(given.get("_class_name") or named)
@@ -96,29 +96,30 @@ def read_scheduler(folder: Path, named: Any = None) -> Scheduler:
 
 
 def _settings(folder: Path, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that the scheduler class has, as the file says or with their defaults."""
+    """The settings of the scheduler class, from the file or with their defaults."""
     if name in _DISTILLED:
         raise UserError(
-            f"{folder} has a {name}: a model distilled to few steps, each with new noise, which no "
-            "solver here makes; give the model that it was distilled from, without the LoRA if it "
-            f"is one, or, if this is an ordinary model, write DDIMScheduler into {CONFIG}."
+            f"{folder} has a {name}, for models distilled to few steps with new noise in each, "
+            "which no solver here adds; give the model that it was distilled from, without the "
+            "LoRA if it is one, or, if this is an ordinary model, write DDIMScheduler into "
+            f"{CONFIG}."
         )
     known = dict.fromkeys([entry[0] for entry in _SOLVERS] + [*_OTHERS])
     if name not in known:
         raise UserError(
-            f"{folder} has the scheduler {name}, which this exporter cannot read; give a model "
-            f"that was trained on a noise schedule of betas, and one of {', '.join(known)}."
+            f"{folder} has the scheduler {name}, which is not supported; give a model that was "
+            f"trained on a noise schedule of betas, with one of {', '.join(known)}."
         )
     scheduler = getattr(diffusers, _DEFAULTS_OF.get(name, name))
     try:
         with quiet():
-            # Beta sigmas need scipy where the scheduler is made.
+            # With beta sigmas, making the scheduler needs scipy.
             known = {**given, "_class_name": name, "use_beta_sigmas": False}
             config = scheduler.from_config(known).config
-    except Exception as error:  # each class refuses in its own way
+    except Exception as error:  # each class raises errors of its own
         raise UserError(
-            f"{folder} holds no scheduler that diffusers can make ({first_line(error)}); correct "
-            f"its {CONFIG}, or fetch the checkpoint again."
+            f"diffusers cannot make the scheduler in {folder} ({first_line(error)}); correct its "
+            f"{CONFIG}, or fetch the checkpoint again."
         ) from error
     own = {key: config[key] for key in _parameters(name) if key in config}
     if "use_beta_sigmas" in own:
@@ -132,7 +133,7 @@ def _parameters(name: str) -> set[str]:
 
 
 def _check(folder: Path, name: str, own: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """UserError for a model that is no noise predictor, and for images that would be others."""
+    """Raise UserError for a model that does not predict noise, and for unsupported settings."""
     flow = next((key for key in ("use_flow_sigmas", "use_dynamic_shifting") if own.get(key)), None)
     problem, remedy = None, "give a model that predicts epsilon or v on a noise schedule of betas"
     if flow:
@@ -145,24 +146,24 @@ def _check(folder: Path, name: str, own: Mapping[str, Any], given: Mapping[str, 
     elif str(own.get("variance_type")).startswith("learned"):
         problem = f"variance_type {own['variance_type']!r}, of a model that predicts a variance too"
     elif own.get("thresholding"):
-        problem = "thresholding, which is for pixels and which no solver here does"
+        problem = "thresholding, which is for pixels and which no solver here has"
         remedy = f'write "thresholding": false into {CONFIG}'
     if problem:
         raise UserError(f"{folder} has a {name} with {problem}; {remedy}.")
 
 
 def _schedule(folder: Path, own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest's `schedule`; what most schedulers do not have is left out of it."""
+    """The manifest's `schedule`, with rare settings only if the scheduler has them."""
     schedule = {
         "num_train_timesteps": own["num_train_timesteps"],
         "beta_schedule": own["beta_schedule"],
         "beta_start": own["beta_start"],
         "beta_end": own["beta_end"],
         "rescale_zero_terminal_snr": bool(own.get("rescale_betas_zero_snr", False)),
-        # The class without the setting, DPMSolverSinglestepScheduler, has this spacing.
+        # DPMSolverSinglestepScheduler, which lacks the setting, has this spacing.
         "timestep_spacing": own.get("timestep_spacing", "linspace"),
         "steps_offset": own.get("steps_offset", 0),
-        # DDIM's alone; other classes keep it for whoever changes to DDIM.
+        # A setting of DDIM; other classes keep it in the file for a change to DDIM.
         "set_alpha_to_one": bool(own.get("set_alpha_to_one", given.get("set_alpha_to_one", True))),
     }
     if schedule["timestep_spacing"] == "leading" and "steps_offset" in own:
@@ -170,7 +171,7 @@ def _schedule(folder: Path, own: Mapping[str, Any], given: Mapping[str, Any]) ->
     for setting, spacing in _SIGMA_SPACINGS.items():
         if own.get(setting):
             schedule["sigma_spacing"] = spacing
-            # diffusers heeds them in every class, declared or not, but never for Lu's.
+            # diffusers uses them in every class, declared or not, but never with Lu's spacing.
             bounds = {key: given.get(key) for key in ("sigma_min", "sigma_max")}
             if spacing != "lu":
                 schedule |= {key: value for key, value in bounds.items() if value is not None}
@@ -197,12 +198,12 @@ def _schedule(folder: Path, own: Mapping[str, Any], given: Mapping[str, Any]) ->
             )
     left = Schedule.from_manifest(schedule).alphas_cumprod
     if not (left.size and np.all(np.diff(left) < 0) and left[-1] >= 0 and left[0] < 1):
-        raise UserError(f"{folder} has betas that are no noise schedule; fetch it again.")
+        raise UserError(f"{folder} has betas that are not a noise schedule; fetch it again.")
     return schedule
 
 
 def _solver(name: str, own: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """The solver that does what the scheduler does, and what it does otherwise."""
+    """The solver for the scheduler, and sentences on what the solver does otherwise."""
     remarks = []
     entries = [entry for entry in _SOLVERS if entry[0] == name]
     odd = [
@@ -215,12 +216,12 @@ def _solver(name: str, own: Mapping[str, Any]) -> tuple[str, list[str]]:
         what = f"{name} with {' and '.join(words)}" if words else name
         solver = DEFAULT_SOLVER
         remarks.append(
-            f"{what} has no solver here; unless synfer.json or --solver names another, images are "
-            f"sampled with {solver} on the same noise schedule."
+            f"{what} has no solver here; images are sampled with {solver} on the same noise "
+            "schedule, unless synfer.json or `solver` names another."
         )
     lambda_min = own.get("lambda_min_clipped", -math.inf)
     for key, changes, instead in (
-        ("use_beta_sigmas", own.get("use_beta_sigmas"), "steps lie as timestep_spacing says"),
+        ("use_beta_sigmas", own.get("use_beta_sigmas"), "steps are spaced by timestep_spacing"),
         ("lambda_min_clipped", lambda_min > -math.inf, "steps begin at the last timestep"),
         (
             "euler_at_final",
@@ -229,12 +230,12 @@ def _solver(name: str, own: Mapping[str, Any]) -> tuple[str, list[str]]:
         ),
     ):
         if changes:
-            remarks.append(f"{key} is not built; {instead} instead.")
+            remarks.append(f"{key} is not supported; {instead} instead.")
     return solver, remarks
 
 
 def _unused(name: str, own: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-    """What the file says and the scheduler class does not know, unless it says no."""
+    """Sentences on settings in the file that the scheduler class does not have."""
     classes = {entry[0] for entry in _SOLVERS} | {*_OTHERS, *_DISTILLED}
     elsewhere = set().union(*map(_parameters, classes)) | _NO_DEFAULTS
     matters = {"rescale_betas_zero_snr", "timestep_spacing", "use_beta_sigmas", *_SIGMA_SPACINGS}

@@ -1,11 +1,11 @@
-"""synfer.json: what a bundle says of its model that diffusers' files do not.
+"""synfer.json: the settings of a model that are not in the files of diffusers.
 
-A JSON file beside the adapter and named like it (`au_adapter.json`; for a directory, in it) may
-give the adapter's own fields, which go before those of synfer.json:
+A JSON file beside the adapter with the same name (`au_adapter.json`; for a directory, in it) may
+have the adapter's own fields, which take precedence over those of synfer.json:
 
     au_vocabulary    a key of facs.VOCABULARIES, or a list of names in the order of the AU vector
-    au_maximum       the intensity that the adapter was trained on for the strongest AU: 1, or 5
-    activation       what is between its two linear layers: one of adapter.ACTIVATIONS
+    au_maximum       the intensity of the strongest AU in the adapter's training: 1, or 5
+    activation       between its two linear layers: one of au_adapter.ACTIVATIONS
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _FIELDS = (
     *("label_scheme", "class_labels", "defaults", *_ADAPTER_FIELDS),
 )
 _ALIKE = 0.9
-"""From this ratio of difflib's on, an unknown field of an adapter's file is a misspelt one."""
+"""From this ratio of difflib on, an unknown field in an adapter's file counts as misspelt."""
 
 _CLASS_LABEL_PARTS = ("pooled_text", "aus")
 _VOCABULARY_BY_LENGTH = {len(facs.OPENGRAPHAU_41): "opengraphau-41"}
@@ -42,14 +42,13 @@ _LARGEST = {"guidance": LARGEST_SCALE, "au_scale": LARGEST_SCALE, "layout_streng
 
 @dataclass(frozen=True)
 class Settings:
-    """What a bundle says of its model that diffusers' files do not; from synfer.json.
+    """The settings of a model that are not in the files of diffusers; from synfer.json.
 
-    `au_maximum` is the AU intensity of the model that a request's 1.0 stands for, `activation` what
-    is between the linear layers of its adapter, None unless there are two; `annotators_know` which
-    images alone its annotators were trained on, such as "rendered faces", empty where that says
-    nothing;
-    `defaults` has the fields of `bundle.Defaults`; `class_labels` names the parts of the vector
-    that the UNet's class embedding takes, in order: `pooled_text`, `aus`.
+    `au_maximum` is the AU intensity that a request's 1.0 stands for. `activation` is between the
+    two linear layers of the adapter, None unless there are two. `annotators_know` are the only
+    images that the annotators were trained on, such as "rendered faces"; empty if they are not
+    limited. `defaults` has the fields of `bundle.Defaults`. `class_labels` names the parts of the
+    UNet's class embedding vector in their order: `pooled_text`, `aus`.
     """
 
     name: str
@@ -82,11 +81,11 @@ def read_settings(
     has_layouts: bool,
     solver: str,
 ) -> Settings:
-    """The settings of checkpoint `directory`, with sensible values for what it leaves out.
+    """The settings of the checkpoint `directory`, with defaults for missing fields.
 
-    `solver` is that of its scheduler, the default unless the file names another. Without layouts
-    the default layout is "none", whatever the file says. Raises UserError for what is unknown and
-    for what does not fit the adapter or the UNet.
+    `solver` is the scheduler's, and the default unless the file names another. Without layouts the
+    default layout is "none", whatever the file says. Raises UserError for unknown fields, and for
+    values that do not fit the adapter or the UNet.
     """
     path = directory / SETTINGS_FILE
     given = read_json(path, "mend its permissions") if path.exists() else {}
@@ -94,11 +93,11 @@ def read_settings(
     says = path
     if adapter is not None and (beside := _beside(adapter_path)).is_file():
         read = read_json(beside, "mend its permissions")
-        # It may be a file of the training code, with fields of its own.
+        # The file may come from training code, with fields of its own.
         check_fields(beside, read, _ADAPTER_FIELDS, _ALIKE)
         own = {name: read[name] for name in _ADAPTER_FIELDS if name in read}
         if not adapter.projection.two_layers:
-            own.pop("activation", None)  # of something else in the training code
+            own.pop("activation", None)  # it belongs to another network of the training code
         given |= own
         says = beside if own else path
     parts = _class_label_parts(path, given)
@@ -106,15 +105,16 @@ def read_settings(
     names = () if vocabulary is None else au_names(says, vocabulary)
     if adapter and len(names) != adapter.units:
         raise UserError(
-            f"The AU adapter takes {adapter.units} action units, the vocabulary {vocabulary!r} in "
-            f"{says} has {len(names)}; write the one that the adapter was trained with."
+            f"The AU adapter takes {adapter.units} action units, but the vocabulary "
+            f"{vocabulary!r} in {says} has {len(names)}; write the one that the adapter was "
+            "trained with."
         )
     _check_class_labels(path, parts, unet, text_encoder, len(names))
     scheme = label_schemes.from_json(given.get("label_scheme", "affectnet-8"))
     if not all(map(label_schemes.is_expression, label_schemes.scheme(scheme))):
         raise UserError(
-            f"{path} has the label_scheme {scheme!r}; write expressions alone: the model makes "
-            "each of its classes."
+            f"{path} has the label_scheme {scheme!r}, in which not every class is an expression; "
+            "write expressions alone, because the model makes images of each class."
         )
     return Settings(
         name=str(given.get("name", model_name(directory))),
@@ -135,7 +135,7 @@ def _class_label_parts(path: Path, given: Mapping[str, Any]) -> tuple[str, ...]:
     parts = given.get("class_labels") or ()
     if not isinstance(parts, (list, tuple)):
         raise UserError(
-            f"The class_labels {parts!r} in {path} are no list; write those of "
+            f"The class_labels {parts!r} in {path} are not a list; write those of "
             f"{', '.join(_CLASS_LABEL_PARTS)} that the UNet was trained with."
         )
     return tuple(parts)
@@ -144,15 +144,15 @@ def _class_label_parts(path: Path, given: Mapping[str, Any]) -> tuple[str, ...]:
 def _vocabulary(
     path: Path, given: Any, adapter: AUAdapter | None, labelled: bool, says: Path
 ) -> Any:
-    """The AU vocabulary as `given` in the file `says`, else the adapter's; None without AUs.
+    """The AU vocabulary `given` in the file `says`, else the adapter's; None without AUs.
 
-    `labelled` says whether AUs are part of the UNet's class labels.
+    `labelled` is whether AUs are part of the UNet's class labels.
     """
     if adapter is None and not labelled:
         if given is not None:
             raise UserError(
-                f"{path} has an au_vocabulary, but there is no AU adapter; give it with "
-                "--au-adapter, or remove the field."
+                f"{path} has an au_vocabulary, but there is no AU adapter; give the adapter as "
+                "`au_adapter`, or remove the field."
             )
         return None
     if given is not None:
@@ -161,7 +161,7 @@ def _vocabulary(
     implied = (adapter and adapter.vocabulary) or _VOCABULARY_BY_LENGTH.get(units)
     if implied is None:
         raise UserError(
-            f"The AU adapter takes {units} action units, whose order is not known; write "
+            f"The AU adapter takes {units} action units in an unknown order; write "
             f'{{"au_vocabulary": …}} into {says}: one of {", ".join(facs.VOCABULARIES)}, or a '
             "list of names."
         )
@@ -169,7 +169,7 @@ def _vocabulary(
 
 
 def _defaults(path: Path, own: Any, has_layouts: bool, solver: str) -> dict[str, Any]:
-    """The fields of `bundle.Defaults`: those of synfer.json, its `own`, before sensible values."""
+    """The fields of `bundle.Defaults`: synfer.json's `own`, completed by general defaults."""
     defaults = {
         "solver": solver,
         "steps": 25,
@@ -180,7 +180,9 @@ def _defaults(path: Path, own: Any, has_layouts: bool, solver: str) -> dict[str,
         "negative_prompt": "",
     }
     if not isinstance(own, dict):
-        raise UserError(f'{path} has defaults that are no object; write {{"steps": 25}}, say.')
+        raise UserError(
+            f'{path} has defaults that are not an object; write one such as {{"steps": 25}}.'
+        )
     unknown = sorted(set(own) - set(defaults))
     if unknown:
         raise UserError(f"{path} has unknown defaults {unknown}; known are {', '.join(defaults)}.")
@@ -203,17 +205,19 @@ def _defaults(path: Path, own: Any, has_layouts: bool, solver: str) -> dict[str,
 def _check_default(path: Path, name: str, value: Any, example: Any) -> None:
     kinds = (int, float) if isinstance(example, float) else type(example)
     if isinstance(value, bool) or not isinstance(value, kinds):
-        raise UserError(f"{path} has the default {name} {value!r}; write one such as {example!r}.")
+        raise UserError(
+            f"{path} has the default {name} {value!r}; write a value such as {example!r}."
+        )
     if name in _LARGEST and not 0 <= value <= _LARGEST[name]:
         raise UserError(
-            f"{path} has the default {name} {value!r}; write one of 0 to {_LARGEST[name]:g}."
+            f"{path} has the default {name} {value!r}; write a number from 0 to {_LARGEST[name]:g}."
         )
 
 
 def model_name(directory: Path) -> str:
-    """What a checkpoint is called that does not say it: its directory, or its repository.
+    """The name of a checkpoint without one in its settings: that of its directory or repository.
 
-    In the Hugging Face cache, `models--<owner>--<name>/snapshots/<revision>`, that is <name>.
+    In the Hugging Face cache, `models--<owner>--<name>/snapshots/<revision>`, it is <name>.
     """
     real = directory.resolve()
     if real.parent.name == "snapshots":
@@ -224,7 +228,7 @@ def model_name(directory: Path) -> str:
 def check_defaults(
     path: Path, defaults: Mapping[str, Any], schedule: Mapping[str, Any], prediction_type: str
 ) -> None:
-    """UserError unless the model can be sampled with the `defaults` of the file `path`.
+    """Raise UserError unless the model can be sampled with the `defaults` of the file `path`.
 
     `schedule` is that of the manifest.
     """
@@ -239,7 +243,9 @@ def check_defaults(
                 prediction_type,
             )
     except UserError as error:
-        raise UserError(f"The defaults in {path} cannot be sampled with: {error}") from None
+        raise UserError(
+            f"The model cannot be sampled with the defaults in {path}: {error}"
+        ) from None
 
 
 def _beside(adapter: Path) -> Path:
@@ -252,7 +258,9 @@ def _maximum(path: Path, given: Any, adapter: AUAdapter | None) -> float:
     if adapter is None:
         raise UserError(f"{path} has an au_maximum, but there is no AU adapter; remove it.")
     if isinstance(given, bool) or not isinstance(given, (int, float)) or not 0 < given < math.inf:
-        raise UserError(f"The au_maximum {given!r} in {path} is no intensity; write 1 or 5, say.")
+        raise UserError(
+            f"The au_maximum {given!r} in {path} must be a number above 0, such as 1 or 5."
+        )
     return float(given)
 
 
@@ -262,11 +270,11 @@ def _activation(path: Path, given: Any, adapter: AUAdapter | None) -> str | None
         return next(iter(ACTIVATIONS)) if two_layers else None
     if not two_layers:
         raise UserError(
-            f"{path} has an activation, but there is no AU adapter of two layers; remove it."
+            f"{path} has an activation, but there is no AU adapter with two layers; remove it."
         )
     if str(given).lower() not in ACTIVATIONS:
         raise UserError(
-            f"The activation {given!r} of the AU adapter is not known; write one of "
+            f"The activation {given!r} of the AU adapter is unknown; write one of "
             f"{', '.join(ACTIVATIONS)} into its JSON file or {path}."
         )
     return str(given).lower()
@@ -285,6 +293,6 @@ def _check_class_labels(
     wanted = unet.config.projection_class_embeddings_input_dim if projects else 0
     if given != wanted:
         raise UserError(
-            f"The class_labels {list(parts)} in {path} have {given} numbers, the UNet's class "
+            f"The class_labels {list(parts)} in {path} have {given} numbers, but the UNet's class "
             f"embedding takes {wanted}; write the parts that it was trained with."
         )

@@ -1,4 +1,4 @@
-"""A checkpoint's tokenizer as one self-contained tokenizer.json that pads, cuts and frames."""
+"""A checkpoint's tokenizer as one tokenizer.json, with padding, truncation and special tokens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROBES = (
     "naïve café: it's 42% off\nnew line",
     "a portrait of " + "a very, " * 60 + "long face",
 )
-"""Sentences that must tokenize alike before and after: empty, plain, odd, too long."""
+"""Texts that must get the same ids before and after: empty, plain, odd, too long."""
 
 
 def export_tokenizer(tokenizer: Any, positions: int, path: Path) -> int:

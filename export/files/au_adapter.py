@@ -1,17 +1,17 @@
-"""AU adapters, told apart by what their files hold, not by what these are called.
+"""AU adapters, told apart by the tensors in their files, not by the names of the files.
 
-Three layouts are read, from safetensors or torch files:
+Two formats are read, from safetensors or torch files:
 
 - SynFER's (He et al., arXiv 2410.09865), which is IP-Adapter's (Ye et al., arXiv 2308.06721):
-  `image_proj` turns an AU vector into tokens of the text encoder's width, by one linear layer or by
-  two with an activation between, with or without a LayerNorm at the end; `ip_adapter` holds the key
-  and value projections of these tokens for every cross-attention layer, numbered by the place of
-  its processor in the UNet's `attn_processors`. While it trains, IP-Adapter's code calls the two
+  `image_proj` maps an AU vector to tokens of the text encoder's width, by one linear layer, or by
+  two with an activation between them, with or without a final LayerNorm; `ip_adapter` holds the key
+  and value projections of these tokens for every cross-attention layer, numbered by the index of
+  its processor in the UNet's `attn_processors`. IP-Adapter's training code calls the two groups
   `image_proj_model` and `adapter_modules`.
-- FineFace's (Varanka et al., arXiv 2407.20175): `au_encoder` is a linear layer whose result follows
-  the AUs themselves in the one token, zeros filling it up; `au_to_k` and `au_to_v` stand under the
-  names of the processors. Its AUs are intensities from 0 to 5. A directory with the files of a
-  FineFace model counts as one adapter, the LoRA among them included.
+- FineFace's (Varanka et al., arXiv 2407.20175): its one token consists of the AUs themselves, the
+  output of the linear layer `au_encoder`, and zeros; `au_to_k` and `au_to_v` are named after the
+  processors. Its AUs are intensities from 0 to 5. A directory with the files of a FineFace model is
+  one adapter, together with the LoRA among them.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from synfer_rt.export.files.tensor_files import unwrapped
 from synfer_rt.export.sentences import some
 
 FINEFACE_MAXIMUM = 5.0
-"""DISFA's intensities, on which FineFace is trained, end at 5."""
+"""The largest intensity of DISFA, on which FineFace is trained."""
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}
-"""What may stand between the two linear layers of a projection; the first is IP-Adapter's."""
+"""The activations between the two linear layers of a projection; the first is IP-Adapter's."""
 
 
 class CrossAttention(NamedTuple):
-    """A cross-attention layer of a UNet: its processor's place and name, and its inner width."""
+    """A cross-attention layer of a UNet: its processor's index and name, and its inner width."""
 
     index: int
     name: str
@@ -67,16 +67,16 @@ class TokenProjection(nn.Module):
 
     @property
     def affine(self) -> nn.Linear | None:
-        """The projection as one linear layer, where it is no more than that."""
+        """The projection as one linear layer, if it is no more than that."""
         return None if self.two_layers or self.norm is not None else self._first
 
     @property
     def two_layers(self) -> bool:
-        """Whether there are two linear layers, with an activation between."""
+        """Whether there are two linear layers, with an activation between them."""
         return len(self.layers) > 1
 
     def activate(self, name: str) -> None:
-        """Put the activation `name` of ACTIVATIONS between the two layers."""
+        """Use the activation `name` of ACTIVATIONS between the two layers."""
         self.layers[1] = ACTIVATIONS[name]()
 
     @property
@@ -95,8 +95,8 @@ class TokenProjection(nn.Module):
 class AUAdapter:
     """AU tokens and their key and value projections, [width, D] by the index of a processor.
 
-    `maximum` is the AU intensity that a request's 1.0 stands for; `vocabulary` the one that the
-    layout implies, if it does; `lora` are LoRA weights that came in the adapter's files.
+    `maximum` is the AU intensity that a request's 1.0 stands for; `vocabulary` is the AU vocabulary
+    that the format implies, if any; `lora` are LoRA weights from the adapter's files.
     """
 
     projection: TokenProjection
@@ -121,9 +121,9 @@ class AUAdapter:
 def read_adapter(path: Path, layers: Sequence[CrossAttention], token_width: int) -> AUAdapter:
     """Read an adapter: a safetensors file, a torch file, or a directory.
 
-    A directory holds the files of a FineFace model, or of several, of which the one that fits the
-    UNet is read. `layers` are all cross-attention layers of the UNet and `token_width` is D. Raises
-    UserError when the file is missing, cut short, of another kind, or does not fit the UNet.
+    A directory holds the files of one FineFace model, or of several; the one that fits the UNet is
+    read. `layers` are all cross-attention layers of the UNet and `token_width` is D. Raises
+    UserError for a file that is missing, cut short, of another kind, or does not fit the UNet.
     """
     sets = read_sets(path)
     if len(sets) == 1:
@@ -140,8 +140,8 @@ def read_adapter(path: Path, layers: Sequence[CrossAttention], token_width: int)
         return fitting[0]
     raise UserError(
         f"{path} holds {len(sets)} AU adapters, and {len(fitting) or 'none'} of them fit this "
-        f"checkpoint: {'; '.join(named)}; give the file, or a directory with the files, of the one "
-        "that was trained with it."
+        f"checkpoint: {'; '.join(named)}; give the file of the adapter that was trained with it, "
+        "or a directory with its files."
     )
 
 
@@ -152,8 +152,8 @@ def _of_one_set(
     heads = {unwrapped(name).partition(".")[0] for name in tensors}
     if "unet" in heads and heads & TRAINED_AS.keys():
         raise UserError(
-            f"{path} is a whole training state, with a UNet; save its {' and '.join(TRAINED_AS)} "
-            "alone, and the UNet into the checkpoint if it was trained too."
+            f"{path} is a whole training state with a UNet; save its {' and '.join(TRAINED_AS)} "
+            "alone, and save the UNet into the checkpoint if it was trained too."
         )
     lora = {name: tensor for name, tensor in tensors.items() if is_lora(name)}
     adapter = {plain_name(name): t.float() for name, t in tensors.items() if name not in lora}
@@ -162,8 +162,8 @@ def _of_one_set(
     if any(map(is_fineface, adapter)):
         return _fineface(_Given(path, adapter), layers, width, lora, given.files)
     raise UserError(
-        f"{path} is no AU adapter of a known layout: found are {some(tensors)}; expected are "
-        f"{some(_ip_names(layers))} (SynFER's layout) or au_encoder.weight, au_encoder.bias, "
+        f"{path} is not an AU adapter in a known format: it has the keys {some(tensors)}; expected "
+        f"are {some(_ip_names(layers))} (SynFER's format), or au_encoder.weight, au_encoder.bias, "
         f"{some(_fineface_names(layers), 2)} (FineFace's); give the adapter's own file."
     )
 
@@ -174,17 +174,18 @@ class _Given:
     tensors: Mapping[str, Tensor]
 
     def require(self, expected: Collection[str]) -> None:
-        """UserError unless exactly the names `expected` are there."""
+        """Raise UserError unless the keys are exactly those `expected`."""
         missing, more = set(expected) - set(self.tensors), set(self.tensors) - set(expected)
         if missing or more:
             raise UserError(
-                f"The AU adapter {self.path} does not fit this UNet: it lacks {some(missing)} and "
-                f"has besides {some(more)}; found are {some(self.tensors)}, expected "
-                f"{some(expected)}; give the adapter that was trained with this checkpoint."
+                f"The AU adapter {self.path} does not fit this UNet: missing keys are "
+                f"{some(missing)}, unexpected keys are {some(more)}; found are "
+                f"{some(self.tensors)}, expected {some(expected)}; give the adapter that was "
+                "trained with this checkpoint."
             )
 
     def take(self, name: str, *shape: int | None) -> Tensor:
-        """The tensor `name`; UserError unless it has `shape`, whose None is any size."""
+        """The tensor `name`; UserError unless it has `shape`, in which None is any size."""
         tensor = self.tensors[name]
         found = tuple(tensor.shape)
         if len(found) != len(shape) or any(
@@ -198,7 +199,7 @@ class _Given:
         return tensor
 
     def linear(self, name: str, out: int | None = None, inner: int | None = None) -> nn.Linear:
-        """The linear layer `name`, of `out` results from `inner` inputs."""
+        """The linear layer `name` with `out` outputs and `inner` inputs."""
         weight = self.take(f"{name}.weight", out, inner)
         return _linear(weight, self.take(f"{name}.bias", len(weight)))
 
@@ -230,8 +231,8 @@ def _ip_adapter(
     if rows == 0 or rows % width:
         raise UserError(
             f"The AU adapter {given.path} has {last}.weight "
-            f"{list(given.tensors[f'{last}.weight'].shape)}; AU tokens of this text encoder need a "
-            f"multiple of {width} rows; give an adapter of that width."
+            f"{list(given.tensors[f'{last}.weight'].shape)}, but AU tokens for this text encoder "
+            f"need a multiple of {width} rows; give an adapter of that width."
         )
     stack: list[nn.Module] = [given.linear(first)]
     if len(linear) > 1:
@@ -269,8 +270,9 @@ def _fineface(
     hidden, units = weight.shape
     if units + hidden > width:
         raise UserError(
-            f"The AU adapter {given.path} puts {units} action units and {hidden} numbers into one "
-            f"token, wider than this text encoder's {width}; give the one trained with it."
+            f"The AU adapter {given.path} has a token of {units} action units and {hidden} "
+            f"numbers, wider than this text encoder's {width}; give the adapter that was trained "
+            "with it."
         )
     token, bias = torch.zeros(width, units), torch.zeros(width)
     token[:units], token[units : units + hidden] = torch.eye(units), weight

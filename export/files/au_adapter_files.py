@@ -1,8 +1,8 @@
-"""Which files of a directory make one AU adapter, and their tensors under plain names.
+"""The files of a directory that make up one AU adapter, and the plain names of their tensors.
 
-FineFace's parts are a file each, and a directory may hold those of several base models side by
-side, such as `au_encoder.ckpt` and `sd15_au_encoder.ckpt`: what their names have beside the usual
-words tells the sets apart. A LoRA belongs to the set of its name.
+Each part of FineFace has a file of its own, and a directory may hold the files of several base
+models, such as `au_encoder.ckpt` and `sd15_au_encoder.ckpt`. The rest of their names, without the
+usual words, tells the adapters apart; a LoRA belongs to the adapter with the same rest.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from synfer_rt.export.files.tensor_files import PEFT_SETTINGS_FILE, read_tensors
 from synfer_rt.export.sentences import some
 
 SUFFIXES = (".safetensors", ".bin", ".ckpt", ".pt", ".pth")
-"""What the file of an adapter may end in."""
+"""The suffixes of an adapter's file."""
 
 TRAINED_AS = {"image_proj_model": "image_proj", "adapter_modules": "ip_adapter"}
-"""What IP-Adapter's code calls the two groups while it trains."""
+"""The names of the two groups in IP-Adapter's training code."""
 
 _WRAPPERS = ("state_dict", "model", "unet")
 _LORA = re.compile(r"\.lora|_lora\.|^lora_|\.(?:alpha|dora_scale)$|\.(?:hada|lokr)_")
@@ -43,22 +43,22 @@ class AdapterFiles:
 
 
 def is_lora(name: str) -> bool:
-    """Whether a tensor of that name is a LoRA's."""
+    """Whether a tensor of this name belongs to a LoRA."""
     return _LORA.search(name) is not None
 
 
 def is_synfer(name: str) -> bool:
-    """Whether a tensor of that plain name is of SynFER's layout."""
+    """Whether a tensor of this plain name belongs to SynFER's format."""
     return name.startswith(("image_proj.", "ip_adapter."))
 
 
 def is_fineface(name: str) -> bool:
-    """Whether a tensor of that plain name is of FineFace's layout."""
+    """Whether a tensor of this plain name belongs to FineFace's format."""
     return ".au_to_" in name or name.startswith("au_encoder.")
 
 
 def plain_name(name: str) -> str:
-    """`name` without what a training framework put around it, such as `module.unet.`."""
+    """`name` without the prefixes of training frameworks, such as `module.unet.`."""
     name = unwrapped(name)
     head, _, rest = name.partition(".")
     if head in _WRAPPERS or name.startswith("au_encoder.au_encoder."):
@@ -67,14 +67,14 @@ def plain_name(name: str) -> str:
 
 
 def read_sets(path: Path) -> list[AdapterFiles]:
-    """Every adapter in `path`: a file is one, a directory may hold several, or folders that do.
+    """Every adapter in `path`: one in a file, one or several in a directory or in its folders.
 
-    Raises UserError where there is none, or something that may be a part of one and is not known.
+    Raises UserError if there is none, and for unknown tensors that may belong to an adapter.
     """
     if path.is_file():
         return [AdapterFiles((path,), read_tensors(path, "AU adapter"))]
     if not path.is_dir():
-        raise UserError(f"There is no AU adapter {path}; give its file with --au-adapter.")
+        raise UserError(f"There is no AU adapter {path}; give its file as `au_adapter`.")
     if sets := _sets(path):
         return sets
     if inner := [
@@ -102,20 +102,20 @@ def _sets(folder: Path) -> list[AdapterFiles]:
         elif others and all(is_synfer(plain_name(n)) for n in others):
             synfer[file] = content
         elif any(is_fineface(plain_name(n)) for n in others):
-            # Of what a training run leaves beside its adapter, the frozen UNet is not part of it.
+            # A training run may also leave its frozen UNet, which is no part of the adapter.
             strays[file] = [n for n in others if not is_fineface(plain_name(n))]
     cores = [*_by_label(fineface), *({file: content} for file, content in synfer.items())]
     if strays and not _whole(cores):
         file, names = next(iter(strays.items()))
         raise UserError(
-            f"{file} holds {some(names, 2)} beside FineFace's layers, which change how the AUs "
-            "act; give an adapter of FineFace's or SynFER's own layout."
+            f"{file} has the unexpected keys {some(names, 2)} beside FineFace's layers, which "
+            "change how the AUs act; give an adapter in FineFace's or SynFER's own format."
         )
     return [_joined(folder, core) for core in _with_loras(folder, cores, loras)]
 
 
 def _whole(cores: Iterable[_Contents]) -> bool:
-    """Whether one of the sets has both parts of FineFace, or SynFER's layout."""
+    """Whether one of the sets has both parts of FineFace, or is in SynFER's format."""
     names = [{plain_name(name) for content in core.values() for name in content} for core in cores]
     return any(
         any(map(is_synfer, own))
@@ -125,9 +125,9 @@ def _whole(cores: Iterable[_Contents]) -> bool:
 
 
 def _by_label(contents: _Contents) -> list[_Contents]:
-    """One set where no two files hold the same tensor, else one for each label of such files.
+    """One set if no two files hold the same tensor, else one for each label of such files.
 
-    A file whose tensors are in no other, and whose label is of no set, belongs to each of them.
+    A file that shares no tensor with another, and has no set's label, belongs to every set.
     """
     count = Counter(plain_name(name) for content in contents.values() for name in content)
     rivals = [f for f, c in contents.items() if any(count[plain_name(name)] > 1 for name in c)]
@@ -139,12 +139,12 @@ def _by_label(contents: _Contents) -> list[_Contents]:
 
 
 def _label(file: Path) -> str:
-    """What the file's name has beside the usual words: `sd15` of sd15_au_encoder.ckpt."""
+    """The file's name without the usual words: `sd15` of sd15_au_encoder.ckpt."""
     return _USUAL.sub("", file.stem.lower()).strip("-_. ")
 
 
 def _with_loras(folder: Path, cores: list[_Contents], loras: _Contents) -> list[_Contents]:
-    """Each set with the LoRA of its label; where there is one set, with all."""
+    """Each set with the LoRAs of its label; a single set with all LoRAs."""
     if len(cores) < 2:
         return [core | loras for core in cores]
     sets = [
@@ -155,7 +155,7 @@ def _with_loras(folder: Path, cores: list[_Contents], loras: _Contents) -> list[
         raise UserError(
             f"{folder} holds {len(cores)} AU adapters, and the LoRA {some(alone)} is named like "
             "none of them; put the files of one adapter into a directory of their own, and give "
-            "that with --au-adapter."
+            "that as `au_adapter`."
         )
     return sets
 
@@ -166,8 +166,8 @@ def _joined(folder: Path, contents: _Contents) -> AdapterFiles:
         if twice := tensors.keys() & content.keys():
             raise UserError(
                 f"{folder} holds {some(twice, 1)} in {file.name} and in another file; put the "
-                "files of one adapter into a directory of their own, and give that with "
-                "--au-adapter."
+                "files of one adapter into a directory of their own, and give that as "
+                "`au_adapter`."
             )
         tensors |= content
     settings = folder / PEFT_SETTINGS_FILE

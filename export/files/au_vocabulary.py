@@ -1,4 +1,4 @@
-"""AU vocabularies as JSON files write them: a known one by its key, or a list of names."""
+"""AU vocabularies in JSON files: the key of a known one, or a list of names."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _FACS = {*range(1, 3), *range(4, 47), *range(51, 59), *range(61, 67)}
 def au_names(path: Path, vocabulary: Any) -> tuple[str, ...]:
     """The AU names of the `vocabulary` in the file `path`, in its order, as facs.py spells them.
 
-    It is a key of facs.VOCABULARIES or a list of names; AU01, AU12L and OpenFace's AU01_r are read
-    as AU1, L12 and AU1. Raises UserError for anything else, a unit named twice, and a name that is
-    no action unit of FACS.
+    A vocabulary is a key of facs.VOCABULARIES or a list of names; AU01, AU12L and OpenFace's AU01_r
+    are read as AU1, L12 and AU1. Raises UserError for anything else, for an action unit that is
+    named twice, and for a name that is not an action unit of FACS.
     """
     if isinstance(vocabulary, str) and vocabulary in facs.VOCABULARIES:
         return facs.VOCABULARIES[vocabulary]
@@ -27,8 +27,8 @@ def au_names(path: Path, vocabulary: Any) -> tuple[str, ...]:
     units = [_unit(path, name) for name in names if isinstance(name, str)]
     if not units or len(set(units)) < len(names):
         raise UserError(
-            f"The au_vocabulary {vocabulary!r} in {path} is no list of different action units; "
-            f"write one, or one of {', '.join(facs.VOCABULARIES)}."
+            f"The au_vocabulary {vocabulary!r} in {path} is not a list of different action units; "
+            f"write such a list, or one of {', '.join(facs.VOCABULARIES)}."
         )
     return tuple(units)
 
@@ -37,7 +37,7 @@ def _unit(path: Path, name: str) -> str:
     found = _UNIT.fullmatch(name)
     if found is None or int(found[2]) not in _FACS or (found[1] and found[3]):
         raise UserError(
-            f"The au_vocabulary in {path} names {name!r}, which is no action unit of FACS; the "
+            f"The au_vocabulary in {path} names {name!r}, which is not an action unit of FACS; the "
             f"nearest known is {nearest(name, facs.ACTION_UNITS)}."
         )
     return f"{found[1] or found[3] or 'AU'}{found[2]}"

@@ -1,4 +1,4 @@
-"""JSON files of a checkpoint: read, and held to the fields that are known."""
+"""JSON files of a checkpoint: reading them, and refusing unknown fields."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from synfer_rt.errors import UserError
 
 
 def read_json(path: Path, why: str) -> dict[str, Any]:
-    """The JSON object in `path`; UserError, ending in `why`, when there is none."""
+    """The JSON object in `path`; UserError, which ends in `why`, if there is none."""
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); {why}.") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no JSON ({error}); write or fetch it again.") from None
+        raise UserError(f"{path} is not JSON ({error}); write or fetch it again.") from None
     if not isinstance(content, dict):
-        raise UserError(f"{path} holds no JSON object; write or fetch it again.")
+        raise UserError(f"{path} does not hold a JSON object; write or fetch it again.")
     return content
 
 
 def check_fields(
     path: Path, given: Collection[str], known: Collection[str], alike: float = 0.0
 ) -> None:
-    """UserError for a field that is not known, if it is `alike` to a known one (0 to 1)."""
+    """Raise UserError for an unknown field whose likeness to a known one is at least `alike`."""
     for field in given:
         near = difflib.get_close_matches(field.lower(), known, 1, alike)
         if near and field not in known:

@@ -1,4 +1,4 @@
-"""The weights in a folder of a diffusers directory: which files they are, and how to load them."""
+"""A model's folder in a diffusers directory: the files of its weights, and loading them."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _OF_A_PROCESSOR = re.compile(r"\.processor\.|_ip\.|\bau_|lora")
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files of one variant: full precision, else fp16, else bf16; rather safetensors."""
+    """The files of one variant: full precision, else fp16, else bf16; safetensors first."""
     return _variant(folder)[0]
 
 
 def _variant(folder: Path) -> tuple[list[Path], str | None, bool]:
-    """The files to load, their variant's name (None for the plain one), whether safetensors."""
+    """The files to load, the variant's name (None for full precision), whether safetensors."""
     variants = _variants(folder)
     for variant in ("", "fp16", "bf16"):
         for suffix in (".safetensors", ".bin"):
@@ -45,7 +45,7 @@ def _variant(folder: Path) -> tuple[list[Path], str | None, bool]:
 
 
 def _variants(folder: Path) -> dict[tuple[str, str], list[Path]]:
-    """The weight files of `folder` by their variant's name and their suffix."""
+    """The weight files of `folder` by the variant's name and their suffix."""
     variants: dict[tuple[str, str], list[Path]] = {}
     for file in sorted(folder.iterdir()):
         if found := _WEIGHT_FILE.fullmatch(file.name):
@@ -54,19 +54,19 @@ def _variants(folder: Path) -> dict[tuple[str, str], list[Path]]:
 
 
 def load_model(model: Any, folder: Path) -> Any:
-    """A model of diffusers or transformers with all its weights, float32, frozen, in eval mode.
+    """Load a model of diffusers or transformers with all its weights: float32, frozen, eval mode.
 
-    Torch files are read as plain data: code in them is refused, not run. Raises UserError when
-    `folder` lacks weights, holds none that can be read, or more than the model has a place for.
+    Torch files are read as plain data: code in them is refused, not run. Raises UserError for
+    weights that cannot be read, and for missing or unexpected keys.
     """
     files, variant, safe = _variant(folder)
-    if (folder / PEFT_SETTINGS_FILE).is_file():  # transformers would load that LoRA too
+    if (folder / PEFT_SETTINGS_FILE).is_file():  # transformers would also load that LoRA
         raise _with_a_lora(folder, PEFT_SETTINGS_FILE)
     if not files:
         if others := sorted({name for name, _ in _variants(folder)}):
             raise UserError(
-                f"{folder} holds its weights as {', '.join(others)} alone; rename the files that "
-                f"you want to plain names, without .{others[0]}."
+                f"{folder} has only the variants {', '.join(others)} of its weights; rename the "
+                f"files of one of them to names without the variant, such as .{others[0]}."
             )
         raise UserError(
             f"{folder} holds no weights (*.safetensors or *.bin); fetch the checkpoint again."
@@ -80,15 +80,15 @@ def load_model(model: Any, folder: Path) -> Any:
     missing = sorted(report["missing_keys"])
     if missing:
         raise UserError(
-            f"{folder} lacks {len(missing)} weights of its {model.__name__}, such as {missing[0]}; "
-            "fetch the checkpoint again."
+            f"{folder} has missing keys of its {model.__name__} ({len(missing)}), such as "
+            f"{missing[0]}; fetch the checkpoint again."
         )
     _refuse_strays(folder, module, report["unexpected_keys"])
     return module.float().requires_grad_(False).eval()
 
 
 def _loaded(model: Any, folder: Path, source: Path, **which: Any) -> tuple[Any, dict[str, Any]]:
-    """The model that is in `source`, and what its loader reports; `folder` is for messages."""
+    """The model in `source`, and the loader's report; `folder` is for messages."""
     try:
         with quiet():
             return model.from_pretrained(
@@ -98,7 +98,7 @@ def _loaded(model: Any, folder: Path, source: Path, **which: Any) -> tuple[Any, 
                 torch_dtype=torch.float32,
                 **which,
             )
-    except Exception as error:  # each format and library raises its own kinds
+    except Exception as error:  # each format and library raises errors of its own
         reason = first_line(error)
         raise UserError(
             f"{folder} cannot be loaded as {model.__name__} ({reason}); fetch the checkpoint again."
@@ -108,7 +108,7 @@ def _loaded(model: Any, folder: Path, source: Path, **which: Any) -> tuple[Any, 
 def _loaded_without_wrappers(
     model: Any, folder: Path, files: Sequence[Path]
 ) -> tuple[Any, dict[str, Any]]:
-    """As _loaded, of weights that were saved out of torch.compile, DataParallel or FSDP."""
+    """As _loaded, for weights that were saved from within torch.compile, DataParallel or FSDP."""
     tensors = {name: t for file in files for name, t in read_tensors(file, "weights").items()}
     with TemporaryDirectory() as place:
         copy = Path(place)
@@ -123,7 +123,7 @@ def _loaded_without_wrappers(
 def _with_a_lora(folder: Path, sign: str) -> UserError:
     return UserError(
         f"{folder} was saved while a LoRA was loaded (it holds {sign}); load it as before, call "
-        "unload_lora_weights() to give the LoRA with --lora, or fuse_lora() and then "
+        "unload_lora_weights() to give the LoRA as `lora`, or fuse_lora() and then "
         "unload_lora_weights() to keep it in the weights, and save it again."
     )
 
@@ -131,23 +131,23 @@ def _with_a_lora(folder: Path, sign: str) -> UserError:
 def _refuse_strays(folder: Path, module: Any, unexpected: Collection[str]) -> None:
     strays = [name for name in unexpected if not name.endswith("position_ids")]
     if isinstance(module, transformers.CLIPTextModel):
-        # A whole CLIP may stand in for its text half: towers and projections beside it are unused.
+        # A whole CLIP may take the place of its text encoder: its other parts are not used.
         own = {name for name, _ in module.named_children()}
         strays = [name for name in strays if name.partition(".")[0] in own]
     if not strays:
         return
     remedy = "remove them, or correct its config.json"
     if any(_OF_A_PROCESSOR.search(name) for name in strays):
-        remedy = "an AU adapter belongs in au_adapter.safetensors, a LoRA in a file for --lora"
+        remedy = "an AU adapter belongs in au_adapter.safetensors, a LoRA in a file for `lora`"
     raise UserError(
-        f"{folder} holds {len(strays)} weights that its {type(module).__name__} has no place for, "
-        f"such as {some(strays, 2)}; {remedy}."
+        f"{folder} has unexpected keys for its {type(module).__name__} ({len(strays)}), such as "
+        f"{some(strays, 2)}; {remedy}."
     )
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence the loaders' remarks and progress bars; what matters of them is checked instead."""
+    """Silence the loaders' messages and progress bars; their reports are checked instead."""
     loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
     levels = [logger.level for logger in loggers]
     bars = [library.utils.logging for library in (diffusers, transformers)]

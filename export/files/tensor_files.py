@@ -1,4 +1,4 @@
-"""Files of tensors that are read as plain data: safetensors, and torch's without running code."""
+"""Files of tensors, read as plain data: safetensors, and torch files without running their code."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from synfer_rt.errors import UserError
 from synfer_rt.export.sentences import first_line
 
 PEFT_SETTINGS_FILE = "adapter_config.json"
-"""PEFT writes it beside a LoRA, with the alphas."""
+"""The file beside a LoRA in which PEFT writes its settings, such as the alphas."""
 
 _PEFT_SETTINGS = "lora_adapter_metadata"
 _WRAPPERS = re.compile(
     r"(?<![^.])(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
 )
-"""What torch's DataParallel, compile, FSDP and activation checkpointing put into names."""
+"""The prefixes of torch's DataParallel, compile, FSDP and activation checkpointing in names."""
 
 
 def unwrapped(name: str) -> str:
-    """The name of a tensor without what torch's wrappers put around parts of a model."""
+    """The name of a tensor without the prefixes of torch's wrappers."""
     return _WRAPPERS.sub("", name)
 
 
 def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
     """Every tensor of a safetensors or torch file by its dotted name.
 
-    Numbers are left out, but for the alpha of a LoRA, which becomes a tensor of no dimension.
-    `what` names the file in a message. Raises UserError when it is neither, or is cut short. A
-    torch file is read as plain data: code in it is refused, not run.
+    Numbers are left out, except the alpha of a LoRA, which becomes a tensor without dimensions.
+    `what` names the file in messages. Raises UserError for a file of another kind and for one that
+    is cut short. A torch file is read as plain data: code in it is refused, not run.
     """
     with path.open("rb") as file:
         head = file.read(9)
@@ -61,7 +61,7 @@ def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
         return load_file(path)
     except SafetensorError as error:
         raise UserError(
-            f"The {what} {path} is not a whole safetensors file ({first_line(error)}); "
+            f"The {what} {path} is not a complete safetensors file ({first_line(error)}); "
             "fetch it again."
         ) from error
 
@@ -77,9 +77,9 @@ def _flatten(content: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 def read_header_settings(path: Path) -> dict[str, Any]:
-    """PEFT's settings as diffusers writes them into a safetensors header; empty if it did not.
+    """PEFT's settings as diffusers writes them into a safetensors header; empty if there are none.
 
-    Raises UserError when they are no JSON object.
+    Raises UserError for settings that are not a JSON object.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -94,7 +94,7 @@ def read_header_settings(path: Path) -> dict[str, Any]:
         settings = None
     if not isinstance(settings, dict):
         raise UserError(
-            f"The header of {path} has a {_PEFT_SETTINGS} that is no JSON object, so its alphas "
-            "are unknown; fetch it again."
+            f"The header of {path} has a {_PEFT_SETTINGS} that is not a JSON object, so the alphas "
+            "are unknown; fetch the file again."
         )
     return settings

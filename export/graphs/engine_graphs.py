@@ -34,23 +34,24 @@ ADDED_ENGINES = {
     "guide.text-latent": LATENT_FOLDER,
     "guide.latent": LATENT_FOLDER,
 }
-"""What the checkpoint's additions become, by the folder that each needs."""
+"""The engines of a checkpoint's additions, and the folder that each needs."""
 
 
 class Inputs(Protocol):
     """Example inputs by name, in the order of the forward's arguments."""
 
     def __call__(self, batch: int, size: Size | None = None) -> Mapping[str, Tensor]:
-        """Those of `batch` images of `size` pixels, by default the checkpoint's."""
+        """Inputs for `batch` images of `size` pixels, by default the checkpoint's size."""
         ...
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A module to export; `static` are the inputs that have no batch in front.
+    """A module to export.
 
-    The forward of one with `gradient` calls torch.autograd.grad (gradient_graph.py);
-    `label_scheme` is that of an engine which gives probabilities.
+    `static` are the inputs and outputs whose first dimension is not the batch. With `gradient`, the
+    forward calls torch.autograd.grad (gradient_graph.py). `label_scheme` is that of an engine whose
+    outputs are probabilities.
     """
 
     module: nn.Module
@@ -62,7 +63,7 @@ class Graph:
 
 
 def engine_names(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """The engines that PyTorch modules of `checkpoint` become; its ONNX files come besides."""
+    """The engines from PyTorch modules of `checkpoint`; those from its ONNX files are others."""
     added = [name for name, folder in ADDED_ENGINES.items() if folder in checkpoint.additions]
     return ("conditioner", "denoiser", "decoder", "encoder", *added)
 
@@ -70,8 +71,8 @@ def engine_names(checkpoint: Checkpoint) -> tuple[str, ...]:
 def engine_graph(checkpoint: Checkpoint, name: str, max_length: int) -> Graph:
     """The engine `name` of engine_names; prompts have `max_length` tokens.
 
-    What of the checkpoint's modules fixes the batch is replaced in place. Raises UserError for an
-    addition that cannot be read or was made for another model.
+    Parts of the checkpoint's modules that would fix the batch are replaced in place. Raises
+    UserError for an addition that cannot be read or was trained for another model.
     """
     if name == "decoder":
         return Graph(Decoder(checkpoint.vae).eval(), _latents(checkpoint), ("images",))
@@ -130,21 +131,21 @@ def _image_loss(checkpoint: Checkpoint) -> ExpressionLoss:
 
 
 def _guiding(folder: Path, shape: tuple[int, int, int]) -> tuple[nn.Module, tuple[str, ...]]:
-    """The classifier in `folder` with its classes; UserError if it cannot see `shape`."""
+    """The classifier in `folder` and its classes; UserError if it does not take `shape`."""
     classifier, names = read_guiding(folder)
     try:
         with torch.no_grad():
             classifier(torch.zeros(1, *shape))
     except RuntimeError:
         raise UserError(
-            f"{folder} holds a classifier that cannot see {list(shape)}, the shape of what this "
-            "model makes; train one on it, or remove the folder."
+            f"{folder} holds a classifier that does not take {list(shape)}, the shape of this "
+            "model's latents or images; train one on this model, or remove the folder."
         ) from None
     return classifier, names
 
 
 def images_of(default: Size) -> Inputs:
-    """Random images [B, 3, H, W] in [0, 1], of the size `default` unless another is asked for."""
+    """Random images [B, 3, H, W] in [0, 1], of the size `default` unless another is given."""
     return lambda batch, size=None: {
         "images": torch.rand((batch, 3, *(size or default)), generator=_generator(batch))
     }
@@ -197,7 +198,7 @@ def _to_denoise(checkpoint: Checkpoint, conditioner: Conditioner, given: Inputs)
 def _to_guide_text(checkpoint: Checkpoint, conditioner: Conditioner, given: Inputs) -> Inputs:
     def inputs(batch: int, size: Size | None = None) -> dict[str, Tensor]:
         conditioning = _conditioned(conditioner, given, batch)
-        # Moves as long as the tokens: what the engine adds shall count in its verification.
+        # Moves as long as the tokens, so that an error in them shows in the verification.
         length = conditioning["text"].norm(dim=-1).mean()
         return {
             **_latents(checkpoint)(batch, size),

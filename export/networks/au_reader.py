@@ -1,11 +1,11 @@
-"""An ONNX network that reads action units off images, as the engine `au-reader`.
+"""An ONNX network that reads action units from images, as the engine `au-reader`.
 
 A checkpoint holds it as au_reader.onnx, beside it au_reader.json:
 
     au_vocabulary   a key of facs.VOCABULARIES or a list of names, in the order of the scores; "-"
-                    stands for a score that is no action unit
+                    is a score that is not an action unit
     input_size, channels, mean, std    of its images, as for a classifier
-    output          "logits" (a sigmoid is missing) or "intensities" (in [0, 1])
+    output          "logits" (before a sigmoid) or "intensities" (in [0, 1])
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from synfer_rt.export.networks.image_network import INPUT_FIELDS, Ending, ImageN
 
 _NO_UNIT = "-"
 _OFF = 0.01
-"""How far intensities may be outside [0, 1] by rounding."""
+"""How far rounding may put intensities outside [0, 1]."""
 
 
 @dataclass(frozen=True)
 class AUReaderSource(ImageNetwork):
-    """An ONNX AU reader: `units` are its own, in its order, `wanted` those of the model."""
+    """An ONNX AU reader: `units` are its own in their order, `wanted` those of the model."""
 
     KIND = "AU reader"
     OUTPUTS = ("logits", "intensities")
     INPUT_REMEDY = "correct the JSON file beside it"
-    OUTPUT_NAME = "output_name in the JSON file beside it"
+    OUTPUT_NAME = "write output_name in the JSON file beside it"
 
     units: tuple[str, ...] = field(kw_only=True)
     wanted: tuple[str, ...] = field(kw_only=True)
 
     @property
     def columns(self) -> list[int]:
-        """Where the model's units are among its own."""
+        """The indices of the model's units among its own."""
         return [self.units.index(name) for name in self.wanted]
 
     def ending(self) -> Ending:
@@ -63,11 +63,11 @@ class AUReaderSource(ImageNetwork):
         return intensities[:, self.columns]
 
     def count_remedy(self, found: int) -> str:
-        """What to do where the file has `found` scores and its vocabulary another number."""
-        return "correct its au_vocabulary, - for each score that is no action unit"
+        """What to do if the file has `found` scores and its vocabulary another number."""
+        return "correct its au_vocabulary, with - for each score that is not an action unit"
 
     def doubt(self, scores: np.ndarray) -> str | None:
-        """Intensities outside [0, 1]."""
+        """Whether intensities are outside [0, 1]."""
         scores = scores[:, [i for i, name in enumerate(self.units) if name != _NO_UNIT]]
         if self.output == "logits" or ((scores >= -_OFF).all() and (scores <= 1 + _OFF).all()):
             return None
@@ -81,10 +81,10 @@ class AUReaderSource(ImageNetwork):
 
 
 def read_au_reader(path: Path, wanted: tuple[str, ...]) -> AUReaderSource:
-    """The AU reader `path` for a model of the units `wanted`, as the JSON file describes it.
+    """The AU reader `path` for a model of the units `wanted`, described by its JSON file.
 
-    Raises UserError when that file is missing or wrong, for a model without AUs, and for a reader
-    that does not know each of the model's.
+    Raises UserError if that file is missing or wrong, for a model without AUs, and for a reader
+    that does not read each of the model's AUs.
     """
     file = path.with_suffix(".json")
     try:
@@ -100,12 +100,12 @@ def read_au_reader(path: Path, wanted: tuple[str, ...]) -> AUReaderSource:
             "au_vocabulary, input_size, mean and std."
         ) from None
     if not wanted:
-        raise UserError(f"The model has no action units that {path} could read; remove the file.")
+        raise UserError(f"The model has no action units for {path} to read; remove the file.")
     missing = [name for name in wanted if name not in known]
     if missing:
         raise UserError(
-            f"{path} does not read {', '.join(missing)}, which the model has; give one that does, "
-            "or remove the file."
+            f"{path} does not read {', '.join(missing)}, which the model has; give an AU reader "
+            "that does, or remove the file."
         )
     return source
 

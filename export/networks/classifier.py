@@ -17,7 +17,7 @@ from synfer_rt.vocabulary import label_schemes
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _OFF = 0.01
-"""How far probabilities may be from a sum of 1: half precision rounds them."""
+"""How far the sum of probabilities may be from 1, since half precision rounds them."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class ClassifierSource(ImageNetwork):
 
     KIND = "classifier"
     OUTPUTS = ("logits", "probabilities")
-    INPUT_REMEDY = "say its input with --classifier-input"
-    OUTPUT_NAME = "output=NAME in --classifier-input, or output_name in its JSON file"
+    INPUT_REMEDY = "describe its input in `classifier_input`, or in its JSON file"
+    OUTPUT_NAME = "write output=NAME in `classifier_input`, or output_name in its JSON file"
 
     label_scheme: str = field(kw_only=True)
 
@@ -37,13 +37,13 @@ class ClassifierSource(ImageNetwork):
 
     @property
     def columns(self) -> list[int]:
-        """Which of the scores are expressions; a scheme may hold places for others."""
+        """The indices of the scores that are expressions; a scheme may have places for others."""
         names = label_schemes.scheme(self.label_scheme)
         return [i for i, name in enumerate(names) if label_schemes.is_expression(name)]
 
     @property
     def expressions(self) -> str:
-        """The label scheme of its probabilities: its own, without the places of others."""
+        """The label scheme of the probabilities: the classifier's own, without the other places."""
         names = label_schemes.scheme(self.label_scheme)
         if len(self.columns) == len(names):
             return self.label_scheme
@@ -52,7 +52,7 @@ class ClassifierSource(ImageNetwork):
     def ending(self) -> Ending:
         """The expressions' scores, then softmax, unless they are probabilities.
 
-        Of probabilities without those of the other scores the sum is made 1 again.
+        Probabilities of some of the scores are divided by their sum.
         """
         count, columns = len(label_schemes.scheme(self.label_scheme)), self.columns
         nodes, constants, last = [], {}, "scores"
@@ -82,18 +82,18 @@ class ClassifierSource(ImageNetwork):
         return chosen / chosen.sum(-1, keepdim=True) if chosen.shape != scores.shape else scores
 
     def count_remedy(self, found: int) -> str:
-        """What to do where the file has `found` scores and the label scheme another number."""
+        """What to do if the file has `found` scores and the label scheme another number."""
         names = label_schemes.scheme(self.label_scheme)
         if found < len(names):
-            return "say its label scheme"
+            return "give its label scheme in `classifier_labels`"
         listed = ",".join([*names, *"-" * (found - len(names))])
         return (
-            "where some scores are no expressions, write all in their order, - for each of these: "
-            f"--classifier-labels {listed} (or so as label_scheme in its JSON file)"
+            "if some scores are not expressions, write all in their order, with - for each of "
+            f'these: `classifier_labels=["{listed}"]`, or label_scheme in its JSON file'
         )
 
     def doubt(self, scores: np.ndarray) -> str | None:
-        """Logits beyond [0, 1] or of another sum than 1; probabilities that are softmaxed again."""
+        """Probabilities that are none, and logits that are probabilities already."""
         chosen = scores[:, self.columns]
         distributions = _are_distributions(scores) or _are_distributions(chosen)
         if self.output == "probabilities" and not distributions:
@@ -106,8 +106,8 @@ class ClassifierSource(ImageNetwork):
             )
         if self.output == "logits" and distributions:
             return (
-                "gives probabilities, of which a softmax would make nearly equal ones; describe "
-                "its output as probabilities"
+                "is described as giving logits, but its scores are probabilities, which a second "
+                "softmax would make nearly equal; describe its output as probabilities"
             )
         return None
 
@@ -119,9 +119,9 @@ def _are_distributions(scores: np.ndarray) -> bool:
 def parse_classifier(path: Path, label_scheme: str, spec: str) -> ClassifierSource:
     """Read `64,rgb,mean=0.5/0.5/0.5,std=0.5/0.5/0.5`, `224,bgr,imagenet` or `64,grey`.
 
-    The size comes first; `probabilities` says that no softmax is missing, and `output=NAME` which
-    of the file's outputs are the scores; without mean and std the classifier sees [0, 1]. Raises
-    UserError for anything else.
+    The size comes first. `probabilities` says that the model already ends in a softmax, and
+    `output=NAME` which of its outputs has the scores. Without mean and std the classifier takes
+    images in [0, 1]. Raises UserError for anything else.
     """
     size, *words = [word.strip() for word in spec.split(",")]
     given: dict[str, str] = {}
@@ -149,7 +149,7 @@ def parse_classifier(path: Path, label_scheme: str, spec: str) -> ClassifierSour
             std = tuple(float(x) for x in given["std"].split("/"))
     except ValueError as error:
         raise UserError(
-            f"The classifier input {spec!r} cannot be read ({error}); write it like "
+            f"`classifier_input` {spec!r} cannot be read ({error}); write it like "
             "64,rgb,mean=0.5/0.5/0.5,std=0.5/0.5/0.5 or 224,rgb,imagenet."
         ) from None
     count = CHANNELS[channels]
@@ -167,9 +167,9 @@ def parse_classifier(path: Path, label_scheme: str, spec: str) -> ClassifierSour
 
 
 def read_classifier(path: Path) -> ClassifierSource:
-    """The classifier `path` as the JSON file of the same name beside it describes it.
+    """The classifier `path`, described by the JSON file of the same name beside it.
 
-    Raises UserError when that file is missing or wrong.
+    Raises UserError if that file is missing or wrong.
     """
     file = path.with_suffix(".json")
     try:

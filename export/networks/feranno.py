@@ -1,4 +1,4 @@
-"""FERAnno, the label calibrator: it reads an expression off the denoiser itself.
+"""FERAnno, the label calibrator: it reads an expression from the denoiser itself.
 
 Finished latents are diffused to t = 1 and pass once through the UNet; its features at several
 scales and its cross-attention maps go through two encoder branches, a bidirectional

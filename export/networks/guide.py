@@ -1,10 +1,10 @@
-"""Semantic guidance: modules that steer sampling along a classifier's gradient.
+"""Semantic guidance: modules that steer sampling by a classifier's gradient.
 
 SynFER (He et al., arXiv 2410.09865) moves the text conditioning against the gradient of a
-classifier's loss on the predicted clean image x0, which is linear in what a step knows:
-`x0 = a * latents + b * prediction`. The gradients are torch.autograd's; gradient_graph.py exports
-them. The loss is summed over the batch and every gradient is normalised within its sample: no
-sample depends on its batch.
+classifier's loss on the predicted clean image x0, which is linear in the latents and the
+prediction: `x0 = a * latents + b * prediction`. The gradients are torch.autograd's; they are
+exported by gradient_graph.py. The loss is summed over the batch and every gradient is normalised
+within its sample, so that no sample depends on its batch.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from torch import Tensor, nn
 from synfer_rt.export.networks.modules import Denoiser
 
 _SMALLEST_NORM = 1e-8
-"""Below it a gradient is rounding, and is not blown up to full length."""
+"""A gradient with a smaller norm is rounding error, and is not scaled up to full length."""
 
 
 class TextGuide(nn.Module):
     """The conditioning's `text` with its conditional branch moved towards the target.
 
-    Per token `c <- c - strength * g / |g|` (the paper prints a plus, but a loss falls against its
-    gradient). g is the gradient of `loss` (x0 [B, C, h, w], target -> scalar), with x0 from the
-    UNet on the conditional branch alone.
+    For each token, `c <- c - strength * g / |g|` (the paper prints a plus, but a loss decreases
+    against its gradient). g is the gradient of `loss` (x0 [B, C, h, w], target -> scalar), with x0
+    from the UNet's conditional branch alone.
 
     forward(latents [B, C, h, w], timestep [], clean [2] = (a, b), target [B, classes] (a
     distribution), strength [B], and the conditioning [B, 2, ...]) -> text [B, 2, L, D].
@@ -47,7 +47,7 @@ class TextGuide(nn.Module):
     ) -> Tensor:
         """The moved text."""
         given = dict(zip(self.denoiser.names, (c[:, 1] for c in conditioning), strict=True))
-        timesteps = timestep + 0 * strength  # [B], with no batch size written into the graph
+        timesteps = timestep + 0 * strength  # [B], without a batch size in the graph
 
         def loss_of(text: Tensor) -> Tensor:
             prediction = self.denoiser.predict(latents, timesteps, {**given, "text": text})
@@ -61,12 +61,12 @@ class TextGuide(nn.Module):
 
 
 class LatentGuide(nn.Module):
-    """A finished solver step, corrected as if the predicted clean image had been pushed first.
+    """A finished solver step, corrected as if the predicted clean image had been moved first.
 
-    `x0 <- x0 - strength * g / rms(g)` per sample, with g the gradient of `loss` (x0, target ->
-    scalar): `strength` is the root mean square of the push, in standard deviations of the latents.
-    The step is linear in the prediction, so a push of x0 by p, which is one of the prediction by
-    p / b, adds `coefficients[:, 1] * p / b` to the step's results.
+    `x0 <- x0 - strength * g / rms(g)` for each sample, with g the gradient of `loss` (x0, target ->
+    scalar): `strength` is the root mean square of the move, in standard deviations of the latents.
+    The step is linear in the prediction. A move of x0 by p is a change of the prediction by p / b,
+    and so adds `coefficients[:, 1] * p / b` to the step's outputs.
 
     forward(latents, prediction, next_latents [B, C, h, w], next_history [B, K, C, h, w],
     coefficients [K+1, K+2], clean [2] = (a, b), target [B, classes], strength [B])

@@ -1,4 +1,4 @@
-"""Classifiers that guide: PyTorch networks whose gradient becomes part of an engine.
+"""Guiding classifiers: PyTorch networks whose gradient becomes part of an engine.
 
 A checkpoint holds them as folders of safetensors and JSON:
 
@@ -6,7 +6,7 @@ A checkpoint holds them as folders of safetensors and JSON:
     image_classifier/     an ExpressionNet on images, or any image classifier that transformers
                           saved (config.json, model.safetensors, preprocessor_config.json): "text"
 
-An ONNX file cannot guide, since it has no gradient; a guiding classifier should not judge either.
+An ONNX file cannot guide, because it has no gradient. A classifier that guides should not label.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _MODEL_TYPE = "synfer-expression-net"
 
 @dataclass(frozen=True)
 class _Preparation:
-    """How images [3, H, W] in [0, 1] are prepared: resized to `size` squared, then normalised."""
+    """Preparation of images [3, H, W] in [0, 1]: resized to [size, size], then normalised."""
 
     size: int
     mean: list[float]
@@ -50,7 +50,7 @@ class _Preparation:
 
 @dataclass(frozen=True)
 class NetConfig:
-    """Shape of an ExpressionNet: input [channels, size, size], stages of `widths`, classes."""
+    """The shape of an ExpressionNet: input [channels, size, size], stages of `widths`, classes."""
 
     channels: int
     size: int
@@ -74,8 +74,8 @@ class _Residual(nn.Module):
 class ExpressionNet(nn.Module):
     """A small residual network [B, channels, size, size] -> logits [B, classes].
 
-    Smooth throughout (SiLU, group normalisation, no pooling by maximum), for the sake of its
-    gradient. The first convolution has stride `patch`; every stage after the first halves the size.
+    It is smooth (SiLU, group normalisation, no max pooling) for the sake of its gradient. The first
+    convolution has stride `patch`; every stage after the first halves the size.
     """
 
     def __init__(self, config: NetConfig) -> None:
@@ -109,8 +109,8 @@ class ExpressionLoss(nn.Module):
     """Cross-entropy of a classifier with a wanted distribution, summed over the batch.
 
     forward(x, target [B, classes of `scheme`]) -> scalar. `names` are the classifier's classes in
-    its order; the loss is over those that `scheme` knows too. A target among the others has no
-    gradient.
+    their order; the loss is over those that are also in `scheme`. For a target among the other
+    classes the gradient is zero.
     """
 
     logits: Tensor
@@ -121,7 +121,7 @@ class ExpressionLoss(nn.Module):
         self.classifier = classifier
         classes = label_schemes.scheme(scheme)
         shared = [name for name in names if name in classes]
-        # Choosing by multiplication, since the gradient of indexing is a scatter.
+        # Classes are selected by multiplication, since the gradient of indexing is a scatter.
         self.register_buffer("logits", torch.eye(len(names))[:, [names.index(n) for n in shared]])
         self.register_buffer(
             "wanted", torch.eye(len(classes))[:, [classes.index(n) for n in shared]]
@@ -134,9 +134,9 @@ class ExpressionLoss(nn.Module):
 
 
 class Decoded(nn.Module):
-    """A classifier of images [B, 3, H, W] in [-1, 1] as one of scaled latents [B, C, h, w].
+    """A classifier of images [B, 3, H, W] in [-1, 1], applied to scaled latents [B, C, h, w].
 
-    Not clamped: a saturated pixel would have no gradient.
+    The images are not clamped: a saturated pixel would have no gradient.
     """
 
     def __init__(self, vae: Any, classifier: nn.Module) -> None:
@@ -154,7 +154,7 @@ class Decoded(nn.Module):
 
 
 class _Transformers(nn.Module):
-    """An image classifier of transformers behind its own resizing and normalisation."""
+    """An image classifier of transformers, with its resizing and normalisation in front."""
 
     mean: Tensor
     std: Tensor
@@ -176,10 +176,10 @@ class _Transformers(nn.Module):
 
 
 def read_guiding(folder: Path) -> tuple[nn.Module, tuple[str, ...]]:
-    """The classifier in `folder`, frozen, and its class names in order; see the module.
+    """The classifier in `folder`, frozen, and its class names in their order.
 
-    An image classifier takes [-1, 1]. Raises UserError for what is missing, unreadable or no
-    classifier of expressions.
+    An image classifier takes images in [-1, 1]. Raises UserError for files that are missing,
+    unreadable or not a classifier of expressions.
     """
     try:
         fields = dict(json.loads((folder / _CONFIG).read_bytes()))
@@ -197,10 +197,10 @@ def read_guiding(folder: Path) -> tuple[nn.Module, tuple[str, ...]]:
             network.load_state_dict(load_file(folder / _WEIGHTS))
     except UserError:
         raise
-    except Exception as error:  # json, torch, safetensors and transformers raise their own kinds
+    except Exception as error:  # every one of the libraries raises errors of its own
         reason = first_line(error)
         raise UserError(
-            f"{folder} holds no classifier that can guide ({reason}); train it again, or save one "
+            f"{folder} does not hold a guiding classifier ({reason}); train it again, or save one "
             "there with transformers' save_pretrained."
         ) from error
     return network.float().eval().requires_grad_(False), names
@@ -218,9 +218,10 @@ def _read_transformers(folder: Path) -> tuple[nn.Module, tuple[str, ...]]:
             attn_implementation="eager",
             output_loading_info=True,
         )
-    if missing := found["missing_keys"]:  # they would be drawn at random
+    if missing := found["missing_keys"]:  # their values would be random
         raise UserError(
-            f"{folder / _WEIGHTS} lacks {some(missing, 3)}; save the whole classifier again."
+            f"{folder / _WEIGHTS} has the missing keys {some(missing, 3)}; save the whole "
+            "classifier again."
         )
     words = [model.config.id2label[i] for i in range(model.config.num_labels)]
     try:
@@ -228,18 +229,20 @@ def _read_transformers(folder: Path) -> tuple[nn.Module, tuple[str, ...]]:
             expressions.parse_label(word, label_schemes.scheme("affectnet-8")) for word in words
         )
     except UserError as error:
-        raise UserError(f"Name the classes in id2label of {folder / _CONFIG}: {error}") from None
+        raise UserError(
+            f"The classes in id2label of {folder / _CONFIG} must be expressions: {error}"
+        ) from None
     return _Transformers(model, _preparation(folder)), names
 
 
 def _preparation(folder: Path) -> _Preparation:
-    """What preprocessor_config.json says of preparing images.
+    """The preparation of images in preprocessor_config.json.
 
-    Raises UserError for what is not resizing, rescaling and normalisation.
+    Raises UserError for anything but resizing, rescaling and normalisation.
     """
     import transformers
 
-    # It knows what each kind of processor does where the file says nothing.
+    # transformers knows the defaults of each kind of processor.
     fields = transformers.AutoImageProcessor.from_pretrained(
         folder, local_files_only=True, trust_remote_code=False
     ).to_dict()
@@ -251,15 +254,15 @@ def _preparation(folder: Path) -> _Preparation:
     steps = {name for name in fields if name.startswith("do_")} - _DONE | _UNDONE
     odd = [f"{name} true" for name in sorted(steps) if fields.get(name)]
     odd += [] if fields.get("do_resize") else ["do_resize false"]
-    # ConvNeXt's does not crop images of 384 pixels or more.
+    # The processor of ConvNeXt does not crop images of 384 pixels or more.
     warps = "ConvNext" in str(fields.get("image_processor_type")) and edge >= 384
     odd += [] if warps or fields.get("crop_pct") in (None, 1) else ["crop_pct"]
     odd += [] if len(edges) == 1 else [f"the sizes {', '.join(sorted(map(str, edges)))}"]
     if odd:
         raise UserError(
             f"{folder / _PREPROCESSOR} prepares images with {', '.join(odd)}, which cannot be "
-            "built; give a classifier that sees whole images, resized to one square size, rescaled "
-            "and normalised."
+            "exported; give a classifier that takes whole images, resized to one square size, "
+            "rescaled and normalised."
         )
     mean, std = [0.0] * 3, [1.0] * 3
     if fields.get("do_normalize"):

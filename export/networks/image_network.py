@@ -1,7 +1,7 @@
-"""ONNX networks that see images, as engines: images [B, 3, H, W] in [0, 1] -> what they say.
+"""ONNX networks of images as engines: images [B, 3, H, W] in [0, 1] -> probabilities or AUs.
 
-Resizing and normalisation go in front of the network as ONNX nodes, what is left to do to its
-scores behind it.
+Resizing and normalisation are put in front of the network as ONNX nodes, and the rest of the work
+on its scores behind it.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from synfer_rt.export.onnx.opset import at_least_minimum, without_weights_among_
 from synfer_rt.export.sentences import first_line
 
 CHANNELS = {"rgb": 3, "bgr": 3, "grey": 1}
-"""The colours that a network sees, in its order, and how many numbers of mean and std they have."""
+"""The order of a network's channels, and how many numbers mean and std have for it."""
 INPUT_FIELDS = ("input_size", "channels", "mean", "std", "output", "output_name")
-"""What a description in JSON says of a network's input and output."""
+"""The fields of a JSON description that are about a network's input and output."""
 
 PREPARED = "prepared"
 """What a network takes within its engine."""
 _MOST = 10.0
-"""Means and deviations of pixels in [0, 1] are below it, those of pixels up to 255 far above."""
+"""Means and deviations of pixels in [0, 1] are smaller, those of pixels up to 255 much larger."""
 
 
 @dataclass(frozen=True)
 class Ending:
-    """What follows a network's `count` scores: nodes from "scores" to the engine's `output`.
+    """The nodes after a network's `count` scores, from "scores" to the engine's `output`.
 
-    `size` is the length of a row of the output; `scores` and `known_by` say in a sentence what the
-    scores are and where their number is from.
+    `size` is the length of a row of the output. `scores` and `known_by` are for messages: what the
+    scores are, and what their number is known from.
     """
 
     output: str
@@ -57,18 +57,18 @@ class Ending:
 
 @dataclass(frozen=True)
 class ImageNetwork(ABC):
-    """An ONNX network [N, C, S, S] or [N, S, S, C] -> scores [N, K], and what its input means.
+    """An ONNX network [N, C, S, S] or [N, S, S, C] -> scores [N, K], and how its input is prepared.
 
-    It sees `(x - mean) / std` with x in [0, 1], resized to `input_size` pixels; `channels` is a key
-    of CHANNELS, and mean and std have as many numbers, in that order. `output` is one of OUTPUTS,
-    `output_name` the file's output that holds the scores, None where there is no doubt.
+    Its input is `(x - mean) / std` with x in [0, 1], resized to `input_size` pixels; `channels` is
+    a key of CHANNELS, and mean and std have as many numbers, in that order. `output` is one of
+    OUTPUTS, `output_name` the output that has the scores, None if only one can be meant.
     """
 
     KIND: ClassVar[str]
     OUTPUTS: ClassVar[tuple[str, ...]]
     INPUT_REMEDY: ClassVar[str]
     OUTPUT_NAME: ClassVar[str]
-    """How to say which output holds the scores."""
+    """What to do to name the output that has the scores."""
 
     name: str
     path: Path
@@ -105,23 +105,23 @@ class ImageNetwork(ABC):
 
     @abstractmethod
     def ending(self) -> Ending:
-        """What follows the scores in the engine."""
+        """The nodes after the scores."""
 
     @abstractmethod
     def finish(self, scores: torch.Tensor) -> torch.Tensor:
-        """The same in PyTorch."""
+        """The same computation in PyTorch."""
 
     @abstractmethod
     def doubt(self, scores: np.ndarray) -> str | None:
-        """Why `scores` [N, K] of a few images cannot be what `output` says; None if they can."""
+        """Why `scores` [N, K] of a few images cannot be of the kind `output`; None if they can."""
 
     @abstractmethod
     def count_remedy(self, found: int) -> str:
-        """What to do where the file has `found` scores and its description another number."""
+        """What to do if the file has `found` scores and its description another number."""
 
     @staticmethod
     def input_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments that say what the input means, of a description in JSON."""
+        """The arguments about input and output, from a description in JSON."""
         return {
             "input_size": int(fields["input_size"]),
             "channels": fields.get("channels", "rgb"),
@@ -137,17 +137,18 @@ def compose_network(
 ) -> onnx.ModelProto:
     """The network with its preparation and its ending, for images of `image_size` (H, W).
 
-    Names instead of numbers leave the size free.
-
-    Raises UserError when the file is no network of the kind that `network` describes.
+    Names instead of numbers leave the size free. Raises UserError for a file that is not a network
+    as `network` describes it.
     """
     try:
         core = model_file.load(network.path)
         onnx.checker.check_model(core)
         core = without_weights_among_inputs(at_least_minimum(in_float32(core)))
-    except Exception as error:  # protobuf, checker and converter raise their own kinds
+    except Exception as error:  # protobuf, checker and converter raise errors of their own
         reason = first_line(error)
-        raise UserError(f"{network.path} is no ONNX model that can be read ({reason}).") from error
+        raise UserError(
+            f"{network.path} is not an ONNX model that can be read ({reason}); export it again."
+        ) from error
     images = list(core.graph.input)
     wanted = (len(network.mean), network.input_size, network.input_size)
     shape = _shape(images[0]) if len(images) == 1 else []
@@ -163,8 +164,8 @@ def compose_network(
     chosen = _scores_of(network, outputs)
     if len(outputs[chosen]) == 1:
         raise UserError(
-            f"{network.path} gives {chosen} {outputs[chosen]}, without a batch; export it with a "
-            f"dynamic batch, so that it gives [batch, {ending.count}]."
+            f"{network.path} has the output {chosen} {outputs[chosen]}, without a batch; export it "
+            f"with a dynamic batch, so that the output is [batch, {ending.count}]."
         )
     if outputs[chosen] and not isinstance(found := _count(outputs[chosen]), str):
         _check_count(network, found)
@@ -189,12 +190,11 @@ def name_prefix(kind: str) -> str:
 
 
 def reference(network: ImageNetwork, images: torch.Tensor) -> torch.Tensor:
-    """The same in Pillow and PyTorch around the untouched ONNX file, to hold the engine against.
+    """The reference for the engine: Pillow and PyTorch around the unchanged ONNX file.
 
-    Of a file that computes in float16 the weights are computed with in float32.
-
-    Raises UserError when ONNX Runtime cannot run the file on float32 images, and when what it says
-    of them is not what the network is described to say.
+    A file that computes in float16 is run in float32, with the same weights. Raises UserError if
+    ONNX Runtime cannot run the file on float32 images, and if its scores are not of the kind that
+    the network's description says.
     """
     import onnxruntime
 
@@ -222,12 +222,12 @@ def reference(network: ImageNetwork, images: torch.Tensor) -> torch.Tensor:
         scores = np.concatenate([np.asarray(part) for part in found])
     except UserError:
         raise
-    except Exception as error:  # ONNX Runtime has a kind for every code of its own
+    except Exception as error:  # ONNX Runtime has an error class for each of its codes
         raise UserError(
             f"ONNX Runtime cannot run {network.path} on images ({first_line(error)}); export it "
             "with float32 or float16 inputs and the operators of ONNX alone."
         ) from error
-    # A file may leave the number of its scores open.
+    # A file may leave its number of scores open.
     _check_count(network, _count(scores.shape))
     scores = scores.reshape(len(scores), -1)
     if doubt := network.doubt(scores):
@@ -253,14 +253,14 @@ def _check_count(network: ImageNetwork, found: Any) -> None:
 
 
 def _count(shape: Sequence[Any]) -> Any:
-    """K of scores [N, K] or [N, K, 1, 1], a number or a name; of other shapes that of a row."""
+    """K of scores [N, K] or [N, K, 1, 1], a number or a name; for other shapes, that of a row."""
     row = tuple(shape[1:])
     others = [length for length in row if length != 1]
     return others[0] if len(others) == 1 else row
 
 
 def _scores_of(network: ImageNetwork, outputs: Mapping[str, Sequence[Any]]) -> str:
-    """Which of a file's `outputs`, shapes by name, holds the scores."""
+    """The name of the output that has the scores; `outputs` are shapes by name."""
     names = list(outputs)
     if network.output_name is not None:
         names = [network.output_name] if network.output_name in outputs else []
@@ -273,7 +273,7 @@ def _scores_of(network: ImageNetwork, outputs: Mapping[str, Sequence[Any]]) -> s
         return names[0]
     listed = ", ".join(f"{name} {list(shape)}" for name, shape in outputs.items())
     raise UserError(
-        f"{network.path} has the outputs {listed}; say which holds the scores: "
+        f"{network.path} has the outputs {listed}, and which one has the scores is not known; "
         f"{network.OUTPUT_NAME}."
     )
 
@@ -328,8 +328,8 @@ def _tensors(constants: Mapping[str, np.ndarray]) -> list[TensorProto]:
 def _prefix_names(model: onnx.ModelProto, prefix: str, entry: str) -> None:
     """Put `prefix` before the names of nodes and values, in place; `entry` becomes "prepared".
 
-    Subgraphs see the values around them, so their names change alike. (onnx.compose.add_prefix
-    leaves what they take from outside as it was.)
+    Subgraphs use values from outside, so their names change too. (onnx.compose.add_prefix does not
+    rename these.)
     """
 
     def new(name: str) -> str:
@@ -342,12 +342,12 @@ def _prefix_names(model: onnx.ModelProto, prefix: str, entry: str) -> None:
         for node in graph.node:
             for names in (node.input, node.output):
                 names[:] = map(new, names)
-        # The network may say nothing of its inner shapes once the batch has our name.
+        # The inner shapes are removed, because they have the old name of the batch.
         del graph.value_info[:], graph.quantization_annotation[:]
 
 
 def _join(graph: GraphProto, before: GraphProto, scores: str, ending: Ending) -> None:
-    """Put `before` in front of a network, in place, and `ending` behind its `scores` [B, K, …]."""
+    """Put `before` in front of a network and `ending` behind its `scores` [B, K, …], in place."""
     network = list(graph.node)
     del graph.node[:], graph.input[:], graph.output[:]
     graph.input.extend(before.input)

@@ -1,4 +1,4 @@
-"""The four PyTorch modules that become engines; shapes are those of docs/architecture.md."""
+"""The PyTorch modules of the engines that every bundle has, with one more for its encoder."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from synfer_rt.export.files.au_adapter import AUAdapter, CrossAttention
 class AUBiasAttention(AttnProcessor2_0):
     """Attention whose output gains its layer's slice of the AU bias [N, 1, width].
 
-    With one AU token, decoupled attention (He et al., arXiv 2410.09865) adds `softmax over one
-    key` = 1 times that token's value, at every position: a bias. `span` is None for a layer that
-    has no AU token.
+    With one AU token, decoupled attention (He et al., arXiv 2410.09865) adds the token's value
+    times a softmax over one key, which is 1, at every position: a bias. `span` is None for a layer
+    without an AU token.
     """
 
     def __init__(self, span: slice | None) -> None:
@@ -37,7 +37,7 @@ class AUBiasAttention(AttnProcessor2_0):
         temb: Tensor | None = None,
         au_bias: Tensor | None = None,
     ) -> Tensor:
-        """Attention of diffusers, then the bias; arguments as diffusers passes them."""
+        """The attention of diffusers, then the bias; arguments as diffusers passes them."""
         out = super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
         if self.span is None or au_bias is None:
             return out
@@ -56,7 +56,7 @@ class AUTokenAttention(nn.Module):
         self.to_k = nn.Parameter(to_k, requires_grad=False)
         self.to_v = nn.Parameter(to_v, requires_grad=False)
 
-    # diffusers reads the arguments that a processor takes off this signature.
+    # diffusers reads from this signature which arguments a processor takes.
     def __call__(
         self,
         attn: Any,
@@ -78,7 +78,7 @@ class AUTokenAttention(nn.Module):
 
 
 class PlainAttention(AttnProcessor2_0):
-    """Attention of diffusers in a UNet whose other layers have AU tokens: it ignores them."""
+    """The attention of diffusers, for layers that ignore the AU tokens of the other layers."""
 
     def __call__(  # type: ignore[override]
         self,
@@ -90,7 +90,7 @@ class PlainAttention(AttnProcessor2_0):
         au_tokens: Tensor | None = None,
         au_weight: Tensor | None = None,
     ) -> Tensor:
-        """As diffusers'; arguments as diffusers passes them."""
+        """The attention of diffusers; arguments as diffusers passes them."""
         return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
 
 
@@ -105,7 +105,7 @@ def _attend(query: Tensor, keys: Tensor, values: Tensor, heads: int) -> Tensor:
 
 
 def _upsample(self: Any, hidden_states: Tensor, output_size: list[int] | None = None):
-    # The original forward tests the batch and the element count, which fixes the batch on export.
+    # The original forward tests the batch and the element count, which would fix the batch.
     if self.use_conv_transpose:
         return self.conv(hidden_states)
     if self.interpolate:
@@ -117,7 +117,7 @@ def _upsample(self: Any, hidden_states: Tensor, output_size: list[int] | None = 
 
 
 def free_batch(module: nn.Module) -> None:
-    """Replace, in place, the forwards of diffusers that would fix the batch on export."""
+    """Replace, in place, the forwards of diffusers that would fix the batch in an export."""
     for part in module.modules():
         if isinstance(part, Upsample2D) and part.norm is None:
             part.forward = MethodType(_upsample, part)
@@ -134,7 +134,7 @@ def cross_attentions(unet: Any) -> dict[int, Any]:
 
 
 def adapter_layers(unet: Any) -> tuple[CrossAttention, ...]:
-    """Where an AU adapter acts on the UNet, in the order of `unet.attn_processors`."""
+    """The layers of the UNet that an AU adapter acts on, in the order of `unet.attn_processors`."""
     names = list(unet.attn_processors)
     return tuple(
         CrossAttention(i, names[i], layer.inner_dim) for i, layer in cross_attentions(unet).items()
@@ -144,7 +144,7 @@ def adapter_layers(unet: Any) -> tuple[CrossAttention, ...]:
 def fold(adapter: AUAdapter, unet: Any) -> nn.Module:
     """An adapter of one token as a module: AU vector [..., A] -> au_bias [..., sum of widths].
 
-    Per cross-attention layer `W_out W_v token`, the product of matrices taken in float64; the bias
+    For each cross-attention layer, `W_out W_v token`, with the matrix product in float64; the bias
     of `to_out` stays in the UNet, where the text branch already adds it. An affine projection is
     folded in too, so that the module is one linear layer.
     """
@@ -170,13 +170,13 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
 
 
 class Conditioner(nn.Module):
-    """tokens [B, 2, L] (and aus [B, 2, A], au_scale [B]) -> what stays constant over the steps.
+    """tokens [B, 2, L] (and aus [B, 2, A], au_scale [B]) -> the conditioning, constant over steps.
 
     Outputs, in the order of `outputs`: `text` [B, 2, L, D]; with an adapter of one token `au_bias`
-    [B, 2, sum of widths], `au_scale * W_out W_v token` of every cross-attention layer; with one of
-    several tokens `au_tokens` [B, 2, T, D] and `au_weight` [B, 2], which is au_scale; with class
-    labels `class_labels` [B, 2, sum], the parts named by `class_labels` joined. AUs come in [0, 1]
-    and are first multiplied by the adapter's maximum.
+    [B, 2, sum of widths], `au_scale * W_out W_v token` of every cross-attention layer; with an
+    adapter of several tokens `au_tokens` [B, 2, T, D] and `au_weight` [B, 2], which is au_scale;
+    with class labels `class_labels` [B, 2, sum], the named parts joined. AUs are in [0, 1] and are
+    multiplied by the adapter's maximum.
     """
 
     def __init__(
@@ -228,9 +228,9 @@ class Denoiser(nn.Module):
     """One solver step with guidance: the UNet on both branches, then `coefficients @ stack`.
 
     `conditioning` are the Conditioner's outputs in the order of `conditioning_names`; `adapter` is
-    the Conditioner's, needed where `au_tokens` are among them. The UNet is changed in place. The
-    stack is [latents, prediction, history]; its first result row are the next latents, the rest
-    the next history. Guidance is `u + guidance * (c - u)` (Ho and Salimans, arXiv 2207.12598).
+    the Conditioner's, and is needed for `au_tokens`. The UNet is changed in place. The stack is
+    [latents, prediction, history]; the first row of the product is next_latents, the other rows are
+    next_history. Guidance is `u + guidance * (c - u)` (Ho and Salimans, arXiv 2207.12598).
     """
 
     def __init__(

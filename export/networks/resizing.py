@@ -1,8 +1,8 @@
-"""Images resized within a graph as Pillow resizes them: a matrix for each of the two axes.
+"""Resizing images within a graph as Pillow does: one matrix for each of the two axes.
 
-Whoever trained a network shrank its images with antialiasing: a new pixel is an average over all
-that it covers, and fine grain vanishes. ONNX's Resize has that from opset 18 on only, and not
-every runtime heeds it; products of matrices mean the same everywhere, and have a gradient.
+Networks are trained on images that were reduced with antialiasing: a new pixel is an average over
+the pixels that it covers. ONNX's Resize has antialiasing only from opset 18 on, and not every
+runtime applies it. Matrix products mean the same everywhere, and have a gradient.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from PIL import Image
 
 
 def matrix(old: int, new: int, resampling: Image.Resampling) -> np.ndarray:
-    """Pillow's resampling of `old` pixels to `new`, float32 [new, old]."""
+    """The matrix of Pillow's resampling of `old` pixels to `new`, float32 [new, old]."""
     steps = Image.fromarray(np.eye(old, dtype=np.float32))
     return np.array(steps.resize((old, new), resampling))
 
@@ -33,8 +33,8 @@ def resize(
 ) -> tuple[list[NodeProto], Mapping[str, np.ndarray]]:
     """Nodes of opset 13 from `images` [B, C, H, W] to `output` [B, C, size, size], and constants.
 
-    They resize bilinearly. Of `image_size`, (H, W), a number is that length; a name leaves it free:
-    then the weights are computed from the shape of what comes.
+    They resize bilinearly. In `image_size`, (H, W), a number is a fixed length and a name a free
+    one, for which the weights are computed from the shape of the input.
     """
     nodes: list[NodeProto] = []
     constants: dict[str, np.ndarray] = {}
@@ -49,7 +49,7 @@ def resize(
             }
         else:
             constants[weights] = matrix(old, size, Image.Resampling.BILINEAR)
-        # The weights stay on the left, where no product has the weights that are quantized.
+        # The weights are on the left, where quantization does not look for weights.
         nodes += [
             _node("MatMul", [weights, last], f"resize_product_{axis}"),
             _node("Transpose", [f"resize_product_{axis}"], f"resize_{axis}", perm=[0, 1, 3, 2]),
@@ -70,11 +70,12 @@ _NUMBERS: Mapping[str, np.ndarray] = {
 def _weights(images: str, axis: int, new: int, output: str) -> list[NodeProto]:
     """Nodes that compute the matrix [new, old] for the length `old` of the images' `axis`.
 
-    Pixel j weighs max(0, 1 - |j + 1/2 - (i + 1/2) * old / new| / max(old / new, 1)) in the new
-    pixel i: a triangle as wide as two new pixels (old ones, where they are larger). Rows are
-    divided by their sum, for the pixels beyond the edge. Multiplied by 2 * new, distances are
-    differences of whole numbers, which float32 holds exactly up to 2^24. Those that are stored are
-    int64, since weights may be stored as float16.
+    In the new pixel i, pixel j has the weight
+    max(0, 1 - |j + 1/2 - (i + 1/2) * old / new| / max(old / new, 1)): a triangle as wide as two new
+    pixels, or two old ones if these are larger. Rows are divided by their sum, since pixels beyond
+    the edge are missing. Distances are multiplied by 2 * new, so that they are differences of whole
+    numbers, which float32 holds exactly up to 2^24. Stored numbers are int64, since weights may be
+    stored as float16.
     """
 
     def made(name: str) -> str:

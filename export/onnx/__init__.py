@@ -1,1 +1,1 @@
-"""Writing ONNX graphs and rewriting them."""
+"""ONNX graphs: exporting them from PyTorch, reading and rewriting them."""

@@ -1,4 +1,4 @@
-"""A graph that was made for one batch -> the same for any."""
+"""A graph that was exported with one batch size -> the same graph for any batch size."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from synfer_rt.errors import UserError
 
 BATCH = 127
-"""Stands for the batch while a graph is made: a prime of which no dimension is a multiple."""
+"""The batch size of the export: a prime of which no other dimension is a multiple."""
 
 
 def any_batch(model: ir.Model, static: frozenset[str], engine: str) -> None:
     """Make BATCH the free dimension `B`, in place, wherever the graph has it.
 
-    That is in the shapes of inputs and outputs; in those that Reshape and Expand take, where -1
-    stands for what is left and 1 for as it is; and in constants that repeat the same rows for each
-    sample, which the graph then repeats itself. `static` are the inputs and outputs that have no
-    batch in front. Raises UserError, naming `engine`, for a tensor that has the batch twice.
+    These are the shapes of inputs and outputs; the shapes that Reshape and Expand take, in which -1
+    is the rest and 1 is unchanged; and constants that repeat the same rows for each sample, which
+    the graph then repeats itself. `static` are the inputs and outputs whose first dimension is not
+    the batch. Raises UserError, naming `engine`, for a tensor that has the batch twice.
     """
     graph = model.graph
     for value in list(graph.initializers.values()):
@@ -44,7 +44,7 @@ def any_batch(model: ir.Model, static: frozenset[str], engine: str) -> None:
             sizes[place] = -1
         elif before[place - len(sizes) :][:1] == sizes[place : place + 1]:
             sizes[place] = 1
-        else:  # it repeats what all samples have in common
+        else:  # it repeats rows that all samples share
             count, times = batch.outputs[0], sizes[place] // BATCH
             if times > 1:
                 product = ir.node("Mul", [count, _constant(graph, [times])])
@@ -62,7 +62,7 @@ def any_batch(model: ir.Model, static: frozenset[str], engine: str) -> None:
     for node in graph:
         for value in node.outputs:
             if value not in graph.outputs:
-                value.shape = None  # still that of BATCH; the runtimes infer the true one
+                value.shape = None  # it has BATCH in it; the runtimes infer the true shape
     for value in (*graph.inputs, *graph.outputs):
         if value.name not in static:
             assert value.shape is not None
@@ -71,7 +71,7 @@ def any_batch(model: ir.Model, static: frozenset[str], engine: str) -> None:
 
 
 def _repeat_rows(graph: ir.Graph, value: ir.Value) -> None:
-    """Put an Expand of a sample's rows in place of a constant that has them for each of BATCH."""
+    """Replace a constant that repeats rows for each of BATCH samples by an Expand of the rows."""
     tensor = value.const_value
     if tensor is None or not tensor.shape or not tensor.size:
         return
@@ -102,7 +102,7 @@ def _repeat_rows(graph: ir.Graph, value: ir.Value) -> None:
 
 
 def _constant(graph: ir.Graph, sizes: Sequence[int]) -> ir.Value:
-    """An initializer of these sizes, the same one for the same sizes."""
+    """An initializer with these sizes; equal sizes share one."""
     name = "_".join(["sizes", *(str(size).replace("-", "m") for size in sizes)])
     if name not in graph.initializers:
         tensor = ir.tensor(np.array(sizes, np.int64), name=name)

@@ -1,4 +1,4 @@
-"""ONNX networks that were exported for one image -> the same for any number."""
+"""ONNX networks that were exported for one image -> the same networks for any batch."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _FOLDED = {
     *("Constant", "ConstantOfShape", "Identity", "Cast", "Mul", "Equal", "Where", "Concat"),
     *("Unsqueeze", "Expand"),
 }
-"""What exporters leave before a Reshape or an Expand to a size that is known."""
+"""The operators that exporters leave before a Reshape or an Expand to a known size."""
 _IMAGES = 3
 _TOLERANCE = 1e-3
-"""Of the largest score: a runtime may add up in another order for another batch."""
+"""Relative to the largest score: a runtime may sum in another order for another batch."""
 
 
 def with_free_batch(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     """`model`, read from `path`, with the batch "B" in place of its fixed one.
 
-    Its inputs and outputs say so, its Reshape nodes leave open what was 1, and constants that are
-    joined to what an image gave, such as a class token, are repeated. Raises UserError for
-    another batch than 1, and where three images together do not get the scores that each gets
-    alone.
+    The batch of its inputs and outputs is free, its Reshape nodes infer what was 1, and constants
+    that are concatenated with values of an image, such as a class token, are repeated. Raises
+    UserError for a fixed batch other than 1, and if three images together do not get the scores
+    that each gets alone.
     """
     size = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
     if size != 1:
@@ -46,18 +46,18 @@ def with_free_batch(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
         _free_reshapes(free, constants)
         _repeat_joined(free, constants)
         fits = _agree(model, free)
-        reason = "its scores for several images together are others than for each alone"
-    except Exception as error:  # ONNX Runtime and onnx's evaluator have kinds of their own
+        reason = "several images together get other scores than each alone"
+    except Exception as error:  # ONNX Runtime and onnx's evaluator raise errors of their own
         fits, reason = False, first_line(error)
     if not fits:
         raise UserError(
-            f"{path} has the fixed batch 1, also within ({reason}); export it with a dynamic batch."
+            f"{path} has the fixed batch 1, also inside ({reason}); export it with a dynamic batch."
         )
     return free
 
 
 def _constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
-    """The model's constants by name, with what a few operators make of constants alone."""
+    """The model's constants by name, and the outputs of a few operators on constants alone."""
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type not in _FOLDED or not all(name in constants for name in node.input):
@@ -75,7 +75,7 @@ def _free_reshapes(model: onnx.ModelProto, constants: Mapping[str, np.ndarray]) 
         shape = constants.get(node.input[1]) if node.op_type == "Reshape" else None
         if shape is None or not shape.size or shape[0] != 1:
             continue
-        # 0 keeps the batch of what is reshaped, where -1 stands for another axis already.
+        # 0 keeps the batch of the input; it is needed if -1 is used for another axis.
         opened = np.array([0 if -1 in shape else -1, *shape[1:]], np.int64)
         node.input[1] = f"free_batch_shape_{i}"
         model.graph.initializer.append(numpy_helper.from_array(opened, node.input[1]))
@@ -84,7 +84,7 @@ def _free_reshapes(model: onnx.ModelProto, constants: Mapping[str, np.ndarray]) 
 
 
 def _repeat_joined(model: onnx.ModelProto, constants: Mapping[str, np.ndarray]) -> None:
-    """Repeat for each image the constants [1, ...] that a Concat joins to what the image gave."""
+    """Repeat for each image the constants [1, ...] that a Concat joins with values of images."""
     repeats: dict[str, list[NodeProto]] = {}
     added: dict[str, np.ndarray] = {}
     of_images = {model.graph.input[0].name}
@@ -127,7 +127,7 @@ def _agree(fixed: onnx.ModelProto, free: onnx.ModelProto) -> bool:
     import onnxruntime
 
     options, providers = onnxruntime.SessionOptions(), ["CPUExecutionProvider"]
-    options.log_severity_level = 4  # what it says of a failure stands in our sentence
+    options.log_severity_level = 4  # the error message has the reason of a failure
     one, many = (
         onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
         for model in (fixed, free)

@@ -1,4 +1,4 @@
-"""PyTorch module -> ONNX file whose batch (and size) is truly dynamic, weights in fp32 or fp16."""
+"""PyTorch module -> ONNX file with a dynamic batch (and size), weights in fp32 or fp16."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from synfer_rt.bundle.engine_specs import BATCH, SPATIAL
 from synfer_rt.errors import UserError
 
 OPSET = 21
-"""The newest opset whose GroupNormalization stays whole and that TensorRT-RTX compiles."""
+"""The newest opset that keeps GroupNormalization as one operator and that TensorRT-RTX compiles."""
 
 MAX_BATCH = 4096
 INLINE_BYTES = 100_000_000
-"""Weights beyond this go to `<engine>.onnx.data`, which runtimes map instead of reading it whole;
-one protobuf file would end at 2 GiB anyway."""
+"""Larger weights go to `<engine>.onnx.data`, which runtimes map into memory instead of reading it;
+a protobuf file is limited to 2 GiB anyway."""
 
 _MAX_STEPS = 1 << 16
 _SMALL = 1024
@@ -40,16 +40,16 @@ def export_onnx(
     """Write `module` to `path`; its inputs and outputs stay float32 (or int64).
 
     `inputs` are the forward's arguments in order, with a batch of at least 2; those not named in
-    `static` have the batch in front. `precision` is "fp32" or "fp16", how weights are stored: they
-    are cast to float32 where they are used, which the runtime does once when it loads.
-    `free_axes` are the heights and widths (interfaces.SPATIAL) to keep free, with the number of
-    which each is a multiple; without them the size is that of `inputs`.
-    Raises UserError when the graph would fix the batch or a free axis.
+    `static` have the batch as first dimension. `precision` is "fp32" or "fp16", how weights are
+    stored: they are cast to float32 where they are used, which the runtime does once when it loads.
+    `free_axes` are the heights and widths (engine_specs.SPATIAL) that stay free, with the number of
+    which each is a multiple; without them the size is that of `inputs`. Raises UserError if the
+    graph would fix the batch or a free axis.
     """
     free_axes = free_axes or {}
     dims = {BATCH: Dim(BATCH, min=1, max=MAX_BATCH)}
     for axis, step in free_axes.items():
-        # H and h are one axis seen by two engines, and no module has both as inputs.
+        # H and h are the same axis in two engines, and no module has both as inputs.
         dims[axis] = step * Dim(f"steps_{axis}", min=1, max=_MAX_STEPS)
     shapes = tuple(
         {i: dims[axis] for i, axis in _free(name, value.ndim, static, free_axes).items()}
@@ -75,7 +75,7 @@ def export_onnx(
     if precision == "fp16":
         store_half(model.graph)
     save(model, path)
-    # The optimizer's rules remember the last graph, and with it would keep every weight in memory.
+    # The optimizer's rules keep the last graph, and with it every weight would stay in memory.
     for value in (*weights, *model.graph.initializers.values()):
         value.const_value = None
 
@@ -98,7 +98,7 @@ def to_onnx(
 
 
 def clear_metadata(model: ir.Model) -> None:
-    """Remove what the exporter notes of its own sources, in place."""
+    """Remove the exporter's notes about source code, in place."""
     ClearMetadataAndDocStringPass()(model)
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
@@ -115,8 +115,8 @@ def save(model: ir.Model, path: Path) -> None:
 def store_half(graph: ir.Graph) -> None:
     """Keep the large float32 weights of `graph` as float16 behind a Cast, in place.
 
-    Vectors (biases, norms) and small tables stay float32: they weigh nothing and rounding them
-    costs most. So do weights outside float16's range.
+    Vectors (biases, norms) and small tables stay float32: they are small, and rounding them costs
+    most. So do weights outside float16's range.
     """
     first = graph[0]
     for name, value in list(graph.initializers.items()):
@@ -142,7 +142,7 @@ def store_half(graph: ir.Graph) -> None:
 
 
 def _half(tensor: ir.TensorProtocol, name: str) -> ir.LazyTensor:
-    """`tensor` in float16, converted when it is written: never are all of them in memory."""
+    """`tensor` in float16, converted when it is written, so that never all are in memory."""
     return ir.LazyTensor(
         lambda: ir.Tensor(tensor.numpy().astype("float16"), name=name),
         dtype=ir.DataType.FLOAT16,
@@ -152,7 +152,7 @@ def _half(tensor: ir.TensorProtocol, name: str) -> ir.LazyTensor:
 
 
 def _as_signature(module: nn.Module, shapes: tuple[dict, ...]) -> tuple:
-    """Group the shapes as the forward's signature does: a *parameter takes a tuple of them."""
+    """Group the shapes as in the forward's signature: a *parameter takes a tuple of them."""
     code = module.forward.__code__
     named = code.co_argcount - 1
     varargs = bool(code.co_flags & 0x04)

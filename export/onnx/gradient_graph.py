@@ -1,7 +1,7 @@
 """A module that computes gradients -> ONNX, its backward pass written out as forward operators.
 
-Inference runtimes have no autograd, and torch.export does not see what it does. So the module is
-run on shapes alone while every operator is recorded, those of the backward pass included, and the
+Inference runtimes have no autograd, and torch.export does not see its operators. So the module is
+run on shapes alone while every operator is recorded, including those of the backward pass, and the
 recording is exported.
 """
 
@@ -40,12 +40,12 @@ from synfer_rt.export.sentences import first_line
 
 
 class Traced(nn.Module):
-    """The graph of a module's forward, backward passes written out; see `trace`."""
+    """The graph of a module's forward with its backward passes written out; see `trace`."""
 
     def __init__(self, module: nn.Module, graph: GraphModule) -> None:
         super().__init__()
         self.module = module
-        self.operators = graph  # not "graph", which the exporter takes for that of a GraphModule
+        self.operators = graph  # the exporter would take "graph" for that of a GraphModule
 
     def forward(self, *inputs: Tensor) -> Any:
         """What the module returns."""
@@ -62,12 +62,12 @@ def export_gradient(
 ) -> None:
     """Write `module`, whose forward calls torch.autograd.grad, to `path` as a forward graph.
 
-    The arguments are those of `onnx_export.export_onnx`; `inputs` may have any batch.
-    Raises UserError when the graph would fix the batch, and for a module that cannot be exported.
+    The arguments are those of `forward_graph.export_onnx`; `inputs` may have any batch. Raises
+    UserError if the graph would fix the batch, and for a module that cannot be exported.
 
-    With a symbolic batch, each of three passes over the graph reasons about the shapes of
-    thousands of operators; with BATCH in its place it is many times faster, and `any_batch` then
-    puts the batch back. The engine's parity at other batches proves that nothing was missed.
+    With a symbolic batch, each of three passes over the graph would infer the shapes of thousands
+    of operators; with BATCH instead they are many times faster, and `any_batch` then makes the
+    batch free. The engine's verification at other batches shows that no place was missed.
     """
     given = {
         name: value if name in static else value[:1].expand(BATCH, *value.shape[1:])
@@ -80,13 +80,13 @@ def export_gradient(
             model = to_onnx(program, given, outputs).model
     except UserError:
         raise
-    except Exception as error:  # every part of the exporter raises its own kinds
+    except Exception as error:  # every part of the exporter raises errors of its own
         while isinstance(error.__cause__, Exception):
             error = error.__cause__
         raise UserError(
             f"The {path.stem} of this checkpoint cannot be exported: the gradient of its "
             f"classifier has no ONNX operators ({type(error).__name__}: {first_line(error)}); give "
-            "another guiding classifier, a ViT, DINOv2, Swin, ResNet or ConvNeXt, say."
+            "another guiding classifier, such as a ViT, DINOv2, Swin, ResNet or ConvNeXt."
         ) from error
     _simplify(model)
     clear_metadata(model)
@@ -97,11 +97,11 @@ def export_gradient(
 
 
 def trace(module: nn.Module, inputs: Mapping[str, Tensor]) -> Traced:
-    """`module` as a graph of operators that ONNX and TensorRT have; the batch is that of `inputs`.
+    """`module` as a graph of operators of ONNX and TensorRT; the batch is that of `inputs`.
 
     `inputs` are the forward's arguments in order. The weights stay those of `module`.
     """
-    # Shapes alone: nothing is computed, but for constants that the module makes on its way.
+    # On shapes alone: nothing is computed except constants that the module makes.
     mode = FakeTensorMode(allow_non_fake_inputs=True)
 
     def run(weights: dict[str, Tensor], *given: Tensor) -> Any:
@@ -120,9 +120,9 @@ def trace(module: nn.Module, inputs: Mapping[str, Tensor]) -> Traced:
 
 
 def _simplify(model: ir.Model) -> None:
-    """What the exporter's optimizer does to a graph, in place, but for its rewriting rules.
+    """Simplify a graph, in place, as the exporter's optimizer does, without its rewriting rules.
 
-    Those take longer than all the rest on a graph of this size, and every runtime has its own.
+    On a graph of this size these take longer than all the rest, and every runtime has its own.
     """
     InlinePass()(model)
     fold_constants(model, onnx_shape_inference=True)
@@ -145,11 +145,11 @@ _IDENTITIES = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
 
 
 _AVERAGES = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d)
-"""Of everything they are written with a view in place, which ONNX has not."""
+"""Pooling over a whole image is implemented as a view in place, which ONNX does not have."""
 
 
 class _PlainFormulas(TorchFunctionMode):
-    """Functions whose fused kernels have no backward pass in ONNX, as formulas that have."""
+    """Plain formulas for functions whose fused kernels have no backward pass in ONNX."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -188,7 +188,7 @@ def _attention(
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """A product of two matrices; of strided rows PyTorch would make one for each sample."""
+    """A product of two matrices; with strided rows PyTorch would make one for each sample."""
     rows = F.linear(x.reshape(-1, x.shape[-1]), weight, bias)
     return rows.reshape(*x.shape[:-1], weight.shape[0])
 
@@ -202,8 +202,8 @@ def _layer_norm(
 ) -> Tensor:
     """Layer normalisation (arXiv 1607.06450) over the last axis, in single operations.
 
-    The backward pass of the fused one needs its mean and deviation, and TensorRT refuses a
-    LayerNormalization that gives them out.
+    The backward pass of the fused operation needs its mean and deviation, and TensorRT refuses a
+    LayerNormalization that has these as outputs.
     """
     assert len(shape) == 1
     centred = x - x.mean(-1, keepdim=True)
@@ -215,7 +215,7 @@ def _layer_norm(
 def _interpolate(
     image: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest", **others: Any
 ) -> Tensor:
-    """Nearest upsampling by whole factors as repetition, whose backward pass is a sum."""
+    """Nearest upsampling by whole factors, as repetition: its backward pass is a sum."""
     height, width = image.shape[-2:]
     if size is None and mode == "nearest" and scale_factor == int(scale_factor):
         k = int(scale_factor)
@@ -237,7 +237,7 @@ def _convolution_backward(
     groups: int,
     wanted: Sequence[bool],
 ) -> tuple[Tensor | None, None, None]:
-    """The input's gradient, a transposed convolution; weights are frozen and need none."""
+    """The input's gradient, a transposed convolution; the weights are frozen and need none."""
     assert not transposed and not wanted[1] and not wanted[2]
     if not wanted[0]:
         return None, None, None
@@ -258,14 +258,14 @@ def _convolution_backward(
 
 
 def _select_backward(gradient: Tensor, sizes: Sequence[int], dim: int, index: int) -> Tensor:
-    """The gradient at its place among zeros, by padding: the usual scatter would fix the batch."""
+    """The gradient between zeros, by padding: the usual scatter would fix the batch."""
     return _slice_backward(gradient.unsqueeze(dim), sizes, dim, index % sizes[dim], None, 1)
 
 
 def _slice_backward(
     gradient: Tensor, sizes: Sequence[int], dim: int, start: int, _end: Any, step: int
 ) -> Tensor:
-    """The gradient at its places among zeros: between its elements, before and after them."""
+    """The gradient with zeros between its elements, before and after them."""
     dim = dim % gradient.ndim
     start = min(max(start + sizes[dim] if start < 0 else start, 0), sizes[dim])
     if step > 1:
@@ -282,7 +282,7 @@ def _padded(x: Tensor, dim: int, before: int, after: int) -> Tensor:
 
 
 def _decompositions() -> dict[Any, Callable[..., Any]]:
-    """How to write out backward operators, none of which ONNX knows."""
+    """Decompositions of backward operators, which ONNX does not have."""
     aten = torch.ops.aten
     table = get_decompositions(
         [

@@ -1,7 +1,7 @@
-"""ONNX networks that compute in float16 -> the same weights, computed in float32.
+"""ONNX networks that compute in float16 -> the same networks computing in float32.
 
-Engines take and give float32, and on CPUs compute in it. In float16 an input's last bit would move
-the scores by a thousandth, which no comparison could tell from a fault.
+Engines have float32 inputs and outputs, and on CPUs compute in float32. In float16 the last bit of
+an input changes the scores by a thousandth, which a comparison could not tell from a fault.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from synfer_rt.export.onnx.model_file import graphs
 
 
 def in_float32(model: onnx.ModelProto) -> onnx.ModelProto:
-    """`model` without float16 among what it takes, gives and computes in; itself if there is none.
+    """`model` with float32 inputs, outputs and operators; itself if it has no others.
 
-    Weights that are only stored as float16, and cast before they are used, stay so.
+    Weights that are only stored as float16, and are cast before they are used, stay so.
     """
     nodes = list(_nodes(model.graph))
     casts = [

@@ -1,4 +1,4 @@
-"""An ONNX file as people have it, with weights that may lie in files beside it."""
+"""ONNX files as users have them, with weights that may be in files beside them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from synfer_rt.bundle.files import file_roots
 def load(path: Path) -> onnx.ModelProto:
     """The model with all its weights.
 
-    onnx reads no weights from a file that is a link, as all are in the Hugging Face cache, or that
-    has several names, as in a folder that was copied with hard links. Here such a file may be any
-    that `file_roots` allows. Raises ValueError for one that lies elsewhere or is too short, OSError
-    for one that cannot be read, and what onnx does for a file that is no model.
+    onnx does not read weights from a file that is a link, as in the Hugging Face cache, or that has
+    several names, as in a folder that was copied with hard links. Here it may be any file that
+    `file_roots` allows. Raises ValueError for a file that is elsewhere or too short, OSError for
+    one that cannot be read, and onnx's errors for a file that is not a model.
     """
     model = onnx.load(path, load_external_data=False)
     roots = file_roots(path.parent)
@@ -26,7 +26,7 @@ def load(path: Path) -> onnx.ModelProto:
         for tensor in graph.initializer:
             if tensor.data_location == TensorProto.EXTERNAL:
                 _fill(tensor, path.parent, roots)
-    load_external_data_for_model(model, str(path.parent))  # those of attributes
+    load_external_data_for_model(model, str(path.parent))  # of attributes
     return model
 
 
@@ -40,7 +40,7 @@ def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 
 
 def _fill(tensor: TensorProto, folder: Path, roots: tuple[Path, ...]) -> None:
-    """Put the values of a tensor from the file that it names into the tensor."""
+    """Read the values of a tensor from the file that it names."""
     info = ExternalDataInfo(tensor)
     location = Path(info.location)
     file = folder / location

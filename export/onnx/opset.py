@@ -1,4 +1,4 @@
-"""Old ONNX files, rewritten for an operator set that the rest of an engine can join."""
+"""Old ONNX files, converted to an opset that the other nodes of an engine can use."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from onnx import helper, version_converter
 
 MINIMUM = 13
 _IR_VERSION = 4
-"""From this intermediate representation on weights need not stand among the inputs."""
+"""From this version of the intermediate representation on, weights need not be inputs."""
 
 
 def opset_of(model: onnx.ModelProto) -> int:
@@ -16,7 +16,7 @@ def opset_of(model: onnx.ModelProto) -> int:
 
 
 def without_weights_among_inputs(model: onnx.ModelProto) -> onnx.ModelProto:
-    """`model`, changed in place: its inputs are what it is given, as in newer files."""
+    """`model`, changed in place: weights are no longer among its inputs, as in newer files."""
     weights = {tensor.name for tensor in model.graph.initializer}
     for value in [value for value in model.graph.input if value.name in weights]:
         model.graph.input.remove(value)
@@ -25,9 +25,9 @@ def without_weights_among_inputs(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def at_least_minimum(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same network with operators of version `MINIMUM` or later.
+    """The same network in opset `MINIMUM` or later.
 
-    Raises whatever onnx's converter does for a model that it cannot rewrite.
+    Raises the errors of onnx's converter for a model that it cannot convert.
     """
     old = opset_of(model)
     if old >= MINIMUM:
@@ -39,10 +39,10 @@ def at_least_minimum(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _keep_old_sampling_points(model: onnx.ModelProto) -> None:
-    """Let Resize sample where Upsample and Resize did before version 11, at output / scale.
+    """Let Resize sample at output / scale, as Upsample and Resize did before opset 11.
 
-    The converter (onnx 1.23.2) leaves the attributes of version 11 at their defaults, whose points
-    lie half a pixel from these.
+    The converter (onnx 1.23.2) leaves the attributes of opset 11 at their defaults, which sample
+    half a pixel away.
     """
     for node in model.graph.node:
         if node.op_type == "Resize":

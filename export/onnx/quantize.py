@@ -22,7 +22,7 @@ from synfer_rt.sampling.sampler import Sampler
 
 _BACKEND = "onnxruntime-cpu"
 _SEED = 2**62
-"""Calibration shares no sample with the runs that users make."""
+"""A seed that users do not use, so that calibration shares no sample with their runs."""
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
 _DATA = frozenset({"latents", "images"})
 _INLINE_BYTES = 1_500_000_000
@@ -33,7 +33,7 @@ _UP_BLOCK = re.compile(r"\bup_blocks\.(\d+)\.")
 def calibration_inputs(
     bundle: Bundle, engine: str, samples: int = 16, batch: int = 8
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Inputs that `engine` (the denoiser or a classifier) really gets, by name, batch by batch.
+    """Inputs of `engine` (the denoiser or a classifier) as in sampling, by name, batch by batch.
 
     The bundle's engines sample `samples` default requests (every label, drawn prompts and AUs) on
     ONNX Runtime at its default settings; the denoiser's inputs are those of every step. It costs
@@ -65,12 +65,12 @@ def quantize(
     """Write the engine file `source` (weights float32, or float16 behind Casts) as int8 to `out`.
 
     Products with weights get int8 weights, symmetric and per output channel, and uint8
-    activations, whose ranges are the smallest and largest values that `inputs` cause. Weights use
-    seven bits: on CPUs without VNNI, sums of two 8-bit products would saturate. It is a format for
-    CPUs; TensorRT takes neither uint8 nor int32 biases. What `_delicate` names stays float, its
-    weights in float16. `engine` is the name in messages. Inputs, outputs, the free batch and the
-    opset stay. Raises UserError without any input, and for an
-    engine without a product to quantize.
+    activations, whose ranges are the smallest and largest values for `inputs`. Weights use seven
+    bits: on CPUs without VNNI, sums of two 8-bit products would saturate. The format is for CPUs;
+    TensorRT takes neither uint8 nor int32 biases. The products that `_delicate` returns stay float,
+    with weights in float16. `engine` is the name in messages. Inputs, outputs, the free batch and
+    the opset do not change. Raises UserError without any input, and for an engine without a product
+    to quantize.
     """
     from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_static
 
@@ -81,12 +81,14 @@ def quantize(
     products = _name_nodes(model.graph)
     kept = _delicate(model.graph)
     if products <= kept:
-        raise UserError(f"The {engine} has no weights to quantize; build it with --precision fp16.")
+        raise UserError(
+            f'The {engine} has no weights to quantize; build it with `precision="fp16"`.'
+        )
     given = (dict(batch) for batch in inputs)
     first = next(given, None)
     if first is None:
         raise UserError(f"There are no inputs to calibrate the {engine} on; give at least one.")
-    # The quantizer asks for its own pre-processing, whose fusions other runtimes cannot read.
+    # The quantizer warns without its own pre-processing, whose fusions other runtimes cannot read.
     model.metadata_props["onnx.quant.pre_process"] = "onnxruntime.quant"
     large = _bytes(model.graph) > _INLINE_BYTES
     with TemporaryDirectory(prefix=".quantizing-", dir=out.parent) as making:
@@ -117,7 +119,7 @@ def quantize(
 
 
 def _widen_weights(model: ir.Model) -> None:
-    """Turn the float16 weights behind Casts to float32 ones, in place; converted when written."""
+    """Turn float16 weights behind Casts into float32 weights, in place; converted when written."""
     graph = model.graph
     for node in list(graph):
         stored = node.inputs[0] if node.op_type == "Cast" else None
@@ -149,20 +151,21 @@ def _wide(tensor: ir.TensorProtocol, name: str) -> ir.LazyTensor:
 
 
 def _name_nodes(graph: ir.Graph) -> set[str]:
-    """Give every node a name of its own; the names of the products."""
+    """Give every node a name of its own, and return the names of the products."""
     for i, node in enumerate(graph):
         node.name = f"{node.op_type}_{i}"
     return {str(node.name) for node in graph if node.op_type in _PRODUCTS}
 
 
 def _delicate(graph: ir.Graph) -> set[str]:
-    """Names of the products that stay float, by their measured share in the error.
+    """Names of the products that stay float, because their measured share in the error is large.
 
-    Those without weights: attention's own, and the solver's matrix. The first and the last, unless
-    there are no others. What does not see the latents or images, such as the embedding of the
-    timestep and the keys and values of the text (few rows, little work). What reads the residual
-    stream as it is, without a normalisation before it (shortcuts, resampling), whose range is
-    widest. And the last block of a UNet, whose errors nothing evens out any more.
+    These are products without weights (in attention, and the solver's matrix); the first and the
+    last product, unless there are no others; products that do not depend on the latents or images,
+    such as the embedding of the timestep and the keys and values of the text (few rows, little
+    work); products that read the residual stream without a normalisation before them (shortcuts,
+    resampling), whose range is widest; and the last block of a UNet, whose errors later layers do
+    not reduce.
     """
     data = {value for value in graph.inputs if value.name in _DATA}
     weights: dict[str, str] = {}
@@ -199,7 +202,7 @@ def _bytes(graph: ir.Graph) -> int:
 
 
 def _reader(first: dict[str, np.ndarray], rest: Iterator[dict[str, np.ndarray]]) -> Any:
-    """The inputs as the quantizer reads them."""
+    """The inputs in the form that the quantizer reads."""
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):

@@ -1,9 +1,9 @@
-"""Engines that hold the same weights keep them in one file.
+"""Engines with the same weights keep them in one file.
 
-FERAnno and two of the guides contain the UNet that the denoiser is made of, one of them the
-decoder too. ONNX lets a model's weights lie in any file beside it, so `denoiser.onnx.data` may
-serve them all, and a bundle carries the UNet once. Large weights are copied one at a time, never
-held together.
+FERAnno and two of the guides contain the denoiser's UNet, and one of them the decoder too. The
+weights of an ONNX model may be in any file beside it, so `denoiser.onnx.data` can serve them all,
+and a bundle has the UNet once. Large weights are copied one at a time, so that they are never in
+memory together.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import onnx_ir as ir
 from synfer_rt.export.onnx.forward_graph import INLINE_BYTES
 
 _LEAST_BYTES = 1024
-"""Smaller tensors stay where they are."""
+"""Smaller tensors are not shared."""
 _ALIGNMENT = 4096
-"""Of a tensor in the file, so that runtimes can map it."""
+"""The alignment of a tensor in the file, in bytes, so that runtimes can map it."""
 
 _Key = tuple[int, str]
 """Type and SHA-256 of a tensor's bytes."""
@@ -38,7 +38,7 @@ class _Place:
 
 @dataclass(frozen=True)
 class _Model:
-    """A model as it is on disk, and its large weights by content."""
+    """A model on disk, and its large weights by content."""
 
     path: Path
     model: ir.Model
@@ -51,11 +51,11 @@ class _Model:
 
 
 def share_weights(paths: Sequence[Path]) -> int:
-    """Keep once what several models hold: in `<path>.data` of the first that holds it.
+    """Keep the weights of several models once, in `<path>.data` of the first model that has them.
 
-    All lie in one directory; files are replaced, not written into. A model that shares nothing is
-    left as it is. Returns the bytes saved. A tensor is the same when its type and its bytes are;
-    its shape may differ.
+    All models are in one directory; their files are replaced, not changed. A model that shares
+    nothing stays as it is. Returns the bytes saved. Tensors are the same if their types and bytes
+    are; their shapes may differ.
     """
     models = [_load(path) for path in paths]
     owners: dict[_Key, _Model] = {}
@@ -79,14 +79,14 @@ def share_weights(paths: Sequence[Path]) -> int:
 
 
 def copy_with_weights(source: Path, target: Path) -> None:
-    """Write the model `source` to `target` with all its weights within, or in `<target>.data`."""
+    """Write the model `source` to `target` with all its weights inside, or in `<target>.data`."""
     model = _load(source)
     data = target.with_name(f"{target.name}.data")
     _save(model, _keep(model, list(model.values), set(), data), target)
 
 
 def data_files(path: Path) -> set[str]:
-    """Names of the files beside the model `path` that its weights lie in."""
+    """Names of the files beside the model `path` that have its weights."""
     graph = onnx.load(path, load_external_data=False).graph
     entries = (entry for tensor in graph.initializer for entry in tensor.external_data)
     return {entry.value for entry in entries if entry.key == "location"}
@@ -115,17 +115,18 @@ def tensor_array(tensor: ir.TensorProtocol) -> np.ndarray:
 def _content(tensor: ir.TensorProtocol) -> bytes:
     if not isinstance(tensor, ir.ExternalTensor):
         return tensor.tobytes()
-    # Not by its own means: they refuse files with several names, and a bundle that is being built
-    # has hard links to the one that it updates.
+    # onnx_ir would refuse a file with several names, and a bundle that is being built has hard
+    # links to the bundle that it updates.
     with open(tensor.path, "rb") as file:
         file.seek(tensor.offset or 0)
         return file.read(tensor.length or tensor.nbytes)
 
 
 def _keep(model: _Model, keys: Sequence[_Key], lent: Set[_Key], data: Path) -> dict[_Key, _Place]:
-    """Write to `data`, where they may lie now, those of a model's weights that are `lent`.
+    """Write the `lent` weights of a model to `data`, from which they may come.
 
-    All of `keys` when they are large, else the others go into memory. Without any, no `data` stays.
+    If the weights of all `keys` together are large, all are written; else the others are loaded
+    into memory. If none is written, `data` is removed.
     """
     values = [value for key in keys for value in model.values[key]]
     large = sum(value.const_value.nbytes for value in values) > INLINE_BYTES
@@ -150,7 +151,7 @@ def _keep(model: _Model, keys: Sequence[_Key], lent: Set[_Key], data: Path) -> d
 
 
 def _save(model: _Model, places: Mapping[_Key, _Place], target: Path) -> None:
-    """Write the model to `target`, its weights at `places` by reference and all others within."""
+    """Write the model to `target`: weights at `places` by reference, all others inside."""
     for key, values in model.values.items():
         for value in values:
             if key in places:

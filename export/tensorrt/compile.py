@@ -1,9 +1,9 @@
 """ONNX engines -> TensorRT or TensorRT-RTX plans, each built in a process of its own.
 
-TensorRT-RTX compiles for GPUs that are not here, plain TensorRT for the one that is. Plans carry
-their own weights: one that is refitted from the ONNX file would be smaller on disk, but would need
-the parser and the float16 graph again wherever it is loaded. Weights are not streamed: the largest
-Stable Diffusion UNet of this family is 1.7 GB in float16, less than any GPU of these has.
+TensorRT-RTX compiles for any GPU, plain TensorRT for the GPU of the machine. Plans contain their
+weights: a plan that is refitted from the ONNX file would be smaller on disk, but would need the
+parser and the float16 graph again wherever it is loaded. Weights are not streamed: the largest
+Stable Diffusion UNet of this family has 1.7 GB in float16, less than the memory of these GPUs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from synfer_rt.bundle.engine_specs import BATCH
 from synfer_rt.errors import UserError
 from synfer_rt.export.peak_memory import peak_bytes
 
-TARGETS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+PLAN_TARGETS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 """The Python module of each target; the package to install has the target's name."""
 PRECISIONS = ("fp32", "fp16")
 HALF_TOLERANCE = 2e-2
@@ -40,7 +40,7 @@ _REASON_LENGTH = 300
 
 @dataclass(frozen=True)
 class Compiled:
-    """One finished plan: its manifest entry, seconds it took and the builder's peak memory."""
+    """A finished plan: its manifest entry, the seconds it took and the builder's peak memory."""
 
     entry: dict[str, Any]
     seconds: float
@@ -49,7 +49,7 @@ class Compiled:
 
 @dataclass(frozen=True)
 class _Job:
-    """What a builder process is told, as JSON."""
+    """The task of a builder process, which gets it as JSON."""
 
     target: str
     capabilities: tuple[str, ...]
@@ -78,19 +78,18 @@ def compile_plan(
     """Compile an engine ahead of time to `out/<target>/<name>.plan`.
 
     `onnx_file` is the engine's (external data beside it), `out` the bundle's directory.
-    `capabilities` are like "sm89"; none of them means all that TensorRT-RTX knows, or for plain
-    TensorRT the GPU that is here. `batch` is the smallest, the best and the largest batch.
-    `precision` is "fp16" (computes in float16 but for the delicate parts, see mixed_precision.py)
-    or "fp32"; int8 engines are made for CPUs. What the library says is appended to the file `log`;
-    `timing_cache` is a file that plain TensorRT reads and extends (TensorRT-RTX times nothing until
-    it runs). `example` has inputs by name, of any batch: an fp16 engine is held against its float32
-    self before it is compiled, and the error goes into the entry's `parity`. `axes` are the
-    smallest, the best and the largest length of heights and widths that are free in the engine.
+    `capabilities` are like "sm89"; none means all that TensorRT-RTX knows, or for plain TensorRT
+    the GPU of this machine. `batch` is the smallest, the best and the largest batch. `precision` is
+    "fp16" (see mixed_precision.py) or "fp32". The library's messages are appended to the file
+    `log`; `timing_cache` is a file that plain TensorRT reads and extends. With an `example` (inputs
+    by name, of any batch) an fp16 engine is compared with its float32 form before it is compiled,
+    and the error is the entry's `parity`. `axes` are the smallest, the best and the largest length
+    of the free heights and widths.
 
     The entry is {file (relative to `out`), version, compute_capabilities, profiles, precision,
-    parity?}; `profiles` has every input, with one shape three times where it has no batch. Raises
-    UserError as `check_options` does, and (naming `log`) for a builder that refused the engine,
-    crashed or was killed.
+    parity?}; `profiles` has every input, with the same shape three times where it has no batch.
+    Raises UserError as `check_options` does, and (naming `log`) for a builder that refused the
+    engine, crashed or was killed.
     """
     library, capabilities = _resolve(target, capabilities, batch, precision)
     folder = out / target
@@ -99,11 +98,6 @@ def compile_plan(
     start = time.perf_counter()
     plan = folder / f"{name}.plan"
     with tempfile.TemporaryDirectory(prefix=".making-", dir=folder) as making:
-        inputs = None
-        if example is not None:
-            inputs = os.path.join(making, "example.npz")
-            arrays: dict[str, Any] = dict(example)
-            np.savez(inputs, **arrays)
         job = _Job(
             target,
             tuple(capabilities),
@@ -112,30 +106,45 @@ def compile_plan(
             str(onnx_file),
             os.path.join(making, plan.name),
             None if timing_cache is None else str(timing_cache),
-            inputs,
+            _saved(example, Path(making)),
         )
         result = _in_process(job, name, Path(making), log)
         os.replace(job.plan, plan)
-    entry: dict[str, Any] = {
+    entry = {
         "file": f"{target}/{plan.name}",
         "version": library.__version__,
         "compute_capabilities": list(capabilities),
         "profiles": result["profiles"],
         "precision": precision,
+        **_parity(result["error"]),
     }
-    if result["error"] is not None:
-        entry["parity"] = {"tolerance": HALF_TOLERANCE, "max_relative_error": result["error"]}
     return Compiled(entry, time.perf_counter() - start, result["peak_bytes"])
+
+
+def _saved(example: Mapping[str, np.ndarray] | None, making: Path) -> str | None:
+    """The file that the `example` is saved in."""
+    if example is None:
+        return None
+    file = making / "example.npz"
+    arrays: dict[str, Any] = dict(example)
+    np.savez(file, **arrays)
+    return str(file)
+
+
+def _parity(error: float | None) -> dict[str, Any]:
+    if error is None:
+        return {}
+    return {"parity": {"tolerance": HALF_TOLERANCE, "max_relative_error": error}}
 
 
 def check_options(
     target: str, capabilities: Sequence[str], batch: tuple[int, int, int], precision: str
 ) -> Sequence[str]:
-    """The compute capabilities that `compile_plan` would compile for: by default the GPU's here.
+    """The compute capabilities that `compile_plan` would compile for.
 
-    Raises the UserError that it would, before anything long is begun: for an unknown target or
-    precision, a library that is not installed, a capability that it does not compile for, plain
-    TensorRT without a GPU, and a batch that is not MIN <= OPT <= MAX.
+    Raises the UserError that compile_plan would, before anything long is begun: for an unknown
+    target or precision, a library that is not installed, a capability that it does not compile for,
+    plain TensorRT without a GPU, and a batch that is not MIN <= OPT <= MAX.
     """
     return _resolve(target, capabilities, batch, precision)[1]
 
@@ -144,23 +153,25 @@ def _resolve(
     target: str, capabilities: Sequence[str], batch: tuple[int, int, int], precision: str
 ) -> tuple[Any, Sequence[str]]:
     """The library, and the capabilities to compile for."""
-    if target not in TARGETS:
-        raise UserError(f"Unknown target {target!r}; plans are built for {' or '.join(TARGETS)}.")
+    if target not in PLAN_TARGETS:
+        raise UserError(f"`target` of a plan must be {' or '.join(PLAN_TARGETS)}, got {target!r}.")
     if precision not in PRECISIONS:
         raise UserError(
-            f"Plans compute in {' or '.join(PRECISIONS)}, not in {precision}; build plans and int8 "
-            "engines, which are for CPUs, as two bundles."
+            f"Plans compute in {' or '.join(PRECISIONS)}, not in {precision}; int8 engines are for "
+            "CPUs: build them as a bundle of their own."
         )
     smallest, best, largest = batch
     if not 1 <= smallest <= best <= largest <= _LARGEST_BATCH:
         raise UserError(
-            f"The batch {smallest}:{best}:{largest} is no range; write MIN:OPT:MAX with "
-            f"1 <= MIN <= OPT <= MAX <= {_LARGEST_BATCH}."
+            "`batch` must be the smallest, the best and the largest batch, in this order and from "
+            f"1 to {_LARGEST_BATCH}, got {smallest}, {best} and {largest}."
         )
     library = _library(target)
     for capability in capabilities:
         if not re.fullmatch(r"sm\d+", capability):
-            raise UserError(f"{capability!r} is no compute capability; write it like sm89 for 8.9.")
+            raise UserError(
+                f"`compute_capability` must be like sm89 (for 8.9), got {capability!r}."
+            )
     if target == "tensorrt-rtx":
         return library, _known_to_rtx(library, capabilities)
     return library, _around_the_gpu_here(capabilities)
@@ -169,7 +180,7 @@ def _resolve(
 def _library(target: str) -> Any:
     """TensorRT's module, which has no types; the one place that imports it."""
     try:
-        return importlib.import_module(TARGETS[target])
+        return importlib.import_module(PLAN_TARGETS[target])
     except (ImportError, OSError) as error:
         raise UserError(
             f"{target} cannot be loaded ({_sentence(str(error))}); run `pip install {target}`."
@@ -181,8 +192,8 @@ def _known_to_rtx(library: Any, capabilities: Sequence[str]) -> Sequence[str]:
     for capability in capabilities:
         if capability not in known:
             raise UserError(
-                f"tensorrt-rtx {library.__version__} does not compile for {capability}; it does "
-                f"for {', '.join(known)}; for others take --target tensorrt on such a GPU."
+                f"tensorrt-rtx {library.__version__} does not compile for {capability}, only for "
+                f'{", ".join(known)}; for another GPU, build there with `target="tensorrt"`.'
             )
     return list(capabilities) or known
 
@@ -191,15 +202,15 @@ def _around_the_gpu_here(capabilities: Sequence[str]) -> Sequence[str]:
     here = _capability_here()
     if here is None:
         raise UserError(
-            "Plain TensorRT compiles for the GPU of the machine, and there is none here; take "
-            "--target tensorrt-rtx, or build on a machine with the GPU."
+            "Plain TensorRT compiles for the GPU of the machine, and this machine has none; build "
+            'with `target="tensorrt-rtx"`, or on a machine with the GPU.'
         )
     wanted = list(capabilities) or [here]
     if here not in wanted or (wanted != [here] and min(map(_number, wanted)) < _AMPERE):
         raise UserError(
-            f"Plain TensorRT compiles here for {here}, or from sm{_AMPERE} on for several that "
-            f"include it, not for {', '.join(wanted)}; change --compute-capability, or build on a "
-            "machine with the GPU."
+            f"Plain TensorRT compiles for this machine's {here}, or for several GPUs from "
+            f"sm{_AMPERE} on that include it, not for {', '.join(wanted)}; change "
+            "`compute_capability`, or build on a machine with the GPU."
         )
     return wanted
 
@@ -225,7 +236,7 @@ def _capability_here() -> str | None:
 
 
 def _in_process(job: _Job, name: str, making: Path, log: Path) -> dict[str, Any]:
-    """Run the job in a process; its result, or UserError when there is none."""
+    """Run the job in a process and return its result; UserError if there is none."""
     asked, answered = making / "job.json", making / "result.json"
     asked.write_text(json.dumps(asdict(job)))
     with log.open("a", encoding="utf-8") as lines:
@@ -242,12 +253,13 @@ def _in_process(job: _Job, name: str, making: Path, log: Path) -> dict[str, Any]
         return result
     raise UserError(
         f"{job.target} did not compile the {name}: {_why(process.returncode, result['reason'])}; "
-        f"the log is {log.resolve()}. Leave out --target {job.target} for a bundle without plans."
+        f'the log is {log.resolve()}. Leave out `target="{job.target}"` to build a bundle without '
+        "these plans."
     )
 
 
 def _why(code: int, reason: str | None) -> str:
-    """A builder's end in the middle of a sentence."""
+    """Why a builder ended, for the middle of a sentence."""
     if reason is not None:
         return reason
     if code == -signal.SIGKILL:
@@ -258,7 +270,7 @@ def _why(code: int, reason: str | None) -> str:
 
 
 def _build(job: _Job) -> dict[str, Any]:
-    """Build one plan here; {profiles, error, peak_bytes}, or {reason} of a refusal."""
+    """Build one plan in this process: {profiles, error, peak_bytes}, or {reason} if refused."""
     source, error = Path(job.onnx), None
     if job.precision == "fp16":
         from synfer_rt.export.tensorrt.mixed_precision import compute_half, error_of_half
@@ -271,7 +283,7 @@ def _build(job: _Job) -> dict[str, Any]:
             if not error <= HALF_TOLERANCE:
                 return {
                     "reason": f"in float16 it differs by {error:.1e} of its largest value, more "
-                    f"than {HALF_TOLERANCE:.1e}, so --precision fp32 is for it"
+                    f'than {HALF_TOLERANCE:.1e}; build with `precision="fp32"`'
                 }
         source = half
     profiles = _compile(_library(job.target), job, source)
@@ -305,26 +317,8 @@ def _compile(trt: Any, job: _Job, source: Path) -> dict[str, dict[str, list[int]
     config = builder.create_builder_config()
     # float32 means float32: TF32 would round the factors of products to 10 bits.
     config.clear_flag(trt.BuilderFlag.TF32)
-    profiles, profile = {}, builder.create_optimization_profile()
-    for i in range(network.num_inputs):
-        tensor = network.get_input(i)
-        shapes = [
-            [
-                job.free[tensor.get_dimension_name(k)][j] if n == -1 else n
-                for k, n in enumerate(tensor.shape)
-            ]
-            for j in range(3)
-        ]
-        profiles[tensor.name] = dict(zip(("min", "opt", "max"), shapes, strict=True))
-        if -1 in tensor.shape:
-            profile.set_shape(tensor.name, *shapes)
-    config.add_optimization_profile(profile)
-    if job.target == "tensorrt-rtx":
-        config.num_compute_capabilities = len(job.capabilities)
-        for i, capability in enumerate(job.capabilities):
-            config.set_compute_capability(getattr(trt.ComputeCapability, capability.upper()), i)
-    elif len(job.capabilities) > 1:
-        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+    profiles = _add_profiles(builder, network, config, job)
+    _set_capabilities(trt, config, job)
     timed = None if job.target == "tensorrt-rtx" else job.timing_cache
     if timed is not None:
         known = Path(timed).read_bytes() if Path(timed).exists() else b""
@@ -341,8 +335,38 @@ def _compile(trt: Any, job: _Job, source: Path) -> dict[str, dict[str, list[int]
     return profiles
 
 
+def _add_profiles(
+    builder: Any, network: Any, config: Any, job: _Job
+) -> dict[str, dict[str, list[int]]]:
+    """Give every input its smallest, best and largest shape, and return these."""
+    profiles, profile = {}, builder.create_optimization_profile()
+    for i in range(network.num_inputs):
+        tensor = network.get_input(i)
+        shapes = [
+            [
+                job.free[tensor.get_dimension_name(k)][j] if n == -1 else n
+                for k, n in enumerate(tensor.shape)
+            ]
+            for j in range(3)
+        ]
+        profiles[tensor.name] = dict(zip(("min", "opt", "max"), shapes, strict=True))
+        if -1 in tensor.shape:
+            profile.set_shape(tensor.name, *shapes)
+    config.add_optimization_profile(profile)
+    return profiles
+
+
+def _set_capabilities(trt: Any, config: Any, job: _Job) -> None:
+    if job.target == "tensorrt-rtx":
+        config.num_compute_capabilities = len(job.capabilities)
+        for i, capability in enumerate(job.capabilities):
+            config.set_compute_capability(getattr(trt.ComputeCapability, capability.upper()), i)
+    elif len(job.capabilities) > 1:
+        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+
+
 def _sentence(message: str) -> str:
-    """A library's message as the middle of a sentence."""
+    """A library's message, for the middle of a sentence."""
     return " ".join(message.split())[:_REASON_LENGTH].rstrip(". ")
 
 

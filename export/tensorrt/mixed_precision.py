@@ -1,8 +1,8 @@
-"""float32 graph -> one that multiplies in float16 and keeps what is delicate in float32.
+"""float32 graph -> one that multiplies in float16 and keeps the sensitive parts in float32.
 
 The fp16 files of a bundle store weights in float16 and compute in float32. A strongly typed
-compiler such as TensorRT's takes a graph's types as they stand, so it needs the casts spelled out
-(the division of labour is that of Micikevicius et al., arXiv 1710.03740).
+compiler such as TensorRT's uses the types of the graph as they are, so the casts must be in it. The
+choice of what is computed in float16 follows Micikevicius et al. (arXiv 1710.03740).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
 
 EXACT_INPUTS = frozenset({"guidance", "coefficients"})
-"""What depends on these is the algebra of guidance and solver: errors there add up over steps."""
+"""The algebra of guidance and solver depends on these; its errors would add up over the steps."""
 
 _PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div"})
@@ -30,10 +30,10 @@ _MOVES: Mapping[str, tuple[int, ...] | None] = {
     "Pad": (0, 2),
     "Where": (1, 2),
 }
-"""Operators that choose or move numbers, with the inputs that share the output's type; None: all.
+"""Operators that select or move numbers, with the inputs that share the output's type; None: all.
 
-These and the sets above may be float16. All else stays float32: statistics of normalisations,
-softmax, sines of the timestep, powers, roots, reductions, and what is not known here.
+These and the sets above may be float16. All other operators stay float32: statistics of
+normalisations, softmax, sines of the timestep, powers, roots, reductions, and unknown operators.
 """
 _ROUNDING = _PRODUCTS | _ARITHMETIC | _ACTIVATIONS
 _SMALLEST, _LARGEST = float(np.finfo(np.float16).tiny), float(np.finfo(np.float16).max)
@@ -42,9 +42,9 @@ _SMALLEST, _LARGEST = float(np.finfo(np.float16).tiny), float(np.finfo(np.float1
 def compute_half(source: Path, out: Path) -> None:
     """Write the engine file `source` to `out` (weights to `<out>.data`) computing in float16.
 
-    Float16 reigns between the first and the last product (convolution, matrix product); inputs
-    and outputs keep their types. Weights may be stored in float32, or in float16 behind Casts;
-    large ones are streamed, never held together.
+    Float16 is used between the first and the last product (convolution, matrix product); inputs and
+    outputs keep their types. Weights may be stored in float32, or in float16 behind Casts; large
+    weights are streamed, so that they are never in memory together.
     """
     model = ir.load(source)
     if any(v.dtype is None for node in model.graph for v in node.outputs):
@@ -80,14 +80,14 @@ def compute_half(source: Path, out: Path) -> None:
 def error_of_half(source: Path, half: Path, inputs: Mapping[str, np.ndarray]) -> float:
     """The largest error of `half` over its outputs, relative to the largest value of `source`'s.
 
-    Both run on ONNX Runtime's CPU provider, one after the other. By itself it computes neighbouring
-    float16 nodes in float32 without rounding between them, and misses what overflows: so `half` is
-    run with its roundings spelled out, products accumulated in float32 as GPUs do.
+    Both run on ONNX Runtime's CPU provider, one after the other. The provider computes neighbouring
+    float16 nodes in float32 without rounding between them, which hides overflows. So `half` is run
+    with its roundings written out as nodes, and with products accumulated in float32, as on GPUs.
     """
     rounded = half.with_suffix(".rounded.onnx")
     model = ir.load(half)
     _spell_out_roundings(model.graph)
-    ir.save(model, rounded)  # the weights stay in half's external data
+    ir.save(model, rounded)  # the weights stay in the external data of `half`
     try:
         wanted, found = (_run(file, inputs) for file in (source, rounded))
     finally:
@@ -96,7 +96,7 @@ def error_of_half(source: Path, half: Path, inputs: Mapping[str, np.ndarray]) ->
         float(np.abs(a - b).max(initial=0.0)) / (float(np.abs(b).max(initial=0.0)) or 1.0)
         for a, b in zip(found, wanted, strict=True)
     ]
-    return float(np.max(errors))  # unlike max(), not deaf to NaN
+    return float(np.max(errors))  # unlike max(), it returns NaN if there is one
 
 
 def _run(file: Path, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -132,7 +132,7 @@ def _exact_nodes(graph: ir.Graph) -> set[ir.Node]:
 def _spell_out_product(graph: ir.Graph, node: ir.Node) -> None:
     """Write the MatMul [k, m] @ [B, m, n] as a sum of products.
 
-    A GPU would round the factors of a float32 product to TF32, and Turing has none at all.
+    A GPU would round the factors of a float32 product to TF32.
     """
     matrix, stack = node.inputs
     if matrix is None or stack is None or (_rank(matrix), _rank(stack)) != (2, 3):
@@ -166,7 +166,7 @@ def _half_nodes(graph: ir.Graph, exact: set[ir.Node]) -> set[ir.Node]:
     before = _reached(products, backwards=True)
     half = {n for n in after & before if _may_be_half(n)} - exact
     for node in reversed(graph):
-        # Alone before a float32 node, a sum would only be rounded to be widened again.
+        # A sum alone before a float32 node would only be rounded and widened again.
         readers = node.outputs[0].consumers()
         if node.op_type in _ARITHMETIC and readers and not half.intersection(readers):
             half.discard(node)
@@ -197,14 +197,14 @@ def _may_be_half(node: ir.Node) -> bool:
 
 
 def _shared_inputs(node: ir.Node) -> range | tuple[int, ...]:
-    """Positions of the inputs that have the type of the node's output."""
+    """The positions of the inputs that have the type of the node's output."""
     positions = _MOVES.get(node.op_type)
     given = range(len(node.inputs))
     return given if positions is None else tuple(i for i in positions if i in given)
 
 
 def _fits(value: ir.Value | None) -> bool:
-    """Whether float16 can hold a value: false for constants that would overflow or vanish."""
+    """Whether float16 can represent a value: false for constants that overflow or vanish."""
     tensor = None if value is None else ir.convenience.get_const_tensor(value)
     if tensor is None or tensor.dtype != ir.DataType.FLOAT:
         return True
@@ -218,7 +218,7 @@ def _is_float(value: ir.Value) -> bool:
 
 
 class _Casts:
-    """Values of a graph in another type; each is cast once, constants (if `stored`) as stored."""
+    """Values of a graph in another type: each is cast once, constants (if `stored`) in the file."""
 
     def __init__(self, graph: ir.Graph, dtype: ir.DataType, stored: bool = True) -> None:
         self._graph, self._dtype, self._store = graph, dtype, stored
@@ -230,7 +230,7 @@ class _Casts:
         return self._made[value]
 
     def _stored(self, value: ir.Value) -> ir.Value | None:
-        """An initializer of the wanted type that is worth `value`."""
+        """An initializer of the wanted type with the value of `value`, if there can be one."""
         maker = value.producer()
         if not self._store:
             return None

@@ -1,1 +1,1 @@
-"""Reading LoRA files and merging them into weights."""
+"""LoRA files: reading them and merging them into weights."""

@@ -1,7 +1,7 @@
-"""What a LoRA file says: for each layer the matrices of its change, and their factor.
+"""The changes in a LoRA file: for each layer its matrices, and their factor.
 
-The names of the tensors tell the layer (lora_names.py); alphas in the file or PEFT's settings
-(lora_settings.py) tell the factor. A file of which anything would be left out is refused.
+The names of the tensors say which layer (names.py); alphas in the file or PEFT's settings
+(peft_settings.py) give the factor. A file is refused if any part of it would be left out.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _HALVES = ({"down", "up"}, {"embedding_down", "embedding_up"})
 
 @dataclass(frozen=True)
 class Change:
-    """What a file does to one layer: `parts` as low_rank.py takes them, and the factor of ΔW.
+    """The change of one layer: `parts` as low_rank.py takes them, and the factor of ΔW.
 
-    Beside ΔW there may be `bias_up`, times the factor too, and `bias_diff`, both added to the bias,
-    and `weight` and `bias`, which replace the layer's own.
+    There may also be `bias_up` (multiplied by the factor) and `bias_diff`, which are both added to
+    the bias, and `weight` and `bias`, which replace the layer's own.
     """
 
     layer: Layer
@@ -48,7 +48,7 @@ class Change:
 
 @dataclass
 class _Contents:
-    """A file's tensors by layer, and the names of all others; `named` are the file's names."""
+    """A file's tensors by layer, and the names of all others; `named` are the names in the file."""
 
     path: Path
     changes: dict[Layer, dict[str, Tensor]] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class _Contents:
     strange: list[str] = field(default_factory=list)
     settings: dict[str, PeftSettings] = field(default_factory=dict)
     bare: bool = True
-    """Whether layers are named as in their model, with nothing before that says which."""
+    """Whether layers are named as in their model, without a prefix that says which model."""
 
 
 def read_changes(
@@ -67,23 +67,23 @@ def read_changes(
     unet: Any,
     text_encoder: Any,
 ) -> list[Change]:
-    """The changes of layers that the `tensors` of the LoRA `path` are.
+    """The changes of layers in the `tensors` of the LoRA `path`.
 
-    `header` are PEFT's settings as diffusers writes them into a file, their names prefixed like the
-    tensors'. What PEFT itself has saved has them in adapter_config.json beside `path`, or in it;
-    so may a file whose names have no prefix.
-    Raises UserError for any tensor without a use, and for settings that name layers which the file
-    does not hold.
+    `header` are PEFT's settings as diffusers writes them into a file, with the prefixes of the
+    tensors' names. PEFT itself writes them into adapter_config.json beside the file (or in `path`,
+    if that is a directory); a file without prefixes may have them there too.
+    Raises UserError for unexpected keys, and for settings that name layers which are not in the
+    file.
     """
     names = [plain_name(name) for name in tensors]
     peft = any(name.startswith(_PEFT) for name in names)
     given = {n.removeprefix(_PEFT): t for n, t in zip(names, tensors.values(), strict=True)}
     if len(given) < len(tensors):
-        raise UserError(f"The LoRA {path} names one of its tensors twice; fetch it again.")
+        raise UserError(f"The LoRA {path} has two tensors of the same name; fetch it again.")
     if found := foreign_kind(given):
         raise UserError(
-            f"{path} is {found[0]} ({found[1]}), which is not merged here; give a LoRA, LoHa or "
-            "LoKr of Stable Diffusion 1.x or 2.x, or the checkpoint that it was merged into."
+            f"{path} is {found[0]} ({found[1]}), which cannot be merged; give a LoRA, LoHa or LoKr "
+            "of Stable Diffusion 1.x or 2.x, or a checkpoint that it was merged into."
         )
     contents = _sort(path, given, layers_by_name(unet, text_encoder))
     contents.settings = _settings(contents, peft, header)
@@ -113,11 +113,11 @@ def _sort(path: Path, given: Mapping[str, Tensor], layers: Mapping[str, Layer]) 
         if what in parts:
             raise UserError(
                 f"The LoRA {path} changes {layer.name} twice, as {name} and "
-                f"{contents.named[layer, what]}; give a file with one kind of names."
+                f"{contents.named[layer, what]}; give a file that uses one naming scheme."
             )
         if tensor.is_floating_point() and not bool(tensor.double().isfinite().all()):
             raise UserError(
-                f"The LoRA {path} has {name} with numbers that are not finite; fetch it again."
+                f"The LoRA {path} has numbers in {name} that are not finite; fetch it again."
             )
         parts[what], contents.named[layer, what] = tensor, name
     return contents
@@ -126,7 +126,7 @@ def _sort(path: Path, given: Mapping[str, Tensor], layers: Mapping[str, Layer]) 
 def _settings(
     contents: _Contents, peft: bool, header: Mapping[str, Any]
 ) -> dict[str, PeftSettings]:
-    """PEFT's settings by the model that they are of."""
+    """PEFT's settings by model, `unet` or `text_encoder`."""
     path, parts = contents.path, {layer.part for layer in contents.changes}
     file = (path if path.is_dir() else path.parent) / PEFT_SETTINGS_FILE
     if peft or (contents.bare and not header and file.is_file()):
@@ -139,7 +139,7 @@ def _settings(
             by_part.setdefault(one, {})[field_name if dot else name] = value
     if foreign := by_part.keys() - {"unet", "text_encoder"}:
         raise UserError(
-            f"The LoRA {path} has settings of {some(foreign)}, which Stable Diffusion 1.x and 2.x "
+            f"The LoRA {path} has settings for {some(foreign)}, which Stable Diffusion 1.x and 2.x "
             f"do not have; {OTHER_MODEL}."
         )
     where = f"The header of {path}"
@@ -147,7 +147,7 @@ def _settings(
 
 
 def _check_kinds(contents: _Contents) -> None:
-    """UserError unless all tensors of each layer together are changes of known kinds."""
+    """Raise UserError unless the tensors of each layer together are a change of a known kind."""
     strange, halves = [*contents.strange], []
     for layer, parts in contents.changes.items():
         others = parts.keys() - {"bias_diff"} - _replacing(contents.settings.get(layer.part), layer)
@@ -159,20 +159,20 @@ def _check_kinds(contents: _Contents) -> None:
         strange += [contents.named[layer, what] for what in others]
     if strange or not (contents.changes or contents.homeless):
         raise UserError(
-            f"{contents.path} is no LoRA that can be merged: it holds {some(strange, 2)}; expected "
-            "are pairs like unet.….to_q.lora_A.weight and lora_B.weight, or "
-            "lora_unet_….lora_down.weight and lora_up.weight (also DoRA, LoHa and LoKr); give a "
-            "LoRA with the names of diffusers, PEFT, kohya or ComfyUI."
+            f"{contents.path} is not a LoRA that can be merged: it has the unexpected keys "
+            f"{some(strange, 2)}; expected are pairs like unet.….to_q.lora_A.weight and "
+            "lora_B.weight, or lora_unet_….lora_down.weight and lora_up.weight (also DoRA, LoHa "
+            "and LoKr); give a LoRA with the names of diffusers, PEFT, kohya or ComfyUI."
         )
     if halves:
         raise UserError(
-            f"The LoRA {contents.path} has one matrix of the two of {some(halves, 2)}; fetch it "
-            "again."
+            f"The LoRA {contents.path} has only one of the two matrices of {some(halves, 2)}; "
+            "fetch it again."
         )
 
 
 def _replacing(settings: PeftSettings | None, layer: Layer) -> set[str]:
-    """What of a layer the file may hold whole, after PEFT's `modules_to_save` and `bias`."""
+    """The parameters of a layer that may be in the file whole, by `modules_to_save` and `bias`."""
     if settings is None:
         return set()
     if any(settings.saves(name) for name in layer.names):
@@ -181,7 +181,7 @@ def _replacing(settings: PeftSettings | None, layer: Layer) -> set[str]:
 
 
 def _check_places(contents: _Contents) -> None:
-    """UserError if anything is of a layer that the models do not have."""
+    """Raise UserError for changes of layers that the models do not have."""
     if not (missing := contents.homeless):
         return
     raise UserError(
@@ -192,10 +192,10 @@ def _check_places(contents: _Contents) -> None:
 
 
 def _check_coverage(contents: _Contents, models: Mapping[str, nn.Module]) -> None:
-    """UserError if PEFT's settings name layers that the file does not hold.
+    """Raise UserError if PEFT's settings name layers that are not in the file.
 
-    PEFT leaves such layers as they are, with a remark; here it means that a part of the file is
-    lost.
+    PEFT leaves such layers unchanged, with a warning; here it means that a part of the file is
+    missing.
     """
     for part, settings in contents.settings.items():
         lacking: list[str] = []
@@ -215,19 +215,19 @@ def _check_coverage(contents: _Contents, models: Mapping[str, nn.Module]) -> Non
         lacking += settings.unknown_targets(names)
         if lacking:
             raise UserError(
-                f"{settings.where} names layers of the {part} whose change {contents.path.name} "
-                f"does not hold ({len(lacking)}): {some(lacking, 2)}; fetch the file again, or "
-                "name in target_modules only layers that it holds."
+                f"{settings.where} names layers of the {part} whose changes are missing in "
+                f"{contents.path.name} ({len(lacking)}): {some(lacking, 2)}; fetch the file again, "
+                "or remove these layers from target_modules."
             )
         if settings.biases and not any("bias" in parts for parts in contents.changes.values()):
             raise UserError(
-                f"{settings.where} says that biases were trained, but {contents.path.name} holds "
+                f"{settings.where} says that biases were trained, but {contents.path.name} has "
                 "none; fetch it again."
             )
 
 
 def _factor(contents: _Contents, layer: Layer) -> float:
-    """What the change of `layer` is multiplied by: alpha / rank, or as PEFT's settings say."""
+    """The factor of the change of `layer`: alpha / rank, or as PEFT's settings say."""
     parts, settings = contents.changes[layer], contents.settings.get(layer.part)
     size, alpha = rank(parts), parts.get("alpha")
     if alpha is not None and alpha.numel() != 1:

@@ -1,4 +1,4 @@
-"""Names of a UNet's layers in Stable Diffusion's original code, which ComfyUI keeps.
+"""The names of a UNet's layers in Stable Diffusion's original code, which ComfyUI uses.
 
 There the UNet is three lists: `input_blocks` (the first convolution, then one entry for each
 residual block, with its transformer if it has one, or downsampler), `middle_block` and
@@ -30,9 +30,9 @@ _OF_A_RESNET = {
 
 
 def ldm_names(unet: Any) -> dict[str, str]:
-    """The original name of each module of a diffusers UNet that the original code has, by its own.
+    """The original names of the modules of a diffusers UNet, by their names in diffusers.
 
-    Transformers keep the names of what is inside them.
+    Modules inside transformers have the same names in both.
     """
     modules = [name for name, _ in unet.named_modules()]
     names = {name: _OUTSIDE[name] for name in modules if name in _OUTSIDE}
@@ -47,7 +47,7 @@ def ldm_names(unet: Any) -> dict[str, str]:
 
 
 def _blocks(unet: Any) -> Iterator[tuple[str, str]]:
-    """Every residual block, transformer and resampler: its name, and its original name."""
+    """Every residual block, transformer and resampler: its name and its original name."""
     entry = 0
     for i, block in enumerate(unet.down_blocks):
         for j in range(len(block.resnets)):

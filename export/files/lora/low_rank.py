@@ -1,4 +1,4 @@
-"""What a few small matrices make of one layer's weights W: LoRA and its kin, as plain arithmetic.
+"""The arithmetic of LoRA and its variants: small matrices that change one layer's weights W.
 
 - LoRA (Hu et al., arXiv 2106.09685): ΔW = up @ down. Of a convolution, down has the kernel and up
   is 1x1; with a third factor (LoCon's Tucker form) the kernel is in that one.
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 Parts = Mapping[str, Tensor]
-"""The tensors of one layer by what they are, such as `down` and `up`."""
+"""The tensors of one layer by their role, such as `down` and `up`."""
 
 _LORA = frozenset({"down", "up"})
 _EMBEDDING = frozenset({"embedding_down", "embedding_up"})
@@ -36,22 +36,22 @@ _PLACES = (
         for second in (("lokr_w2",), ("lokr_w2_a", "lokr_w2_b"))
     ),
 )
-"""The tensors that make a change, and those that may stand beside them."""
+"""For each kind of change, the tensors that it needs and those that it may have."""
 
 
 def has_change(parts: Parts) -> bool:
-    """Whether `parts` hold all that a change of weights is made of."""
+    """Whether `parts` have every tensor that a change of weights needs."""
     return any(needed <= parts.keys() for needed, _ in _PLACES)
 
 
 def without_place(parts: Parts) -> set[str]:
-    """Which tensors of a layer that has_change its kind of change has no place for."""
+    """The tensors of a layer with a change that this kind of change does not have."""
     needed, beside = next((n, b) for n, b in _PLACES if n <= parts.keys())
     return parts.keys() - needed - beside
 
 
 def rank(parts: Parts) -> int | None:
-    """The rank that alpha is divided by; None for a change that has none, whose factor is 1."""
+    """The rank that alpha is divided by; None for a change without a rank, whose factor is 1."""
     for name in ("down", "embedding_down", "hada_w1_b", "lokr_w1_b", "lokr_w2_b"):
         if name in parts:
             return len(parts[name])
@@ -61,11 +61,11 @@ def rank(parts: Parts) -> int | None:
 def merged(weight: Tensor, parts: Parts, factor: float, scale: float) -> Tensor:
     """The weights [out, ...] of a layer, in their type, after `scale` times its change.
 
-    `factor` is what ΔW is multiplied by: alpha / rank. With PEFT's `magnitude` [out] (of an
-    embedding [width]) V is W + scale · factor · ΔW, as PEFT scales a DoRA. With kohya's
-    `dora_scale`, whose shape tells whether norms are those of outputs ([out, 1, ...]) or of inputs
-    ([1, in, ...]), the weights go `scale` of the way from W to m · V / ‖V‖, as in ComfyUI.
-    Raises ValueError or RuntimeError where shapes do not fit, for meta tensors too.
+    ΔW is multiplied by `factor`, alpha / rank. With PEFT's `magnitude` [out] (for an embedding
+    [width]), V is W + scale · factor · ΔW, as PEFT scales a DoRA. With kohya's `dora_scale`, whose
+    shape says whether norms are those of outputs ([out, 1, ...]) or of inputs ([1, in, ...]), the
+    weights move by the fraction `scale` from W to m · V / ‖V‖, as in ComfyUI. Raises ValueError or
+    RuntimeError for shapes that do not fit, with meta tensors too.
     """
     before = weight.double()
     change = factor * _difference({name: t.double() for name, t in parts.items()}, before.shape)
@@ -82,7 +82,7 @@ def merged(weight: Tensor, parts: Parts, factor: float, scale: float) -> Tensor:
 
 
 def _renormed(weight: Tensor, magnitude: Tensor, axis: int) -> Tensor:
-    """m · V / ‖V‖, with one norm and one of `magnitude` for each place along `axis`."""
+    """m · V / ‖V‖, with one norm and one magnitude for each index along `axis`."""
     size = weight.shape[axis]
     if magnitude.numel() != size:
         raise ValueError(f"magnitudes {list(magnitude.shape)} for weights {list(weight.shape)}")
@@ -93,7 +93,7 @@ def _renormed(weight: Tensor, magnitude: Tensor, axis: int) -> Tensor:
 
 
 def _difference(parts: Parts, shape: torch.Size) -> Tensor:
-    """ΔW of `shape` [out, ...]; ValueError unless that is what `parts` make."""
+    """ΔW of `shape` [out, ...]; ValueError if `parts` give another shape."""
     if parts.keys() >= _LORA:
         change = _of_lora(parts["up"], parts["down"], parts.get("mid"))
     elif parts.keys() >= _EMBEDDING:
@@ -115,7 +115,7 @@ def _difference(parts: Parts, shape: torch.Size) -> Tensor:
 
 
 def _of_lora(up: Tensor, down: Tensor, mid: Tensor | None) -> Tensor:
-    """[out, rank, 1, 1] and [rank, in, ...] -> [out, in, ...], `mid` [rank, rank, ...] between."""
+    """[out, rank, 1, 1] @ [rank, in, ...] -> [out, in, ...]; `mid` is [rank, rank, ...]."""
     if any(size != 1 for size in up.shape[2:]) or up.ndim < 2:
         raise ValueError(f"a second matrix {list(up.shape)}")
     if mid is None:
@@ -126,9 +126,9 @@ def _of_lora(up: Tensor, down: Tensor, mid: Tensor | None) -> Tensor:
 
 
 def _of_factors(parts: Parts, name: str, core: str) -> Tensor:
-    """`name` whole, or [out, rank] @ [rank, in]; with the `core` [rank, rank, ...] in between.
+    """`name` whole, or [out, rank] @ [rank, in], with the `core` [rank, rank, ...] between them.
 
-    Beside a core, the first factor is [rank, out].
+    With a core, the first factor is [rank, out].
     """
     if name in parts:
         return parts[name]

@@ -1,7 +1,7 @@
 """Low-rank adaptations (Hu et al., arXiv 2106.09685), merged into a checkpoint's weights.
 
-lora_file.py reads the changes, low_rank.py computes the weights. A file is refused before any
-weight is changed, and nothing depends on a random generator.
+changes.py reads the changes, low_rank.py computes the weights. A file is refused before any weight
+is changed, and nothing depends on a random generator.
 """
 
 from __future__ import annotations
@@ -29,43 +29,46 @@ from synfer_rt.paths import local
 
 @dataclass(frozen=True)
 class Lora:
-    """A LoRA file and the factor by which its change of the weights is multiplied."""
+    """A LoRA file, and the scale by which its changes are multiplied."""
 
     path: Path
     scale: float = 1.0
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The files that its change comes from: its own, and PEFT's settings if they are there."""
+        """The LoRA's file, and PEFT's settings beside it, if any."""
         settings = self.path.parent / PEFT_SETTINGS_FILE
         return (self.path, settings) if settings.is_file() else (self.path,)
 
 
-def parse_lora(text: str) -> Lora:
-    """Read `FILE` or `FILE:SCALE`; UserError for a scale that is no finite number."""
+def parse_lora(given: str | Path) -> Lora:
+    """Read a path, or a text `FILE:SCALE`; UserError for a scale that is not a finite number."""
+    text = str(given)
     local(text)
     file, colon, scale = text.rpartition(":")
-    if not colon or Path(text).exists():
+    if not colon or isinstance(given, Path) or Path(text).exists():
         return Lora(Path(text))
     try:
         value = float(scale)
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise UserError(f"The LoRA {text!r} ends in no scale; write it as FILE or FILE:0.8.")
+        raise UserError(
+            f"The scale of the LoRA {text!r} must be a finite number; write FILE or FILE:0.8."
+        )
     return Lora(Path(file), value)
 
 
 def merge_lora(lora: Lora, unet: Any, text_encoder: Any) -> None:
     """Merge a file with the names of diffusers, PEFT, kohya or ComfyUI into both models, in place.
 
-    Raises UserError when the file is missing, is no LoRA, or holds anything that finds no layer to
-    change; the models are then as they were.
+    Raises UserError for a file that is missing, is not a LoRA, or has changes of layers that the
+    models do not have; the models are then unchanged.
     """
     if lora.path.is_dir():
-        raise UserError(f"{lora.path} is a directory; give the LoRA's file in it with --lora.")
+        raise UserError(f"{lora.path} is a directory; give the LoRA's file in it as `lora`.")
     if not lora.path.is_file():
-        raise UserError(f"There is no LoRA {lora.path}; give its file with --lora.")
+        raise UserError(f"There is no LoRA {lora.path}; give its file as `lora`.")
     tensors, header = read_tensors(lora.path, "LoRA"), read_header_settings(lora.path)
     merge_tensors(tensors, unet, text_encoder, lora.scale, lora.path, header)
 
@@ -95,7 +98,7 @@ def merge_tensors(
 
 
 def _changed(own: Mapping[str, Tensor], change: Change, scale: float) -> dict[str, Tensor]:
-    """The parameters of a layer that `change` makes others, from its `own` ones."""
+    """The new values of the parameters that `change` changes, from the layer's `own`."""
     parts = change.parts
     new = {name: parts[name].to(own[name].dtype) for name in ("weight", "bias") if name in parts}
     if has_change(parts):
@@ -109,18 +112,18 @@ def _changed(own: Mapping[str, Tensor], change: Change, scale: float) -> dict[st
 
 
 def _check_fit(path: Path, layer: nn.Module, change: Change, scale: float) -> None:
-    """UserError unless `change` can be made of `layer`; nothing is computed but shapes."""
+    """Raise UserError unless `change` fits `layer`; only shapes are computed."""
     own = {name: p.to("meta") for name, p in layer.named_parameters(recurse=False)}
     parts = {name: tensor.to("meta") for name, tensor in change.parts.items()}
     if scale != 1 and parts.keys() & own.keys():
         raise UserError(
             f"The LoRA {path} holds {change.layer.name} whole (PEFT's modules_to_save or bias), "
-            "which no scale can be applied to; give it without a scale."
+            "which cannot be scaled; give it without a scale."
         )
     if "bias" not in own and any(name.startswith("bias") for name in parts):
         raise UserError(
-            f"The LoRA {path} changes the bias of {change.layer.name}, which has none here; "
-            f"{OTHER_MODEL}."
+            f"The LoRA {path} changes the bias of {change.layer.name}, which has none in this "
+            f"checkpoint; {OTHER_MODEL}."
         )
     try:
         new = _changed(own, replace(change, parts=parts), scale)

@@ -1,12 +1,12 @@
-"""Names of the tensors in LoRA files: which layer of which model, and what of its change.
+"""The names of tensors in LoRA files: which layer of which model, and which part of its change.
 
-The same layer, `mid_block.attentions.0.proj_in` of the UNet, say, is called
+One layer, for example `mid_block.attentions.0.proj_in` of the UNet, is called
 
-- `unet.mid_block.attentions.0.proj_in` by diffusers (without `unet.` where one model is alone),
+- `unet.mid_block.attentions.0.proj_in` by diffusers (without `unet.` in files for one model),
 - `base_model.model.mid_block.attentions.0.proj_in` by PEFT,
 - `lora_unet_mid_block_attentions_0_proj_in` by kohya's scripts,
-- `diffusion_model.middle_block.1.proj_in` or `lora_unet_middle_block_1_proj_in` after Stable
-  Diffusion's original code (ldm_names.py), as in ComfyUI.
+- `diffusion_model.middle_block.1.proj_in` or `lora_unet_middle_block_1_proj_in` in ComfyUI, after
+  Stable Diffusion's original code (ldm_names.py).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from synfer_rt.export.files.lora.ldm_names import ldm_names
 from synfer_rt.export.files.tensor_files import unwrapped
 
 _OLD_PREFIX = "text_model."
-"""What stood before the text encoder's names until transformers 5.24."""
+"""The prefix of the text encoder's names before transformers 5.24."""
 _PREFIXES = {
     "unet": ("", "unet.", "diffusion_model.", "model.diffusion_model."),
     "text_encoder": (
@@ -45,7 +45,7 @@ _OLD_ENDS = {
     "v_proj": "to_v",
     "out_proj": "to_out",
 }
-"""What diffusers called the layers of attention while LoRAs were attention processors."""
+"""The former names of attention layers, when LoRAs were attention processors in diffusers."""
 
 _HOLDERS = re.compile(r"^(?:(?:model_|lora_)?state_dict)\.|(?<![^.])processor\.")
 _MATRIX = r"(?:[._]lora|\.lora_linear_layer)[._]"
@@ -82,24 +82,24 @@ _FOREIGN = {
     r"tinylora_|psoft_|osf_|unilora_|frod_": "a method of PEFT that is no LoRA",
     r"emb_params|string_to_param|bundle_emb|^clip_[lgh]$|^<": "textual inversion",
 }
-"""What is no LoRA of Stable Diffusion 1.x or 2.x, by a part of its tensors' names."""
+"""Kinds of files that are not a LoRA of Stable Diffusion 1.x or 2.x, by a part of their names."""
 
 
 class Layer(NamedTuple):
-    """A layer of a model: `part` is unet or text_encoder, `name` its module's in that model."""
+    """A layer: `part` is the model, unet or text_encoder, `name` the module's name in it."""
 
     part: str
     name: str
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Its names in all versions of transformers and diffusers."""
+        """The layer's names in all versions of transformers and diffusers."""
         bare = self.name.removeprefix(_OLD_PREFIX)
         return (bare, _OLD_PREFIX + bare) if self.part == "text_encoder" else (self.name,)
 
 
 def layers_by_name(unet: Any, text_encoder: Any) -> dict[str, Layer]:
-    """Every layer of both models by each name that a LoRA file may use for it."""
+    """Every layer of both models, by each name that a LoRA file may use for it."""
     layers: dict[str, Layer] = {}
     originals = ldm_names(unet)
     for part, model in (("unet", unet), ("text_encoder", text_encoder)):
@@ -123,14 +123,14 @@ def _old(name: str) -> Iterator[str]:
 
 
 def plain_name(name: str) -> str:
-    """`name` without what training frameworks and attention processors put around a layer."""
+    """`name` without the prefixes of training frameworks and attention processors."""
     return _HOLDERS.sub("", unwrapped(_HOLDERS.sub("", name)))
 
 
 def parse_name(name: str) -> tuple[str, str] | None:
-    """(the layer as the file calls it, what of its change): `down`, `up`, `alpha` and others.
+    """The file's name of the layer, and the part of its change, such as `down`, `up` or `alpha`.
 
-    None for a name of no known form.
+    None for an unknown name.
     """
     for pattern, what in _NAMES:
         if found := pattern.fullmatch(name):
@@ -139,7 +139,7 @@ def parse_name(name: str) -> tuple[str, str] | None:
 
 
 def foreign_kind(names: Iterable[str]) -> tuple[str, str] | None:
-    """(what it is, a name that shows it) of a file that is no LoRA of these models, if it is."""
+    """The kind of a file that is no LoRA of these models, and a name that shows it; else None."""
     for pattern, kind in _FOREIGN.items():
         for name in names:
             if re.search(pattern, name):

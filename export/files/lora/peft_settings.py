@@ -1,4 +1,4 @@
-"""PEFT's settings of a LoRA: ranks, alphas, and which layers it changes.
+"""PEFT's settings of a LoRA: ranks, alphas, and the layers that it changes.
 
 PEFT writes them as adapter_config.json, diffusers into the header of a safetensors file. Fields and
 rules are those of `peft.LoraConfig` (https://huggingface.co/docs/peft/package_reference/lora).
@@ -16,7 +16,7 @@ from synfer_rt.errors import UserError
 
 _TYPES = {"LORA", "LOHA", "LOKR"}
 _KEEP_THE_BASE = {"true", "false", "gaussian", "eva", "orthogonal", "mica"}
-"""Initialisations that leave the base weights as they are."""
+"""Initialisations that leave the base weights unchanged."""
 _NO_EFFECT = {
     *("auto_mapping", "base_model_name_or_path", "inference_mode", "peft_type", "peft_version"),
     *("revision", "task_type", "runtime_config", "lora_dropout", "rank_dropout"),
@@ -25,8 +25,8 @@ _NO_EFFECT = {
     *("decompose_both", "decompose_factor", "loftq_config", "eva_config", "corda_config"),
     *("lora_ga_config", "velora_config"),
 }
-"""Fields that shape the training, or are seen in the tensors; `fan_in_fan_out` concerns layers that
-no Stable Diffusion has."""
+"""Fields that affect only the training, or that show in the tensors; `fan_in_fan_out` is for layers
+that Stable Diffusion does not have."""
 _READ = {
     *("r", "lora_alpha", "alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora"),
     *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
@@ -36,11 +36,11 @@ _READ = {
 
 @dataclass(frozen=True)
 class PeftSettings:
-    """The settings of one model's LoRA; `where` names their place in a message.
+    """The settings of one model's LoRA; `where` is their place, for messages.
 
-    `rank` and `alpha` hold for a layer unless the first fitting regular expression of a pattern
-    says another number. `targets` name the changed layers: a regular expression, or ends of names.
-    `saved` are the modules that the file holds whole, beside low-rank changes.
+    `rank` and `alpha` are those of a layer unless the first matching regular expression of a
+    pattern gives another number. `targets` name the changed layers: a regular expression, or ends
+    of names. `saved` are the modules that the file holds whole, beside low-rank changes.
     """
 
     where: str
@@ -58,11 +58,11 @@ class PeftSettings:
     biases: bool
 
     def rank_of(self, names: Iterable[str]) -> int:
-        """The rank of the layer that is known by any of `names`."""
+        """The rank of the layer with any of these `names`."""
         return _by_pattern(self.rank_pattern, names, self.rank)
 
     def factor_of(self, names: Iterable[str]) -> float:
-        """What up @ down of that layer is multiplied by: alpha / rank, of rsLoRA alpha / √rank."""
+        """The factor of up @ down of that layer: alpha / rank, for rsLoRA alpha / √rank."""
         rank = self.rank_of(names)
         return self.alpha_of(names) / (math.sqrt(rank) if self.by_root else rank)
 
@@ -71,7 +71,7 @@ class PeftSettings:
         return _by_pattern(self.alpha_pattern, names, self.alpha)
 
     def targeted(self, names: Iterable[str], linear: bool) -> bool:
-        """Whether the settings say that the layer is changed; `linear` if it is a linear one."""
+        """Whether the settings name the layer as changed; `linear` if it is a linear layer."""
         if any(self.saves(name) or _ends(name, self.excluded) for name in names):
             return False
         if self.targets == "all-linear":
@@ -79,11 +79,11 @@ class PeftSettings:
         return any(_ends(name, self.targets) and self._indexed(name) for name in names)
 
     def saves(self, name: str) -> bool:
-        """Whether `name` is of a module that the file holds whole."""
+        """Whether `name` is in a module that the file holds whole."""
         return any(re.match(rf"(^|.*\.){module}($|\..*)", name) for module in self.saved)
 
     def unknown_targets(self, names: Collection[str]) -> list[str]:
-        """Targets that number a layer and end none of `names`: layers of another model."""
+        """Targets with a layer number that match none of `names`: layers of another model."""
         listed = () if isinstance(self.targets, str) else self.targets
         return [
             target
@@ -116,31 +116,30 @@ def _ends(name: str, given: str | tuple[str, ...]) -> bool:
 
 
 def read_peft_settings(where: str, given: Mapping[str, Any]) -> PeftSettings:
-    """Check and read the settings `given`, of which `where` says in a message where they stand.
+    """Check and read the settings `given`; `where` is their place, for messages.
 
-    Raises UserError for settings of something else than a LoRA, for one whose base weights were
-    changed before its training, and for what no merged weights can do.
+    Raises UserError for settings of anything but a LoRA, of a LoRA whose base weights were changed
+    before its training, and for fields that merged weights cannot express.
     """
     kind = str(given.get("peft_type", "LORA")).rpartition(".")[2].upper()
     if kind not in _TYPES:
         raise UserError(
-            f"{where} holds no settings of a LoRA that can be merged: its peft_type is {kind}; "
-            "merge it into the checkpoint with PEFT (merge_and_unload) and give that, or give a "
-            "LoRA."
+            f"{where} holds settings of {kind}, not of a LoRA; merge it into the checkpoint with "
+            "PEFT (merge_and_unload) and give that checkpoint, or give a LoRA."
         )
     _refuse_initialisation(where, given)
     unknown = sorted(name for name, v in given.items() if v and name not in _READ | _NO_EFFECT)
     if unknown:
         raise UserError(
-            f"{where} says {unknown[0]}, of which merged weights know nothing; give a LoRA that "
-            "was trained without, or merge it with PEFT (merge_and_unload) and give that "
+            f"{where} has the field {unknown[0]}, which merged weights cannot express; give a LoRA "
+            "that was trained without it, or merge it with PEFT (merge_and_unload) and give that "
             "checkpoint."
         )
     try:
         return _settings(where, given)
     except (TypeError, ValueError, AttributeError, re.error) as error:
         raise UserError(
-            f"{where} holds no settings of a LoRA ({type(error).__name__}: {error}); fetch it "
+            f"{where} does not hold settings of a LoRA ({type(error).__name__}: {error}); fetch it "
             "again."
         ) from error
 
@@ -156,8 +155,8 @@ def _refuse_initialisation(where: str, given: Mapping[str, Any]) -> None:
     if start.lower() == "loftq":
         remedy = "merge it into the weights that it was trained on, and give that checkpoint"
     raise UserError(
-        f"{where} says that training began with init_lora_weights {start!r}, which changes the "
-        f"base weights too, so the LoRA does not fit the unchanged checkpoint; {remedy}."
+        f"{where} says that training began with init_lora_weights {start!r}, which also changes "
+        f"the base weights, so the LoRA does not fit the unchanged checkpoint; {remedy}."
     )
 
 

@@ -78,7 +78,7 @@ def test_another_bundle_is_replaced_by_force_only(
     out: Path, fields: dict[str, object], what: str
 ) -> None:
     write_manifest(out, **fields)
-    with pytest.raises(UserError, match=f"{what}.*--force"), staging(out, "old", False, {"3"}):
+    with pytest.raises(UserError, match=f"{what}.*`force=True`"), staging(out, "old", False, {"3"}):
         pass
     with staging(out, "old", True, {"3"}) as place:
         assert place.old is None
@@ -98,7 +98,7 @@ def test_a_directory_that_is_no_bundle_is_never_touched(out: Path, text: str) ->
     (out / "src").mkdir()
     (out / "src" / "index.js").touch()
     for force in (False, True):
-        with pytest.raises(UserError, match="is no bundle"), staging(out, "old", force):
+        with pytest.raises(UserError, match="is not a bundle"), staging(out, "old", force):
             pass
     assert names(out) == ["bundle.json", "src"] and names(out / "src") == ["index.js"]
 
@@ -107,7 +107,9 @@ def test_files_of_the_user_in_a_bundle_are_never_removed(out: Path) -> None:
     (out / "images").mkdir()
     (out / "images" / "0.png").touch()
     for force in (False, True):
-        refused = pytest.raises(UserError, match=r"not of its bundle, such as images/0\.png; move")
+        refused = pytest.raises(
+            UserError, match=r"not part of its bundle, such as images/0\.png; move"
+        )
         with refused, staging(out, "old", force):
             pass
     assert names(out / "images") == ["0.png"]

@@ -139,7 +139,7 @@ def test_a_classifier_of_other_latents_cannot_guide(checkpoint: Path) -> None:
     shutil.rmtree(checkpoint / "latent_classifier")
     shutil.copytree(checkpoint / "image_classifier", checkpoint / "latent_classifier")
     assert json.loads(config.read_text())["channels"] == 3
-    with pytest.raises(UserError, match=r"cannot see \[4, 8, 8\]"):
+    with pytest.raises(UserError, match=r"does not take \[4, 8, 8\]"):
         engine_graph(read_checkpoint(checkpoint), "guide.latent", 24)
 
 

@@ -132,7 +132,11 @@ NAMED: list[tuple[str, dict[str, Any], str]] = [
     (DPM, {"lower_order_final": False}, "with lower_order_final False has no"),
     (DPM, {"euler_at_final": True, "final_sigmas_type": "sigma_min"}, "euler_at_final is not"),
     (DPM, {"lambda_min_clipped": -5.1}, "lambda_min_clipped is not .* begin at the last timestep"),
-    (DPM, {"use_beta_sigmas": True}, "use_beta_sigmas is not built; steps lie as timestep_spacing"),
+    (
+        DPM,
+        {"use_beta_sigmas": True},
+        "use_beta_sigmas is not supported; steps are spaced by timestep_spacing",
+    ),
     (UNIPC, {"solver_type": "bh1"}, "with solver_type 'bh1' has no"),
     (UNIPC, {"disable_corrector": [0]}, r"with disable_corrector \[0\] has no"),
     (EULER, {"interpolation_type": "log_linear"}, "with interpolation_type 'log_linear' has no"),
@@ -163,7 +167,7 @@ def test_settings_that_change_nothing_are_not_named(tmp_path: Path) -> None:
 
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
-    ("LCMScheduler", {}, "distilled to few steps, .*; give the model that it was distilled from"),
+    ("LCMScheduler", {}, "distilled to few steps .*; give the model that it was distilled from"),
     ("TCDScheduler", {}, "distilled to few steps"),
     (DPM, {"use_flow_sigmas": True}, "use_flow_sigmas, as models of flow matching have; give"),
     (UNIPC, {"use_flow_sigmas": True, "flow_shift": 3.0}, "flow matching"),
@@ -179,13 +183,13 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("DDPMScheduler", {"beta_schedule": "sigmoid"}, "the beta schedule 'sigmoid'; known are"),
     (EULER, {"final_sigmas_type": "one"}, "final_sigmas_type 'one'; known are zero, sigma_min"),
     (DDIM, {"timestep_spacing": "even"}, "the timestep spacing 'even'; known are"),
-    (DDIM, {"beta_end": 2}, "betas that are no noise schedule"),
-    (DDIM, {"beta_schedule": "cosine"}, "no scheduler that diffusers can make"),
-    (DDIM, {"beta_start": None}, "no scheduler that diffusers can make"),
-    (DDIM, {"num_train_timesteps": "1000"}, "no scheduler that diffusers can make"),
-    (DDIM, {"num_train_timesteps": 0}, "betas that are no noise schedule"),
+    (DDIM, {"beta_end": 2}, "betas that are not a noise schedule"),
+    (DDIM, {"beta_schedule": "cosine"}, "diffusers cannot make the scheduler"),
+    (DDIM, {"beta_start": None}, "diffusers cannot make the scheduler"),
+    (DDIM, {"num_train_timesteps": "1000"}, "diffusers cannot make the scheduler"),
+    (DDIM, {"num_train_timesteps": 0}, "betas that are not a noise schedule"),
     *(
-        (name, {}, f"the scheduler {name}, which this exporter cannot read; give")
+        (name, {}, f"the scheduler {name}, which is not supported; give")
         for name in (
             *("FlowMatchEulerDiscreteScheduler", "EDMEulerScheduler", "UnCLIPScheduler"),
             *("IPNDMScheduler", "CogVideoXDDIMScheduler", "DDIMInverseScheduler"),

@@ -41,7 +41,7 @@ def test_a_list_of_expressions_is_a_label_scheme(mini: Path) -> None:
 def test_a_vocabulary_without_an_adapter_is_refused(plain_checkpoint: Path, tmp_path: Path) -> None:
     sd = Path(shutil.copytree(plain_checkpoint, tmp_path / "sd"))
     (sd / "synfer.json").write_text('{"au_vocabulary": "opengraphau-41"}')
-    assert "no AU adapter; give it with --au-adapter" in refusal(sd)
+    assert "no AU adapter; give the adapter as `au_adapter`" in refusal(sd)
 
 
 def test_an_activation_stands_between_two_layers(sd: Path) -> None:
@@ -49,7 +49,7 @@ def test_an_activation_stands_between_two_layers(sd: Path) -> None:
     beside.write_text('{"activation": "silu", "activation_fn": "swish", "au_vocab": 3}')
     assert read_checkpoint(sd).settings.activation is None  # of the training code
     (sd / "synfer.json").write_text('{"activation": "silu"}')
-    assert "no AU adapter of two layers" in refusal(sd)
+    assert "no AU adapter with two layers" in refusal(sd)
     (sd / "synfer.json").unlink()
     tensors = {k: v for k, v in load_file(path).items() if k.startswith("ip_adapter.")}
     layers = {"0": torch.nn.Linear(41, 7), "2": torch.nn.Linear(7, 16)}
@@ -134,14 +134,17 @@ def test_action_units_are_read_in_the_spellings_of_others(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("vocabulary", "reason"),
     [
-        (["AU1", "smirk"], "names 'smirk', which is no action unit of FACS; the nearest known is"),
+        (
+            ["AU1", "smirk"],
+            "names 'smirk', which is not an action unit of FACS; the nearest known is",
+        ),
         (["AU1", "AU99"], "names 'AU99', which"),
         (["AU1", "LAU12R"], "names 'LAU12R', which"),
-        (["AU01_r", "AU01_c"], "no list of different action units"),
-        (["AU1", 2], "no list of different action units"),
-        ("facs", "no list of different action units"),
-        ([], "no list of different action units"),
-        (5, "no list of different action units"),
+        (["AU01_r", "AU01_c"], "not a list of different action units"),
+        (["AU1", 2], "not a list of different action units"),
+        ("facs", "not a list of different action units"),
+        ([], "not a list of different action units"),
+        (5, "not a list of different action units"),
     ],
 )
 def test_other_names_than_those_of_facs_are_refused(vocabulary: Any, reason: str) -> None:
@@ -152,7 +155,7 @@ def test_other_names_than_those_of_facs_are_refused(vocabulary: Any, reason: str
 
 def test_class_labels_must_fill_the_class_embedding(mini: Path) -> None:
     change(mini / "synfer.json", class_labels=["aus"])
-    assert "have 41 numbers, the UNet's class embedding takes 57" in refusal(mini)
+    assert "have 41 numbers, but the UNet's class embedding takes 57" in refusal(mini)
 
 
 @pytest.mark.parametrize(
@@ -160,14 +163,14 @@ def test_class_labels_must_fill_the_class_embedding(mini: Path) -> None:
     [
         ({"class_labels": ["style"]}, "unknown class_labels"),
         ({"defaults": {"stepz": 3}}, "unknown defaults"),
-        ({"defaults": None}, "defaults that are no object"),
-        ({"defaults": []}, "defaults that are no object"),
+        ({"defaults": None}, "defaults that are not an object"),
+        ({"defaults": []}, "defaults that are not an object"),
         ({"defaults": {"solver": "magic"}}, "solver 'magic'"),
         ({"defaults": {"solver": ["ddim"]}}, "the default solver ['ddim']"),
         ({"defaults": {"steps": 2.5}}, "the default steps 2.5"),
         ({"defaults": {"guidance": True}}, "the default guidance True"),
         ({"defaults": {"layout": "faces"}}, "the default layout 'faces'"),
-        ({"defaults": {"steps": 0}}, "synfer.json cannot be sampled with: `steps` must be"),
+        ({"defaults": {"steps": 0}}, "synfer.json: `steps` must be"),
         ({"defaults": {"steps": 900, "layout": "bank"}}, "number from 1 to 800"),
         ({"defaults": {"guidance": float("nan")}}, "the default guidance nan"),
         ({"defaults": {"au_scale": -1}}, "the default au_scale -1"),
@@ -179,7 +182,7 @@ def test_class_labels_must_fill_the_class_embedding(mini: Path) -> None:
         ({"label_scheme": "mine"}, "Unknown label scheme"),
         ({"label_scheme": ["affectnet-8"]}, "Unknown label scheme"),
         ({"label_scheme": "happy,sad,-"}, "write expressions alone"),
-        ({"au_vocabulary": ["AU1", "AU1"]}, "no list of different action units"),
+        ({"au_vocabulary": ["AU1", "AU1"]}, "not a list of different action units"),
         ({"au_maximum": 0}, "au_maximum 0"),
         ({"au_maximum": "5"}, "au_maximum '5'"),
     ],

@@ -1,4 +1,4 @@
-"""AU adapters: every layout and file form read by content, all else refused in a sentence."""
+"""AU adapters: every format and kind of file is read by content, all else is refused."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_the_names_of_ip_adapters_training_are_read(tmp_path: Path) -> None:
     torch.testing.assert_close(adapter.projection(AUS), wanted[..., None, :])
     raw["module.unet.conv_in.weight"] = torch.zeros(1)
     torch.save(raw, tmp_path / "pytorch_model.bin")
-    with pytest.raises(UserError, match="whole training state, with a UNet; save its image_proj"):
+    with pytest.raises(UserError, match="whole training state with a UNet; save its image_proj"):
         read(tmp_path / "pytorch_model.bin")
 
 
@@ -206,9 +206,9 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, length: int) -> None:
     assert str(path) in refusal(path)
 
 
-def test_an_unknown_layout_is_refused_with_the_keys_found_and_expected(tmp_path: Path) -> None:
+def test_an_unknown_format_is_refused_with_the_keys_found_and_expected(tmp_path: Path) -> None:
     message = refusal(saved({"tokens.weight": torch.rand(2, 2)}, tmp_path / "other.safetensors"))
-    assert "found are tokens.weight" in message
+    assert "it has the keys tokens.weight" in message
     assert "image_proj.proj.bias" in message and "ip_adapter.3.to_v_ip.weight" in message
     assert "au_encoder.weight" in message and "down.attn2.processor.au_to_k.weight" in message
 
@@ -216,18 +216,18 @@ def test_an_unknown_layout_is_refused_with_the_keys_found_and_expected(tmp_path:
 def test_an_adapter_that_lacks_a_layer_is_refused_by_its_name(tmp_path: Path) -> None:
     short = {k: v for k, v in SYNFER.items() if k != "ip_adapter.3.to_v_ip.weight"}
     message = refusal(saved(short, tmp_path / "short.safetensors"))
-    assert "lacks ip_adapter.3.to_v_ip.weight and has besides nothing" in message
+    assert "missing keys are ip_adapter.3.to_v_ip.weight, unexpected keys are nothing" in message
 
 
 def test_a_perceiver_is_refused_by_its_keys(tmp_path: Path) -> None:
     plus = {"image_proj.latents": torch.rand(1, 4, D), "image_proj.proj_in.weight": torch.rand(2)}
     message = refusal(saved(IP | plus, tmp_path / "plus.safetensors"))
-    assert "lacks image_proj.proj.bias" in message and "image_proj.latents" in message
+    assert "missing keys are image_proj.proj.bias" in message and "image_proj.latents" in message
 
 
 def test_fineface_without_its_encoder_is_refused(tmp_path: Path) -> None:
     message = refusal(saved(PROCESSORS, tmp_path / "attn.safetensors"))
-    assert "lacks au_encoder.bias, au_encoder.weight" in message
+    assert "missing keys are au_encoder.bias, au_encoder.weight" in message
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_a_fineface_token_wider_than_the_text_is_refused(tmp_path: Path) -> None
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    assert "--au-adapter" in refusal(tmp_path / "none.safetensors")
+    assert "as `au_adapter`" in refusal(tmp_path / "none.safetensors")
 
 
 def test_a_directory_without_an_adapter_is_refused(tmp_path: Path) -> None:
@@ -315,7 +315,7 @@ def test_an_encoder_of_all_sets_is_in_each(tmp_path: Path) -> None:
         names = {"au-encoder.ckpt", f"attention_processors_{label}.ckpt"}
         assert {file.name for file in files} == names
     (tmp_path / "au-encoder.ckpt").rename(tmp_path / "sd15_au_encoder.ckpt")
-    assert "lacks au_encoder.bias" in refusal(tmp_path), "it is of the other set"
+    assert "missing keys are au_encoder.bias" in refusal(tmp_path), "it is of the other set"
 
 
 def test_sets_may_lie_in_folders_of_their_own(tmp_path: Path) -> None:
@@ -364,7 +364,7 @@ def test_what_stands_beside_finefaces_layers_is_refused_by_name(tmp_path: Path) 
     torch.save(ENCODER, tmp_path / "au_encoder.ckpt")
     torch.save(PROCESSORS | gates, tmp_path / "attn_processors.ckpt")
     message = refusal(tmp_path)
-    assert "attn_processors.ckpt holds down.attn2.processor.gamma" in message
+    assert "attn_processors.ckpt has the unexpected keys down.attn2.processor.gamma" in message
     assert "beside FineFace's layers" in message
 
 

@@ -86,7 +86,7 @@ def test_a_vocabulary_may_be_named(tmp_path: Path) -> None:
 def test_units_go_by_any_of_their_spellings(tmp_path: Path) -> None:
     path = reader(tmp_path, au_vocabulary=["AU01", "AU02_r", "4", "AU12"])
     assert read_au_reader(path, WANTED).units == OWN
-    with pytest.raises(UserError, match="no list of different action units"):
+    with pytest.raises(UserError, match="not a list of different action units"):
         read_au_reader(reader(tmp_path, au_vocabulary=3), WANTED)
 
 

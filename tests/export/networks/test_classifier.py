@@ -73,7 +73,7 @@ def test_probabilities_sum_to_one(tmp_path: Path) -> None:
 
 
 def test_another_input_size_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--classifier-input"):
+    with pytest.raises(UserError, match="`classifier_input`"):
         compose_network(source(tmp_path, input_size=32), (24, 24))
 
 
@@ -85,7 +85,7 @@ def test_another_number_of_classes_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_no_onnx_is_refused(tmp_path: Path) -> None:
     classifier = source(tmp_path)
     classifier.path.write_bytes(b"no model")
-    with pytest.raises(UserError, match="no ONNX model"):
+    with pytest.raises(UserError, match="not an ONNX model"):
         compose_network(classifier, (24, 24))
 
 
@@ -119,7 +119,7 @@ def test_probabilities_are_no_logits(tmp_path: Path) -> None:
     model.graph.node.append(onnx.helper.make_node("Softmax", ["logits"], ["said"], axis=-1))
     model.graph.output[0].name = "said"
     onnx.save(model, classifier.path)
-    with pytest.raises(UserError, match=r"gives probabilities, .*as probabilities"):
+    with pytest.raises(UserError, match=r"giving logits, but .*as probabilities"):
         reference(classifier, torch.rand(2, 3, 24, 24))
     said = reference(replace(classifier, output="probabilities"), torch.rand(2, 3, 24, 24))
     np.testing.assert_allclose(said.sum(1), 1, atol=1e-5)

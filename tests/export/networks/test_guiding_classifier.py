@@ -164,7 +164,7 @@ def test_missing_weights_are_refused_not_drawn_at_random(vit: Path, tmp_path: Pa
     weights = load_file(tmp_path / "model.safetensors")
     del weights["classifier.weight"]
     save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(UserError, match=r"lacks classifier\.weight; save the whole classifier"):
+    with pytest.raises(UserError, match=r"missing keys classifier\.weight; save the whole"):
         read_guiding(tmp_path)
 
 
@@ -229,7 +229,7 @@ def test_a_damaged_classifier_is_refused(damage: str, tmp_path: Path, vit: Path)
         changed(vit, tmp_path, "config.json", id2label={i: f"LABEL_{i}" for i in range(7)})
     else:
         (tmp_path / damage).write_bytes(b"nothing")
-    words = r"id2label of .*config\.json: Unknown label"
-    reason = words if damage == "words" else "no classifier that can guide"
+    words = r"id2label of .*config\.json must be expressions: Unknown label"
+    reason = words if damage == "words" else "does not hold a guiding classifier"
     with pytest.raises(UserError, match=reason):
         read_guiding(tmp_path)

@@ -122,7 +122,7 @@ def test_the_refusal_of_more_scores_says_what_to_write(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has 10 scores, hsemotion-8 has 8") as refused:
         compose_network(source, (SIZE, SIZE))
     remedy = f"{FIRST},-,-"
-    assert f"--classifier-labels {remedy} " in str(refused.value)
+    assert f'`classifier_labels=["{remedy}"]`' in str(refused.value)
     compose_network(parse_classifier(path, remedy, f"{SIZE},rgb"), (SIZE, SIZE))
 
 
@@ -180,7 +180,7 @@ def test_a_batch_that_is_fixed_within_is_refused(tmp_path: Path) -> None:
     model.graph.output[0].name = "centred"
     onnx.save(model, path)
     source = parse_classifier(path, "raf-db", f"{SIZE},rgb")
-    with pytest.raises(UserError, match=r"fixed batch 1, also within \(its scores for several"):
+    with pytest.raises(UserError, match=r"fixed batch 1, also inside \(several images"):
         compose_network(source, (SIZE, SIZE))
 
 
@@ -190,12 +190,12 @@ def test_the_output_that_fits_is_taken_and_one_in_doubt_asked_for(tmp_path: Path
     np.testing.assert_allclose(probabilities(path, "raf-db", f"{SIZE},rgb"), wanted, atol=1e-5)
     path = save_linear(tmp_path / "same.onnx", 7, others=7)
     source = parse_classifier(path, "raf-db", f"{SIZE},rgb")
-    with pytest.raises(UserError, match=r"outputs features \['N', 7\], logits .*; say which"):
+    with pytest.raises(UserError, match=r"outputs features \['N', 7\], logits .*which one has"):
         compose_network(source, (SIZE, SIZE))
     named = f"{SIZE},rgb,output=logits"
     np.testing.assert_allclose(probabilities(path, "raf-db", named), wanted, atol=1e-5)
     other: Any = parse_classifier(path, "raf-db", f"{SIZE},rgb,output=scores")
-    with pytest.raises(UserError, match="say which holds the scores: output=NAME"):
+    with pytest.raises(UserError, match="which one has the scores is not known; write output=NAME"):
         compose_network(other, (SIZE, SIZE))
 
 
@@ -266,7 +266,7 @@ def test_scores_without_a_batch_are_refused(tmp_path: Path) -> None:
     model.graph.output[0].CopyFrom(said)
     onnx.save(model, path)
     source = parse_classifier(path, "raf-db", f"{SIZE},rgb")
-    with pytest.raises(UserError, match=r"said \[7\], without a batch; .* gives \[batch, 7\]"):
+    with pytest.raises(UserError, match=r"said \[7\], without a batch; .* is \[batch, 7\]"):
         compose_network(source, (SIZE, SIZE))
 
 

@@ -235,16 +235,18 @@ def test_nothing_of_a_lora_is_left_out_in_silence(
 ) -> None:
     file = pair(f"unet.{Q}") | {f"unet.{Q}.{extra}": torch.rand(16)}
     message = refusal(checkpoint, tmp_path / "more.safetensors", file)
-    assert f"it holds unet.{Q}.{extra};" in message
+    assert f"has the unexpected keys unet.{Q}.{extra};" in message
 
 
 def test_what_is_no_lora_is_refused_with_its_keys(checkpoint: Checkpoint, tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
-    assert "is no LoRA" in refusal(checkpoint, path, {"conv.weight": torch.rand(2)})
+    assert "is not a LoRA" in refusal(checkpoint, path, {"conv.weight": torch.rand(2)})
     whole = {f"unet.{name}": tensor for name, tensor in checkpoint.unet.state_dict().items()}
-    assert "it holds unet.conv_in.bias, unet.conv_in.weight and" in refusal(checkpoint, path, whole)
+    assert "has the unexpected keys unet.conv_in.bias, unet.conv_in.weight and" in refusal(
+        checkpoint, path, whole
+    )
     message = refusal(checkpoint, path, {f"{KOHYA}.alpha": torch.rand(())})
-    assert f"it holds {KOHYA}.alpha;" in message
+    assert f"has the unexpected keys {KOHYA}.alpha;" in message
 
 
 @pytest.mark.parametrize(
@@ -272,7 +274,7 @@ def test_other_kinds_are_refused_by_name(
 def test_spoilt_files_are_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
     path, good = tmp_path / "lora.safetensors", pair(f"unet.{Q}")
     half = {name: tensor for name, tensor in good.items() if "lora_A" in name}
-    assert f"one matrix of the two of {Q}" in refusal(checkpoint, path, half)
+    assert f"only one of the two matrices of {Q}" in refusal(checkpoint, path, half)
     twice = good | {f"{KOHYA}.lora_down.weight": torch.rand(2, 16)}
     assert "twice, as" in refusal(checkpoint, path, twice)
     spoilt = good | {f"unet.{Q}.lora_A.weight": torch.full((2, 16), torch.nan)}
@@ -293,5 +295,5 @@ def test_the_option_is_a_file_with_or_without_a_scale(tmp_path: Path) -> None:
     (tmp_path / "a:2").touch()
     assert parse_lora(str(tmp_path / "a:2")) == Lora(tmp_path / "a:2", 1.0)
     for wrong in ("faces:much", "faces:nan", "faces:inf"):
-        with pytest.raises(UserError, match=r"write it as FILE or FILE:0\.8"):
+        with pytest.raises(UserError, match=r"write FILE or FILE:0\.8"):
             parse_lora(wrong)

@@ -1,0 +1,125 @@
+"""`build_engines`: what `synfer-rt build-engines` does, with plain arguments."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from synfer_rt import ranges
+from synfer_rt.bundle import Bundle
+from synfer_rt.errors import UserError, nearest
+from synfer_rt.export.build.all_engines import PRECISIONS, TARGETS, Options
+from synfer_rt.export.build.one_engine import Built, Source
+from synfer_rt.export.build.whole_bundle import build_bundle, to_stderr
+from synfer_rt.export.files.lora.merge import Lora, parse_lora
+from synfer_rt.export.networks.classifier import ClassifierSource, parse_classifier
+
+
+def build_engines(
+    checkpoint: str | Path,
+    out: str | Path,
+    *,
+    au_adapter: str | Path | None = None,
+    lora: Sequence[str | Path | Lora] = (),
+    classifier: Sequence[str | Path] = (),
+    classifier_labels: Sequence[str] = (),
+    classifier_input: Sequence[str] = (),
+    resolution: tuple[int, int] | None = None,
+    sizes: tuple[int, int] | None = None,
+    precision: str = "fp32",
+    target: str | Sequence[str] = (),
+    compute_capability: Sequence[str] = (),
+    batch: tuple[int, int, int] = (1, 8, 32),
+    tolerance: float | None = None,
+    jobs: int = 1,
+    force: bool = False,
+    report: Callable[[Built], None] = lambda built: None,
+    remark: Callable[[str], None] = to_stderr,
+) -> Bundle:
+    """Export `checkpoint`, a diffusers Stable Diffusion directory, to the bundle directory `out`.
+
+    The same call again updates the bundle: what did not change is not built again. The arguments
+    are the options of `synfer-rt build-engines`:
+
+    - `au_adapter` and `classifier` replace those of the checkpoint; each classifier, an ONNX file,
+      needs its label scheme in `classifier_labels` and its input, such as "224,bgr,imagenet", in
+      `classifier_input` (see parse_classifier).
+    - `lora` are merged into the weights: each is a `Lora`, a path, or a text "FILE:SCALE".
+    - `resolution` is (height, width) in pixels, None for the checkpoint's own; `sizes` are the
+      smallest and the largest edge in pixels of engines of free size, None for one size.
+    - `precision` is how weights are stored: "fp32", "fp16" or "int8".
+    - `target`: "onnx" is always built, with "openvino" every engine must be right there, and
+      "tensorrt" and "tensorrt-rtx" compile plans for the GPUs `compute_capability`, such as "sm86",
+      at the smallest, the best and the largest `batch`.
+    - `tolerance` is the largest error relative to each output's largest value; None: TOLERANCES.
+    - `jobs` engines are built at once; `force` reuses nothing and replaces another model's bundle.
+
+    `report` is called with each finished engine or plan, `remark` with each sentence on what is
+    done otherwise than the checkpoint says. Returns the bundle, opened. Raises UserError for input
+    that cannot be used and for an engine whose error is above the tolerance; the bundle at `out` is
+    then unchanged, and finished engines are kept for the next call.
+    """
+    targets = (target,) if isinstance(target, str) else tuple(target)
+    _check_names(precision, targets, compute_capability)
+    _check_numbers(batch, sizes, tolerance, jobs)
+    adapter = None if au_adapter is None else Path(au_adapter)
+    networks = _classifiers(classifier, classifier_labels, classifier_input)
+    loras = tuple(one if isinstance(one, Lora) else parse_lora(one) for one in lora)
+    source = Source(Path(checkpoint), adapter, networks, loras, resolution, sizes)
+    gpus = tuple(compute_capability)
+    options = Options(precision, tolerance, targets, gpus, batch, jobs, force)
+    return build_bundle(source, Path(out), options, report, remark)
+
+
+def _check_names(precision: str, targets: Sequence[str], capabilities: Sequence[str]) -> None:
+    for argument, name, known in (
+        ("precision", precision, PRECISIONS),
+        *(("target", name, TARGETS) for name in targets),
+    ):
+        if name not in known:
+            raise UserError(
+                f"`{argument}` must be one of {', '.join(known)}, got {name!r}; the nearest is "
+                f"{nearest(str(name), known)}."
+            )
+    if capabilities and not any(name.startswith("tensorrt") for name in targets):
+        raise UserError(
+            '`compute_capability` is for plans; add `target="tensorrt-rtx"` or `target="tensorrt"`.'
+        )
+
+
+def _check_numbers(
+    batch: Sequence[int], sizes: Sequence[int] | None, tolerance: float | None, jobs: int
+) -> None:
+    if tolerance is not None and not (tolerance > 0 and math.isfinite(tolerance)):
+        raise UserError(f"`tolerance` must be a number above 0, got {tolerance:g}.")
+    if not ranges.is_whole(jobs, 1):
+        raise UserError(f"`jobs` must be a whole number of at least 1, got {jobs!r}.")
+    if not _rises(batch, 3) or not batch[0] >= 1:
+        raise UserError(
+            "`batch` must be the smallest, the best and the largest batch of the plans, at least "
+            f"1 and in this order, such as `batch=(1, 8, 32)`; got {tuple(batch)}."
+        )
+    if sizes is not None and not (_rises(sizes, 2) and 1 <= sizes[0] < sizes[1]):
+        raise UserError(
+            "`sizes` must be the smallest and the largest edge in pixels, such as "
+            f"`sizes=(256, 768)`; got {tuple(sizes)}."
+        )
+
+
+def _rises(numbers: Sequence[int], count: int) -> bool:
+    """Whether these are `count` whole numbers, none smaller than the one before."""
+    whole = len(numbers) == count and all(ranges.is_whole(number) for number in numbers)
+    return whole and sorted(numbers) == list(numbers)
+
+
+def _classifiers(
+    paths: Sequence[str | Path], labels: Sequence[str], inputs: Sequence[str]
+) -> tuple[ClassifierSource, ...]:
+    if not len(paths) == len(labels) == len(inputs):
+        raise UserError(
+            "Each `classifier` needs one `classifier_labels` and one `classifier_input`; got "
+            f"{len(paths)}, {len(labels)} and {len(inputs)} of them."
+        )
+    given = zip(map(Path, paths), labels, inputs, strict=True)
+    return tuple(parse_classifier(*one) for one in given)

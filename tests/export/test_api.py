@@ -1,0 +1,60 @@
+"""`synfer_rt.export.build_engines`: a bundle from plain arguments."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("diffusers", reason="the build side needs synfer-rt[export]")
+
+from synfer_rt.bundle import Bundle, open_bundle
+from synfer_rt.errors import UserError
+from synfer_rt.export import Built, Lora, build_engines
+from tests.export.tiny_checkpoint import save_classifier
+
+
+def test_the_bundle_is_returned_opened(mini: Path, mini_bundle: Bundle, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(mini_bundle.path, tmp_path / "out"))
+    save_classifier(tmp_path / "fer.onnx", channels=1, classes=7)
+    built: list[Built] = []
+    bundle = build_engines(
+        str(mini),
+        out,
+        classifier=[tmp_path / "fer.onnx"],
+        classifier_labels=["raf-db"],
+        classifier_input=["24,grey"],
+        report=built.append,
+    )
+    assert {engine.name: engine.reused for engine in built}["denoiser"]
+    assert set(bundle.classifiers) == {"classifier.fer"} and bundle.path == out
+    assert open_bundle(out).bundle_hash == bundle.bundle_hash
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"precision": "fp8"}, "`precision` must be one of fp32, fp16, int8, got 'fp8'"),
+        ({"target": "tensort"}, "got 'tensort'; the nearest is tensorrt"),
+        ({"target": ["onnx", "cuda"]}, "`target` must be one of onnx, openvino, tensorrt"),
+        ({"compute_capability": ["sm89"]}, 'add `target="tensorrt-rtx"`'),
+        ({"batch": (8, 4, 16)}, "such as `batch=(1, 8, 32)`; got (8, 4, 16)"),
+        ({"batch": (0, 1, 2)}, "at least 1 and in this order"),
+        ({"sizes": (512, 256)}, "such as `sizes=(256, 768)`; got (512, 256)"),
+        ({"sizes": (256, 256)}, "`sizes` must be the smallest and the largest edge"),
+        ({"tolerance": 0}, "`tolerance` must be a number above 0, got 0."),
+        ({"jobs": 0}, "`jobs` must be a whole number of at least 1, got 0"),
+        ({"classifier": ["x.onnx"]}, "got 1, 0 and 0 of them"),
+        ({"lora": [Lora(Path("none.safetensors"), 0.5)]}, "give its file as `lora`"),
+        ({"au_adapter": "none.safetensors"}, "give its file as `au_adapter`"),
+    ],
+)
+def test_arguments_that_cannot_be_used_are_refused(
+    plain_checkpoint: Path, tmp_path: Path, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        build_engines(plain_checkpoint, tmp_path / "out", **arguments)
+    assert message in str(error.value)
+    assert not (tmp_path / "out").exists()
