@@ -20,7 +20,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import shorten
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +44,8 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "si
 """The activations between the two linear layers of a projection; the first is IP-Adapter's."""
 
 
-class CrossAttention(NamedTuple):
+@dataclass(frozen=True)
+class CrossAttention:
     """A cross-attention layer of a UNet: its processor's index and name, and its inner width."""
 
     index: int

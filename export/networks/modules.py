@@ -28,7 +28,7 @@ class AUBiasAttention(AttnProcessor2_0):
         super().__init__()
         self.span = span
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self,
         attn: Attention,
         hidden_states: Tensor,
@@ -80,7 +80,7 @@ class AUTokenAttention(nn.Module):
 class PlainAttention(AttnProcessor2_0):
     """The attention of diffusers, for layers that ignore the AU tokens of the other layers."""
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self,
         attn: Attention,
         hidden_states: Tensor,

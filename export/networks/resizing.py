@@ -43,9 +43,9 @@ def resize(
         if isinstance(old, str):
             nodes += _weights(images, axis, size, weights)
             constants |= _NUMBERS | {
-                "resize_size": np.int64(size),
+                "resize_size": np.array(size),
                 "resize_odd": (2 * np.arange(size) + 1)[:, None],
-                f"resize_axis_{axis}": np.int64(axis),
+                f"resize_axis_{axis}": np.array(axis),
             }
         else:
             constants[weights] = matrix(old, size, Image.Resampling.BILINEAR)
@@ -58,13 +58,13 @@ def resize(
     return nodes, constants
 
 
-_NUMBERS: Mapping[str, np.ndarray] = {
-    "resize_0": np.int64(0),
-    "resize_1": np.int64(1),
-    "resize_one": np.float32(1),
-    "resize_two": np.float32(2),
+_NUMBERS = {
+    "resize_0": np.array(0),
+    "resize_1": np.array(1),
+    "resize_one": np.array(1, np.float32),
+    "resize_two": np.array(2, np.float32),
     "resize_row": np.array([1]),
-}  # type: ignore[assignment] # scalars are arrays without axes
+}
 
 
 def _weights(images: str, axis: int, new: int, output: str) -> list[NodeProto]:

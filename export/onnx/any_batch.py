@@ -115,4 +115,4 @@ def _constant(graph: ir.Graph, sizes: Sequence[int]) -> ir.Value:
 def _static_shape(value: ir.Value | None) -> list[int]:
     if value is None or value.shape is None:
         return []
-    return [int(size) for size in value.shape]  # type: ignore[arg-type]
+    return [int(size) for size in value.shape.numpy()]

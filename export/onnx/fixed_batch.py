@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -66,7 +67,8 @@ def _constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
         given = [numpy_helper.from_array(constants[name], name) for name in {*node.input}]
         graph = helper.make_graph([node], "constant", [], [output], given)
         alone = helper.make_model(graph, opset_imports=model.opset_import)
-        constants[node.output[0]] = np.asarray(ReferenceEvaluator(alone).run(None, {})[0])
+        found: Any = ReferenceEvaluator(alone).run(None, {})
+        constants[node.output[0]] = np.asarray(found[0])
     return constants
 
 

@@ -145,7 +145,7 @@ def _wide(tensor: ir.TensorProtocol, name: str) -> ir.LazyTensor:
     return ir.LazyTensor(
         lambda: ir.Tensor(tensor.numpy().astype(np.float32), name=name),
         dtype=ir.DataType.FLOAT,
-        shape=tensor.shape,  # type: ignore[arg-type] # static, as every initializer's is
+        shape=ir.Shape(tensor.shape.numpy()),
         name=name,
     )
 
@@ -209,7 +209,7 @@ def _reader(first: dict[str, np.ndarray], rest: Iterator[dict[str, np.ndarray]])
         def __init__(self) -> None:
             self._inputs = iter((first,))
 
-        def get_next(self) -> dict[str, np.ndarray] | None:
+        def get_next(self) -> Any:  # None at the end, which the base class's type lacks
             return next(self._inputs, None) or next(rest, None)
 
     return Reader()

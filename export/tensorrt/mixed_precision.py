@@ -246,7 +246,7 @@ class _Casts:
         cast = ir.LazyTensor(
             lambda: ir.Tensor(tensor.numpy().astype(dtype.numpy()), name=name),
             dtype=dtype,
-            shape=tensor.shape,  # type: ignore[arg-type] # static, as every initializer's is
+            shape=ir.Shape(tensor.shape.numpy()),
             name=name,
         )
         stored = ir.Value(name=name, type=ir.TensorType(dtype), shape=value.shape, const_value=cast)

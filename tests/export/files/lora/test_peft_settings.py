@@ -162,7 +162,7 @@ def test_modules_that_are_saved_whole_replace_the_models(sd2: Checkpoint, tmp_pa
     check(sd2, before, {f"text_encoder.{name}": g for name, g in gains.items()})
     assert "which cannot be scaled" in refusal(sd2, path, 0.5)
     lacking = refusal(sd2, saved(tmp_path, tensors, **targets))
-    assert "does not hold (1): final_layer_norm" in lacking
+    assert "(1): final_layer_norm" in lacking
     assert "has the unexpected keys final_layer_norm.bias" in refusal(
         sd2, saved(tmp_path, tensors | whole)
     )
@@ -233,7 +233,7 @@ def test_a_header_that_names_a_model_of_which_there_is_nothing_is_refused(
     assert "(2): encoder.layers.0." in refusal(sd2, path)
     other = {"text_encoder_2.r": 2}
     save_file(tensors, path, {"lora_adapter_metadata": json.dumps(settings | other)})
-    assert "settings of text_encoder_2" in refusal(sd2, path)
+    assert "settings for text_encoder_2" in refusal(sd2, path)
     save_file(tensors, path, {"lora_adapter_metadata": "{"})
     assert "not a JSON object" in refusal(sd2, path)
     save_file(tensors, path, {"lora_adapter_metadata": json.dumps(settings)})
