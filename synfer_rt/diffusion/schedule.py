@@ -120,7 +120,7 @@ def space_sigmas(spacing: str, most: float, least: float, count: int) -> np.ndar
     limits = np.array([most, least], np.float64)
     if spacing == "lu":
         limits = limits.astype(np.float32)
-    first, last = np.log(limits).tolist()
+    first, last = map(float, np.log(limits))
     return np.exp(np.linspace(first, last, count))
 
 

@@ -180,7 +180,7 @@ class Requests:
         aus = au_prototypes.draw_aus(label, uniforms.tolist())
         if all(name in self.au_names for name in aus):
             return aus
-        # A vocabulary without sides, or without some units: say what of it the model is told.
+        # The model's vocabulary has no sides, or lacks units: keep what the model is told.
         vector = facs.au_vector(aus, self.au_names).tolist()
         return {name: x for name, x in zip(self.au_names, vector, strict=True) if x > 0}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
 
@@ -240,7 +240,7 @@ class Sampler:
         semantic: SemanticGuidance | None,
         count: int,
     ) -> list[Sample]:
-        """The samples of the first `count` requests; the others are padding."""
+        """The samples of the first `count` requests; the others fill up the piece."""
         latents = self.denoised(requests, begin, trajectory, semantic, len(requests))
         images = self.decode(latents)
         backends = [self.backend] * len(requests)
@@ -249,8 +249,7 @@ class Sampler:
                 again = self._fallback.denoised([requests[i]], begin[[i]], trajectory, semantic)
                 latents[i], images[i] = again[0], self._fallback.decode(again)[0]
                 backends[i] = self._fallback.backend
-        labelled = zip(self._labelled(requests, images, latents), backends, strict=True)
-        return [replace(sample, backend=name) for sample, name in labelled][:count]
+        return self._labelled(requests, images, latents, backends)[:count]
 
     def denoised(
         self,
@@ -288,12 +287,17 @@ class Sampler:
 
     @cached_property
     def _fallback(self) -> Sampler | None:
-        """What makes an image again that came out broken."""
+        """The sampler that makes broken images again; None if this one would."""
         return None if self.engines.fallback is None else Sampler(self.engines.fallback)
 
     def _labelled(
-        self, requests: Sequence[Request], images: np.ndarray, latents: np.ndarray
+        self,
+        requests: Sequence[Request],
+        images: np.ndarray,
+        latents: np.ndarray,
+        backends: Sequence[str],
     ) -> list[Sample]:
+        """The samples of images that these backends have made, with the vote on them."""
         sound = pixels.sound(images)
         images = pixels.finite(images)
         latents = np.where(sound[:, None, None, None], latents, 0)
@@ -301,8 +305,8 @@ class Sampler:
         wanted = [request.label for request in requests]
         if not self.bundle.annotators:
             return [
-                Sample(request, written[i], request.label, False, {}, "", False, not sound[i])
-                for i, request in enumerate(requests)
+                Sample(r, written[i], r.label, False, {}, "", False, not sound[i], backends[i])
+                for i, r in enumerate(requests)
             ]
         return [
             Sample(
@@ -314,6 +318,7 @@ class Sampler:
                 verdict.best,
                 bool(sound[i] and verdict.agrees),
                 not sound[i],
+                backends[i],
             )
             for i, (request, verdict) in enumerate(
                 zip(requests, self.judge(images, wanted, latents), strict=True)

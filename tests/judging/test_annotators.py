@@ -21,7 +21,7 @@ def images() -> np.ndarray:
     return np.random.default_rng(0).random((5, 3, 32, 32), np.float32)
 
 
-def test_every_classifier_and_the_annotator_vote(ensemble: Annotators, images: np.ndarray):
+def test_every_classifier_and_feranno_vote(ensemble: Annotators, images: np.ndarray):
     opinions = ensemble.opinions(images)
     assert [o.annotator for o in opinions] == ["classifier.small", "classifier.seven", "feranno"]
     assert [o.scheme for o in opinions] == ["hsemotion-8", "affectnet-7", "affectnet-8"]
@@ -29,7 +29,7 @@ def test_every_classifier_and_the_annotator_vote(ensemble: Annotators, images: n
         np.testing.assert_allclose(opinion.probabilities.sum(1), 1, atol=1e-5)
 
 
-def test_images_from_elsewhere_reach_the_annotator_through_the_encoder(
+def test_images_from_elsewhere_reach_feranno_through_the_encoder(
     ensemble: Annotators, images: np.ndarray
 ):
     mean = ensemble.engines.run_in_pieces("encoder", "images", images)["mean"]

@@ -78,7 +78,7 @@ def test_a_single_annotator_replaces_no_label(sixty_four: list[Sample]) -> None:
     assert {(sample.label, sample.rectified) for sample in sixty_four} == {("happy", False)}
 
 
-def test_the_annotator_reads_the_finished_latents(
+def test_feranno_reads_the_finished_latents(
     voting_bundle: Bundle, way: Trajectory, voted: list[Sample]
 ) -> None:
     sampler = Sampler.of(voting_bundle, CPU, threads=1)
