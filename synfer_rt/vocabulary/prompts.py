@@ -119,7 +119,7 @@ def expression_alone(label: str) -> str:
 
 def draw(uniforms: np.ndarray) -> Attributes:
     """Varied attributes from DRAWS numbers in [0, 1); balanced over age, gender and ancestry."""
-    u = iter(uniforms)
+    u: Iterator[float] = iter(uniforms)
 
     def pick(options: Sequence[str], weights: Sequence[float] | None = None) -> str:
         edges = np.cumsum(np.ones(len(options)) if weights is None else np.array(weights))

@@ -1,8 +1,8 @@
-"""A GPU that is none: what the backend calls of CUDA and TensorRT, done in host memory by the CPU.
+"""A simulated GPU: the calls of CUDA and TensorRT that the backend makes, executed on the CPU.
 
-With it the tests of a GPU run everywhere and check all of the backend but the libraries: which
-memory is read and written when, what is recorded and replayed, what is kept and given back. Memory
-that was never written, or was given back, holds NaN.
+With it the tests of a GPU run everywhere and check all of the backend but the libraries: when
+memory is read and written, what is recorded and replayed, what is kept and released. Memory that
+was never written, or was released, holds NaN.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class HostRuntime:
         self._recording: list[Callable[[], None]] | None = None
 
     def enqueue(self, work: Callable[[], None]) -> None:
-        """Do it, or note it for the graph that is being recorded."""
+        """Run the work, or add it to the graph that is being recorded."""
         if self._recording is None:
             work()
         else:
@@ -87,7 +87,11 @@ class HostRuntime:
         on_gpu = {1: [target], 2: [source], 3: [target, source]}[kind]
         assert all(pointer in self._memory for pointer in on_gpu)
         assert all(self._memory[pointer].nbytes >= size for pointer in on_gpu)
-        self.enqueue(lambda: ctypes.memmove(target, source, size) and None)
+
+        def copy() -> None:
+            ctypes.memmove(target, source, size)
+
+        self.enqueue(copy)
         return (_Error.cudaSuccess,)
 
     def cudaStreamBeginCapture(self, stream: int, mode: int) -> tuple[_Error]:

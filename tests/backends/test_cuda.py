@@ -34,7 +34,7 @@ def test_when_memory_runs_out_what_lies_idle_is_freed_first() -> None:
         held[pointer] = size
         return pointer
 
-    pool = Pool(allocate, held.pop)
+    pool = Pool(allocate, held.__delitem__)
     pool.release(80, pool.take(80))
     assert pool.take(90) in held
     assert list(held.values()) == [90]

@@ -1,4 +1,4 @@
-"""Whatever a runtime makes of an operator, a classifier of it says the same where auto runs it."""
+"""A classifier with any operator gives the right probabilities on the backend that auto chooses."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from synfer_rt.bundle.engine_specs import EngineSpec, RuntimeParity, TensorSpec
 from synfer_rt.export.build.one_engine import interface
 from synfer_rt.export.networks.classifier import ClassifierSource
 from synfer_rt.export.networks.image_network import compose_network, reference
-from tests.backends.operators import PIXELS, Variant, images, variants
+from tests.backends.operators.variant import PIXELS, Variant, images
+from tests.backends.operators.variants import variants
 
 OPENVINO, NAME = "openvino-cpu", "classifier.operator"
 ROUNDING = 1e-3
@@ -42,19 +43,26 @@ OTHERWISE = {
 def source(variant: Variant, folder: Path) -> ClassifierSource:
     file = folder / "operator.onnx"
     onnx.save(variant.network(), file)
-    numbers = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
-    return ClassifierSource("operator", file, PIXELS, "rgb", **numbers, label_scheme="affectnet-8")
+    return ClassifierSource(
+        "operator",
+        file,
+        PIXELS,
+        "rgb",
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+        label_scheme="affectnet-8",
+    )
 
 
 def with_engine(bundle: Bundle, folder: Path, classifier: ClassifierSource) -> Bundle:
     """The bundle with the classifier as an engine whose parity was measured."""
     onnx.save(compose_network(classifier, (PIXELS, PIXELS)), folder / f"{NAME}.onnx")
     fields = interface(folder / f"{NAME}.onnx")
-    tensors = (
+    given, returned = (
         tuple(TensorSpec(t["name"], t["dtype"], tuple(t["shape"])) for t in fields[side])
         for side in ("inputs", "outputs")
     )
-    spec = EngineSpec(NAME, f"{NAME}.onnx", "fp32", fields["opset"], *tensors)
+    spec = EngineSpec(NAME, f"{NAME}.onnx", "fp32", fields["opset"], given, returned)
     engines = {**bundle.engines, NAME: spec}
     bundle = replace(bundle, path=folder, engines=engines, bundle_hash=folder.name)
     measured = replace(spec, parity_openvino=RuntimeParity.from_manifest(measure(bundle, NAME)))
@@ -84,7 +92,8 @@ def test_onnxruntime_computes_an_operator_as_onnx_defines_it(
 ) -> None:
     classifier, given = source(variant, tmp_path), images(3)
     try:
-        (scores,) = ReferenceEvaluator(str(classifier.path)).run(None, {"images": given})
+        evaluator = ReferenceEvaluator(str(classifier.path))
+        (scores,) = map(np.asarray, evaluator.run(None, {"images": given}))
     except Exception as error:  # the evaluator does not know every operator in every form
         pytest.skip(f"onnx's reference cannot run it: {error}")
     found = reference(classifier, torch.from_numpy(given)).numpy()

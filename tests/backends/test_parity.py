@@ -19,6 +19,7 @@ from synfer_rt.backends import BackendStatus, choice, choose, parity, runs_on
 from synfer_rt.bundle import MANIFEST, Bundle, open_bundle
 from synfer_rt.bundle.engine_specs import RuntimeParity
 from synfer_rt.commands.cli import main
+from synfer_rt.diffusion.solvers import Trajectory
 from synfer_rt.errors import UserError
 from synfer_rt.sampling.sampler import Sampler
 from tests.bundle.test_bundle import change, rehash
@@ -121,7 +122,7 @@ def test_auto_runs_each_engine_where_it_is_right(normalising: Path) -> None:
 
 
 @needs_openvino
-def test_engines_of_two_runtimes_make_the_samples_of_one(copy: Path, way: object) -> None:
+def test_engines_of_two_runtimes_make_the_samples_of_one(copy: Path, way: Trajectory) -> None:
     wanted = Sampler.of(open_bundle(copy), CPU, 1)
     change(copy, lambda fields: set_parity(fields, "denoiser", None))
     change(copy, lambda fields: set_parity(fields, CLASSIFIER, 0.5))
