@@ -16,9 +16,9 @@ from synfer_rt.bench import machine, measure, report, summary
 from synfer_rt.bench.peers import PACKAGES, PEERS, check_packages, check_weights
 from synfer_rt.bench.systems import Case, Setup
 from synfer_rt.bundle import Bundle, open_bundle
-from synfer_rt.commands.doctor import RUNTIMES
 from synfer_rt.data.writers.atomic import write_whole
 from synfer_rt.errors import UserError, nearest
+from synfer_rt.jobs.diagnosis import RUNTIMES
 
 FORMAT = 1
 """Of the JSON that a benchmark is written as."""

@@ -1,10 +1,13 @@
 """Labelled facial-expression images at high throughput, without PyTorch.
 
-    from synfer_rt import Sampler, make_requests, open_bundle
+    import synfer_rt
 
-README.md shows how they go together.
+    model = synfer_rt.load()
+    samples = model.sample(labels=["happy"], aus={"AU12": 0.8}, count=8)
+    model.write("out", count=1000, format="webdataset")
 
-The names below load on first use, so that importing the package costs nothing.
+`synfer_rt.api` describes the model and the functions. The names below load on first use, so that
+importing the package costs nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from synfer_rt.api import Model, doctor, load, verify, verify_engines
     from synfer_rt.bundle import Bundle, open_bundle
     from synfer_rt.diffusion.schedule import Schedule
     from synfer_rt.diffusion.solvers import Trajectory, trajectory
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Bundle",
+    "Model",
     "Request",
     "Requests",
     "Sample",
@@ -30,23 +35,32 @@ __all__ = [
     "Schedule",
     "Trajectory",
     "UserError",
+    "doctor",
+    "load",
     "make_requests",
     "open_bundle",
     "trajectory",
+    "verify",
+    "verify_engines",
 ]
 
 _HOMES = {
     "Bundle": "bundle",
-    "Requests": "sampling.requests",
+    "Model": "api",
     "Request": "sampling.requests",
+    "Requests": "sampling.requests",
     "Sample": "sampling.sampler",
     "Sampler": "sampling.sampler",
     "Schedule": "diffusion.schedule",
     "Trajectory": "diffusion.solvers",
     "UserError": "errors",
+    "doctor": "api",
+    "load": "api",
     "make_requests": "sampling.requests",
     "open_bundle": "bundle",
     "trajectory": "diffusion.solvers",
+    "verify": "api",
+    "verify_engines": "api",
 }
 
 # `export`, `engines` and `bench` are subpackages. An installation has them inside this folder, a

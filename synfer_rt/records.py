@@ -258,6 +258,25 @@ def cells(line: Mapping[str, Any]) -> Record:
     return row
 
 
+def from_cells(row: Mapping[str, str], form: Mapping[str, Value]) -> Record:
+    """The line of `label` that `cells` made a row of, if `form` is its blank line."""
+    line: Record = {}
+    for field in LINE:
+        empty = form[field.name]
+        if isinstance(empty, dict):
+            line[field.name] = {
+                name: _read(row[field.prefix + name], part) for name, part in empty.items()
+            }
+        else:
+            line[field.name] = _read(row[field.name], empty)
+    return line
+
+
+def _read(text: str, empty: Scalar) -> Scalar:
+    """A cell's value, of the type that `empty` has."""
+    return text == "True" if isinstance(empty, bool) else type(empty)(text)
+
+
 def markdown(fields: Iterable[Field]) -> str:
     """The documentation's table of fields."""
     rows = ["| field | type | filled in for | otherwise | meaning |", "|---|---|---|---|---|"]

@@ -12,7 +12,7 @@ import click
 
 from synfer_rt import __version__
 from synfer_rt.commands.interruption import exit_code, interrupted_by_signals, raise_if_swallowed
-from synfer_rt.commands.notes import note
+from synfer_rt.commands.notes import note, noting_logs
 from synfer_rt.commands.translation import in_options
 from synfer_rt.errors import UserError, installing
 
@@ -88,7 +88,7 @@ class _Commands(click.Group):
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # names of files need not be text
                 stream.reconfigure(errors="backslashreplace")
-        with interrupted_by_signals():
+        with interrupted_by_signals(), noting_logs():
             return super().main(*args, **kwargs)
 
     def _invoke(self, ctx: click.Context) -> Any:
@@ -100,13 +100,16 @@ class _Commands(click.Group):
             raise_if_swallowed()  # an import that a signal ends may say that something is missing
             raise
 
+    def _translated(self, ctx: click.Context, text: str) -> str:
+        """A sentence of the library in the words of the command that ran."""
+        command = self.get_command(ctx, ctx.invoked_subcommand or "")
+        return text if command is None else in_options(text, command.params)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return self._invoke(ctx)
         except UserError as error:
-            command = self.get_command(ctx, ctx.invoked_subcommand or "")
-            parameters = [] if command is None else command.params
-            raise _Refusal(in_options(str(error), parameters)) from None
+            raise _Refusal(self._translated(ctx, str(error))) from None
         except ModuleNotFoundError as error:
             raise _missing(ctx.invoked_subcommand or "", error) from None
         except OSError as error:
@@ -118,7 +121,8 @@ class _Commands(click.Group):
                 "it is yours and that the disk has space."
             ) from None
         except KeyboardInterrupt as interruption:
-            note("Interrupted.")
+            for text in getattr(interruption, "__notes__", ["Interrupted."]):
+                note(self._translated(ctx, text))
             ctx.exit(exit_code(interruption))
 
 

@@ -12,15 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-import click
-
-from synfer_rt.commands.notes import note
-
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
 """From the keyboard, from whoever ends a job, and from a terminal that is gone."""
-RESUME = "run the same command with --resume to go on."
 _came: int | None = None
 """The first signal that came."""
 _ONE_WISH = 0.5
@@ -103,12 +98,12 @@ def _end_at_the_second(watched: socket.socket) -> None:
 
 @contextmanager
 def going_on(how: Callable[[], str]) -> Iterator[None]:
-    """Within the block an interruption ends the command, which says how to go on."""
+    """Within the block an interruption gets a note on how to go on, which the command prints."""
     try:
         yield
     except KeyboardInterrupt as interruption:
-        note(how())
-        click.get_current_context().exit(exit_code(interruption))
+        interruption.add_note(how())
+        raise
 
 
 def _exit_code(number: int) -> int:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 
 import click
 
 from synfer_rt.commands.translation import in_current_options
+
+_JOBS = logging.getLogger("synfer_rt.jobs")
 
 
 def note(text: str) -> None:
@@ -22,3 +26,24 @@ def note(text: str) -> None:
         # What could not be written waits in the stream, and would fail again when Python ends.
         with suppress(OSError, ValueError), open(os.devnull, "wb") as nothing:
             os.dup2(nothing.fileno(), sys.stderr.fileno())
+
+
+@contextmanager
+def noting_logs() -> Generator[None]:
+    """Within the block the remarks and warnings that jobs log are notes."""
+    handler = _Notes()
+    before = _JOBS.level, _JOBS.propagate
+    _JOBS.addHandler(handler)
+    _JOBS.setLevel(logging.INFO)
+    _JOBS.propagate = False
+    try:
+        yield
+    finally:
+        _JOBS.removeHandler(handler)
+        _JOBS.level, _JOBS.propagate = before
+
+
+class _Notes(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        warning = "Warning: " if record.levelno >= logging.WARNING else ""
+        note(f"{warning}{record.getMessage()}")

@@ -1,4 +1,4 @@
-"""What the commands share: options and their checks."""
+"""The options that commands share."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import click
 
 from synfer_rt.errors import UserError
 from synfer_rt.paths import local
-
-MOST_THREADS = 1024
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -31,6 +29,20 @@ class LocalPath(click.Path):
             raise UserError(f"{name if name.startswith('-') else ''}{error}") from None
 
 
+class Size(click.ParamType):
+    """The height and width of images, written as 512x512."""
+
+    name = "size"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        from synfer_rt.bundle.sizes import parse_size
+
+        return parse_size(value)
+
+
 bundle = click.option(
     "--bundle",
     type=LocalPath(),
@@ -42,7 +54,6 @@ seed = click.option(
 )
 written_format = click.option(
     "--format",
-    "format_",
     type=click.Choice(["imagefolder", "webdataset", "parquet"]),
     default="imagefolder",
     show_default=True,
@@ -67,7 +78,7 @@ running = together(
 """Where engines run."""
 
 resuming = together(
-    click.option("--resume", is_flag=True, help="Go on with what is in --out, where it was begun."),
+    click.option("--resume", is_flag=True, help="Continue what is in --out, where it was begun."),
     click.option(
         "--mix-backends",
         is_flag=True,
@@ -95,14 +106,13 @@ def batch(default: int, done: str) -> Decorator:
     return click.option("--batch", default=default, show_default=True, help=f"Images {done}.")
 
 
-def dataset_format(option: str, argument: str) -> Decorator:
-    """The format of a dataset that is read: `option`, its `argument`, and what goes with it."""
+def dataset_format(option: str) -> Decorator:
+    """The format of a dataset that is read, as `option`, and how its labels are read."""
     from synfer_rt.data.datasets import FORMATS
 
     return together(
         click.option(
             option,
-            argument,
             type=click.Choice(["auto", *FORMATS]),
             default="auto",
             show_default=True,
@@ -114,18 +124,3 @@ def dataset_format(option: str, argument: str) -> Decorator:
         ),
         click.option("--split", help="Only this part: train, val or test."),
     )
-
-
-def check_resuming(resume: bool, mix_backends: bool) -> None:
-    """Raise UserError for --mix-backends where nothing is resumed."""
-    if mix_backends and not resume:
-        raise UserError(
-            "--mix-backends goes on with a run that is there; add --resume, or leave it out."
-        )
-
-
-def check_number(option: str, value: int | None, most: int | None = None) -> None:
-    """Raise UserError unless an option's value is 1 to `most`, or was not given."""
-    if value is not None and (value < 1 or (most is not None and value > most)):
-        allowed = "1 or more" if most is None else f"1 to {most}"
-        raise UserError(f"{option} {value} is outside its range; write {allowed}.")

@@ -6,40 +6,31 @@ import io
 import sys
 import time
 from contextlib import suppress
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from synfer_rt.commands.interruption import raise_if_swallowed
 from synfer_rt.commands.notes import note
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from synfer_rt.jobs.progress import Progress
+
 _SECONDS_BETWEEN_LINES = 5.0
 
 
-class Progress:
-    """Shows on stderr how many of `count` images there are, `done` of them from before.
+class ProgressBar:
+    """Shows on stderr how far a job is, which calls it as its `on_progress`.
 
-    With `at_most` there may be fewer in the end, so that nobody knows how long it takes. A context
-    manager; the bar is gone when it ends.
+    A context manager; the bar is gone when it ends.
     """
 
-    def __init__(self, done: int, count: int, at_most: bool = False) -> None:
-        self._first, self._count, self._at_most = done, count, at_most
-        self._started = self._said = time.monotonic()
+    def __init__(self) -> None:
+        self._started: float | None = None
+        self._said = 0.0
         self._bar: Any = None
 
-    def __enter__(self) -> Progress:
-        if is_terminal(sys.stderr):
-            from rich import progress
-            from rich.console import Console
-
-            self._bar = progress.Progress(
-                progress.BarColumn(None),
-                progress.MofNCompleteColumn(),
-                progress.TextColumn("{task.fields[said]}"),
-                console=Console(stderr=True),
-                transient=True,
-            )
-            self._bar.start()
-            self._task = self._bar.add_task("", total=self._count, completed=self._first, said="")
+    def __enter__(self) -> ProgressBar:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -47,23 +38,41 @@ class Progress:
             with suppress(OSError):  # the terminal may be gone
                 self._bar.stop()
 
-    def update(self, images: float) -> None:
-        """`images` of the run are made, parts of one counted too.
-
-        Raises Interrupted if a signal asks to stop.
-        """
+    def __call__(self, progress: Progress) -> None:
+        """Show how far the job is. Raises Interrupted if a signal asks to stop."""
         raise_if_swallowed()
         now = time.monotonic()
-        speed = (images - self._first) / max(now - self._started, 1e-9)
+        if self._started is None:
+            self._started = self._said = now
+            self._begin(progress)
+        speed = (progress.done - progress.before) / max(now - self._started, 1e-9)
         said = f"{speed:.1f} images/s"
-        if speed > 0 and not self._at_most:
-            said += f", {_duration((self._count - images) / speed)} left"
+        if speed > 0 and not progress.at_most:
+            said += f", {_duration((progress.count - progress.done) / speed)} left"
         if self._bar is not None:
-            self._bar.update(self._task, completed=int(images), said=said)
+            self._bar.update(self._task, completed=int(progress.done), said=said)
         elif now - self._said >= _SECONDS_BETWEEN_LINES:
             self._said = now
-            most = "at most " if self._at_most else ""
-            note(f"{int(images)} of {most}{self._count} images, {said}")
+            most = "at most " if progress.at_most else ""
+            note(f"{int(progress.done)} of {most}{progress.count} images, {said}")
+
+    def _begin(self, progress: Progress) -> None:
+        if not is_terminal(sys.stderr):
+            return
+        from rich import progress as rich
+        from rich.console import Console
+
+        self._bar = rich.Progress(
+            rich.BarColumn(None),
+            rich.MofNCompleteColumn(),
+            rich.TextColumn("{task.fields[said]}"),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._bar.start()
+        self._task = self._bar.add_task(
+            "", total=progress.count, completed=progress.before, said=""
+        )
 
 
 def _duration(seconds: float) -> str:
@@ -72,7 +81,7 @@ def _duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
-def console() -> Any:
+def console() -> Console:
     """A rich console on stdout that wraps at the terminal's width, and nowhere else."""
     from rich.console import Console
 

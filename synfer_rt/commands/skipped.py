@@ -1,34 +1,18 @@
-"""What a command left out of its input or did not understand, and why: a file, and reports."""
+"""What a command left out of its input or did not understand, and why."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from synfer_rt.commands.notes import note
-from synfer_rt.data.writers import run_file
-from synfer_rt.data.writers.atomic import disk_errors, write_whole
 
-FILE = "skipped.jsonl"
 _SHOWN = 20
 _REASONS = 10
 
 
-def write_skipped(out: Path, skipped: Sequence[tuple[str, str]]) -> Path:
-    """Write skipped.jsonl in the own folder of the run in `out`; returns its path.
-
-    It has a line for each, with its name and the reason. Raises UserError.
-    """
-    file = run_file.folder(out) / FILE
-    lines = [json.dumps({"file_name": name, "error": why}) for name, why in skipped]
-    with disk_errors(out):
-        write_whole(file, "".join(f"{line}\n" for line in lines).encode())
-    return file
-
-
-def report_skipped(skipped: Sequence[tuple[str, str]], where: Path) -> None:
+def report_skipped(skipped: Sequence[tuple[str, str]], where: Path | str) -> None:
     """Say on stderr how many files were skipped, and which; `where` lists all of them."""
     if skipped:
         files = "1 file" if len(skipped) == 1 else f"{len(skipped)} files"

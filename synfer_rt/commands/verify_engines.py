@@ -21,8 +21,8 @@ def verify_engines(directory: Path | None) -> None:
     The result goes into its bundle.json: `auto` then runs on OpenVINO what it computes right, and
     on ONNX Runtime what it does not. `build-engines` does the same where OpenVINO is installed.
     """
-    from synfer_rt.backends.parity import measured, sentence
-    from synfer_rt.bundle import open_bundle
+    from synfer_rt import api
+    from synfer_rt.backends.parity import sentence
 
     def report(spec: EngineSpec) -> None:
         parity = spec.parity_openvino
@@ -32,5 +32,5 @@ def verify_engines(directory: Path | None) -> None:
             said = f"{spec.name}: {parity.max_relative_error:.1e} of {parity.tolerance:.0e} allowed"
         click.echo(said)
 
-    bundle = measured(open_bundle(directory), report)
+    bundle = api.verify_engines(directory, on_engine=report)
     click.echo(f"bundle.json of {bundle.name} in {bundle.path} says so now.")

@@ -22,7 +22,7 @@ from synfer_rt.data.writers.atomic import disk_errors, open_growing, partial, wr
 from synfer_rt.data.writers.run_file import OTHER_DATASET
 from synfer_rt.errors import UserError
 from synfer_rt.paths import local
-from synfer_rt.records import Record, cells, json_object
+from synfer_rt.records import Record, cells, from_cells, json_object
 
 SUFFIXES = (".jsonl", ".csv")
 
@@ -82,8 +82,10 @@ class Table:
     def records(self) -> Iterator[Record]:
         """The lines that are written, in their order."""
         source = self.path if self.finished else partial(self.path)
-        if self.finished and source.suffix != ".jsonl":
-            raise ValueError("a finished table of CSV is not read back")
+        if self.finished and source.suffix == ".csv":
+            with source.open(encoding="utf-8", newline="") as rows:
+                yield from (from_cells(row, self.form) for row in csv.DictReader(rows))
+            return
         with source.open(encoding="utf-8") as lines:
             yield from map(_read_line, lines if self.finished else islice(lines, 1, None))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 
 from synfer_rt.errors import UserError
 from synfer_rt.judging.quotas import next_round
@@ -12,22 +13,27 @@ from synfer_rt.vocabulary.expressions import expression
 
 MOST_ADDITIONS = 10_000_000
 """More would take years on the fastest device, and is more likely a mistake."""
+Balance = str | int | Path | Mapping[str, int]
+"""`max`, a number, numbers by class, or the path of a JSON file of numbers by class."""
 
 
-def targets(counts: Mapping[str, int], balance: str) -> dict[str, int]:
+def targets(counts: Mapping[str, int], balance: Balance) -> dict[str, int]:
     """How many images each class of `counts` is to have.
 
-    `balance` is "max" (as many as the largest class), a number, or a JSON file of {class: number},
-    which may leave classes out. A class that already has more keeps them. Raises UserError for
-    anything else, for a class without an image to vary, and for more than MOST_ADDITIONS in all.
+    `balance` is "max" (as many as the largest class), a number, {class: number}, or the path of a
+    JSON file that holds the latter; classes may be left out. Nothing is ever taken away: a class
+    that has more keeps them. Raises UserError for anything else, for a class without an image to
+    vary, and for more than MOST_ADDITIONS in all.
     """
-    if balance == "max" or (balance.isascii() and balance.isdecimal()):
+    if isinstance(balance, int):
+        balance = str(balance)
+    text = balance if isinstance(balance, str) else ""
+    if text == "max" or (text.isascii() and text.isdecimal()):
         # Python reads no number of thousands of digits; any of nineteen is too much already.
-        level = max(counts.values()) if balance == "max" else int(balance.lstrip("0")[:19] or 0)
+        level = max(counts.values()) if text == "max" else int(text.lstrip("0")[:19] or 0)
         return _checked(counts, dict.fromkeys(counts, level))
-    file = local(balance)
     try:
-        given = json.loads(file.read_bytes())
+        given = balance if isinstance(balance, Mapping) else json.loads(local(balance).read_bytes())
         wanted = {expression(str(name)) or str(name): int(count) for name, count in given.items()}
     except (OSError, TypeError, AttributeError, RecursionError, ValueError, OverflowError) as error:
         reason = str(getattr(error, "strerror", None) or error)

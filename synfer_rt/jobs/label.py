@@ -7,34 +7,99 @@ knows is never accepted, for the image may show no face at all.
 
 from __future__ import annotations
 
-from collections import deque
+import os
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from synfer_rt.backends.computation import computation
+from synfer_rt.backends.loaded_engines import LoadedEngines
+from synfer_rt.bundle import Bundle
 from synfer_rt.data.datasets import Dataset, Item
 from synfer_rt.data.datasets.items import load
 from synfer_rt.data.label_table import Record, Table, Tally
+from synfer_rt.errors import UserError
 from synfer_rt.jobs import runner
-from synfer_rt.judging.acceptance import Accept
+from synfer_rt.jobs.label_results import Labels, Lines
+from synfer_rt.jobs.progress import OnProgress, reporter
+from synfer_rt.jobs.resuming import resumable
+from synfer_rt.jobs.warnings import warn_of_other_images
+from synfer_rt.judging.acceptance import Accept, acceptance
+from synfer_rt.judging.annotators import Annotators
 from synfer_rt.judging.voting import Verdict, vote
-from synfer_rt.records import filled
-
-if TYPE_CHECKING:
-    from synfer_rt.bundle import Bundle
-    from synfer_rt.judging.annotators import Annotators
+from synfer_rt.records import blank_line, filled
 
 _READERS = 4
+
+
+@dataclass(frozen=True)
+class LabelJob:
+    """What decides the labels of `dataset`: a share or a threshold of what is accepted, if any.
+
+    Raises UserError for both, and for one outside its range (see `acceptance`).
+    """
+
+    dataset: Dataset
+    accept_rate: float | None = None
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        self.acceptance()
+
+    def acceptance(self) -> Accept:
+        """What is accepted, from the first image on."""
+        return acceptance(self.accept_rate, self.threshold)
+
+    def settings(self, annotators: Annotators, out: Path) -> dict[str, Any]:
+        """The job as JSON values, for the table at `out`."""
+        engines = annotators.engines
+        return {
+            **computation(engines.bundle, engines.backend).settings(),
+            "bundle": engines.bundle.bundle_hash,
+            "dataset": self.dataset.digest,
+            "folder": os.path.relpath(self.dataset.root, out.parent),
+            "accept_rate": self.accept_rate,
+            "threshold": self.threshold,
+        }
+
+
+def label_dataset(
+    job: LabelJob,
+    engines: LoadedEngines,
+    out: Path | None,
+    batch: int,
+    resume: bool = False,
+    on_progress: OnProgress | None = None,
+) -> Labels:
+    """Label the images that the table at `out` lacks; without `out` all of them, in memory.
+
+    Raises UserError for a bundle without annotators, and as `Table` and `label_images` do.
+    """
+    annotators = Annotators(engines)
+    annotators.load()
+    form = blank_line(engines.bundle, annotators.members, engines.backend)
+    table = Lines(form) if out is None else Table(out, job.settings(annotators, out), form, resume)
+    if isinstance(table, Table) and table.finished:
+        return Labels(table, tallied(table), 0)
+    warn_of_other_images(engines.bundle)
+    before, count = table.done, len(job.dataset.items) + len(job.dataset.skipped)
+    with resumable(lambda: f"{table.done} of {count} images labelled"):
+        report = reporter(on_progress, before, count)
+        tally = label_images(job.dataset, annotators, table, job.acceptance(), batch, report)
+    return Labels(table, tally, count - before)
 
 
 def label_images(
     dataset: Dataset,
     ensemble: Annotators,
-    table: Table,
+    table: Table | Lines,
     accept: Accept,
     batch: int,
     on_progress: Callable[[int], None] = lambda images: None,
@@ -46,9 +111,8 @@ def label_images(
     `on_progress` is given the number of images labelled so far. See `runner.run` for interruptions
     and errors.
     """
-    tally = Tally()
+    tally = tallied(table)
     for line in table.records():
-        tally.add(line)
         if not line["error"] and not line["label_problem"]:
             accept(Verdict(line["label"], line["probabilities"], line["rectified"]))
 
@@ -62,8 +126,16 @@ def label_images(
     return tally
 
 
+def tallied(table: Table | Lines) -> Tally:
+    """What the lines of a table that are there say in all."""
+    tally = Tally()
+    for line in table.records():
+        tally.add(line)
+    return tally
+
+
 def _lacking(
-    dataset: Dataset, ensemble: Annotators, table: Table, accept: Accept, batch: int
+    dataset: Dataset, ensemble: Annotators, table: Table | Lines, accept: Accept, batch: int
 ) -> Generator[list[Record]]:
     """The lines that `table` lacks, a piece at a time: of images, then of what is left out."""
     items = dataset.items
@@ -78,7 +150,7 @@ def _lacking(
 
 
 def _labelled(
-    items: Sequence[Item], table: Table, ensemble: Annotators, accept: Accept, batch: int
+    items: Sequence[Item], table: Table | Lines, ensemble: Annotators, accept: Accept, batch: int
 ) -> Generator[list[Record]]:
     """The lines of the items that `table` lacks, as they come out of the engines."""
     first = table.done
@@ -172,3 +244,19 @@ def _read(
             yield [ahead.popleft().result() for _ in range(min(size, len(ahead)))]
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def check_labels(dataset: Dataset, where: str) -> None:
+    """Raise UserError if none of the labels that a user asked for is understood."""
+    if any(item.label is not None for item in dataset.items):
+        return
+    reasons = Counter(item.problem or "it has no label" for item in dataset.items)
+    ((reason, count),) = reasons.most_common(1)
+    left_out = ""
+    if dataset.skipped:
+        left_out = f"Left out: {dataset.skipped[0].name} ({dataset.skipped[0].reason}). "
+    raise UserError(
+        f"No label of {where} is understood; for {count} of {len(dataset.items)} images: {reason}. "
+        f"{left_out}Correct that, or leave out `format` and `label_scheme` to label the images "
+        "regardless."
+    )

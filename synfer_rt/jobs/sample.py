@@ -1,38 +1,52 @@
-"""From requests to a dataset: a piece is sampled while the one before is encoded and written."""
+"""From a run's settings to its samples, in memory or in a dataset.
+
+Of a dataset a piece is sampled while the one before is encoded and written.
+"""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
 
 from synfer_rt import ranges
 from synfer_rt.backends import default_threads
 from synfer_rt.backends.loaded_engines import LoadedEngines
+from synfer_rt.data import writers
+from synfer_rt.data.contact_sheet import FILE as SHEET
+from synfer_rt.data.contact_sheet import write_contact_sheet
 from synfer_rt.data.images import png
-from synfer_rt.data.writers import Writer
+from synfer_rt.data.writers import Writer, run_file
 from synfer_rt.jobs import runner
+from synfer_rt.jobs.destination import Destination
+from synfer_rt.jobs.progress import OnProgress, reporter
+from synfer_rt.jobs.resuming import resumable
 from synfer_rt.jobs.sample_run import Run
-from synfer_rt.judging.voting import Verdict
-from synfer_rt.sampling.inversion import PhotoStarts
+from synfer_rt.jobs.selection import Selection
+from synfer_rt.jobs.skipped import skipped_file, write_skipped
+from synfer_rt.jobs.warnings import warn_of_other_images
+from synfer_rt.sampling.inversion import DISTORTED, PhotoStarts
 from synfer_rt.sampling.observer import Observer, StageTimes
 from synfer_rt.sampling.requests import Request
 from synfer_rt.sampling.sampler import Sample, Sampler
 
+LOG = logging.getLogger(__name__)
 _MOST_ENCODERS = 4
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What one call of `execute` made; `labelled` and `accepted` count samples by their label.
+    """What one call of `execute` made.
 
+    `labelled` and `accepted` count samples by their label; all requested labels are among them.
     `retried` counts the samples that came out broken and were made again, `broken` those that are
-    broken in the end. `missing` is how many accepted samples each class lacks that was to have some
-    number of them, when all is made.
+    broken in the end. `missing` is how many accepted samples each class lacks of those wanted,
+    after the last image of the run.
     """
 
     images: int
@@ -50,49 +64,20 @@ class Summary:
         return self.images / self.seconds if self.seconds else 0.0
 
 
-class _Selection:
-    """Decides one sample after the other which are accepted, and which labels come next.
+@dataclass(frozen=True)
+class Written:
+    """The dataset in `path` after `write`: `count` images, of which `summary` made its part now.
 
-    Everything follows from the run and the samples before, and so is the same when a run that was
-    interrupted shows what it has.
+    `contact_sheet` is an HTML page with the first images of each class. `skipped` are the files of
+    `layout_from` that cannot be read, with the reasons, which `skipped_file` lists too.
     """
 
-    def __init__(self, run: Run, records: Iterable[Mapping[str, Any]]) -> None:
-        self._run = run
-        self._accept = run.acceptance()
-        self.quotas = run.quotas()
-        self._alone = run.accept_rate is None and self.quotas is None
-        if self._alone:
-            return  # nothing depends on the samples before
-        for made in records:
-            self._accept(Verdict(made["label"], made["probabilities"], made["rectified"]))
-            self._count(made["label"], made["accepted"])
-
-    def indices(self, lacking: Sequence[int]) -> Sequence[int]:
-        """What is to be made, where the writer lacks some: all after them too if it follows."""
-        if self._alone or not lacking:
-            return lacking
-        return range(lacking[0], self._run.count)
-
-    def requests(self, indices: Sequence[int]) -> list[Request]:
-        """The requests of the next indices, rising; none when the run is whole."""
-        requests, quotas = self._run.requests, self.quotas
-        if quotas is None:
-            return [requests[i] for i in indices]
-        return [requests.with_label(i, quotas.label(i)) for i in indices if i < quotas.end]
-
-    def decide(self, sample: Sample) -> Sample:
-        """The next sample, accepted or not."""
-        if sample.probabilities:
-            said = sample.label, sample.probabilities, sample.rectified, sample.accepted
-            accepted = bool(self._accept(Verdict(*said))) and not sample.broken
-            sample = replace(sample, accepted=accepted)
-        self._count(sample.label, sample.accepted)
-        return sample
-
-    def _count(self, label: str, accepted: bool) -> None:
-        if self.quotas is not None:
-            self.quotas.count(label, accepted)
+    path: Path
+    count: int
+    contact_sheet: Path
+    summary: Summary
+    skipped: tuple[tuple[str, str], ...]
+    skipped_file: Path
 
 
 class _Progress(Observer):
@@ -121,24 +106,22 @@ def execute(
     writer: Writer,
     batch: int,
     on_progress: Callable[[float], None] = lambda images: None,
-    starts: PhotoStarts | None = None,
 ) -> Summary:
     """Make the samples that `writer` does not have yet, `batch` at a time, and finish the output.
 
     A piece of a batch (`Sampler.at_once`) is encoded and written while the next is sampled.
     `on_progress` is told how many images of the run are made, counting a piece by its steps.
-    `starts` are those of the run's photos, by default new ones. See `runner.run` for interruptions
-    and errors.
+    See `runner.run` for interruptions and errors.
     """
     batch = ranges.whole("batch", batch, 1, None)
+    starts = None
     if writer.lacking:
         engines.load(run.engines)  # no part of the run's time
-    if run.photos is not None and starts is None:
-        starts = PhotoStarts(Sampler(engines), run.photos, run.trajectory)
-    selection = _Selection(run, writer.records())
+        starts = photo_starts(run, engines)
+    selection = Selection(run, writer.records())
     started = time.perf_counter()
-    labelled: Counter[str] = Counter()
-    accepted: Counter[str] = Counter()
+    labelled = Counter(dict.fromkeys(run.requests.labels, 0))
+    accepted = labelled.copy()
     faults: Counter[str] = Counter()
     indices = selection.indices(writer.lacking)
     observer = _Progress(lambda images: on_progress(run.count - len(indices) + images))
@@ -172,7 +155,7 @@ def execute(
 def _pieces(
     run: Run,
     engines: LoadedEngines,
-    selection: _Selection,
+    selection: Selection,
     indices: Sequence[int],
     batch: int,
     observer: _Progress,
@@ -199,3 +182,79 @@ def _pieces(
 
 def _layouts(requests: Sequence[Request]) -> list[int]:
     return [request.layout for request in requests if request.layout is not None]
+
+
+def make_samples(
+    run: Run, engines: LoadedEngines, batch: int, on_progress: OnProgress | None = None
+) -> list[Sample]:
+    """The samples of the run in the order of their indices, made `batch` at a time.
+
+    Raises UserError as the sampler does, and when the files of the bundle have changed.
+    """
+    batch = ranges.whole("batch", batch, 1, None)
+    run.warn()
+    starts = photo_starts(run, engines)
+    observer = _Progress(reporter(on_progress, 0, run.count, run.quota is not None))
+    selection = Selection(run, [])
+    samples: list[Sample] = []
+    for piece in _pieces(run, engines, selection, range(run.count), batch, observer, starts):
+        run.bundle.check_unchanged()
+        samples += piece
+    return samples
+
+
+def write_samples(
+    run: Run,
+    engines: LoadedEngines,
+    to: Destination,
+    batch: int,
+    on_progress: OnProgress | None = None,
+) -> Written:
+    """Write the samples of the run that the output lacks, and its contact sheet.
+
+    Raises UserError as `execute` and `Destination.open` do. If nothing was written, nothing is left
+    in the output.
+    """
+    skipped = () if run.photos is None else tuple(run.photos.skipped.items())
+    run.warn()
+    if to.begun is None:
+        engines.load(run.engines)  # what does not load leaves nothing behind
+    writer = to.open(run.settings(to.format), engines)
+    if writer.done and writer.lacking:
+        LOG.info(f"Resuming: {writer.done} of {run.count} images are there.")
+    if run.photos is not None:
+        write_skipped(to.out, skipped)
+    try:
+        with resumable(lambda: f"{writer.done} of {run.count} images written"):
+            at_most = run.quota is not None
+            report = reporter(on_progress, writer.done, run.count, at_most)
+            summary = execute(run, engines, writer, batch, report)
+    finally:
+        if not writer.done:
+            writers.discard_empty(to.out)
+    sheet = run_file.folder(to.out) / SHEET
+    if summary.images or not sheet.exists():
+        sheet = write_contact_sheet(to.out, run.requests.labels)
+    return Written(to.out, writer.done, sheet, summary, skipped, skipped_file(to.out))
+
+
+def photo_starts(run: Run, engines: LoadedEngines) -> PhotoStarts | None:
+    """Where samples begin that show the faces of the run's photos; None for a run without photos.
+
+    Logs how well photos come back, and warns if the model distorts them.
+    """
+    if run.photos is None:
+        return None
+    warn_of_other_images(run.bundle)
+    starts = PhotoStarts(Sampler(engines), run.photos, run.trajectory)
+    there, alone = starts.round_trip()
+    LOG.info(
+        f"{len(run.photos)} photos to start from; inverted and denoised, the first come back at "
+        f"{there:.1f} dB (through the VAE alone: {alone:.1f} dB)"
+    )
+    if alone < DISTORTED:
+        LOG.warning(
+            f"{run.bundle.name} gives such photos back distorted, and will distort these faces "
+            "too; use a bundle whose model was trained on photos."
+        )
+    return starts

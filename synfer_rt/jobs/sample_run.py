@@ -1,22 +1,65 @@
-"""What decides the samples of a run: its settings, checked, with the bundle's defaults."""
+"""What decides the samples of a run: its settings, checked, with the bundle's defaults.
+
+`make_run` reads the settings that users give, `Run` holds what they come to.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, TypedDict
 
+from synfer_rt import ranges
 from synfer_rt.bundle import Bundle
 from synfer_rt.bundle.engine_specs import REQUIRED_ENGINES
+from synfer_rt.data.datasets import refuse_inside
 from synfer_rt.diffusion.solvers import Trajectory
 from synfer_rt.errors import UserError
+from synfer_rt.jobs.warnings import warn_of_unread
 from synfer_rt.judging.acceptance import Accept, acceptance
 from synfer_rt.judging.quotas import Quotas
+from synfer_rt.paths import local
 from synfer_rt.records import record
+from synfer_rt.sampling import inversion
 from synfer_rt.sampling.guidance import SemanticGuidance, engine_name
+from synfer_rt.sampling.guidance import semantic_guidance as guidance_of
 from synfer_rt.sampling.inversion import Photos
-from synfer_rt.sampling.requests import Requests
+from synfer_rt.sampling.requests import Requests, make_requests
 from synfer_rt.sampling.sampler import Sample
+
+_PER_WANTED = 10
+"""Images that are made at most for each accepted one that is wanted, by default."""
+
+
+class SampleSettings(TypedDict, total=False):
+    """The settings of `sample` and `write`; `Model.sample` describes them.
+
+    Leave one out, or give None, for its default.
+    """
+
+    labels: str | Sequence[str]
+    prompt: str | None
+    negative_prompt: str | None
+    aus: Mapping[str, float] | Sequence[str] | None
+    steps: int | None
+    solver: str | None
+    guidance: float | None
+    au_scale: float | None
+    layout: str | None
+    layout_from: str | Path | None
+    layout_strength: float | None
+    size: tuple[int, int] | None
+    semantic_guidance: float | None
+    semantic_form: str | None
+    semantic_start: float | None
+    semantic_every: int | None
+    seed: int
+    count_accepted: bool
+    budget: int | None
+    accept_rate: float | None
+    threshold: float | None
 
 
 @dataclass(frozen=True)
@@ -53,10 +96,15 @@ class Run:
         if selects and not self.bundle.annotators:
             raise UserError(
                 f"{self.bundle.name} has neither a classifier nor an annotator, so nothing can be "
-                "accepted; build it with one, or leave out --accept-rate, --threshold and "
-                "--count-accepted."
+                "accepted; build it with one, or leave out `accept_rate`, `threshold` and "
+                "`count_accepted`."
             )
         return acceptance(self.accept_rate, self.threshold)
+
+    def warn(self) -> None:
+        """Warn of what the model does not read of the run's prompts."""
+        warn_of_unread(self.bundle, "prompt", self.requests.prompt or "")
+        warn_of_unread(self.bundle, "negative_prompt", self.requests.negative_prompt)
 
     def quotas(self) -> Quotas | None:
         """The labels that a run with a quota requests; None without one."""
@@ -135,3 +183,107 @@ class Run:
             backend=sample.backend,
             **source,
         )
+
+
+def make_run(
+    bundle: Bundle,
+    *,
+    count: int,
+    out: Path | None = None,
+    labels: str | Sequence[str] = "all",
+    prompt: str | None = None,
+    negative_prompt: str | None = None,
+    aus: Mapping[str, float] | Sequence[str] | None = None,
+    steps: int | None = None,
+    solver: str | None = None,
+    guidance: float | None = None,
+    au_scale: float | None = None,
+    layout: str | None = None,
+    layout_from: str | Path | None = None,
+    layout_strength: float | None = None,
+    size: tuple[int, int] | None = None,
+    semantic_guidance: float | None = None,
+    semantic_form: str | None = None,
+    semantic_start: float | None = None,
+    semantic_every: int | None = None,
+    seed: int = 0,
+    count_accepted: bool = False,
+    budget: int | None = None,
+    accept_rate: float | None = None,
+    threshold: float | None = None,
+) -> Run:
+    """The run of these settings, see `Model.sample`. Raises UserError for what cannot be run."""
+    bundle = bundle if size is None else bundle.resized(size)
+    photos = _photos(layout_from, bundle, out)
+    requests = make_requests(
+        bundle,
+        labels=labels,
+        prompt=prompt,
+        negative_prompt=negative_prompt,
+        aus=aus,
+        guidance=guidance,
+        au_scale=au_scale,
+        layout=layout,
+        photos=len(photos or ()),
+        seed=seed,
+    )
+    most, quota = _counts(count, count_accepted, budget, len(requests.labels))
+    run = Run(
+        bundle,
+        requests,
+        most,
+        bundle.defaults.solver if solver is None else solver,
+        bundle.defaults.steps if steps is None else steps,
+        _strength(layout_strength, requests, bundle),
+        guidance_of(bundle, semantic_guidance, semantic_form, semantic_start, semantic_every),
+        photos,
+        accept_rate,
+        threshold,
+        quota,
+    )
+    run.check()
+    return run
+
+
+def _photos(path: str | Path | None, bundle: Bundle, out: Path | None) -> Photos | None:
+    if path is None:
+        return None
+    inversion.check_encoder(bundle)
+    if out is not None:
+        refuse_inside(out, [local(path)])
+    return inversion.read_photos(path, bundle.image_size)
+
+
+def _counts(
+    count: int, count_accepted: bool, budget: int | None, labels: int
+) -> tuple[int, int | None]:
+    """The most images that are made, and the accepted ones that each class shall have, if any."""
+    count = ranges.whole("count", count, 1, None)
+    budget = None if budget is None else ranges.whole("budget", budget, 1, None)
+    if not count_accepted:
+        if budget is not None:
+            raise UserError(
+                "`budget` needs `count_accepted`; add `count_accepted=True`, or leave out `budget`."
+            )
+        return count, None
+    wanted = count * labels
+    most = _PER_WANTED * wanted if budget is None else budget
+    if most < wanted:
+        raise UserError(
+            f"`budget` is {most}, fewer than the {wanted} images wanted; raise it, or lower "
+            "`count`."
+        )
+    return most, count
+
+
+def _strength(given: float | None, requests: Requests, bundle: Bundle) -> float:
+    """How much of the start faces is made anew; all of it without start faces."""
+    if requests.bank is None and not requests.photos:
+        if given is not None:
+            raise UserError(
+                '`layout_strength` needs a start face; add `layout="bank"` or `layout_from`.'
+            )
+        return 1.0
+    if given is not None:
+        return given
+    return inversion.STRENGTH if requests.photos else bundle.defaults.layout_strength

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from synfer_rt.commands.augment import augment
+from synfer_rt.commands.notes import noting_logs
 from synfer_rt.data.contact_sheet import contact_sheet
 from synfer_rt.data.datasets import read_dataset
 from synfer_rt.data.writers import read, run_file
@@ -33,9 +34,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(bundle: Path, *arguments: object) -> Any:
     options = ["--bundle", bundle, "--backend", "onnxruntime-cpu", "--threads", 1]
-    return CliRunner().invoke(
-        augment, list(map(str, (*arguments, *options))), catch_exceptions=False
-    )
+    with noting_logs():
+        return CliRunner().invoke(
+            augment, list(map(str, (*arguments, *options))), catch_exceptions=False
+        )
 
 
 def test_writes_a_balanced_dataset_and_lists_what_was_skipped(
@@ -101,7 +103,7 @@ def test_says_which_labels_it_did_not_understand(
 
 def test_says_when_size_tells_additions_apart(tiny_bundle_path: Path, folder: Path, tmp_path: Path):
     found = command(tiny_bundle_path, folder, "--out", tmp_path / "a")
-    assert "32x32, not all originals are" in found.stderr
+    assert "32x32, but not all originals are" in found.stderr
     options = ("--out", tmp_path / "b", "--decode-originals")
     assert "not all originals" not in command(tiny_bundle_path, folder, *options).stderr
     sizes = {decoded(png).shape for _, png in read(tmp_path / "b")}

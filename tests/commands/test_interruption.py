@@ -88,8 +88,8 @@ def test_sample_keeps_what_is_finished_and_says_how_to_go_on(
     said = ended(process, number)
     whole = journal(out).read_text().splitlines()
     assert said == (
-        f"Interrupted with {len(whole)} of 100000 images written; run the same command with "
-        "--resume to go on."
+        f"Interrupted with {len(whole)} of 100000 images written; run the same again with "
+        "--resume to continue."
     )
     assert whole and json.loads(whole[-1])["index"] == len(whole) - 1
 
@@ -160,14 +160,15 @@ def test_processes_end_with_the_one_that_began_them(tmp_path: Path, number: int)
 SWALLOWING = """
 import signal, sys
 from synfer_rt.commands.interruption import interrupted_by_signals
-from synfer_rt.commands.progress import Progress
-with interrupted_by_signals(), Progress(0, 10) as progress:
-    progress.update(1)
+from synfer_rt.commands.progress import ProgressBar
+from synfer_rt.jobs.progress import Progress
+with interrupted_by_signals(), ProgressBar() as show:
+    show(Progress(1, 10))
     try:
         signal.raise_signal(signal.SIGTERM)
     except BaseException:
         print("swallowed")
-    progress.update(2)
+    show(Progress(2, 10))
 """
 
 

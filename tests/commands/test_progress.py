@@ -9,15 +9,16 @@ import sys
 import pytest
 
 from synfer_rt.commands import progress
-from synfer_rt.commands.progress import Progress
+from synfer_rt.commands.progress import ProgressBar
+from synfer_rt.jobs.progress import Progress
 
 
 def test_elsewhere_than_on_a_terminal_it_is_plain_lines(capsys, monkeypatch):
     now = iter([0.0, 2.0, 5.0, 7.0, 10.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
-    with Progress(40, 100) as shown:
-        for images in (50, 60, 70, 80):
-            shown.update(images)
+    with ProgressBar() as show:
+        for images in (40, 50, 60, 70, 80):
+            show(Progress(images, 100, before=40))
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
         "60 of 100 images, 4.0 images/s, 0:10 left",
@@ -28,8 +29,9 @@ def test_elsewhere_than_on_a_terminal_it_is_plain_lines(capsys, monkeypatch):
 def test_long_times_are_told_in_hours(capsys, monkeypatch):
     now = iter([0.0, 10.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
-    with Progress(0, 73_000) as shown:
-        shown.update(100)
+    with ProgressBar() as show:
+        for images in (0, 100):
+            show(Progress(images, 73_000))
     assert capsys.readouterr().err.endswith("2:01:30 left\n")
 
 
@@ -38,9 +40,11 @@ def test_on_a_terminal_it_is_a_bar():
     import pty
 
     code = (
-        "import time; from synfer_rt.commands.progress import Progress\n"
-        "with Progress(0, 100) as shown:\n"
-        "    time.sleep(0.1); shown.update(50); time.sleep(0.3)\n"
+        "import time\n"
+        "from synfer_rt.commands.progress import ProgressBar\n"
+        "from synfer_rt.jobs.progress import Progress\n"
+        "with ProgressBar() as show:\n"
+        "    show(Progress(0, 100)); time.sleep(0.1); show(Progress(50, 100)); time.sleep(0.3)\n"
     )
     master, terminal = pty.openpty()
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "80"}

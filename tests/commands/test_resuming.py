@@ -21,6 +21,7 @@ from synfer_rt.bundle import Bundle, open_bundle
 from synfer_rt.commands.cli import main
 from synfer_rt.data.label_table import begun_with, settings_file
 from synfer_rt.data.writers import FORMATS, read, run_file
+from synfer_rt.jobs.progress import Progress
 from tests.commands.test_cli import refused
 from tests.former_release import as_written_before
 
@@ -41,7 +42,7 @@ class Command:
 
     def begin(self, backend: str) -> None:
         with self._patches.context() as patch:
-            patch.setattr("synfer_rt.commands.progress.Progress.update", stop)
+            patch.setattr("synfer_rt.commands.progress.ProgressBar.__call__", stop)
             result = self("--backend", backend)
         assert result.exit_code == 130 and "--resume" in result.output
         assert 0 < len(self.lines()) < 12
@@ -63,8 +64,8 @@ class Command:
         return [record["backend"] for record, _ in read(self.out)]
 
 
-def stop(progress: object, images: float) -> None:
-    if images > 8:
+def stop(bar: object, progress: Progress) -> None:
+    if progress.done > 8:
         raise KeyboardInterrupt
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from synfer_rt.commands.augment import usable
 from synfer_rt.data.datasets import Dataset, read_dataset
+from synfer_rt.jobs.originals import usable
 from synfer_rt.sampling.sampler import Sampler
 from tests.jobs.long_tail import write_long_tail
 

@@ -14,12 +14,12 @@ import pytest
 from PIL import Image
 
 from synfer_rt.bundle import open_bundle
-from synfer_rt.commands.augment import usable
 from synfer_rt.data.datasets import Dataset, read_dataset
 from synfer_rt.data.images import read_image
 from synfer_rt.data.writers import FORMATS, open_output, read
 from synfer_rt.errors import UserError
 from synfer_rt.jobs.augment import Augmenter, execute, original_pixels
+from synfer_rt.jobs.originals import usable
 from synfer_rt.jobs.verify import faults, settings_of
 from synfer_rt.sampling.sampler import Sampler
 from tests.hugging_face import rows

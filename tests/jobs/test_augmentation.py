@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from synfer_rt.commands.augment import usable
 from synfer_rt.data.datasets import Dataset, read_dataset
 from synfer_rt.errors import UserError
 from synfer_rt.jobs.augment import Augmenter
+from synfer_rt.jobs.originals import usable
 from synfer_rt.sampling.sampler import Sampler
 from tests.jobs.long_tail import job
 
@@ -47,7 +47,7 @@ def test_several_splits_at_once_are_refused(tmp_path: Path):
     for split in ("train", "test"):
         (tmp_path / split / "happy").mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(tmp_path / split / "happy" / "a.png")
-    with pytest.raises(UserError, match="--split"):
+    with pytest.raises(UserError, match="`split`"):
         usable(read_dataset(tmp_path), (8, 8))
 
 
@@ -55,7 +55,7 @@ def test_a_split_beside_images_of_none_is_refused(tmp_path: Path):
     for name in ("train/happy/a", "other/happy/b", "c"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
-    with pytest.raises(UserError, match=r"images of none \(other/happy/b\.png\).* --split"):
+    with pytest.raises(UserError, match=r"images of none \(other/happy/b\.png\).* `split`"):
         usable(read_dataset(tmp_path), (8, 8))
     assert len(usable(read_dataset(tmp_path, split="train"), (8, 8)).items) == 1
     shutil.rmtree(tmp_path / "other")  # what has no label is left out anyway
@@ -69,7 +69,7 @@ def test_splits_are_refused_where_other_tables_do_not_name_them(tmp_path: Path):
         (tmp_path / f"{split}.csv").write_text(f"file\nhappy/{split}.png\n")
     rows = "happy/train.png,8\nhappy/test.png,8\n"
     (tmp_path / "width.csv").write_text(f"file,width\n{rows}")
-    with pytest.raises(UserError, match=r"the splits test, train.* --split"):
+    with pytest.raises(UserError, match=r"the splits test, train.* `split`"):
         usable(read_dataset(tmp_path), (8, 8))
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 from synfer_rt.backends.loaded_engines import LoadedEngines
 from synfer_rt.bundle import Bundle, open_bundle
 from synfer_rt.commands.label import label
+from synfer_rt.commands.notes import noting_logs
 from synfer_rt.data.datasets import Dataset, read_dataset
 from synfer_rt.data.label_table import Table
 from synfer_rt.data.writers.atomic import partial
@@ -199,7 +200,8 @@ class TestCommand:
     def command(self, bundle: Path, *arguments: object) -> Any:
         options = ["--bundle", bundle, "--backend", "onnxruntime-cpu", "--threads", 1]
         arguments = (*arguments, *options)
-        return CliRunner().invoke(label, list(map(str, arguments)), catch_exceptions=False)
+        with noting_logs():
+            return CliRunner().invoke(label, list(map(str, arguments)), catch_exceptions=False)
 
     def test_labels_a_folder_into_a_directory(
         self, tiny_bundle_path: Path, folder: Path, tmp_path: Path
@@ -210,7 +212,7 @@ class TestCommand:
         assert "happy/05b.jpg" in found.output
         assert len(lines(tmp_path / "out" / "labels.jsonl")) == 13
         again = self.command(tiny_bundle_path, folder, "--out", tmp_path / "out", "--resume")
-        assert "already whole" in again.output
+        assert "already complete" in again.output
         with pytest.raises(UserError, match="another threshold"):
             options = ("--out", tmp_path / "out", "--resume", "--threshold", 0.9)
             self.command(tiny_bundle_path, folder, *options)
@@ -354,7 +356,7 @@ class TestLabelsThatAreThere:
         self, tiny_bundle_path: Path, tmp_path: Path, asked: tuple[str, str]
     ):
         data = self.table(tmp_path / "d", "image,label\n0.png,9\n1.png,wry\n2.png,bored\n")
-        with pytest.raises(UserError, match=r"No label of .* was understood; .* its label"):
+        with pytest.raises(UserError, match=r"No label of .* is understood; .* its label"):
             self.command(tiny_bundle_path, data, "--out", tmp_path / "t.jsonl", *asked)
         assert not (tmp_path / "t.jsonl").exists()
 

@@ -14,10 +14,10 @@ from PIL import Image
 
 from synfer_rt.backends import Value
 from synfer_rt.bundle import Bundle
-from synfer_rt.commands.augment import usable
 from synfer_rt.data.datasets import Dataset, read_dataset
 from synfer_rt.data.images import read_image
 from synfer_rt.jobs.augment import Augmenter
+from synfer_rt.jobs.originals import usable
 from synfer_rt.sampling.requests import Request
 from synfer_rt.sampling.sampler import Sampler
 from tests import tiny_bundle as tiny

@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 from datasets import load_dataset
 
-from synfer_rt.commands.skipped import write_skipped
 from synfer_rt.data.contact_sheet import write_contact_sheet
 from synfer_rt.data.datasets import read_dataset
 from synfer_rt.data.writers import FORMATS, open_output
+from synfer_rt.jobs.skipped import write_skipped
 from tests.data.writers.small_run import CLASSES, SmallRun
 
 COUNT = 10

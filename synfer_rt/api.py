@@ -1,0 +1,342 @@
+"""synfer-rt from Python: a model, and what it does.
+
+    import synfer_rt
+
+    model = synfer_rt.load()
+    samples = model.sample(labels=["happy"], aus={"AU12": 0.8}, count=8)
+    model.write("out", count=1000, format="webdataset")
+    labels = model.label("photos")
+    model.augment("data", "balanced")
+
+The commands of `synfer-rt` call these functions, whose arguments have the names of the options.
+Bad input raises UserError, which says in a sentence what to do. Warnings and remarks go to the
+logger `synfer_rt.jobs`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Unpack
+
+from synfer_rt import ranges
+from synfer_rt.backends import choose, parity
+from synfer_rt.backends.loaded_engines import LoadedEngines
+from synfer_rt.bundle import Bundle, EngineSpec, open_bundle
+from synfer_rt.data.datasets import Dataset, read_dataset, read_datasets, refuse_inside
+from synfer_rt.data.label_table import begun_with
+from synfer_rt.data.writers import check_output, run_file
+from synfer_rt.errors import UserError
+from synfer_rt.jobs.augment import Augmenter
+from synfer_rt.jobs.augment_dataset import Augmented, augment_dataset
+from synfer_rt.jobs.augmentation import Augmentation
+from synfer_rt.jobs.balance import Balance, additions, targets
+from synfer_rt.jobs.destination import Destination
+from synfer_rt.jobs.diagnosis import Diagnosis, diagnose
+from synfer_rt.jobs.label import LabelJob, check_labels, label_dataset
+from synfer_rt.jobs.label_results import Labels
+from synfer_rt.jobs.originals import usable
+from synfer_rt.jobs.progress import OnProgress, reporter
+from synfer_rt.jobs.resuming import as_begun, check_resuming, choose_computation
+from synfer_rt.jobs.sample import Written, make_samples, write_samples
+from synfer_rt.jobs.sample_run import SampleSettings, make_run
+from synfer_rt.jobs.verify import Fault, faults, settings_of
+from synfer_rt.paths import is_folder, local
+from synfer_rt.sampling.sampler import Sample, Sampler
+
+LOG = logging.getLogger("synfer_rt.jobs")
+MOST_THREADS = 1024
+TABLE = "labels.jsonl"
+"""The name of the table that `label` writes into a directory."""
+
+Location = str | PathLike[str]
+"""A path on this machine."""
+
+
+def load(
+    bundle: Location | None = None, *, backend: str = "auto", threads: int | None = None
+) -> Model:
+    """The model in the directory `bundle`, by default the one that is installed with synfer-rt.
+
+    `backend` is a name that `doctor` lists, or "auto" for the best that works here. `threads` is
+    the number of CPU threads of the engines, 1 to 1024, by default all cores. Engines are loaded
+    when they are first needed. Raises UserError for a directory that holds no sound bundle, a
+    backend that does not work here, and a number of threads outside that range.
+    """
+    if threads is not None:
+        threads = ranges.whole("threads", threads, 1, MOST_THREADS)
+    return Model(open_bundle(bundle), backend, threads)
+
+
+class Model:
+    """A bundle's model on a backend; `load` makes it.
+
+    `bundle` describes the model: its `classes`, `au_names`, `image_size`, `defaults` and engines.
+    """
+
+    def __init__(self, bundle: Bundle, backend: str, threads: int | None) -> None:
+        self.bundle = bundle
+        self._backend, self._threads = backend, threads
+        self._engines: LoadedEngines | None = None
+
+    def __repr__(self) -> str:
+        height, width = self.bundle.image_size
+        return (
+            f"Model({self.bundle.name} {self.bundle.version}, {height}x{width} pixels, "
+            f"{len(self.bundle.classes)} classes, backend={self._backend!r})"
+        )
+
+    @property
+    def backend(self) -> str:
+        """The name of the backend that the model runs on. Raises UserError if it does not work."""
+        return choose(self._backend, self.bundle)[0]
+
+    def sample(
+        self,
+        *,
+        count: int = 8,
+        batch: int = 256,
+        on_progress: OnProgress | None = None,
+        **settings: Unpack[SampleSettings],
+    ) -> list[Sample]:
+        """Make samples in memory: `image` uint8 [H, W, 3], `label`, `probabilities`, `accepted`, …
+
+        `count` images are made, `batch` at a time, which changes no image. The same seed and
+        settings make the same images as `write`. The settings; None means the bundle's default:
+
+        - `labels`: expressions, which take turns: "all", or a list such as ["happy", "sad"].
+        - `prompt`: one prompt for all images; by default a sentence is drawn for each.
+          `negative_prompt`: what the images should not show.
+        - `aus`: intensities of action units, 0 to 1: {"AU12": 0.8}; by default drawn for each
+          label. `au_scale`: their strength, -1000 to 1000.
+        - `steps`, 1 or more, and `solver`: ddim, euler, dpmpp-2m, dpmpp-3m or unipc.
+        - `guidance`: the scale of classifier-free guidance, 0 to 1000; up to 1 is none.
+        - `layout`: "bank" starts from a neutral face of the bundle, "none" from noise.
+          `layout_from`: starts from the photos in a directory or file; each shows every label.
+          `layout_strength`: how much of a start face is made anew, above 0, at most 1.
+        - `size`: (height, width) in pixels, for a bundle of free sizes.
+        - `semantic_guidance`: how far a classifier's gradient moves an image at each step, 0 or
+          more. `semantic_form`: latent, text-latent or text. `semantic_start`: the part of the
+          steps before, from 0 to below 1. `semantic_every`: at every so many steps, 1 or more.
+        - `seed`: 0 to 2^63 - 1.
+        - `count_accepted`: make images until each class has `count` accepted ones, or `budget`
+          images are made, by default 10 times those wanted.
+        - `accept_rate`: accept the most confident part of each class, above 0, at most 1.
+          `threshold`: accept from this confidence on, 0 to 1. By default an image is accepted if
+          the vote and most annotators see the requested label.
+
+        `on_progress` is called after each step. Raises UserError for a value that does not fit.
+        """
+        run = make_run(self.bundle, count=count, **settings)
+        return make_samples(run, self._loaded(run.bundle, self.backend), batch, on_progress)
+
+    def write(
+        self,
+        out: Location = "synfer-out",
+        *,
+        count: int = 256,
+        format: str = "imagefolder",
+        batch: int = 256,
+        resume: bool = False,
+        mix_backends: bool = False,
+        on_progress: OnProgress | None = None,
+        **settings: Unpack[SampleSettings],
+    ) -> Written:
+        """Write samples as a labelled dataset into the directory `out`, which is new or empty.
+
+        `format` is imagefolder, webdataset or parquet; `settings` and `batch` are those of
+        `sample`. With `resume` a run that was interrupted continues, on the backend that it was
+        begun on; with `mix_backends` it may continue on another, or on another version, where the
+        same samples come out slightly different.
+
+        What is written is kept if the run is interrupted: KeyboardInterrupt then has a note on how
+        far it is. Raises UserError for a value that does not fit, a directory that holds something
+        else, a run that was begun with other settings, and a disk that is full or not writable.
+        """
+        batch = ranges.whole("batch", batch, 1, None)
+        to = Destination(local(out), format, resume, mix_backends)
+        run = make_run(as_begun(self.bundle, to.begun), count=count, out=to.out, **settings)
+        check_output(to.out, run.settings(format), resume=resume)
+        return write_samples(run, self._engines_for(run.bundle, to), to, batch, on_progress)
+
+    def label(
+        self,
+        images: Location | Sequence[Location],
+        *,
+        out: Location | None = None,
+        format: str = "auto",
+        label_scheme: str | None = None,
+        split: str | None = None,
+        accept_rate: float | None = None,
+        threshold: float | None = None,
+        batch: int = 64,
+        resume: bool = False,
+        mix_backends: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> Labels:
+        """Label images by the vote of the annotators; iterate over the result for each image.
+
+        `images` are files, directories or a dataset, in the layout `format` (see docs/labelling.md)
+        or "auto". `label_scheme` says what numbers mean as labels, such as "raf-db"; `split` keeps
+        train, val or test only. `out` is a .jsonl or .csv file that is written, or a directory for
+        labels.jsonl; by default nothing is written. `accept_rate` accepts the most confident part
+        of each class, above 0, at most 1, `threshold` what is at least so confident, 0 to 1; by
+        default a label of the dataset is accepted if the vote and most annotators see it.
+
+        `batch` images are labelled at a time. `resume` and `mix_backends` are as in `write`. Raises
+        UserError for a bundle without annotators, images that cannot be used, labels that were
+        asked for and are not understood, and as `write` does.
+        """
+        batch = ranges.whole("batch", batch, 1, None)
+        check_resuming(resume, mix_backends)
+        table = None if out is None else _table(local(out))
+        begun = begun_with(table) if resume and table is not None else None
+        bundle = as_begun(self.bundle, begun)
+        dataset = _read(images, table, format, label_scheme, split)
+        job = LabelJob(dataset, accept_rate, threshold)
+        backend = self.backend
+        if table is not None:
+            lacking = None if table.exists() else begun
+            where, _ = choose_computation(self._backend, bundle, table, lacking, mix_backends)
+            backend = where.backend
+        engines = self._loaded(bundle, backend)
+        return label_dataset(job, engines, table, batch, resume, on_progress)
+
+    def augment(
+        self,
+        dataset: Location,
+        out: Location,
+        *,
+        balance: Balance = "max",
+        noise_scale: float = 8.0,
+        repair_steps: int = 4,
+        repair_strength: float = 0.5,
+        attempts: int = 4,
+        decode_originals: bool = False,
+        seed: int = 0,
+        input_format: str = "auto",
+        label_scheme: str | None = None,
+        split: str | None = None,
+        format: str = "imagefolder",
+        batch: int = 64,
+        resume: bool = False,
+        mix_backends: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> Augmented:
+        """Fill up the rare classes of a labelled dataset with variations of their own images.
+
+        `dataset`, in the layout `input_format` (see `label`), is only read; `out` gets its images
+        and the additions. `balance` is how many images a class shall have: "max" for as many as the
+        largest, a number, {class: number}, or a JSON file of that. `noise_scale`, 0 to 1000, is the
+        noise around the posterior of the VAE; `repair_steps`, 0 or more, diffusion steps follow,
+        which make the part `repair_strength`, between 0 and 1, anew. Of up to `attempts` the first
+        is kept in which the vote sees the class. `decode_originals` passes the originals through
+        the VAE too. The other arguments are those of `write` and `label`, and the errors too.
+        """
+        batch = ranges.whole("batch", batch, 1, None)
+        to = Destination(local(out), format, resume, mix_backends)
+        bundle = as_begun(self.bundle, to.begun)
+        refuse_inside(to.out, [local(dataset)])
+        read = read_dataset(dataset, input_format, label_scheme, split)
+        originals = usable(read, bundle.image_size)
+        counts = originals.counts()
+        job = Augmentation(
+            originals.items,
+            additions(counts, targets(counts, balance)),
+            noise_scale,
+            repair_steps,
+            repair_strength,
+            attempts,
+            seed,
+            decode_originals,
+        )
+        augmenter = Augmenter(job, Sampler(self._engines_for(bundle, to)))
+        return augment_dataset(augmenter, read, originals, balance, to, batch, on_progress)
+
+    def _engines_for(self, bundle: Bundle, to: Destination) -> LoadedEngines:
+        """The engines for a job, on the backend on which it was begun if it continues."""
+        where, why = to.computation(self._backend, bundle)
+        LOG.info(f"{bundle.name} {bundle.version} on {why}")
+        return self._loaded(bundle, where.backend)
+
+    def _loaded(self, bundle: Bundle, backend: str) -> LoadedEngines:
+        """The engines of the last job, if they are the same."""
+        last = self._engines
+        if last is None or last.bundle != bundle or last.backend != backend:
+            self._engines = last = LoadedEngines(bundle, backend, self._threads)
+        return last
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `verify` found: `count` images should be there; no `faults` means that they are."""
+
+    count: int
+    faults: tuple[Fault, ...]
+
+
+def verify(
+    out: Location,
+    *,
+    on_progress: OnProgress | None = None,
+    on_fault: Callable[[Fault], None] = lambda fault: None,
+) -> Verification:
+    """Whether the dataset that `write` or `augment` wrote into `out` is complete and sound.
+
+    All of it is read: every image, record and label. The result has the `count` of its images and
+    the `faults`, each with a `place` (a file with its line, row or key) and a `problem`; `on_fault`
+    is called with each as it is found. Raises UserError for a directory without a run.
+    """
+    path = local(out)
+    settings = settings_of(path)
+    count = run_file.count(settings)
+    found: list[Fault] = []
+    for fault in faults(path, settings, reporter(on_progress, 0, count)):
+        found.append(fault)
+        on_fault(fault)
+    return Verification(count, tuple(found))
+
+
+def verify_engines(
+    bundle: Location | None = None, *, on_engine: Callable[[EngineSpec], None] = lambda spec: None
+) -> Bundle:
+    """Compare OpenVINO with ONNX Runtime on each engine of a bundle; returns the bundle.
+
+    The result goes into bundle.json: `auto` then runs on OpenVINO what it computes correctly. Each
+    engine has it as `parity_openvino`; `on_engine` is called with each. Raises UserError if
+    OpenVINO does not work here, or the manifest cannot be written.
+    """
+    return parity.measured(open_bundle(bundle), on_engine)
+
+
+def doctor(bundle: Location | None = None) -> Diagnosis:
+    """Which backends work here, what would make others work, and whether the bundle is sound."""
+    return diagnose(bundle)
+
+
+def _table(out: Path) -> Path:
+    """The file of a table, which has a name of its own in a directory."""
+    return out / TABLE if is_folder(out) or not out.suffix else out
+
+
+def _read(
+    images: Location | Sequence[Location],
+    table: Path | None,
+    format: str,
+    label_scheme: str | None,
+    split: str | None,
+) -> Dataset:
+    """The images, with labels if the arguments ask for them."""
+    given = [images] if isinstance(images, str | PathLike) else images
+    paths = [local(path) for path in given]
+    if not paths:
+        raise UserError("`images` must name a file or directory at least, got none.")
+    if table is not None:
+        refuse_inside(table, paths)
+    dataset = read_datasets(paths, format, label_scheme, split)
+    if label_scheme is not None or format not in ("auto", "images"):
+        check_labels(dataset, " and ".join(map(str, paths)))
+    return dataset

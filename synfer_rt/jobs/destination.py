@@ -1,0 +1,56 @@
+"""Where a job writes its dataset, and whether it continues the run that is there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from synfer_rt.backends.computation import Computation, computation
+from synfer_rt.backends.loaded_engines import LoadedEngines
+from synfer_rt.bundle import Bundle
+from synfer_rt.data import writers
+from synfer_rt.data.writers import Writer, run_file
+from synfer_rt.errors import UserError
+from synfer_rt.jobs.resuming import Settings, check_resuming, choose_computation
+
+
+@dataclass(frozen=True)
+class Destination:
+    """The directory `out`, in one of `writers.FORMATS`.
+
+    With `resume` a job continues the run that is there, if one is; with `mix_backends` also where
+    images come out slightly different. Raises UserError for another format, and for `mix_backends`
+    without `resume`.
+    """
+
+    out: Path
+    format: str
+    resume: bool = False
+    mix_backends: bool = False
+
+    def __post_init__(self) -> None:
+        check_resuming(self.resume, self.mix_backends)
+        if self.format not in writers.FORMATS:
+            known = ", ".join(writers.FORMATS)
+            raise UserError(f"`format` must be one of {known}, got {self.format!r}.")
+
+    @cached_property
+    def begun(self) -> Settings | None:
+        """The settings of the run that is continued; None for a new run. Raises UserError."""
+        return run_file.load(self.out) if self.resume and run_file.exists(self.out) else None
+
+    def computation(self, asked: str, bundle: Bundle) -> tuple[Computation, str]:
+        """Where the job computes on the backend `asked`; see `choose_computation`."""
+        lacking = None if self.begun is None or writers.is_whole(self.out) else self.begun
+        return choose_computation(asked, bundle, self.out, lacking, self.mix_backends)
+
+    def open(self, settings: Mapping[str, Any], engines: LoadedEngines) -> Writer:
+        """The writer of a run with these settings, computed by `engines`.
+
+        Raises UserError as `writers.open_output` does.
+        """
+        where = computation(engines.bundle, engines.backend).settings()
+        return writers.open_output(self.out, {**settings, **where}, resume=self.resume)

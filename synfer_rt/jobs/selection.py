@@ -1,0 +1,57 @@
+"""Which samples of a run are accepted, and which labels are requested next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from synfer_rt.jobs.sample_run import Run
+from synfer_rt.judging.voting import Verdict
+from synfer_rt.sampling.requests import Request
+from synfer_rt.sampling.sampler import Sample
+
+
+class Selection:
+    """Decides one sample after the other which are accepted, and which labels come next.
+
+    Everything follows from the run and the samples before, and so is the same when a run that was
+    interrupted shows what it has.
+    """
+
+    def __init__(self, run: Run, records: Iterable[Mapping[str, Any]]) -> None:
+        self._run = run
+        self._accept = run.acceptance()
+        self.quotas = run.quotas()
+        self._alone = run.accept_rate is None and self.quotas is None
+        if self._alone:
+            return  # nothing depends on the samples before
+        for made in records:
+            self._accept(Verdict(made["label"], made["probabilities"], made["rectified"]))
+            self._count(made["label"], made["accepted"])
+
+    def indices(self, lacking: Sequence[int]) -> Sequence[int]:
+        """What is to be made, where the writer lacks some: all after them too if it follows."""
+        if self._alone or not lacking:
+            return lacking
+        return range(lacking[0], self._run.count)
+
+    def requests(self, indices: Sequence[int]) -> list[Request]:
+        """The requests of the next indices, rising; none when the run is whole."""
+        requests, quotas = self._run.requests, self.quotas
+        if quotas is None:
+            return [requests[i] for i in indices]
+        return [requests.with_label(i, quotas.label(i)) for i in indices if i < quotas.end]
+
+    def decide(self, sample: Sample) -> Sample:
+        """The next sample, accepted or not."""
+        if sample.probabilities:
+            said = sample.label, sample.probabilities, sample.rectified, sample.accepted
+            accepted = bool(self._accept(Verdict(*said))) and not sample.broken
+            sample = replace(sample, accepted=accepted)
+        self._count(sample.label, sample.accepted)
+        return sample
+
+    def _count(self, label: str, accepted: bool) -> None:
+        if self.quotas is not None:
+            self.quotas.count(label, accepted)

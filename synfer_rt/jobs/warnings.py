@@ -1,0 +1,33 @@
+"""What a job warns of before it begins: results that a user may not expect."""
+
+from __future__ import annotations
+
+import logging
+
+from synfer_rt.bundle import Bundle
+
+LOG = logging.getLogger(__name__)
+
+
+def warn_of_other_images(bundle: Bundle) -> None:
+    """Warn that the annotators know only some kind of images, if the bundle says so.
+
+    For jobs on images that come from elsewhere.
+    """
+    if bundle.annotators and bundle.annotators_know:
+        LOG.warning(
+            f"The annotators of {bundle.name} know {bundle.annotators_know} only: do not rely on "
+            "what they say of other images, such as photographs."
+        )
+
+
+def warn_of_unread(bundle: Bundle, argument: str, text: str) -> None:
+    """Warn of what the model does not read of a text: its end, and words that it does not know."""
+    end, words = bundle.unread(text)
+    if end:
+        LOG.warning(
+            f"`{argument}` is longer than the {bundle.max_length} tokens that {bundle.name} reads; "
+            f"its end is not read: {end.strip()!r}"
+        )
+    if words:
+        LOG.warning(f"{bundle.name} does not know these words of `{argument}`: {', '.join(words)}")
