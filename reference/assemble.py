@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -45,7 +46,7 @@ DEFAULTS = {
 }
 
 
-def layout_bank(data: renders.Renders, vae: AutoencoderKL) -> dict[str, np.ndarray]:
+def layout_bank(data: renders.Renders, vae: AutoencoderKL) -> dict[str, Any]:
     """Latents of near-frontal neutral faces, spread evenly over age, gender and ancestry."""
     table = data.annotations
     neutral = (table["label"] == 0) & (np.abs(table["pose"][:, 0]) < 0.25)
@@ -60,7 +61,7 @@ def layout_bank(data: renders.Renders, vae: AutoencoderKL) -> dict[str, np.ndarr
     images = data.images[[row for row, *_ in chosen]]
     with torch.no_grad():
         latents = torch.cat(
-            [vae.encode(part).latent_dist.mean for part in classifiers.as_input(images).split(64)]
+            [model.posterior(vae, part).mean for part in classifiers.as_input(images).split(64)]
         )
     words = {
         name: np.array([entry[i] for entry in chosen])
@@ -82,6 +83,7 @@ def export_network(directory: Path, name: str, out: Path, **description: str) ->
         dynamo=True,
         verbose=False,
     )
+    assert exported is not None
     # The exporter writes stack traces with local paths into every node.
     ClearMetadataAndDocStringPass()(exported.model)
     exported.model.metadata_props.clear()

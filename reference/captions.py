@@ -88,4 +88,4 @@ def caption(
     quiet = {name: "" for name, u in zip(_CLAUSES, uniforms[4:], strict=False) if u < silence}
     named = label >= 0 and (always_named or uniforms[3] >= silence)
     expression = _CLASSES[label] if named else None
-    return prompts.describe(replace(face, **quiet), expression, uniforms[:3])
+    return prompts.describe(replace(face, **quiet), expression, uniforms[:3].tolist())

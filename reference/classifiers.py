@@ -253,7 +253,7 @@ def main(directory, out, name, minutes, batch):
     out.mkdir(parents=True, exist_ok=True)
     data = renders.load(directory, 64)
     targets = task.targets(data.annotations)
-    known = (targets >= 0).any(1)
+    known = np.asarray((targets >= 0).any(1))
     train, held = (rows[known[rows]] for rows in (data.rows(False), data.rows(True)))
     network = recipe.build()
     optimizer = torch.optim.AdamW(network.parameters(), 2e-3, weight_decay=0.05)

@@ -213,7 +213,8 @@ def main(
     """Measure expression, AU control, prompt control and diversity of a bundle."""
     torch.set_num_threads(threads)
     names = ("judge", "au-reader", "attribute-reader")
-    readers = Readers(*(classifiers.load(classifier_directory, name) for name in names), fer)
+    judge, aus, attribute_reader = (classifiers.load(classifier_directory, n) for n in names)
+    readers = Readers(judge, aus, attribute_reader, fer)
     bundle = open_bundle(engines)
     defaults = bundle.defaults
     layout = layout or defaults.layout

@@ -58,6 +58,7 @@ def sample(
 ) -> np.ndarray:
     """Images uint8 [n, 64, 64, 3] by DPM-Solver++(2M) (arXiv 2211.01095) from noise alone."""
     scheduler = DPMSolverMultistepScheduler.from_config(model.new_scheduler().config)
+    assert isinstance(scheduler, DPMSolverMultistepScheduler)
     scheduler.set_timesteps(steps)
     sentences = [r.negative_prompt for r in requests] + [r.prompt for r in requests]
     tokens = torch.tensor([e.ids for e in build_tokenizer().encode_batch(sentences)])
@@ -72,7 +73,7 @@ def sample(
         unconditional, conditional = both.chunk(2)
         prediction = unconditional + guidance * (conditional - unconditional)
         latents = scheduler.step(prediction, timestep, latents, return_dict=False)[0]
-    images = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
+    images = vae.decode(latents / vae.config["scaling_factor"], return_dict=False)[0]
     pixels = (images.clamp(-1, 1) + 1) * 127.5
     return pixels.round().byte().permute(0, 2, 3, 1).numpy()
 

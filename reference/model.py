@@ -8,11 +8,14 @@ path, pooled text and AUs also enter the time embedding through the UNet's class
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from diffusers.models.resnet import ResnetBlock2D
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -36,7 +39,7 @@ class AuAttention(nn.Module):
 
     def __init__(self, width: int | None) -> None:
         super().__init__()
-        self.to_v_ip = nn.Linear(TEXT_WIDTH, width, bias=False) if width else None
+        self.to_v_ip: nn.Linear | None = nn.Linear(TEXT_WIDTH, width, bias=False) if width else None
 
     def __call__(
         self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, au_token=None
@@ -69,7 +72,8 @@ class Denoiser(nn.Module):
         processors = {}
         for name in unet.attn_processors:
             layer = unet.get_submodule(name.removesuffix(".processor"))
-            processors[name] = AuAttention(layer.to_v.out_features if "attn2" in name else None)
+            assert isinstance(layer, Attention)
+            processors[name] = AuAttention(layer.inner_kv_dim if "attn2" in name else None)
         unet.set_attn_processor(processors)
 
     def forward(self, latents, timesteps, tokens, aus):
@@ -90,11 +94,10 @@ class Denoiser(nn.Module):
             "image_proj.proj.weight": self.project.weight,
             "image_proj.proj.bias": self.project.bias,
         }
-        for i, processor in enumerate(self.unet.attn_processors.values()):
-            if processor.to_v_ip is not None:
-                weight = processor.to_v_ip.weight
-                state[f"ip_adapter.{i}.to_v_ip.weight"] = weight
-                state[f"ip_adapter.{i}.to_k_ip.weight"] = torch.zeros_like(weight)
+        for i, layer in self._au_layers():
+            weight = layer.weight
+            state[f"ip_adapter.{i}.to_v_ip.weight"] = weight
+            state[f"ip_adapter.{i}.to_k_ip.weight"] = torch.zeros_like(weight)
         return state
 
     def load_adapter(self, state: dict[str, torch.Tensor]) -> None:
@@ -102,14 +105,37 @@ class Denoiser(nn.Module):
         with torch.no_grad():
             self.project.weight.copy_(state["image_proj.proj.weight"])
             self.project.bias.copy_(state["image_proj.proj.bias"])
-            for i, processor in enumerate(self.unet.attn_processors.values()):
-                if processor.to_v_ip is not None:
-                    processor.to_v_ip.weight.copy_(state[f"ip_adapter.{i}.to_v_ip.weight"])
+            for i, layer in self._au_layers():
+                layer.weight.copy_(state[f"ip_adapter.{i}.to_v_ip.weight"])
+
+    def _au_layers(self) -> Iterator[tuple[int, nn.Linear]]:
+        """The value projections of the AU token, by the place of their processor."""
+        for i, processor in enumerate(self.unet.attn_processors.values()):
+            if isinstance(processor, AuAttention) and processor.to_v_ip is not None:
+                yield i, processor.to_v_ip
+
+
+def posterior(vae: AutoencoderKL, images: torch.Tensor) -> DiagonalGaussianDistribution:
+    """The latents' distribution [n, C, h, w] that the VAE gives images [n, 3, H, W] in [-1, 1]."""
+    return vae.encode(images, return_dict=False)[0]
+
+
+def decoded(vae: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:
+    """Images [n, 3, H, W], about [-1, 1], of latents [n, C, h, w]."""
+    decode: Any = vae.decode  # annotated with the former type FloatTensor
+    return decode(latents, return_dict=False)[0]
+
+
+def channels_last(network: nn.Module) -> None:
+    """Lay out the weights of `network` with the channels last, in place."""
+    to: Any = network.to  # annotated without a memory format alone
+    to(memory_format=torch.channels_last)
 
 
 def new_vae() -> AutoencoderKL:
     """Stride 4, 4 latent channels; every residual branch starts at zero and so out of the way."""
-    vae = AutoencoderKL(
+    kind: Any = AutoencoderKL  # its annotations allow one level only
+    vae = kind(
         in_channels=3,
         out_channels=3,
         latent_channels=LATENT[0],
@@ -125,7 +151,10 @@ def new_vae() -> AutoencoderKL:
         if isinstance(module, ResnetBlock2D):
             nn.init.zeros_(module.conv2.weight)
         elif isinstance(module, Attention):
-            nn.init.zeros_(module.to_out[0].weight)
+            assert module.to_out is not None
+            layer = module.to_out[0]
+            assert isinstance(layer, nn.Linear)
+            nn.init.zeros_(layer.weight)
     return vae
 
 
@@ -161,6 +190,7 @@ def new_denoiser() -> Denoiser:
         projection_class_embeddings_input_dim=TEXT_WIDTH + len(OPENGRAPHAU_41),
     )
     nn.init.zeros_(unet.conv_out.weight)
+    assert unet.conv_out.bias is not None
     nn.init.zeros_(unet.conv_out.bias)
     return Denoiser(text_encoder, unet)
 
@@ -182,10 +212,12 @@ def save(directory: Path, denoiser: Denoiser, vae: AutoencoderKL, settings: dict
     directory.mkdir(parents=True, exist_ok=True)
     unet_state = {k: v for k, v in denoiser.unet.state_dict().items() if "to_v_ip" not in k}
     bare = UNet2DConditionModel.from_config(denoiser.unet.config)
+    assert isinstance(bare, UNet2DConditionModel)
     bare.load_state_dict(unet_state)
     bare.half().save_pretrained(directory / "unet")
     # Saved anew, since a loaded model's configuration names the directory that it came from.
     clean = AutoencoderKL.from_config(vae.config)
+    assert isinstance(clean, AutoencoderKL)
     clean.load_state_dict(vae.state_dict())
     clean.register_to_config(_name_or_path="")
     clean.save_pretrained(directory / "vae")

@@ -83,7 +83,7 @@ def encode(vae: AutoencoderKL, images: np.ndarray, file: Path) -> None:
         batch = as_input(images[i : i + 64])
         for side, seen in enumerate((batch, batch.flip(3))):
             with torch.no_grad():
-                posterior = vae.encode(seen).latent_dist
+                posterior = model.posterior(vae, seen)
             mean[side, i : i + 64], std[side, i : i + 64] = posterior.mean, posterior.std
     file.parent.mkdir(exist_ok=True)
     part = file.with_suffix(f".{os.getpid()}.part.npz")
@@ -174,11 +174,13 @@ def images_seen(checkpoint: Path) -> int:
 
 def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
     """Mean over the processes, as one message."""
-    flat = torch.cat([p.grad.reshape(-1) for p in parameters])
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    assert len(gradients) == len(parameters)
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
     dist.all_reduce(flat)
     flat /= dist.get_world_size()
-    for p, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-        p.grad.copy_(part.view_as(p))
+    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
 
 
 @click.command()
@@ -208,7 +210,7 @@ def main(directory, vae_directory, out, minutes, batch_size, rate, cool_from, we
     train, held = data.rows(False), data.rows(True)[:512]
     torch.manual_seed(0)
     denoiser = model.load(weights)[0] if weights else model.new_denoiser()
-    denoiser.to(memory_format=torch.channels_last)
+    model.channels_last(denoiser)
     parameters = [p for p in denoiser.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, rate, (0.9, 0.99), weight_decay=0.01, fused=True)
     average = {k: v.detach().clone() for k, v in denoiser.state_dict().items()}

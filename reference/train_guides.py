@@ -65,8 +65,8 @@ class Source:
 
     def encode(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Posterior samples [B, C, h, w] of images [B, 3, S, S] in [-1, 1]."""
-        drawn = self.vae.encode(images).latent_dist.sample(generator)
-        return drawn * self.vae.config.scaling_factor
+        drawn = model.posterior(self.vae, images).sample(generator)
+        return drawn * self.vae.config["scaling_factor"]
 
     def predict(self, latents: Tensor, level: Tensor, generator: torch.Generator) -> Tensor:
         """The clean latents that the UNet finds in `latents` after noise of `level` [B] in [0, 1).

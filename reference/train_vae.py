@@ -76,13 +76,13 @@ def reconstruction_loss(output, target, weights) -> torch.Tensor:
     return loss
 
 
-def perceptual_loss(network: nn.Sequential, output, target) -> torch.Tensor:
+def perceptual_loss(network: nn.Module, output, target) -> torch.Tensor:
     """Squared differences of a `residual_network`'s features, of unit length at every place.
 
     Summed over channels, averaged over places, images and stages (after arXiv 1801.03924, eq. 1).
     """
     losses = []
-    for layer in network:
+    for layer in network.children():
         output, target = layer(output), layer(target)
         if isinstance(layer, classifiers.Residual):
             both = F.normalize(output.float(), dim=1), F.normalize(target.float(), dim=1)
@@ -111,7 +111,7 @@ def batch(stack: np.ndarray, rows: np.ndarray, rng: np.random.Generator) -> torc
 def psnr(vae, images) -> float:
     """Of the posterior mean's reconstruction, in dB."""
     with torch.no_grad():
-        output = vae.decode(vae.encode(images).latent_dist.mean).sample.clamp(-1, 1)
+        output = model.decoded(vae, model.posterior(vae, images).mean).clamp(-1, 1)
     return float(-10 * torch.log10((output - images).square().mean() / 4))
 
 
@@ -122,7 +122,7 @@ def standardise_latents(vae, images) -> None:
     that diffusion needs is 1.
     """
     with torch.no_grad():
-        latents = torch.cat([vae.encode(part).latent_dist.sample() for part in images.split(64)])
+        latents = torch.cat([model.posterior(vae, part).sample() for part in images.split(64)])
         mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
         c = len(mean)
         before, after = vae.quant_conv, vae.post_quant_conv
@@ -158,13 +158,14 @@ def main(
     judge = PatchDiscriminator()
     if decoder_of:
         vae.encoder.requires_grad_(False)
+        assert vae.quant_conv is not None
         vae.quant_conv.requires_grad_(False)
     perceivers = [
         classifiers.load(labellers, name).requires_grad_(False)
         for name in (PERCEIVED_BY if labellers else ())
     ]
     for network in (vae, judge, *perceivers):
-        network.to(memory_format=torch.channels_last)
+        model.channels_last(network)
     trained = [p for p in vae.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, rate, (0.9, 0.99), weight_decay=0.01)
     opponent = torch.optim.AdamW(judge.parameters(), 4e-4, (0.5, 0.9))
@@ -188,8 +189,8 @@ def main(
         # Uncached, for the discriminator's weights change within.
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16, cache_enabled=False):
             with torch.set_grad_enabled(not decoder_of):
-                posterior = vae.encode(images).latent_dist
-            output = vae.decode(posterior.sample()).sample.float()
+                posterior = model.posterior(vae, images)
+            output = model.decoded(vae, posterior.sample()).float()
             reconstruction = reconstruction_loss(output, images, weights)
             for network in perceivers:
                 unlike = perceptual_loss(network, output, images)

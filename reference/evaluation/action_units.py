@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -61,7 +62,7 @@ def sweep_correlations(read: np.ndarray, units: Sequence[str]) -> dict[str, floa
     """
     requested = np.broadcast_to(STRENGTHS, read.shape[1:3]).ravel()
     return {
-        unit: float(spearmanr(requested, read[i, ..., _COLUMN[unit]].ravel()).statistic)
+        unit: _rank_correlation(requested, read[i, ..., _COLUMN[unit]].ravel())
         for i, unit in enumerate(units)
     }
 
@@ -110,7 +111,7 @@ def reader_correlations(
         rows = np.concatenate(
             [rng.choice(np.flatnonzero(nearest == k), _A_STRENGTH) for k in np.unique(nearest)]
         )
-        report[unit] = float(spearmanr(asked[rows], seen[rows]).statistic)
+        report[unit] = _rank_correlation(asked[rows], seen[rows])
     return report
 
 
@@ -150,8 +151,8 @@ def reader_asymmetry(read: np.ndarray, true: np.ndarray) -> dict[str, float]:
     report = {}
     for unit in ONE_SIDED:
         shown = true[:, _COLUMN[unit]] > 0
-        pair = (left_minus_right(x[shown], unit) for x in (true, read))
-        report[unit] = float(np.corrcoef(*pair)[0, 1])
+        given, found = (left_minus_right(x[shown], unit) for x in (true, read))
+        report[unit] = float(np.corrcoef(given, found)[0, 1])
     return report
 
 
@@ -162,3 +163,9 @@ def au_agreement(requested: np.ndarray, read: np.ndarray) -> np.ndarray:
     """
     columns = [_COLUMN[unit] for unit in MAIN]
     return ((requested >= PRESENT) == (read >= PRESENT))[:, columns].mean(1)
+
+
+def _rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
+    """Spearman's, of two vectors of one length."""
+    found: Any = spearmanr(one, other)  # of a class that scipy makes at run time
+    return float(found.statistic)

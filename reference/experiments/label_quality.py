@@ -244,9 +244,8 @@ def main(setting: Setting, most, samples):
     }
     said = {name: opinions(setting, images, name) for name, images in sets.items()}
     scheme = setting.bundle.label_scheme
-    both = accuracies(
-        together(list(said.values())), *(np.tile(x, len(said)) for x in (truth, people)), scheme
-    )
+    truths, persons = (np.tile(x, len(said)) for x in (truth, people))
+    both = accuracies(together(list(said.values())), truths, persons, scheme)
     results: dict = {
         "sets": {n: examine(one, truth, people, scheme) for n, one in said.items()},
         "both": both,

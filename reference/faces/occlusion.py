@@ -9,6 +9,7 @@ import numpy as np
 from reference.faces.appearance import average_shape
 from reference.faces.geometry import Geometry, identity_vertices
 from reference.faces.head import CAP, LASHES, LONG_HAIR, TEETH, HeadModel
+from reference.faces.offscreen import offscreen_context
 
 _VERTEX = """#version 330
 in vec3 position; uniform mat4 world_to_clip;
@@ -34,7 +35,7 @@ class _DepthMaps:
     def __init__(self, body: Geometry, resolution: int) -> None:
         import moderngl
 
-        self._context = moderngl.create_context(standalone=True, backend="egl")
+        self._context = offscreen_context()
         self._context.enable(moderngl.DEPTH_TEST)
         self._program = self._context.program(vertex_shader=_VERTEX, fragment_shader=_FRAGMENT)
         size = (resolution, resolution)

@@ -16,6 +16,7 @@ from reference.faces import appearance, geometry, grain, rig, scene, wrinkles
 from reference.faces import head as head_model
 from reference.faces.appearance import Identity
 from reference.faces.head import CAP, EYE, LONG_HAIR, SKIN
+from reference.faces.offscreen import offscreen_context
 
 _SHADERS = Path(__file__).parent / "shaders"
 _PASSES = (("skin", ""), ("eyes_mouth", ""), ("hair", ""), ("skin", "#define BEARD\n"))
@@ -88,7 +89,7 @@ class Renderer:
         import moderngl
 
         self._gl = moderngl
-        self._context = moderngl.create_context(standalone=True, backend="egl")
+        self._context = offscreen_context()
         self._context.enable(moderngl.DEPTH_TEST | moderngl.CULL_FACE)
         self._model = head_model.load()
         self._geometry = geometry.Geometry(self._model)

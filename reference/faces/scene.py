@@ -93,11 +93,12 @@ def sample_light(rng: np.random.Generator) -> Light:
     """From soft frontal to hard side light, warm or cold, before any background."""
     warmth = rng.uniform(-1, 1)
     azimuth = float(np.clip(rng.normal(0, 0.65), -1.5, 1.5))
-    key = np.array([1 + 0.08 * warmth, 1, 1 - 0.11 * warmth]) * rng.uniform(0.9, 1.75)
+    strength = rng.uniform(0.9, 1.75)
+    red, green, blue = (np.array([1 + 0.08 * warmth, 1, 1 - 0.11 * warmth]) * strength).tolist()
     return Light(
         azimuth=azimuth,
         elevation=float(rng.uniform(-0.05, 0.95)),
-        key=tuple(float(c) for c in key),
+        key=(red, green, blue),
         fill=float(rng.uniform(0.05, 0.5)),
         fill_azimuth=float(azimuth + np.pi * rng.uniform(0.5, 1.3)),
         ambient=float(rng.uniform(0.18, 0.48)),

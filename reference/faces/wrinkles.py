@@ -12,6 +12,7 @@ WIDTH, HEIGHT = 192, 240
 
 _X = np.linspace(*X_RANGE, WIDTH)[None]
 _Y = np.linspace(*Y_RANGE, HEIGHT)[:, None]
+_FLAT = np.zeros((HEIGHT, WIDTH))
 
 
 def _groove(points: list[tuple[float, float]], width: float, depth: float) -> np.ndarray:
@@ -43,8 +44,13 @@ def _height_maps() -> dict[str, np.ndarray]:
     )
     # The outer brow, risen alone, folds the skin above it into arcs that follow it.
     arcs = sum(
-        _groove([(0.20, 7.62 + o), (0.36, 7.70 + o), (0.50, 7.71 + o), (0.62, 7.64 + o)], 0.018, d)
-        for o, d in ((0.0, 0.7), (0.09, 0.6), (0.18, 0.4))
+        (
+            _groove(
+                [(0.20, 7.62 + o), (0.36, 7.70 + o), (0.50, 7.71 + o), (0.62, 7.64 + o)], 0.018, d
+            )
+            for o, d in ((0.0, 0.7), (0.09, 0.6), (0.18, 0.4))
+        ),
+        _FLAT,
     )
     nasolabial = [(0.17, 6.97), (0.25, 6.88), (0.33, 6.76), (0.385, 6.63), (0.39, 6.52)]
     chin_pad = np.exp(-((ax / 0.15) ** 2) - ((_Y - 6.27) / 0.07) ** 2)
@@ -55,16 +61,24 @@ def _height_maps() -> dict[str, np.ndarray]:
         "forehead_outer": 0.4 * forehead * np.clip((ax - 0.12) * 5, 0.15, 1) + arcs,
         "forehead_inner": forehead * np.clip((0.34 - ax) * 6, 0, 1),
         "crow_feet": sum(
-            _groove([(0.55, 7.25 + o), (0.64, 7.25 + 2.2 * o), (0.73, 7.25 + 3.2 * o)], 0.013, 0.6)
-            for o in (-0.035, 0.0, 0.035)
+            (
+                _groove(
+                    [(0.55, 7.25 + o), (0.64, 7.25 + 2.2 * o), (0.73, 7.25 + 3.2 * o)], 0.013, 0.6
+                )
+                for o in (-0.035, 0.0, 0.035)
+            ),
+            _FLAT,
         ),
         "cheek_furrow": _groove(
             [(0.16, 7.13), (0.27, 7.05), (0.40, 7.04), (0.54, 7.10)], 0.03, 0.9
         ),
         "lower_lid": _groove([(0.20, 7.16), (0.33, 7.135), (0.46, 7.17)], 0.016, 0.6),
         "nose_bridge": sum(
-            _groove([(-0.01, y), (0.07, y + 0.02), (0.13, y + 0.05)], 0.014, 0.8)
-            for y in (7.16, 7.22, 7.28)
+            (
+                _groove([(-0.01, y), (0.07, y + 0.02), (0.13, y + 0.05)], 0.014, 0.8)
+                for y in (7.16, 7.22, 7.28)
+            ),
+            _FLAT,
         )
         + _groove([(0.10, 7.12), (0.16, 7.0), (0.19, 6.92)], 0.02, 0.6),
         "chin": _groove([(-0.02, 6.385), (0.1, 6.375), (0.17, 6.34)], 0.022, 0.8)

@@ -98,7 +98,9 @@ def test_every_sentence_of_the_grammar_is_known_and_fits():
     for i in range(500):
         u = noise.uniform(0, i, draws + 4, "request")
         label = list(prompts.EXPRESSION_WORDS)[int(u[-1] * 8)]
-        encoding = tokenizer.encode(prompts.describe(prompts.draw(u[:draws]), label, u[draws:-1]))
+        encoding = tokenizer.encode(
+            prompts.describe(prompts.draw(u[:draws]), label, u[draws:-1].tolist())
+        )
         assert UNKNOWN not in encoding.tokens
         assert EOS in encoding.tokens  # so nothing was cut off
         assert len(encoding.ids) == MAX_LENGTH

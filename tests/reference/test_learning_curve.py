@@ -30,7 +30,8 @@ def training(tmp_path: Path) -> Path:
     """A training of two snapshots, and judges, none of which has learned anything."""
     torch.manual_seed(0)
     for seen in (6000, 12000):
-        denoiser = model.new_denoiser().to(memory_format=torch.channels_last)
+        denoiser = model.new_denoiser()
+        model.channels_last(denoiser)
         torch.nn.init.normal_(denoiser.unet.conv_out.weight, std=0.05)
         train_diffusion.snapshot(tmp_path, denoiser.state_dict(), seen)
     (tmp_path / "diffusion.log").write_text(LOG)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,8 @@ def test_the_names_of_columns_are_no_columns(tmp_path: Path):
     write_shard(tmp_path, 10)
     with np.load(tmp_path / "00000.npz") as shard:
         names = {"ancestry_names": np.array(["one", "two", "three", "four"])}
-        np.savez(tmp_path / "00000.npz", **shard, **names, recipe=np.array("Recipe()"))
+        arrays: dict[str, Any] = {**shard, **names, "recipe": np.array("Recipe()")}
+        np.savez(tmp_path / "00000.npz", **arrays)
     assert set(renders.load(tmp_path, 64).annotations) == {"label", "identity"}
 
 

@@ -74,14 +74,14 @@ def test_a_distance_over_splits_has_a_spread_and_no_interval():
     lines = report.variety(a_measured_variety())
     assert "| samples | 0.0174 (0.0014) | 0.500 ± 0.010 |" in lines
     assert "| samples - renders | +0.0047 (0.0012) |  |" in lines
-    assert "in 98 % of the splits" in "\n".join(lines)
+    assert "In 98 % of the splits" in "\n".join(lines)
 
 
 def test_the_page_says_of_what_the_layouts_are_and_how_well_people_are_told_apart():
     found = a_measured_variety()
     text = "\n".join(report.memorisation(found))
     assert "layout bank, whose faces are encoded training renders" in text
-    assert "the same person in 23.0 ± 1.3 % (in the judge's features in 0.1 %" in text
+    assert "the same person in 23.0 ± 1.3 % of cases (in the judge's features in 0.1 %" in text
     assert copies.reading(found["copies"])[0] in text
     found["settings"]["layout"] = "none"
     assert "Samples start from noise alone" in "\n".join(report.memorisation(found))

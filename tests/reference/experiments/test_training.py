@@ -54,7 +54,7 @@ def test_trainings_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_arms_are_compared_within_a_repetition() -> None:
     draws = np.array([0.5, 0.6, 0.8])  # of faces: easy ones for one arm are so for the other
     others = draws + np.array([0.1, 0.1, 0.13])
-    found = training.over_repetitions({"base": draws, "other": others}, "base")
+    found = training.over_repetitions({"base": draws.tolist(), "other": others.tolist()}, "base")
     mean, half = found["other"]["gain"]
     assert mean == pytest.approx(0.11) and half < 0.2 * found["other"]["mean"][1]
     assert found["other"]["ratio"][0] == pytest.approx(np.mean([0.6 / 0.5, 0.7 / 0.6, 0.93 / 0.8]))
