@@ -1,10 +1,11 @@
-"""What all layouts share: labels, names, digests, several inputs, refusals."""
+"""What all formats share: labels, names, digests, several inputs, refusals."""
 
 from __future__ import annotations
 
 import io
 import os
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -98,7 +99,7 @@ class TestReadDatasets:
         assert shades(dataset) == [10, 20]
 
     @pytest.mark.parametrize("format", ["parquet", "raf-db"])
-    def test_a_layout_that_is_not_there_is_refused(self, tmp_path: Path, format: str):
+    def test_a_format_that_is_not_there_is_refused(self, tmp_path: Path, format: str):
         put(tmp_path, x=10)
         with pytest.raises(UserError, match="no image that can be read"):
             read_dataset(tmp_path, format)
@@ -109,6 +110,15 @@ class TestReadDatasets:
         assert read_dataset(tmp_path).digest == before
         put(tmp_path, sad__y=10)
         assert read_dataset(tmp_path).digest != before
+
+    def test_the_digest_is_of_the_dataset_and_of_no_wording(self, tmp_path: Path):
+        put(tmp_path, happy__x=10)
+        (tmp_path / "notes.txt").write_text("by hand")
+        dataset = read_dataset(tmp_path)
+        (left_out,) = dataset.skipped
+        said_otherwise = replace(dataset, skipped=(replace(left_out, reason="no image"),))
+        assert said_otherwise.digest == dataset.digest
+        assert replace(dataset, skipped=()).digest != dataset.digest
 
     @pytest.mark.parametrize("kind", ["folders", "webdataset", "parquet"])
     def test_the_digest_tells_changed_files(self, tmp_path: Path, kind: str):

@@ -47,13 +47,15 @@ class FolderNames:
 
     def label(self, name: str) -> Label:
         """The label of an image: the nearest folder with a class in words, else with its number."""
-        folder = name.rpartition("/")[0]
+        return self._of_folder(name.rpartition("/")[0])
+
+    def _of_folder(self, folder: str) -> Label:
+        """The label of an image in a folder, which is empty for one in none."""
         if folder not in self._labels:
-            self._labels[folder] = self._label(f"{folder}/")
+            self._labels[folder] = self._of_places(_places(f"{folder}/") if folder else [])
         return self._labels[folder]
 
-    def _label(self, name: str) -> Label:
-        places = _places(name)
+    def _of_places(self, places: Sequence[tuple[str, str]]) -> Label:
         for above, part in reversed(places):
             if word := self._words[above].get(part):
                 return Label(word, None, part)
@@ -87,7 +89,7 @@ class FolderNames:
         name: `fer` is no misspelt `fear` if `fer/happy` is there.
         """
         folders = list(dict.fromkeys(name.rpartition("/")[0] for name in names))
-        classes = {folder for folder in folders if self.label(f"{folder}/").name is not None}
+        classes = {folder for folder in folders if self._of_folder(folder).name is not None}
         around = {above for folder in classes for above, _ in _places(f"{folder}/")}
         for folder in folders:
             if folder in classes:

@@ -32,6 +32,12 @@ class TestFolders:
         assert "not in a class folder" in str(dataset.items[0].problem)
         assert list(why(dataset)) == ["LICENSE"]
 
+    def test_an_image_beside_class_folders_has_no_label(self, tmp_path: Path):
+        put(tmp_path, happy__a=10, sad__b=20, stray=30)
+        (stray,) = (item for item in read_dataset(tmp_path).items if item.name == "stray.jpg")
+        assert stray.problem == "it is not in a class folder"
+        assert (stray.label, stray.written, stray.not_understood) == (None, None, False)
+
     def test_splits_are_told_apart(self, tmp_path: Path):
         put(tmp_path, train__happy__a=10, test__happy__b=20)
         assert {item.split for item in read_dataset(tmp_path).items} == {"train", "test"}

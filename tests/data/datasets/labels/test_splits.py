@@ -88,7 +88,7 @@ def test_augment_never_mixes_the_splits(tmp_path: Path, layout: str):
     assert {split: splits.count(split) - 1 for split in HAPPY} == HAPPY
     arguments = ["augment", str(tmp_path / "fer"), "--out", str(tmp_path / "out")]
     result = CliRunner().invoke(main, arguments)
-    assert result.exit_code == 2 and "the splits test, train, val; say which" in result.output
+    assert result.exit_code == 2 and "the splits test, train, val; choose" in result.output
     assert not (tmp_path / "out").exists()
 
 
