@@ -95,7 +95,7 @@ def with_noise(labels: np.ndarray, rate: float, rng: np.random.Generator) -> np.
 
 def opinions(setting: Setting, images_u8: np.ndarray, name: str) -> list[Opinion]:
     """What the bundle's annotators say of uint8 images [n, H, W, 3]."""
-    ensemble, bundle = setting.sampler.ensemble, setting.bundle
+    ensemble, bundle = setting.sampler.annotators, setting.bundle
 
     def read(numbers: np.ndarray) -> dict[str, np.ndarray]:
         images = images_u8[numbers].transpose(0, 3, 1, 2).astype(np.float32) / 255

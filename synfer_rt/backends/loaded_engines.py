@@ -66,7 +66,7 @@ class LoadedEngines:
     def piece_size(self, count: int, *names: str) -> int:
         """The size of the fewest equal pieces of `count` images that all these engines take.
 
-        Equal pieces need one shape of input; the last is padded. `count` is at least 1.
+        The last piece is padded, so that all have one shape. `count` is at least 1.
         """
         most = min(self._most_per_call(name) for name in names)
         least = max(batch_limits(self.bundle, name, self.backend)[0] for name in names)
@@ -79,9 +79,9 @@ class LoadedEngines:
         empty or of integers, and for an engine that the bundle lacks.
         """
         if array.dtype.kind != "f":  # a runtime may take 255 for a very bright pixel
-            raise UserError(f"The {key} are {array.dtype}; give float32, images in 0 to 1.")
+            raise UserError(f"`{key}` must be float32, of images in [0, 1], got {array.dtype}.")
         if not len(array):
-            raise UserError(f"There is nothing for the engine {name}; give 1 of {key} or more.")
+            raise UserError(f"`{key}` must be a batch of at least 1, got an empty one.")
         array = array.astype(np.float32, copy=False)
         engine = self[name]
         count, size = len(array), self.piece_size(len(array), name)

@@ -41,7 +41,7 @@ class Augmenter:
 
     def __init__(self, job: Augmentation, sampler: Sampler) -> None:
         self.job, self.sampler = job, sampler
-        self.bundle, self.ensemble = sampler.bundle, sampler.ensemble
+        self.bundle, self.ensemble = sampler.bundle, sampler.annotators
         check_encoder(self.bundle)
         for label in sorted({str(item.label) for item in job.originals}):
             if label not in self.bundle.classes:

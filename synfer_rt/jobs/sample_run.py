@@ -285,5 +285,5 @@ def _strength(given: float | None, requests: Requests, bundle: Bundle) -> float:
             )
         return 1.0
     if given is not None:
-        return given
+        return ranges.part("layout_strength", given)
     return inversion.STRENGTH if requests.photos else bundle.defaults.layout_strength

@@ -134,7 +134,7 @@ class Variations:
             encoded, _ = self.sampler.encode(images)
             latents = np.where(grey[:, None, None, None], encoded, latents)
         wanted = [request.label for request in requests]
-        return self.sampler.ensemble.judge(images, wanted, latents, rectify=False)
+        return self.sampler.annotators.judge(images, wanted, latents, rectify=False)
 
     def _noise(self, attempts: Sequence[Attempt], stream: str) -> np.ndarray:
         shape, seed = self.bundle.latent.shape, self.job.seed

@@ -176,12 +176,12 @@ class Sampler:
         from. A single annotator replaces no label. Raises UserError for a bundle without
         annotators.
         """
-        several = len(self.ensemble.members) > 1
+        several = len(self.annotators.members) > 1
         with self._observer.stage("label"):
-            return self.ensemble.judge(images, wanted, latents, rectify=several)
+            return self.annotators.judge(images, wanted, latents, rectify=several)
 
     @cached_property
-    def ensemble(self) -> Annotators:
+    def annotators(self) -> Annotators:
         """The bundle's annotators. Raises UserError for a bundle without any."""
         return Annotators(self.engines)
 

@@ -126,7 +126,7 @@ def test_options_given_are_recorded(sample, tmp_path):
         (["--guidance", "nan"], "guidance"),
         (["--au-scale", "inf"], "--au-scale must be from -1000 to 1000, got inf"),
         (["--seed", "-1"], "seed"),
-        (["--layout-strength", "1.5"], "must be above 0 and at most 1, got 1.5"),
+        (["--layout-strength", "1.5"], "--layout-strength must be above 0 and at most 1, got 1.5"),
         (["--layout-strength", "0.0001"], "must be at least 0.001, one timestep of this model"),
         (["--threads", "99999999999"], "--threads must be from 1 to 1024, got 99999999999"),
         (["--guidance", "1e308"], "--guidance must be from 0 to 1000"),

@@ -74,12 +74,12 @@ def test_an_original_that_is_flat_is_not_accepted(
         picture.save(tmp_path / f"{name}.png")
     data = usable(read_dataset(tmp_path), sampler.bundle.image_size)
     decode = sampler.decode
-    plan = job(data, decode_originals=decode_originals)
+    augmentation = job(data, decode_originals=decode_originals)
     ripple = 0.05 * np.sin(np.arange(32, dtype=np.float32))
     with pytest.MonkeyPatch.context() as patch:  # a VAE that nearly gives back what it gets
         patch.setattr(sampler, "encode", lambda images: (images, images))
         patch.setattr(sampler, "decode", lambda images: images + ripple)
-        made = Augmenter(plan, sampler).make(range(3))
+        made = Augmenter(augmentation, sampler).make(range(3))
     assert sampler.decode == decode
     assert [record["accepted"] for record, _ in made] == [False, False, True]
 
@@ -113,9 +113,9 @@ def test_originals_look_as_the_vote_sees_them(pixels: np.ndarray, expected: int)
 def test_the_output_is_the_same_in_any_batch_and_after_an_interruption(
     dataset: Dataset, sampler: Sampler, tmp_path: Path
 ):
-    plan = job(dataset, noise_scale=2.0, repair_steps=2)
-    whole = written(plan, sampler, tmp_path / "whole", batch=64)
-    augmenter = Augmenter(plan, sampler)
+    augmentation = job(dataset, noise_scale=2.0, repair_steps=2)
+    whole = written(augmentation, sampler, tmp_path / "whole", batch=64)
+    augmenter = Augmenter(augmentation, sampler)
     settings = augmenter.settings("imagefolder")
     writer = open_output(tmp_path / "cut", settings, resume=False)
 
@@ -126,7 +126,7 @@ def test_the_output_is_the_same_in_any_batch_and_after_an_interruption(
     with pytest.raises(KeyboardInterrupt):
         execute(augmenter, writer, 5, stop)
     writer = open_output(tmp_path / "cut", settings, resume=True)
-    assert 10 <= writer.done < plan.count
+    assert 10 <= writer.done < augmentation.count
     execute(augmenter, writer, 3)
     for (one, a), (other, b) in zip(whole, read(tmp_path / "cut"), strict=True):
         assert (one["source"], one["attempt"]) == (other["source"], other["attempt"])
@@ -136,8 +136,8 @@ def test_the_output_is_the_same_in_any_batch_and_after_an_interruption(
 def test_finished_pieces_of_a_batch_are_written(
     dataset: Dataset, sampler: Sampler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    plan = job(dataset, noise_scale=50.0, attempts=3)
-    whole = written(plan, sampler, tmp_path / "whole", batch=64)
+    augmentation = job(dataset, noise_scale=50.0, attempts=3)
+    whole = written(augmentation, sampler, tmp_path / "whole", batch=64)
     assert {record["attempt"] for record, _ in whole} == {0, 1, 2}
     monkeypatch.setattr(
         "synfer_rt.backends.loaded_engines._POSITIONS_PER_CALL", 2 * 64
@@ -150,12 +150,12 @@ def test_finished_pieces_of_a_batch_are_written(
         if images >= 11:
             raise KeyboardInterrupt
 
-    augmenter = Augmenter(plan, cut_up)
+    augmenter = Augmenter(augmentation, cut_up)
     settings = augmenter.settings("imagefolder")
     writer = open_output(tmp_path / "cut", settings, resume=False)
     with pytest.raises(KeyboardInterrupt):
         execute(augmenter, writer, 64, stop)
-    assert done == sorted(done) and done[:2] == [2, 4] and 11 <= writer.done < plan.count
+    assert done == sorted(done) and done[:2] == [2, 4] and 11 <= writer.done < augmentation.count
     execute(augmenter, open_output(tmp_path / "cut", settings, resume=True), 64)
     for (one, a), (other, b) in zip(whole, read(tmp_path / "cut"), strict=True):
         assert (one["source"], one["attempt"]) == (other["source"], other["attempt"])
@@ -182,8 +182,8 @@ def test_a_bundle_that_changes_ends_the_run(
 def test_originals_have_columns_of_the_same_types_as_additions(
     dataset: Dataset, sampler: Sampler, tmp_path: Path, format: str, repair_steps: int
 ):
-    plan = job(dataset, attempts=1, repair_steps=repair_steps)
-    written(plan, sampler, tmp_path / "out", format=format)
+    augmentation = job(dataset, attempts=1, repair_steps=repair_steps)
+    written(augmentation, sampler, tmp_path / "out", format=format)
     original, augmented = (
         pa.Table.from_pylist([r for r, _ in read(tmp_path / "out") if r["origin"] == origin])
         for origin in ("original", "augmented")

@@ -25,8 +25,10 @@ from tests.jobs.long_tail import decoded, job
 
 
 def made_of(dataset: Dataset, sampler: Sampler, **changes: Any) -> list[Any]:
-    plan = job(dataset, **changes)
-    return Augmenter(plan, sampler).make(range(len(plan.originals), plan.count))
+    augmentation = job(dataset, **changes)
+    return Augmenter(augmentation, sampler).make(
+        range(len(augmentation.originals), augmentation.count)
+    )
 
 
 def test_variations_without_noise_are_the_decoded_means(dataset: Dataset, sampler: Sampler):
@@ -56,9 +58,9 @@ def test_a_flat_variation_is_not_accepted_and_tried_again(
 ):
     decode = sampler.decode
     monkeypatch.setattr(sampler, "decode", lambda latents: 0.5 + 0 * decode(latents))
-    plan = job(dataset)
-    augmenter = Augmenter(plan, sampler)
-    made = augmenter.make(range(len(plan.originals), plan.count))
+    augmentation = job(dataset)
+    augmenter = Augmenter(augmentation, sampler)
+    made = augmenter.make(range(len(augmentation.originals), augmentation.count))
     label = max(made[0][0]["probabilities"], key=made[0][0]["probabilities"].__getitem__)
     everywhere = [record["probabilities"][label] for record, _ in made]
     assert len(set(everywhere)) == 1  # the vote is as sure of each
@@ -96,8 +98,8 @@ def test_variations_of_grey_originals_are_grey_and_judged_so(
                 picture = picture.convert("L").convert("L" if i else "RGB")
             picture.save(tmp_path / "data" / label / f"{i}.png")
     data = usable(read_dataset(tmp_path / "data"), voting_bundle.image_size)
-    plan = job(data, attempts=1, repair_steps=2, decode_originals=decode_originals)
-    made = Augmenter(plan, sampler).make(range(plan.count))
+    augmentation = job(data, attempts=1, repair_steps=2, decode_originals=decode_originals)
+    made = Augmenter(augmentation, sampler).make(range(augmentation.count))
     for record, png in made:
         pixels = decoded(png)
         grey = bool((pixels == pixels[..., :1]).all())
@@ -106,7 +108,7 @@ def test_variations_of_grey_originals_are_grey_and_judged_so(
         image = decoded(png).transpose(2, 0, 1)[None].astype("f4") / 255
         if record["label"] == "fear":
             continue
-        (verdict,) = sampler.ensemble.judge(image, [record["label"]], rectify=False)
+        (verdict,) = sampler.annotators.judge(image, [record["label"]], rectify=False)
         for name, share in verdict.probabilities.items():
             assert record["probabilities"][name] == pytest.approx(share, abs=0.05)
 

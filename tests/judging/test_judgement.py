@@ -65,8 +65,8 @@ def test_a_label_is_accepted_where_most_annotators_see_it(voting_bundle: Bundle)
     flat = rng.random((48, 3, 1, 1))
     noise = rng.normal(0, 0.1, (48, 3, *tiny.IMAGE))
     images = (flat + noise).clip(0, 1).astype(np.float32)
-    opinions = sampler.ensemble.opinions(images)
-    wanted = [verdict.label for verdict in sampler.ensemble.judge(images, [None] * 48)]
+    opinions = sampler.annotators.opinions(images)
+    wanted = [verdict.label for verdict in sampler.annotators.judge(images, [None] * 48)]
     seen = [sum(o.best(i) == wanted[i] for o in opinions) for i in range(48)]
     for i, verdict in enumerate(sampler.judge(images, wanted)):
         assert verdict.agrees == (2 * seen[i] > len(opinions) and verdict.best == wanted[i])

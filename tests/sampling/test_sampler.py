@@ -289,7 +289,9 @@ def test_images_of_8_bits_are_refused_where_floats_are_due(
     sampler = Sampler.of(tiny_bundle, backend, threads=1)
     images = np.random.default_rng(0).integers(0, 256, (2, 3, *tiny.IMAGE), np.uint8)
     for use in (sampler.encode, lambda x: sampler.judge(x, ["happy", "sad"])):
-        with pytest.raises(UserError, match=r"images are uint8; give float32, images in 0 to 1"):
+        with pytest.raises(
+            UserError, match=r"`images` must be float32, of images in \[0, 1\], got uint8"
+        ):
             use(images)
     doubles = sampler.encode(images / 255)[0]
     np.testing.assert_allclose(doubles, sampler.encode((images / 255).astype("f4"))[0], atol=1e-6)
@@ -373,7 +375,7 @@ def test_starts_of_another_shape_are_refused(sampler: Sampler, way: Trajectory) 
 
 
 def test_an_empty_batch_is_refused(sampler: Sampler, tiny_bundle: Bundle) -> None:
-    with pytest.raises(UserError, match="give 1 of latents or more"):
+    with pytest.raises(UserError, match="`latents` must be a batch of at least 1"):
         sampler.decode(np.zeros((0, *tiny_bundle.latent.shape), np.float32))
 
 
