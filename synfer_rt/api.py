@@ -18,7 +18,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from os import PathLike
 from pathlib import Path
 from typing import Unpack
 
@@ -52,7 +51,7 @@ MOST_THREADS = 1024
 TABLE = "labels.jsonl"
 """The name of the table that `label` writes into a directory."""
 
-Location = str | PathLike[str]
+Location = str | Path
 """A path on this machine."""
 
 
@@ -330,7 +329,7 @@ def _read(
     split: str | None,
 ) -> Dataset:
     """The images, with labels if the arguments ask for them."""
-    given = [images] if isinstance(images, str | PathLike) else images
+    given = [images] if isinstance(images, str | Path) else images
     paths = [local(path) for path in given]
     if not paths:
         raise UserError("`images` must name a file or directory at least, got none.")

@@ -201,7 +201,7 @@ def test_the_readmes_python_makes_what_is_asked_for_with_the_shipped_model():
     samples = names["samples"]
     assert [sample.request.label for sample in samples] == ["happy", "fear"] * 4
     assert sum(sample.accepted for sample in samples) >= 7
-    height, width = names["bundle"].image_size
+    height, width = names["model"].bundle.image_size
     assert {sample.image.shape for sample in samples} == {(height, width, 3)}
 
 

@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -38,7 +38,7 @@ def exit_code(interruption: KeyboardInterrupt) -> int:
 
 
 @contextmanager
-def interrupted_by_signals() -> Iterator[None]:
+def interrupted_by_signals() -> Generator[None]:
     """Within the block the first of SIGNALS raises Interrupted; another ends the process at once.
 
     Signals that are ignored (`nohup`, jobs in the background) stay so. Not in a thread, where
@@ -97,7 +97,7 @@ def _end_at_the_second(watched: socket.socket) -> None:
 
 
 @contextmanager
-def going_on(how: Callable[[], str]) -> Iterator[None]:
+def going_on(how: Callable[[], str]) -> Generator[None]:
     """Within the block an interruption gets a note on how to go on, which the command prints."""
     try:
         yield

@@ -29,7 +29,7 @@ class LocalPath(click.Path):
             raise UserError(f"{name if name.startswith('-') else ''}{error}") from None
 
 
-class Size(click.ParamType):
+class Size(click.ParamType[tuple[int, int]]):
     """The height and width of images, written as 512x512."""
 
     name = "size"

@@ -10,7 +10,7 @@ import ast
 import re
 import shlex
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -82,9 +82,10 @@ def _values(parameter: click.Parameter, node: ast.expr) -> list[str] | None:
     if isinstance(parameter, click.Option) and parameter.is_flag:
         return [""] if value is True else None
     if isinstance(value, dict):
-        parts = [f"{key}={part}" for key, part in value.items()]
+        pairs = cast(dict[Any, Any], value)
+        parts = [f"{key}={part}" for key, part in pairs.items()]
     elif isinstance(value, list | tuple):
-        parts = [str(part) for part in value]
+        parts = list(map(str, cast(Sequence[Any], value)))
     else:
         parts = [str(value)]
     if not parameter.multiple:

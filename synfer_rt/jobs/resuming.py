@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from synfer_rt.backends import choose
 from synfer_rt.backends.computation import FIELDS, Computation, computation
@@ -105,7 +105,9 @@ def _difference(out: Path, begun: Settings, found: Computation, names: list[str]
 
 
 def _text(value: Any) -> str:
-    return (", ".join(map(str, value)) or "none") if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return ", ".join(map(str, cast(list[Any], value))) or "none"
+    return str(value)
 
 
 def _sentence(error: UserError) -> str:

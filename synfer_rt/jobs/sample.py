@@ -79,6 +79,10 @@ class Written:
     skipped: tuple[tuple[str, str], ...]
     skipped_file: Path
 
+    def __repr__(self) -> str:
+        now, accepted = self.summary.images, sum(self.summary.accepted.values())
+        return f"Written({str(self.path)!r}, {self.count} images; now {now}, accepted {accepted})"
+
 
 class _Progress(Observer):
     """Times the stages of a run, and tells after each step how many of its images are made."""

@@ -49,6 +49,11 @@ class Sample:
     broken: bool = False
     backend: str = ""
 
+    def __repr__(self) -> str:
+        height, width = self.image.shape[:2]
+        said = f"label={self.label!r}, accepted={self.accepted}"
+        return f"Sample(index={self.request.index}, {said}, image {height}x{width})"
+
 
 class Sampler:
     """The stages between a request and a sample, run by the engines that it is given.
