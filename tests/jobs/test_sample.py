@@ -7,6 +7,7 @@ import os
 import shutil
 from collections import Counter
 from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -120,18 +121,19 @@ def test_stage_times_add_up_to_the_run(run, engines, tmp_path):
 
 @pytest.mark.parametrize("backend", ["onnxruntime-cpu", "openvino-cpu"])
 def test_the_summary_counts_broken_samples_and_those_made_again(
-    run, tiny_bundle, tmp_path, backend
+    run, tiny_bundle, tmp_path, backend, monkeypatch
 ):
     if not status(backend).works:
         pytest.skip(status(backend).reason)
     engines = LoadedEngines(tiny_bundle, backend, threads=1)
     decoder = open_engine(tiny_bundle, "decoder", "onnxruntime-cpu", threads=1)
+    decode = decoder.run
 
-    class Flat:
-        def run(self, inputs):
-            return {"images": np.full_like(decoder.run(inputs)["images"], 0.5)}
+    def flat(inputs):
+        return {"images": np.full_like(decode(inputs)["images"], 0.5)}
 
-    engines._loaded["decoder"] = Flat()
+    monkeypatch.setattr(decoder, "run", flat)
+    engines._loaded["decoder"] = decoder
     summary = execute(run, engines, output(run, tmp_path / "out"), batch=8)
     made_again = backend == "openvino-cpu"
     assert (summary.retried, summary.broken) == ((21, 0) if made_again else (0, 21))
@@ -347,9 +349,10 @@ def test_a_run_that_ended_early_is_whole(run, engines, tmp_path, format):
 
 def test_nobody_can_accept_in_a_bundle_without_annotators(tmp_path):
     bundle = tiny.build(tmp_path / "bare", with_classifier=False)
-    for options in ({"accept_rate": 0.5}, {"threshold": 0.5}, {"quota": 3}):
+    selections: list[dict[str, Any]] = [{"accept_rate": 0.5}, {"threshold": 0.5}, {"quota": 3}]
+    for selection in selections:
         with pytest.raises(UserError, match="nothing can be accepted"):
-            voting_run(bundle, **options).check()
+            voting_run(bundle, **selection).check()
 
 
 @pytest.fixture
