@@ -15,7 +15,7 @@ from synfer_rt.paths import is_folder
 
 @dataclass(frozen=True)
 class Dataset:
-    """The images of the dataset at `path`, in a fixed order, and what of it is not used.
+    """The images of the dataset at `path`, in a fixed order, and its parts that are not used.
 
     `format` is a key of FORMATS, or several with `+` between them.
     """

@@ -1,4 +1,4 @@
-"""The images of a dataset, and what of it is not used."""
+"""The images of a dataset, and its parts that are not used."""
 
 from __future__ import annotations
 

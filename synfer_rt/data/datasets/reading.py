@@ -42,7 +42,7 @@ def read_dataset(
 
     Raises UserError for a path that is not there, an unknown format, scheme or split, an unfinished
     output of synfer-rt, numbers that do not begin where those of their scheme do, a class folder
-    whose name is misspelt, and a dataset of which nothing can be used.
+    whose name is misspelt, and a dataset without an image that can be used.
     """
     path = local(path)
     _check(format, label_scheme)

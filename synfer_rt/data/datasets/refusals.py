@@ -1,4 +1,4 @@
-"""Datasets that are not read, and outputs that are not written, for what lies there already."""
+"""Unfinished datasets, which are not read, and outputs inside inputs, which are not written."""
 
 from __future__ import annotations
 

@@ -41,9 +41,13 @@ def recognised(contents: Contents) -> Format:
     Files that no format recognises are images without labels. If the user gives a label scheme, the
     dataset must have labels: then the format is class folders, which say why there are none.
     """
-    for strength in ("certain", "likely", "possible"):
-        for format in FORMATS.values():
-            test = getattr(format, strength)
-            if test is not None and test(contents):
-                return format
+    formats = FORMATS.values()
+    surest_first = [
+        *((format, format.certain) for format in formats),
+        *((format, format.likely) for format in formats),
+        *((format, format.possible) for format in formats),
+    ]
+    for format, test in surest_first:
+        if test is not None and test(contents):
+            return format
     return images.FORMAT if contents.label_scheme is None else class_folders.FORMAT

@@ -108,7 +108,7 @@ def _by_images_found(file: Path, table: Table, lookup: Lookup) -> tuple[str, ...
 
 
 def _unusable(contents: Contents, file: Path, entries: Sequence[Entry]) -> Iterator[Skipped]:
-    """What of a table can name no image."""
+    """The parts of a table that can name no image."""
     if nameless := sum(not entry.name for entry in entries):
         yield contents.skipped(file, f"{nameless} of its rows name no image")
     root, folder = contents.root, folder_of(file)

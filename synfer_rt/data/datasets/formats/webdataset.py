@@ -31,7 +31,7 @@ def read(contents: Contents) -> Found:
 def has_shards(contents: Contents) -> bool:
     """Whether there are tar files, and not only beside a dataset of image files.
 
-    Such a dataset may lie beside the archive that it was unpacked from.
+    An unpacked dataset may be beside the archive that it came from.
     """
     is_labelled = contents.tables_tell or contents.folder_names.any
     tars = contents.suffixes[TAR]

@@ -45,7 +45,7 @@ def class_list(root: Path, files: Sequence[Path]) -> tuple[Path, str] | None:
     if len({label_schemes.scheme(scheme) for _, scheme in found}) > 1:
         names = " and ".join(file.name for file, _ in found)
         raise UserError(
-            f"{root} has {names}, whose classes differ; remove the wrong one, or list the right "
+            f"{root} has {names}, which list different classes; remove one, or give the right "
             "classes as `label_scheme`."
         )
     return found[0] if found else None

@@ -71,7 +71,7 @@ def items_of_entries(root: Path, matched: Sequence[Matched], label_scheme: str |
 def _merged(
     root: Path, matched: Sequence[Matched], tables: Mapping[Path, str]
 ) -> tuple[_Known, list[Skipped]]:
-    """What entries say of each image, and what of them is not used."""
+    """What entries together say of each image, and the entries that are not used."""
     known: _Known = {}
     unused: list[Skipped] = []
     for entry, file in _with_boxes(matched):

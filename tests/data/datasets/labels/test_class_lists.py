@@ -43,7 +43,7 @@ class TestClassLists:
         found = read_dataset(tmp_path, label_scheme="sad,fear")
         assert labels_of(found) == {"1/a.jpg": "fear"}
 
-    def test_goes_after_a_layout_of_its_own(self, tmp_path: Path):
+    def test_goes_after_a_format_with_its_own_scheme(self, tmp_path: Path):
         put(tmp_path, train_00001=1)
         put_text(tmp_path / "list_patition_label.txt", "train_00001.jpg 4\n")
         put_text(tmp_path / "classes.txt", "Angry\nHappy\n")
@@ -58,5 +58,5 @@ class TestClassLists:
         put(tmp_path, **{"0__a": 1})
         put_text(tmp_path / "classes.txt", "sad\nhappy\n")
         put_text(tmp_path / "labels.txt", "happy\nsad\n")
-        with pytest.raises(UserError, match="list the right"):
+        with pytest.raises(UserError, match="list different classes"):
             read_dataset(tmp_path)

@@ -61,29 +61,29 @@ HAPPY = {"train": 3, "val": 1, "test": 1}
 """Happy faces of each split; each has a sad one, too."""
 
 
-def put_fer(root: Path, layout: str) -> None:
+def put_fer(root: Path, kind: str) -> None:
     """Splits as FER2013, FER+ and their mirrors keep them apart."""
     rows = ["image,emotion,Usage"]
     for split, usage in USAGE.items():
         faces = [("happy", i) for i in range(HAPPY[split])] + [("sad", 9)]
         shard: dict[str, bytes] = {}
         for label, i in faces:
-            if layout == "Usage":
+            if kind == "Usage":
                 put(root, **{f"images__{usage}{i}": 10 * i})
                 rows.append(f"{usage}{i}.jpg,{label},{usage}")
-            elif layout == "shards":
+            elif kind == "shards":
                 shard |= {f"{i}__jpg": picture(10 * i), f"{i}__cls": label.encode()}
             else:
-                put(root, **{f"{(FOLDERS, USAGE)[layout == 'kaggle'][split]}__{label}__{i}": i})
+                put(root, **{f"{(FOLDERS, USAGE)[kind == 'kaggle'][split]}__{label}__{i}": i})
         if shard:
             put_tar(root / f"fer2013-{split}-000000.tar", **shard)
-    if layout == "Usage":
+    if kind == "Usage":
         put_text(root / "labels.csv", "\n".join(rows))
 
 
-@pytest.mark.parametrize("layout", ["FER+", "kaggle", "Usage", "shards"])
-def test_augment_never_mixes_the_splits(tmp_path: Path, layout: str):
-    put_fer(tmp_path / "fer", layout)
+@pytest.mark.parametrize("kind", ["FER+", "kaggle", "Usage", "shards"])
+def test_augment_never_mixes_the_splits(tmp_path: Path, kind: str):
+    put_fer(tmp_path / "fer", kind)
     splits = list(splits_of(read_dataset(tmp_path / "fer")).values())
     assert {split: splits.count(split) - 1 for split in HAPPY} == HAPPY
     arguments = ["augment", str(tmp_path / "fer"), "--out", str(tmp_path / "out")]
