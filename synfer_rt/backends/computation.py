@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, cast
 
 from synfer_rt.backends.choice import runs_on
 from synfer_rt.backends.runtimes import computes
@@ -34,8 +34,9 @@ class Computation:
     def differs(self, settings: Mapping[str, Any]) -> list[str]:
         """The fields that differ from those of a run's settings; missing settings do not count."""
         begun = dict(settings)
-        if "elsewhere" in begun:
-            begun["elsewhere"] = [current_name(str(engine)) for engine in begun["elsewhere"]]
+        if isinstance(elsewhere := begun.get("elsewhere"), list):
+            engines = cast("list[Any]", elsewhere)
+            begun["elsewhere"] = [current_name(str(engine)) for engine in engines]
         return [n for n, value in self.settings().items() if begun.get(n, value) != value]
 
 

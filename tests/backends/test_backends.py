@@ -30,7 +30,7 @@ from synfer_rt.diffusion.solvers import Trajectory
 from synfer_rt.errors import UserError
 from synfer_rt.sampling.guidance import semantic_guidance
 from synfer_rt.sampling.sampler import Sampler
-from tests.bundle.test_bundle import rehash
+from tests.damaged_bundles import rehash
 from tests.samples import difference, request
 
 CPU = "onnxruntime-cpu"

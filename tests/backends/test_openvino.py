@@ -21,7 +21,7 @@ from synfer_rt.bundle.engine_specs import EngineSpec
 from synfer_rt.diffusion.solvers import trajectory
 from synfer_rt.errors import UserError
 from synfer_rt.sampling.sampler import Sampler
-from tests.bundle.test_bundle import rehash
+from tests.damaged_bundles import rehash
 from tests.samples import difference, request
 
 CPU, OPENVINO = "onnxruntime-cpu", "openvino-cpu"

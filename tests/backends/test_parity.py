@@ -22,7 +22,7 @@ from synfer_rt.commands.cli import main
 from synfer_rt.diffusion.solvers import Trajectory
 from synfer_rt.errors import UserError
 from synfer_rt.sampling.sampler import Sampler
-from tests.bundle.test_bundle import change, rehash
+from tests.damaged_bundles import change, rehash
 from tests.samples import request
 
 CPU, OPENVINO = "onnxruntime-cpu", "openvino-cpu"

@@ -14,8 +14,8 @@ from synfer_rt import backends
 from synfer_rt.backends import open_engine
 from synfer_rt.bundle import Bundle, open_bundle
 from synfer_rt.errors import UserError
-from tests.bundle.test_bundle import rehash
 from tests.cache_layouts import LAYOUTS, laid_out
+from tests.damaged_bundles import rehash
 
 CPU, OPENVINO = "onnxruntime-cpu", "openvino-cpu"
 WORKING = [name for name in (CPU, OPENVINO) if backends.status(name).works]
