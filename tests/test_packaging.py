@@ -24,6 +24,7 @@ from packaging.version import Version
 import synfer_rt
 from synfer_rt.bundle import open_bundle
 from synfer_rt.commands.cli import main
+from synfer_rt.data.datasets import read_dataset
 from synfer_rt.engines import default_bundle
 from synfer_rt.sampling.requests import make_requests
 from synfer_rt.sampling.sampler import Sampler
@@ -194,15 +195,17 @@ def test_the_shipped_model_shows_what_is_asked_for():
     assert sum(sample.accepted for sample in samples) >= 7
 
 
-def test_the_readmes_python_makes_what_is_asked_for_with_the_shipped_model():
+def test_the_readmes_python_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     exec(code, names)
-    samples = names["samples"]
+    samples, labels = names["samples"], [*names["labels"]]
     assert [sample.request.label for sample in samples] == ["happy", "fear"] * 4
     assert sum(sample.accepted for sample in samples) >= 7
-    height, width = names["model"].bundle.image_size
-    assert {sample.image.shape for sample in samples} == {(height, width, 3)}
+    assert {sample.image.shape for sample in samples} == {(*open_bundle().image_size, 3)}
+    assert len(labels) == 64 and sum(label.label == label.given_label for label in labels) > 56
+    assert len(read_dataset(tmp_path / "larger").items) == 12 * len(open_bundle().classes)
 
 
 def test_the_wheel_is_typed_and_carries_its_licence(wheel_files: set[str]):
