@@ -130,6 +130,45 @@ def draw(losses: np.ndarray, snapshots: Sequence[dict]):
     return page
 
 
+def page(
+    losses: np.ndarray, found: Sequence[dict], about: dict[str, str], settings: dict
+) -> list[str]:
+    """The lines of learning.md."""
+    rows = [
+        [
+            f"{one['images']:,}",
+            _loss_near(losses, one["images"]),
+            *(plus_minus(one[name]) if name in one else "" for name in MEASURES),
+            one.get("judges", ""),
+        ]
+        for one in found
+    ]
+    return [
+        "# What training brings",
+        "",
+        f"Written by `python -m reference.learning_curve` on {about['date']} "
+        f"({about['machine']}). Every snapshot of the averaged weights made "
+        f"{settings['count']} samples from the same requests and noise: DPM-Solver++ in "
+        f"{settings['steps']} steps from noise alone, guidance {settings['guidance']:g}. ± is the "
+        "distance to the farther end of a 95 % confidence interval.",
+        "",
+        "- *held-out loss*: the diffusion objective on renders of people that training never saw, "
+        "at the report nearest to the snapshot.",
+        "- *judge*: the share of samples in which the judge reads the requested expression.",
+        "- *AU agreement*: the share of 12 units that are shown if and only if they were "
+        "requested.",
+        "- *fer*: like *judge*, read by a classifier trained only on photographs, on seven "
+        "classes.",
+        "- *judges*: a digest of the weights of both networks that read the samples. Rows without "
+        "it are of earlier networks.",
+        "",
+        *table(["images seen", "held-out loss", "judge", "AU agreement", "fer", "judges"], rows),
+        "",
+        "![What training brings](learning.png)",
+        "",
+    ]
+
+
 @click.command()
 @click.option("--diffusion", "training", type=Path, required=True)
 @click.option("--vae", type=Path, required=True, help="Whose decoder makes the images.")
@@ -186,38 +225,7 @@ def main(
         click.echo(f"{snapshot.stem} images: judge {plus_minus(scores['judge'])}")
     about = {"date": time.strftime("%Y-%m-%d"), "machine": machine()}
     results = {"settings": settings, "held_out_loss": losses.tolist(), "snapshots": found}
-    rows = [
-        [
-            f"{one['images']:,}",
-            _loss_near(losses, one["images"]),
-            *(plus_minus(one[name]) if name in one else "" for name in MEASURES),
-            one.get("judges", ""),
-        ]
-        for one in found
-    ]
-    lines = [
-        "# What training brings",
-        "",
-        f"Written by `python -m reference.learning_curve` on {about['date']} "
-        f"({about['machine']}). Every snapshot of the averaged weights made {count} samples from "
-        f"the same requests and noise: DPM-Solver++ in {steps} steps from noise alone, guidance "
-        f"{guidance:g}. ± is the distance to the farther end of a 95 % confidence interval.",
-        "",
-        "- *held-out loss*: the diffusion objective on renders of people that training never saw, "
-        "at the report nearest to the snapshot.",
-        "- *judge*: the share of samples in which the judge reads the requested expression.",
-        "- *AU agreement*: the share of 12 units that are shown if and only if they were "
-        "requested.",
-        "- *fer*: like *judge*, read by a classifier trained only on photographs, on seven "
-        "classes.",
-        "- *judges*: a digest of the weights of both networks that read the samples. Rows without "
-        "it are of earlier networks.",
-        "",
-        *table(["images seen", "held-out loss", "judge", "AU agreement", "fer", "judges"], rows),
-        "",
-        "![What training brings](learning.png)",
-        "",
-    ]
+    lines = page(losses, found, about, settings)
     out.mkdir(parents=True, exist_ok=True)
     (out / "learning.json").write_text(json.dumps(about | results, indent=2) + "\n")
     (out / "learning.md").write_text("\n".join(lines))

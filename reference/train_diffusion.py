@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -183,6 +184,112 @@ def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
         gradient.copy_(part.view_as(gradient))
 
 
+def latent_weights() -> torch.Tensor:
+    """`feature_weights` at the latents' resolution, 1 on average; [1, 1, h, w]."""
+    weights = F.avg_pool2d(feature_weights(64), 4)
+    return weights / weights.mean()
+
+
+def in_bfloat16(denoiser: torch.nn.Module) -> Callable[..., torch.Tensor]:
+    """The denoiser with products in bfloat16; its output is float32."""
+
+    def predict(*inputs: torch.Tensor) -> torch.Tensor:
+        # Fused, attention in bfloat16 is slower than in float32.
+        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+            return denoiser(*inputs).float()
+
+    return predict
+
+
+def stratified(count: int, timesteps: int) -> torch.Tensor:
+    """Random timesteps int64 [count], one in each of `count` equal parts of the schedule."""
+    strata = (torch.arange(count) + torch.rand(count)) / count
+    return (strata * timesteps).long().clamp(max=timesteps - 1)
+
+
+def step(
+    loss: torch.Tensor, parameters: list[torch.nn.Parameter], optimizer: torch.optim.Optimizer
+) -> None:
+    """One step of all processes by the mean of their gradients, clipped to length 1."""
+    optimizer.zero_grad()
+    loss.backward()
+    average_gradients(parameters)
+    torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+    optimizer.step()
+
+
+def begin() -> tuple[int, int]:
+    """Join the other processes; the number of this one, and how many there are."""
+    torch.set_num_threads(1)
+    logging.getLogger("diffusers").setLevel(logging.ERROR)
+    dist.init_process_group("gloo")
+    return dist.get_rank(), dist.get_world_size()
+
+
+def encode_all(vae: AutoencoderKL, images: np.ndarray, out: Path) -> Latents:
+    """The latents of all renders; each process encodes its share of those that are not kept."""
+    rank, world = dist.get_rank(), dist.get_world_size()
+    files = caches_of(vae, images, out)
+    for i in track(range(rank, len(files), world), "encoding", disable=rank > 0):
+        encode(vae, images[i * SHARD : (i + 1) * SHARD], files[i])
+    dist.barrier()
+    return read_latents(files)
+
+
+def resume(out: Path, denoiser, optimizer) -> tuple[dict[str, torch.Tensor], int, int]:
+    """Load what `checkpoint` wrote; returns the averaged weights, the steps and the images."""
+    state = torch.load(out / "diffusion.pt", weights_only=True)
+    denoiser.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["average"], state["steps"], state["seen"]
+
+
+def shared_clock(started: float) -> float:
+    """Seconds since `started` on the clock of process 0.
+
+    One clock decides for all, so that no process waits for another that has stopped.
+    """
+    clock = torch.tensor([time.time() - started])
+    dist.broadcast(clock, 0)
+    return clock.item()
+
+
+def rate_factor(steps: int, progress: float, cool_from: float) -> float:
+    """Of the learning rate: a warm-up of 200 steps, and a linear decay from `cool_from` on.
+
+    `progress` and `cool_from` are shares of the training's time.
+    """
+    decay = min(1.0, max(0.02, (1 - progress) / max(1e-9, 1 - cool_from)))
+    return min(1.0, (steps + 1) / 200) * decay
+
+
+@torch.no_grad()
+def follow(average: dict[str, torch.Tensor], denoiser: torch.nn.Module, steps: int) -> None:
+    """Update the exponential moving average of the weights, in place."""
+    decay = min(0.9995, (1 + steps) / (20 + steps))
+    for name, weight in denoiser.state_dict().items():
+        if weight.is_floating_point():
+            average[name].lerp_(weight, 1 - decay)
+        else:
+            average[name].copy_(weight)
+
+
+def averaged_loss(denoiser, average: dict[str, torch.Tensor], *held_out) -> float:
+    """`held_out_loss` of the averaged weights; the denoiser then has its own again."""
+    kept = {name: weight.clone() for name, weight in denoiser.state_dict().items()}
+    denoiser.load_state_dict(average)
+    loss = held_out_loss(denoiser, *held_out)
+    denoiser.load_state_dict(kept)
+    return loss
+
+
+def note(out: Path, report: str) -> None:
+    """Print a line and append it to `diffusion.log`."""
+    click.echo(report)
+    with (out / "diffusion.log").open("a") as log:
+        log.write(report + "\n")
+
+
 @click.command()
 @click.option("--renders", "directory", type=Path, required=True)
 @click.option("--vae", "vae_directory", type=Path, required=True)
@@ -195,18 +302,11 @@ def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
 @click.option("--bf16", is_flag=True, help="Multiply in bfloat16: for processors that can.")
 def main(directory, vae_directory, out, minutes, batch_size, rate, cool_from, weights, bf16):
     """Train for some minutes; checkpoints every few minutes."""
-    torch.set_num_threads(1)
-    logging.getLogger("diffusers").setLevel(logging.ERROR)
-    dist.init_process_group("gloo")
-    rank, world = dist.get_rank(), dist.get_world_size()
+    rank, world = begin()
     out.mkdir(parents=True, exist_ok=True)
     data = renders.load(directory, 64)
     vae = AutoencoderKL.from_pretrained(vae_directory).eval()
-    files = caches_of(vae, data.images, out)
-    for i in track(range(rank, len(files), world), "encoding", disable=rank > 0):
-        encode(vae, data.images[i * SHARD : (i + 1) * SHARD], files[i])
-    dist.barrier()
-    examples = Examples(data, read_latents(files))
+    examples = Examples(data, encode_all(vae, data.images, out))
     train, held = data.rows(False), data.rows(True)[:512]
     torch.manual_seed(0)
     denoiser = model.load(weights)[0] if weights else model.new_denoiser()
@@ -215,81 +315,46 @@ def main(directory, vae_directory, out, minutes, batch_size, rate, cool_from, we
     optimizer = torch.optim.AdamW(parameters, rate, (0.9, 0.99), weight_decay=0.01, fused=True)
     average = {k: v.detach().clone() for k, v in denoiser.state_dict().items()}
     steps, seen = 0, images_seen(weights) if weights else 0
-    state_file = out / "diffusion.pt"
-    if state_file.exists():
-        state = torch.load(state_file, weights_only=True)
-        denoiser.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        average, steps, seen = state["average"], state["steps"], state["seen"]
+    if (out / "diffusion.pt").exists():
+        average, steps, seen = resume(out, denoiser, optimizer)
     elif rank == 0 and weights:
         snapshot(out, average, seen)
-
-    def predict(*inputs: torch.Tensor) -> torch.Tensor:
-        # Fused, attention in bfloat16 is slower than in float32.
-        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-            return denoiser(*inputs).float()
-
     alphas = model.new_scheduler().alphas_cumprod
     time_weight = min_snr_weight(alphas)
-    space_weight = F.avg_pool2d(feature_weights(64), 4)
-    space_weight = space_weight / space_weight.mean()
+    space_weight = latent_weights()
+    predict = in_bfloat16(denoiser) if bf16 else denoiser
     rng = np.random.default_rng((1, steps, rank))
     torch.manual_seed(1000 * steps + rank)
     started = saved = time.time()
     running: list[float] = []
     while True:
-        # One clock decides for all, lest one process wait for another that has stopped.
-        clock = torch.tensor([time.time() - started])
-        dist.broadcast(clock, 0)
-        elapsed = clock.item()
-        if elapsed > 60 * minutes:
+        progress = shared_clock(started) / (60 * minutes)
+        if progress > 1:
             break
-        progress = elapsed / (60 * minutes)
-        cooling = min(1.0, max(0.02, (1 - progress) / max(1e-9, 1 - cool_from)))
         for group in optimizer.param_groups:
-            group["lr"] = rate * min(1.0, (steps + 1) / 200) * cooling
+            group["lr"] = rate * rate_factor(steps, progress, cool_from)
         batch = examples.batch(examples.draw(train, batch_size, rng), rng)
-        strata = (torch.arange(batch_size) + torch.rand(batch_size)) / batch_size
-        timesteps = (strata * len(alphas)).long().clamp(max=len(alphas) - 1)
-        losses = velocity_loss(
-            predict if bf16 else denoiser,
-            batch,
-            timesteps,
-            alphas,
-            space_weight,
-            torch.randn_like(batch[0]),
-        )
-        loss = (time_weight[timesteps] * losses).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        average_gradients(parameters)
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
+        timesteps = stratified(batch_size, len(alphas))
+        noise = torch.randn_like(batch[0])
+        losses = velocity_loss(predict, batch, timesteps, alphas, space_weight, noise)
+        step((time_weight[timesteps] * losses).mean(), parameters, optimizer)
         steps += 1
         seen += batch_size * world
         if rank == 0 and seen % SNAPSHOT_IMAGES < batch_size * world:
             snapshot(out, average, seen)
         running.append(losses.mean().item())
-        decay = min(0.9995, (1 + steps) / (20 + steps))
-        with torch.no_grad():
-            for k, v in denoiser.state_dict().items():
-                average[k].lerp_(v, 1 - decay) if v.is_floating_point() else average[k].copy_(v)
+        follow(average, denoiser, steps)
         if rank == 0 and time.time() - saved > CHECKPOINT_SECONDS:
             saved = time.time()
             checkpoint(out, denoiser, average, optimizer, steps, seen)
-            kept = {k: v.clone() for k, v in denoiser.state_dict().items()}
-            denoiser.load_state_dict(average)
-            score = held_out_loss(denoiser, examples, held, alphas, space_weight)
-            denoiser.load_state_dict(kept)
+            score = averaged_loss(denoiser, average, examples, held, alphas, space_weight)
             report = (
                 f"{time.strftime('%Y-%m-%dT%H:%M:%S')} steps {steps} images {seen} "
                 f"{batch_size * world * len(running) / CHECKPOINT_SECONDS:.1f}/s "
                 f"loss {np.mean(running):.4f} held-out {score:.4f}"
             )
             running.clear()
-            click.echo(report)
-            with (out / "diffusion.log").open("a") as log:
-                log.write(report + "\n")
+            note(out, report)
     if rank == 0:
         checkpoint(out, denoiser, average, optimizer, steps, seen)
         snapshot(out, average, seen)

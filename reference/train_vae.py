@@ -17,6 +17,7 @@ import click
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import nn
 from torch.nn import functional as F
 
@@ -101,6 +102,29 @@ def adversarial_weight(reconstruction, adversarial, last_layer) -> torch.Tensor:
     return (ADVERSARIAL_SHARE * wanted / (given + 1e-6)).clamp(max=1.0).detach()
 
 
+def kl_divergence(posterior: DiagonalGaussianDistribution) -> torch.Tensor:
+    """Of a posterior from the standard normal distribution, averaged over latents."""
+    mean, logvar = posterior.mean.float(), posterior.logvar.float()
+    return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+
+
+def train_discriminator(
+    judge: nn.Module, optimizer: torch.optim.Optimizer, real: torch.Tensor, fake: torch.Tensor
+) -> None:
+    """One step on the hinge loss, by images and what the decoder makes of them."""
+    hinge = F.relu(1 - judge(real).float()).mean() + F.relu(1 + judge(fake).float()).mean()
+    optimizer.zero_grad()
+    hinge.backward()
+    optimizer.step()
+
+
+def new_rate(optimizer: torch.optim.Optimizer, rate: float, elapsed: float, whole: float) -> None:
+    """The learning rate after `elapsed` of `whole` seconds: a warm-up, then a decay to 0."""
+    warm = min(1.0, (elapsed + 5) / 30)
+    for group in optimizer.param_groups:
+        group["lr"] = rate * warm * min(1.0, 2.5 * (1 - elapsed / whole) + 0.01)
+
+
 def batch(stack: np.ndarray, rows: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
     """Images of `rows` as float [-1, 1] NCHW, each mirrored with probability 1/2."""
     images = torch.from_numpy(stack[np.sort(rows)]).permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -133,6 +157,27 @@ def standardise_latents(vae, images) -> None:
         before.bias[c:] -= 2 * std.log()
 
 
+def perceivers_in(directory: Path) -> list[nn.Module]:
+    """The networks whose features the decoder learns to keep."""
+    return [classifiers.load(directory, name).requires_grad_(False) for name in PERCEIVED_BY]
+
+
+def with_frozen_encoder(directory: Path) -> AutoencoderKL:
+    """The VAE in `directory`, of which only the decoder trains, so that latents stay valid."""
+    vae = AutoencoderKL.from_pretrained(directory)
+    vae.encoder.requires_grad_(False)
+    assert vae.quant_conv is not None
+    vae.quant_conv.requires_grad_(False)
+    return vae
+
+
+def note(out: Path, report: str) -> None:
+    """Print a line and append it to `vae.log`."""
+    click.echo(report)
+    with (out / "vae.log").open("a") as log:
+        log.write(report + "\n")
+
+
 @click.command()
 @click.option("--renders", "directory", type=Path, required=True)
 @click.option("--out", type=Path, required=True)
@@ -152,41 +197,24 @@ def main(
     torch.manual_seed(seed)
     out.mkdir(parents=True, exist_ok=True)
     data = renders.load(directory, 64)
-    train, held = data.rows(False), data.rows(True)
-    check = batch(data.images, held[:128], np.random.default_rng(1))
-    vae = AutoencoderKL.from_pretrained(decoder_of) if decoder_of else model.new_vae()
+    train = data.rows(held_out=False)
+    check = batch(data.images, data.rows(held_out=True)[:128], np.random.default_rng(1))
+    vae = with_frozen_encoder(decoder_of) if decoder_of else model.new_vae()
     judge = PatchDiscriminator()
-    if decoder_of:
-        vae.encoder.requires_grad_(False)
-        assert vae.quant_conv is not None
-        vae.quant_conv.requires_grad_(False)
-    perceivers = [
-        classifiers.load(labellers, name).requires_grad_(False)
-        for name in (PERCEIVED_BY if labellers else ())
-    ]
+    perceivers = perceivers_in(labellers) if labellers else []
     for network in (vae, judge, *perceivers):
         model.channels_last(network)
     trained = [p for p in vae.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, rate, (0.9, 0.99), weight_decay=0.01)
     opponent = torch.optim.AdamW(judge.parameters(), 4e-4, (0.5, 0.9))
-    seen, state_file = 0, out / "vae.pt"
-    if state_file.exists():
-        state = torch.load(state_file, weights_only=True)
-        vae.load_state_dict(state["vae"])
-        judge.load_state_dict(state["judge"])
-        optimizer.load_state_dict(state["optimizer"])
-        opponent.load_state_dict(state["opponent"])
-        seen = state["seen"]
+    seen = resumed(out / "vae.pt", vae, judge, optimizer, opponent)
     rng = np.random.default_rng((seed, seen))
     weights = feature_weights(64)
     started = saved = time.time()
     while (elapsed := time.time() - started) < 60 * minutes:
-        progress = elapsed / (60 * minutes)
-        for group in optimizer.param_groups:
-            warm = min(1.0, (elapsed + 5) / 30)
-            group["lr"] = rate * warm * min(1.0, 2.5 * (1 - progress) + 0.01)
+        new_rate(optimizer, rate, elapsed, 60 * minutes)
         images = batch(data.images, rng.choice(train, batch_size, replace=False), rng)
-        # Uncached, for the discriminator's weights change within.
+        # Not cached, because the discriminator's weights change within.
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16, cache_enabled=False):
             with torch.set_grad_enabled(not decoder_of):
                 posterior = model.posterior(vae, images)
@@ -195,15 +223,10 @@ def main(
             for network in perceivers:
                 unlike = perceptual_loss(network, output, images)
                 reconstruction = reconstruction + PERCEPTUAL_WEIGHT * unlike
-            mean, logvar = posterior.mean.float(), posterior.logvar.float()
-            divergence = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+            divergence = kl_divergence(posterior)
             loss = reconstruction + KL_WEIGHT * divergence
             if seen >= adversarial_from:
-                real, fake = judge(images).float(), judge(output.detach()).float()
-                hinge = F.relu(1 - real).mean() + F.relu(1 + fake).mean()
-                opponent.zero_grad()
-                hinge.backward()
-                opponent.step()
+                train_discriminator(judge, opponent, images, output.detach())
                 if seen >= adversarial_from + DISCRIMINATOR_ALONE:
                     fooled = -judge(output).float().mean()
                     last_layer = vae.decoder.conv_out.weight
@@ -215,19 +238,28 @@ def main(
         seen += batch_size
         if time.time() - saved > CHECKPOINT_SECONDS:
             saved = time.time()
-            report = (
+            note(
+                out,
                 f"{seen} images, {elapsed / 60:.1f} min, L1 {reconstruction.item():.4f}, "
-                f"KL {divergence.item():.2f}, held-out PSNR {psnr(vae, check):.2f} dB"
+                f"KL {divergence.item():.2f}, held-out PSNR {psnr(vae, check):.2f} dB",
             )
-            click.echo(report)
-            with (out / "vae.log").open("a") as log:
-                log.write(report + "\n")
-            write(state_file, vae, judge, optimizer, opponent, seen)
-    write(state_file, vae, judge, optimizer, opponent, seen)
+            write(out / "vae.pt", vae, judge, optimizer, opponent, seen)
+    write(out / "vae.pt", vae, judge, optimizer, opponent, seen)
     click.echo(f"held-out PSNR {psnr(vae, check):.2f} dB after {seen} images")
     if not decoder_of:
         standardise_latents(vae, batch(data.images, rng.choice(train, 1024), rng))
     vae.save_pretrained(out / "vae")
+
+
+def resumed(path: Path, vae, judge, optimizer, opponent) -> int:
+    """Load the state that `write` kept, if it is there; the images seen so far."""
+    if not path.exists():
+        return 0
+    state = torch.load(path, weights_only=True)
+    parts = {"vae": vae, "judge": judge, "optimizer": optimizer, "opponent": opponent}
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    return state["seen"]
 
 
 def write(path, vae, judge, optimizer, opponent, seen) -> None:

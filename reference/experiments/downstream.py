@@ -11,7 +11,9 @@ synthetic images and 69.84 with five times as many, against about 67.5 with real
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import click
 import numpy as np
@@ -52,6 +54,36 @@ def arms(real: TrainingSet, made: TrainingSet) -> dict[str, TrainingSet]:
     }
 
 
+def draw(report: Mapping[str, Mapping[str, Any]]) -> Any:
+    """A figure of the mean accuracy of every arm, and of each repetition's."""
+    figure, axes = pages.figure(7, 3.6)
+    values = 100 * np.array([row["mean"] for row in report.values()])
+    axes.bar(range(len(report)), values[:, 0], 0.6, yerr=pages.bars(values), capsize=4)
+    for i, row in enumerate(report.values()):
+        axes.plot([i] * len(row["accuracies"]), 100 * np.array(row["accuracies"]), "k.", ms=5)
+    axes.set_xticks(range(len(report)), list(report), rotation=12)
+    axes.set(ylabel="accuracy on held-out renders (%)", ylim=(0, 105))
+    return figure
+
+
+def rows(report: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The table of all arms."""
+    return table(
+        ["trained on", "images", "accuracy", "deviation", "gain", "ratio to renders"],
+        [
+            [
+                name,
+                str(row["images"]),
+                plus_minus(row["mean"]),
+                f"{100 * row['deviation']:.1f}",
+                plus_minus(row["gain"]) if name != "renders" else "",
+                plus_minus(row["ratio"], 1, 2) if name != "renders" else "",
+            ]
+            for name, row in report.items()
+        ],
+    )
+
+
 @click.command()
 @settings.options
 @click.option("--real", "most", default=96, show_default=True, help="Real images, at most.")
@@ -82,13 +114,6 @@ def main(setting: Setting, most, repetitions, steps, guidance):
             accuracies.setdefault(name, []).append(float(np.mean(read == test.classes)))
     found = over_repetitions(accuracies, "renders")
     report = {name: {"images": images[name], **row} for name, row in found.items()}
-    figure, axes = pages.figure(7, 3.6)
-    values = 100 * np.array([row["mean"] for row in report.values()])
-    axes.bar(range(len(report)), values[:, 0], 0.6, yerr=pages.bars(values), capsize=4)
-    for i, row in enumerate(report.values()):
-        axes.plot([i] * repetitions, 100 * np.array(row["accuracies"]), "k.", ms=5)
-    axes.set_xticks(range(len(report)), list(report), rotation=12)
-    axes.set(ylabel="accuracy on held-out renders (%)", ylim=(0, 105))
     lines = [
         f"Each row trains a residual network for 64-pixel faces, {steps} steps of 64 images, and "
         f"tests it on {len(test)} renders of other held-out people, the same in every repetition. "
@@ -102,20 +127,7 @@ def main(setting: Setting, most, repetitions, steps, guidance):
         "The model that samples was trained on renders of yet other people, so it contributes "
         "more than the renders of a row.",
         "",
-        *table(
-            ["trained on", "images", "accuracy", "deviation", "gain", "ratio to renders"],
-            [
-                [
-                    name,
-                    str(row["images"]),
-                    plus_minus(row["mean"]),
-                    f"{100 * row['deviation']:.1f}",
-                    plus_minus(row["gain"]) if name != "renders" else "",
-                    plus_minus(row["ratio"], 1, 2) if name != "renders" else "",
-                ]
-                for name, row in report.items()
-            ],
-        ),
+        *rows(report),
     ]
     results = {
         "repetitions": repetitions,
@@ -124,7 +136,7 @@ def main(setting: Setting, most, repetitions, steps, guidance):
         "rows": report,
         "guidance": guidance,
     }
-    setting.report("downstream", "Training on synthetic faces", results, lines, figure)
+    setting.report("downstream", "Training on synthetic faces", results, lines, draw(report))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ python -m reference.experiments.guidance_sweep --renders DIR
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import click
 import numpy as np
@@ -26,6 +28,60 @@ SEED = 31
 def numbers(text: str) -> list[float]:
     """`0.1,0.2` as numbers."""
     return [float(part) for part in text.split(",")]
+
+
+def draw(found: Sequence[Mapping[str, Any]], base: tuple[float, float], form: str) -> Any:
+    """A figure of the judge's accuracy over strength, a line for each beginning and frequency."""
+    figure, axes = pages.figure()
+    axes.axhline(100 * base[0], color="grey", ls=":", label="without guidance")
+    for every, start in dict.fromkeys((row["every"], row["start"]) for row in found):
+        line = [row for row in found if (row["every"], row["start"]) == (every, start)]
+        values = 100 * np.array([row["judge"] for row in line])
+        label = f"from {start:.2g} of the steps, every {every}"
+        at = [row["strength"] for row in line]
+        axes.errorbar(at, values[:, 0], pages.bars(values), label=label, capsize=3)
+    axes.set(xscale="log", xlabel=f"strength ({form})", ylabel="judge reads the label (%)")
+    axes.legend(fontsize=8)
+    return figure
+
+
+def page(
+    found: Sequence[Mapping[str, Any]],
+    base: tuple[float, float],
+    frechet: tuple[float, float],
+    about: str,
+) -> list[str]:
+    """The lines of the page; `about` says what a row is of."""
+    gains = {
+        f"{row['strength']:g} from {row['start']:.2f}, every {row['every']}": row["gain"]
+        for row in found
+    }
+    return [
+        f"{about} Without guidance, the judge reads the label in {plus_minus(base)} % of the "
+        f"samples, at a Fréchet distance of {mean_spread(frechet)} from as many held-out renders. "
+        "With so few images this distance is too large, in all rows alike.",
+        "",
+        "- *gain*: the points that guidance adds, in pairs of the same requests and noise.",
+        f"- *Fréchet*: the mean and, in brackets, the standard deviation over {SPLITS} random "
+        "splits of the renders by person, the same in every row; it is not a 95 % interval.",
+        "",
+        *table(
+            ["strength", "start", "every", "judge", "gain", "Fréchet"],
+            [
+                [
+                    f"{row['strength']:g}",
+                    f"{row['start']:.2f}",
+                    str(row["every"]),
+                    plus_minus(row["judge"]),
+                    plus_minus(row["gain"]),
+                    mean_spread(row["frechet"]),
+                ]
+                for row in found
+            ],
+        ),
+        "",
+        f"Gains whose interval lies {beyond_zero(gains)}.",
+    ]
 
 
 @click.command()
@@ -72,47 +128,9 @@ def main(setting: Setting, form, strengths, starts, everies, layouts, per_class)
                         "frechet": distance,
                     }
                 )
-    gains = {
-        f"{row['strength']:g} from {row['start']:.2f}, every {row['every']}": row["gain"]
-        for row in found
-    }
-    figure, axes = pages.figure()
-    axes.axhline(100 * base[0], color="grey", ls=":", label="without guidance")
-    for every, start in dict.fromkeys((row["every"], row["start"]) for row in found):
-        line = [row for row in found if (row["every"], row["start"]) == (every, start)]
-        values = 100 * np.array([row["judge"] for row in line])
-        label = f"from {start:.2g} of the steps, every {every}"
-        at = [row["strength"] for row in line]
-        axes.errorbar(at, values[:, 0], pages.bars(values), label=label, capsize=3)
-    axes.set(xscale="log", xlabel=f"strength ({form})", ylabel="judge reads the label (%)")
-    axes.legend(fontsize=8)
-    lines = [
-        f"Form `{form}`, {count} samples a row, layouts {'on' if layouts else 'off'}. Without "
-        f"guidance, the judge reads the label in {plus_minus(base)} % of the samples, at a "
-        f"Fréchet distance of {mean_spread(frechet)} from as many held-out renders. With so few "
-        "images this distance is too large, in all rows alike.",
-        "",
-        "- *gain*: the points that guidance adds, in pairs of the same requests and noise.",
-        f"- *Fréchet*: the mean and, in brackets, the standard deviation over {SPLITS} random "
-        "splits of the renders by person, the same in every row; it is not a 95 % interval.",
-        "",
-        *table(
-            ["strength", "start", "every", "judge", "gain", "Fréchet"],
-            [
-                [
-                    f"{row['strength']:g}",
-                    f"{row['start']:.2f}",
-                    str(row["every"]),
-                    plus_minus(row["judge"]),
-                    plus_minus(row["gain"]),
-                    mean_spread(row["frechet"]),
-                ]
-                for row in found
-            ],
-        ),
-        "",
-        f"Gains whose interval lies {beyond_zero(gains)}.",
-    ]
+    about = f"Form `{form}`, {count} samples a row, layouts {'on' if layouts else 'off'}."
+    lines = page(found, base, frechet, about)
+    figure = draw(found, base, form)
     results = {"form": form, "images": count, "plain": base, "rows": found}
     setting.report("guidance_sweep", "Strength of semantic guidance", results, lines, figure)
 
