@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import pkgutil
+import re
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -103,16 +105,25 @@ def test_the_settings_of_sample_are_those_of_a_run() -> None:
     assert all(name in (Model.sample.__doc__ or "") for name in given)
 
 
-@pytest.mark.parametrize("name", ["bench", "build-engines"])
-def test_the_build_side_has_functions_of_its_own(name: str) -> None:
-    pytest.importorskip("diffusers", reason="the build side needs synfer-rt[export]")
+def test_python_can_do_what_bench_can() -> None:
     from synfer_rt.bench.benchmark import bench
 
-    if name == "bench":
-        names = {"batches": "batch", "backends": "backend", "peers": "compare"}
-        names |= {"file": "json", "page": "markdown"}
-        there = inspect.signature(bench).parameters.keys()
-        assert {names.get(p.name or "", p.name) for p in command(name).params} <= there
+    names = {"batches": "batch", "backends": "backend", "peers": "compare"}
+    names |= {"file": "json", "page": "markdown"}
+    given = {names.get(p.name or "", p.name) for p in command("bench").params}
+    assert given <= inspect.signature(bench).parameters.keys()
+
+
+def test_python_can_do_what_build_engines_can() -> None:
+    pytest.importorskip("diffusers", reason="the build side needs synfer-rt[export]")
+    from synfer_rt.export.build.all_engines import Options
+    from synfer_rt.export.build.one_engine import Source
+    from synfer_rt.export.build.whole_bundle import build_bundle
+
+    names = {"schemes": "classifiers", "specs": "classifiers", "checkpoint": "directory"}
+    given = {names.get(p.name or "", p.name) for p in command("build-engines").params}
+    there = {field.name for kind in (Source, Options) for field in fields(kind)}
+    assert given <= there | inspect.signature(build_bundle).parameters.keys()
 
 
 def test_samples_are_labelled_images(model: Model) -> None:
@@ -314,3 +325,23 @@ def test_warnings_are_logged(
 def test_a_run_is_written_where_the_command_would_find_it(model: Model, tmp_path: Path) -> None:
     model.write(tmp_path / "out", count=1, steps=1)
     assert run_file.load(tmp_path / "out")["count"] == 1
+
+
+def test_the_page_on_python_runs(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = Path(__file__).parents[1] / "docs" / "python.md"
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.S)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(synfer_rt, "load", lambda: model, raising=False)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert len(names["samples"]) == 4 and names["written"].count == 16
+    assert names["filled"].classes["happy"].added == 1
+
+
+def test_the_page_on_python_names_what_there_is() -> None:
+    pytest.importorskip("diffusers", reason="the build side needs synfer-rt[export]")
+    page = (Path(__file__).parents[1] / "docs" / "python.md").read_text()
+    for name in re.findall(r"`(synfer_rt(?:\.\w+)+)`", page):
+        assert pkgutil.resolve_name(name) is not None

@@ -26,16 +26,24 @@ from synfer_rt.commands.skipped import report_problems, report_skipped
     default="max",
     show_default=True,
     metavar="max|COUNT|FILE",
-    help="Images a class shall have: as the largest, a number, or a JSON file of numbers.",
+    help="Images of each class: as many as the largest, a number, or a JSON file of numbers.",
 )
 @click.option("--noise-scale", default=8.0, show_default=True, help="Noise around the posterior.")
 @click.option(
-    "--repair-steps", default=4, show_default=True, help="Diffusion steps afterwards; 0 for none."
+    "--repair-steps",
+    default=4,
+    show_default=True,
+    help="Diffusion steps after the noise; 0 for none.",
 )
 @click.option(
-    "--repair-strength", default=0.5, show_default=True, help="How much these steps make anew."
+    "--repair-strength",
+    default=0.5,
+    show_default=True,
+    help="How much of the image these steps make anew.",
 )
-@click.option("--attempts", default=4, show_default=True, help="Tries until the check agrees.")
+@click.option(
+    "--attempts", default=4, show_default=True, help="Attempts until the vote sees the class."
+)
 @click.option(
     "--decode-originals",
     is_flag=True,
@@ -56,13 +64,14 @@ def augment(
     threads: int | None,
     **settings: Any,
 ) -> None:
-    """Fill up the rare classes of a labelled dataset with varied copies of their own images.
+    """Fill up the rare classes of a labelled dataset with variations of their own images.
 
-    OUT gets every original that can be read, in its own size unless --decode-originals, and the
-    additions in the bundle's, grey where they are made from grey ones; metadata says of each which
-    it is (origin), what it was made from (source) and whether the vote and most annotators see its
-    class in it (accepted). The input is only read. In the folder beside OUT, __OUT__, skipped.jsonl
-    lists what of it is left out, and contact-sheet.html shows the first additions of each class.
+    OUT gets every original that can be read, in its own size unless --decode-originals is given,
+    and the additions in the bundle's size; those made from grey images are grey. The record of an
+    image says which of the two it is (origin), what it was made from (source), and whether the vote
+    and most annotators see its class (accepted). The input is only read. In the folder beside OUT,
+    __OUT__, skipped.jsonl lists the images that are left out, and contact-sheet.html shows the
+    first additions of each class.
     """
     from synfer_rt import api
     from synfer_rt.commands.progress import ProgressBar

@@ -27,17 +27,21 @@ _COMMANDS = {
     "doctor": (
         "synfer_rt.commands.doctor",
         "doctor",
-        "Say which backends work here, and get the others.",
+        "Show which backends work here, and how to get the others.",
     ),
     "inspect": ("synfer_rt.commands.inspect", "inspect", "Print a bundle of engines."),
-    "label": ("synfer_rt.commands.label", "label", "Label images that exist."),
+    "label": ("synfer_rt.commands.label", "label", "Label existing images."),
     "sample": ("synfer_rt.commands.sample", "sample", "Write a labelled dataset of faces."),
     "unpack": (
         "synfer_rt.export.cli",
         "unpack",
         "Write a bundle's checkpoint as a diffusers directory (needs PyTorch).",
     ),
-    "verify": ("synfer_rt.commands.verify", "verify", "Check that an output is whole."),
+    "verify": (
+        "synfer_rt.commands.verify",
+        "verify",
+        "Check that an output is complete and sound.",
+    ),
     "verify-engines": (
         "synfer_rt.commands.verify_engines",
         "verify_engines",
@@ -47,7 +51,7 @@ _COMMANDS = {
 """The commands: module, attribute, and help that needs no import."""
 
 _NEED_TORCH = ("bench", "build-engines", "unpack")
-"""Those that a package may be missing for which comes with the extra `export` only."""
+"""Commands that need packages of the extra `export`."""
 
 
 class _Refusal(click.ClickException):
@@ -57,7 +61,7 @@ class _Refusal(click.ClickException):
 
 
 def _missing(command: str, error: ModuleNotFoundError) -> Exception:
-    """What to raise where `command` lacks a package; `error` itself if that is part of this one."""
+    """What to raise when `command` lacks a package; `error` itself for a module of synfer-rt."""
     package = (error.name or "").partition(".")[0]
     if package == "synfer_rt":
         return error

@@ -1,4 +1,4 @@
-"""Signals that ask a command to end: it stops, keeps what is finished, and says how to go on."""
+"""Signals that end a command: it stops, keeps what is finished, and says how to continue."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from types import FrameType
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
-"""From the keyboard, from whoever ends a job, and from a terminal that is gone."""
+"""Sent by the keyboard, by a program that ends jobs, and by a terminal that closes."""
 _came: int | None = None
 """The first signal that came."""
 _ONE_WISH = 0.5
-"""Seconds after a signal in which others say nothing new: shells, systemd and wrappers send several
-for one wish."""
+"""Seconds in which further signals count as the first one: shells, systemd and wrappers send
+several at once."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -98,7 +98,7 @@ def _end_at_the_second(watched: socket.socket) -> None:
 
 @contextmanager
 def going_on(how: Callable[[], str]) -> Generator[None]:
-    """Within the block an interruption gets a note on how to go on, which the command prints."""
+    """Within the block an interruption gets the note `how()`, which the command prints."""
     try:
         yield
     except KeyboardInterrupt as interruption:

@@ -42,12 +42,12 @@ def label(
 ) -> None:
     """Label existing images: files, folders, or a dataset.
 
-    Each line of the table has the class probabilities that the bundle's annotators vote for, the
-    label, whether it replaces one that the dataset gives (rectified), whether it is accepted, and
-    action units where the bundle reads them. By --accept-rate or --threshold what is confident is
-    accepted; else a label of the dataset that the vote and most annotators see. Where it has none,
-    nothing was asked, and asked is false like accepted. A label that is not understood is never
-    accepted, and its line says why. An image that cannot be read has a line with the reason.
+    Each line of the table has the class probabilities of the annotators' vote, the label, whether
+    it replaces the dataset's label (rectified), whether it is accepted, and action units if the
+    bundle reads them. --accept-rate and --threshold accept confident labels. Without them a label
+    of the dataset is accepted if the vote and most annotators see it; for an image without a label,
+    asked and accepted are false. A label that is not understood is never accepted; its line says
+    why. An image that cannot be read has a line with the reason.
     """
     from synfer_rt import api
     from synfer_rt.commands.progress import ProgressBar

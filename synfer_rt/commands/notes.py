@@ -1,4 +1,4 @@
-"""What a command says beside its results, on stderr: that nobody hears it is no reason to stop."""
+"""Notes on stderr beside a command's results; a closed stderr does not stop the command."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _JOBS = logging.getLogger("synfer_rt.jobs")
 
 
 def note(text: str) -> None:
-    """Say something on stderr, with its arguments as options of the command that runs.
+    """Write `text` to stderr, with its arguments as options of the command that runs.
 
-    Once stderr takes nothing (a pipe without a reader), all is dropped.
+    Once stderr cannot be written to (a pipe without a reader), notes are dropped.
     """
     try:
         click.echo(in_current_options(text), err=True)
     except OSError:
-        # What could not be written waits in the stream, and would fail again when Python ends.
+        # The stream still holds what it could not write, and would fail again when Python ends.
         with suppress(OSError, ValueError), open(os.devnull, "wb") as nothing:
             os.dup2(nothing.fileno(), sys.stderr.fileno())
 

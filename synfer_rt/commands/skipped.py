@@ -1,4 +1,4 @@
-"""What a command left out of its input or did not understand, and why."""
+"""Reports on stderr of files that were skipped and labels that were not understood."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _REASONS = 10
 
 
 def report_skipped(skipped: Sequence[tuple[str, str]], where: Path | str) -> None:
-    """Say on stderr how many files were skipped, and which; `where` lists all of them."""
+    """Report how many files were skipped, and the first of them; `where` lists them all."""
     if skipped:
         files = "1 file" if len(skipped) == 1 else f"{len(skipped)} files"
         note(f"{files} skipped (all of them in {where}):")
