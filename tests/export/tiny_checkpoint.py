@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import diffusers
 import numpy as np
@@ -105,7 +105,9 @@ def make_sd(directory: Path, adapter: bool = True) -> None:
         save_adapter(unet, directory / "au_adapter.safetensors")
 
 
-def make_sd2(directory: Path, prediction_type: str = "v_prediction") -> None:
+def make_sd2(
+    directory: Path, prediction_type: Literal["epsilon", "v_prediction"] = "v_prediction"
+) -> None:
     """What sets Stable Diffusion 2.1 apart: linear projections, heads by level, the other CLIP.
 
     Its text encoder ends a layer early, with GELU, and its tokenizer pads with "!".
@@ -203,7 +205,7 @@ def _vae(**options: Any) -> Any:
 
 
 def _text_encoder(vocab: int, positions: int, bos: int, eos: int, **options: Any) -> Any:
-    parts = {
+    parts: dict[str, Any] = {
         "vocab_size": vocab,
         "hidden_size": TEXT_WIDTH,
         "intermediate_size": 32,

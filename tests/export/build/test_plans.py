@@ -50,7 +50,7 @@ def test_a_plan_for_another_gpu_is_compiled_again(
     made: list[Built] = []
     for gpu in ("sm89", "sm89", "sm120"):
         monkeypatch.setattr(plans, "check_options", lambda *_, gpu=gpu: [gpu])
-        plans.make_requestss(recipe, engines("decoder"), made.append)
+        plans.make_plans(recipe, engines("decoder"), made.append)
     assert [plan.reused for plan in made] == [False, True, False]
 
 
@@ -63,9 +63,9 @@ def test_a_plan_before_a_failure_stays(recipe: Recipe, monkeypatch: pytest.Monke
     monkeypatch.setattr(plans, "compile_plan", fail)
     made: list[Built] = []
     with pytest.raises(UserError, match="did not compile the encoder"):
-        plans.make_requestss(recipe, engines("decoder", "encoder"), made.append)
+        plans.make_plans(recipe, engines("decoder", "encoder"), made.append)
     monkeypatch.setattr(plans, "compile_plan", compile_plan)
-    plans.make_requestss(recipe, engines("decoder", "encoder"), made.append)
+    plans.make_plans(recipe, engines("decoder", "encoder"), made.append)
     found = [(plan.name, plan.reused) for plan in made]
     decoder, encoder = "decoder (tensorrt)", "encoder (tensorrt)"
     assert found == [(decoder, False), (decoder, True), (encoder, False)]

@@ -58,7 +58,7 @@ def test_the_shipped_bundle_holds_its_checkpoint_bit_for_bit(shipped_checkpoint:
 
 
 def test_diffusers_and_transformers_open_it(shipped_checkpoint: Path) -> None:
-    unet = UNet2DConditionModel.from_pretrained(shipped_checkpoint / "unet")
+    unet: Any = UNet2DConditionModel.from_pretrained(shipped_checkpoint / "unet")
     vae = AutoencoderKL.from_pretrained(shipped_checkpoint / "vae")
     text = CLIPTextModel.from_pretrained(shipped_checkpoint / "text_encoder")
     with torch.no_grad():
@@ -138,8 +138,8 @@ def test_feranno_differs_by_the_rounding_of_its_prompt_alone(
     after = dict(initializers(built_again("feranno", unpacked, tmp_path, whole.max_length)))
     for name, content in initializers(whole.path / whole.engines["feranno"].file):
         if name.startswith("fixed_"):
-            values = (np.frombuffer(x, np.float32) for x in (content, after[name]))
-            np.testing.assert_allclose(*values, atol=5e-3)
+            before, now = (np.frombuffer(x, np.float32) for x in (content, after[name]))
+            np.testing.assert_allclose(before, now, atol=5e-3)
         else:
             assert content == after[name], name
 

@@ -132,7 +132,7 @@ def test_several_tokens_are_rows_of_the_projection(tmp_path: Path) -> None:
 def test_a_norm_after_the_projection_is_applied_to_each_token(tmp_path: Path) -> None:
     norm = {f"image_proj.norm.{part}": tensor for part, tensor in NORM.items()}
     adapter = read(saved(SYNFER | norm, tmp_path / "norm.safetensors"))
-    wanted = F.layer_norm(F.linear(AUS, *LINEAR.values()), (D,), *NORM.values())
+    wanted = F.layer_norm(F.linear(AUS, *LINEAR.values()), (D,), NORM["weight"], NORM["bias"])
     torch.testing.assert_close(adapter.projection(AUS)[..., 0, :], wanted)
 
 
@@ -149,12 +149,12 @@ def test_ip_adapters_two_layer_projections_are_read(tmp_path: Path, norm: str | 
     assert (adapter.units, adapter.tokens) == (A, 2)
     wanted = F.linear(F.gelu(F.linear(AUS, *first)), *second).unflatten(-1, (2, D))
     if norm:
-        wanted = F.layer_norm(wanted, (D,), *NORM.values())
+        wanted = F.layer_norm(wanted, (D,), NORM["weight"], NORM["bias"])
     torch.testing.assert_close(adapter.projection(AUS), wanted)
     adapter.projection.activate("relu")
     wanted = F.linear(F.relu(F.linear(AUS, *first)), *second).unflatten(-1, (2, D))
     if norm:
-        wanted = F.layer_norm(wanted, (D,), *NORM.values())
+        wanted = F.layer_norm(wanted, (D,), NORM["weight"], NORM["bias"])
     torch.testing.assert_close(adapter.projection(AUS), wanted)
 
 
@@ -257,6 +257,12 @@ def test_a_directory_without_an_adapter_is_refused(tmp_path: Path) -> None:
     assert "holds no file of an AU adapter" in refusal(tmp_path)
 
 
+def affine(adapter: AUAdapter) -> torch.nn.Linear:
+    """The one linear layer of an adapter's projection."""
+    assert adapter.projection.affine is not None
+    return adapter.projection.affine
+
+
 OTHER_LAYERS = (CrossAttention(5, "mid.attn2.processor", 8), LAYERS[1])
 OTHER = {
     f"{at.name}.au_to_{k}.weight": torch.rand(at.width, D) for at in OTHER_LAYERS for k in "kv"
@@ -285,11 +291,11 @@ def test_of_sets_side_by_side_the_one_that_fits_is_read(
     folder = save_sets(tmp_path / "hub", first, second)
     adapter = read(folder)
     assert torch.equal(adapter.to_v[1], PROCESSORS["down.attn2.processor.au_to_v.weight"])
-    assert torch.equal(adapter.projection.affine.weight[2:5], ENCODER["au_encoder.weight"])
+    assert torch.equal(affine(adapter).weight[2:5], ENCODER["au_encoder.weight"])
     assert set(adapter.lora) == set(LORA) and len(adapter.files) == 3
     other = read_adapter(folder, OTHER_LAYERS, D)
     assert torch.equal(other.to_k[5], OTHER["mid.attn2.processor.au_to_k.weight"])
-    assert torch.equal(other.projection.affine.weight[2:6], OTHER_ENCODER["au_encoder.weight"])
+    assert torch.equal(affine(other).weight[2:6], OTHER_ENCODER["au_encoder.weight"])
     assert other.lora == {}, "it is of the other set"
     assert {file.name for file in other.files} == {
         f"{second.format(part)}.ckpt" for part in ("au_encoder", "attn_processors")
@@ -301,9 +307,9 @@ def test_sets_with_equal_names_are_told_apart_by_their_sizes(tmp_path: Path) -> 
     for name, encoder, processors in (("", ENCODER, PROCESSORS), ("v2_", OTHER_ENCODER, wide)):
         torch.save(encoder, tmp_path / f"{name}au_encoder.ckpt")
         torch.save(processors, tmp_path / f"{name}attn_processors.ckpt")
-    assert len(read(tmp_path).projection.affine.weight) == D
+    assert len(affine(read(tmp_path)).weight) == D
     assert torch.equal(read(tmp_path).to_k[1], PROCESSORS["down.attn2.processor.au_to_k.weight"])
-    assert len(read_adapter(tmp_path, LAYERS, D + 2).projection.affine.weight) == D + 2
+    assert len(affine(read_adapter(tmp_path, LAYERS, D + 2)).weight) == D + 2
 
 
 def test_an_encoder_of_all_sets_is_in_each(tmp_path: Path) -> None:

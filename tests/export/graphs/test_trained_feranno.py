@@ -160,7 +160,7 @@ def engine(checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def cases(annotator: FERAnno) -> list:
-    return references(annotator, lambda batch: {"latents": latents(batch)})
+    return references(annotator, lambda batch, size=None: {"latents": latents(batch)})
 
 
 def test_the_engine_equals_pytorch_at_any_batch(checkpoint, engine: Path) -> None:

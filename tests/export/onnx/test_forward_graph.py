@@ -94,7 +94,7 @@ def test_an_exported_module_leaves_memory(tmp_path: Path, precision: str) -> Non
 def test_the_measured_error_tells_the_precisions_apart(
     perceptrons: dict[str, Path], precision: str, least: float, most: float
 ) -> None:
-    def inputs(batch: int) -> dict[str, torch.Tensor]:
+    def inputs(batch: int, size: object = None) -> dict[str, torch.Tensor]:
         return {"x": torch.linspace(0, 1, batch * 256).view(batch, 256), "scale": torch.tensor(3.0)}
 
     assert (
@@ -103,7 +103,7 @@ def test_the_measured_error_tells_the_precisions_apart(
 
 
 def test_the_measured_error_sees_a_wrong_engine(perceptrons: dict[str, Path]) -> None:
-    def inputs(batch: int) -> dict[str, torch.Tensor]:
+    def inputs(batch: int, size: object = None) -> dict[str, torch.Tensor]:
         return {"x": torch.ones(batch, 256), "scale": torch.tensor(1.0)}
 
     wrong = Perceptron()
@@ -113,7 +113,7 @@ def test_the_measured_error_sees_a_wrong_engine(perceptrons: dict[str, Path]) ->
 
 
 def test_an_engine_of_nan_does_not_pass(perceptrons: dict[str, Path]) -> None:
-    def inputs(batch: int) -> dict[str, torch.Tensor]:
+    def inputs(batch: int, size: object = None) -> dict[str, torch.Tensor]:
         return {"x": torch.full((batch, 256), torch.nan), "scale": torch.tensor(1.0)}
 
     cases = references(lambda x, scale: torch.ones_like(x), inputs)
