@@ -64,10 +64,10 @@ def read_dataset(
     if split is not None:
         items = _of_split(items, split, path)
     if not items:
-        why = f" ({skipped[0].name}: {skipped[0].reason})" if skipped else ""
+        why = f" ({skipped[0].name}: {skipped[0].reason}); correct that, or" if skipped else ";"
         raise UserError(
-            f"{path} has no image that can be read in the format {found.name}{why}; correct that, "
-            "or choose another dataset format."
+            f"{path} has no image that can be read in the format {found.name}{why} choose another "
+            "dataset format."
         )
     return Dataset(path, found.name, tuple(items), tuple(skipped))
 

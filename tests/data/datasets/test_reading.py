@@ -101,7 +101,8 @@ class TestReadDatasets:
     @pytest.mark.parametrize("format", ["parquet", "raf-db"])
     def test_a_format_that_is_not_there_is_refused(self, tmp_path: Path, format: str):
         put(tmp_path, x=10)
-        with pytest.raises(UserError, match="no image that can be read"):
+        refused = f"no image that can be read in the format {format}.* choose another"
+        with pytest.raises(UserError, match=refused):
             read_dataset(tmp_path, format)
 
     def test_the_digest_tells_another_dataset(self, tmp_path: Path):
