@@ -16,8 +16,11 @@ LONGEST = 60
 
 # Longer functions, not mended yet; the list may only shrink.
 LONG = {
-    "make_requests",
-    "main",
+    "reference/evaluate.py: main",
+    "reference/experiments/ablation.py: main",
+    "reference/experiments/label_quality.py: main",
+    "reference/experiments/long_tail.py: main",
+    "reference/experiments/photo_layouts.py: main",
 }
 
 
@@ -94,16 +97,20 @@ def test_modules_import_from_lower_rooms_alone():
     assert not upward
 
 
+def long_functions() -> set[str]:
+    """The functions past LONGEST lines, such as `bench/cli.py: main`."""
+    return {
+        f"{path.relative_to(ROOT).as_posix()}: {node.name}"
+        for folder in (*SOURCE, "tests")
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (node.end_lineno or 0) - node.lineno >= LONGEST
+    }
+
+
 def test_no_function_is_longer_than_a_page():
-    long = []
-    for folder in (*SOURCE, "tests"):
-        for path in (ROOT / folder).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                    lines = (node.end_lineno or 0) - node.lineno + 1
-                    if lines > LONGEST and node.name not in LONG:
-                        long.append(f"{path.relative_to(ROOT)}: {node.name} has {lines} lines")
-    assert not long
+    assert long_functions() <= LONG
 
 
 def test_every_folder_of_python_is_installed():

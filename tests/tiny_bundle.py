@@ -169,8 +169,8 @@ def build(
 
     embedding = weights(embedding=(tokenizer.get_vocab_size(), WIDTH))
     au_weight = weights(au_weight=(AUS, WIDTH))
-    denoiser = weights(conv_in=(WIDTH, 4, 3, 3), conv_out=(4, WIDTH, 3, 3), text_weight=(8, 8))
-    denoiser = {name: w * 0.3 for name, w in denoiser.items()}
+    drawn = weights(conv_in=(WIDTH, 4, 3, 3), conv_out=(4, WIDTH, 3, 3), text_weight=(8, 8))
+    denoiser: dict[str, np.ndarray] = {name: w * 0.3 for name, w in drawn.items()}
     denoiser["frequencies"] = (np.pi / 1000 * np.array([1, 2, 4, 8])).astype(np.float32)
     decoder = {"weight": 0.2 * weights(weight=(3, 4, 3, 3))["weight"]}
     encoder = weights(mean_weight=(4, 3, 1, 1), logvar_weight=(4, 3, 1, 1))
