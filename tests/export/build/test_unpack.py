@@ -59,7 +59,7 @@ def test_the_shipped_bundle_holds_its_checkpoint_bit_for_bit(shipped_checkpoint:
 
 def test_diffusers_and_transformers_open_it(shipped_checkpoint: Path) -> None:
     unet: Any = UNet2DConditionModel.from_pretrained(shipped_checkpoint / "unet")
-    vae = AutoencoderKL.from_pretrained(shipped_checkpoint / "vae")
+    vae: Any = AutoencoderKL.from_pretrained(shipped_checkpoint / "vae")
     text = CLIPTextModel.from_pretrained(shipped_checkpoint / "text_encoder")
     with torch.no_grad():
         hidden = text(torch.zeros(1, 48, dtype=torch.int64)).last_hidden_state
