@@ -1,4 +1,4 @@
-"""A Stable-Diffusion-1.5-size checkpoint of random weights with a SynFER-layout adapter.
+"""A Stable-Diffusion-1.5-size checkpoint of random weights with an adapter in SynFER's format.
 
 It measures what a real one would cost (time, memory, numeric error) without fetching one:
 

@@ -178,12 +178,13 @@ class Model:
     ) -> Labels:
         """Label images by the vote of the annotators; iterate over the result for each image.
 
-        `images` are files, directories or a dataset, in the layout `format` (see docs/labelling.md)
-        or "auto". `label_scheme` says what numbers mean as labels, such as "raf-db"; `split` keeps
-        train, val or test only. `out` is a .jsonl or .csv file that is written, or a directory for
-        labels.jsonl; by default nothing is written. `accept_rate` accepts the most confident part
-        of each class, above 0, at most 1, `threshold` what is at least so confident, 0 to 1; by
-        default a label of the dataset is accepted if the vote and most annotators see it.
+        `images` are files, directories or a dataset; `format` is the dataset's (docs/labelling.md
+        lists them) or "auto". `label_scheme` says what numbers mean as labels, such as "raf-db";
+        `split` keeps train, val or test only. `out` is a .jsonl or .csv file that is written, or a
+        directory for labels.jsonl; by default nothing is written. `accept_rate` accepts the most
+        confident part of each class, above 0, at most 1, `threshold` what is at least so confident,
+        0 to 1; by default a label of the dataset is accepted if the vote and most annotators see
+        it.
 
         `batch` images are labelled at a time. `resume` and `mix_backends` are as in `write`. Raises
         UserError for a bundle without annotators, images that cannot be used, labels that were
@@ -227,7 +228,7 @@ class Model:
     ) -> Augmented:
         """Fill up the rare classes of a labelled dataset with variations of their own images.
 
-        `dataset`, in the layout `input_format` (see `label`), is only read; `out` gets its images
+        `dataset`, of the format `input_format` (see `label`), is only read; `out` gets its images
         and the additions. `balance` is how many images a class shall have: "max" for as many as the
         largest, a number, {class: number}, or a JSON file of that. `noise_scale`, 0 to 1000, is the
         noise around the posterior of the VAE; `repair_steps`, 0 or more, diffusion steps follow,

@@ -124,7 +124,7 @@ def _parts(checkpoint: Checkpoint) -> Iterator[tuple[str, Mapping[str, Tensor]]]
 
 
 def adapter_tensors(adapter: AUAdapter) -> dict[str, Tensor]:
-    """An AU adapter in SynFER's layout, whatever its own was; see files/au_adapter.py."""
+    """An AU adapter in SynFER's format, whatever its own was; see files/au_adapter.py."""
     projection = adapter.projection
     names = ["proj.0", "proj.2"] if projection.two_layers else ["proj"]
     parts = dict(zip(names, list(projection.layers)[::2], strict=True))

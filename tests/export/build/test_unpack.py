@@ -64,7 +64,7 @@ def test_diffusers_and_transformers_open_it(shipped_checkpoint: Path) -> None:
     with torch.no_grad():
         hidden = text(torch.zeros(1, 48, dtype=torch.int64)).last_hidden_state
         labels = torch.zeros(1, 128 + 41)
-        latents = unet(torch.zeros(1, 4, 16, 16), 500, hidden, labels).sample
+        latents = unet(torch.zeros(1, 4, 16, 16), 500, hidden, labels, return_dict=False)[0]
         images = vae.decode(latents, return_dict=False)[0]
     assert images.shape == (1, 3, 64, 64) and images.isfinite().all()
 
