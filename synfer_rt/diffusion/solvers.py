@@ -27,7 +27,13 @@ SOLVERS: dict[str, str] = {
     "dpmpp-3m": "DPM-Solver++ of third order, multistep (arXiv 2211.01095, appendix B)",
     "unipc": "UniPC of order 2, predictor and corrector, B(h) = exp(h) - 1 (arXiv 2302.04867)",
 }
-_ORDERS = {"ddim": 1, "euler": 1, "dpmpp-2m": 2, "dpmpp-3m": 3, "unipc": 2}
+_ORDERS = {
+    "ddim": 1,
+    "euler": 1,
+    "dpmpp-2m": 2,
+    "dpmpp-3m": 3,
+    "unipc": 2,
+}
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 HISTORY_SLOTS = 3
 """K. UniPC of order 2 needs 3: two earlier clean images and the last corrected latents."""
