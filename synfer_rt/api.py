@@ -9,8 +9,8 @@
     model.augment("data", "balanced")
 
 The commands of `synfer-rt` call these functions, whose arguments have the names of the options.
-Bad input raises UserError, which says in a sentence what to do. Warnings and remarks go to the
-logger `synfer_rt.jobs`.
+Bad input raises `synfer_rt.UserError`, which says what is wrong and what to do. Warnings
+and remarks go to the logger `synfer_rt.jobs`.
 """
 
 from __future__ import annotations
@@ -61,9 +61,11 @@ def load(
     """The model in the directory `bundle`, by default the one that is installed with synfer-rt.
 
     `backend` is a name that `doctor` lists, or "auto" for the best that works here. `threads` is
-    the number of CPU threads of the engines, 1 to 1024, by default all cores. Engines are loaded
-    when they are first needed. Raises UserError for a directory that holds no sound bundle, a
-    backend that does not work here, and a number of threads outside that range.
+    the number of CPU threads of the engines, 1 to 1024, by default all cores. Raises UserError for
+    a directory that holds no sound bundle, and a number of threads outside that range.
+
+    Engines are loaded when they are first needed. The call that needs them raises UserError for a
+    backend that is unknown or does not work here.
     """
     if threads is not None:
         threads = ranges.whole("threads", threads, 1, MOST_THREADS)
@@ -112,14 +114,15 @@ class Model:
         - `aus`: intensities of action units, 0 to 1: {"AU12": 0.8}; by default drawn for each
           label. `au_scale`: their strength, -1000 to 1000.
         - `steps`, 1 or more, and `solver`: ddim, euler, dpmpp-2m, dpmpp-3m or unipc.
-        - `guidance`: the scale of classifier-free guidance, 0 to 1000; up to 1 is none.
+        - `guidance`: the scale of classifier-free guidance, 0 to 1000; 1 or less is none.
         - `layout`: "bank" starts from a neutral face of the bundle, "none" from noise.
           `layout_from`: starts from the photos in a directory or file; each shows every label.
           `layout_strength`: how much of a start face is made anew, above 0, at most 1.
         - `size`: (height, width) in pixels, for a bundle of free sizes.
         - `semantic_guidance`: how far a classifier's gradient moves an image at each step, 0 or
           more. `semantic_form`: latent, text-latent or text. `semantic_start`: the part of the
-          steps before, from 0 to below 1. `semantic_every`: at every so many steps, 1 or more.
+          steps before guidance begins, from 0 to below 1. `semantic_every`: 1 guides every step
+          from there on, N every N-th.
         - `seed`: 0 to 2^63 - 1.
         - `count_accepted`: make images until each class has `count` accepted ones, or `budget`
           images are made, by default 10 times those wanted.
@@ -178,17 +181,18 @@ class Model:
     ) -> Labels:
         """Label images by the vote of the annotators; iterate over the result for each image.
 
-        `images` are files, directories or a dataset; `format` is the dataset's (docs/labelling.md
-        lists them) or "auto". `label_scheme` says what numbers mean as labels, such as "raf-db";
-        `split` keeps train, val or test only. `out` is a .jsonl or .csv file that is written, or a
-        directory for labels.jsonl; by default nothing is written. `accept_rate` accepts the most
-        confident part of each class, above 0, at most 1, `threshold` what is at least so confident,
-        0 to 1; by default a label of the dataset is accepted if the vote and most annotators see
-        it.
+        `images` are files, directories or a dataset. `format` is the dataset's format (see
+        docs/labelling.md); "auto" recognises it. `label_scheme` says what label numbers mean, such
+        as "raf-db"; `split` keeps train, val or test only. `out` is a .jsonl or .csv file that is
+        written, or a directory for labels.jsonl; by default nothing is written. `accept_rate`
+        accepts the most confident part of each class, above 0, at most 1; `threshold` accepts from
+        this confidence on, 0 to 1. By default a label of the dataset is accepted if the vote and
+        most annotators see it.
 
         `batch` images are labelled at a time. `resume` and `mix_backends` are as in `write`. Raises
-        UserError for a bundle without annotators, images that cannot be used, labels that were
-        asked for and are not understood, and as `write` does.
+        UserError for a bundle without annotators, images that cannot be used, a dataset of
+        which no label is understood although `format` or `label_scheme` asks for labels, and as
+        `write` does.
         """
         batch = ranges.whole("batch", batch, 1, None)
         check_resuming(resume, mix_backends)
@@ -228,13 +232,14 @@ class Model:
     ) -> Augmented:
         """Fill up the rare classes of a labelled dataset with variations of their own images.
 
-        `dataset`, of the format `input_format` (see `label`), is only read; `out` gets its images
-        and the additions. `balance` is how many images a class shall have: "max" for as many as the
-        largest, a number, {class: number}, or a JSON file of that. `noise_scale`, 0 to 1000, is the
-        noise around the posterior of the VAE; `repair_steps`, 0 or more, diffusion steps follow,
-        which make the part `repair_strength`, between 0 and 1, anew. Of up to `attempts` the first
-        is kept in which the vote sees the class. `decode_originals` passes the originals through
-        the VAE too. The other arguments are those of `write` and `label`, and the errors too.
+        `dataset`, in the format `input_format` (see `label`), is only read; `out` gets its images
+        and the additions. `balance` is how many images a class is filled up to: "max" for as many
+        as the largest, a number, {class: number}, or a JSON file of that. `noise_scale`, 0 to 1000,
+        multiplies the noise that is drawn around the VAE's posterior mean. Then `repair_steps`
+        diffusion steps, 0 or more, denoise the part `repair_strength` of the noise schedule, above
+        0 and below 1. Of up to `attempts`, the first in which the vote sees the class is kept.
+        `decode_originals` passes the originals through the VAE, too. The other arguments and the
+        errors are those of `write` and `label`.
         """
         batch = ranges.whole("batch", batch, 1, None)
         to = Destination(local(out), format, resume, mix_backends)
@@ -333,7 +338,7 @@ def _read(
     given = [images] if isinstance(images, str | Path) else images
     paths = [local(path) for path in given]
     if not paths:
-        raise UserError("`images` must name a file or directory at least, got none.")
+        raise UserError("`images` must name at least one file or directory, got none.")
     if table is not None:
         refuse_inside(table, paths)
     dataset = read_datasets(paths, format, label_scheme, split)

@@ -78,11 +78,13 @@ running = together(
 """Where engines run."""
 
 resuming = together(
-    click.option("--resume", is_flag=True, help="Continue what is in --out, where it was begun."),
+    click.option(
+        "--resume", is_flag=True, help="Continue the run in --out, on the backend that began it."
+    ),
     click.option(
         "--mix-backends",
         is_flag=True,
-        help="Resume also on a backend, precision or version that did not begin the run.",
+        help="Let --resume continue on another backend, precision or version.",
     ),
 )
 """Going on with a run."""
@@ -120,7 +122,7 @@ def dataset_format(option: str) -> Decorator:
         ),
         click.option(
             "--label-scheme",
-            help="What numbers mean as labels: such as raf-db, or the classes from 0 with commas.",
+            help="What label numbers mean: raf-db, for example, or the classes from 0 with commas.",
         ),
         click.option("--split", help="Only this part: train, val or test."),
     )

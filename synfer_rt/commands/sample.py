@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 @click.option("--steps", type=int, help="Solver steps.  [default: the bundle's]")
 @click.option("--solver", help="ddim, euler, dpmpp-2m, dpmpp-3m or unipc.  [default: the bundle's]")
 @click.option(
-    "--guidance", type=float, help="Guidance scale; up to 1: none.  [default: the bundle's]"
+    "--guidance", type=float, help="Guidance scale; 1 or less: none.  [default: the bundle's]"
 )
 @click.option("--au-scale", type=float, help="Strength of the AUs.  [default: the bundle's]")
 @click.option(
@@ -68,8 +68,8 @@ if TYPE_CHECKING:
 @click.option(
     "--layout-strength",
     type=float,
-    help="How much of a start face is made anew, above 0 to 1.  [default: the bundle's; photos "
-    "0.7]",
+    help="How much of a start face is made anew: above 0, at most 1.  [default: the bundle's; "
+    "photos 0.7]",
 )
 @click.option(
     "--size",
@@ -94,7 +94,7 @@ if TYPE_CHECKING:
     metavar="FRACTION",
     help="The part of the steps that is not steered.  [default: 15/35]",
 )
-@click.option("--semantic-every", type=int, help="Steer every so many steps.  [default: 1]")
+@click.option("--semantic-every", type=int, help="Steer at every N-th step.  [default: 1]")
 @options.seed
 @click.option(
     "--out",
