@@ -31,6 +31,7 @@ from synfer_rt.judging.voting import Opinion, Verdict, average, vote
 NOISE = (0.0, 0.1, 0.2, 0.4)
 RATES = np.linspace(0.2, 1.0, 17)
 SEED = 0
+CLEAN = "re-rendered faces"
 
 
 def _jpeg(image: Image.Image) -> Image.Image:
@@ -183,6 +184,35 @@ def examine(said: list[Opinion], truth: np.ndarray, people: np.ndarray, scheme: 
     return report
 
 
+def examine_sets(
+    sets: Mapping[str, list[Opinion]], truth: np.ndarray, people: np.ndarray, scheme: str
+) -> dict:
+    """What opinions on each of several views of the same faces are worth: `sets`, and `both`."""
+    truths, persons = (np.tile(x, len(sets)) for x in (truth, people))
+    return {
+        "sets": {name: examine(said, truth, people, scheme) for name, said in sets.items()},
+        "both": accuracies(together(list(sets.values())), truths, persons, scheme),
+    }
+
+
+def examine_unseen(
+    setting: Setting,
+    clean: np.ndarray,
+    said: list[Opinion],
+    truth: np.ndarray,
+    people: np.ndarray,
+) -> dict:
+    """`accuracies` on one face of every person, as it is and degraded in every way of UNSEEN.
+
+    `clean` are all faces, uint8 [n, S, S, 3], and `said` the opinions on them.
+    """
+    rows, scheme = statistics.first_of_each(people), setting.bundle.label_scheme
+    sets = {"as they are": [replace(o, probabilities=o.probabilities[rows]) for o in said]}
+    for name, how in UNSEEN.items():
+        sets[name] = opinions(setting, spoilt(clean[rows], how), name)
+    return {n: accuracies(one, truth[rows], people[rows], scheme) for n, one in sets.items()}
+
+
 def examine_samples(setting: Setting, recipe: Recipe, count: int) -> dict:
     """How often the judge reads what was requested of samples, and what the vote made of it."""
     made = sample_set(setting.sampler, recipe, count, 11, setting.work)
@@ -213,6 +243,83 @@ def accuracy_table(reports: Mapping[str, dict]) -> list[str]:
     return table(["images", *members, "vote", "vote - best member"], rows)
 
 
+def noise_table(reports: Mapping[str, dict]) -> list[str]:
+    """What `examine` found of labels of which a share is wrong, as Markdown."""
+    return table(
+        ["images", "wrong labels", "given label right", "agreed: share", "agreed: right"],
+        [
+            [
+                name,
+                f"{100 * row['rate']:.0f} %",
+                plus_minus(row["given"]),
+                f"{100 * row['coverage']:.1f}",
+                plus_minus(row["agreed"]),
+            ]
+            for name, report in reports.items()
+            for row in report["noise"]
+        ],
+    )
+
+
+def samples_table(reports: Mapping[str, dict]) -> list[str]:
+    """What `examine_samples` found of each recipe, as Markdown."""
+    return table(
+        ["samples", "requested", "after the vote", "gain", "accepted: share", "right"],
+        [
+            [
+                name,
+                *(plus_minus(one[key]) for key in ("requested", "after_vote", "gain")),
+                f"{100 * one['coverage']:.1f}",
+                plus_minus(one["accepted"]),
+            ]
+            for name, one in reports.items()
+        ],
+    )
+
+
+def page(results: dict) -> list[str]:
+    """The lines of the page."""
+    faces = results["sets"][CLEAN]["images"]
+    people = results["unseen"]["as they are"]["images"]
+    lines = [
+        f"Accuracy in percent on {faces} faces of held-out people with known labels. "
+        "Half-widths take into account that images of one person, and both views of an image, are "
+        "alike. *augmented twice as in training*: turned, shifted, blurred, brightened and made "
+        "noisy as in the annotators' own training, twice over, and so hardly new to them.",
+        "",
+        *accuracy_table({**results["sets"], "both": results["both"]}),
+        "",
+        f"One render of each of {people} people, degraded in ways that no annotator was "
+        "trained on. These are still renders and say nothing about photographs.",
+        "",
+        *accuracy_table(results["unseen"]),
+        "",
+        "Here a share of the labels was made wrong. *agreed* are the labels that the vote agrees "
+        "with. Where it disagrees, it replaces the label by its own; all labels are then as "
+        "accurate as the vote is above.",
+        "",
+        *noise_table(results["sets"]),
+    ]
+    if "samples" in results:
+        count = next(iter(results["samples"].values()))["images"]
+        lines += [
+            "",
+            f"{count} samples of each kind. The vote can correct labels only of samples that "
+            "fail, so there is also a row without classifier-free guidance. A label is right if "
+            "the judge, itself a network, reads it. *gain*: how many points more are right after "
+            "the vote, which replaces labels, than as requested. *accepted*: the vote reads the "
+            "requested label.",
+            "",
+            *samples_table(results["samples"]),
+        ]
+    return [
+        *lines,
+        "",
+        "The figure shows the accuracy of the labels that are accepted by per-class thresholds "
+        "that adapt to an acceptance rate (`--accept-rate`).",
+    ]
+
+
 def draw(results: dict):
     """Coverage against accuracy, one panel a set of images."""
     figure, panels = pages.figure(9, 3.8, len(results["sets"]))
@@ -239,95 +346,18 @@ def main(setting: Setting, most, samples):
     truth = data.annotations["label"][rows].astype(np.int64)
     clean = np.asarray(data.images[rows])
     sets = {
-        "re-rendered faces": clean,
+        CLEAN: clean,
         "the same, augmented twice as in training": augmented_twice(clean, SEED),
     }
     said = {name: opinions(setting, images, name) for name, images in sets.items()}
-    scheme = setting.bundle.label_scheme
-    truths, persons = (np.tile(x, len(said)) for x in (truth, people))
-    both = accuracies(together(list(said.values())), truths, persons, scheme)
-    results: dict = {
-        "sets": {n: examine(one, truth, people, scheme) for n, one in said.items()},
-        "both": both,
-    }
-    one_each = statistics.first_of_each(people)
-    of_each = {
-        "as they are": [
-            replace(o, probabilities=o.probabilities[one_each]) for o in said["re-rendered faces"]
-        ],
-        **{
-            name: opinions(setting, spoilt(clean[one_each], how), name)
-            for name, how in UNSEEN.items()
-        },
-    }
-    results["unseen"] = {
-        name: accuracies(one, truth[one_each], people[one_each], scheme)
-        for name, one in of_each.items()
-    }
-    lines = [
-        f"Accuracy in percent on {len(truth)} faces of held-out people with known labels. "
-        "Half-widths take into account that images of one person, and both views of an image, are "
-        "alike. *augmented twice as in training*: turned, shifted, blurred, brightened and made "
-        "noisy as in the annotators' own training, twice over, and so hardly new to them.",
-        "",
-        *accuracy_table({**results["sets"], "both": both}),
-        "",
-        f"One render of each of {len(one_each)} people, degraded in ways that no annotator was "
-        "trained on. These are still renders and say nothing about photographs.",
-        "",
-        *accuracy_table(results["unseen"]),
-        "",
-        "Here a share of the labels was made wrong. *agreed* are the labels that the vote agrees "
-        "with. Where it disagrees, it replaces the label by its own; all labels are then as "
-        "accurate as the vote is above.",
-        "",
-        *table(
-            ["images", "wrong labels", "given label right", "agreed: share", "agreed: right"],
-            [
-                [
-                    name,
-                    f"{100 * row['rate']:.0f} %",
-                    plus_minus(row["given"]),
-                    f"{100 * row['coverage']:.1f}",
-                    plus_minus(row["agreed"]),
-                ]
-                for name, report in results["sets"].items()
-                for row in report["noise"]
-            ],
-        ),
-    ]
+    results = examine_sets(said, truth, people, setting.bundle.label_scheme)
+    results["unseen"] = examine_unseen(setting, clean, said[CLEAN], truth, people)
     if samples:
         recipes = Recipe("defaults"), Recipe("no classifier-free guidance (1.0)", guidance=1.0)
-        results["samples"] = found = {
+        results["samples"] = {
             recipe.name: examine_samples(setting, recipe, samples) for recipe in recipes
         }
-        lines += [
-            "",
-            f"{samples} samples of each kind. The vote can correct labels only of samples that "
-            "fail, so there is also a row without classifier-free guidance. A label is right if "
-            "the judge, itself a network, reads it. *gain*: how many points more are right after "
-            "the vote, which replaces labels, than as requested. *accepted*: the vote reads the "
-            "requested label.",
-            "",
-            *table(
-                ["samples", "requested", "after the vote", "gain", "accepted: share", "right"],
-                [
-                    [
-                        name,
-                        *(plus_minus(one[key]) for key in ("requested", "after_vote", "gain")),
-                        f"{100 * one['coverage']:.1f}",
-                        plus_minus(one["accepted"]),
-                    ]
-                    for name, one in found.items()
-                ],
-            ),
-        ]
-    lines += [
-        "",
-        "The figure shows the accuracy of the labels that are accepted by per-class thresholds "
-        "that adapt to an acceptance rate (`--accept-rate`).",
-    ]
-    setting.report("label_quality", "Label quality", results, lines, draw(results))
+    setting.report("label_quality", "Label quality", results, page(results), draw(results))
 
 
 if __name__ == "__main__":
