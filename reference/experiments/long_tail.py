@@ -14,6 +14,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -138,6 +139,83 @@ def sampled(setting: Setting, counts: Mapping[str, int], repetition: int) -> Tra
     return sum(parts[1:], parts[0])
 
 
+def arms(
+    setting: Setting,
+    faces: TrainingSet,
+    counts: Mapping[str, int],
+    noise_scale: float,
+    repair: int,
+    repetition: int,
+) -> dict[str, TrainingSet]:
+    """What is trained on in a repetition, whose tail `faces` has `counts`."""
+    dataset = setting.work / f"tail-{cache.key(cache.digest(faces.images))}"
+    write_folders(faces, dataset)
+    seed = SEED + repetition
+    return {
+        "as it is": faces,
+        BASE: faces,
+        "VAE": faces + augmented(setting, dataset, noise_scale, 0, seed),
+        "VAE and repair": faces + augmented(setting, dataset, noise_scale, repair, seed),
+        "sampled": faces + sampled(setting, counts, repetition),
+    }
+
+
+def draw(report: Mapping[str, Mapping[str, Any]]) -> Any:
+    """A figure of the balanced accuracy of every arm, over all classes and the rarest."""
+    figure, axes = pages.figure(7, 3.6)
+    for offset, measure, label in ((-0.2, "all", "all classes"), (0.2, "rare", f"{RAREST} rarest")):
+        values = 100 * np.array([row[measure]["mean"] for row in report.values()])
+        places = np.arange(len(report)) + offset
+        axes.bar(places, values[:, 0], 0.38, yerr=pages.bars(values), capsize=3, label=label)
+    axes.set_xticks(range(len(report)), list(report))
+    axes.set(ylabel="balanced accuracy (%)", ylim=(0, 105))
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+    return figure
+
+
+def rows(report: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The table of all arms."""
+    rarest = f"{RAREST} rarest"
+    return table(
+        ["training set", "images", "balanced accuracy", "deviation", "gain", rarest, "gain"],
+        [
+            [
+                name,
+                f"{np.mean(row['images']):.0f}",
+                plus_minus(row["all"]["mean"]),
+                f"{100 * row['all']['deviation']:.1f}",
+                plus_minus(row["all"]["gain"]) if name != BASE else "",
+                plus_minus(row["rare"]["mean"]),
+                plus_minus(row["rare"]["gain"]) if name != BASE else "",
+            ]
+            for name, row in report.items()
+        ],
+    )
+
+
+def page(results: Mapping[str, Any], noise_scale: float, repair: int) -> list[str]:
+    """The lines of the page."""
+    return [
+        "Training faces: "
+        + ", ".join(f"{name} {count}" for name, count in results["counts"].items())
+        + ". Each row trains a residual network for 64-pixel faces, "
+        f"{results['steps']} steps of 64 images, "
+        f"and tests it on {results['test']} renders of other held-out people, the same in every "
+        f"repetition. There are {results['repetitions']} repetitions, each with a tail of other "
+        f"people, other additions and another seed. Noise scale {noise_scale:g}, {repair} repair "
+        "steps.",
+        "",
+        "- *accuracy*: the mean over the repetitions, with its interval by Student's distribution.",
+        "- *deviation*: the standard deviation between repetitions.",
+        f"- *gain*: how many points more than {BASE} in the same repetition.",
+        "",
+        "The model that repairs and samples was trained on renders of yet other people, so it "
+        "contributes more than these faces.",
+        "",
+        *rows(results["rows"]),
+    ]
+
+
 @click.command()
 @settings.options
 @click.option("--largest", default=50, show_default=True, help="Faces of the largest class.")
@@ -151,8 +229,8 @@ def main(setting: Setting, largest, noise_scale, repair_steps, repetitions, step
     pool = real_rows(data, test=False)
     drawn = np.random.default_rng(SEED)
     groups = [
-        real_faces(data, pool[rows])
-        for rows in statistics.parted(data.annotations["identity"][pool], repetitions, drawn)
+        real_faces(data, pool[part])
+        for part in statistics.parted(data.annotations["identity"][pool], repetitions, drawn)
     ]
     counts = tail_counts([group.classes for group in groups], largest)
     test = real_faces(data, real_rows(data, test=True))
@@ -163,17 +241,7 @@ def main(setting: Setting, largest, noise_scale, repair_steps, repetitions, step
     scores: dict[str, dict[str, list[float]]] = {"all": {}, "rare": {}}
     for k, group in enumerate(groups):
         faces = group[tail(group.classes, counts)]
-        dataset = setting.work / f"tail-{cache.key(cache.digest(faces.images))}"
-        write_folders(faces, dataset)
-        seed = SEED + k
-        arms = {
-            "as it is": faces,
-            BASE: faces,
-            "VAE": faces + augmented(setting, dataset, noise_scale, 0, seed),
-            "VAE and repair": faces + augmented(setting, dataset, noise_scale, repair_steps, seed),
-            "sampled": faces + sampled(setting, counts, k),
-        }
-        for name, pictures in arms.items():
+        for name, pictures in arms(setting, faces, counts, noise_scale, repair_steps, k).items():
             read = reading(pictures, test, k, steps, name != "as it is", setting.work)
             few = balanced_accuracy(read[among], test.classes[among])
             images.setdefault(name, []).append(len(pictures))
@@ -181,57 +249,9 @@ def main(setting: Setting, largest, noise_scale, repair_steps, repetitions, step
             scores["rare"].setdefault(name, []).append(few)
     found = {measure: over_repetitions(those, BASE) for measure, those in scores.items()}
     report = {
-        name: {"images": counted, **{measure: rows[name] for measure, rows in found.items()}}
+        name: {"images": counted, **{measure: arm[name] for measure, arm in found.items()}}
         for name, counted in images.items()
     }
-    figure, axes = pages.figure(7, 3.6)
-    for offset, measure, label in ((-0.2, "all", "all classes"), (0.2, "rare", f"{RAREST} rarest")):
-        values = 100 * np.array([row[measure]["mean"] for row in report.values()])
-        places = np.arange(len(report)) + offset
-        axes.bar(places, values[:, 0], 0.38, yerr=pages.bars(values), capsize=3, label=label)
-    axes.set_xticks(range(len(report)), list(report))
-    axes.set(ylabel="balanced accuracy (%)", ylim=(0, 105))
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
-    lines = [
-        "Training faces: "
-        + ", ".join(f"{name} {count}" for name, count in counts.items())
-        + f". Each row trains a residual network for 64-pixel faces, {steps} steps of 64 images, "
-        f"and tests it on {len(test)} renders of other held-out people, the same in every "
-        f"repetition. There are {repetitions} repetitions, each with a tail of other people, "
-        f"other additions and another seed. Noise scale {noise_scale:g}, {repair_steps} repair "
-        "steps.",
-        "",
-        "- *accuracy*: the mean over the repetitions, with its interval by Student's distribution.",
-        "- *deviation*: the standard deviation between repetitions.",
-        f"- *gain*: how many points more than {BASE} in the same repetition.",
-        "",
-        "The model that repairs and samples was trained on renders of yet other people, so it "
-        "contributes more than these faces.",
-        "",
-        *table(
-            [
-                "training set",
-                "images",
-                "balanced accuracy",
-                "deviation",
-                "gain",
-                f"{RAREST} rarest",
-                "gain",
-            ],
-            [
-                [
-                    name,
-                    f"{np.mean(row['images']):.0f}",
-                    plus_minus(row["all"]["mean"]),
-                    f"{100 * row['all']['deviation']:.1f}",
-                    plus_minus(row["all"]["gain"]) if name != BASE else "",
-                    plus_minus(row["rare"]["mean"]),
-                    plus_minus(row["rare"]["gain"]) if name != BASE else "",
-                ]
-                for name, row in report.items()
-            ],
-        ),
-    ]
     results = {
         "counts": counts,
         "repetitions": repetitions,
@@ -239,7 +259,8 @@ def main(setting: Setting, largest, noise_scale, repair_steps, repetitions, step
         "test": len(test),
         "rows": report,
     }
-    setting.report("long_tail", "Filling up rare classes", results, lines, figure)
+    lines = page(results, noise_scale, repair_steps)
+    setting.report("long_tail", "Filling up rare classes", results, lines, draw(report))
 
 
 if __name__ == "__main__":
