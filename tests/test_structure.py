@@ -18,9 +18,6 @@ LONGEST = 60
 LONG = {
     "reference/evaluate.py: main",
     "reference/experiments/ablation.py: main",
-    "reference/experiments/label_quality.py: main",
-    "reference/experiments/long_tail.py: main",
-    "reference/experiments/photo_layouts.py: main",
 }
 
 

