@@ -41,7 +41,7 @@ class Augmenter:
 
     def __init__(self, job: Augmentation, sampler: Sampler) -> None:
         self.job, self.sampler = job, sampler
-        self.bundle, self.ensemble = sampler.bundle, sampler.annotators
+        self.bundle, self.annotators = sampler.bundle, sampler.annotators
         check_encoder(self.bundle)
         for label in sorted({str(item.label) for item in job.originals}):
             if label not in self.bundle.classes:
@@ -92,7 +92,7 @@ class Augmenter:
     def _at_once(self, batch: int) -> int:
         repairing = ("conditioner", "denoiser") if self.job.repair_steps else ()
         size = self.sampler.engines.piece_size(batch, "encoder", "decoder", *repairing)
-        return self.ensemble.at_once(size)
+        return self.annotators.at_once(size)
 
     def _additions(self, indices: Sequence[int], size: int) -> Iterator[list[Variation]]:
         """The best variation for each of these additions, in order, as soon as they are settled.

@@ -98,7 +98,7 @@ def label_dataset(
 
 def label_images(
     dataset: Dataset,
-    ensemble: Annotators,
+    annotators: Annotators,
     table: Table | Lines,
     accept: Accept,
     batch: int,
@@ -121,8 +121,8 @@ def label_images(
             tally.add(line)
         on_progress(lines[-1]["index"] + 1)
 
-    lines = _lacking(dataset, ensemble, table, accept, batch)
-    runner.run(ensemble.bundle, lines, table.write, table, count)
+    lines = _lacking(dataset, annotators, table, accept, batch)
+    runner.run(annotators.bundle, lines, table.write, table, count)
     return tally
 
 
@@ -135,12 +135,12 @@ def tallied(table: Table | Lines) -> Tally:
 
 
 def _lacking(
-    dataset: Dataset, ensemble: Annotators, table: Table | Lines, accept: Accept, batch: int
+    dataset: Dataset, annotators: Annotators, table: Table | Lines, accept: Accept, batch: int
 ) -> Generator[list[Record]]:
     """The lines that `table` lacks, a piece at a time: of images, then of what is left out."""
     items = dataset.items
     first = max(table.done, len(items))
-    yield from _labelled(items, table, ensemble, accept, batch)
+    yield from _labelled(items, table, annotators, accept, batch)
     left_out = [
         filled(table.form, _unread(first + i, entry.name, entry.reason))
         for i, entry in enumerate(dataset.skipped[first - len(items) :])
@@ -150,15 +150,15 @@ def _lacking(
 
 
 def _labelled(
-    items: Sequence[Item], table: Table | Lines, ensemble: Annotators, accept: Accept, batch: int
+    items: Sequence[Item], table: Table | Lines, annotators: Annotators, accept: Accept, batch: int
 ) -> Generator[list[Record]]:
     """The lines of the items that `table` lacks, as they come out of the engines."""
     first = table.done
-    size = ensemble.at_once(min(batch, max(len(items) - first, 1)))
-    with closing(_read(items, first, size, batch, ensemble.bundle.image_size)) as pieces:
+    size = annotators.at_once(min(batch, max(len(items) - first, 1)))
+    with closing(_read(items, first, size, batch, annotators.bundle.image_size)) as pieces:
         for images in pieces:
             part = items[first : first + len(images)]
-            said = _records(part, images, first, ensemble, accept, size)
+            said = _records(part, images, first, annotators, accept, size)
             yield [filled(table.form, fields) for fields in said]
             first += len(part)
 
@@ -167,12 +167,12 @@ def _records(
     items: Sequence[Item],
     images: Sequence[np.ndarray | str],
     first: int,
-    ensemble: Annotators,
+    annotators: Annotators,
     accept: Accept,
     size: int,
 ) -> list[Record]:
     """What `accept` and the engines, `size` images at a time, say of some images."""
-    bundle = ensemble.bundle
+    bundle = annotators.bundle
     records: list[Record] = [
         _unread(first + i, item.name, str(image))
         for i, (item, image) in enumerate(zip(items, images, strict=True))
@@ -183,13 +183,13 @@ def _records(
     # Always as many, for a runtime may compile an engine anew for each size.
     padded = sound + sound[-1:] * (size - len(sound))
     pixels = np.stack([np.asarray(images[i]) for i in padded])
-    opinions = ensemble.opinions(pixels)
+    opinions = annotators.opinions(pixels)
     problems = [label_problem(items[i], bundle) for i in padded]
     wanted = [
         items[i].label if why is None else None for i, why in zip(padded, problems, strict=True)
     ]
     verdicts = vote(opinions, bundle.label_scheme, wanted)
-    aus = ensemble.aus(pixels)
+    aus = annotators.aus(pixels)
     for row, i in enumerate(sound):
         verdict, problem = verdicts[row], problems[row]
         accepted = accept(verdict) if problem is None else False

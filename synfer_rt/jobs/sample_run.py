@@ -69,7 +69,7 @@ class Run:
     `layout_strength` in (0, 1] is the part of the noise schedule that is run on a layout; without
     a layout bank it is 1. `semantic` steers every sample towards its label. `photos` are the faces
     to start from, of which `requests` knows the number. `accept_rate` and `threshold` say what is
-    accepted (see annotate.acceptance). With `quota` the run goes on until each class has so many
+    accepted (see judging/acceptance.py). With `quota` the run goes on until each class has so many
     accepted samples, and `count` is the most that it makes.
     """
 

@@ -30,7 +30,7 @@ from synfer_rt.records import Record, blank_line
 
 
 @pytest.fixture(scope="module")
-def ensemble(voting_bundle: Bundle) -> Annotators:
+def annotators(voting_bundle: Bundle) -> Annotators:
     return Annotators(LoadedEngines(voting_bundle, "onnxruntime-cpu", threads=1))
 
 
@@ -48,8 +48,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def blank(ensemble: Annotators) -> Record:
-    return blank_line(ensemble.bundle, ensemble.members, ensemble.engines.backend)
+def blank(annotators: Annotators) -> Record:
+    return blank_line(annotators.bundle, annotators.members, annotators.engines.backend)
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -57,17 +57,17 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def run(
-    dataset: Dataset, ensemble: Annotators, path: Path, batch: int = 4, resume: bool = False
+    dataset: Dataset, annotators: Annotators, path: Path, batch: int = 4, resume: bool = False
 ) -> list[dict[str, Any]]:
-    table = Table(path, {"images": dataset.digest}, blank(ensemble), resume)
-    label_images(dataset, ensemble, table, acceptance(accept_rate=0.5), batch)
+    table = Table(path, {"images": dataset.digest}, blank(annotators), resume)
+    label_images(dataset, annotators, table, acceptance(accept_rate=0.5), batch)
     return lines(path)
 
 
 def test_every_image_has_a_line_and_bad_files_say_why(
-    folder: Path, ensemble: Annotators, tmp_path: Path
+    folder: Path, annotators: Annotators, tmp_path: Path
 ):
-    records = run(read_dataset(folder), ensemble, tmp_path / "t.jsonl")
+    records = run(read_dataset(folder), annotators, tmp_path / "t.jsonl")
     assert [r["index"] for r in records] == list(range(13))
     bad = {r["file_name"]: r["error"] for r in records if r["error"]}
     assert set(bad) == {"happy/05b.jpg", "notes.txt"}
@@ -76,14 +76,14 @@ def test_every_image_has_a_line_and_bad_files_say_why(
         assert record["label"] == max(record["probabilities"], key=record["probabilities"].get)
         assert record["rectified"] == (record["label"] != record["given_label"])
         assert record["given_label"] == record["file_name"].split("/")[0]
-        assert set(record["votes"]) == set(ensemble.members)
-        assert len(record["aus"]) == 41 and record["bundle"] == ensemble.bundle.bundle_hash
+        assert set(record["votes"]) == set(annotators.members)
+        assert len(record["aus"]) == 41 and record["bundle"] == annotators.bundle.bundle_hash
     assert {r["accepted"] for r in good} == {True, False}
 
 
-def test_the_lines_do_not_depend_on_the_batch(folder: Path, ensemble: Annotators, tmp_path: Path):
+def test_the_lines_do_not_depend_on_the_batch(folder: Path, annotators: Annotators, tmp_path: Path):
     dataset = read_dataset(folder)
-    small, large = (run(dataset, ensemble, tmp_path / f"{b}.jsonl", b) for b in (1, 64))
+    small, large = (run(dataset, annotators, tmp_path / f"{b}.jsonl", b) for b in (1, 64))
     for one, other in zip(small, large, strict=True):
         decided = ("index", "file_name", "label", "rectified", "accepted", "error")
         assert [one.get(k) for k in decided] == [other.get(k) for k in decided]
@@ -97,37 +97,37 @@ class _Stop(Exception):
 
 @pytest.mark.parametrize("after", [4, 8])
 def test_an_interrupted_run_resumes_to_the_same_table(
-    folder: Path, ensemble: Annotators, tmp_path: Path, after: int
+    folder: Path, annotators: Annotators, tmp_path: Path, after: int
 ):
     dataset = read_dataset(folder)
-    whole = run(dataset, ensemble, tmp_path / "whole.jsonl")
+    whole = run(dataset, annotators, tmp_path / "whole.jsonl")
 
     def stop(done: int) -> None:
         if done >= after:
             raise _Stop
 
     path = tmp_path / "cut.jsonl"
-    table = Table(path, {"images": dataset.digest}, blank(ensemble), False)
+    table = Table(path, {"images": dataset.digest}, blank(annotators), False)
     with pytest.raises(_Stop):
-        label_images(dataset, ensemble, table, acceptance(accept_rate=0.5), 4, stop)
+        label_images(dataset, annotators, table, acceptance(accept_rate=0.5), 4, stop)
     assert not path.exists()
     with partial(path).open("ab") as journal:  # killed while a line was written
         journal.write(b'{"index": 99, "file_')
-    assert run(dataset, ensemble, path, resume=True) == whole
+    assert run(dataset, annotators, path, resume=True) == whole
     assert not partial(path).exists()
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
 def test_a_table_begun_by_an_older_release_goes_on_with_todays_names(
-    folder: Path, ensemble: Annotators, tmp_path: Path, suffix: str
+    folder: Path, annotators: Annotators, tmp_path: Path, suffix: str
 ):
     dataset = read_dataset(folder)
 
     def table(name: str, resume: bool = False) -> Table:
-        return Table(tmp_path / name, {"images": dataset.digest}, blank(ensemble), resume)
+        return Table(tmp_path / name, {"images": dataset.digest}, blank(annotators), resume)
 
     def finish(table: Table) -> Path:
-        label_images(dataset, ensemble, table, acceptance(accept_rate=0.5), 4)
+        label_images(dataset, annotators, table, acceptance(accept_rate=0.5), 4)
         return table.path
 
     whole = finish(table(f"whole{suffix}")).read_text()
@@ -142,23 +142,23 @@ def test_a_table_begun_by_an_older_release_goes_on_with_todays_names(
 
 
 def test_finished_pieces_of_a_batch_are_written(
-    folder: Path, ensemble: Annotators, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, annotators: Annotators, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(
         "synfer_rt.backends.loaded_engines._POSITIONS_PER_CALL", 4 * 64
     )  # 4 images at once
-    cut_up = Annotators(LoadedEngines(ensemble.bundle, "onnxruntime-cpu", threads=1))
+    cut_up = Annotators(LoadedEngines(annotators.bundle, "onnxruntime-cpu", threads=1))
 
     def stop(done: int) -> None:
         if done >= 8:
             raise _Stop
 
     dataset = read_dataset(folder)
-    table = Table(tmp_path / "cut.jsonl", {"images": dataset.digest}, blank(ensemble), False)
+    table = Table(tmp_path / "cut.jsonl", {"images": dataset.digest}, blank(annotators), False)
     with pytest.raises(_Stop):
         label_images(dataset, cut_up, table, acceptance(accept_rate=0.5), 64, stop)
     assert table.done == 8
-    whole = run(dataset, ensemble, tmp_path / "whole.jsonl", 64)
+    whole = run(dataset, annotators, tmp_path / "whole.jsonl", 64)
     assert run(dataset, cut_up, tmp_path / "cut.jsonl", 64, resume=True) == whole
 
 
@@ -166,33 +166,33 @@ def test_a_bundle_that_changes_ends_the_run(
     folder: Path, voting_bundle: Bundle, tmp_path: Path
 ) -> None:
     bundle = open_bundle(shutil.copytree(voting_bundle.path, tmp_path / "bundle"))
-    ensemble = Annotators(LoadedEngines(bundle, "onnxruntime-cpu", threads=1))
+    annotators = Annotators(LoadedEngines(bundle, "onnxruntime-cpu", threads=1))
 
     def change(done: int) -> None:
         (bundle.path / "feranno.onnx").write_bytes(b"another")
 
     dataset = read_dataset(folder)
-    table = Table(tmp_path / "t.jsonl", {"images": dataset.digest}, blank(ensemble), False)
+    table = Table(tmp_path / "t.jsonl", {"images": dataset.digest}, blank(annotators), False)
     with pytest.raises(UserError, match=r"feranno\.onnx was changed or removed"):
-        label_images(dataset, ensemble, table, acceptance(), 4, change)
+        label_images(dataset, annotators, table, acceptance(), 4, change)
     assert table.done == 4
 
 
 def test_a_csv_has_a_column_for_each_class_unit_and_vote(
-    folder: Path, ensemble: Annotators, tmp_path: Path
+    folder: Path, annotators: Annotators, tmp_path: Path
 ):
     dataset = read_dataset(folder)
-    table = Table(tmp_path / "t.csv", {}, blank(ensemble), False)
-    tally = label_images(dataset, ensemble, table, acceptance(), 8)
+    table = Table(tmp_path / "t.csv", {}, blank(annotators), False)
+    tally = label_images(dataset, annotators, table, acceptance(), 8)
     with (tmp_path / "t.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 13 and {"contempt", "AU12", "error"} <= set(rows[0])
-    shares = [float(rows[0][name]) for name in ensemble.bundle.classes]
+    shares = [float(rows[0][name]) for name in annotators.bundle.classes]
     assert sum(shares) == pytest.approx(1, abs=1e-5)
     votes = [name for name in rows[0] if name.startswith("vote.")]
-    assert votes == [f"vote.{name}" for name in ensemble.members]
+    assert votes == [f"vote.{name}" for name in annotators.members]
     for row in rows:
-        assert all((row[name] in ensemble.bundle.classes) != bool(row["error"]) for name in votes)
+        assert all((row[name] in annotators.bundle.classes) != bool(row["error"]) for name in votes)
     assert sum(tally.labels.values()) == 11 and len(tally.skipped) == 2
 
 
@@ -385,29 +385,29 @@ class TestLabelsThatAreThere:
         assert [(r["asked"], r["accepted"]) for r in found] == [(True, True)] * 3
 
     def test_a_class_that_the_bundle_lacks_is_said_and_not_accepted(
-        self, ensemble: Annotators, tmp_path: Path
+        self, annotators: Annotators, tmp_path: Path
     ):
         data = self.table(tmp_path / "d", "image,label\n0.png,contempt\n")
         item = read_dataset(data).items[0]
-        seven = dataclasses.replace(ensemble.bundle, label_scheme="affectnet-7")
-        assert label_problem(item, ensemble.bundle) is None
+        seven = dataclasses.replace(annotators.bundle, label_scheme="affectnet-7")
+        assert label_problem(item, annotators.bundle) is None
         assert "does not know the class contempt" in str(label_problem(item, seven))
 
     def test_a_run_goes_on_past_labels_that_are_not_understood(
-        self, ensemble: Annotators, tmp_path: Path
+        self, annotators: Annotators, tmp_path: Path
     ):
         data = self.table(tmp_path / "d", "image,label\n0.png,sad\n1.png,wry\n2.png,happy\n")
         dataset = read_dataset(data)
-        whole = run(dataset, ensemble, tmp_path / "whole.jsonl", 1)
+        whole = run(dataset, annotators, tmp_path / "whole.jsonl", 1)
 
         def stop(done: int) -> None:
             if done == 2:
                 raise _Stop
 
-        table = Table(tmp_path / "cut.jsonl", {"images": dataset.digest}, blank(ensemble), False)
+        table = Table(tmp_path / "cut.jsonl", {"images": dataset.digest}, blank(annotators), False)
         with pytest.raises(_Stop):
-            label_images(dataset, ensemble, table, acceptance(accept_rate=0.5), 1, stop)
-        assert run(dataset, ensemble, tmp_path / "cut.jsonl", 1, resume=True) == whole
+            label_images(dataset, annotators, table, acceptance(accept_rate=0.5), 1, stop)
+        assert run(dataset, annotators, tmp_path / "cut.jsonl", 1, resume=True) == whole
 
     @pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
     def test_a_table_of_an_older_release_is_a_dataset(

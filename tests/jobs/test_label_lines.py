@@ -22,7 +22,7 @@ from synfer_rt.judging.annotators import Annotators
 from synfer_rt.records import NOT_READ, Record, blank_line
 
 
-def ensemble(bundle: Bundle) -> Annotators:
+def annotators(bundle: Bundle) -> Annotators:
     return Annotators(LoadedEngines(bundle, "onnxruntime-cpu", threads=1))
 
 
@@ -40,7 +40,7 @@ def tables(root: Path, bundle: Bundle, suffix: str) -> list[Path]:
     (root / "numbers" / "list.csv").write_text("image,label\na.png,6\n")
     (root / "broken" / "a.png").write_bytes(b"torn")
     shutil.copy(root / "broken" / "a.png", root / "labelled" / "sad" / "b.png")
-    found, members = [], ensemble(bundle)
+    found, members = [], annotators(bundle)
     for name in ("unlabelled", "numbers", "labelled", "broken"):
         path = root / f"{name}{suffix}"
         dataset = read_dataset(root / name)
@@ -54,7 +54,7 @@ def types(value: Any) -> Any:
 
 
 def test_every_line_has_all_fields_of_one_type(voting_bundle: Bundle, tmp_path: Path) -> None:
-    form = blank(ensemble(voting_bundle))
+    form = blank(annotators(voting_bundle))
     for path in tables(tmp_path, voting_bundle, ".jsonl"):
         for line in map(json.loads, path.read_text().splitlines()):
             assert list(line) == list(form) and types(line) == types(form)

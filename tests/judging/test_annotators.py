@@ -12,7 +12,7 @@ from tests import tiny_bundle
 
 
 @pytest.fixture(scope="module")
-def ensemble(voting_bundle: Bundle) -> Annotators:
+def annotators(voting_bundle: Bundle) -> Annotators:
     return Annotators(LoadedEngines(voting_bundle, "onnxruntime-cpu", threads=1))
 
 
@@ -21,8 +21,8 @@ def images() -> np.ndarray:
     return np.random.default_rng(0).random((5, 3, 32, 32), np.float32)
 
 
-def test_every_classifier_and_feranno_vote(ensemble: Annotators, images: np.ndarray):
-    opinions = ensemble.opinions(images)
+def test_every_classifier_and_feranno_vote(annotators: Annotators, images: np.ndarray):
+    opinions = annotators.opinions(images)
     assert [o.annotator for o in opinions] == ["classifier.small", "classifier.seven", "feranno"]
     assert [o.scheme for o in opinions] == ["hsemotion-8", "affectnet-7", "affectnet-8"]
     for opinion in opinions:
@@ -30,27 +30,27 @@ def test_every_classifier_and_feranno_vote(ensemble: Annotators, images: np.ndar
 
 
 def test_images_from_elsewhere_reach_feranno_through_the_encoder(
-    ensemble: Annotators, images: np.ndarray
+    annotators: Annotators, images: np.ndarray
 ):
-    mean = ensemble.engines.run_in_pieces("encoder", "images", images)["mean"]
-    direct = ensemble.opinions(images, mean)[-1].probabilities
-    np.testing.assert_allclose(ensemble.opinions(images)[-1].probabilities, direct)
-    other = ensemble.opinions(images, mean + 1)[-1].probabilities
+    mean = annotators.engines.run_in_pieces("encoder", "images", images)["mean"]
+    direct = annotators.opinions(images, mean)[-1].probabilities
+    np.testing.assert_allclose(annotators.opinions(images)[-1].probabilities, direct)
+    other = annotators.opinions(images, mean + 1)[-1].probabilities
     assert np.abs(other - direct).max() > 1e-3
 
 
-def test_a_verdict_does_not_depend_on_the_batch(ensemble: Annotators, images: np.ndarray):
-    together = ensemble.judge(images, ["happy"] * 5)
-    alone = [ensemble.judge(image[None], ["happy"])[0] for image in images]
+def test_a_verdict_does_not_depend_on_the_batch(annotators: Annotators, images: np.ndarray):
+    together = annotators.judge(images, ["happy"] * 5)
+    alone = [annotators.judge(image[None], ["happy"])[0] for image in images]
     for one, other in zip(together, alone, strict=True):
         assert (one.label, one.rectified) == (other.label, other.rectified)
         assert one.confidence == pytest.approx(other.confidence, abs=2e-6)
 
 
 def test_action_units_are_read_where_the_bundle_can(
-    ensemble: Annotators, images: np.ndarray, sampler: Sampler
+    annotators: Annotators, images: np.ndarray, sampler: Sampler
 ):
-    aus = ensemble.aus(images)
+    aus = annotators.aus(images)
     assert aus is not None and aus.shape == (5, 41)
     assert aus.min() >= 0 and aus.max() <= 1
     assert Annotators(sampler.engines).aus(images) is None
