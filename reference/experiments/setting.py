@@ -24,7 +24,7 @@ from synfer_rt.sampling.sampler import Sampler
 class Setting:
     """The options that all experiments share, and what they open."""
 
-    engines: Path | None
+    bundle_path: Path | None
     directory: Path
     classifiers: Path
     out: Path
@@ -35,7 +35,7 @@ class Setting:
     @cached_property
     def bundle(self) -> Bundle:
         """The bundle under test."""
-        return open_bundle(self.engines)
+        return open_bundle(self.bundle_path)
 
     @cached_property
     def sampler(self) -> Sampler:
@@ -88,9 +88,12 @@ class Setting:
 def options(command: Callable) -> Callable:
     """Options of all experiments, collected as the argument `setting`."""
 
-    def collected(engines, directory, classifiers, out, work, backend, threads, **others) -> None:
+    def collected(
+        bundle_path, directory, classifiers, out, work, backend, threads, **others
+    ) -> None:
         torch.set_num_threads(threads)
-        command(Setting(engines, directory, classifiers, out, work, backend, threads), **others)
+        setting = Setting(bundle_path, directory, classifiers, out, work, backend, threads)
+        command(setting, **others)
 
     collected.__doc__ = command.__doc__
     collected.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
@@ -107,7 +110,7 @@ def options(command: Callable) -> Callable:
         click.option("--out", type=Path, default=Path("docs/results"), show_default=True),
         classifiers.directory_option("classifiers"),
         click.option("--renders", "directory", type=Path, required=True),
-        click.option("--engines", type=Path, help="Bundle; default the shipped one."),
+        click.option("--bundle", "bundle_path", type=Path, help="By default the shipped one."),
     ):
         collected = decorate(collected)
     return collected
