@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property
 from pathlib import Path
+from typing import Any, Self
 
 import click
 import numpy as np
@@ -21,14 +23,14 @@ import torch
 
 from reference import captions, classifiers, renders
 from reference.evaluation import action_units, attributes, copies, diversity, report, statistics
-from reference.evaluation.copies import Nearest
 from reference.evaluation.expression import difference, judge_images
-from reference.evaluation.pages import command, machine, sheet
+from reference.evaluation.pages import command, machine
 from reference.evaluation.sampling import SEED, kept, reconstructed
-from reference.pictures import save_chart, save_with_palette
+from reference.evaluation.sheets import draw_nearest, draw_samples, draw_units
+from reference.pictures import save_chart
 from reference.tasks import CLASSES, chosen
 from synfer_rt.bundle import open_bundle
-from synfer_rt.sampling.requests import make_requests
+from synfer_rt.sampling.requests import Request, Requests, make_requests
 from synfer_rt.sampling.sampler import Sampler
 
 
@@ -41,6 +43,13 @@ class Readers:
     attributes: torch.nn.Module
     fer: Path | None
 
+    @classmethod
+    def load(cls, directory: Path, fer: Path | None) -> Self:
+        """The networks in `directory`."""
+        names = ("judge", "au-reader", "attribute-reader")
+        judge, aus, attribute_reader = (classifiers.load(directory, name) for name in names)
+        return cls(judge, aus, attribute_reader, fer)
+
 
 @dataclass(frozen=True)
 class Faces:
@@ -52,6 +61,78 @@ class Faces:
     images: np.ndarray
     classes: np.ndarray
     people: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """The engines under test and the settings of their samples, which are kept in `work`.
+
+    A `guidance` of None is the bundle's own; without layouts, `strength` is 1.
+    """
+
+    sampler: Sampler
+    solver: str
+    steps: int
+    guidance: float | None
+    layout: str
+    strength: float
+    work: Path
+
+    @cached_property
+    def requests(self) -> Requests:
+        """The requests of the evaluation."""
+        bundle = self.sampler.bundle
+        return make_requests(bundle, guidance=self.guidance, layout=self.layout, seed=SEED)
+
+    def sample(self, requests: Sequence[Request], title: str) -> dict[str, np.ndarray]:
+        """Samples as in `sampling.kept`; `title` labels the progress bar."""
+        trajectory = self.sampler.bundle.trajectory(self.solver, self.steps, self.strength)
+        return kept(self.sampler, requests, trajectory, self.work, title)
+
+    def described(self) -> dict[str, Any]:
+        """The settings, for the page."""
+        return {
+            "solver": self.solver,
+            "steps": self.steps,
+            "guidance": self.requests.guidance,
+            "layout": self.layout,
+            "layout_strength": self.strength,
+        }
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Renders of held-out people, and their reconstructions by the VAE.
+
+    `images` and `rebuilt` are uint8 [n, S, S, 3], with action units float32 [n, 41]. `faces` and
+    `rebuilt_faces` are those of them that show a class, and `people` int64 [m] tells whose they
+    are.
+    """
+
+    images: np.ndarray
+    rebuilt: np.ndarray
+    units: np.ndarray
+    faces: Faces
+    rebuilt_faces: Faces
+    people: np.ndarray
+
+
+def read_held_out(data: renders.Renders, sampling: Sampling) -> HeldOut:
+    """The held-out part of `data`."""
+    rows, labelled = data.rows(held_out=True), data.labelled()
+    images = np.asarray(data.images[rows])
+    rebuilt = reconstructed(sampling.sampler, images, sampling.work)
+    people = data.annotations["identity"][labelled]
+    classes = data.annotations["label"][labelled].astype(int)
+    faces = Faces(np.asarray(data.images[labelled]), classes, people)
+    return HeldOut(
+        images,
+        rebuilt,
+        data.annotations["au"][rows].astype(np.float32),
+        faces,
+        replace(faces, images=rebuilt[np.isin(rows, labelled)]),
+        people,
+    )
 
 
 def measure_expression(
@@ -140,29 +221,73 @@ def tell_people_apart(held: Faces, people: np.ndarray, readers: Readers) -> dict
     }
 
 
-def draw_units(swept: np.ndarray, sided: np.ndarray, faces: int, pictures: Path) -> None:
-    """Sheets of two faces' sweeps and of three faces' sides."""
+def evaluate_units(
+    sampling: Sampling, held: HeldOut, reader: torch.nn.Module, faces: int, pictures: Path
+) -> dict:
+    """Sample sweeps and sides on `faces` faces, draw them, and measure them by `reader`."""
     units = action_units.MAIN + action_units.FURTHER
-    grid = swept.reshape(len(units), faces, -1, *swept.shape[1:])
-    columns = [f"{strength:.1f}" for strength in action_units.STRENGTHS]
-    rows = [(unit, [*grid[i, 0], *grid[i, 1]]) for i, unit in enumerate(units)]
-    save_with_palette(sheet(rows, columns * 2, 2), pictures / "sweeps.png")
-    one_sided = action_units.ONE_SIDED
-    grid = sided.reshape(len(one_sided), faces, -1, *sided.shape[1:])[:, :3]
-    rows = [(unit, list(np.concatenate(grid[i]))) for i, unit in enumerate(one_sided)]
-    columns = list(action_units.SIDES) * grid.shape[1]
-    save_with_palette(sheet(rows, columns, 2), pictures / "sides.png")
+    sweeps = action_units.sweeps(sampling.requests, units, faces)
+    swept = sampling.sample(sweeps, "sampling sweeps")["images"]
+    sides = action_units.sides(sampling.requests, faces)
+    sided = sampling.sample(sides, "sampling sides")["images"]
+    draw_units(swept, sided, faces, pictures)
+    return measure_units(
+        classifiers.predict(reader, swept).reshape(len(units), faces, -1, 41),
+        classifiers.predict(reader, sided).reshape(len(action_units.ONE_SIDED), faces, -1, 41),
+        classifiers.predict(reader, held.images),
+        classifiers.predict(reader, held.rebuilt),
+        held.units,
+    )
 
 
-def draw_nearest(
-    samples: np.ndarray, stack: np.ndarray, rows: np.ndarray, near: Nearest, pictures: Path
-) -> None:
-    """A sheet of the ten samples nearest to one of the renders `stack[rows]`, and of those."""
-    first = near.distances.argsort()[:10]
-    columns = [f"{distance:.3f}" for distance in near.distances[first]]
-    pairs = [("sample", samples[first]), ("nearest", [stack[i] for i in rows[near.rows[first]]])]
-    page = sheet([(name, list(images)) for name, images in pairs], columns, 2)
-    page.save(pictures / "nearest.png", optimize=True)
+def sample_from_noise(sampling: Sampling, count: int) -> np.ndarray:
+    """Images uint8 [count, S, S, 3] of the same requests without layouts."""
+    alone = replace(sampling, layout="none", strength=1.0)
+    made = alone.sample(alone.requests[:count], "sampling from noise alone")
+    return np.asarray(made["images"])
+
+
+def evaluate_copies(
+    sampling: Sampling,
+    samples: np.ndarray,
+    held: HeldOut,
+    data: renders.Renders,
+    readers: Readers,
+    pictures: Path,
+) -> dict:
+    """Compare samples uint8 [n, S, S, 3] with their nearest training renders; draw both."""
+    sets = {"samples": samples}
+    if sampling.layout == "bank":
+        sets["samples from noise alone"] = sample_from_noise(sampling, len(samples))
+    names = tuple(sets)
+    one_each = statistics.first_of_each(held.people)[: len(samples)]
+    training_rows = data.rows(held_out=False)
+    drawn = np.random.default_rng(SEED).permutation(len(training_rows))[: len(samples)]
+    originals = np.asarray(data.images[training_rows[drawn]])
+    sets |= {
+        "held-out renders": held.faces.images[one_each],
+        copies.HELD: held.rebuilt_faces.images[one_each],
+        copies.COPIES: reconstructed(sampling.sampler, originals, sampling.work),
+    }
+    training = copies.training_features(readers.attributes, data, sampling.work)
+    near = {
+        name: copies.nearest_render(readers.attributes, images, training)
+        for name, images in sets.items()
+    }
+    save_chart(copies.draw_neighbours(near), pictures / "neighbours.png", dpi=110)
+    draw_nearest(samples, data.images, training_rows, near["samples"], pictures)
+    return {
+        "training_renders": len(training),
+        "same_person": tell_people_apart(held.faces, held.people, readers),
+        **copies.compared(near, names, drawn),
+    }
+
+
+def write(found: dict, out: Path) -> None:
+    """OUT/results/results.json, and OUT/results.md with links to the other pages that are there."""
+    (out / "results" / "results.json").write_text(json.dumps(found, indent=2) + "\n")
+    there = [name for name in report.FURTHER if (out / "results" / f"{name}.md").is_file()]
+    (out / "results.md").write_text(report.markdown(found, there))
 
 
 @click.command()
@@ -212,36 +337,23 @@ def main(
 ):
     """Measure expression, AU control, prompt control and diversity of a bundle."""
     torch.set_num_threads(threads)
-    names = ("judge", "au-reader", "attribute-reader")
-    judge, aus, attribute_reader = (classifiers.load(classifier_directory, n) for n in names)
-    readers = Readers(judge, aus, attribute_reader, fer)
+    readers = Readers.load(classifier_directory, fer)
     bundle = open_bundle(bundle_path)
     defaults = bundle.defaults
     layout = layout or defaults.layout
     strength = (strength or defaults.layout_strength) if layout == "bank" else 1.0
     solver, steps = solver or defaults.solver, steps or defaults.steps
-    way = bundle.trajectory(solver, steps, strength)
-    every = make_requests(bundle, guidance=guidance, layout=layout, seed=SEED)
     sampler = Sampler.of(bundle, backend, threads)
-    sampled = partial(kept, sampler, way=way, work=work)
+    sampling = Sampling(sampler, solver, steps, guidance, layout, strength, work)
     pictures = out / "results"
     pictures.mkdir(parents=True, exist_ok=True)
-
     data = renders.load(directory, 64)
-    held_rows = data.rows(held_out=True)
-    labelled = data.labelled()
-    people = data.annotations["identity"][labelled]
-    held = Faces(
-        np.asarray(data.images[labelled]), data.annotations["label"][labelled].astype(int), people
-    )
-    held_images = np.asarray(data.images[held_rows])
-    rebuilt = reconstructed(sampler, held_images, work)
-    rebuilt_held = replace(held, images=rebuilt[np.isin(held_rows, labelled)])
-    requests = every[: per_class * len(CLASSES)]
-    made = sampled(requests, title="sampling expressions")
+    held = read_held_out(data, sampling)
+    requests = sampling.requests[: per_class * len(CLASSES)]
+    made = sampling.sample(requests, "sampling expressions")
     asked = np.array([CLASSES.index(request.label) for request in requests])
     samples = Faces(np.asarray(made["images"]), asked)
-
+    draw_samples(samples.images, asked, pictures)
     found = {
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine(),
@@ -249,70 +361,16 @@ def main(
         "version": bundle.version,
         "bundle": bundle.bundle_hash,
         "faces": faces,
-        "settings": {
-            "solver": solver,
-            "steps": steps,
-            "guidance": every.guidance,
-            "layout": layout,
-            "layout_strength": strength,
-            "backend": backend,
-            "seed": SEED,
-        },
-        **measure_expression(samples, held, rebuilt_held, readers),
+        "settings": {**sampling.described(), "backend": backend, "seed": SEED},
+        **measure_expression(samples, held.faces, held.rebuilt_faces, readers),
     }
     found["samples"]["accepted"] = float(np.mean(made["accepted"]))
-    rows = [(c, list(samples.images[asked == i][:10])) for i, c in enumerate(CLASSES)]
-    sheet(rows, [], 2).save(pictures / "samples.png", optimize=True)
-
-    units = action_units.MAIN + action_units.FURTHER
-    swept = sampled(action_units.sweeps(every, units, faces), title="sampling sweeps")["images"]
-    sided = sampled(action_units.sides(every, faces), title="sampling sides")["images"]
-    found |= measure_units(
-        classifiers.predict(readers.aus, swept).reshape(len(units), faces, -1, 41),
-        classifiers.predict(readers.aus, sided).reshape(len(action_units.ONE_SIDED), faces, -1, 41),
-        classifiers.predict(readers.aus, held_images),
-        classifiers.predict(readers.aus, rebuilt),
-        data.annotations["au"][held_rows].astype(np.float32),
-    )
-    draw_units(swept, sided, faces, pictures)
-
+    found |= evaluate_units(sampling, held, readers.aus, faces, pictures)
     prompts = [request.prompt for request in requests]
     found["attributes"] = measure_prompts(samples, prompts, data, readers.attributes)
-
-    found["diversity"] = measure_variety(samples, held, people, readers.judge)
-    sets = {"samples": samples.images}
-    if layout == "bank":
-        without = make_requests(bundle, guidance=guidance, layout="none", seed=SEED)
-        others = without[: len(requests)]
-        whole_way = bundle.trajectory(solver, steps, 1.0)
-        made = kept(sampler, others, whole_way, work, "sampling from noise alone")
-        sets["samples from noise alone"] = np.asarray(made["images"])
-    names = tuple(sets)
-    one_each = statistics.first_of_each(people)[: len(requests)]
-    training_rows = data.rows(held_out=False)
-    drawn = np.random.default_rng(SEED).permutation(len(training_rows))[: len(requests)]
-    originals = np.asarray(data.images[training_rows[drawn]])
-    sets |= {
-        "held-out renders": held.images[one_each],
-        copies.HELD: rebuilt_held.images[one_each],
-        copies.COPIES: reconstructed(sampler, originals, work),
-    }
-    training = copies.training_features(readers.attributes, data, work)
-    near = {
-        name: copies.nearest_render(readers.attributes, images, training)
-        for name, images in sets.items()
-    }
-    found["copies"] = {
-        "training_renders": len(training),
-        "same_person": tell_people_apart(held, people, readers),
-        **copies.compared(near, names, drawn),
-    }
-    save_chart(copies.draw_neighbours(near), pictures / "neighbours.png", dpi=110)
-    draw_nearest(samples.images, data.images, training_rows, near["samples"], pictures)
-
-    (pictures / "results.json").write_text(json.dumps(found, indent=2) + "\n")
-    there = [name for name in report.FURTHER if (pictures / f"{name}.md").is_file()]
-    (out / "results.md").write_text(report.markdown(found, there))
+    found["diversity"] = measure_variety(samples, held.faces, held.people, readers.judge)
+    found["copies"] = evaluate_copies(sampling, samples.images, held, data, readers, pictures)
+    write(found, out)
     click.echo(json.dumps(found, indent=2))
 
 
