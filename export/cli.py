@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from synfer_rt.bundle.sizes import parse_size
 from synfer_rt.commands.interruption import going_on, raise_if_swallowed
 from synfer_rt.commands.options import LocalPath
+from synfer_rt.commands.parsing import Size
 from synfer_rt.errors import UserError, installing
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--resolution",
+    type=Size(),
     metavar="HxW",
     help="Size of the images in pixels.  [default: the checkpoint's]",
 )
@@ -126,7 +127,7 @@ def build_engines(
     classifiers: tuple[Path, ...],
     schemes: tuple[str, ...],
     specs: tuple[str, ...],
-    resolution: str | None,
+    resolution: tuple[int, int] | None,
     sizes: str | None,
     precision: str,
     targets: tuple[str, ...],
@@ -155,7 +156,7 @@ def build_engines(
             classifier=classifiers,
             classifier_labels=schemes,
             classifier_input=specs,
-            resolution=None if resolution is None else parse_size(resolution),
+            resolution=resolution,
             sizes=None if sizes is None else _parse_sizes(sizes),
             precision=precision,
             target=targets,

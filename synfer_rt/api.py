@@ -234,12 +234,12 @@ class Model:
 
         `dataset`, in the format `input_format` (see `label`), is only read; `out` gets its images
         and the additions. `balance` is how many images a class is filled up to: "max" for as many
-        as the largest, a number, {class: number}, or a JSON file of that. `noise_scale`, 0 to 1000,
-        multiplies the noise that is drawn around the VAE's posterior mean. Then `repair_steps`
-        diffusion steps, 0 or more, denoise the part `repair_strength` of the noise schedule, above
-        0 and below 1. Of up to `attempts`, the first in which the vote sees the class is kept.
-        `decode_originals` passes the originals through the VAE, too. The other arguments and the
-        errors are those of `write` and `label`.
+        as the largest, a number, {class: number}, or the Path of a JSON file of that.
+        `noise_scale`, 0 to 1000, multiplies the noise that is drawn around the VAE's posterior
+        mean. Then `repair_steps` diffusion steps, 0 or more, denoise the part `repair_strength` of
+        the noise schedule, above 0 and below 1. Of up to `attempts`, the first in which the vote
+        sees the class is kept. `decode_originals` passes the originals through the VAE, too. The
+        other arguments and the errors are those of `write` and `label`.
         """
         batch = ranges.whole("batch", batch, 1, None)
         to = Destination(local(out), format, resume, mix_backends)

@@ -106,7 +106,7 @@ def test_the_settings_of_sample_are_those_of_a_run() -> None:
 
 
 def test_python_can_do_what_bench_can() -> None:
-    from synfer_rt.bench.benchmark import bench
+    from synfer_rt.bench import bench
 
     names = {"batches": "batch", "backends": "backend", "peers": "compare"}
     names |= {"file": "json", "page": "markdown"}
@@ -116,14 +116,27 @@ def test_python_can_do_what_bench_can() -> None:
 
 def test_python_can_do_what_build_engines_can() -> None:
     pytest.importorskip("diffusers", reason="the build side needs synfer-rt[export]")
-    from synfer_rt.export.build.all_engines import Options
-    from synfer_rt.export.build.one_engine import Source
-    from synfer_rt.export.build.whole_bundle import build_bundle
+    from synfer_rt.export import build_engines
 
-    names = {"schemes": "classifiers", "specs": "classifiers", "checkpoint": "directory"}
+    names = {"loras": "lora", "classifiers": "classifier", "schemes": "classifier_labels"}
+    names |= {"specs": "classifier_input", "targets": "target"}
+    names |= {"capabilities": "compute_capability"}
     given = {names.get(p.name or "", p.name) for p in command("build-engines").params}
-    there = {field.name for kind in (Source, Options) for field in fields(kind)}
-    assert given <= there | inspect.signature(build_bundle).parameters.keys()
+    assert given <= inspect.signature(build_engines).parameters.keys()
+
+
+def test_python_can_do_what_unpack_can() -> None:
+    pytest.importorskip("diffusers", reason="the build side needs synfer-rt[export]")
+    from synfer_rt.export.build.unpack import unpack
+
+    given = {p.name for p in command("unpack").params}
+    assert given == inspect.signature(unpack).parameters.keys()
+
+
+def test_the_page_on_python_has_every_command() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "python.md").read_text()
+    named = re.findall(r"^\| `([a-z-]+)` \|", page, re.M)
+    assert sorted(named) == main.list_commands(click.Context(main))
 
 
 def test_samples_are_labelled_images(model: Model) -> None:
@@ -141,7 +154,7 @@ def test_action_units_are_those_that_are_given(model: Model) -> None:
 
 
 def test_samples_in_memory_are_those_that_are_written(model: Model, tmp_path: Path) -> None:
-    settings: SampleSettings = {"labels": "happy,fear", "seed": 7, "steps": 2}
+    settings: SampleSettings = {"labels": ["happy", "fear"], "seed": 7, "steps": 2}
     samples = model.sample(count=5, batch=2, **settings)
     written = model.write(tmp_path / "out", count=5, format="parquet", **settings)
     assert written.count == written.summary.images == 5
@@ -268,7 +281,7 @@ def test_labels_refuse_what_cannot_be(model: Model, photos: Path) -> None:
         model.label(photos, accept_rate=0.5, threshold=0.5)
 
 
-@pytest.mark.parametrize("balance", ["max", 3, "3", {"sad": 3}, "file"])
+@pytest.mark.parametrize("balance", ["max", 3, {"sad": 3}, "file"])
 def test_rare_classes_are_filled_up(
     model: Model, photos: Path, tmp_path: Path, balance: Any
 ) -> None:

@@ -81,7 +81,7 @@ SETTINGS = {"format": "imagefolder", "count": 1, "classes": ["happy"], "au_vocab
         lambda path: open_output(path, SETTINGS, resume=False),
         lambda path: open_output(Path(path), SETTINGS, resume=False),
         lambda path: Table(Path(path) / "labels.csv", {}, {}, False),
-        lambda path: targets({"happy": 1}, path),
+        lambda path: targets({"happy": 1}, Path(path)),
     ],
 )
 def test_python_refuses_an_address(use: Callable[[str], Any]) -> None:
@@ -123,6 +123,7 @@ def test_every_path_of_a_command_is_a_local_one(name: str) -> None:
         ["augment", "x", "--out"],
         ["augment", "--out", "x"],
         ["augment", "x", "--out", "y", "--bundle"],
+        ["augment", "x", "--out", "y", "--balance"],
         ["bench", "--json"],
         ["bench", "--markdown"],
         ["inspect"],

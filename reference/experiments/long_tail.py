@@ -131,7 +131,7 @@ def sampled(setting: Setting, counts: Mapping[str, int], repetition: int) -> Tra
     for name, count in counts.items():
         missing = max(counts.values()) - count
         if missing:
-            one = replace(recipe, name=name, labels=name)
+            one = replace(recipe, name=name, labels=(name,))
             first = repetition * missing
             made = sample_set(setting.sampler, one, missing, SEED, setting.work, first)
             kept = made["accepted"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -27,7 +28,7 @@ class Recipe:
     """
 
     name: str
-    labels: str = "all"
+    labels: Literal["all"] | tuple[str, ...] = "all"
     aus: bool = True
     layouts: str = "noised"
     guidance: float | None = None

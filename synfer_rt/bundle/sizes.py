@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-
-from synfer_rt.errors import UserError
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
@@ -50,14 +47,6 @@ class Sizes:
         return images | dict(zip("hw", ((ends[0], n, ends[1]) for n in latent), strict=True))
 
 
-def parse_size(text: str) -> Size:
-    """Read `HxW` in pixels; UserError for anything else."""
-    found = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", str(text).strip().lower(), re.ASCII)
-    if found is None:
-        raise UserError(f"An image size must be height and width such as 512x512, got {text!r}.")
-    return int(found[1]), int(found[2])
-
-
 def format_size(size: Size) -> str:
-    """`HxW`, as parse_size reads it."""
+    """`HxW`, as the command line has it."""
     return f"{size[0]}x{size[1]}"

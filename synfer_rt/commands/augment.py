@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from synfer_rt.commands import options
+from synfer_rt.commands import options, parsing
 from synfer_rt.commands.notes import note
 from synfer_rt.commands.skipped import report_problems, report_skipped
 
@@ -23,6 +23,7 @@ from synfer_rt.commands.skipped import report_problems, report_skipped
 )
 @click.option(
     "--balance",
+    type=parsing.Balance(),
     default="max",
     show_default=True,
     metavar="max|COUNT|FILE",

@@ -29,20 +29,6 @@ class LocalPath(click.Path):
             raise UserError(f"{name if name.startswith('-') else ''}{error}") from None
 
 
-class Size(click.ParamType[tuple[int, int]]):
-    """The height and width of images, written as 512x512."""
-
-    name = "size"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, int]:
-        """(height, width) in pixels."""
-        from synfer_rt.bundle.sizes import parse_size
-
-        return parse_size(value)
-
-
 bundle = click.option(
     "--bundle",
     type=LocalPath(),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from synfer_rt.commands import options
+from synfer_rt.commands import options, parsing
 from synfer_rt.commands.notes import note
 from synfer_rt.commands.skipped import report_skipped
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @options.batch(256, "made at once")
 @click.option(
     "--labels",
+    type=parsing.Labels(),
     default="all",
     show_default=True,
     metavar="all|happy,sad,…",
@@ -44,7 +45,9 @@ if TYPE_CHECKING:
 @click.option(
     "--au",
     "aus",
+    type=parsing.Intensity(),
     multiple=True,
+    callback=parsing.by_unit,
     metavar="AU12=0.8",
     help="Intensity of an action unit, 0 to 1; repeatable.  [default: drawn for each label]",
 )
@@ -73,7 +76,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--size",
-    type=options.Size(),
+    type=parsing.Size(),
     metavar="HxW",
     help="Size of the images, for a bundle of free sizes.  [default: the bundle's]",
 )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal, cast
 
+from synfer_rt import ranges
 from synfer_rt.errors import UserError
 from synfer_rt.judging.quotas import next_round
 from synfer_rt.paths import local
@@ -13,34 +15,28 @@ from synfer_rt.vocabulary.expressions import expression
 
 MOST_ADDITIONS = 10_000_000
 """More would take years on the fastest device, and is more likely a mistake."""
-Balance = str | int | Path | Mapping[str, int]
-"""`max`, a number, numbers by class, or the path of a JSON file of numbers by class."""
+Balance = Literal["max"] | int | Path | Mapping[str, int]
+"""As many as the largest class, a number, numbers by class, or a JSON file of the latter."""
 
 
 def targets(counts: Mapping[str, int], balance: Balance) -> dict[str, int]:
     """How many images each class of `counts` is to have.
 
-    `balance` is "max" (as many as the largest class), a number, {class: number}, or the path of a
+    `balance` is "max" (as many as the largest class), a number, {class: number}, or the Path of a
     JSON file that holds the latter; classes may be left out. Nothing is ever taken away: a class
     that has more keeps them. Raises UserError for anything else, for a class without an image to
     vary, and for more than MOST_ADDITIONS in all.
     """
-    if isinstance(balance, int):
-        balance = str(balance)
-    text = balance if isinstance(balance, str) else ""
-    if text == "max" or (text.isascii() and text.isdecimal()):
-        # Python reads no number of thousands of digits; any of nineteen is too much already.
-        level = max(counts.values()) if text == "max" else int(text.lstrip("0")[:19] or 0)
-        return _checked(counts, dict.fromkeys(counts, level))
-    try:
-        given = balance if isinstance(balance, Mapping) else json.loads(local(balance).read_bytes())
-        wanted = {expression(str(name)) or str(name): int(count) for name, count in given.items()}
-    except (OSError, TypeError, AttributeError, RecursionError, ValueError, OverflowError) as error:
-        reason = str(getattr(error, "strerror", None) or error)
+    if balance == "max":
+        return _checked(counts, dict.fromkeys(counts, max(counts.values())))
+    if ranges.is_whole(balance, 0, None):
+        return _checked(counts, dict.fromkeys(counts, int(cast(int, balance))))
+    if not isinstance(balance, (Mapping, Path)):
         raise UserError(
-            "`balance` must be max, a number or a JSON file of "
-            f'{{"class": number}}, got {balance} ({reason}).'
-        ) from None
+            '`balance` must be "max", a whole number of at least 0, a mapping of numbers by class, '
+            f"or the Path of a JSON file of that, got {balance!r}."
+        )
+    wanted = _by_class(balance)
     for label in wanted:
         if label not in counts:
             raise UserError(
@@ -48,6 +44,19 @@ def targets(counts: Mapping[str, int], balance: Balance) -> dict[str, int]:
                 "leave it out, or make some images with `synfer-rt sample`."
             )
     return _checked(counts, wanted)
+
+
+def _by_class(balance: Mapping[str, int] | Path) -> dict[str, int]:
+    """The numbers of a mapping or a JSON file by the canonical names of their classes."""
+    try:
+        given = balance if isinstance(balance, Mapping) else json.loads(local(balance).read_bytes())
+        return {expression(str(name)) or str(name): int(count) for name, count in given.items()}
+    except (OSError, TypeError, AttributeError, RecursionError, ValueError, OverflowError) as error:
+        reason = str(getattr(error, "strerror", None) or error)
+        raise UserError(
+            '`balance` must be max, a number or a JSON file of {"class": number}, got '
+            f"{balance} ({reason})."
+        ) from None
 
 
 def _checked(counts: Mapping[str, int], wanted: Mapping[str, int]) -> dict[str, int]:

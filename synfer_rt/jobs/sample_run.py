@@ -1,6 +1,6 @@
 """What decides the samples of a run: its settings, checked, with the bundle's defaults.
 
-`make_run` reads the settings that users give, `Run` holds what they come to.
+`make_run` takes the settings that users give, `Run` holds what they come to.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from synfer_rt import ranges
 from synfer_rt.bundle import Bundle
@@ -39,10 +39,10 @@ class SampleSettings(TypedDict, total=False):
     Leave one out, or give None, for its default.
     """
 
-    labels: str | Sequence[str]
+    labels: Literal["all"] | Sequence[str]
     prompt: str | None
     negative_prompt: str | None
-    aus: Mapping[str, float] | Sequence[str] | None
+    aus: Mapping[str, float] | None
     steps: int | None
     solver: str | None
     guidance: float | None
@@ -95,7 +95,7 @@ class Run:
         selects = (self.accept_rate, self.threshold, self.quota) != (None, None, None)
         if selects and not self.bundle.annotators:
             raise UserError(
-                f"{self.bundle.name} has neither a classifier nor an annotator, so nothing can be "
+                f"{self.bundle.name} has neither a classifier nor FERAnno, so nothing can be "
                 "accepted; build it with one, or leave out `accept_rate`, `threshold` and "
                 "`count_accepted`."
             )
@@ -190,10 +190,10 @@ def make_run(
     *,
     count: int,
     out: Path | None = None,
-    labels: str | Sequence[str] = "all",
+    labels: Literal["all"] | Sequence[str] = "all",
     prompt: str | None = None,
     negative_prompt: str | None = None,
-    aus: Mapping[str, float] | Sequence[str] | None = None,
+    aus: Mapping[str, float] | None = None,
     steps: int | None = None,
     solver: str | None = None,
     guidance: float | None = None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import overload
+from typing import Literal, overload
 
 import numpy as np
 
@@ -204,10 +204,10 @@ class Requests:
 def make_requests(
     bundle: Bundle,
     *,
-    labels: str | Sequence[str] = "all",
+    labels: Literal["all"] | Sequence[str] = "all",
     prompt: str | None = None,
     negative_prompt: str | None = None,
-    aus: Mapping[str, float] | Sequence[str] | None = None,
+    aus: Mapping[str, float] | None = None,
     guidance: float | None = None,
     au_scale: float | None = None,
     layout: str | None = None,
@@ -216,16 +216,16 @@ def make_requests(
 ) -> Requests:
     """The requests of a run; a guidance, AU scale, layout or prompt of None is the default.
 
-    `labels` are names of classes, or "all". `prompt` None draws a sentence for each request. `aus`
-    are intensities in [0, 1] by AU name, such as {"AU12": 0.8}; None or none of them draws AUs for
-    each label. `guidance` and `au_scale` are those of Request. `layout` is "bank" or "none".
-    `photos` is the number of photos that are the start faces instead of the bank.
+    `labels` are "all" or a list of names of classes. `prompt` None draws a sentence for each
+    request. `aus` are intensities in [0, 1] by AU name, such as {"AU12": 0.8}; None or an empty
+    mapping draws AUs for each label. `guidance` and `au_scale` are those of Request. `layout` is
+    "bank" or "none". `photos` is the number of photos that are the start faces instead of the bank.
 
-    Raises UserError for an unknown label or AU (naming the nearest), a label given twice, AUs for a
-    model without AUs, an intensity outside its range, several labels of which the prompt and AUs
-    leave nothing to decide, a guidance outside 0 to 1000, an AU scale outside -1000 to 1000, a seed
-    outside 0 to 2^63 - 1, an unknown layout, a bundle without a layout bank, a layout together with
-    photos, and any value of another type.
+    Raises UserError for an unknown label or AU (naming the nearest), a label or AU given twice, AUs
+    for a model without AUs, an intensity outside its range, several labels of which the prompt and
+    AUs leave nothing to decide, a guidance outside 0 to 1000, an AU scale outside -1000 to 1000, a
+    seed outside 0 to 2^63 - 1, an unknown layout, a bundle without a layout bank, a layout together
+    with photos, and any value of another type.
     """
     _check_bundle(bundle)
     defaults = bundle.defaults
@@ -237,14 +237,10 @@ def make_requests(
         check_text("prompt", prompt)
     if negative_prompt is not None:
         check_text("negative_prompt", negative_prompt)
-    chosen = expressions.parse_labels(labels, bundle.classes)
+    chosen = expressions.choose_labels(labels, bundle.classes)
     intensities = _intensities(aus, bundle)
-    if prompt is not None and (intensities or not bundle.au_names) and len(chosen) > 1:
-        rest = "`aus`" if intensities else "a model without action units"
-        raise UserError(
-            f"With `prompt` and {rest} the images of all labels are alike; name the one that they "
-            f'show, such as `labels="{chosen[0]}"`.'
-        )
+    if prompt is not None and len(chosen) > 1:
+        _check_labels_differ(chosen[0], intensities, bundle)
     return Requests(
         chosen,
         prompt,
@@ -272,14 +268,23 @@ def _check_layout(layout: object, photos: int) -> None:
         raise UserError("`layout` and `layout_from` exclude each other; leave one out.")
 
 
-def _intensities(
-    aus: Mapping[str, float] | Sequence[str] | None, bundle: Bundle
-) -> dict[str, float]:
+def _check_labels_differ(first: str, aus: Mapping[str, float], bundle: Bundle) -> None:
+    """Raise UserError where one prompt and the AUs leave nothing for several labels to decide."""
+    if aus or not bundle.au_names:
+        rest = "`aus`" if aus else "a model without action units"
+        raise UserError(
+            f"With `prompt` and {rest} the images of all labels are alike; name the one that they "
+            f'show, such as `labels=["{first}"]`.'
+        )
+
+
+def _intensities(aus: Mapping[str, float] | None, bundle: Bundle) -> dict[str, float]:
     """The intensities by the model's own AU names; empty if none are given."""
-    given = () if aus is None else aus
-    if given and not bundle.au_names:
+    if aus is None:
+        return {}
+    if aus and not bundle.au_names:
         raise UserError(
             f"{bundle.name} is a model without action units; leave out `aus`, or choose another "
             "`bundle`."
         )
-    return facs.parse_aus(given, bundle.au_names)
+    return facs.in_vocabulary(aus, bundle.au_names)

@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from synfer_rt.errors import UserError, nearest
 
@@ -107,46 +107,54 @@ def nearest_expression(text: str, at_least: float = 0.0) -> str | None:
     return nearest_name
 
 
-def parse_labels(labels: str | Sequence[str], classes: Sequence[str]) -> tuple[str, ...]:
-    """Read `all`, `happy,sad,…` or a list of labels into canonical names, in the order given.
+def choose_labels(
+    labels: Literal["all"] | Sequence[str], classes: Sequence[str]
+) -> tuple[str, ...]:
+    """The canonical names of `labels`, in the order given; of all `classes` for "all".
 
-    Raises UserError for a label that is not one of `classes`, naming the nearest, for one that
-    occurs twice, and for a value of another type.
+    Each label is a usual name of a class, in upper or lower case. Raises UserError for a label that
+    is not one of `classes`, naming the nearest, for one that occurs twice, and for a value of
+    another type.
     """
-    text = _joined(labels)
-    if text.strip().lower() == "all":
+    if labels == "all":
         return tuple(classes)
     found: list[str] = []
-    for word in (part.strip().lower() for part in text.split(",") if part.strip()):
-        label = _ALIASES.get(word, word)
-        if label not in classes:
-            raise UserError(
-                f"Unknown label {word!r}; the nearest of this model is {nearest(label, classes)} "
-                f"(it knows {', '.join(classes)})."
-            )
+    for written in _listed(labels):
+        label = parse_label(written, classes)
         if label in found:
             raise UserError(f"`labels` contains {label} twice; write each label once.")
         found.append(label)
     if not found:
-        raise UserError(f"`labels` is empty; write all, or some of {', '.join(classes)}.")
+        raise UserError(
+            f'`labels` is empty; write `labels="all"`, or some of {", ".join(classes)}.'
+        )
     return tuple(found)
 
 
-def parse_label(label: str, classes: Sequence[str]) -> str:
-    """The one class that `label` spells. Raises UserError for another, and for several."""
-    found, *more = parse_labels(label, classes)
-    if more:
-        raise UserError(f"{label!r} is more than one label; write one of {', '.join(classes)}.")
-    return found
+def parse_label(label: object, classes: Sequence[str]) -> str:
+    """The class that `label` names, in upper or lower case and with any of its usual names.
 
-
-def _joined(labels: Any) -> str:
-    """A text or a list of texts as one text with commas. Raises UserError for anything else."""
-    words: Any = [labels] if isinstance(labels, str) else labels
-    if not isinstance(words, Sequence) or isinstance(words, bytes):
-        words = [words]
-    if not all(isinstance(word, str) for word in cast("Sequence[Any]", words)):
+    Raises UserError for a label that is not one of `classes`, naming the nearest, and for a value
+    that is not a text.
+    """
+    if not isinstance(label, str):
+        raise UserError(f"`label` must be a text, got {label!r}.")
+    word = label.strip().lower()
+    name = _ALIASES.get(word, word)
+    if name not in classes:
         raise UserError(
-            f"`labels` must be all, a text such as happy,sad or a list of texts, got {labels!r}."
+            f"Unknown label {word!r}; the nearest of this model is {nearest(name, classes)} "
+            f"(it knows {', '.join(classes)})."
         )
-    return ",".join(cast("Sequence[str]", words))
+    return name
+
+
+def _listed(labels: Any) -> Sequence[str]:
+    """`labels` if they are a list of texts. Raises UserError for anything else, one text too."""
+    if isinstance(labels, Sequence) and not isinstance(labels, (str, bytes)):
+        words = cast("Sequence[Any]", labels)
+        if all(isinstance(word, str) for word in words):
+            return words
+    raise UserError(
+        f'`labels` must be "all" or a list of labels such as ["happy", "sad"], got {labels!r}.'
+    )

@@ -89,51 +89,28 @@ def vocabulary(name: str) -> tuple[str, ...]:
     return VOCABULARIES[name]
 
 
-def parse_aus(
-    assignments: Iterable[str] | Mapping[str, float], names: tuple[str, ...]
-) -> dict[str, float]:
-    """Read `AU12=0.8`, `L12=0.4`, `12=1` or `AU12` (full intensity) into {name: intensity}.
+def in_vocabulary(aus: Mapping[str, float], names: tuple[str, ...]) -> dict[str, float]:
+    """The intensities `aus` by AU name, with each name as `names` has it.
 
-    A mapping such as {"AU12": 0.8, "L12": 0.4} is read too. Names are read in upper or lower case
-    and returned as `names` has them. Intensities lie in [0, 1]. Raises UserError for an unknown
-    unit (naming the nearest one of `names`), a value that is not a number or outside the range, and
-    anything but a mapping or a list.
+    Names are read in upper or lower case. Intensities lie in [0, 1]. Raises UserError for an
+    unknown unit (naming the nearest one of `names`), a unit given twice, a value that is not a
+    number or outside the range, and anything but a mapping.
     """
     spelling = {name.upper(): name for name in names}
-    aus: dict[str, Any] = {}
-    for written, value in _assignments(assignments):
-        word = str(written).strip().upper()
-        if word.isdigit():
-            word = f"AU{word}"
+    found: dict[str, float] = {}
+    for written, value in intensities(aus).items():
+        word = written.strip().upper()
         if word not in spelling:
             near = nearest(word, names)
             raise UserError(
                 f"Unknown action unit {word!r}; the nearest of this model is {near} "
                 f"({ACTION_UNITS.get(near.upper(), 'no FACS name')})."
             )
-        aus[spelling[word]] = value
-    return intensities(aus)
-
-
-def _assignments(aus: Any) -> Iterable[tuple[Any, Any]]:
-    """The names and values of a mapping, or of texts such as AU12=0.8."""
-    if isinstance(aus, Mapping):
-        return cast("Mapping[Any, Any]", aus).items()
-    if isinstance(aus, (str, bytes)) or not isinstance(aus, Iterable):
-        raise UserError(
-            f'`aus` must be a mapping such as {{"AU12": 0.8}} or a list such as ["AU12=0.8"], got '
-            f"{aus!r}."
-        )
-    return map(_assignment, cast("Iterable[Any]", aus))
-
-
-def _assignment(text: Any) -> tuple[str, float | str]:
-    """Name and intensity of a text such as AU12=0.8; an intensity that is no number stays text."""
-    word, equals, value = str(text).partition("=")
-    try:
-        return word, float(value) if equals else 1.0
-    except ValueError:
-        return word, value
+        name = spelling[word]
+        if name in found:
+            raise UserError(f"`aus` contains {name} twice; write each unit once.")
+        found[name] = value
+    return found
 
 
 def intensities(aus: Any) -> dict[str, float]:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from synfer_rt.backends import open_engine
 from synfer_rt.bundle import Bundle, open_bundle, write_manifest
-from synfer_rt.bundle.sizes import Sizes, parse_size
+from synfer_rt.bundle.sizes import Sizes
 from synfer_rt.commands.cli import main
 from synfer_rt.diffusion import noise
 from synfer_rt.diffusion.solvers import trajectory
@@ -107,13 +107,6 @@ def test_a_size_may_be_of_numpys_numbers(free_bundle: Bundle) -> None:
     assert bundle.image_size == SIZE and type(bundle.image_size[0]) is int
     size = list(free_bundle.image_size)
     assert free_bundle.resized(size) is free_bundle
-
-
-@pytest.mark.parametrize("text", ["32", "32x", "0x32", "32x32x32", "ax32", "32x-8", "9" * 9 + "x8"])
-def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(UserError, match="must be height and width such as 512x512, got"):
-        parse_size(text)
-    assert parse_size(" 512X768") == (512, 768)
 
 
 def test_the_size_that_engines_are_also_verified_at_is_another() -> None:

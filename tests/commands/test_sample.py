@@ -134,6 +134,20 @@ def test_options_given_are_recorded(sample, tmp_path):
         (["--labels", "happy,happy"], "contains happy twice"),
         (["--au-scale", "-1e39"], "--au-scale must be from -1000 to 1000"),
         (["--au", "AU12="], "AU12 must be a number from 0 to 1"),
+        (["--au", "AU12=high"], "AU12 must be a number from 0 to 1, got 'high'"),
+        (["--au", "AU12=nan"], "AU12 must be from 0 to 1, got nan"),
+        (["--au", "smile"], "Unknown action unit 'SMILE'; the nearest of this model is"),
+        (["--au", "=1"], "Error: --au must be an action unit such as AU12=0.8, got '=1'"),
+        (["--au", "AU12=0.8", "--au", "12=0.5"], "Error: --au contains AU12 twice"),
+        (["--labels", "happy,happiness"], "Error: --labels contains happy twice"),
+        (["--labels", "happy,suprise"], "'suprise'; the nearest of this model is surprise"),
+        (["--labels", "happy,all"], "Unknown label 'all'"),
+        (["--labels", ","], "Error: --labels is empty; write --labels all, or some of neutral"),
+        (
+            ["--labels", "sad,happy", "--prompt", "a face", "--au", "AU12"],
+            "With --prompt and --au the images of all labels are alike; name the one that they "
+            "show, such as --labels sad.",
+        ),
         (["--layout", "none", "--layout-strength", "0.5"], "--layout bank"),
     ],
 )
@@ -151,7 +165,7 @@ def test_a_misused_option_exits_with_2(sample, tmp_path, options):
 def test_aus_for_a_model_without_them_are_refused(sample, tmp_path):
     bundle = tiny.build(tmp_path / "bundle", with_aus=False)
     said = refused(sample("--au", "AU12", engines=bundle.path))
-    assert "without action units" in said
+    assert "without action units; leave out --au, or choose another --bundle." in said
 
 
 def test_semantic_guidance_is_part_of_the_run(sample, guided_bundle, tmp_path):

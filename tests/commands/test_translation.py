@@ -38,6 +38,7 @@ def command(**given):
         ("`accept_rate` must be above 0", "--accept-rate must be above 0"),
         ('noise with `layout="none"`', "noise with --layout none"),
         ("with `resume=True`", "with --resume"),
+        ("leave out `aus`", "leave out --au"),
         ("`count=8` or `count`", "--count 8 or --count"),
         ("`format` alone", "--format alone"),
         ("`target`, `targets`", "--target, --target"),
@@ -84,6 +85,20 @@ def test_refusals_name_options_in_the_words_of_their_command(monkeypatch):
         result = CliRunner().invoke(cli.main, [name, "checkpoint"])
         assert result.exit_code == 2
         assert result.stderr == "Error: --accept-rate must be above 0 and at most 1, got 3.\n"
+
+
+@pytest.mark.parametrize("name", ["sample", "augment", "label", "bench", "build-engines"])
+def test_the_name_of_an_argument_is_the_option_that_fills_it(name):
+    if name == "build-engines":
+        pytest.importorskip("diffusers", reason="the build side needs synfer-rt[export]")
+    found = cli.main.get_command(click.Context(cli.main), name)
+    assert found is not None and found.params
+    options = found.params
+    for option in options:
+        shown = max(option.opts, key=len)
+        if isinstance(option, click.Argument):
+            shown = option.metavar or option.name.upper()
+        assert in_options(f"`{option.name}`", options) == shown
 
 
 def test_notes_name_options(capsys):

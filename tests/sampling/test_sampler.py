@@ -339,7 +339,7 @@ def test_no_requests_give_no_samples(sampler: Sampler, way: Trajectory) -> None:
         ({"aus": {"AU12": 1.5}}, r"AU12 must be from 0 to 1, got 1\.5"),
         ({"aus": {"AU99": 1.0}}, r"Unknown action unit 'AU99'; the nearest known is AU9\."),
         ({"label": "hapy"}, "nearest of this model is happy"),
-        ({"label": "all"}, "'all' is more than one label"),
+        ({"label": "all"}, "Unknown label 'all'; the nearest of this model is"),
         ({"label": "Happiness"}, "spelt as the bundle spells it, 'happy', got 'Happiness'"),
         ({"guidance": np.nan}, "`guidance` must be from 0 to 1000, got nan"),
         ({"au_scale": np.inf}, "`au_scale` must be from -1000 to 1000, got inf"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -37,60 +39,63 @@ def test_an_unknown_vocabulary_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("given", "expected"),
     [
-        ("AU12=0.8", {"AU12": 0.8}),
-        ("au12=.8", {"AU12": 0.8}),
-        ("12=1", {"AU12": 1.0}),
-        ("AU12", {"AU12": 1.0}),
-        (" L12 =0.4", {"L12": 0.4}),
-        ("AU12=0", {"AU12": 0.0}),
+        ({"AU12": 0.8}, {"AU12": 0.8}),
+        ({"au12": 1, " l12 ": 0.4}, {"AU12": 1.0, "L12": 0.4}),
+        ({"AU12": 0}, {"AU12": 0.0}),
+        ({}, {}),
     ],
 )
-def test_an_assignment_is_read(text: str, expected: dict[str, float]) -> None:
-    assert facs.parse_aus([text], ALL) == expected
+def test_units_are_read(given: dict[str, float], expected: dict[str, float]) -> None:
+    assert facs.in_vocabulary(given, ALL) == expected
 
 
-def test_the_last_assignment_of_a_unit_counts() -> None:
-    assert facs.parse_aus(["AU1=0.1", "AU4", "AU1=0.9"], ALL) == {"AU1": 0.9, "AU4": 1.0}
+def test_a_unit_given_twice_is_refused() -> None:
+    said = r"^`aus` contains AU1 twice; write each unit once\.$"
+    with pytest.raises(UserError, match=said):
+        facs.in_vocabulary({"AU1": 0.1, "AU4": 1, "au1": 0.9}, ALL)
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("given", "message"),
     [
-        ("AU21=0.5", "Unknown action unit 'AU21'; the nearest of this model is AU"),
-        ("smile=1", "Unknown action unit 'SMILE'"),
-        ("AU12=high", "intensity of AU12 must be a number from 0 to 1, got 'high'"),
-        ("AU12=", "intensity of AU12 must be a number from 0 to 1, got ''"),
-        ("AU12=1.5", "intensity of AU12 must be from 0 to 1, got 1.5"),
-        ("AU12=-0.1", "intensity of AU12 must be from 0 to 1, got -0.1"),
-        ("AU12=nan", "intensity of AU12 must be from 0 to 1, got nan"),
+        ({"AU21": 0.5}, "Unknown action unit 'AU21'; the nearest of this model is AU"),
+        ({"smile": 1}, "Unknown action unit 'SMILE'"),
+        ({"": 1}, "Unknown action unit ''"),
+        ({"AU12=0.8": 1}, "Unknown action unit 'AU12=0.8'; the nearest of this model is AU"),
+        ({"AU12": "0.8"}, "intensity of AU12 must be a number from 0 to 1, got '0.8'"),
+        ({"AU12": 1.5}, "intensity of AU12 must be from 0 to 1, got 1.5"),
+        ({"AU12": -0.1}, "intensity of AU12 must be from 0 to 1, got -0.1"),
+        ({"AU12": float("nan")}, "intensity of AU12 must be from 0 to 1, got nan"),
+        ({12: 0.8}, "`aus` must have names such as AU12, got 12"),
+        (["AU12=0.8"], r"`aus` must be a mapping such as {\"AU12\": 0.8}, got \['AU12=0.8'\]"),
+        ("AU12=0.8", "`aus` must be a mapping"),
     ],
 )
-def test_a_bad_assignment_is_refused(text: str, message: str) -> None:
+def test_bad_units_are_refused(given: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        facs.parse_aus([text], ALL)
+        facs.in_vocabulary(given, ALL)
 
 
 def test_a_unit_that_the_model_lacks_is_refused() -> None:
     with pytest.raises(UserError, match="Unknown action unit 'AU7'"):
-        facs.parse_aus(["AU7"], facs.vocabulary("disfa-12"))
+        facs.in_vocabulary({"AU7": 1.0}, facs.vocabulary("disfa-12"))
 
 
 OWN = ("au12", "Smile", "l12")
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
-    [("AU12=0.5", {"au12": 0.5}), ("12=1", {"au12": 1.0}), ("smile=0.2", {"Smile": 0.2})],
+    ("name", "expected"), [("AU12", "au12"), ("au12", "au12"), ("smile", "Smile")]
 )
-def test_a_unit_is_found_however_its_vocabulary_writes_it(text: str, expected: dict) -> None:
-    assert facs.parse_aus([text], OWN) == expected
+def test_a_unit_is_found_however_its_vocabulary_writes_it(name: str, expected: str) -> None:
+    assert facs.in_vocabulary({name: 0.5}, OWN) == {expected: 0.5}
 
 
 def test_an_unknown_unit_is_told_the_nearest_as_its_vocabulary_writes_it() -> None:
     with pytest.raises(UserError, match=r"nearest of this model is l12 \(left lip corner puller\)"):
-        facs.parse_aus(["L11"], OWN)
+        facs.in_vocabulary({"L11": 1.0}, OWN)
 
 
 def test_a_vector_finds_units_in_upper_and_lower_case() -> None:

@@ -38,7 +38,7 @@ def test_a_form_without_an_engine_is_not_available(
 
 def test_a_set_is_its_samples_whatever_the_pieces(voting_bundle, tmp_path: Path) -> None:
     sampler = Sampler.of(voting_bundle, "onnxruntime-cpu", 1)
-    recipe = Recipe("", labels="happy,fear")
+    recipe = Recipe("", labels=("happy", "fear"))
     made = sample_set(sampler, recipe, 20, 3, tmp_path)
     classes = voting_bundle.classes
     assert [classes[i] for i in made["requested"][:3]] == ["happy", "fear", "happy"]
@@ -52,7 +52,7 @@ def test_a_set_that_begins_later_is_that_part_of_a_longer_one(
 ) -> None:
     sampler, recipe = (
         Sampler.of(voting_bundle, "onnxruntime-cpu", 1),
-        Recipe("", labels="happy,fear"),
+        Recipe("", labels=("happy", "fear")),
     )
     whole = sample_set(sampler, recipe, 9, 3, tmp_path)
     part = sample_set(sampler, recipe, 4, 3, tmp_path, first=5)
