@@ -2,12 +2,12 @@
 
     python -m reference.experiments.ablation --renders DIR --fer FILE.tflite
 
-Text only, with action units, with each form of semantic guidance, from layouts; and the forms of
-guidance once more where neither action units nor classifier-free guidance have done the work
-before. Layouts are noised, as they are by default (SDEdit, arXiv 2108.01073), and in a row of their
-own inverted by DDIM, as SynFER's layout initialisation does it. All rows have the same requests and
-noise, but for the row of inverted layouts, which replace the noise. The paper's accuracies are
-34.6, 48.7 (AUs) and 55.1 (guidance) on AffectNet (arXiv 2410.09865).
+The rows are text only, with action units, with each form of semantic guidance, and from layouts;
+then the forms of guidance again, without action units and classifier-free guidance. Layouts are
+noised, which is the default (SDEdit, arXiv 2108.01073), and in a row of their own inverted by DDIM,
+as in SynFER's layout initialisation. All rows have the same requests and noise, except the row of
+inverted layouts, which replace the noise. The paper's accuracies on AffectNet are 34.6, 48.7 (AUs)
+and 55.1 (guidance) (arXiv 2410.09865).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from synfer_rt.sampling.inversion import ROUNDS
 from synfer_rt.vocabulary import facs
 
 STRENGTHS = {"text": 0.3, "text-latent": 0.3, "latent": 0.05}
-"""Of each form; guidance_sweep shows what others do."""
+"""Default of each form of guidance; guidance_sweep compares other strengths."""
 TEXT, PLAIN, NOISED, INVERTED = (
     "text only",
     "+ action units",
@@ -44,7 +44,7 @@ TEXT, PLAIN, NOISED, INVERTED = (
 
 
 def recipes(strengths: dict[str, float]) -> list[tuple[Recipe, str | None]]:
-    """The rows, and the row that each is to be compared with."""
+    """The rows, each with the name of the row that it is compared with."""
 
     def guided(before: Recipe) -> list[tuple[Recipe, str]]:
         forms = (replace(before, form=form, strength=value) for form, value in strengths.items())
@@ -66,9 +66,9 @@ def recipes(strengths: dict[str, float]) -> list[tuple[Recipe, str | None]]:
 
 
 def costs(setting: Setting, rows: Sequence[Recipe], rounds: int, batch: int = 16) -> dict:
-    """CPU time of a batch relative to PLAIN's of the same round: median, least and most.
+    """CPU time of a batch relative to PLAIN's of the same round: median, minimum and maximum.
 
-    The rows take turns, so what else the machine does meets them all; the first round warms up.
+    The rows take turns, so other load on the machine slows all alike; the first round warms up.
     """
     seconds: dict[str, list[float]] = {row.name: [] for row in rows}
     for round_ in range(rounds + 1):
@@ -93,10 +93,10 @@ def measure(
     scale: float,
     fer: Path | None,
 ) -> tuple[dict, dict[str, np.ndarray]]:
-    """All measures of uint8 images whose classes and action units [n, 41] were asked for.
+    """All measures of uint8 images, whose requests had these classes and action units [n, 41].
 
-    `real` are held-out renders, whose diversity is `scale`. Also whether each judge agrees, with
-    every image whose class it knows.
+    `real` are held-out renders, whose diversity is `scale`. The second result says of each judge,
+    for every image whose class it knows, whether it reads the requested class.
     """
     rights = {"judge": classifiers.predict(setting.judge, images).argmax(1) == classes}
     if fer is not None:
@@ -111,7 +111,7 @@ def measure(
         ),
         "diversity": (
             statistics.diversity(features, classes) / scale,
-            # Whole images are drawn, so pairs with themselves shrink every draw alike.
+            # Images are resampled, so pairs of an image with itself shrink every draw alike.
             statistics.bootstrap(
                 lambda rows: statistics.diversity(features[rows], classes[rows]) / scale, n
             ),

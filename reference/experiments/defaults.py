@@ -1,10 +1,10 @@
-"""Choose a bundle's defaults by what the judges say of one setting at a time.
+"""Choose a bundle's defaults by the judges' measures, one setting at a time.
 
     python -m reference.experiments.defaults --renders DIR --fer FILE.tflite
 
-Every setting makes the same requests from the same noise; their seed is not the evaluation's, lest
-the settings be chosen on the images that then grade them. Settings are compared with the default by
-pairs of the same requests.
+Every setting makes the same requests from the same noise. Their seed differs from the evaluation's,
+so that settings are not chosen on the images that later grade them. Settings are compared with the
+default in pairs of the same requests.
 """
 
 from __future__ import annotations
@@ -41,7 +41,11 @@ SEED = 1234
 
 @dataclass(frozen=True)
 class Choice:
-    """`start` 1 is noise, less is a face of the layout bank that is made anew to that part."""
+    """One value of every setting.
+
+    `start` 1 starts from noise; less starts from a face of the layout bank, of which this part of
+    the noise schedule is made anew.
+    """
 
     start: float
     guidance: float
@@ -57,11 +61,11 @@ GRID: dict[str, Sequence] = {
     "steps": (6, 8, 12, 16, 24),
     "solver": ("dpmpp-2m", "unipc", "ddim"),
 }
-"""What is tried of each, all else as the bundle has it."""
+"""The values to try of each setting, while the others keep the bundle's defaults."""
 
 
 def curves(base: Choice) -> dict[str, list[Choice]]:
-    """The settings to measure: a curve each of what GRID changes, the default among them."""
+    """The settings to measure: for each name in GRID its values, the default among them."""
     found = {}
     for name, values in GRID.items():
         tried = {*values, getattr(base, name)}
@@ -70,7 +74,7 @@ def curves(base: Choice) -> dict[str, list[Choice]]:
 
 
 def sample(setting: Setting, choice: Choice, count: int) -> tuple[np.ndarray, np.ndarray, list]:
-    """Images, their classes, and the action units that were asked for."""
+    """Images, their classes, and the requested action units."""
     bundle = setting.bundle
     layout = "none" if choice.start == 1 else "bank"
     requests = make_requests(
@@ -88,7 +92,8 @@ def measure(
 ) -> tuple[dict[str, tuple[float, float]], dict[str, np.ndarray]]:
     """Both judges and AU agreement, each with its half-width, and the Fréchet distance's spread.
 
-    Also whether each judge agrees, with every image whose class it knows.
+    The second result says of each judge, for every image whose class it knows, whether it reads the
+    requested class.
     """
     images, classes, units = sample(setting, choice, count)
     read = classifiers.predict(setting.au_judge, images)
@@ -109,7 +114,7 @@ def measure(
 def compared(
     rights: Mapping[str, np.ndarray], before: Mapping[str, np.ndarray]
 ) -> dict[str, tuple[float, float]]:
-    """What each judge finds right more than in the default row, by pairs of the same requests."""
+    """How much more each judge finds right than in the default row, in pairs of requests."""
     return {judge: statistics.gain(right, before[judge]) for judge, right in rights.items()}
 
 

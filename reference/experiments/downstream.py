@@ -3,10 +3,10 @@
     python -m reference.experiments.downstream --renders DIR
 
 A classifier is trained on real faces (here: rendered, of held-out identities), on as many synthetic
-ones, on five times as many, and on both; each sees the same number of images. All of it is repeated
-with other people, other samples and another seed. The paper trains on AffectNet: 67.23 with as many
-synthetic images and 69.84 with five times as many, against about 67.5 with real ones (arXiv
-2410.09865).
+ones, on five times as many, and on both; each training sees the same number of images. The whole is
+repeated with other people, other samples and another seed. The paper's accuracies on AffectNet are
+67.23 with as many synthetic images and 69.84 with five times as many, against about 67.5 with real
+ones (arXiv 2410.09865).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def synthetic(made: dict[str, np.ndarray]) -> TrainingSet:
 
 
 def arms(real: TrainingSet, made: TrainingSet) -> dict[str, TrainingSet]:
-    """What is trained on; `made` are TIMES as many as `real`."""
+    """The training sets by name; `made` holds TIMES as many faces as `real`."""
     n = len(real)
     return {
         "renders": real,

@@ -1,4 +1,4 @@
-"""How strength, beginning and frequency of semantic guidance act.
+"""The effect of semantic guidance by strength, start and frequency.
 
 python -m reference.experiments.guidance_sweep --renders DIR
 """
@@ -31,7 +31,7 @@ def numbers(text: str) -> list[float]:
 
 
 def draw(found: Sequence[Mapping[str, Any]], base: tuple[float, float], form: str) -> Any:
-    """A figure of the judge's accuracy over strength, a line for each beginning and frequency."""
+    """A figure of the judge's accuracy over strength, a line for each start and frequency."""
     figure, axes = pages.figure()
     axes.axhline(100 * base[0], color="grey", ls=":", label="without guidance")
     for every, start in dict.fromkeys((row["every"], row["start"]) for row in found):
@@ -51,7 +51,7 @@ def page(
     frechet: tuple[float, float],
     about: str,
 ) -> list[str]:
-    """The lines of the page; `about` says what a row is of."""
+    """The lines of the page; `about` describes its rows."""
     gains = {
         f"{row['strength']:g} from {row['start']:.2f}, every {row['every']}": row["gain"]
         for row in found
@@ -93,7 +93,7 @@ def page(
 @click.option("--layouts", is_flag=True, help="Start from the bundle's layouts.")
 @click.option("--per-class", default=12, show_default=True)
 def main(setting: Setting, form, strengths, starts, everies, layouts, per_class):
-    """Accuracy by the judge over strength, a line for each beginning and frequency."""
+    """Accuracy by the judge over strength, a line for each start and frequency."""
     count = per_class * len(CLASSES)
     plain = Recipe("plain", layouts="noised" if layouts else "none")
     data = setting.data

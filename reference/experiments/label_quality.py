@@ -1,10 +1,11 @@
-"""How right labels are: those given, each annotator's, the vote's; and how thresholds trade.
+"""Accuracy of labels: the given ones, each annotator's and the vote's; and accuracy by coverage.
 
     python -m reference.experiments.label_quality --renders DIR
 
-The truth is known for re-rendered faces. A part of their labels is replaced by wrong ones; then
-they are labelled as they are, and again changed as the annotators' training changes images, twice
-over. One face of every person is also spoilt in ways that no annotator was trained on.
+The true labels of re-rendered faces are known. The annotators label these faces as they are, and
+again after the augmentation of the annotators' own training, applied twice. A share of the given
+labels is made wrong. One face of every person is also degraded in ways that no annotator was
+trained on.
 """
 
 from __future__ import annotations
@@ -68,16 +69,16 @@ UNSEEN: dict[str, Callable[[Image.Image], Image.Image]] = {
     "turned by 20 degrees, corners reflected": _turned,
     "face at 0.72 of its size, border reflected": _loose,
 }
-"""What no annotator was trained on, of square images of 64 pixels."""
+"""Degradations that no annotator was trained on, for square images of 64 pixels."""
 
 
 def spoilt(images_u8: np.ndarray, how: Callable[[Image.Image], Image.Image]) -> np.ndarray:
-    """Every one of uint8 images [n, S, S, 3] as `how` changes it."""
+    """The uint8 images [n, S, S, 3], each changed by `how`."""
     return np.stack([np.asarray(how(Image.fromarray(image))) for image in images_u8])
 
 
 def augmented_twice(images_u8: np.ndarray, seed: int) -> np.ndarray:
-    """The images uint8 [n, S, S, 3] as `classifiers.augment` changes them, twice over."""
+    """The uint8 images [n, S, S, 3] after `classifiers.augment`, applied twice."""
     generator = torch.Generator().manual_seed(seed)
     images = classifiers.as_input(images_u8)
     for _ in range(2):
@@ -87,7 +88,7 @@ def augmented_twice(images_u8: np.ndarray, seed: int) -> np.ndarray:
 
 
 def with_noise(labels: np.ndarray, rate: float, rng: np.random.Generator) -> np.ndarray:
-    """Class indices of which exactly the part `rate`, rounded, is wrong, any wrong class alike."""
+    """Class indices [n], of which exactly the share `rate`, rounded, are random wrong classes."""
     wrong = rng.permutation(len(labels))[: round(rate * len(labels))]
     noisy = labels.copy()
     noisy[wrong] = (labels[wrong] + rng.integers(1, len(CLASSES), len(wrong))) % len(CLASSES)
@@ -95,7 +96,7 @@ def with_noise(labels: np.ndarray, rate: float, rng: np.random.Generator) -> np.
 
 
 def opinions(setting: Setting, images_u8: np.ndarray, name: str) -> list[Opinion]:
-    """What the bundle's annotators say of uint8 images [n, H, W, 3]."""
+    """The opinions of the bundle's annotators on uint8 images [n, H, W, 3]."""
     ensemble, bundle = setting.sampler.annotators, setting.bundle
 
     def read(numbers: np.ndarray) -> dict[str, np.ndarray]:
@@ -111,16 +112,16 @@ def opinions(setting: Setting, images_u8: np.ndarray, name: str) -> list[Opinion
 
 
 def right(given: list[Opinion], truth: np.ndarray, scheme: str) -> np.ndarray:
-    """Whether the vote of these opinions is the truth, bool [n]."""
+    """Whether the vote of these opinions equals the truth, bool [n]."""
     return average(given, scheme).argmax(1) == truth
 
 
 def coverage_curve(
     verdicts: list[Verdict], truth: np.ndarray, people: np.ndarray
 ) -> list[tuple[float, float, float]]:
-    """Coverage, accuracy and its half-width for every rate of RATES, thresholds adapting.
+    """Coverage, accuracy and its half-width for every rate of RATES, by adaptive thresholds.
 
-    Images of the same of `people`, numbers int64 [n], may be alike.
+    The interval allows for likeness between images of one person; `people` int64 [n] are numbers.
     """
     points = []
     correct = np.array([v.label == CLASSES[t] for v, t in zip(verdicts, truth, strict=True)])
@@ -132,9 +133,9 @@ def coverage_curve(
 
 
 def accuracies(said: list[Opinion], truth: np.ndarray, people: np.ndarray, scheme: str) -> dict:
-    """How often each member and the vote are right, and the vote beside the best member.
+    """Accuracy of each member and of the vote, and the gain of the vote over the best member.
 
-    Intervals allow for images of the same of `people`, numbers int64 [n], being alike.
+    Intervals allow for likeness between images of one person; `people` int64 [n] are numbers.
     """
     members = {o.annotator: right([o], truth, scheme) for o in said}
     voted = right(said, truth, scheme)
@@ -149,7 +150,7 @@ def accuracies(said: list[Opinion], truth: np.ndarray, people: np.ndarray, schem
 
 
 def together(sets: Sequence[list[Opinion]]) -> list[Opinion]:
-    """The opinions of the same annotators on several sets of images as those on one."""
+    """The opinions of the same annotators on several sets of images, joined into one set."""
     return [
         replace(parts[0], probabilities=np.concatenate([part.probabilities for part in parts]))
         for parts in zip(*sets, strict=True)
@@ -187,7 +188,7 @@ def examine(said: list[Opinion], truth: np.ndarray, people: np.ndarray, scheme: 
 def examine_sets(
     sets: Mapping[str, list[Opinion]], truth: np.ndarray, people: np.ndarray, scheme: str
 ) -> dict:
-    """What opinions on each of several views of the same faces are worth: `sets`, and `both`."""
+    """All measures of each view of the same faces, `sets`, and accuracies on all views, `both`."""
     truths, persons = (np.tile(x, len(sets)) for x in (truth, people))
     return {
         "sets": {name: examine(said, truth, people, scheme) for name, said in sets.items()},
@@ -214,7 +215,7 @@ def examine_unseen(
 
 
 def examine_samples(setting: Setting, recipe: Recipe, count: int) -> dict:
-    """How often the judge reads what was requested of samples, and what the vote made of it."""
+    """How often the judge reads the requested label in samples, and the label after the vote."""
     made = sample_set(setting.sampler, recipe, count, 11, setting.work)
     read = classifiers.predict(setting.judge, made["images"]).argmax(1)
     requested, labelled = made["requested"] == read, made["label"] == read
@@ -229,7 +230,7 @@ def examine_samples(setting: Setting, recipe: Recipe, count: int) -> dict:
 
 
 def accuracy_table(reports: Mapping[str, dict]) -> list[str]:
-    """What `accuracies` found of several sets of images, as Markdown."""
+    """The Markdown table of `accuracies` on several sets of images."""
     members = list(next(iter(reports.values()))["members"])
     rows = [
         [
@@ -244,7 +245,7 @@ def accuracy_table(reports: Mapping[str, dict]) -> list[str]:
 
 
 def noise_table(reports: Mapping[str, dict]) -> list[str]:
-    """What `examine` found of labels of which a share is wrong, as Markdown."""
+    """The Markdown table of given labels of which a share is wrong."""
     return table(
         ["images", "wrong labels", "given label right", "agreed: share", "agreed: right"],
         [
@@ -262,7 +263,7 @@ def noise_table(reports: Mapping[str, dict]) -> list[str]:
 
 
 def samples_table(reports: Mapping[str, dict]) -> list[str]:
-    """What `examine_samples` found of each recipe, as Markdown."""
+    """The Markdown table of `examine_samples` for each recipe."""
     return table(
         ["samples", "requested", "after the vote", "gain", "accepted: share", "right"],
         [
@@ -321,7 +322,7 @@ def page(results: dict) -> list[str]:
 
 
 def draw(results: dict):
-    """Coverage against accuracy, one panel a set of images."""
+    """A figure of accuracy over coverage, with a panel for each set of images."""
     figure, panels = pages.figure(9, 3.8, len(results["sets"]))
     for axes, (name, report) in zip(np.atleast_1d(panels), results["sets"].items(), strict=True):
         for member, points in report["curves"].items():

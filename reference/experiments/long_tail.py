@@ -4,8 +4,8 @@
 
 A classifier is trained on the long tail as it is, with oversampling, and with every class filled up
 to the size of the largest by the VAE (arXiv 2411.17254), by the VAE with repair, and by sampling.
-Only additions that the vote accepts are used. All but the first draw the classes equally often. All
-of it is repeated with a tail of other people, other additions and another seed.
+Only additions that the vote accepts are used. All trainings but the first draw the classes equally
+often. The whole is repeated with a tail of other people, other additions and another seed.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ RAF_DB = {
 RAREST = 3
 SEED = 5
 BASE = "oversampled"
-"""What the additions are compared with: the same faces, every class drawn as often."""
+"""The baseline of the additions: the same faces, with every class drawn equally often."""
 
 
 def tail_counts(groups: Sequence[np.ndarray], largest: int) -> dict[str, int]:
-    """RAF-DB's counts, scaled so that the largest class has `largest`; two at least of every class.
+    """RAF-DB's counts, scaled so that the largest class has `largest`; at least 2 each.
 
-    `largest` is lowered to what each of the groups, classes int64 [n], holds.
+    `largest` is lowered until each of the groups, classes int64 [n], has enough faces.
     """
     most = max(RAF_DB.values())
     fits = [
@@ -72,7 +72,7 @@ def tail_counts(groups: Sequence[np.ndarray], largest: int) -> dict[str, int]:
 
 
 def tail(classes: np.ndarray, counts: Mapping[str, int]) -> np.ndarray:
-    """Rows of the first faces of each class [n], so many as `counts` says."""
+    """Rows of the first faces of each class, as many as `counts` says; `classes` is int64 [n]."""
     chosen = [
         np.flatnonzero(classes == CLASSES.index(name))[:count] for name, count in counts.items()
     ]
@@ -80,12 +80,12 @@ def tail(classes: np.ndarray, counts: Mapping[str, int]) -> np.ndarray:
 
 
 def balanced_accuracy(read: np.ndarray, classes: np.ndarray) -> float:
-    """Mean over the classes of the share of their faces that are read right."""
+    """The mean over the classes of their recall."""
     return float(np.mean([np.mean(read[classes == c] == c) for c in np.unique(classes)]))
 
 
 def write_folders(faces: TrainingSet, out: Path) -> None:
-    """A dataset of class folders, as `synfer-rt augment` reads it."""
+    """Write a dataset of class folders, as `synfer-rt augment` reads it."""
     for i, (image, label) in enumerate(zip(faces.images, faces.classes, strict=True)):
         folder = out / CLASSES[label]
         folder.mkdir(parents=True, exist_ok=True)
@@ -123,9 +123,9 @@ def augmented(
 
 
 def sampled(setting: Setting, counts: Mapping[str, int], repetition: int) -> TrainingSet:
-    """Accepted samples of every class, as many as `counts` lack of the largest class.
+    """The accepted ones of the samples that fill every class up to the largest of `counts`.
 
-    No two repetitions have the same.
+    No sample is in two repetitions.
     """
     recipe, parts = Recipe("a class"), []
     for name, count in counts.items():
@@ -147,7 +147,7 @@ def arms(
     repair: int,
     repetition: int,
 ) -> dict[str, TrainingSet]:
-    """What is trained on in a repetition, whose tail `faces` has `counts`."""
+    """The training sets of a repetition by name; `faces` are its tail, `counts` the tail's."""
     dataset = setting.work / f"tail-{cache.key(cache.digest(faces.images))}"
     write_folders(faces, dataset)
     seed = SEED + repetition
@@ -224,7 +224,7 @@ def page(results: Mapping[str, Any], noise_scale: float, repair: int) -> list[st
 @click.option("--repetitions", default=5, show_default=True, type=click.IntRange(min=2))
 @click.option("--steps", default=120, show_default=True, help="Of 64 images, for every training.")
 def main(setting: Setting, largest, noise_scale, repair_steps, repetitions, steps):
-    """Balanced accuracy on held-out real faces, over repetitions with tails of their own."""
+    """Balanced accuracy on held-out real faces; each repetition has a tail of its own."""
     data = setting.data
     pool = real_rows(data, test=False)
     drawn = np.random.default_rng(SEED)

@@ -1,10 +1,10 @@
-"""Photos to start from: whether the person stays, and the face shows what is asked for.
+"""Photos to start from: whether the person stays, and the face shows the requested expression.
 
     python -m reference.experiments.photo_layouts --renders DIR --fer FILE.tflite
 
-Neutral renders of held-out people play the photos. Each is inverted by DDIM and denoised with every
-expression (SynFER's layout initialisation, arXiv 2410.09865), at several strengths, and beside them
-the same requests from noise alone.
+Neutral renders of held-out people stand in for photos. Each is inverted by DDIM and denoised with
+every expression (SynFER's layout initialisation, arXiv 2410.09865), at several strengths. The same
+requests are also made from noise alone.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ SHOWN = 6
 
 
 def own_is_nearest(features: np.ndarray, own: np.ndarray, photos: np.ndarray) -> np.ndarray:
-    """Whether the nearest of the photos [m, d] is each one's own, bool [n]; `own` [n] are rows."""
+    """Whether each face's nearest photo, of [m, d], is its own: row `own` [n]; bool [n]."""
     return cdist(features, photos).argmin(1) == own
 
 
 def as_photos(images_u8: np.ndarray, folder: Path) -> Photos:
-    """Images written as files, as `sample --layout-from` reads them."""
+    """Write images as files, and read these as `sample --layout-from` does."""
     folder.mkdir(parents=True, exist_ok=True)
     for i, image in enumerate(images_u8):
         Image.fromarray(image).save(folder / f"{i:04}.png")
@@ -61,9 +61,9 @@ def neutral_rows(data: renders.Renders, count: int) -> np.ndarray:
 
 
 def other_renders(data: renders.Renders, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows [n] of other renders of the people of `rows`; whose each is, an index int64 [n] of them.
+    """Rows [n] of other renders of the people of `rows`, and the index in `rows` of each's person.
 
-    No two of `rows` are of one person.
+    Each person has one of `rows`.
     """
     labelled, identities = data.labelled(), data.annotations["identity"]
     others = np.setdiff1d(labelled[np.isin(identities[labelled], identities[rows])], rows)
@@ -136,7 +136,7 @@ def sheet_rows(faces: np.ndarray, images: np.ndarray) -> list[tuple[str, list[np
 
 
 def draw(rows: Sequence[dict], measures: Sequence[str]):
-    """Every measure over the strength, and a point for noise alone, the last of the rows."""
+    """A figure of every measure over the strength; the last row, noise alone, is a point."""
     figure, axes = pages.figure()
     for i, name in enumerate(measures):
         values = 100 * np.array([row[name] for row in rows])

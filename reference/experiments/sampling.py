@@ -1,4 +1,4 @@
-"""Sets of samples made in some way, kept on disk."""
+"""Sets of samples, each made by one recipe and kept on disk."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from synfer_rt.sampling.sampler import Sample, Sampler
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the images of a set are made; what it does not say is the bundle's default.
+    """How the images of a set are made; all other settings are the bundle's defaults.
 
     `layouts` of the bank are "noised" (signal * layout + noise, as in SDEdit, arXiv 2108.01073;
     the default), "inverted" (by DDIM, as in SynFER), or "none": then samples start from noise
-    alone. `guidance` is the classifier-free one's scale; `form` is that of semantic guidance, None
-    for none, and the rest of it follows.
+    alone. `guidance` is the scale of classifier-free guidance. `form` is the form of semantic
+    guidance, None for none; `strength`, `start` and `every` are its settings.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Recipe:
         return self.form is None or engine_name(self.form) in sampler.bundle.engines
 
     def requests(self, sampler: Sampler, seed: int) -> Requests:
-        """What is sampled, by index."""
+        """The requests of the samples, by index."""
         layout = "none" if self.layouts == "none" else "bank"
         requests = make_requests(
             sampler.bundle,
@@ -81,7 +81,7 @@ def inverted_layouts(
 ) -> np.ndarray:
     """The starts of `way` that lead to layouts int64 [n] of the bank, float32 [n, C, h, w].
 
-    As `inversion.invert` finds them for photos. Each layout is inverted once, and kept in `work`.
+    As `inversion.invert` does for photos. Each layout is inverted once, and kept in `work`.
     """
     back = inverted(way, sampler.bundle.prediction_type)
     neutral = neutral_request(sampler.bundle)

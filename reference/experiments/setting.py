@@ -1,4 +1,4 @@
-"""What every experiment starts from, and how it is reported."""
+"""The options that all experiments share, and the report that each writes."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Setting:
     def report(
         self, name: str, title: str, results: dict[str, Any], lines: Sequence[str], figure: Any
     ) -> None:
-        """Write OUT/name.json, .png (a matplotlib figure) and .md, whose body `lines` are."""
+        """Write OUT/name.json, .png (a matplotlib figure) and .md, whose body is `lines`."""
         self.out.mkdir(parents=True, exist_ok=True)
         about = {
             "date": time.strftime("%Y-%m-%d"),
