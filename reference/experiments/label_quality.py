@@ -121,7 +121,7 @@ def coverage_curve(
 ) -> list[tuple[float, float, float]]:
     """Coverage, accuracy and its half-width for every rate of RATES, by adaptive thresholds.
 
-    The interval allows for likeness between images of one person; `people` int64 [n] are numbers.
+    Intervals allow for images of one person being alike; `people` int64 [n] says whose each is.
     """
     points = []
     correct = np.array([v.label == CLASSES[t] for v, t in zip(verdicts, truth, strict=True)])
@@ -135,7 +135,7 @@ def coverage_curve(
 def accuracies(said: list[Opinion], truth: np.ndarray, people: np.ndarray, scheme: str) -> dict:
     """Accuracy of each member and of the vote, and the gain of the vote over the best member.
 
-    Intervals allow for likeness between images of one person; `people` int64 [n] are numbers.
+    Intervals allow for images of one person being alike; `people` int64 [n] says whose each is.
     """
     members = {o.annotator: right([o], truth, scheme) for o in said}
     voted = right(said, truth, scheme)

@@ -147,7 +147,7 @@ def arms(
     repair: int,
     repetition: int,
 ) -> dict[str, TrainingSet]:
-    """The training sets of a repetition by name; `faces` are its tail, `counts` the tail's."""
+    """The training sets of a repetition, by name; its tail is `faces`, with these class counts."""
     dataset = setting.work / f"tail-{cache.key(cache.digest(faces.images))}"
     write_folders(faces, dataset)
     seed = SEED + repetition

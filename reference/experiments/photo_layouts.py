@@ -40,7 +40,7 @@ SHOWN = 6
 
 
 def own_is_nearest(features: np.ndarray, own: np.ndarray, photos: np.ndarray) -> np.ndarray:
-    """Whether each face's nearest photo, of [m, d], is its own: row `own` [n]; bool [n]."""
+    """Whether the photo [m, d] nearest to each face [n, d] is its own, row `own` [n]; bool [n]."""
     return cdist(features, photos).argmin(1) == own
 
 
@@ -61,9 +61,9 @@ def neutral_rows(data: renders.Renders, count: int) -> np.ndarray:
 
 
 def other_renders(data: renders.Renders, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows [n] of other renders of the people of `rows`, and the index in `rows` of each's person.
+    """Rows int64 [n] of other renders of the people of `rows`, one row a person.
 
-    Each person has one of `rows`.
+    The second result, int64 [n], says at which index of `rows` the same person is.
     """
     labelled, identities = data.labelled(), data.annotations["identity"]
     others = np.setdiff1d(labelled[np.isin(identities[labelled], identities[rows])], rows)

@@ -1,4 +1,4 @@
-"""Who a face is: head shape, age, gender, ancestry, and the colours of skin, hair and eyes."""
+"""Identities: head shape, age, gender, ancestry, and the colours of skin, hair and eyes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _IRIS_RGB = np.array(
 )  # fmt: skip
 _EUROPEAN_IRIS = (0.25, 0.20, 0.05, 0.22, 0.15, 0.13)
 _IRIS = (0.50, 0.20, 0.27, 0.01, 0.02, 0.0)
-"""How often each of the colours comes: among people of mostly European ancestry, and others."""
+"""Frequencies of the iris colours, for people of mostly European ancestry and for others."""
 
 # Spread and number of detail targets drawn per folder.
 _DETAIL = {
@@ -99,12 +99,12 @@ class Identity:
 
     @property
     def jaw(self) -> float:
-        """How far AU 26 lets this jaw fall, as a multiple of what is usual."""
+        """How far AU 26 lets this jaw fall, as a multiple of the usual distance."""
         return float(np.random.default_rng([self.seed, 2]).uniform(0.85, 1.45))
 
 
 def ageing(age: float) -> float:
-    """How far a grown face has aged: 0 up to .45, about a half in middle age, 1 at 1."""
+    """How far a face has aged: 0 up to an age of .45, about half in middle age, 1 at 1."""
     return float(np.interp(age, (0.45, 0.55, 0.70, 0.76, 1.0), (0.0, 0.42, 0.52, 0.74, 1.0)))
 
 
@@ -113,7 +113,7 @@ def _macro_shape(
 ) -> dict[str, float]:
     """Multilinear MakeHuman macro targets; weight and muscle in -1..1."""
     child = max(0.0, 1 - age / 0.25)
-    old = 0.7 * ageing(age)  # all of it narrows the eyes until surprise passes for less
+    old = 0.7 * ageing(age)  # the full target narrows the eyes and hides surprise
     ages = {"child": child, "young": 1 - child - old, "old": old}
     genders = {"female": 1 - gender, "male": gender}
     muscles, weights = (
@@ -132,7 +132,7 @@ def _macro_shape(
 
 
 def average_shape() -> dict[str, float]:
-    """A young adult between the genders and ancestries."""
+    """The shape of a young adult midway between the genders and ancestries."""
     return _macro_shape(0.4, 0.5, np.full(3, 1 / 3), 0.0, 0.0)
 
 
@@ -165,7 +165,7 @@ def sample_age(rng: np.random.Generator) -> float:
 
 
 def sample_gender(rng: np.random.Generator) -> float:
-    """Clearly female (< .25) or male (> .75) but for one person in twenty."""
+    """Clearly female (< .25) or male (> .75), except for one person in twenty."""
     if rng.random() < 0.05:
         return float(rng.uniform(0.25, 0.75))
     value = rng.beta(1, 5) * 0.25
@@ -204,9 +204,9 @@ def _hair_color(rng: np.random.Generator, age: float, european: float) -> int:
 
 
 def _aged(person: Identity) -> Identity:
-    """Greyer, balder, paler, with darker rings below the eyes; whoever is young stays the same.
+    """The person with signs of age: grey, receding hair, pale cheeks, dark rings below the eyes.
 
-    Draws from a stream of the person's own.
+    Young people stay the same. The random draws are from a stream of the person's own.
     """
     aged = ageing(person.age)
     if aged == 0:

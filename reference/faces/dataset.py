@@ -2,8 +2,8 @@
 
 ``python -m reference.faces.dataset --out DIR --count N --size 128 --seed S --workers W``
 
-Shard k is ``DIR/{k:05d}.npz`` and depends on (seed, k) and the shape options alone, so that runs
-resume and worker counts do not matter. ``--first-shard`` adds shards of another recipe, such as
+Shard k is ``DIR/{k:05d}.npz`` and depends on k and the recipe alone, so that runs resume and the
+number of workers does not matter. ``--first-shard`` adds shards of another recipe, such as
 ``--random-share 1 --alone 25 26``, to a set that is there. Keys of a shard of n images:
 
 images       uint8 [n, S, S, 3] sRGB
@@ -63,9 +63,10 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """size: pixels. per_identity: images of a person. random_share: images without a class.
+    """size: pixels. per_identity: images of a person. random_share: of images without a class.
 
-    alone: action units of which each of these shows one and nothing else; none means any.
+    alone: action units; each image without a class shows exactly one of them. Empty: any units, in
+    combinations too.
     """
 
     seed: int = 0
@@ -76,7 +77,7 @@ class Recipe:
 
 
 def _labels(rng: np.random.Generator, recipe: Recipe) -> list[int]:
-    """Classes of one person's images: -1 at random_share, the others without repetition."""
+    """Classes of one person's images: -1 with probability random_share, else all in turn."""
     labels: list[int] = []
     deck: list[int] = []
     for _ in range(recipe.per_identity):
@@ -144,9 +145,9 @@ def _process_renderer() -> Renderer:
 
 
 def write_shard(out: Path, recipe: Recipe, shard: int, count: int) -> int:
-    """Write one shard under its final name only when it is whole; returns its image count.
+    """Write one shard, which gets its final name once it is whole; returns its image count.
 
-    One that is there stays; SystemExit if it has another recipe or count.
+    An existing shard is kept. Raises SystemExit if it has another recipe or count.
     """
     path = out / f"{shard:05d}.npz"
     if path.exists():
@@ -169,7 +170,7 @@ def main(out: Path, recipe: Recipe, count: int, workers: int = 1, first_shard: i
 
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    # One thread a worker: numpy's own threads only get in each other's way.
+    # One thread a worker: further numpy threads would only compete for the cores.
     os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", LP_NUM_THREADS="0")
     out.mkdir(parents=True, exist_ok=True)
     sizes = [min(SHARD, count - start) for start in range(0, count, SHARD)]

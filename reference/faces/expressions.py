@@ -1,4 +1,4 @@
-"""What a reference face shows: the expression classes, and random action-unit combinations."""
+"""Expressions of the reference faces: the classes, and random action-unit combinations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from synfer_rt.vocabulary import au_prototypes, label_schemes
 CLASSES = label_schemes.scheme("affectnet-8")
 
 _MOUTH_SHAPES = (12, 15, 18, 20, 22, 23, 24)
-"""Of these a random combination holds at most one."""
+"""A random combination holds at most one of these."""
 
 _FORBIDDEN = frozenset(
     frozenset(pair)
@@ -31,11 +31,11 @@ _RANDOM_WEIGHT = {
     2: 1.3, 5: 1.5, 6: 1.5, 7: 1.5, 14: 1.3, 15: 1.3, 16: 1.7, 17: 1.5, 18: 1.7,
     20: 2.0, 22: 1.7, 23: 2.0, 24: 1.7, 27: 0.7,
 }  # fmt: skip
-"""The units hardest to see are drawn more often."""
+"""Relative frequency, 1 if absent: units that are hard to see are drawn more often."""
 _LEAST = {27: 0.25}
-"""The least intensity of a unit that is drawn alone, where not 0."""
+"""Lowest intensity of a unit that is drawn alone, 0 if absent."""
 _SINGLE_SHARE = 0.35
-"""Of the random combinations so many are one unit alone."""
+"""Share of the random combinations that are one unit alone."""
 
 
 def compatible(a: int, b: int) -> bool:
@@ -46,7 +46,7 @@ def compatible(a: int, b: int) -> bool:
 def sample_expression(rng: np.random.Generator, label: str) -> Aus:
     """Action units of one face that shows `label`, one of CLASSES."""
     aus: Aus = dict(au_prototypes.draw(label, rng.random(au_prototypes.DRAWS).tolist()))
-    # Nobody's face is quite still: a trace of one unrelated unit on half of the images.
+    # No face is quite still: half of the images show a trace of one unrelated unit.
     if rng.random() < 0.5:
         au = int(rng.choice(ACTION_UNITS))
         if au not in aus and au not in (26, 27, 43) and all(compatible(au, b) for b in aus):
@@ -55,7 +55,7 @@ def sample_expression(rng: np.random.Generator, label: str) -> Aus:
 
 
 def _draw_sides(rng: np.random.Generator, au: int, value: float, share: float) -> Aus:
-    """`value` on both sides, or for a `share` of the AUs that have sides mostly on one."""
+    """`value` on both sides; an AU that has sides is, at `share`, mostly on one of them."""
     if au in ONE_SIDED and rng.random() < share:
         weak = value * rng.uniform(0, 0.2)
         return {au: (value, weak) if rng.random() < 0.5 else (weak, value)}
@@ -67,9 +67,9 @@ def _draw_alone(rng: np.random.Generator, au: int) -> Aus:
 
 
 def sample_random(rng: np.random.Generator, alone: Sequence[int] = ()) -> Aus:
-    """Action units of no class: exactly one, of any intensity, or two to five compatible at .25..1.
+    """Action units of no class: one of any intensity, or two to five compatible ones at .25..1.
 
-    If units are to be `alone`: exactly one of these, each as often.
+    With `alone`: exactly one of these units, all equally often.
     """
     if alone:
         return _draw_alone(rng, int(rng.choice(alone)))

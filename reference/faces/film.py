@@ -1,8 +1,8 @@
-"""What a camera and its owner do to a picture: softness, tone, colour cast and grain.
+"""The look of a photograph: softness, tone, colour cast and grain.
 
 Rendered edges are harder than any photograph's. The ranges are mild: expressions stay legible, and
-a model spends little on what says nothing about the face. Compression is left out, because its
-traces do not survive the reduction to the size that is trained on.
+a model spends little of its capacity on the look. Compression is left out, because its traces do
+not survive the reduction to the size of training images.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ _SHADES = np.linspace(0, 1, 256, dtype=np.float32)
 @dataclass(frozen=True)
 class Film:
     """softness: Gaussian deviation as a share of the image's width. gamma, contrast, saturation:
-    1 = as rendered. gains: of red, green, blue. grain: deviation of the noise, 0..1. seed: of it.
+    1 = as rendered. gains: of red, green, blue. grain: deviation of the noise, 0..1. seed: of the
+    noise.
     """
 
     softness: float = 0.0

@@ -80,8 +80,8 @@ class Geometry:
         rest = self.rest[:n][self._cap]
         # The cap thickens towards the crown and the back, and is thin at the front hairline.
         self._cap_profile = np.clip((rest[:, 1] - 7.6) * 1.2 + 0.5 - rest[:, 2], 0.1, 1)[:, None]
-        # The strips of long hair leave slits: that behind must reach further out than that beside
-        # the face, which in turn must hang close to the neck.
+        # The strips of long hair leave slits: hair behind the face must reach further out than hair
+        # beside it, which must hang close to the neck.
         self._long = model.material == LONG_HAIR
         long = self.rest[:n][self._long]
         beside = np.clip((long[:, 2] + 0.35) / 0.15, 0, 1)

@@ -1,4 +1,4 @@
-"""A tileable noise texture for skin and hair: looked up, not computed, in the shaders."""
+"""A tileable noise texture for skin and hair, which the shaders read instead of computing noise."""
 
 from __future__ import annotations
 

@@ -23,9 +23,9 @@ _PASSES = (("skin", ""), ("eyes_mouth", ""), ("hair", ""), ("skin", "#define BEA
 _SKIN, _EYES_MOUTH, _HAIR, _BEARDED = range(4)
 _SUPERSAMPLING = 1.5
 _LEAST_RASTER = 192
-"""Pixels of the raster that a smaller image is reduced from."""
+"""Smallest raster in pixels; smaller images are reduced from it."""
 _SHADOW_SIZE = 160
-"""Pixels of the key light's depth map; coarse, as its filter then softens the shadow's edge."""
+"""Pixels of the key light's depth map; coarse, so that its filter softens the shadow's edge."""
 _SHADOW_CENTRE = np.array([0.0, -0.3, -0.5])
 _SHADOW_REACH = 1.5
 """Centre, from between the eyes, and half extent of that map in decimetres of the base mesh."""
@@ -77,7 +77,7 @@ def rest_units(identity: Identity, units: dict[str, float]) -> dict[str, float]:
 
 
 def _lash_color(identity: Identity) -> np.ndarray:
-    """Linear colour of the lash strips: dark on women, half lost against the skin on others."""
+    """Linear colour of the lash strips: dark on women, blended with the skin on others."""
     dark = 0.35 + 0.5 * (1 - identity.gender) * min(1.0, identity.age / 0.25)
     return dark * 0.3 * identity.brow_rgb**2 + (1 - dark) * 0.55 * identity.skin**2
 

@@ -16,7 +16,7 @@ ACTION_UNITS = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 16, 17, 18, 20, 22, 23, 24,
 """The action units the rig can move."""
 
 ONE_SIDED = frozenset({1, 2, 4, 6, 10, 12, 14})
-"""Those whose sides OpenGraphAU's vector names; all others are kept symmetric."""
+"""Units whose sides OpenGraphAU's vector names; all others are kept symmetric."""
 
 
 def _sides(**weights: float) -> dict[str, float]:
@@ -86,10 +86,11 @@ _UNITS_OF_AU: dict[int, dict[str, float]] = {
     43: _sides(eyeBlink=1.0),
 }
 _CURVE = {(27, "jawOpen"): 1 / 4, (27, "mouthPucker"): 1 / 3}
-"""Power of its intensity by which a unit moves, where not 1: AU 27 pulls open a jaw that AU 26
-only lets fall, so that all but its traces open the mouth well beyond AU 26 and draw it narrow, as
-AU 26 never does. The gap leaves room for what guidance makes of AU 26; so no face should show a
-trace of AU 27."""
+"""Exponent of an action unit's intensity in a face unit's weight, 1 if absent.
+
+AU 26 lets the jaw fall, and AU 27 pulls it open. Even a weak AU 27 therefore opens the mouth well
+beyond AU 26, and narrows it, as AU 26 never does. The gap leaves room for guidance that strengthens
+AU 26; faces should not show a mere trace of AU 27."""
 _LIMIT = {"jawOpen": 1.0, "eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0}
 
 _WRINKLES_OF_AU: dict[int, dict[str, float]] = {
@@ -125,7 +126,7 @@ def _side_of(unit: str) -> int | None:
 def face_units(aus: Aus, jaw: float = 1.0) -> dict[str, float]:
     """Face-unit weights of a set of action units, interactions resolved.
 
-    jaw: how far AU 26 lets the jaw fall, as a multiple of what is usual.
+    jaw: how far AU 26 lets the jaw fall, as a multiple of the usual distance.
     """
     weights: dict[str, float] = {}
     for number, sides in aus.items():

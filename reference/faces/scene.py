@@ -1,4 +1,4 @@
-"""How a face is photographed: head pose, gaze, camera framing, light and background."""
+"""The scene of a photograph: head pose, gaze, camera framing, light and background."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ EYE_DISTANCE = 0.365
 """Distance between the eye centres, as a share of the frame's width."""
 
 _LOWEST_CHIN = 1.05
-"""Share of the frame below the eye line that eyes to chin may fill, before jitter; the measured
-point lies under the chin, hence above 1."""
+"""Greatest distance from eyes to chin before jitter, as a share of the frame below the eye line. It
+is above 1 because the measured point lies under the chin."""
 
 
 Color = tuple[float, float, float]
@@ -25,7 +25,7 @@ class Pose:
 
     yaw, pitch, roll: radians. Positive yaw turns the face to the image's right (the subject's
     left); positive pitch looks down; positive roll tips the crown to the image's left. The camera
-    levels the eye line, so that roll is what remains of it in the image.
+    levels the eye line, so that roll is the tilt that remains in the image.
     gaze: radians (towards the image's right, up). zoom: 1 = aligned. shift: frame shares, x right,
     y up. distance: of the camera, in decimetres.
     """
@@ -81,7 +81,7 @@ def sample_pose(rng: np.random.Generator) -> Pose:
 
 
 def sample_color(rng: np.random.Generator, darkest: float, lightest: float) -> Color:
-    """The colour of a thing: any hue, mostly muted, its brightness between the bounds."""
+    """A random colour: any hue, mostly muted, with its brightness between the bounds."""
     value, hue = rng.uniform(darkest, lightest), 2 * np.pi * rng.random()
     saturation = 0.5 * rng.beta(1.2, 4)
     swing = np.cos(hue - np.array([0.0, 2.0, 4.0]) * np.pi / 3)
@@ -90,7 +90,7 @@ def sample_color(rng: np.random.Generator, darkest: float, lightest: float) -> C
 
 
 def sample_light(rng: np.random.Generator) -> Light:
-    """From soft frontal to hard side light, warm or cold, before any background."""
+    """From soft frontal to hard side light, warm or cold, in front of any background."""
     warmth = rng.uniform(-1, 1)
     azimuth = float(np.clip(rng.normal(0, 0.65), -1.5, 1.5))
     strength = rng.uniform(0.9, 1.75)
@@ -145,8 +145,8 @@ class Camera:
 def align(pose: Pose, eye_centres: np.ndarray, chin: np.ndarray) -> Camera:
     """A camera that puts the eyes [2, 3] (right, left) where aligned crops have them.
 
-    It steps back by up to a sixth for a chin [3] that would leave the frame: landmarks of the
-    mouth do the same to real aligned crops.
+    It zooms out by up to a sixth if the chin [3] would leave the frame, as alignment by mouth
+    landmarks does to real crops.
     """
     tilted = rotation(pose.yaw, pose.pitch, 0.0)
     across = tilted @ (eye_centres[1] - eye_centres[0])

@@ -1,9 +1,9 @@
-"""Face units the CC0 sets lack, sculpted as smooth displacement fields on the rest pose.
+"""Face units that the CC0 sets lack, sculpted as smooth displacement fields on the rest pose.
 
-ARKit's ``browDown`` lowers a brow hardly at all and never draws the two together, which is what
-makes anger legible; the raisers stop short of surprise for the same reason. Its ``cheekSquint``
-does not bulge the cheek under the eye, ``mouthStretch`` lowers the corners more than it draws them
-apart, and nothing lifts the outer brow alone.
+ARKit's ``browDown`` hardly lowers the brows and does not draw them together, although this is what
+makes anger legible; its units that raise the brows are too weak for surprise. Its ``cheekSquint``
+does not bulge the cheek under the eye, ``mouthStretch`` lowers the corners of the mouth more than
+it draws them apart, and no unit lifts the outer brow alone.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def _sheet(cells: list[tuple[str, np.ndarray]], columns: int, path: Path) -> Non
 
 
 def expression_sheet(path: Path, *, people: int = 8, size: int = 128, seed: int = 0) -> None:
-    """One row a person, one column a class, everything but the person drawn anew."""
+    """A row for each person, a column for each class; all but the person is drawn anew."""
     renderer, rng = Renderer(), np.random.default_rng(seed)
     cells = []
     for _ in range(people):

@@ -42,7 +42,7 @@ def _height_maps() -> dict[str, np.ndarray]:
         _groove([(-0.02, y), (0.16, y), (0.34, y + 0.012), (0.5, y - 0.01)], 0.016, 0.55 * depth)
         for y, depth in ((7.64, 1.0), (7.74, 0.9), (7.85, 0.7))
     )
-    # The outer brow, risen alone, folds the skin above it into arcs that follow it.
+    # An outer brow that rises alone folds the skin above it into arcs that follow it.
     arcs = sum(
         (
             _groove(
