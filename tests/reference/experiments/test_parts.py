@@ -140,7 +140,8 @@ def test_no_two_repetitions_fill_up_with_the_same_samples(monkeypatch) -> None:
     drawn: dict[str, list[int]] = {"fear": [], "sad": []}
 
     def sample_set(sampler, recipe, count, seed, work, first):
-        drawn[recipe.labels] += range(first, first + count)
+        (label,) = recipe.labels
+        drawn[label] += range(first, first + count)
         accepted = np.arange(count) > 0
         images = np.zeros((count, 2, 2, 3), np.uint8)
         return {"images": images, "requested": np.full(count, 1), "accepted": accepted}
