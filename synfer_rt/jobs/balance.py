@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from synfer_rt import ranges
 from synfer_rt.errors import UserError
@@ -50,13 +50,27 @@ def _by_class(balance: Mapping[str, int] | Path) -> dict[str, int]:
     """The numbers of a mapping or a JSON file by the canonical names of their classes."""
     try:
         given = balance if isinstance(balance, Mapping) else json.loads(local(balance).read_bytes())
-        return {expression(str(name)) or str(name): int(count) for name, count in given.items()}
+        wanted = {str(name): _count(count) for name, count in given.items()}
     except (OSError, TypeError, AttributeError, RecursionError, ValueError, OverflowError) as error:
         reason = str(getattr(error, "strerror", None) or error)
         raise UserError(
             '`balance` must be max, a number or a JSON file of {"class": number}, got '
             f"{balance} ({reason})."
         ) from None
+    by_class: dict[str, int] = {}
+    for name, count in wanted.items():
+        label = expression(name) or name
+        if label in by_class:
+            raise UserError(f"`balance` must name each class once, got {label} twice.")
+        by_class[label] = count
+    return by_class
+
+
+def _count(value: Any) -> int:
+    """A number of images; JSON may write 4 as 4.0. Raises ValueError for what is no such number."""
+    if isinstance(value, bool) or int(value) != float(value):
+        raise ValueError(f"{value} is not a whole number")
+    return int(value)
 
 
 def _checked(counts: Mapping[str, int], wanted: Mapping[str, int]) -> dict[str, int]:

@@ -44,11 +44,19 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path):
         targets(COUNTS, tmp_path / "b.json")
 
 
-@pytest.mark.parametrize("text", ['{"sad": Infinity}', '{"sad": NaN}', "[" * 100_000, "[3]"])
+@pytest.mark.parametrize(
+    "text",
+    ['{"sad": Infinity}', '{"sad": NaN}', '{"sad": 3.5}', '{"sad": true}', "[" * 100_000, "[3]"],
+)
 def test_a_file_without_numbers_is_refused(tmp_path: Path, text: str):
     (tmp_path / "b.json").write_text(text)
     with pytest.raises(UserError, match="`balance` must be max, a number or a JSON file"):
         targets(COUNTS, tmp_path / "b.json")
+
+
+def test_a_class_that_is_named_twice_is_refused():
+    with pytest.raises(UserError, match="`balance` must name each class once, got sad twice"):
+        targets(COUNTS, {"sad": 4, "Sadness": 5})
 
 
 @pytest.mark.parametrize("number", ["5000000", "1000000000", "9" * 4000])
