@@ -95,7 +95,7 @@ def export_network(directory: Path, name: str, out: Path, **description: str) ->
 
 
 def export_networks(directory: Path, checkpoint: Path) -> None:
-    """What ships of `classifiers.NETWORKS`, into the checkpoint; labellers are named by shape."""
+    """Export the networks that ship into the checkpoint; labellers are named by architecture."""
     for name, shape in (("labeller", "residual"), ("second-labeller", "dense")):
         out = checkpoint / "classifiers" / f"{shape}.onnx"
         export_network(directory, name, out, label_scheme="affectnet-8")

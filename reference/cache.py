@@ -13,7 +13,7 @@ _DONE = "done"
 
 
 def key(*facts: object) -> str:
-    """A name for what was computed from these facts, which must print alike when they are alike."""
+    """A name for what was computed from these facts; equal facts must have the same `repr`."""
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
 
 
@@ -29,11 +29,11 @@ def rows(
     at_once: int = 64,
     title: str = "computing",
 ) -> dict[str, np.ndarray]:
-    """What `compute` says of rows 0 to `count` - 1: arrays [count, ...] by name, memory-mapped.
+    """Results of `compute` for rows 0 to `count` - 1: arrays [count, ...] by name, memory-mapped.
 
-    `compute` takes row numbers int64 [n], at most `at_once` in a row, and returns arrays [n, ...]
-    whose names, types and further dimensions never change. `folder` keeps them, together with how
-    many rows are done; name it by a `key` of everything that decides the values.
+    `compute` takes consecutive row numbers int64 [n], at most `at_once`, and returns arrays
+    [n, ...] whose names, types and further dimensions never change. `folder` keeps them and the
+    number of rows that are done; name it by a `key` of everything that decides the values.
     """
     folder.mkdir(parents=True, exist_ok=True)
     note = folder / _DONE

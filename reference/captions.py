@@ -23,8 +23,8 @@ _AGE_EDGES = (0.12, 0.20, 0.45, 0.53, 0.72, 0.75)
 def bands(annotations: Mapping[str, np.ndarray]) -> np.ndarray:
     """Indices into each of BANDS, int64 [..., 3], of rows of annotations or of one row.
 
-    An age of -1 is between two bands and an ancestry of -1 is mixed: neither has a word, for
-    nobody could tell which to use.
+    An age of -1 is between two bands and an ancestry of -1 is mixed: captions leave both out,
+    because no word would be right.
     """
     passed = np.searchsorted(_AGE_EDGES, np.asarray(annotations["age"], float))
     age = np.where(passed % 2, -1, passed // 2)
@@ -81,8 +81,8 @@ def caption(
 ) -> str:
     """A training sentence: each clause is left out with probability `silence`.
 
-    So the model reads short prompts too, and AUs are seen without the word that implies them,
-    unless the expression is `always_named`. A face of random AUs (label -1) never names one.
+    So the model also learns short prompts, and AUs occur without the word that implies them,
+    unless the expression is `always_named`. A face with random AUs (label -1) has none to name.
     `uniforms` are 12 numbers in [0, 1).
     """
     quiet = {name: "" for name, u in zip(_CLAUSES, uniforms[4:], strict=False) if u < silence}

@@ -3,9 +3,9 @@
     python -m reference.classifiers --renders DIR --out DIR --network NAME
 
 `labeller`, `second-labeller` and `au-labeller` ship in the bundle; `judge`, `au-reader` and
-`attribute-reader` only ever measure. They differ in shape, in seed and in their task. A training
-that was stopped goes on with the same command. Those that made and measured the shipped bundle
-are in `reference/networks`, so that whoever measures need not train.
+`attribute-reader` only measure. They differ in architecture, seed and task. The same command
+resumes a training that was stopped. The networks that labelled and judged the shipped bundle are in
+`reference/networks`, so that measuring needs no training.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def separable_network(outputs: int, width: int = 32) -> nn.Module:
 
 
 class Dense(nn.Module):
-    """Three 3x3 convolutions, each of which sees all that came before; then half as wide a map."""
+    """Three 3x3 convolutions, each on all maps before it; then maps of half the size."""
 
     def __init__(self, width: int, growth: int) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ def dense_network(outputs: int, growth: int = 16) -> nn.Module:
 
 @dataclass(frozen=True)
 class Network:
-    """A shape, which takes the number of outputs; the seed of its training; its task."""
+    """An architecture (`shape` takes the number of outputs), its training's seed, and its task."""
 
     shape: Callable[[int], nn.Module]
     seed: int
@@ -159,7 +159,7 @@ NETWORKS = {
     "judge": Network(separable_network, 22, EXPRESSION),
     "au-reader": Network(partial(residual_network, width=32), 33, intensities(F.mse_loss)),
     "au-labeller": Network(
-        # It puts out logits of intensities.
+        # Its outputs are logits of intensities.
         partial(residual_network, width=20),
         66,
         intensities(F.binary_cross_entropy_with_logits),
@@ -169,10 +169,10 @@ NETWORKS = {
 
 
 def augment(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Shift, brighten, contrast, blur and noise images [B, 3, S, S] in [-1, 1], each its own way.
+    """Change images [B, 3, S, S] in [-1, 1] at random: position, brightness, contrast, blur, noise.
 
-    Blur matters: generated faces are softer than renders, and a reader that never saw softness
-    would judge sharpness instead of expression.
+    Blur matters: generated faces are softer than renders, and a reader trained without blur would
+    judge sharpness instead of expression.
     """
     b = len(images)
 
@@ -245,7 +245,7 @@ def write(path: Path, state: dict) -> None:
 @click.option("--minutes", default=8.0, help="CPU time.")
 @click.option("--batch", default=64)
 def main(directory, out, name, minutes, batch):
-    """Train one network and print how it does on held-out identities."""
+    """Train one network and print its scores on held-out identities."""
     torch.set_num_threads(1)
     recipe = NETWORKS[name]
     task, seed = recipe.task, recipe.seed
@@ -263,7 +263,7 @@ def main(directory, out, name, minutes, batch):
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
         seen, spent = state["seen"], state["seconds"]
-        click.echo(f"{name}: going on after {seen} images and {spent / 60:.1f} min")
+        click.echo(f"{name}: resuming after {seen} images and {spent / 60:.1f} min")
     torch.manual_seed(seed + seen)
     rng, generator = np.random.default_rng((seed, seen)), torch.Generator().manual_seed(seed + seen)
     saved, started = time.time(), time.process_time() - spent

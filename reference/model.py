@@ -133,7 +133,7 @@ def channels_last(network: nn.Module) -> None:
 
 
 def new_vae() -> AutoencoderKL:
-    """Stride 4, 4 latent channels; every residual branch starts at zero and so out of the way."""
+    """Stride 4, 4 latent channels; every residual branch starts at zero."""
     kind: Any = AutoencoderKL  # its annotations allow one level only
     vae = kind(
         in_channels=3,
@@ -215,7 +215,7 @@ def save(directory: Path, denoiser: Denoiser, vae: AutoencoderKL, settings: dict
     assert isinstance(bare, UNet2DConditionModel)
     bare.load_state_dict(unet_state)
     bare.half().save_pretrained(directory / "unet")
-    # Saved anew, since a loaded model's configuration names the directory that it came from.
+    # A new model is saved, because a loaded one's configuration names the directory it came from.
     clean = AutoencoderKL.from_config(vae.config)
     assert isinstance(clean, AutoencoderKL)
     clean.load_state_dict(vae.state_dict())

@@ -41,7 +41,7 @@ class Renders:
         return rows[self.annotations["label"][rows] >= 0]
 
     def halves(self, rows: np.ndarray) -> np.ndarray:
-        """Parts held-out rows [n] in two, bool [n], so that no person is on both sides."""
+        """Which held-out rows [n] are in the first of two parts, bool [n]; no person is in both."""
         return self.annotations["identity"][rows] // HELD_OUT_SHARE % 2 == 0
 
 

@@ -1,4 +1,4 @@
-"""What a small network can learn of renders: targets, loss and scores of each task."""
+"""The tasks that small networks learn from renders: targets, loss and scores of each."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ CLASSES = label_schemes.scheme("affectnet-8")
 
 @dataclass(frozen=True)
 class Task:
-    """What a network learns of a render.
+    """What a network learns to read from a render.
 
-    `outputs` is how many numbers it puts out; `targets` takes annotations to targets [N, ...] of
-    all rows, `mirrored` to those of mirror images; `loss` takes outputs and targets of a batch,
-    both tensors; `scores` takes them as arrays to lines that say how it does. A class target of
-    -1 is unknown; renders of which nothing is known are left out.
+    `outputs` is the number of its outputs. `targets` maps annotations to targets [N, ...] of all
+    rows, and `mirrored` maps targets to those of the mirror images. `loss` takes outputs and
+    targets of a batch as tensors; `scores` takes both as arrays and returns lines of text. A class
+    target of -1 is unknown; renders with no known target are left out.
     """
 
     outputs: int
@@ -35,7 +35,7 @@ class Task:
 def choices(
     targets: Callable[[Mapping[str, np.ndarray]], np.ndarray], groups: Mapping[str, Sequence[str]]
 ) -> Task:
-    """To choose one name of each group, all at once: a sum of cross-entropies.
+    """Classification in several groups at once; the loss is the sum of their cross-entropies.
 
     Targets are indices int64 [N, groups].
     """
@@ -74,7 +74,7 @@ def chosen(outputs: np.ndarray, groups: Mapping[str, Sequence[str]]) -> np.ndarr
 
 
 def intensities(loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Task:
-    """To read the intensity of every action unit; targets are float32 [N, 41]."""
+    """Prediction of every action unit's intensity; targets are float32 [N, 41]."""
 
     def scores(outputs: np.ndarray, target: np.ndarray) -> list[str]:
         return [

@@ -13,7 +13,7 @@ PAD, BOS, EOS, UNKNOWN = "<pad>", "<bos>", "<eos>", "<unk>"
 def build() -> Tokenizer:
     """Lower case, split at spaces and punctuation; pads and truncates to MAX_LENGTH.
 
-    The end token has the highest id, as CLIP's text encoder takes its pooled output there.
+    The end token has the highest id, because CLIP's text encoder takes its pooled output there.
     """
     words = dict.fromkeys(word.lower() for word in prompts.words())
     splitter = pre_tokenizers.Whitespace()

@@ -2,14 +2,14 @@
 
     python -m reference.train_annotator --renders DIR --checkpoint DIR --out DIR
 
-What never changes is computed once: every render goes through the VAE and the UNet `--views` times,
-each time augmented in another way, and what the UNet says of it is kept in OUT as float16 (160 kB a
-view of a 64-pixel image). From that the head learns for many epochs. The labels are the renders'
-annotations, the score is taken on identities that nothing was trained on.
+Every render goes through the VAE and the UNet once for each of `--views` random augmentations. The
+UNet's features are kept in OUT as float16 (160 kB a view of a 64-pixel image), and the head trains
+on them for many epochs. The labels are the renders' annotations; the accuracy is measured on
+held-out identities.
 
-The same command goes on with whatever was stopped, and with more --epochs with a training that was
-finished. When the UNet was trained on, the head of before learns the new one fast (--start). The
-annotator is written into CHECKPOINT/annotator, where `synfer-rt build-engines` finds it.
+The same command resumes a run that was stopped; with more --epochs it continues a finished one.
+After further training of the UNet, the former head adapts quickly (--start). FERAnno is written to
+CHECKPOINT/annotator, where `synfer-rt build-engines` finds it.
 """
 
 from __future__ import annotations
@@ -71,11 +71,12 @@ def predict(
 
 
 class Readings:
-    """What the UNet says of images, computed once and kept on disk.
+    """The UNet's features and maps of images, computed once and kept on disk.
 
     Number v * N + i is view v of image i of the N `rows` of uint8 `images`; a view has a folder of
-    its own below `folder`. View v is augmented v + 1 times over, so that the second is as bad as
-    photographs from elsewhere, and mirrored by turns, so that two hold both sides of a face.
+    its own below `folder`. View v is augmented v + 1 times, so that the second is as poor as
+    photographs from elsewhere. Images are mirrored alternately, so that two views hold both sides
+    of a face.
     """
 
     def __init__(
@@ -132,15 +133,15 @@ class Readings:
 @click.command()
 @click.option("--renders", "directory", type=Path, required=True)
 @click.option("--checkpoint", type=Path, required=True)
-@click.option("--out", type=Path, required=True, help="Where readings and state are kept.")
-@click.option("--images", "most", type=int, help="Learn from at most so many renders.")
-@click.option("--views", default=2, help="How often each is read.")
+@click.option("--out", type=Path, required=True, help="Where features and state are kept.")
+@click.option("--images", "most", type=int, help="Largest number of renders to train on.")
+@click.option("--views", default=2, help="Augmented views of each render.")
 @click.option("--epochs", default=8, help="How often the head sees every view.")
 @click.option("--batch", default=64)
 @click.option("--rate", default=1.5e-3, help="Peak learning rate.")
 @click.option("--width", default=64, help="Width of the head's tokens.")
 @click.option("--seed", default=0)
-@click.option("--start", type=Path, help="Annotator to begin from, though its model is another.")
+@click.option("--start", type=Path, help="FERAnno to start from, even of another model.")
 def main(directory, checkpoint, out, most, views, epochs, batch, rate, width, seed, start):
     """Train, write CHECKPOINT/annotator, print the accuracy."""
     torch.set_num_threads(1)
@@ -164,11 +165,11 @@ def main(directory, checkpoint, out, most, views, epochs, batch, rate, width, se
     if state_file.exists():
         state = torch.load(state_file, weights_only=True)
         if state["key"] != key:
-            raise SystemExit(f"{state_file} is of another training; remove it to begin this one.")
+            raise SystemExit(f"{state_file} is of another training; remove it to start this one.")
         annotator.head.load_state_dict(state["head"])
         optimizer.load_state_dict(state["optimizer"])
         done = state["epochs"]
-        click.echo(f"going on after {done} epochs")
+        click.echo(f"resuming after {done} epochs")
     steps = -(-len(readings) // batch)
     for epoch in range(done, epochs):
         annotator.head.train()

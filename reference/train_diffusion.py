@@ -2,10 +2,10 @@
 
     torchrun --nproc-per-node 2 -m reference.train_diffusion --renders DIR --vae DIR --out DIR
 
-One single-threaded process per core, gradients averaged between them. Resumes from `--out`, where
-`diffusion.log` and `snapshots/` (the averaged weights every 16,384 images or so, and last) keep the
-learning curve. v-prediction (arXiv 2202.00512) with min-SNR weighting
-(arXiv 2303.09556) on a cosine schedule of zero terminal SNR (arXiv 2305.08891).
+One single-threaded process runs on each core; their gradients are averaged. Training resumes from
+`--out`, where `diffusion.log` and `snapshots/` (the averaged weights about every 16,384 images and
+at the end) keep the learning curve. The model learns v-prediction (arXiv 2202.00512) with min-SNR
+weighting (arXiv 2303.09556) on a cosine schedule of zero terminal SNR (arXiv 2305.08891).
 """
 
 from __future__ import annotations
@@ -38,12 +38,13 @@ SNR_CAP = 5.0
 WEIGHT_FLOOR = 0.25
 DROP_TEXT, DROP_BOTH = 0.08, 0.04
 DROP_AUS = 0.4
-"""Of the examples with an expression so many leave it to the words, which then always name it.
+"""Share of the examples with an expression whose action units are dropped.
 
-Where no expression is named, action units of 0 are what the face shows.
+Their captions always name the expression. In captions that name none, action units of 0 mean that
+the face shows none.
 """
 RANDOM_SHARE = 0.5
-"""Of the examples so many have random action units and no expression: they teach single units."""
+"""Share of the examples with random action units and no expression, which teach single units."""
 CHECKPOINT_SECONDS = 240.0
 SNAPSHOT_IMAGES = 16_384
 
@@ -61,9 +62,9 @@ SHARD = 1024
 
 
 def caches_of(vae: AutoencoderKL, images: np.ndarray, out: Path) -> list[Path]:
-    """Where the posteriors of every SHARD images belong: named by the encoder's weights and these.
+    """Files for the posteriors of every SHARD images, named by a hash of these and of the encoder.
 
-    So renders that are added later leave the latents of the others as they are.
+    So the latents of existing renders stay valid when renders are added.
     """
     encoder = [
         cache.digest(weights.numpy())
@@ -119,7 +120,7 @@ class Examples:
         return rng.permutation(np.concatenate([rng.choice(part, n) for part, n in parts]))
 
     def batch(self, rows: np.ndarray, rng: np.random.Generator, dropout: bool = True):
-        """Mirrored at random, captioned anew, conditioning dropped for guidance."""
+        """Examples of `rows`, mirrored at random, newly captioned; `dropout` drops conditions."""
         side = (rng.random(len(rows)) < 0.5).astype(int)
         mean, std = self.latents.mean[side, rows], self.latents.std[side, rows]
         x = mean.astype(np.float32) + std * rng.standard_normal(mean.shape, np.float32)
@@ -156,7 +157,7 @@ def min_snr_weight(alphas: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def held_out_loss(denoiser, examples, rows, alphas, weights) -> float:
-    """On fixed images, noise and evenly spread timesteps; unweighted in time."""
+    """Mean `velocity_loss` on fixed images and noise at evenly spread timesteps."""
     rng = np.random.default_rng(0)
     noise_source = torch.Generator().manual_seed(0)
     losses = []
@@ -169,12 +170,12 @@ def held_out_loss(denoiser, examples, rows, alphas, weights) -> float:
 
 
 def images_seen(checkpoint: Path) -> int:
-    """By the weights of a checkpoint directory, according to its `synfer.json`."""
+    """How many images a checkpoint's weights were trained on, according to its `synfer.json`."""
     return json.loads((checkpoint / "synfer.json").read_text())["images_seen"]
 
 
 def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
-    """Mean over the processes, as one message."""
+    """Replace gradients by their mean over the processes, in one all-reduce."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     assert len(gradients) == len(parameters)
     flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
@@ -194,7 +195,7 @@ def in_bfloat16(denoiser: torch.nn.Module) -> Callable[..., torch.Tensor]:
     """The denoiser with products in bfloat16; its output is float32."""
 
     def predict(*inputs: torch.Tensor) -> torch.Tensor:
-        # Fused, attention in bfloat16 is slower than in float32.
+        # Fused attention is slower in bfloat16 than in float32.
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             return denoiser(*inputs).float()
 
@@ -210,7 +211,7 @@ def stratified(count: int, timesteps: int) -> torch.Tensor:
 def step(
     loss: torch.Tensor, parameters: list[torch.nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> None:
-    """One step of all processes by the mean of their gradients, clipped to length 1."""
+    """One step of all processes by the mean of their gradients, clipped to norm 1."""
     optimizer.zero_grad()
     loss.backward()
     average_gradients(parameters)
@@ -219,7 +220,7 @@ def step(
 
 
 def begin() -> tuple[int, int]:
-    """Join the other processes; the number of this one, and how many there are."""
+    """Join the other processes; returns the rank of this one and their number."""
     torch.set_num_threads(1)
     logging.getLogger("diffusers").setLevel(logging.ERROR)
     dist.init_process_group("gloo")
@@ -255,7 +256,7 @@ def shared_clock(started: float) -> float:
 
 
 def rate_factor(steps: int, progress: float, cool_from: float) -> float:
-    """Of the learning rate: a warm-up of 200 steps, and a linear decay from `cool_from` on.
+    """Factor of the learning rate: a warm-up of 200 steps, and a linear decay from `cool_from` on.
 
     `progress` and `cool_from` are shares of the training's time.
     """
@@ -275,7 +276,7 @@ def follow(average: dict[str, torch.Tensor], denoiser: torch.nn.Module, steps: i
 
 
 def averaged_loss(denoiser, average: dict[str, torch.Tensor], *held_out) -> float:
-    """`held_out_loss` of the averaged weights; the denoiser then has its own again."""
+    """`held_out_loss` of the averaged weights; the denoiser's own are restored afterwards."""
     kept = {name: weight.clone() for name, weight in denoiser.state_dict().items()}
     denoiser.load_state_dict(average)
     loss = held_out_loss(denoiser, *held_out)
@@ -297,9 +298,9 @@ def note(out: Path, report: str) -> None:
 @click.option("--minutes", default=90.0)
 @click.option("--batch", "batch_size", default=24, help="Images per process and step.")
 @click.option("--rate", default=6e-4, help="Learning rate after 200 steps of warm-up.")
-@click.option("--cool-from", default=1.0, help="Share of the minutes after which the rate falls.")
-@click.option("--weights", type=Path, help="Checkpoint directory to begin from.")
-@click.option("--bf16", is_flag=True, help="Multiply in bfloat16: for processors that can.")
+@click.option("--cool-from", default=1.0, help="Share of the minutes after which the rate decays.")
+@click.option("--weights", type=Path, help="Checkpoint directory to start from.")
+@click.option("--bf16", is_flag=True, help="Multiply in bfloat16, if the processor can.")
 def main(directory, vae_directory, out, minutes, batch_size, rate, cool_from, weights, bf16):
     """Train for some minutes; checkpoints every few minutes."""
     rank, world = begin()
@@ -363,7 +364,7 @@ def main(directory, vae_directory, out, minutes, batch_size, rate, cool_from, we
 
 
 def checkpoint(out: Path, denoiser, average, optimizer, steps: int, seen: int) -> None:
-    """Everything that resuming needs, to a temporary name and then renamed."""
+    """Write everything that resuming needs, to a temporary name, then rename."""
     part = out / "diffusion.part"
     state = {"model": denoiser.state_dict(), "average": average, "steps": steps, "seen": seen}
     torch.save(state | {"optimizer": optimizer.state_dict()}, part)

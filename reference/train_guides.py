@@ -1,12 +1,12 @@
-"""Train the classifiers that guide sampling, on clean images as a half-done sample predicts them.
+"""Train the classifiers that guide sampling, on clean images predicted from noisy latents.
 
     python -m reference.train_guides --renders DIR --checkpoint DIR --out DIR [--space latent|image]
 
-Guidance asks for the label of x0 as the UNet predicts it from noisy latents, which is blurred and
-smeared; so beside an augmented view of every render the training set holds such a prediction of it,
-made by the checkpoint's own UNet from noise of a random timestep. All are computed once and
-kept in OUT; the same command goes on with whatever was stopped. Labels are the renders'
-annotations: nothing here has seen the judge or the labeller.
+Guidance classifies x0 as the UNet predicts it from noisy latents, which is blurred. The training
+set therefore holds two versions of every render: an augmented view, and such a prediction, made by
+the checkpoint's own UNet from noise of a random timestep. Both are computed once and kept in OUT;
+the same command resumes a run that was stopped. Labels are the renders' annotations: neither the
+judge nor the labellers take part.
 
 Writes CHECKPOINT/latent_classifier or CHECKPOINT/image_classifier and prints the accuracy on
 held-out identities by noise level.
@@ -40,11 +40,11 @@ CONFIGS = {
     "latent": (LATENT_FOLDER, NetConfig(4, 16, 1, (32, 64, 96), SCHEME), 44),
     "image": (IMAGE_FOLDER, NetConfig(3, 64, 2, (24, 40, 64, 96), SCHEME), 55),
 }
-"""Folder, shape and seed of each."""
+"""Folder, architecture and seed, by space."""
 LATEST = 0.7
 """Predictions are made from noise of at most this part of the schedule; guidance starts later."""
 LEVELS = (0.0, 0.2, 0.4, 0.6)
-"""Parts of the schedule that the accuracy is reported at; 0 is the encoded render."""
+"""Noise levels of the reported accuracy, as parts of the schedule; 0 is the encoded render."""
 VIEWS = 1
 SMOOTHING = 0.1
 AT_ONCE = 64
@@ -96,7 +96,7 @@ def training_set(source: Source, images: np.ndarray, rows: np.ndarray, folder: P
         view, i = np.divmod(numbers, len(rows))
         generator = torch.Generator().manual_seed(int(numbers[0]))
         batch = classifiers.as_input(images[rows[i]])
-        # In image space, for the VAE is not symmetric: a mirrored latent is no face's latent.
+        # Images are mirrored, not latents: the VAE is not symmetric.
         mirrored = torch.from_numpy((view + i) % 2 == 1)
         batch = torch.where(mirrored[:, None, None, None], batch.flip(3), batch)
         latents = source.encode(classifiers.augment(batch, generator), generator)
@@ -138,7 +138,7 @@ def decoded(source: Source, latents: np.ndarray, folder: Path) -> np.ndarray:
 
 
 def shifted(x: Tensor, most: int, rng: np.random.Generator) -> Tensor:
-    """A batch moved by up to `most` positions, as one; edges repeat."""
+    """A batch, all of it moved by the same offset of up to `most` positions; edges repeat."""
     down, right = rng.integers(0, 2 * most + 1, 2)
     padded = F.pad(x, (most,) * 4, mode="replicate")
     return padded[:, :, down : down + x.shape[2], right : right + x.shape[3]]
@@ -147,9 +147,9 @@ def shifted(x: Tensor, most: int, rng: np.random.Generator) -> Tensor:
 def train(
     x: np.ndarray, y: np.ndarray, config: NetConfig, seed: int, epochs: int, batch: int, out: Path
 ) -> ExpressionNet:
-    """An ExpressionNet trained on inputs `x` and class indices `y`; goes on with what is in `out`.
+    """An ExpressionNet trained on inputs `x` and class indices `y`.
 
-    `out` is the file of its state.
+    `out` is the file of the training's state, from which it resumes.
     """
     torch.manual_seed(seed)
     network = ExpressionNet(config)
@@ -160,7 +160,7 @@ def train(
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
         done = state["epochs"]
-        click.echo(f"going on after {done} epochs")
+        click.echo(f"resuming after {done} epochs")
     most = config.patch * config.size // 16
     for epoch in range(done, epochs):
         rng, total = np.random.default_rng((seed, epoch)), 0.0
@@ -197,11 +197,11 @@ def accuracy(network: ExpressionNet, x: np.ndarray, y: np.ndarray) -> float:
 @click.option("--checkpoint", type=Path, required=True, help="Its VAE and UNet make the inputs.")
 @click.option("--out", type=Path, required=True, help="Where inputs and state are kept.")
 @click.option("--space", type=click.Choice(list(CONFIGS)), default="latent", show_default=True)
-@click.option("--faces", type=int, help="Learn from at most so many renders.")
+@click.option("--faces", type=int, help="Largest number of renders to train on.")
 @click.option("--epochs", default=4, show_default=True)
 @click.option("--batch", default=64, show_default=True)
 def main(directory, checkpoint, out, space, faces, epochs, batch):
-    """Train one guiding classifier and print how it does on held-out identities."""
+    """Train one guiding classifier and print its accuracy on held-out identities."""
     torch.set_num_threads(1)
     folder, config, seed = CONFIGS[space]
     data = renders.load(directory, 64)

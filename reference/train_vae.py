@@ -2,10 +2,10 @@
 
     python -m reference.train_vae --renders DIR --out DIR [--minutes 30]
 
-Resumes from `--out`; the adversarial loss joins after `--adversarial-from` images.
+Training resumes from `--out`; the adversarial loss starts after `--adversarial-from` images.
 With `--decoder-of VAE` only that VAE's decoder is trained, so that every latent keeps its meaning
-and a diffusion model of these latents stays valid. With `--classifiers DIR` the features of
-the labellers of expressions and action units count too, and with them what a face is read by.
+and a diffusion model of these latents stays valid. `--classifiers DIR` adds a perceptual loss on
+the features of the networks that label expressions and action units.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from reference import classifiers, model, renders
 KL_WEIGHT = 1e-3
 PERCEPTUAL_WEIGHT = 1.0
 PERCEIVED_BY = ("labeller", "au-labeller")
-"""Of `classifiers.NETWORKS`, those whose features count; none of them judges."""
+"""Those of `classifiers.NETWORKS` that the perceptual loss uses; none of them judges."""
 ADVERSARIAL_SHARE = 0.4
-"""Of the reconstruction's gradient at the decoder's last layer that the adversary's may have."""
+"""Largest norm of the adversarial gradient at the last layer, relative to the reconstruction's."""
 DISCRIMINATOR_ALONE = 1500
-"""Images that the discriminator sees before the decoder heeds it."""
+"""Images that the discriminator trains on before the decoder trains against it."""
 CHECKPOINT_SECONDS = 180.0
 
 
@@ -65,7 +65,7 @@ def feature_weights(size: int) -> torch.Tensor:
 def reconstruction_loss(output, target, weights) -> torch.Tensor:
     """Weighted L1 on pixels, and L1 on gradients and on averages at two scales.
 
-    The averages hold on to colour, which fine detail would otherwise crowd out of few latents.
+    The averages keep colour, which fine detail would otherwise displace from the few latents.
     """
     difference = output - target
     loss = (weights * difference.abs()).mean()
@@ -103,7 +103,7 @@ def adversarial_weight(reconstruction, adversarial, last_layer) -> torch.Tensor:
 
 
 def kl_divergence(posterior: DiagonalGaussianDistribution) -> torch.Tensor:
-    """Of a posterior from the standard normal distribution, averaged over latents."""
+    """Divergence of a posterior from the standard normal distribution, averaged over latents."""
     mean, logvar = posterior.mean.float(), posterior.logvar.float()
     return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
 
@@ -111,7 +111,7 @@ def kl_divergence(posterior: DiagonalGaussianDistribution) -> torch.Tensor:
 def train_discriminator(
     judge: nn.Module, optimizer: torch.optim.Optimizer, real: torch.Tensor, fake: torch.Tensor
 ) -> None:
-    """One step on the hinge loss, by images and what the decoder makes of them."""
+    """One step on the hinge loss, with images and their reconstructions."""
     hinge = F.relu(1 - judge(real).float()).mean() + F.relu(1 + judge(fake).float()).mean()
     optimizer.zero_grad()
     hinge.backward()
@@ -119,7 +119,7 @@ def train_discriminator(
 
 
 def new_rate(optimizer: torch.optim.Optimizer, rate: float, elapsed: float, whole: float) -> None:
-    """The learning rate after `elapsed` of `whole` seconds: a warm-up, then a decay to 0."""
+    """Set the learning rate after `elapsed` of `whole` seconds: a warm-up, later a linear decay."""
     warm = min(1.0, (elapsed + 5) / 30)
     for group in optimizer.param_groups:
         group["lr"] = rate * warm * min(1.0, 2.5 * (1 - elapsed / whole) + 0.01)
@@ -133,7 +133,7 @@ def batch(stack: np.ndarray, rows: np.ndarray, rng: np.random.Generator) -> torc
 
 
 def psnr(vae, images) -> float:
-    """Of the posterior mean's reconstruction, in dB."""
+    """PSNR of the posterior mean's reconstruction, in dB."""
     with torch.no_grad():
         output = model.decoded(vae, model.posterior(vae, images).mean).clamp(-1, 1)
     return float(-10 * torch.log10((output - images).square().mean() / 4))
@@ -183,11 +183,11 @@ def note(out: Path, report: str) -> None:
 @click.option("--out", type=Path, required=True)
 @click.option("--minutes", default=30.0)
 @click.option("--batch", "batch_size", default=6)
-@click.option("--rate", default=1.5e-3, help="Peak learning rate; it falls to 0 over the minutes.")
-@click.option("--adversarial-from", default=10**9, help="Images after which the GAN loss joins.")
-@click.option("--decoder-of", type=Path, help="Train this VAE's decoder, and nothing else of it.")
+@click.option("--rate", default=1.5e-3, help="Peak learning rate; it decays towards 0.")
+@click.option("--adversarial-from", default=10**9, help="Images before the GAN loss starts.")
+@click.option("--decoder-of", type=Path, help="Train only the decoder of this VAE.")
 @click.option("--classifiers", "labellers", type=Path, help="Directory of the labellers.")
-@click.option("--bf16", is_flag=True, help="Multiply in bfloat16: for processors that can.")
+@click.option("--bf16", is_flag=True, help="Multiply in bfloat16, if the processor can.")
 @click.option("--seed", default=0)
 def main(
     directory, out, minutes, batch_size, rate, adversarial_from, decoder_of, labellers, bf16, seed
@@ -252,7 +252,7 @@ def main(
 
 
 def resumed(path: Path, vae, judge, optimizer, opponent) -> int:
-    """Load the state that `write` kept, if it is there; the images seen so far."""
+    """Load the state that `write` kept, if there is one; returns the images seen so far."""
     if not path.exists():
         return 0
     state = torch.load(path, weights_only=True)

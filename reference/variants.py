@@ -4,8 +4,8 @@
         --variant engines/synfer-mini,onnxruntime-cpu --variant engines/synfer-mini,openvino-cpu \\
         --variant INT8_BUNDLE,onnxruntime-cpu
 
-The first variant is the one that the others' images are compared with. What is sampled is kept in
-`--work`; the shipped bundle's expressions are there already after `reference.evaluate`.
+The images of each variant are compared with those of the first. Samples are kept in `--work`, where
+`reference.evaluate` has already written the shipped bundle's expressions.
 """
 
 from __future__ import annotations

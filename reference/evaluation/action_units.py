@@ -1,7 +1,7 @@
-"""Whether images show the action units that were asked for, and those alone.
+"""Whether images show the requested action units, and no others.
 
-What is shown is what a network reads that was trained on renders; it is judged too, on held-out
-renders, for nothing can be measured better than it reads. `read` are its outputs [..., 41].
+A network that was trained on renders reads the units. It is measured too, on held-out renders,
+because no measurement can be better than its reading. `read` are its outputs [..., 41].
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _COLUMN = {name: i for i, name in enumerate(OPENGRAPHAU_41)}
 _DRAWN = tuple(f"AU{n}" for n in rig.ACTION_UNITS if f"AU{n}" in _COLUMN)
 MAIN = tuple(f"AU{n}" for n in (1, 2, 4, 5, 6, 9, 10, 12, 15, 20, 25, 26))
 FURTHER = tuple(unit for unit in _DRAWN if unit not in MAIN)
-"""What the renderer draws besides."""
+"""The other units that the renderer draws."""
 STRENGTHS = np.linspace(0, 1, 6)
 GOALS = {"main": 0.8, "further": 0.6}
-"""Rank correlations from which a unit counts as steered."""
+"""Rank correlations from which a unit counts as controlled."""
 PRESENT = 0.3
 """Intensity from which an action unit counts as shown."""
 ONE_SIDED = ("AU12", "AU14")
@@ -37,7 +37,7 @@ _A_STRENGTH = 300
 
 
 def without_expression(prompt: str) -> str:
-    """A sentence of `prompts.describe` that says nothing an action unit would have to fight."""
+    """A sentence of `prompts.describe` without its expression, which could contradict the AUs."""
     return re.sub(r" with an? \w+ face\b", "", prompt)
 
 
@@ -68,7 +68,7 @@ def sweep_correlations(read: np.ndarray, units: Sequence[str]) -> dict[str, floa
 
 
 def sweep_half_widths(read: np.ndarray, units: Sequence[str]) -> dict[str, float]:
-    """Half-widths of `sweep_correlations`, faces being drawn with replacement."""
+    """Half-widths of `sweep_correlations`, by a bootstrap over the faces."""
 
     def of(unit: int, faces: np.ndarray) -> float:
         return sweep_correlations(read[unit : unit + 1, faces], [units[unit]])[units[unit]]
@@ -79,10 +79,10 @@ def sweep_half_widths(read: np.ndarray, units: Sequence[str]) -> dict[str, float
 
 
 def changes(read: np.ndarray, units: Sequence[str]) -> dict[str, tuple[float, float]]:
-    """What asking for a unit at 1 instead of 0 changes, per unit, as means over the faces.
+    """How the reading changes from a request of a unit at 0 to one at 1: means over the faces.
 
-    The change of that unit, and the mean absolute change of all the others among `units`. `read`
-    as in `sweep_correlations`.
+    For each unit its own change, and the mean absolute change of the others among `units`. `read`
+    is as in `sweep_correlations`.
     """
     change = read[:, :, -1] - read[:, :, 0]
     columns = [_COLUMN[unit] for unit in units]
@@ -100,8 +100,8 @@ def reader_correlations(
 ) -> dict[str, float]:
     """Spearman's correlation of true and read intensity in renders [n, 41], per unit.
 
-    Most renders do not show a given unit. So that this compares with a sweep, renders are drawn
-    with replacement until each of STRENGTHS (to the nearest) that there is occurs equally often.
+    Most renders do not show a given unit. For comparison with a sweep, renders are drawn with
+    replacement, equally many for each of STRENGTHS that occurs (rounded to the nearest).
     """
     rng = np.random.default_rng(0)
     report = {}

@@ -15,13 +15,13 @@ from synfer_rt.vocabulary import prompts
 
 _PERSON = re.compile(r" of an? (.+?)(?: with an? \w+ face)?(?:,|$)")
 _CHOICES = np.linspace(0, 1, 6, endpoint=False)
-"""Numbers that bring out every synonym of `prompts.describe`, which has up to three of each."""
+"""Random numbers that cover every synonym of `prompts.describe`, at most three a word."""
 
 
 def _person(prompt: str) -> str:
     found = _PERSON.search(prompt)
     if found is None:
-        raise ValueError(f"{prompt!r} is no sentence of prompts.describe")
+        raise ValueError(f"{prompt!r} is not a sentence of prompts.describe")
     return found[1]
 
 
@@ -41,7 +41,7 @@ def _people() -> dict[str, tuple[int, ...]]:
 def described(sentences: Iterable[str]) -> np.ndarray:
     """The bands that sentences of `prompts.describe` name, int64 [n, 3] as in `captions.bands`.
 
-    Each must name an age and a gender, as drawn ones do: others raise KeyError.
+    Raises KeyError for a sentence without an age or a gender, which every drawn one names.
     """
     return np.array([_people()[_person(sentence)] for sentence in sentences])
 
@@ -49,10 +49,10 @@ def described(sentences: Iterable[str]) -> np.ndarray:
 def agreement(
     asked: np.ndarray, read: np.ndarray, people: np.ndarray | None = None
 ) -> dict[str, dict]:
-    """How often read and asked bands, both int64 [n, 3], are the same; -1 asks for nothing.
+    """How often read and requested bands, both int64 [n, 3], are the same; -1 is no request.
 
-    For each of BANDS the share with its half-width, and the shares among each age asked for.
-    Images of the same of `people`, numbers int64 [n], may be alike.
+    For each of BANDS the share with its half-width, and the share for each requested age. `people`
+    int64 [n] numbers the persons; images of one person may be alike.
     """
     report = {}
     for i, name in enumerate(BANDS):

@@ -1,8 +1,8 @@
-"""Whether samples are copies: how near they lie to the nearest of the renders that were trained on.
+"""Whether samples are copies: their distances to the nearest training renders.
 
-Distances are Euclidean among `diversity.pooled_features` of the network that reads age, gender and
-ancestry: of the judges it is the one that tells people apart at all. What near means is said by
-copies that are known to be some: training renders through the VAE.
+Distances are Euclidean between `diversity.pooled_features` of the network that reads age, gender
+and ancestry, the only one of the judges that tells people apart. Known copies, which are training
+renders through the VAE, show which distance is near.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from reference.evaluation.diversity import pooled_features
 from reference.evaluation.pages import figure
 
 HELD, COPIES = "held-out renders through the VAE", "training renders through the VAE"
-"""What samples are compared with: what cannot be a copy, and what is one.
+"""What samples are compared with: images that cannot be copies, and images that are.
 
-All three come out of the decoder, which would else be a difference of its own.
+All three come out of the decoder, so that it causes no difference between them.
 """
 
 
 @dataclass(frozen=True)
 class Nearest:
-    """The nearest of some stock: row numbers int64 [n] and Euclidean distances float64 [n]."""
+    """The nearest row of a stock to each query: numbers int64 [n], distances float64 [n]."""
 
     rows: np.ndarray
     distances: np.ndarray
@@ -72,16 +72,17 @@ def training_features(network: nn.Module, data: renders.Renders, work: Path) -> 
 
 
 def nearest_render(network: nn.Module, images_u8: np.ndarray, training: np.ndarray) -> Nearest:
-    """Of uint8 images, or of their mirror images, the nearest of `training` features [m, d]."""
+    """The nearest of `training` features [m, d] to each of uint8 images or its mirror image."""
     sides = (images_u8, images_u8[:, :, ::-1])
     one, other = (nearest(pooled_features(network, side), training) for side in sides)
     return one.nearer(other)
 
 
 def same_person(features: np.ndarray, people: np.ndarray) -> dict:
-    """How often the nearest other image [n, d] is of the same of `people` int64 [n], and by chance.
+    """How often the nearest other image shows the same person, and how often by chance.
 
-    Only images count whose person has another.
+    `features` [n, d] are those of images of `people`, numbers int64 [n]. An image whose person has
+    no other does not count.
     """
     apart = cdist(features, features)
     np.fill_diagonal(apart, np.inf)
@@ -96,12 +97,12 @@ def same_person(features: np.ndarray, people: np.ndarray) -> dict:
 
 
 def compared(near: Mapping[str, Nearest], samples: Sequence[str], originals: np.ndarray) -> dict:
-    """How the sets of `near`, of which some are `samples`, lie beside HELD and COPIES among them.
+    """Distances of every set in `near`; those named in `samples` are compared with HELD.
 
-    `originals` int64 [n] are the rows of what COPIES were made of. `within` is the distance that
-    holds 95 % of COPIES, `as_near` counts the images within it, `p` is that of Mann and Whitney's
-    two-sided test against HELD, and `farther` the share of pairs of a sample and one of HELD in
-    which the sample lies farther.
+    `originals` int64 [n] are the rows of the renders that COPIES were made of. `within` is the
+    distance that holds 95 % of COPIES, `as_near` counts the images within it, `p` is that of Mann
+    and Whitney's two-sided test against HELD, and `farther` the share of pairs of a sample and one
+    of HELD in which the sample lies farther.
     """
     within = float(np.quantile(near[COPIES].distances, 0.95))
     found = {

@@ -1,4 +1,4 @@
-"""Whether samples are as varied as renders: distances in the judge's features.
+"""Whether samples are as diverse as renders: distances in the judge's features.
 
 Features are float [n, d], one row an image.
 """
@@ -15,11 +15,11 @@ from reference import classifiers
 from reference.evaluation import statistics
 
 SPLITS = 40
-"""How often held-out renders are parted in two."""
+"""Number of random splits of the held-out renders into two sides."""
 
 
 def pooled_features(network: nn.Module, images_u8: np.ndarray) -> np.ndarray:
-    """Features float64 [n, d] of uint8 images: a judge's last maps, averaged over places."""
+    """Features float64 [n, d] of uint8 images: a judge's last maps, averaged over positions."""
     assert isinstance(network, nn.Sequential)
     flatten = next(i for i, layer in enumerate(network) if isinstance(layer, nn.Flatten))
     with torch.no_grad():
@@ -45,7 +45,7 @@ class Held:
     def frechet(self, features: np.ndarray | None = None) -> np.ndarray:
         """Squared Fréchet distances to the second side of each split, float64 [SPLITS].
 
-        They are those of other `features` [n, d] or, without any, of the split's first side.
+        They are measured from `features` [n, d] or, if None, from the split's first side.
         """
         return np.array(
             [
@@ -58,9 +58,9 @@ class Held:
 
 
 def held_out(features: np.ndarray, people: np.ndarray, most: int) -> Held:
-    """Renders' features [m, d] with random splits, on each side as many renders: at most `most`.
+    """Renders' features [m, d] with random splits into sides of equal size, at most `most`.
 
-    `people` int64 [m] says whose they are: nobody is on both sides.
+    `people` int64 [m] numbers the persons; none is on both sides.
     """
     rng = np.random.default_rng(0)
     sides = [statistics.parted(people, 2, rng) for _ in range(SPLITS)]
@@ -74,9 +74,9 @@ def distances(
 ) -> dict:  # fmt: skip
     """Fréchet and pairwise distances of samples and of held-out renders of `people` int64 [m].
 
-    The Fréchet distances are means and deviations over splits of the renders, of samples and of a
-    split's first side to its second, of as many images, and of their difference within a split.
-    The pairwise ones have half-widths, and are of one render a person.
+    The Fréchet distances are means and standard deviations over splits of the renders: from samples
+    and from a split's first side to its second, with equally many images, and their difference.
+    The pairwise distances have half-widths; they use one render of each person.
     """
     real = held_out(held, people, len(samples))
     made, floor = real.frechet(samples[: real.size]), real.frechet()

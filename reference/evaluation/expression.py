@@ -1,4 +1,4 @@
-"""Whether images show the expression that was asked for, as two judges read them."""
+"""Whether images show the requested expression, as two judges read them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ def fer_predict(model_file: Path, images_u8: np.ndarray) -> np.ndarray:
 def fer_reading(
     model_file: Path, images_u8: np.ndarray, classes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of the images of CLASSES indices int64 [n] that it knows: `fer_predict`, truth, and which."""
+    """`fer_predict` for the images whose class it knows, their true classes, and which they are.
+
+    `classes` are indices int64 [n] into CLASSES; the true classes are indices into FER_CLASSES.
+    """
     known = classes != CLASSES.index("contempt")
     truth = np.array([FER_CLASSES.index(CLASSES[c]) for c in classes[known]])
     return fer_predict(model_file, images_u8[known]), truth, known
@@ -49,7 +52,7 @@ def fer_reading(
 def fer_accuracy(
     model_file: Path, images_u8: np.ndarray, classes: np.ndarray, people: np.ndarray | None = None
 ) -> dict:
-    """`accuracy` of what `fer_reading` gives."""
+    """`accuracy` of the readings of `fer_reading`."""
     read, truth, known = fer_reading(model_file, images_u8, classes)
     return accuracy(read, truth, FER_CLASSES, None if people is None else people[known])
 
@@ -62,7 +65,7 @@ def accuracy(
 ) -> dict:
     """Overall and per-class accuracy of indices into `names`, with `statistics.share`'s width.
 
-    Images of the same of `people`, numbers int64 [n], may be alike.
+    `people` int64 [n] numbers the persons; images of one person may be alike.
     """
     right = predicted == truth
     per_class = {n: float(right[truth == i].mean()) for i, n in enumerate(names)}
@@ -86,6 +89,6 @@ def judge_images(
 
 
 def difference(samples: dict, renders: dict) -> tuple[float, float]:
-    """Accuracy of the samples less that of the renders, two of `accuracy`; with half-width."""
+    """Accuracy of samples minus that of renders, both from `accuracy`, and its half-width."""
     half = np.hypot(samples["half_width"], renders["half_width"])
     return samples["accuracy"] - renders["accuracy"], float(half)

@@ -25,12 +25,12 @@ def plus_minus(value: tuple[float, float], scale: float = 100, digits: int = 1) 
 
 
 def mean_spread(value: tuple[float, float], digits: int = 3, sign: str = "") -> str:
-    """A mean and, in brackets, the standard deviation of what it is of."""
+    """A mean and, in brackets, the standard deviation of its values."""
     return f"{value[0]:{sign}.{digits}f} ({value[1]:.{digits}f})"
 
 
 def beyond_zero(gains: Mapping[str, tuple[float, float]]) -> str:
-    """Whose interval, a value and its half-width by name, lies above 0, and whose below."""
+    """Names whose interval, a value and its half-width, lies above 0, and those below."""
     above = [name for name, (value, half) in gains.items() if value > half]
     below = [name for name, (value, half) in gains.items() if value < -half]
     return f"above 0: {', '.join(above) or 'none'}; below 0: {', '.join(below) or 'none'}"
@@ -39,7 +39,7 @@ def beyond_zero(gains: Mapping[str, tuple[float, float]]) -> str:
 def bars(shares: np.ndarray) -> np.ndarray:
     """Error bars [2, n], below and above, of shares and half-widths [n, 2] in percent.
 
-    They end at 0 and at 100, beyond which there are no shares.
+    They end at 0 and at 100, the limits of a share.
     """
     values, half = shares.T
     return np.minimum(half, [values, 100 - values])
@@ -52,7 +52,7 @@ def machine() -> str:
 
 
 def command(module: str) -> str:
-    """How the running click command was called: its module, and what was set but for paths."""
+    """The running click command as typed: its module and the given options, without paths."""
     context = click.get_current_context()
     given = []
     for option in context.command.params:

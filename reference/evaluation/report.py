@@ -50,7 +50,7 @@ def _accuracy_table(report: dict, judge: str, names: tuple[str, ...]) -> list[st
 
 
 def expression(report: dict) -> list[str]:
-    """What two judges read."""
+    """The section on expression: what two judges read."""
     lines = [
         "## Expression",
         "",
@@ -76,7 +76,7 @@ def expression(report: dict) -> list[str]:
 
 
 def units(report: dict) -> list[str]:
-    """Rank correlations and changes of action units, and their asymmetry."""
+    """The section on action units: rank correlations, changes and asymmetry."""
     found = report["action_units"]
     lines = [
         "## Action units",
@@ -158,7 +158,7 @@ def _left_and_right(asymmetry: dict) -> list[str]:
 
 
 def prompt(report: dict) -> list[str]:
-    """Agreement with what prompts say of a person."""
+    """The section on prompts: agreement with what they say of a person."""
     found = report["attributes"]
     ages = list(found["samples"]["age"]["by_age"])
     rows = [
@@ -184,7 +184,7 @@ def prompt(report: dict) -> list[str]:
 
 
 def variety(report: dict) -> list[str]:
-    """Diversity."""
+    """The section on diversity."""
     found = report["diversity"]
     frechet, pairs = found["frechet"], found["pairwise"]
     rows = [
@@ -214,7 +214,7 @@ def variety(report: dict) -> list[str]:
 
 
 def memorisation(report: dict) -> list[str]:
-    """Whether samples are copies."""
+    """The section on memorisation: whether samples are copies."""
     found = report["copies"]
     reader, judge = (found["same_person"][name] for name in ("attribute reader", "judge"))
     rows = [

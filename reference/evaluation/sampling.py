@@ -1,4 +1,4 @@
-"""Images of given requests, and what the VAE makes of given images; at once or kept on disk."""
+"""Samples of requests, and reconstructions of images by the VAE, kept on disk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from synfer_rt.sampling.requests import Request
 from synfer_rt.sampling.sampler import Sampler
 
 SEED = 7
-"""Of the evaluation's requests."""
+"""The seed of the evaluation's requests."""
 
 
 def sample(sampler: Sampler, requests: Sequence[Request], way: Trajectory) -> dict[str, np.ndarray]:
@@ -26,7 +26,7 @@ def sample(sampler: Sampler, requests: Sequence[Request], way: Trajectory) -> di
 
 
 def facts(sampler: Sampler, requests: Sequence[Request], way: Trajectory) -> tuple[object, ...]:
-    """What decides the samples of these requests, for `cache.key`."""
+    """Everything that the samples of these requests depend on, for `cache.key`."""
     solver = way.timesteps.tolist(), cache.digest(way.coefficients), way.signal, way.noise
     return sampler.bundle.bundle_hash, sampler.backend, solver, list(requests)
 
@@ -39,7 +39,7 @@ def kept(
     title: str,
     batch: int = 64,
 ) -> dict[str, np.ndarray]:
-    """As `sample`, for any number of requests; what `work` has of them is not sampled again."""
+    """Like `sample`, for any number of requests; samples that `work` has are not made again."""
     folder = work / f"samples-{cache.key(*facts(sampler, requests, way))}"
     return cache.rows(
         folder,

@@ -36,7 +36,7 @@ def draw_units(swept: np.ndarray, sided: np.ndarray, faces: int, pictures: Path)
 def draw_nearest(
     samples: np.ndarray, stack: np.ndarray, rows: np.ndarray, near: Nearest, pictures: Path
 ) -> None:
-    """A sheet of the ten samples nearest to one of the renders `stack[rows]`, and of those."""
+    """A sheet of the ten samples nearest to a render of `stack[rows]`, each above that render."""
     first = near.distances.argsort()[:10]
     columns = [f"{distance:.3f}" for distance in near.distances[first]]
     pairs = [("sample", samples[first]), ("nearest", [stack[i] for i in rows[near.rows[first]]])]

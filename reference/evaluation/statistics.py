@@ -11,10 +11,10 @@ Z = 1.96
 
 
 def share(right: np.ndarray, groups: np.ndarray | None = None) -> tuple[float, float]:
-    """Share of true values in bool [n], and how far the farther end of its Wilson interval is.
+    """Share of true values in bool [n], and the distance to the farther end of its Wilson interval.
 
-    That interval is not centred on the share: of 20 true ones in 20 it is 0.84 to 1. Where values
-    of one of `groups` are alike, as in `mean`, n is as many different ones as would tell as much.
+    That interval is not centred on the share: for 20 true values of 20 it is 0.84 to 1. Where the
+    values within one of `groups` are alike, as in `mean`, n is the effective sample size.
     """
     n, p = float(len(right)), float(np.mean(right))
     if groups is not None and 0 < p < 1:
@@ -27,8 +27,8 @@ def share(right: np.ndarray, groups: np.ndarray | None = None) -> tuple[float, f
 def mean(values: np.ndarray, groups: np.ndarray | None = None) -> tuple[float, float]:
     """Mean of [n] and the half-width of its interval, by the normal distribution.
 
-    Values of one of `groups`, numbers int64 [n] (a person's images, say), may be alike: then the
-    deviations are summed within each before they are squared.
+    Values within one of `groups`, numbers int64 [n] (a person's images, say), may be alike, so
+    deviations are summed within each group before they are squared.
     """
     n, centre = len(values), float(np.mean(values))
     _, members = np.unique(np.arange(n) if groups is None else groups, return_inverse=True)
@@ -40,11 +40,11 @@ def mean(values: np.ndarray, groups: np.ndarray | None = None) -> tuple[float, f
 def gain(
     after: np.ndarray, before: np.ndarray, groups: np.ndarray | None = None
 ) -> tuple[float, float]:
-    """Share that bool [n] `after` has above `before` in the same n cases, and its half-width.
+    """Share of bool [n] `after` minus that of `before` in the same n cases, and its half-width.
 
-    Pairing takes out what makes some cases harder than others; `groups` as in `mean`. Half a case
+    Pairing removes the variation between easy and hard cases; `groups` is as in `mean`. Half a case
     is added to each of the four outcomes (Agresti and Min, Statistics in Medicine 24, 2005), so
-    that where no case differs the interval still has the width that so few cases leave.
+    that the interval has a width even if no case differs.
     """
     n = len(after)
     gained, half = mean(after.astype(float) - before.astype(float), groups)
@@ -61,7 +61,7 @@ def over_repetitions(values: Sequence[float] | np.ndarray) -> tuple[float, float
 
 
 def spread(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation: how values differ, and no interval of their mean."""
+    """Mean and standard deviation of the values; this is not an interval of the mean."""
     return float(np.mean(values)), float(np.std(values, ddof=1))
 
 
@@ -72,9 +72,9 @@ def first_of_each(people: np.ndarray) -> np.ndarray:
 
 
 def parted(people: np.ndarray, parts: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Row numbers of images of `people` int64 [n] in `parts` of as many people, nobody in two.
+    """Row numbers of images in `parts` of about equally many people; no person is in two.
 
-    People and images are in random order.
+    `people` int64 [n] numbers the persons. People and images are in random order.
     """
     groups = np.array_split(rng.permutation(np.unique(people)), parts)
     return [rng.permutation(np.flatnonzero(np.isin(people, group))) for group in groups]
@@ -83,7 +83,7 @@ def parted(people: np.ndarray, parts: int, rng: np.random.Generator) -> list[np.
 def bootstrap(
     statistic: Callable[[np.ndarray], float], count: int, draws: int = 100, seed: int = 0
 ) -> float:
-    """Half-width of a statistic's interval; it is a function of row numbers among `count` rows."""
+    """Half-width of the interval of `statistic`, a function of row numbers among `count` rows."""
     rng = np.random.default_rng(seed)
     values = [statistic(rng.integers(0, count, count)) for _ in range(draws)]
     return float(Z * np.std(values, ddof=1))

@@ -57,7 +57,7 @@ def test_a_training_that_died_goes_on_where_it_was(train, tmp_path, monkeypatch,
         assert str(train(network, 10.0).exception) == "killed"
     assert not (tmp_path / "out" / f"{network}.safetensors").exists()
     said = train(network, 0.0001).output
-    assert "going on after 12 images" in said
+    assert "resuming after 12 images" in said
     classifiers.load(tmp_path / "out", network)
 
 

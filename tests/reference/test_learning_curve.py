@@ -93,7 +93,7 @@ def test_a_curve_keeps_what_came_before_its_snapshots(tmp_path: Path):
     losses, snapshots = learning_curve.earlier(file, settings, 6000)
     assert losses == [[1000.0, 0.7], [5900.0, 0.6]]
     assert snapshots == [{"images": 2000, **scores}]
-    with pytest.raises(SystemExit, match=r"learning\.json is of .*choose another --out"):
+    with pytest.raises(SystemExit, match=r"learning\.json was made with .*choose another --out"):
         learning_curve.earlier(file, {"count": 8}, 6000)
 
 

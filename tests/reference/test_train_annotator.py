@@ -56,7 +56,7 @@ def test_training_goes_on_and_leaves_an_annotator_that_the_exporter_reads(
 ) -> None:
     assert "held-out accuracy" in train(renders, directory, tmp_path / "out", 1)
     before = weights(directory)
-    assert "going on after 1 epochs" in train(renders, directory, tmp_path / "out", 2)
+    assert "resuming after 1 epochs" in train(renders, directory, tmp_path / "out", 2)
     assert weights(directory) != before
     checkpoint = read_checkpoint(directory)
     settings = checkpoint.settings
@@ -118,4 +118,4 @@ def test_a_state_of_another_training_is_refused(
     train(renders, directory, tmp_path / "out", 1)
     paths = ["--renders", renders, "--checkpoint", directory, "--out", tmp_path / "out"]
     found = CliRunner().invoke(main, [*map(str, paths), "--images", "16"])
-    assert found.exit_code == 1 and "remove it to begin this one" in found.output
+    assert found.exit_code == 1 and "remove it to start this one" in found.output

@@ -54,7 +54,7 @@ def test_training_goes_on_and_leaves_guides_that_the_exporter_reads(
         raise AssertionError("encoded again")
 
     monkeypatch.setattr(Source, "encode", no_more)
-    assert "going on after 1" in train(
+    assert "resuming after 1" in train(
         renders, tmp_path / "checkpoint", tmp_path / "out", 2, "latent"
     )
     train(renders, tmp_path / "checkpoint", tmp_path / "out", 1, "image")

@@ -30,7 +30,7 @@ def test_a_sentence_without_ancestry_asks_for_none():
 
 
 def test_a_sentence_of_another_kind_is_refused():
-    with pytest.raises(ValueError, match="no sentence of"):
+    with pytest.raises(ValueError, match="not a sentence of"):
         attributes.described(["a cat"])
 
 
