@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any, TextIO, cast
 
 from synfer_rt.backends import computation
-from synfer_rt.bundle.former_names import current_names
+from synfer_rt.bundle.former_names import current_name, current_names
 from synfer_rt.data.writers.atomic import disk_errors, open_growing, partial, write_whole
 from synfer_rt.data.writers.run_file import OTHER_DATASET
 from synfer_rt.errors import UserError
@@ -84,7 +84,9 @@ class Table:
         source = self.path if self.finished else partial(self.path)
         if self.finished and source.suffix == ".csv":
             with source.open(encoding="utf-8", newline="") as rows:
-                yield from (from_cells(row, self.form) for row in csv.DictReader(rows))
+                reader = csv.DictReader(rows)
+                reader.fieldnames = list(map(_current_column, reader.fieldnames or ()))
+                yield from (from_cells(row, self.form) for row in reader)
             return
         with source.open(encoding="utf-8") as lines:
             yield from map(_read_line, lines if self.finished else islice(lines, 1, None))
@@ -229,6 +231,12 @@ def _read_line(text: str | bytes) -> Record:
     if isinstance(votes := line.get("votes"), dict):
         line["votes"] = current_names(cast(Record, votes))
     return line
+
+
+def _current_column(name: str) -> str:
+    """A column's name, with today's name of the annotator if it holds one's votes."""
+    prefix, dot, annotator = name.partition(".")
+    return f"{prefix}.{current_name(annotator)}" if dot else name
 
 
 def _is_line(found: Record, index: int, form: Record) -> bool:

@@ -56,6 +56,18 @@ def test_a_finished_table_with_other_settings_is_refused(tmp_path: Path):
         Table(tmp_path / "t.csv", {"threshold": 0.7}, FORM, True)
 
 
+def test_a_finished_csv_with_the_former_name_of_feranno_is_read(tmp_path: Path):
+    form = {**FORM, "votes": {"classifier.small": "", "feranno": ""}}
+    votes = {"classifier.small": "sad", "feranno": "happy"}
+    table = Table(tmp_path / "t.csv", {}, form, False)
+    table.write([{**SAID, "votes": votes}])
+    table.finish()
+    text = (tmp_path / "t.csv").read_text()
+    (tmp_path / "t.csv").write_text(text.replace("vote.feranno", "vote.annotator"))
+    (line,) = Table(tmp_path / "t.csv", {}, form, True).records()
+    assert line["votes"] == votes
+
+
 @pytest.mark.parametrize("kept", [None, "torn", "[" * 100_000])
 def test_a_finished_table_without_settings_is_refused(tmp_path: Path, kept: str | None):
     (tmp_path / "t.csv").write_text("file_name,label\n")
