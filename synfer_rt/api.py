@@ -16,10 +16,13 @@ and remarks go to the logger `synfer_rt.jobs`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
-from typing import Unpack
+from typing import Unpack, cast
+
+import numpy as np
 
 from synfer_rt import ranges
 from synfer_rt.backends import choose, parity
@@ -159,7 +162,7 @@ class Model:
         else, a run that was begun with other settings, and a disk that is full or not writable.
         """
         batch = ranges.whole("batch", batch, 1, None)
-        to = Destination(local(out), format, resume, mix_backends)
+        to = Destination(local(out, "out"), format, resume, mix_backends)
         run = make_run(as_begun(self.bundle, to.begun), count=count, out=to.out, **settings)
         check_output(to.out, run.settings(format), resume=resume)
         return write_samples(run, self._engines_for(run.bundle, to), to, batch, on_progress)
@@ -196,7 +199,7 @@ class Model:
         """
         batch = ranges.whole("batch", batch, 1, None)
         check_resuming(resume, mix_backends)
-        table = None if out is None else _table(local(out))
+        table = None if out is None else _table(local(out, "out"))
         begun = begun_with(table) if resume and table is not None else None
         bundle = as_begun(self.bundle, begun)
         dataset = _read(images, table, format, label_scheme, split)
@@ -242,9 +245,9 @@ class Model:
         other arguments and the errors are those of `write` and `label`.
         """
         batch = ranges.whole("batch", batch, 1, None)
-        to = Destination(local(out), format, resume, mix_backends)
+        to = Destination(local(out, "out"), format, resume, mix_backends)
         bundle = as_begun(self.bundle, to.begun)
-        refuse_inside(to.out, [local(dataset)])
+        refuse_inside(to.out, [local(dataset, "dataset")])
         read = read_dataset(dataset, input_format, label_scheme, split)
         originals = usable(read, bundle.image_size)
         counts = originals.counts()
@@ -295,7 +298,7 @@ def verify(
     the `faults`, each with a `place` (a file with its line, row or key) and a `problem`; `on_fault`
     is called with each as it is found. Raises UserError for a directory without a run.
     """
-    path = local(out)
+    path = local(out, "out")
     settings = settings_of(path)
     count = run_file.count(settings)
     found: list[Fault] = []
@@ -327,6 +330,18 @@ def _table(out: Path) -> Path:
     return out / TABLE if is_folder(out) or not out.suffix else out
 
 
+def _several(images: object) -> Iterable[object]:
+    """`images` as paths, of which one may stand alone. Raises UserError for what is no iterable."""
+    if isinstance(images, str | PathLike):
+        return [cast(object, images)]
+    one = isinstance(images, bytes | Mapping) or (
+        isinstance(images, np.ndarray) and not images.ndim
+    )
+    if one or not isinstance(images, Iterable):
+        raise UserError(f"`images` must be a path or a list of paths, got {images!r}.")
+    return cast("Iterable[object]", images)
+
+
 def _read(
     images: Location | Sequence[Location],
     table: Path | None,
@@ -335,8 +350,7 @@ def _read(
     split: str | None,
 ) -> Dataset:
     """The images, with labels if the arguments ask for them."""
-    given = [images] if isinstance(images, str | Path) else images
-    paths = [local(path) for path in given]
+    paths = [local(path, "images") for path in _several(images)]
     if not paths:
         raise UserError("`images` must name at least one file or directory, got none.")
     if table is not None:

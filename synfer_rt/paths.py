@@ -30,17 +30,25 @@ _TOOLS = {
 }
 
 
-def local(path: Any) -> Path:
+def local(path: Any, name: str = "") -> Path:
     """The local path that a text or Path names.
 
     Raises UserError for an address such as s3://…, hf://… or https://…, which would otherwise
-    become a folder `s3:`, and for a value of another type.
+    become a folder `s3:`, for a value of another type, and for a text that no file can be named.
+    The latter two name the argument `name`.
     """
+    argument = f"`{name}`" if name else "A path"
     text: object = path
     if isinstance(path, os.PathLike):
         text = os.fspath(cast("os.PathLike[str]", path))
     if not isinstance(text, str):
-        raise UserError(f"A path must be a text or a Path, got {path!r}.")
+        raise UserError(f"{argument} must be a text or a Path, got {path!r}.")
+    try:
+        possible = b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        possible = False
+    if not possible:
+        raise UserError(f"{argument} must be a possible name of a file, got {text!r}.")
     found = _ADDRESS.match(text)
     if found is None:
         return Path(text)

@@ -63,6 +63,19 @@ def part(name: str, value: Any) -> float:
     raise UserError(f"`{name}` must be above 0 and at most 1, got {shown(value)}.")
 
 
+def plain(value: Any) -> Any:
+    """A number of NumPy as Python's, which JSON holds; anything else as it is."""
+    return value.item() if isinstance(value, (np.integer, np.floating)) else value
+
+
+def flag(name: str, value: Any) -> bool:
+    """`value` as a bool. Raises UserError, which names the argument `name`, for anything else."""
+    known: object = value
+    if isinstance(known, bool):
+        return known
+    raise UserError(f"`{name}` must be True or False, got {value!r}.")
+
+
 def guidance(value: Any) -> float:
     """The scale of classifier-free guidance that a request for `value` means, 1 or more.
 

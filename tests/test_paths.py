@@ -91,7 +91,7 @@ def test_python_refuses_an_address(use: Callable[[str], Any]) -> None:
 
 @pytest.mark.parametrize("value", [3, b"faces", True])
 def test_a_bundle_has_a_path(value: Any) -> None:
-    with pytest.raises(UserError, match="A path must be a text"):
+    with pytest.raises(UserError, match="`bundle` must be a text or a Path"):
         open_bundle(value)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from synfer_rt.backends.runtimes import BACKENDS, TARGETS, status
 from synfer_rt.bundle import Bundle, EngineSpec
 from synfer_rt.errors import UserError, nearest
@@ -17,11 +19,13 @@ def choose(backend: str = "auto", bundle: Bundle | None = None) -> tuple[str, st
     bundle says how far each engine deviates there. Raises UserError for an unknown name, and for a
     backend that does not work here or has no engines in the bundle.
     """
+    if not isinstance(cast(object, backend), str):
+        raise UserError(f"`backend` must be a text such as auto, got {backend!r}.")
     if backend == "auto":
         return _choose_automatically(bundle)
     if backend not in BACKENDS:
         raise UserError(
-            f"Unknown backend {backend!r}; the nearest is {nearest(str(backend), BACKENDS)} "
+            f"Unknown backend {backend!r}; the nearest is {nearest(backend, BACKENDS)} "
             f"(known are auto, {', '.join(BACKENDS)})."
         )
     if problem := _obstacle(backend, bundle):

@@ -219,7 +219,8 @@ class Bundle:
 
 def _checked(size: Any) -> Size:
     """`size` as two ints of at least 1; UserError for anything else."""
-    lengths = list(cast("Iterable[Any]", size)) if isinstance(size, Iterable) else []
+    several = isinstance(size, (list, tuple)) or (isinstance(size, np.ndarray) and size.ndim == 1)
+    lengths = list(cast("Iterable[Any]", size)) if several else []
     if len(lengths) != 2 or not all(ranges.is_whole(length, 1) for length in lengths):
         raise UserError(f"`size` must be (height, width) in whole pixels, got {size!r}.")
     return int(lengths[0]), int(lengths[1])

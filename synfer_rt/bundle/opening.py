@@ -21,7 +21,9 @@ def open_bundle(path: str | Path | None = None) -> Bundle:
         from synfer_rt.engines import default_bundle
 
         path = default_bundle()
-    path = local(path).absolute()  # engines are loaded later, and the program may go elsewhere
+    path = local(
+        path, "bundle"
+    ).absolute()  # engines are loaded later, and the program may go elsewhere
     try:
         str(path).encode()
     except UnicodeEncodeError:

@@ -66,7 +66,8 @@ class Augmenter:
             "repair_strength": job.repair_strength,
             "attempts": job.attempts,
             "seed": job.seed,
-            "decode_originals": job.decode_originals or None,  # a run begun without has no such key
+            "decode_originals": bool(job.decode_originals)
+            or None,  # a run begun without has no such key
             "label_scheme": self.bundle.label_scheme,
             "classes": list(self.bundle.classes),
             "au_vocabulary": list(self.bundle.au_names) or None,

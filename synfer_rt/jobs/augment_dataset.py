@@ -79,7 +79,11 @@ def augment_dataset(
     """
     job = augmenter.job
     settings = augmenter.settings(to.format) | {"dataset": originals.digest}
-    settings["balance"] = dict(balance) if isinstance(balance, Mapping) else str(balance)
+    settings["balance"] = (
+        {str(name): int(count) for name, count in balance.items()}
+        if isinstance(balance, Mapping)
+        else str(balance)
+    )
     writer = to.open(settings, augmenter.sampler.engines)
     if job.additions and writer.lacking:
         _warn(job, augmenter.bundle)

@@ -36,6 +36,9 @@ class Augmentation:
     decode_originals: bool = False
 
     def __post_init__(self) -> None:
+        ranges.flag("decode_originals", self.decode_originals)
+        for name in ("noise_scale", "repair_steps", "repair_strength", "attempts", "seed"):
+            object.__setattr__(self, name, ranges.plain(getattr(self, name)))
         strength = self.repair_strength
         within = ranges.is_real(strength, 0, 1) and strength not in (0, 1)
         for name, good, allowed in (

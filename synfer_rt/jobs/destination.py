@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from synfer_rt.backends.computation import Computation, computation
 from synfer_rt.backends.loaded_engines import LoadedEngines
@@ -33,7 +33,7 @@ class Destination:
 
     def __post_init__(self) -> None:
         check_resuming(self.resume, self.mix_backends)
-        if self.format not in writers.FORMATS:
+        if not isinstance(cast(object, self.format), str) or self.format not in writers.FORMATS:
             known = ", ".join(writers.FORMATS)
             raise UserError(f"`format` must be one of {known}, got {self.format!r}.")
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from synfer_rt import ranges
 from synfer_rt.backends.computation import computation
 from synfer_rt.backends.loaded_engines import LoadedEngines
 from synfer_rt.bundle import Bundle
@@ -51,6 +52,8 @@ class LabelJob:
     threshold: float | None = None
 
     def __post_init__(self) -> None:
+        for name in ("accept_rate", "threshold"):
+            object.__setattr__(self, name, ranges.plain(getattr(self, name)))
         self.acceptance()
 
     def acceptance(self) -> Accept:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from synfer_rt.errors import UserError
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -28,6 +30,9 @@ def reporter(
     on_progress: OnProgress | None, before: int, count: int, at_most: bool = False
 ) -> Callable[[float], None]:
     """What a job calls with the number of images that are done; reports the beginning at once."""
+
+    if not (on_progress is None or callable(on_progress)):
+        raise UserError(f"`on_progress` must be a function, got {on_progress!r}.")
 
     def report(done: float) -> None:
         if on_progress is not None:

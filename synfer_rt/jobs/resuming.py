@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+from synfer_rt import ranges
 from synfer_rt.backends import choose
 from synfer_rt.backends.computation import FIELDS, Computation, computation
 from synfer_rt.bundle import Bundle
@@ -38,7 +39,9 @@ def resumable(how_far: Callable[[], str]) -> Generator[None]:
 
 
 def check_resuming(resume: bool, mix_backends: bool) -> None:
-    """Raise UserError for `mix_backends` without `resume`."""
+    """Raise UserError for `mix_backends` without `resume`, and for values that are not bool."""
+    ranges.flag("resume", resume)
+    ranges.flag("mix_backends", mix_backends)
     if mix_backends and not resume:
         raise UserError(
             "`mix_backends` is for a run that is continued; add `resume=True`, or leave it out."

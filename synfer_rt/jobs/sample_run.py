@@ -39,7 +39,7 @@ class SampleSettings(TypedDict, total=False):
     Leave one out, or give None, for its default.
     """
 
-    labels: Literal["all"] | Sequence[str]
+    labels: Literal["all"] | Sequence[str] | None
     prompt: str | None
     negative_prompt: str | None
     aus: Mapping[str, float] | None
@@ -55,8 +55,8 @@ class SampleSettings(TypedDict, total=False):
     semantic_form: str | None
     semantic_start: float | None
     semantic_every: int | None
-    seed: int
-    count_accepted: bool
+    seed: int | None
+    count_accepted: bool | None
     budget: int | None
     accept_rate: float | None
     threshold: float | None
@@ -92,8 +92,8 @@ class Run:
 
     def acceptance(self) -> Accept:
         """What is accepted. Raises UserError for what cannot be, or nobody could judge."""
-        selects = (self.accept_rate, self.threshold, self.quota) != (None, None, None)
-        if selects and not self.bundle.annotators:
+        selections = (self.accept_rate, self.threshold, self.quota)
+        if any(value is not None for value in selections) and not self.bundle.annotators:
             raise UserError(
                 f"{self.bundle.name} has neither a classifier nor FERAnno, so nothing can be "
                 "accepted; build it with one, or leave out `accept_rate`, `threshold` and "
@@ -190,7 +190,7 @@ def make_run(
     *,
     count: int,
     out: Path | None = None,
-    labels: Literal["all"] | Sequence[str] = "all",
+    labels: Literal["all"] | Sequence[str] | None = "all",
     prompt: str | None = None,
     negative_prompt: str | None = None,
     aus: Mapping[str, float] | None = None,
@@ -206,8 +206,8 @@ def make_run(
     semantic_form: str | None = None,
     semantic_start: float | None = None,
     semantic_every: int | None = None,
-    seed: int = 0,
-    count_accepted: bool = False,
+    seed: int | None = 0,
+    count_accepted: bool | None = False,
     budget: int | None = None,
     accept_rate: float | None = None,
     threshold: float | None = None,
@@ -217,7 +217,7 @@ def make_run(
     photos = _photos(layout_from, bundle, out)
     requests = make_requests(
         bundle,
-        labels=labels,
+        labels="all" if labels is None else labels,
         prompt=prompt,
         negative_prompt=negative_prompt,
         aus=aus,
@@ -225,7 +225,7 @@ def make_run(
         au_scale=au_scale,
         layout=layout,
         photos=len(photos or ()),
-        seed=seed,
+        seed=0 if seed is None else seed,
     )
     most, quota = _counts(count, count_accepted, budget, len(requests.labels))
     run = Run(
@@ -233,12 +233,12 @@ def make_run(
         requests,
         most,
         bundle.defaults.solver if solver is None else solver,
-        bundle.defaults.steps if steps is None else steps,
+        bundle.defaults.steps if steps is None else ranges.plain(steps),
         _strength(layout_strength, requests, bundle),
         guidance_of(bundle, semantic_guidance, semantic_form, semantic_start, semantic_every),
         photos,
-        accept_rate,
-        threshold,
+        ranges.plain(accept_rate),
+        ranges.plain(threshold),
         quota,
     )
     run.check()
@@ -250,24 +250,29 @@ def _photos(path: str | Path | None, bundle: Bundle, out: Path | None) -> Photos
         return None
     inversion.check_encoder(bundle)
     if out is not None:
-        refuse_inside(out, [local(path)])
-    return inversion.read_photos(path, bundle.image_size)
+        refuse_inside(out, [local(path, "layout_from")])
+    return inversion.read_photos(local(path, "layout_from"), bundle.image_size)
+
+
+def _images(name: str, value: int) -> int:
+    """A number of images; the last one's index is at most LARGEST_SEED."""
+    return ranges.whole(name, ranges.whole(name, value, 1, None), 1)
 
 
 def _counts(
-    count: int, count_accepted: bool, budget: int | None, labels: int
+    count: int, count_accepted: bool | None, budget: int | None, labels: int
 ) -> tuple[int, int | None]:
     """The most images that are made, and the accepted ones that each class shall have, if any."""
-    count = ranges.whole("count", count, 1, None)
-    budget = None if budget is None else ranges.whole("budget", budget, 1, None)
-    if not count_accepted:
+    count = _images("count", count)
+    budget = None if budget is None else _images("budget", budget)
+    if count_accepted is None or not ranges.flag("count_accepted", count_accepted):
         if budget is not None:
             raise UserError(
                 "`budget` needs `count_accepted`; add `count_accepted=True`, or leave out `budget`."
             )
         return count, None
     wanted = count * labels
-    most = _PER_WANTED * wanted if budget is None else budget
+    most = min(_PER_WANTED * wanted, ranges.LARGEST_SEED) if budget is None else budget
     if most < wanted:
         raise UserError(
             f"`budget` is {most}, fewer than the {wanted} images wanted; raise it, or lower "

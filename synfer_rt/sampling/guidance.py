@@ -64,7 +64,7 @@ def semantic_guidance(
     [0, 1), an `every` below 1, a bundle without the engine of the form, and for any of the others
     without a strength.
     """
-    if strength is None and (form, start, every) != (None, None, None):
+    if strength is None and any(value is not None for value in (form, start, every)):
         raise UserError(
             "`semantic_form`, `semantic_start` and `semantic_every` need `semantic_guidance`; add "
             "`semantic_guidance=0.1`."

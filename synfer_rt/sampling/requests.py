@@ -282,7 +282,7 @@ def _intensities(aus: Mapping[str, float] | None, bundle: Bundle) -> dict[str, f
     """The intensities by the model's own AU names; empty if none are given."""
     if aus is None:
         return {}
-    if aus and not bundle.au_names:
+    if not bundle.au_names and aus:
         raise UserError(
             f"{bundle.name} is a model without action units; leave out `aus`, or choose another "
             "`bundle`."

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from synfer_rt.data.datasets.contents import Contents
 from synfer_rt.data.datasets.dataset import Dataset
@@ -90,7 +91,7 @@ def _whole(part: Dataset, entry: Item | Skipped) -> str:
 
 
 def _check(format: str, label_scheme: str | None) -> None:
-    if format != "auto" and format not in FORMATS:
+    if not isinstance(cast(object, format), str) or format not in ("auto", *FORMATS):
         raise UserError(
             f"There is no dataset format {format!r}; write one of auto, {', '.join(FORMATS)}."
         )
