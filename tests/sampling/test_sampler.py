@@ -306,7 +306,7 @@ def test_threads_are_a_whole_number(tiny_bundle: Bundle, threads: Any) -> None:
 def test_a_backend_goes_by_its_name(tiny_bundle: Bundle) -> None:
     wrong: list[Any] = [None, 3, ["onnxruntime-cpu"]]
     for backend in wrong:
-        with pytest.raises(UserError, match="Unknown backend"):
+        with pytest.raises(UserError, match=r"^`backend` must be a text such as auto"):
             Sampler.of(tiny_bundle, backend)
 
 
