@@ -97,17 +97,17 @@ def with_noise(labels: np.ndarray, rate: float, rng: np.random.Generator) -> np.
 
 def opinions(setting: Setting, images_u8: np.ndarray, name: str) -> list[Opinion]:
     """The opinions of the bundle's annotators on uint8 images [n, H, W, 3]."""
-    ensemble, bundle = setting.sampler.annotators, setting.bundle
+    annotators, bundle = setting.sampler.annotators, setting.bundle
 
     def read(numbers: np.ndarray) -> dict[str, np.ndarray]:
         images = images_u8[numbers].transpose(0, 3, 1, 2).astype(np.float32) / 255
-        return {said.annotator: said.probabilities for said in ensemble.opinions(images)}
+        return {said.annotator: said.probabilities for said in annotators.opinions(images)}
 
     key = cache.key(bundle.bundle_hash, setting.backend, cache.digest(images_u8))
     found = cache.rows(
         setting.work / f"opinions-{key}", len(images_u8), read, 64, f"reading {name}"
     )
-    schemes = {n: bundle.engines[n].label_scheme or bundle.label_scheme for n in ensemble.members}
+    schemes = {n: bundle.engines[n].label_scheme or bundle.label_scheme for n in annotators.members}
     return [Opinion(n, scheme, np.asarray(found[n])) for n, scheme in schemes.items()]
 
 
