@@ -14,15 +14,19 @@ from synfer_rt.backends import Value, to_numpy
 from synfer_rt.backends.loaded_engines import LoadedEngines
 from synfer_rt.bundle import Bundle
 from synfer_rt.data import pixels
-from synfer_rt.diffusion import noise
 from synfer_rt.diffusion.solvers import HISTORY_SLOTS, Trajectory
 from synfer_rt.errors import UserError
 from synfer_rt.judging.annotators import Annotators
 from synfer_rt.judging.voting import Verdict
-from synfer_rt.sampling.guidance import Guide, SemanticGuidance, engine_name, one_hot
+from synfer_rt.sampling.guidance import Guide, SemanticGuidance, engine_name
 from synfer_rt.sampling.observer import Observer
+from synfer_rt.sampling.preparation import (
+    Prepared,
+    conditioner_inputs,
+    prepare,
+    start_latents,
+)
 from synfer_rt.sampling.requests import Request, check
-from synfer_rt.vocabulary import facs
 
 
 @dataclass(frozen=True)
@@ -83,46 +87,15 @@ class Sampler:
         """
         for request in requests:
             check(request, self.bundle)
-        with self._observer.stage("condition"):
-            return self.engines["conditioner"].run_on_device(self._conditioner_inputs(requests))
+        return self._conditioning(conditioner_inputs(requests, self.bundle))
 
-    def _conditioner_inputs(self, requests: Sequence[Request]) -> dict[str, np.ndarray]:
-        texts = [text for r in requests for text in (r.negative_prompt, r.prompt)]
-        inputs = {"tokens": self.bundle.tokenize(texts).reshape(len(requests), 2, -1)}
-        names = self.bundle.au_names
-        if names:
-            aus = np.zeros((len(requests), 2, len(names)), np.float32)
-            for row, request in zip(aus, requests, strict=True):
-                row[1] = facs.au_vector(request.aus, names)
-            scale = np.array([r.au_scale for r in requests], np.float32)
-            inputs |= {"aus": aus, "au_scale": scale}
-        return inputs
+    def _conditioning(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Value]:
+        with self._observer.stage("condition"):
+            return self.engines["conditioner"].run_on_device(inputs)
 
     def start(self, requests: Sequence[Request], trajectory: Trajectory) -> np.ndarray:
-        """The latents at the start of the trajectory, float32 [B, C, h, w]: layouts with noise.
-
-        Raises UserError for a layout outside the bank, and for a request without a layout if the
-        trajectory starts from one.
-        """
-        shape = self.bundle.latent.shape
-        latents = np.stack([noise.normal(r.seed, r.index, shape) for r in requests])
-        latents *= np.float32(trajectory.noise)
-        if trajectory.signal == 0:
-            return latents
-        layouts = self.bundle.layouts
-        for row, request in zip(latents, requests, strict=True):
-            if request.layout is None:
-                raise UserError(
-                    f"Sample {request.index} has no `layout`, from which a trajectory of strength "
-                    "below 1 starts; use strength 1."
-                )
-            if not 0 <= request.layout < len(layouts):
-                raise UserError(
-                    f"`layout` must be from 0 to {len(layouts) - 1}, the rows of the layout bank, "
-                    f"got {request.layout} in sample {request.index}."
-                )
-            row += np.float32(trajectory.signal) * layouts.latents[request.layout]
-        return latents
+        """Where the trajectory starts, float32 [B, C, h, w]; see `preparation.start_latents`."""
+        return start_latents(requests, self.bundle, trajectory)
 
     def denoise(
         self,
@@ -222,12 +195,10 @@ class Sampler:
         size = self.at_once(batch, semantic)
         samples: list[Sample] = []
         for first in range(0, len(requests), size):
-            rows = list(range(first, min(first + size, len(requests))))
-            count = len(rows)
-            rows += rows[-1:] * (size - count)
-            part = [requests[row] for row in rows]
-            begin = self.start(part, trajectory) if starts is None else starts[rows].astype("f4")
-            samples += self._piece(part, begin, trajectory, semantic, count)
+            part = slice(first, first + size)
+            begin = None if starts is None else starts[part]
+            piece = prepare(requests[part], self.bundle, trajectory, size, begin)
+            samples += self.make(piece, trajectory, semantic)
         return samples
 
     def at_once(self, batch: int, semantic: SemanticGuidance | None = None) -> int:
@@ -237,24 +208,19 @@ class Sampler:
         """
         return self.engines.piece_size(batch, "conditioner", "denoiser", *_guides(semantic))
 
-    def _piece(
-        self,
-        requests: Sequence[Request],
-        begin: np.ndarray,
-        trajectory: Trajectory,
-        semantic: SemanticGuidance | None,
-        count: int,
+    def make(
+        self, piece: Prepared, trajectory: Trajectory, semantic: SemanticGuidance | None = None
     ) -> list[Sample]:
-        """The samples of the first `count` requests; the others fill up the piece."""
-        latents = self.denoised(requests, begin, trajectory, semantic, len(requests))
+        """The samples of the first `piece.count` requests; see `sample`."""
+        latents = self._clean(piece, trajectory, semantic)
         images = self.decode(latents)
-        backends = [self.backend] * len(requests)
+        backends = [self.backend] * len(piece)
         if self._fallback is not None:
-            for i in np.flatnonzero(~pixels.sound(images[:count])).tolist():
-                again = self._fallback.denoised([requests[i]], begin[[i]], trajectory, semantic)
+            for i in np.flatnonzero(~pixels.sound(images[: piece.count])).tolist():
+                again = self._fallback._clean(piece.alone(i), trajectory, semantic)
                 latents[i], images[i] = again[0], self._fallback.decode(again)[0]
                 backends[i] = self._fallback.backend
-        return self._labelled(requests, images, latents, backends)[:count]
+        return self._labelled(piece.requests, images, latents, backends)[: piece.count]
 
     def denoised(
         self,
@@ -272,23 +238,29 @@ class Sampler:
         count = len(requests)
         if size is None:
             size = self.engines.piece_size(count, "conditioner", "denoiser", *_guides(semantic))
-        rows = [*range(count), *[count - 1] * (-count % size)]
         ends: list[np.ndarray] = []
-        for first in range(0, len(rows), size):
-            part = rows[first : first + size]
-            piece = [requests[row] for row in part]
-            guidance = np.array([request.guidance for request in piece], np.float32)
-            conditioning = self.condition(piece)
-            guide = None
-            if semantic is not None:
-                target = one_hot([request.label for request in piece], self.bundle.classes)
-                engine = self.engines[engine_name(semantic.form)]
-                guide = Guide(semantic, engine, target, trajectory)
-            current: Value = latents[part]
-            for step in self.denoise(current, conditioning, guidance, trajectory, guide):
-                current = step
-            ends.append(to_numpy(current))
-        return np.concatenate(ends)[:count]
+        for first in range(0, count, size):
+            part = requests[first : first + size]
+            for request in part:
+                check(request, self.bundle)
+            begin = latents[first : first + size]
+            piece = prepare(part, self.bundle, trajectory, size, begin)
+            ends.append(self._clean(piece, trajectory, semantic)[: piece.count])
+        return np.concatenate(ends)
+
+    def _clean(
+        self, piece: Prepared, trajectory: Trajectory, semantic: SemanticGuidance | None
+    ) -> np.ndarray:
+        """The clean latents [B, C, h, w] of a piece."""
+        conditioning = self._conditioning(piece.inputs)
+        guide = None
+        if semantic is not None:
+            engine = self.engines[engine_name(semantic.form)]
+            guide = Guide(semantic, engine, piece.targets, trajectory)
+        current: Value = piece.latents
+        for step in self.denoise(current, conditioning, piece.guidance, trajectory, guide):
+            current = step
+        return np.array(to_numpy(current))  # a copy, for the engine may use its memory again
 
     @cached_property
     def _fallback(self) -> Sampler | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from synfer_rt.data.datasets import Dataset, read_dataset
 from synfer_rt.data.images import read_image
 from synfer_rt.jobs.augment import Augmenter
 from synfer_rt.jobs.originals import usable
-from synfer_rt.sampling.requests import Request
 from synfer_rt.sampling.sampler import Sampler
 from tests import tiny_bundle as tiny
 from tests.jobs.long_tail import decoded, job
@@ -159,9 +158,9 @@ def test_variations_are_repaired_in_equal_pieces_and_the_last_is_padded(
     sizes: list[int] = []
 
     class Counting(Sampler):
-        def condition(self, requests: Sequence[Request]) -> dict[str, Value]:
-            sizes.append(len(requests))
-            return super().condition(requests)
+        def denoise(self, latents: Any, *others: Any) -> Iterator[Value]:
+            sizes.append(len(latents))
+            return super().denoise(latents, *others)
 
     monkeypatch.setattr(
         "synfer_rt.backends.loaded_engines._POSITIONS_PER_CALL", 3 * math.prod(tiny.LATENT[1:])

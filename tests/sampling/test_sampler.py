@@ -207,13 +207,13 @@ def test_a_batch_is_sampled_in_equal_pieces_and_the_last_is_padded(
     sizes: list[int],
 ) -> None:
     found: list[int] = []
-    condition = Sampler.condition
+    denoise = Sampler.denoise
 
-    def counting(self: Sampler, requests: Any) -> Any:
-        found.append(len(requests))
-        return condition(self, requests)
+    def counting(self: Sampler, latents: Any, *others: Any) -> Any:
+        found.append(len(latents))
+        return denoise(self, latents, *others)
 
-    monkeypatch.setattr(Sampler, "condition", counting)
+    monkeypatch.setattr(Sampler, "denoise", counting)
     monkeypatch.setattr("synfer_rt.backends.loaded_engines._POSITIONS_PER_CALL", at_once * 8 * 8)
     sampler = Sampler.of(tiny_bundle, CPU, threads=1)
     samples = sampler.sample([request(i) for i in range(count)], way, batch)
