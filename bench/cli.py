@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from synfer_rt.commands import options
+from synfer_rt.commands.progress import console
 from synfer_rt.errors import UserError
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def bench(
 
     from synfer_rt.bench import benchmark, report
 
-    console, messages = Console(), Console(stderr=True)
+    messages = Console(stderr=True)
 
     def say(sentence: str) -> None:
         messages.print(sentence, highlight=False, markup=False)
@@ -98,7 +99,7 @@ def bench(
         markdown=page,
         progress=progress,
         remark=say,
-        show=lambda result: report.show(console, result),
+        show=lambda result: report.show(console(), result),
         command=_command(),
     )
 

@@ -11,10 +11,10 @@ import click
 from synfer_rt.commands.interruption import going_on, raise_if_swallowed
 from synfer_rt.commands.options import LocalPath
 from synfer_rt.commands.parsing import Size
+from synfer_rt.commands.progress import console
 from synfer_rt.errors import UserError, installing
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
     from synfer_rt.bundle import Bundle
@@ -168,20 +168,14 @@ def build_engines(
             report=lambda engine: _report(engine, built),
             remark=_say,
         )
-    _console().print(_table(built))
+    console().print(_table(built))
     for line in _on_openvino(bundle, out):
         _say(line)
     _say(f"{bundle.name} is in {out}, its build log in {out}.log.")
 
 
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console()
-
-
 def _say(line: str) -> None:
-    _console().print(line, markup=False, highlight=False, soft_wrap=True)
+    console().print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _report(engine: Built, built: list[Built]) -> None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from synfer_rt.jobs.progress import Progress
 
 _SECONDS_BETWEEN_LINES = 5.0
+_NO_LIMIT = 100_000
+"""Columns: a width that no line reaches."""
 
 
 class ProgressBar:
@@ -82,12 +84,15 @@ def _duration(seconds: float) -> str:
 
 
 def console() -> Console:
-    """A rich console on stdout that wraps at the terminal's width, and nowhere else."""
+    """A rich console on stdout that wraps at the terminal's width.
+
+    Where stdout is no terminal, it neither wraps nor cuts anything: rich would take 80 columns.
+    """
     from rich.console import Console
 
     if is_terminal(sys.stdout):
         return Console()
-    return Console(file=sys.stdout or io.StringIO(), width=160)
+    return Console(file=sys.stdout or io.StringIO(), width=_NO_LIMIT)
 
 
 def is_terminal(stream: TextIO | None) -> bool:
