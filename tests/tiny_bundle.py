@@ -7,6 +7,7 @@ branches in the conditioner), so that the run side is tested without training or
 from __future__ import annotations
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from onnx import numpy_helper, parser
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from synfer_rt.bundle import Bundle, write_manifest
+from synfer_rt.bundle.cuda import cuda_file, cuda_interface
 from synfer_rt.vocabulary import prompts
 
 OPSET, TOKENS, WIDTH, AUS = 21, 48, 8, 41
@@ -262,6 +264,27 @@ def add_plans(
     fields = {k: v for k, v in bundle.manifest.items() if k not in ("format", "files")}
     plans = {**fields.get("plans", {}), target: entries}
     return write_manifest(bundle.path, {**fields, "plans": plans})
+
+
+def add_cuda_engines(bundle: Bundle, precision: str = "fp16") -> Bundle:
+    """Give a bundle CUDA engines by name alone, and open it again; nothing can run them."""
+    entries = {}
+    for name, spec in bundle.engines.items():
+        file = cuda_file(spec)
+        (bundle.path / file).write_bytes(name.encode())
+        inputs, outputs = (list(map(asdict, side)) for side in cuda_interface(spec))
+        entries[name] = {
+            "file": file,
+            "precision": precision,
+            "inputs": inputs,
+            "outputs": outputs,
+            "source_sha256": bundle.manifest["files"][spec.file]["sha256"],
+            "nodes": 12,
+            "parity": {"tolerance": 2e-2, "max_relative_error": 1e-3, "batches": [1, 3]},
+            "build_key": name,
+        }
+    fields = {k: v for k, v in bundle.manifest.items() if k not in ("format", "files")}
+    return write_manifest(bundle.path, {**fields, "cuda": entries})
 
 
 def manifest(engines: dict[str, Any], *, with_aus: bool = True) -> dict[str, Any]:

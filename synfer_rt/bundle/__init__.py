@@ -5,6 +5,7 @@ checked completely before anything of it is loaded.
 """
 
 from synfer_rt.bundle.bundle import Bundle, Defaults, Latent
+from synfer_rt.bundle.cuda import CudaSpec
 from synfer_rt.bundle.engine_specs import FERANNO, EngineSpec
 from synfer_rt.bundle.files import MANIFEST
 from synfer_rt.bundle.layouts import Layouts
@@ -16,6 +17,7 @@ __all__ = [
     "FERANNO",
     "MANIFEST",
     "Bundle",
+    "CudaSpec",
     "Defaults",
     "EngineSpec",
     "Latent",

@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 
 from synfer_rt import ranges
+from synfer_rt.bundle.cuda import CudaSpec
 from synfer_rt.bundle.engine_specs import FERANNO, EngineSpec
 from synfer_rt.bundle.files import file_entry
 from synfer_rt.bundle.identity import former_identity
@@ -60,8 +61,9 @@ class Bundle:
     `bundle_hash` is a SHA-256 of everything that a sample depends on (identity.py). `image_size` is
     (H, W); `sizes` are the other sizes that the engines take, None where theirs is fixed.
     `au_names` are the units of the AU vector in order, empty for a model without AUs. `plans` are
-    the compiled engines by target and engine, usually none. `manifest` is bundle.json as read, and
-    `stamps` are the file system's stamps of the files at that time.
+    the compiled engines by target and engine, usually none; `cuda` are the CUDA engines by engine.
+    `manifest` is bundle.json as read, and `stamps` are the file system's stamps of the files at
+    that time.
     """
 
     path: Path
@@ -81,6 +83,7 @@ class Bundle:
     defaults: Defaults
     engines: Mapping[str, EngineSpec]
     plans: Mapping[str, Mapping[str, PlanSpec]]
+    cuda: Mapping[str, CudaSpec]
     manifest: Mapping[str, Any] = field(repr=False, compare=False)
     stamps: dict[str, Stamp | None] = field(repr=False, compare=False)
 

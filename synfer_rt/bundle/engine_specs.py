@@ -100,8 +100,8 @@ class EngineSpec:
             fields["file"],
             fields["precision"],
             fields["opset"],
-            _tensors(fields["inputs"]),
-            _tensors(fields["outputs"]),
+            tensor_specs(fields["inputs"]),
+            tensor_specs(fields["outputs"]),
             fields["label_scheme"] if has_labels(name) else None,
             fields.get("parity") or {},
             RuntimeParity.from_manifest(fields.get("parity_openvino")),
@@ -111,7 +111,8 @@ class EngineSpec:
 Tensors = tuple[TensorSpec, ...]
 
 
-def _tensors(entries: Sequence[Mapping[str, Any]]) -> Tensors:
+def tensor_specs(entries: Sequence[Mapping[str, Any]]) -> Tensors:
+    """The manifest's `inputs` or `outputs` of an engine."""
     return tuple(TensorSpec(t["name"], t["dtype"], tuple(t["shape"])) for t in entries)
 
 
@@ -163,8 +164,8 @@ def mismatch(
             inputs, outputs = (images,), (_f32("aus", BATCH, aus),)
         else:
             return f"unknown engine {name}"
-        problem = _differs(name, "input", spec.inputs, inputs)
-        problem = problem or _differs(name, "output", spec.outputs, outputs)
+        problem = difference(name, "input", spec.inputs, inputs)
+        problem = problem or difference(name, "output", spec.outputs, outputs)
         if problem:
             return problem
     return None
@@ -224,7 +225,8 @@ def _aim(classes: int) -> Tensors:
     return _f32("clean", 2), _f32("target", BATCH, classes), _f32("strength", BATCH)
 
 
-def _differs(engine: str, side: str, found: Tensors, wanted: Tensors) -> str | None:
+def difference(engine: str, side: str, found: Tensors, wanted: Tensors) -> str | None:
+    """The first reason why an engine's inputs or outputs (`side`) are not those wanted, or None."""
     for tensor in wanted:
         if tensor not in found:
             return f"{engine} has no {side} {tensor}"

@@ -50,6 +50,8 @@ def former_manifest(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _manifest(fields: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     renamed = {**fields, "engines": _renamed(fields["engines"], names)}
+    if isinstance(cuda := fields.get("cuda"), dict):
+        renamed["cuda"] = _renamed(cast("dict[str, Any]", cuda), names)
     if isinstance(plans := fields.get("plans"), dict):
         renamed["plans"] = {
             target: _renamed(cast("dict[str, Any]", entries), names)

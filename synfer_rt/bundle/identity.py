@@ -17,7 +17,7 @@ NOT_SAMPLED = (CARD, CHECKPOINT_INDEX, CHECKPOINT_TENSORS)
 """Files that samples do not depend on."""
 _MEASURED = ("parity", "parity_openvino")
 """The fields of an engine that hold measurements of the finished engine."""
-_SINCE_0_11 = ("annotators_know",)
+_SINCE_0_11 = ("annotators_know", "cuda")
 """The fields that later releases added to the manifest."""
 
 
@@ -25,16 +25,17 @@ def identity(fields: Mapping[str, Any]) -> str:
     """SHA-256 of a manifest without the fields that samples do not depend on.
 
     These are the exporter's versions, the model card, what is kept of the checkpoint, and what was
-    measured of the engines. Plans are left out too: a library writes other bytes at each build of
-    the same engine, and a run's backend, precision and version say where its plans ran. The names
-    of engines are those that older releases wrote (former_names.py).
+    measured of the engines. Plans and CUDA engines are left out too: they compute what the engines
+    do, a library writes other bytes of a plan at each build, and a run's backend, precision and
+    version say where they ran. The names of engines are those that older releases wrote
+    (former_names.py).
     """
     fields = former_manifest(fields)
-    plans = {
+    made = _cuda_files(fields) | {
         entry["file"] for entries in fields.get("plans", {}).values() for entry in entries.values()
     }
-    left_out = {*NOT_SAMPLED, *plans} - {entry["file"] for entry in fields["engines"].values()}
-    kept = {name: value for name, value in fields.items() if name not in ("plans", "exporter")}
+    left_out = {*NOT_SAMPLED, *made} - {entry["file"] for entry in fields["engines"].values()}
+    kept = {k: value for k, value in fields.items() if k not in ("plans", "cuda", "exporter")}
     kept["engines"] = _without(fields["engines"], _MEASURED)
     kept["files"] = {name: e for name, e in fields["files"].items() if name not in left_out}
     return _sha256(json.dumps(kept, sort_keys=True))
@@ -43,14 +44,19 @@ def identity(fields: Mapping[str, Any]) -> str:
 def former_identity(fields: Mapping[str, Any]) -> str:
     """The identity by the rule of releases up to 0.11: the SHA-256 of bundle.json as they wrote it.
 
-    It covers the plans and the model card, so it holds only while these stay the same.
+    It covers the plans and the model card, so it holds only while these stay the same; CUDA engines
+    came later.
     """
     fields = former_manifest(fields)
     kept = {name: value for name, value in fields.items() if name not in _SINCE_0_11}
     kept["engines"] = _without(fields["engines"], ("parity_openvino",))
-    added = (CHECKPOINT_INDEX, CHECKPOINT_TENSORS)
+    added = {CHECKPOINT_INDEX, CHECKPOINT_TENSORS, *_cuda_files(fields)}
     kept["files"] = {name: e for name, e in fields["files"].items() if name not in added}
     return _sha256(json.dumps(kept, indent=1, ensure_ascii=False))
+
+
+def _cuda_files(fields: Mapping[str, Any]) -> set[str]:
+    return {entry["file"] for entry in fields.get("cuda", {}).values()}
 
 
 def _without(engines: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:

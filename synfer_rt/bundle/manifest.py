@@ -11,6 +11,7 @@ import numpy as np
 
 from synfer_rt.bundle import numbers
 from synfer_rt.bundle.bundle import Bundle, Defaults, Latent
+from synfer_rt.bundle.cuda import read_cuda
 from synfer_rt.bundle.engine_specs import IMAGE_AXES, LATENT_AXES, EngineSpec, mismatch
 from synfer_rt.bundle.files import MANIFEST, remedy
 from synfer_rt.bundle.former_names import current_manifest
@@ -80,6 +81,7 @@ def _parse(path: Path, fields: Mapping[str, Any]) -> Bundle:
     }
     try:
         plans = read_plans(fields.get("plans", {}), engines, fields["files"], axes)
+        cuda = read_cuda(fields.get("cuda", {}), engines, fields["files"])
     except ValueError as problem:
         raise UserError(f"{path / MANIFEST}: {problem}; {remedy(path)}.") from None
     return Bundle(
@@ -100,6 +102,7 @@ def _parse(path: Path, fields: Mapping[str, Any]) -> Bundle:
         defaults=_section(Defaults, fields["defaults"]),
         engines=engines,
         plans=plans,
+        cuda=cuda,
         manifest=fields,
         stamps={name: stamp(path / name) for name in fields["files"] if name not in NOT_SAMPLED},
     )

@@ -33,6 +33,8 @@ _WHOLE: Mapping[str, tuple[int, int | None]] = {
     "engines.*.parity.batches.*": (1, None),
     "engines.*.parity_openvino.batches.*": (1, None),
     "engines.*.parity_openvino.bf16.batches.*": (1, None),
+    "cuda.*.nodes": (1, None),
+    "cuda.*.parity.batches.*": (1, None),
     "files.*.bytes": (0, None),
 }
 """The least and the largest value of whole numbers, by place; `*` is any name or position."""
@@ -53,7 +55,12 @@ _REAL: Mapping[str, tuple[float, float]] = {
     "engines.*.parity_openvino.max_relative_error": (0, 1e6),
     "engines.*.parity_openvino.bf16.tolerance": (0, 1e6),
     "engines.*.parity_openvino.bf16.max_relative_error": (0, 1e6),
+    "cuda.*.parity.tolerance": (0, 1e6),
+    "cuda.*.parity.max_relative_error": (0, 1e6),
 }
+_SHAPES = [
+    f"{kind}.*.{side}.*.shape.*" for kind in ("engines", "cuda") for side in ("inputs", "outputs")
+]
 _YES_OR_NO = ("schedule.rescale_zero_terminal_snr", "schedule.set_alpha_to_one")
 _OPTIONAL = (
     *("schedule.sigma_min", "schedule.sigma_max"),
@@ -89,8 +96,8 @@ def check(fields: Mapping[str, Any]) -> None:
         for name, value in _found(fields, place):
             if not isinstance(value, bool):
                 raise ValueError(f"{name} is {value!r}, neither true nor false")
-    for side in ("inputs", "outputs"):
-        for name, size in _found(fields, f"engines.*.{side}.*.shape.*"):
+    for place in _SHAPES:
+        for name, size in _found(fields, place):
             if not isinstance(size, str) and not ranges.is_whole(size):
                 raise ValueError(f"{name} is {size!r}, neither a length nor a name")
 

@@ -58,6 +58,7 @@ def _print_bundle(bundle: Bundle) -> None:
         ("annotators", _annotators(bundle)),
         ("action units", f"{named}, {len(bundle.au_names)}" if bundle.au_names else "none"),
         ("plans", "; ".join(map(_plans, filter(None, bundle.plans.values()))) or "none"),
+        ("CUDA engines", _cuda_engines(bundle) or "none"),
         ("layout bank", f"{bundle.layout_count} faces" if bundle.layout_count else "none"),
         ("predicts", bundle.prediction_type),
         ("schedule", ", ".join(f"{name} {value}" for name, value in schedule.items())),
@@ -78,6 +79,9 @@ def _print_bundle(bundle: Bundle) -> None:
         if (there := engine.parity_openvino) is not None:
             error, most = there.max_relative_error, there.tolerance
             measured += f"\nOpenVINO {error:.1e} of {most:.0e}" if there.holds else "\nnot OpenVINO"
+        if (fused := bundle.cuda.get(name)) is not None:
+            error, most = (fused.parity[key] for key in ("max_relative_error", "tolerance"))
+            measured += f"\nCUDA {fused.precision} {error:.1e} of {most:.0e}"
         shapes = [
             "\n".join(f"{tensor.name} {_shape(tensor.shape)}" for tensor in tensors)
             for tensors in (engine.inputs, engine.outputs)
@@ -97,6 +101,14 @@ def _plans(plans: Mapping[str, PlanSpec]) -> str:
     versions = ", ".join(sorted({plan.version for plan in plans.values()}))
     gpus = ", ".join(sorted({gpu for plan in plans.values() for gpu in plan.compute_capabilities}))
     return f"{target} {versions} for {gpus} ({', '.join(plans)})"
+
+
+def _cuda_engines(bundle: Bundle) -> str:
+    """The engines that have CUDA engines, by the precision that these compute in."""
+    by_precision: dict[str, list[str]] = {}
+    for name, spec in bundle.cuda.items():
+        by_precision.setdefault(spec.precision, []).append(name)
+    return "; ".join(f"{kind} ({', '.join(names)})" for kind, names in by_precision.items())
 
 
 def _annotators(bundle: Bundle) -> str:

@@ -85,6 +85,18 @@ def test_a_former_bundles_plans_are_found(former: Bundle):
     assert bundle.bundle_hash == former.bundle_hash
 
 
+def test_a_former_bundles_cuda_engines_are_found(former: Bundle):
+    tiny.add_cuda_engines(former)
+    path = former.path / MANIFEST
+    fields = json.loads(path.read_text())
+    for section in ("engines", "cuda"):
+        fields[section]["annotator"] = fields[section].pop("feranno")
+    path.write_text(json.dumps(fields))
+    bundle = open_bundle(former.path)
+    assert bundle.cuda["feranno"].file == "annotator.cuda.onnx"
+    assert bundle.bundle_hash == former.bundle_hash
+
+
 def test_an_engine_has_one_name(former: Bundle):
     path = former.path / MANIFEST
     fields = json.loads(path.read_text())
