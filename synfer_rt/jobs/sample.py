@@ -14,6 +14,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from synfer_rt import ranges
 from synfer_rt.backends import default_threads
 from synfer_rt.backends.loaded_engines import LoadedEngines
@@ -29,6 +31,7 @@ from synfer_rt.jobs.resuming import resumable
 from synfer_rt.jobs.sample_run import Run
 from synfer_rt.jobs.selection import Selection
 from synfer_rt.jobs.skipped import skipped_file, write_skipped
+from synfer_rt.jobs.soundness import Soundness
 from synfer_rt.jobs.warnings import warn_of_other_images
 from synfer_rt.sampling.inversion import DISTORTED, PhotoStarts
 from synfer_rt.sampling.observer import Observer, StageTimes
@@ -85,11 +88,14 @@ class Written:
 
 
 class _Progress(Observer):
-    """Times the stages of a run, and tells after each step how many of its images are made."""
+    """Times the stages of a run, and tells after each step how many of its images are made.
 
-    def __init__(self, tell: Callable[[float], None]) -> None:
+    Stops the run where too many of them come out broken.
+    """
+
+    def __init__(self, tell: Callable[[float], None], soundness: Soundness) -> None:
         self.times = StageTimes()
-        self._tell = tell
+        self._tell, self._soundness = tell, soundness
         self._made, self._end = 0.0, 0
 
     def begin(self, images: int) -> None:
@@ -102,6 +108,9 @@ class _Progress(Observer):
     def step(self, images: float) -> None:
         self._made = min(self._made + images, self._end)  # padding is no image
         self._tell(self._made)
+
+    def decoded(self, sound: np.ndarray) -> None:
+        self._soundness.judge(sound)
 
 
 def execute(
@@ -128,7 +137,9 @@ def execute(
     accepted = labelled.copy()
     faults: Counter[str] = Counter()
     indices = selection.indices(writer.lacking)
-    observer = _Progress(lambda images: on_progress(run.count - len(indices) + images))
+    observer = _Progress(
+        lambda images: on_progress(run.count - len(indices) + images), Soundness(engines)
+    )
 
     def write(samples: Sequence[Sample]) -> None:
         pngs = list(encoders.map(png, [sample.image for sample in samples]))
@@ -198,7 +209,8 @@ def make_samples(
     batch = ranges.whole("batch", batch, 1, None)
     run.warn()
     starts = photo_starts(run, engines)
-    observer = _Progress(reporter(on_progress, 0, run.count, run.quota is not None))
+    report = reporter(on_progress, 0, run.count, run.quota is not None)
+    observer = _Progress(report, Soundness(engines))
     selection = Selection(run, [])
     samples: list[Sample] = []
     for piece in _pieces(run, engines, selection, range(run.count), batch, observer, starts):

@@ -7,6 +7,8 @@ from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
+import numpy as np
+
 
 class Observer:
     """Watches a sampler. This one ignores what it is told; a subclass overrides what it needs."""
@@ -20,6 +22,12 @@ class Observer:
 
     def step(self, images: float) -> None:
         """A solver step was made, worth so many `images`: the batch over the number of steps."""
+
+    def decoded(self, sound: np.ndarray) -> None:
+        """Images came out of the decoder; `sound`, bool [B], says which are finite and not flat.
+
+        Those that are not are then made again. What this raises ends the sampling.
+        """
 
 
 @dataclass

@@ -215,8 +215,10 @@ class Sampler:
         latents = self._clean(piece, trajectory, semantic)
         images = self.decode(latents)
         backends = [self.backend] * len(piece)
+        sound = pixels.sound(images[: piece.count])
+        self._observer.decoded(sound)
         if self._fallback is not None:
-            for i in np.flatnonzero(~pixels.sound(images[: piece.count])).tolist():
+            for i in np.flatnonzero(~sound).tolist():
                 again = self._fallback._clean(piece.alone(i), trajectory, semantic)
                 latents[i], images[i] = again[0], self._fallback.decode(again)[0]
                 backends[i] = self._fallback.backend

@@ -130,13 +130,15 @@ def test_the_summary_counts_broken_samples_and_those_made_again(
     decode = decoder.run
 
     def flat(inputs):
-        return {"images": np.full_like(decode(inputs)["images"], 0.5)}
+        images = decode(inputs)["images"]
+        images[0] = 0.5  # of each piece, so few of the run's that it goes on
+        return {"images": images}
 
     monkeypatch.setattr(decoder, "run", flat)
     engines._loaded["decoder"] = decoder
     summary = execute(run, engines, output(run, tmp_path / "out"), batch=8)
     made_again = backend == "openvino-cpu"
-    assert (summary.retried, summary.broken) == ((21, 0) if made_again else (0, 21))
+    assert (summary.retried, summary.broken) == ((3, 0) if made_again else (0, 3))
 
 
 def test_progress_rises_to_the_count_by_steps(run, engines, tmp_path):

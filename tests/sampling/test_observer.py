@@ -27,12 +27,16 @@ class Recorder(Observer):
     def step(self, images: float) -> None:
         self.told.append(images)
 
+    def decoded(self, sound: np.ndarray) -> None:
+        self.told += [f"{name} {bool(yes)}" for name, yes in zip("abc", sound, strict=True)]
+
 
 def test_stages_and_steps_are_told_in_their_order(sampler: Sampler, way: Trajectory) -> None:
     requests, recorder = [request(i) for i in range(3)], Recorder()
     samples = Sampler(sampler.engines, recorder).sample(requests, way, 3)
     step = ["denoise", "end of denoise", 3 / len(way.timesteps)]
-    decode, label = ["decode", "end of decode"], ["label", "end of label"]
+    decode = ["decode", "end of decode", "a True", "b True", "c True"]
+    label = ["label", "end of label"]
     condition = ["condition", "end of condition"]
     assert recorder.told == [*condition, *step * len(way.timesteps), *decode, *label]
     for one, other in zip(samples, sampler.sample(requests, way, 3), strict=True):
