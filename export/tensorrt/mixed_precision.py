@@ -7,12 +7,14 @@ choice of what is computed in float16 follows Micikevicius et al. (arXiv 1710.03
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
+
+from synfer_rt.export.onnx.shared_weights import tensor_array
 
 EXACT_INPUTS = frozenset({"guidance", "coefficients"})
 """The algebra of guidance and solver depends on these; its errors would add up over the steps."""
@@ -22,7 +24,9 @@ _ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div"})
 _ACTIVATIONS = frozenset(
     {"Clip", "Elu", "Gelu", "HardSwish", "LeakyRelu", "Neg", "PRelu", "Relu", "Sigmoid", "Tanh"}
 )
-_MOVES: Mapping[str, tuple[int, ...] | None] = {
+_Stores = Callable[[ir.TensorProtocol], bool]
+_Moves = Mapping[str, tuple[int, ...] | None]
+_MOVES: _Moves = {
     **dict.fromkeys(("Concat", "Max", "Min")),
     **dict.fromkeys(("DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "MaxPool"), (0,)),
     **dict.fromkeys(("Reshape", "Resize", "Slice", "SpaceToDepth", "Split", "Squeeze"), (0,)),
@@ -49,18 +53,33 @@ def compute_half(source: Path, out: Path) -> None:
     model = ir.load(source)
     if any(v.dtype is None for node in model.graph for v in node.outputs):
         ShapeInferencePass()(model)
-    graph = model.graph
-    exact = _exact_nodes(graph)
-    half = _half_nodes(graph, exact)
-    for node in exact:
+    for node in _exact_nodes(model.graph):
         if node.op_type == "MatMul":
-            _spell_out_product(graph, node)
-    halves = _Casts(graph, ir.DataType.FLOAT16)
-    floats = _Casts(graph, ir.DataType.FLOAT)
+            _spell_out_product(model.graph, node)
+    halve(model)
+    ir.save(model, out, external_data=f"{out.name}.data")
+
+
+def halve(
+    model: ir.Model,
+    fused: _Moves | None = None,
+    stores: _Stores = lambda tensor: True,
+) -> None:
+    """Let `model`, whose values have types, compute in float16 as described above, in place.
+
+    `fused` are more operators that may be float16, with the inputs that share the output's type, as
+    in _MOVES. Constants for which `stores` is false are cast in the graph instead of in the file.
+    """
+    graph = model.graph
+    moves = {**_MOVES, **(fused or {})}
+    exact = _exact_nodes(graph)
+    half = _half_nodes(graph, exact, moves)
+    halves = _Casts(graph, ir.DataType.FLOAT16, stores)
+    floats = _Casts(graph, ir.DataType.FLOAT, stores)
     from_half = {value for node in half for value in node.outputs if _is_float(value)}
     for node in list(graph):
         inside = node in half
-        shared = _shared_inputs(node) if inside else range(len(node.inputs))
+        shared = _shared_inputs(node, moves) if inside else range(len(node.inputs))
         for i in shared:
             value = node.inputs[i]
             if value is None or not _is_float(value) or (value in from_half) == inside:
@@ -74,7 +93,6 @@ def compute_half(source: Path, out: Path) -> None:
     for value in from_half:
         value.type = ir.TensorType(ir.DataType.FLOAT16)
     RemoveUnusedNodesPass()(model)
-    ir.save(model, out, external_data=f"{out.name}.data")
 
 
 def error_of_half(source: Path, half: Path, inputs: Mapping[str, np.ndarray]) -> float:
@@ -86,7 +104,7 @@ def error_of_half(source: Path, half: Path, inputs: Mapping[str, np.ndarray]) ->
     """
     rounded = half.with_suffix(".rounded.onnx")
     model = ir.load(half)
-    _spell_out_roundings(model.graph)
+    spell_out_roundings(model.graph)
     ir.save(model, rounded)  # the weights stay in the external data of `half`
     try:
         wanted, found = (_run(file, inputs) for file in (source, rounded))
@@ -106,21 +124,27 @@ def _run(file: Path, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     return [np.asarray(value, np.float32) for value in session.run(None, dict(inputs))]
 
 
-def _spell_out_roundings(graph: ir.Graph) -> None:
-    """Let every float16 node that rounds compute in float32, and cast its output to float16."""
-    floats = _Casts(graph, ir.DataType.FLOAT, stored=False)
+def spell_out_roundings(graph: ir.Graph, fused: Collection[str] = ()) -> None:
+    """Let every float16 node that rounds compute in float32, and cast its output to float16.
+
+    `fused` are operators that round besides products, arithmetic and activations.
+    """
+    rounding = _ROUNDING.union(fused)
+    floats = _Casts(graph, ir.DataType.FLOAT, None)
+    halves = _Casts(graph, ir.DataType.FLOAT16, None)
     for node in list(graph):
-        out = node.outputs[0]
-        if node.op_type not in _ROUNDING or out.dtype != ir.DataType.FLOAT16:
+        rounded = [out for out in node.outputs if out.dtype == ir.DataType.FLOAT16]
+        if node.op_type not in rounding or not rounded:
             continue
         for i, value in enumerate(node.inputs):
-            if value is not None:
+            if value is not None and value.dtype == ir.DataType.FLOAT16:
                 node.replace_input_with(i, floats.of(value))
-        out.type = ir.TensorType(ir.DataType.FLOAT)
-        readers = [use for use in out.uses()]
-        rounded = _Casts(graph, ir.DataType.FLOAT16).of(out)
-        for reader, i in readers:
-            reader.replace_input_with(i, rounded)
+        for out in rounded:
+            out.type = ir.TensorType(ir.DataType.FLOAT)
+            readers = list(out.uses())
+            cast = halves.of(out)
+            for reader, i in readers:
+                reader.replace_input_with(i, cast)
 
 
 def _exact_nodes(graph: ir.Graph) -> set[ir.Node]:
@@ -159,12 +183,12 @@ def _rank(value: ir.Value) -> int | None:
     return None if value.shape is None else len(value.shape)
 
 
-def _half_nodes(graph: ir.Graph, exact: set[ir.Node]) -> set[ir.Node]:
+def _half_nodes(graph: ir.Graph, exact: set[ir.Node], moves: _Moves) -> set[ir.Node]:
     """The nodes that compute in float16."""
     products = [n for n in graph if n.op_type in _PRODUCTS and n not in exact]
     after = _reached(products)
     before = _reached(products, backwards=True)
-    half = {n for n in after & before if _may_be_half(n)} - exact
+    half = {n for n in after & before if _may_be_half(n, moves)} - exact
     for node in reversed(graph):
         # A sum alone before a float32 node would only be rounded and widened again.
         readers = node.outputs[0].consumers()
@@ -187,18 +211,17 @@ def _reached(start: Iterable[ir.Node], backwards: bool = False) -> set[ir.Node]:
     return reached
 
 
-def _may_be_half(node: ir.Node) -> bool:
+def _may_be_half(node: ir.Node, moves: _Moves) -> bool:
     return (
-        node.domain in ("", "ai.onnx")
-        and (node.op_type in _ROUNDING or node.op_type in _MOVES)
+        (node.op_type in _ROUNDING or node.op_type in moves)
         and _is_float(node.outputs[0])
-        and all(_fits(node.inputs[i]) for i in _shared_inputs(node))
+        and all(_fits(node.inputs[i]) for i in _shared_inputs(node, moves))
     )
 
 
-def _shared_inputs(node: ir.Node) -> range | tuple[int, ...]:
+def _shared_inputs(node: ir.Node, moves: _Moves) -> range | tuple[int, ...]:
     """The positions of the inputs that have the type of the node's output."""
-    positions = _MOVES.get(node.op_type)
+    positions = moves.get(node.op_type)
     given = range(len(node.inputs))
     return given if positions is None else tuple(i for i in positions if i in given)
 
@@ -208,7 +231,7 @@ def _fits(value: ir.Value | None) -> bool:
     tensor = None if value is None else ir.convenience.get_const_tensor(value)
     if tensor is None or tensor.dtype != ir.DataType.FLOAT:
         return True
-    array = np.abs(tensor.numpy())
+    array = np.abs(tensor_array(tensor))
     vanishes = array.size == 1 and 0 < float(array.max()) < _SMALLEST
     return not vanishes and float(array.max(initial=0.0)) <= _LARGEST
 
@@ -218,10 +241,14 @@ def _is_float(value: ir.Value) -> bool:
 
 
 class _Casts:
-    """Values of a graph in another type: each is cast once, constants (if `stored`) in the file."""
+    """Values of a graph in another type: each is cast once.
 
-    def __init__(self, graph: ir.Graph, dtype: ir.DataType, stored: bool = True) -> None:
-        self._graph, self._dtype, self._store = graph, dtype, stored
+    Constants are cast in the file, if `stores` says so, or are read in the type that they have
+    there; without `stores` they are cast in the graph.
+    """
+
+    def __init__(self, graph: ir.Graph, dtype: ir.DataType, stores: _Stores | None) -> None:
+        self._graph, self._dtype, self._stores = graph, dtype, stores
         self._made: dict[ir.Value, ir.Value] = {}
 
     def of(self, value: ir.Value) -> ir.Value:
@@ -232,19 +259,19 @@ class _Casts:
     def _stored(self, value: ir.Value) -> ir.Value | None:
         """An initializer of the wanted type with the value of `value`, if there can be one."""
         maker = value.producer()
-        if not self._store:
+        if self._stores is None:
             return None
         if maker is not None and maker.op_type == "Cast":
             stored = maker.inputs[0]
             if stored is not None and stored.is_initializer() and stored.dtype == self._dtype:
                 return stored
         tensor = value.const_value
-        if not value.is_initializer() or tensor is None:
+        if not value.is_initializer() or tensor is None or not self._stores(tensor):
             return None
         dtype = self._dtype
         name = f"{value.name}.{dtype.name.lower()}"
         cast = ir.LazyTensor(
-            lambda: ir.Tensor(tensor.numpy().astype(dtype.numpy()), name=name),
+            lambda: ir.Tensor(tensor_array(tensor).astype(dtype.numpy()), name=name),
             dtype=dtype,
             shape=ir.Shape(tensor.shape.numpy()),
             name=name,

@@ -1,0 +1,1 @@
+"""Engines rewritten for CUDA: fused operators, float16, and nothing on the host."""

@@ -1,0 +1,184 @@
+"""Shapes that an engine computes on the host -> constants, or the shapes of its own tensors.
+
+ONNX Runtime computes with shapes on the CPU, between the kernels of the GPU. All sizes but the
+batch, and height and width where these are free, are known in advance. A shape that has to be read
+is taken with one Shape from a tensor that has it: this alone is free, on either side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
+
+Dims = tuple[int | str | None, ...]
+"""Sizes of a tensor: a number, the name of a free size, or None where nothing is known."""
+
+
+def dims(value: ir.Value | None) -> Dims | None:
+    """The sizes of `value`; None if not even their count is known."""
+    if value is None or value.shape is None:
+        return None
+    return tuple(d if isinstance(d, int) else d.value for d in value.shape)
+
+
+def infer_shapes(model: ir.Model) -> None:
+    """Give every value the type and the shape that follow from those of the inputs."""
+    ShapeInferencePass()(model)
+
+
+def constant(graph: ir.Graph, array: np.ndarray, name: str) -> ir.Value:
+    """A new initializer; one of this name that is there already must be the same."""
+    if name not in graph.initializers:
+        tensor = ir.tensor(array, name=name)
+        value = ir.Value(name=name, const_value=tensor, type=ir.TensorType(tensor.dtype))
+        value.shape = ir.Shape(array.shape)
+        graph.register_initializer(value)
+    return graph.initializers[name]
+
+
+def integers(graph: ir.Graph, numbers: Sequence[int]) -> ir.Value:
+    """A vector of int64 as an initializer; equal ones are one."""
+    name = "_".join(["integers", *(str(number).replace("-", "m") for number in numbers)])
+    return constant(graph, np.array(numbers, np.int64), name)
+
+
+def fix_shapes(model: ir.Model) -> None:
+    """Give Reshape, Expand and Resize sizes that no operator on the host computes, in place."""
+    infer_shapes(model)
+    graph = model.graph
+    known = _KnownShapes(graph)
+    for node in list(graph):
+        if node.op_type == "Reshape":
+            _fix_reshape(graph, node, known)
+        elif node.op_type == "Expand":
+            _fix_expand(graph, node, known)
+        elif node.op_type == "Resize":
+            _fix_resize(graph, node)
+        for value in node.outputs:
+            known.add(value)
+    RemoveUnusedNodesPass()(model)
+
+
+class _KnownShapes:
+    """The tensors that are computed so far, by shape and by batch."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self._graph = graph
+        self._by_shape: dict[Dims, ir.Value] = {}
+        self._by_batch: dict[str, ir.Value] = {}
+        self._read: dict[ir.Value, ir.Value] = {}
+        self._rows: dict[tuple[str, int], ir.Value] = {}
+        for value in graph.inputs:
+            self.add(value)
+
+    def add(self, value: ir.Value) -> None:
+        sizes = dims(value)
+        if not sizes or None in sizes:
+            return
+        self._by_shape.setdefault(sizes, value)
+        if isinstance(sizes[0], str):
+            self._by_batch.setdefault(sizes[0], value)
+
+    def shape(self, sizes: Dims, reader: ir.Node) -> ir.Value | None:
+        """The shape `sizes` as a tensor for `reader`, read from a tensor that has it."""
+        value = self._by_shape.get(sizes)
+        if value is None:
+            return None
+        if value not in self._read:
+            self._read[value] = self._insert(reader, "Shape", [value], [len(sizes)], "INT64")
+        return self._read[value]
+
+    def batch(self, size: str, rank: int, reader: ir.Node) -> ir.Value | None:
+        """The shape [size, 1, ...] of `rank` numbers as a tensor for `reader`."""
+        source = self._by_batch.get(size)
+        if source is None:
+            return None
+        if (size, rank) not in self._rows:
+            dtype = source.dtype.name if source.dtype else "FLOAT"
+            given = len(dims(source) or ())
+            if given > 1:
+                axes = list(range(1, given))
+                starts, ends, at = (
+                    integers(self._graph, numbers)
+                    for numbers in ([0] * len(axes), [1] * len(axes), axes)
+                )
+                ones = [size, *[1] * len(axes)]
+                source = self._insert(reader, "Slice", [source, starts, ends, at], ones, dtype)
+            ones = [size, *[1] * (rank - 1)]
+            shape = integers(self._graph, [-1, *ones[1:]])
+            column = self._insert(reader, "Reshape", [source, shape], ones, dtype)
+            self._rows[size, rank] = self._insert(reader, "Shape", [column], [rank], "INT64")
+        return self._rows[size, rank]
+
+    def _insert(
+        self, reader: ir.Node, op: str, inputs: list[ir.Value], sizes: list, dtype: str
+    ) -> ir.Value:
+        node = ir.node(op, inputs)
+        self._graph.insert_before(reader, node)
+        node.outputs[0].shape = ir.Shape(sizes)
+        node.outputs[0].type = ir.TensorType(ir.DataType[dtype])
+        return node.outputs[0]
+
+
+def _is_fixed(node: ir.Node, index: int) -> bool:
+    """Whether the input `index` of a node is a constant."""
+    value = node.inputs[index]
+    return value is not None and ir.convenience.get_const_tensor(value) is not None
+
+
+def _fix_reshape(graph: ir.Graph, node: ir.Node, known: _KnownShapes) -> None:
+    before, after = dims(node.inputs[0]), dims(node.outputs[0])
+    if _is_fixed(node, 1) or after is None:
+        return
+    free = [i for i, size in enumerate(after) if not isinstance(size, int)]
+    sizes = [size if isinstance(size, int) else -1 for size in after]
+    if len(free) > 1:
+        for i in free:
+            if before is not None and i < len(before) and before[i] == after[i] is not None:
+                sizes[i] = 0  # as it was
+    if sizes.count(-1) <= 1:
+        node.replace_input_with(1, integers(graph, sizes))
+        node.attributes.pop("allowzero", None)
+    elif (shape := known.shape(after, node)) is not None:
+        node.replace_input_with(1, shape)
+        node.attributes.pop("allowzero", None)
+
+
+def _fix_expand(graph: ir.Graph, node: ir.Node, known: _KnownShapes) -> None:
+    before, after = dims(node.inputs[0]), dims(node.outputs[0])
+    if _is_fixed(node, 1) or before is None or after is None:
+        return
+    if all(isinstance(size, int) for size in after):
+        node.replace_input_with(1, integers(graph, [int(size or 0) for size in after]))
+        return
+    aligned = (*[1] * (len(after) - len(before)), *before)
+    wider = [i for i, (old, new) in enumerate(zip(aligned, after, strict=True)) if old != new]
+    if wider == [0] and isinstance(after[0], str):
+        shape = known.batch(after[0], len(after), node)
+    else:
+        shape = known.shape(after, node)
+    if shape is not None:
+        node.replace_input_with(1, shape)
+
+
+def _fix_resize(graph: ir.Graph, node: ir.Node) -> None:
+    """Let Resize scale by constants where it takes the sizes of batch and channels as well."""
+    before, after = dims(node.inputs[0]), dims(node.outputs[0])
+    if len(node.inputs) < 4 or node.inputs[3] is None or _is_fixed(node, 3):
+        return
+    if before is None or after is None:
+        return
+    scales = []
+    for old, new in zip(before, after, strict=True):
+        if old == new:
+            scales.append(1.0)
+        elif isinstance(old, int) and isinstance(new, int) and new % old == 0:
+            scales.append(new / old)
+        else:
+            return
+    name = "_".join(["scales", *(f"{scale:g}" for scale in scales)])
+    node.replace_input_with(2, constant(graph, np.array(scales, np.float32), name))
+    node.replace_input_with(3, None)
