@@ -7,7 +7,7 @@ import numpy as np
 GREY = (0.299, 0.587, 0.114)
 """Luma of ITU-R BT.601."""
 
-_STEP = 1 / 255
+LEVEL = 1 / 255
 """The smallest difference of 8-bit pixels."""
 
 
@@ -18,8 +18,10 @@ def sound(images: np.ndarray) -> np.ndarray:
     colour if no channel varies by a step of 8 bits.
     """
     channels = images.reshape(*images.shape[:2], -1)
-    with np.errstate(invalid="ignore"):  # infinity minus infinity; such images are not finite
-        varies = np.ptp(channels, axis=2).max(1) >= _STEP
+    with np.errstate(
+        invalid="ignore", over="ignore"
+    ):  # infinity minus infinity; such images are not finite
+        varies = np.ptp(channels, axis=2).max(1) >= LEVEL
     return np.isfinite(channels).all((1, 2)) & varies
 
 
@@ -39,7 +41,7 @@ def are_grey(images: np.ndarray) -> np.ndarray:
     Their channels differ by at most two steps of 8 bits, as those of a grey image may that was
     saved in colour.
     """
-    return (np.ptp(images, axis=1) <= 2.5 * _STEP).all((1, 2))
+    return (np.ptp(images, axis=1) <= 2.5 * LEVEL).all((1, 2))
 
 
 def without_colour(images: np.ndarray) -> np.ndarray:

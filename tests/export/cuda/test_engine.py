@@ -15,6 +15,7 @@ import onnxruntime
 from onnx import TensorProto
 
 from synfer_rt.bundle import open_bundle
+from synfer_rt.bundle.cuda import STEP, TABLES
 from synfer_rt.export.cuda.engine import cuda_engine
 from synfer_rt.export.cuda.reference import write_reference
 
@@ -57,6 +58,13 @@ def some_inputs(file: Path, batch: int) -> dict[str, np.ndarray]:
     return given | {"timestep": np.array(499, np.float32), "guidance": np.full(batch, 3, "f4")}
 
 
+def in_tables(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The inputs of one step as a CUDA engine takes them: tables with a single row."""
+    given = {TABLES.get(name, name): array for name, array in inputs.items()}
+    tables = {TABLES[name]: inputs[name][None] for name in inputs if name in TABLES}
+    return {**given, **tables, STEP.name: np.array(0)}
+
+
 @pytest.mark.parametrize("name", FUSED)
 def test_attention_and_group_norm_are_fused(folder: Path, name: str) -> None:
     found = operators(folder / f"{name}.cuda.onnx")
@@ -70,7 +78,7 @@ def test_a_cuda_engine_computes_what_its_engine_does(folder: Path, name: str, ba
     reference = folder / f"{name}.reference.onnx"
     write_reference(folder / f"{name}.cuda.onnx", reference)
     inputs = some_inputs(folder / f"{name}.onnx", batch)
-    wanted, found = run(folder / f"{name}.onnx", inputs), run(reference, inputs)
+    wanted, found = run(folder / f"{name}.onnx", inputs), run(reference, in_tables(inputs))
     for key, value in wanted.items():
         assert found[key].dtype == value.dtype
         assert np.abs(found[key] - value).max() <= TOLERANCE * np.abs(value).max()
