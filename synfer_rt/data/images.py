@@ -172,12 +172,3 @@ def upright_rgb(image: Any) -> Any:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
-
-
-def png(image: np.ndarray) -> bytes:
-    """uint8 [H, W, 3] as a PNG file."""
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
-    return file.getvalue()

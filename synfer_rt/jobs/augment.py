@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from synfer_rt.data import pixels
+from synfer_rt.data import pixels, png
 from synfer_rt.data.datasets import Item
-from synfer_rt.data.images import FORMATS, png, upright_rgb
+from synfer_rt.data.images import FORMATS, upright_rgb
 from synfer_rt.data.writers import Writer
 from synfer_rt.errors import UserError
 from synfer_rt.jobs import runner
@@ -88,7 +88,8 @@ class Augmenter:
             yield self._originals(originals[first : first + size])
         for finished in self._additions(indices[len(originals) :], size):
             self.broken += sum(made.broken for made in finished)
-            yield [(self._addition_record(made), png(made.image)) for made in finished]
+            files = png.encode([made.image for made in finished])
+            yield list(zip(map(self._addition_record, finished), files, strict=True))
 
     def _at_once(self, batch: int) -> int:
         repairing = ("conditioner", "denoiser") if self.job.repair_steps else ()
@@ -128,7 +129,7 @@ class Augmenter:
         pictures = self._decoded(items) if decode else [_unchanged(item) for item in items]
         backend = self.sampler.backend if decode else ""
         return [
-            (self._original_record(i, item, sound, backend), png(picture))
+            (self._original_record(i, item, sound, backend), *png.encode([picture]))
             for i, item, (picture, sound) in zip(indices, items, pictures, strict=True)
         ]
 

@@ -19,10 +19,9 @@ import numpy as np
 from synfer_rt import ranges
 from synfer_rt.backends import default_threads
 from synfer_rt.backends.loaded_engines import LoadedEngines
-from synfer_rt.data import writers
+from synfer_rt.data import png, writers
 from synfer_rt.data.contact_sheet import FILE as SHEET
 from synfer_rt.data.contact_sheet import write_contact_sheet
-from synfer_rt.data.images import png
 from synfer_rt.data.writers import Writer, run_file
 from synfer_rt.jobs import runner
 from synfer_rt.jobs.destination import Destination
@@ -39,7 +38,6 @@ from synfer_rt.sampling.requests import Request
 from synfer_rt.sampling.sampler import Sample, Sampler
 
 LOG = logging.getLogger(__name__)
-_MOST_ENCODERS = 4
 
 
 @dataclass(frozen=True)
@@ -142,7 +140,10 @@ def execute(
     )
 
     def write(samples: Sequence[Sample]) -> None:
-        pngs = list(encoders.map(png, [sample.image for sample in samples]))
+        size = -(-len(samples) // count_of_encoders)
+        images = [sample.image for sample in samples]
+        parts = [images[first : first + size] for first in range(0, len(images), size)]
+        pngs = [file for files in encoders.map(png.encode, parts) for file in files]
         writer.write([run.record(sample) for sample in samples], pngs)
 
     def count(samples: Sequence[Sample]) -> None:
@@ -151,7 +152,8 @@ def execute(
         faults["retried"] += sum(sample.backend != engines.backend for sample in samples)
         faults["broken"] += sum(sample.broken for sample in samples)
 
-    with ThreadPoolExecutor(min(_MOST_ENCODERS, default_threads()), "encode") as encoders:
+    count_of_encoders = default_threads()
+    with ThreadPoolExecutor(count_of_encoders, "encode") as encoders:
         pieces = _pieces(run, engines, selection, indices, batch, observer, starts)
         runner.run(run.bundle, pieces, write, writer, count, lambda: observer.stage("write"))
     observer.times.end(seconds := time.perf_counter() - started)
