@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,18 @@ class Layouts:
 
     def __len__(self) -> int:
         return len(self.latents)
+
+    def alike(self, age: str, gender: str, ancestry: str) -> Sequence[int]:
+        """The rows of the faces that these words describe; all rows if none is so."""
+        return self._rows.get((age, gender, ancestry)) or range(len(self))
+
+    @cached_property
+    def _rows(self) -> Mapping[tuple[str, ...], Sequence[int]]:
+        rows: dict[tuple[str, ...], list[int]] = {}
+        words = (self.age.tolist(), self.gender.tolist(), self.ancestry.tolist())
+        for row, described in enumerate(zip(*words, strict=True)):
+            rows.setdefault(described, []).append(row)
+        return rows
 
 
 def read_layouts(directory: Path, name: str, shape: tuple[int, int, int, int]) -> Layouts:

@@ -15,6 +15,9 @@ from synfer_rt.errors import UserError
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
+_MOST_REMEMBERED = 4096
+"""Texts whose tokens are kept."""
+
 
 class PromptTokenizer:
     """The tokenizer of a bundle: its file `tokenizer.json`, which pads, truncates and frames.
@@ -32,18 +35,29 @@ class PromptTokenizer:
         except Exception as error:  # tokenizers raises plain Exception
             raise UserError(f"{file} is not a tokenizer ({error}); {self._remedy()}.") from None
         self._learnt_words = words_of_vectors(self._tokenizer)
+        self._read: dict[str, np.ndarray] = {}
 
     def ids(self, texts: Sequence[str]) -> np.ndarray:
-        """Token ids int64 [len(texts), max_length]. Raises UserError for rows of other lengths."""
+        """Token ids int64 [len(texts), max_length]. Raises UserError for rows of other lengths.
+
+        Each text is read once, however often it occurs, and remembered for the next call.
+        """
         if isinstance(texts, str):
             raise UserError(f"`texts` must be a list of texts, got the one text {texts!r}.")
-        encodings = self._tokenizer.encode_batch([self._written_out(text) for text in texts])
-        ids = [encoding.ids for encoding in encodings]
-        if any(len(row) != self._max_length for row in ids):
+        known = self._read
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        encodings = self._tokenizer.encode_batch([self._written_out(text) for text in new])
+        rows = [np.array(encoding.ids, np.int64) for encoding in encodings]
+        if any(len(row) != self._max_length for row in rows):
             raise UserError(
                 f"{self._file} does not pad prompts to {self._max_length} tokens; {self._remedy()}."
             )
-        return np.array(ids, np.int64).reshape(len(texts), self._max_length)
+        read = known | dict(zip(new, rows, strict=True))
+        self._read = read if len(read) <= _MOST_REMEMBERED else {}
+        ids = np.empty((len(texts), self._max_length), np.int64)
+        for row, text in zip(ids, texts, strict=True):
+            row[:] = read[text]
+        return ids
 
     def unread(self, text: str) -> tuple[str, tuple[str, ...]]:
         """What the model does not read of a text: its truncated end, and unknown words."""

@@ -85,7 +85,7 @@ def _mask(true: np.ndarray) -> np.ndarray:
 
 def _file(rows: np.ndarray, width: int) -> bytes:
     stream = zlib.compressobj(strategy=zlib.Z_RLE)
-    data = stream.compress(rows) + stream.flush()
+    data = stream.compress(rows.data) + stream.flush()
     header = struct.pack(">II5B", width, len(rows), *_RGB)
     chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
     return _SIGNATURE + b"".join(_chunk(name, content) for name, content in chunks)

@@ -9,28 +9,60 @@ are equal on one machine, and differ between machines by at most one unit in the
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 _STREAMS = {"latents": 0, "request": 1, "layout": 2, "posterior": 3}
 
 
+_AT_ONCE = 1 << 13
+"""Normal numbers that are computed together: more do not stay in a core's cache."""
+
+Key = tuple[int, int]
+"""A seed and an index, each from 0 to 2^64 - 1."""
+
+
 def uniform(seed: int, index: int, count: int, stream: str) -> np.ndarray:
-    """`count` float64 numbers in [0, 1) for sample `index` of run `seed`.
+    """`count` float64 numbers in [0, 1) for sample `index` of run `seed`; see `uniforms`."""
+    return uniforms([(seed, index)], count, stream)[0]
+
+
+def uniforms(keys: Sequence[Key], count: int, stream: str) -> np.ndarray:
+    """`count` float64 numbers in [0, 1) for each of B keys, [B, count].
 
     `stream`, a key of _STREAMS, makes the draws for different purposes independent.
     """
-    key = np.array([seed, index], np.uint64)
     counter = np.array([0, 0, 0, _STREAMS[stream]], np.uint64)
-    bits = np.random.Philox(key=key, counter=counter).random_raw(count)
+    generator = np.random.Philox(key=np.zeros(2, np.uint64), counter=counter)
+    beginning = generator.state
+    bits = np.empty((len(keys), count), np.uint64)
+    for row, key in zip(bits, np.array(keys, np.uint64).reshape(-1, 2), strict=True):
+        beginning["state"]["key"] = key
+        generator.state = beginning  # several times faster than a generator for each key
+        row[:] = generator.random_raw(count)
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def normal(seed: int, index: int, shape: tuple[int, ...], stream: str = "latents") -> np.ndarray:
-    """Standard normal float32 numbers of `shape`, by the Box-Muller transform."""
+    """Standard normal float32 numbers of `shape` for sample `index` of run `seed`."""
+    return normals([(seed, index)], shape, stream)[0]
+
+
+def normals(keys: Sequence[Key], shape: tuple[int, ...], stream: str = "latents") -> np.ndarray:
+    """Standard normal float32 numbers for each of B keys, [B, *shape].
+
+    By the Box-Muller transform of `uniforms`. The numbers of a key are the same in any batch.
+    """
     count = math.prod(shape)
-    pairs = uniform(seed, index, 2 * ((count + 1) // 2), stream).reshape(2, -1)
-    radius = np.sqrt(-2.0 * np.log1p(-pairs[0]))
-    angle = 2.0 * np.pi * pairs[1]
-    values = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])
-    return values[:count].astype(np.float32).reshape(shape)
+    half = (count + 1) // 2
+    values = np.empty((len(keys), 2 * half), np.float32)
+    at_once = max(1, _AT_ONCE // max(count, 1))
+    for first in range(0, len(keys), at_once):
+        part = slice(first, first + at_once)
+        pairs = uniforms(keys[part], 2 * half, stream)
+        radius = np.sqrt(-2.0 * np.log1p(-pairs[:, :half]))
+        angle = 2.0 * np.pi * pairs[:, half:]
+        values[part, :half] = radius * np.cos(angle)
+        values[part, half:] = radius * np.sin(angle)
+    return values[:, :count].reshape(-1, *shape)

@@ -129,7 +129,7 @@ class Augmenter:
         pictures = self._decoded(items) if decode else [_unchanged(item) for item in items]
         backend = self.sampler.backend if decode else ""
         return [
-            (self._original_record(i, item, sound, backend), *png.encode([picture]))
+            (self._original_record(i, item, sound, backend), png.encode([picture])[0])
             for i, item, (picture, sound) in zip(indices, items, pictures, strict=True)
         ]
 

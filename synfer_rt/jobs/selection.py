@@ -40,15 +40,17 @@ class Selection:
         """The requests of the next indices, rising; none when the run is whole."""
         requests, quotas = self._run.requests, self.quotas
         if quotas is None:
-            return [requests[i] for i in indices]
-        return [requests.with_label(i, quotas.label(i)) for i in indices if i < quotas.end]
+            return requests.of(indices)
+        indices = [index for index in indices if index < quotas.end]
+        return requests.of(indices, list(map(quotas.label, indices)))
 
     def decide(self, sample: Sample) -> Sample:
         """The next sample, accepted or not."""
         if sample.probabilities:
             said = sample.label, sample.probabilities, sample.rectified, sample.accepted
             accepted = bool(self._accept(Verdict(*said))) and not sample.broken
-            sample = replace(sample, accepted=accepted)
+            if accepted != sample.accepted:
+                sample = replace(sample, accepted=accepted)
         self._count(sample.label, sample.accepted)
         return sample
 

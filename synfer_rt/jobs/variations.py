@@ -138,7 +138,7 @@ class Variations:
 
     def _noise(self, attempts: Sequence[Attempt], stream: str) -> np.ndarray:
         shape, seed = self.bundle.latent.shape, self.job.seed
-        return np.stack([noise.normal(seed, attempt.key, shape, stream) for attempt in attempts])
+        return noise.normals([(seed, attempt.key) for attempt in attempts], shape, stream)
 
     def _request(self, label: str, key: int) -> Request:
         """The class's prompt, and AUs drawn from its prototypes."""

@@ -29,11 +29,18 @@ class Opinion:
         """The likeliest class of image `row`."""
         return label_schemes.scheme(self.scheme)[int(np.argmax(self.probabilities[row]))]
 
-    def sees(self, row: int, label: str) -> bool:
-        """Whether `label`, a class of its scheme, is likelier than every other for image `row`."""
-        shares = self.probabilities[row].round(DECIMALS)
-        index = label_schemes.scheme(self.scheme).index(label)
-        return bool(shares[index] > np.delete(shares, index).max())
+    def sees(self, labels: Sequence[str | None]) -> tuple[np.ndarray, np.ndarray]:
+        """Which of B labels are classes of its scheme, and which it sees in their images, bool [B].
+
+        It sees a class that is likelier than every other of its scheme.
+        """
+        classes = label_schemes.scheme(self.scheme)
+        columns = np.array([classes.index(x) if x in classes else -1 for x in labels], int)
+        rows, known = np.arange(len(columns)), columns >= 0
+        others = self.probabilities.round(DECIMALS)
+        shares = others[rows, columns]
+        others[rows, columns] = -np.inf
+        return known, known & (shares > others.max(1))
 
 
 @dataclass(frozen=True)
@@ -104,16 +111,15 @@ def vote(
     classes = label_schemes.scheme(scheme)
     rows = average(opinions, scheme).round(DECIMALS).tolist()
     verdicts: list[Verdict] = []
-    for i, (row, label) in enumerate(zip(rows, wanted, strict=True)):
-        seen = label is not None and _seen_by_most(opinions, i, label)
+    for row, label, seen in zip(rows, wanted, _seen_by_most(opinions, wanted), strict=True):
         verdicts.append(_verdict(dict(zip(classes, row, strict=True)), label, seen, rectify))
     return verdicts
 
 
-def _seen_by_most(opinions: Sequence[Opinion], row: int, label: str) -> bool:
-    """Whether more than half of the annotators that know `label` see it in image `row`."""
-    knowing = [opinion for opinion in opinions if label in label_schemes.scheme(opinion.scheme)]
-    return 2 * sum(opinion.sees(row, label) for opinion in knowing) > len(knowing)
+def _seen_by_most(opinions: Sequence[Opinion], labels: Sequence[str | None]) -> list[bool]:
+    """Whether more than half of the annotators that know a label see it, for each image's label."""
+    known, seen = np.array([opinion.sees(labels) for opinion in opinions]).sum(0)
+    return (2 * seen > known).tolist()
 
 
 def _verdict(

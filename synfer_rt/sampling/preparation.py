@@ -93,9 +93,8 @@ def conditioner_inputs(requests: Sequence[Request], bundle: Bundle) -> dict[str,
     inputs = {"tokens": bundle.tokenize(texts).reshape(len(requests), 2, -1)}
     names = bundle.au_names
     if names:
-        aus = np.zeros((len(requests), 2, len(names)), np.float32)
-        for row, request in zip(aus, requests, strict=True):
-            row[1] = facs.au_vector(request.aus, names)
+        given = facs.au_vectors([request.aus for request in requests], names)
+        aus = np.stack([np.zeros_like(given), given], 1)
         scale = np.array([r.au_scale for r in requests], np.float32)
         inputs |= {"aus": aus, "au_scale": scale}
     return inputs
@@ -110,21 +109,25 @@ def start_latents(
     trajectory starts from one.
     """
     shape = bundle.latent.shape
-    latents = np.stack([noise.normal(r.seed, r.index, shape) for r in requests])
+    latents = noise.normals([(r.seed, r.index) for r in requests], shape)
     latents *= np.float32(trajectory.noise)
     if trajectory.signal == 0:
         return latents
-    layouts = bundle.layouts
-    for row, request in zip(latents, requests, strict=True):
-        if request.layout is None:
-            raise UserError(
-                f"Sample {request.index} has no `layout`, from which a trajectory of strength "
-                "below 1 starts; use strength 1."
-            )
-        if not 0 <= request.layout < len(layouts):
-            raise UserError(
-                f"`layout` must be from 0 to {len(layouts) - 1}, the rows of the layout bank, "
-                f"got {request.layout} in sample {request.index}."
-            )
-        row += np.float32(trajectory.signal) * layouts.latents[request.layout]
+    rows = [_row_of_bank(request, len(bundle.layouts)) for request in requests]
+    for noised, row in zip(latents, rows, strict=True):
+        noised += np.float32(trajectory.signal) * bundle.layouts.latents[row]
     return latents
+
+
+def _row_of_bank(request: Request, layouts: int) -> int:
+    if request.layout is None:
+        raise UserError(
+            f"Sample {request.index} has no `layout`, from which a trajectory of strength below 1 "
+            "starts; use strength 1."
+        )
+    if not 0 <= request.layout < layouts:
+        raise UserError(
+            f"`layout` must be from 0 to {layouts - 1}, the rows of the layout bank, got "
+            f"{request.layout} in sample {request.index}."
+        )
+    return request.layout

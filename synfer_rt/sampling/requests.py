@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, overload
-
-import numpy as np
 
 from synfer_rt import ranges
 from synfer_rt.bundle import Bundle, Layouts
@@ -134,9 +133,20 @@ class Requests:
             if index.stop is None:
                 raise UserError("The requests have no end; give the slice one, such as [:8].")
             step = ranges.whole("step", 1 if index.step is None else index.step, 1)
-            return [self[i] for i in range(start, ranges.whole("stop", index.stop), step)]
-        index = ranges.whole("index", index)
-        return self._request(index, self.labels[index % len(self.labels)])
+            return self.of(range(start, ranges.whole("stop", index.stop), step))
+        return self.of([ranges.whole("index", index)])[0]
+
+    def of(self, indices: Sequence[int], labels: Sequence[str] | None = None) -> list[Request]:
+        """The requests of several samples, by default with the labels whose turn it is.
+
+        `indices` are 0 or more, `labels` classes of the model.
+        """
+        if labels is None:
+            labels = [self.labels[index % len(self.labels)] for index in indices]
+        keys = [(self.seed, index) for index in indices]
+        draws = noise.uniforms(keys, _DRAWS, "request").tolist()
+        faces = noise.uniforms(keys, 1, "layout")[:, 0].tolist()
+        return list(map(self._request, indices, labels, draws, faces))
 
     def with_label(self, index: int, label: str) -> Request:
         """The request of sample `index`, 0 or more, for a label under any of its names.
@@ -145,13 +155,14 @@ class Requests:
         """
         if label not in self.classes:
             label = expressions.parse_label(label, self.classes)
-        return self._request(ranges.whole("index", index), label)
+        return self.of([ranges.whole("index", index)], [label])[0]
 
-    def _request(self, index: int, label: str) -> Request:
-        uniforms = noise.uniform(self.seed, index, _DRAWS, "request")
-        for_words, for_synonyms, for_aus = np.split(
-            uniforms, [prompts.DRAWS, prompts.DRAWS + _SYNONYMS]
-        )
+    def _request(
+        self, index: int, label: str, uniforms: Sequence[float], for_face: float
+    ) -> Request:
+        for_words = uniforms[: prompts.DRAWS]
+        for_synonyms = uniforms[prompts.DRAWS : prompts.DRAWS + _SYNONYMS]
+        for_aus = uniforms[prompts.DRAWS + _SYNONYMS :]
         attributes = None
         if self.prompt is not None:
             prompt = self.prompt
@@ -159,7 +170,7 @@ class Requests:
             prompt = prompts.expression_alone(label)
         else:
             attributes = prompts.draw(for_words)
-            prompt = prompts.describe(attributes, label, for_synonyms.tolist())
+            prompt = prompts.describe(attributes, label, for_synonyms)
         return Request(
             index,
             self.seed,
@@ -169,36 +180,37 @@ class Requests:
             self._aus(label, for_aus),
             self.guidance,
             self.au_scale,
-            self._layout(index, attributes),
+            self._layout(index, attributes, for_face),
         )
 
-    def _aus(self, label: str, uniforms: np.ndarray) -> Mapping[str, float]:
+    def _aus(self, label: str, uniforms: Sequence[float]) -> Mapping[str, float]:
         if self.aus is not None:
             return self.aus
         if not self.au_names:
             return {}
-        aus = au_prototypes.draw_aus(label, uniforms.tolist())
-        if all(name in self.au_names for name in aus):
+        aus = au_prototypes.draw_aus(label, uniforms)
+        if aus.keys() <= self._known_aus:
             return aus
         # The model's vocabulary has no sides, or lacks units: keep what the model is told.
         vector = facs.au_vector(aus, self.au_names).tolist()
         return {name: x for name, x in zip(self.au_names, vector, strict=True) if x > 0}
 
-    def _layout(self, index: int, attributes: prompts.Attributes | None) -> int | None:
+    @cached_property
+    def _known_aus(self) -> frozenset[str]:
+        return frozenset(self.au_names)
+
+    def _layout(
+        self, index: int, attributes: prompts.Attributes | None, uniform: float
+    ) -> int | None:
         """A photo, or a row of the bank: of a face as described, of any face if none is so."""
         if self.photos:  # a photo shows every label before the next one does
             return index // len(self.labels) % self.photos
         if self.bank is None:
             return None
-        rows = np.arange(len(self.bank))
+        rows: Sequence[int] = range(len(self.bank))
         if attributes is not None:
-            alike = np.flatnonzero(
-                (self.bank.age == attributes.age)
-                & (self.bank.gender == attributes.gender)
-                & (self.bank.ancestry == attributes.ancestry)
-            )
-            rows = alike if len(alike) else rows
-        return int(rows[int(noise.uniform(self.seed, index, 1, "layout")[0] * len(rows))])
+            rows = self.bank.alike(attributes.age, attributes.gender, attributes.ancestry)
+        return rows[int(uniform * len(rows))]
 
 
 def make_requests(

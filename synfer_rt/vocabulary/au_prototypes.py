@@ -33,6 +33,7 @@ class Variant:
     one_sided: frozenset[int] = frozenset()
 
 
+_KNOWN = frozenset(OPENGRAPHAU_41)
 _MILD = (0.25, 0.8)
 _DROOP = (0.1, 0.4)
 
@@ -142,6 +143,6 @@ def draw_aus(label: str, uniforms: Sequence[float]) -> dict[str, float]:
     for unit, (left, right) in sorted(draw(label, uniforms).items()):
         names = (f"L{unit}", f"R{unit}") if left != right else (f"AU{unit}",)
         for name, strength in zip(names, (left, right), strict=False):
-            if name in OPENGRAPHAU_41:
+            if name in _KNOWN:
                 aus[name] = round(float(strength), 2)
     return aus

@@ -8,6 +8,7 @@ Sources: FACS (Ekman, Friesen and Hager 2002) for the names; OpenGraphAU (Luo et
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any, cast
 
 import numpy as np
@@ -18,6 +19,7 @@ from synfer_rt.errors import UserError, nearest
 _MAIN = (1, 2, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 22, 23, 24, 25, 26, 27)
 _NOSTRIL_AND_BITE = (32, 38, 39)
 _SIDED = (1, 2, 4, 6, 10, 12, 14)
+_UNITS_AND_SIDES = tuple((f"AU{n}", f"L{n}", f"R{n}") for n in _SIDED)
 
 
 def _names(numbers: Iterable[int]) -> tuple[str, ...]:
@@ -129,31 +131,57 @@ def intensities(aus: Any) -> dict[str, float]:
 
 
 def au_vector(aus: Mapping[str, float], names: tuple[str, ...] = OPENGRAPHAU_41) -> np.ndarray:
-    """{name: intensity} as a float32 vector of len(names).
+    """{name: intensity} as a float32 vector of len(names); see `au_vectors`."""
+    return au_vectors([aus], names)[0]
+
+
+def au_vectors(
+    several: Iterable[Mapping[str, float]], names: tuple[str, ...] = OPENGRAPHAU_41
+) -> np.ndarray:
+    """B times {name: intensity} as float32 rows [B, len(names)].
 
     A unit given without its sides acts on both (AU12 sets L12 and R12 where they are not given);
     a side given alone sets its unit to the stronger side, as OpenGraphAU labels it. Upper and
     lower case are the same name.
     """
+    columns = _columns(names)
+    found = list(map(_with_sides, several))
+    rows = np.zeros((len(found), len(names)), np.float32)
+    for row, aus in zip(rows, found, strict=True):
+        for name, intensity in aus.items():
+            if name in columns:
+                row[columns[name]] = intensity
+    return rows
+
+
+@cache
+def _columns(names: tuple[str, ...]) -> dict[str, int]:
+    """The place of each name in a vector, by the name in upper case."""
+    return {name.upper(): i for i, name in enumerate(names)}
+
+
+def _with_sides(aus: Mapping[str, float]) -> dict[str, float]:
+    """The intensities by upper-case name, with those that follow for units and their sides."""
     aus = {name.upper(): intensity for name, intensity in aus.items()}
     full = dict(aus)
-    for n in _SIDED:
-        both, left, right = f"AU{n}", f"L{n}", f"R{n}"
+    for both, left, right in _UNITS_AND_SIDES:
         if both in aus:
             full.setdefault(left, aus[both])
             full.setdefault(right, aus[both])
         elif left in aus or right in aus:
             full[both] = max(aus.get(left, 0.0), aus.get(right, 0.0))
-    return np.array([full.get(name.upper(), 0.0) for name in names], np.float32)
+    return full
 
 
 def au_intensities(
     aus: Mapping[str, float], names: tuple[str, ...] = OPENGRAPHAU_41
 ) -> dict[str, float]:
     """{name: intensity} of every unit of `au_vector`, for a record."""
-    # str gives the shortest decimal that is this float32.
-    vector = [float(str(x)) for x in au_vector(aus, names)]
-    return dict(zip(names, vector, strict=True))
+    vector = au_vector(aus, names)
+    found = dict.fromkeys(names, 0.0)
+    for i in np.flatnonzero(vector).tolist():
+        found[names[i]] = float(str(vector[i]))  # the shortest decimal that is this float32
+    return found
 
 
 def mirror(vectors: np.ndarray) -> np.ndarray:

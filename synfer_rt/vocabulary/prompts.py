@@ -6,8 +6,10 @@ know words outside `words()`. Other models (Stable Diffusion) read the same sent
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -117,13 +119,20 @@ def expression_alone(label: str) -> str:
     return f"a photo of {_article(word)} {word} face"
 
 
-def draw(uniforms: np.ndarray) -> Attributes:
-    """Varied attributes from DRAWS numbers in [0, 1); balanced over age, gender and ancestry."""
-    u: Iterator[float] = iter(uniforms)
+@cache
+def _edges(weights: tuple[float, ...]) -> tuple[float, ...]:
+    """Where the parts of [0, 1) end that belong to options of these weights."""
+    ends = np.cumsum(np.array(weights, np.float64))
+    return tuple((ends / ends[-1]).tolist())
 
-    def pick(options: Sequence[str], weights: Sequence[float] | None = None) -> str:
-        edges = np.cumsum(np.ones(len(options)) if weights is None else np.array(weights))
-        return options[int(np.searchsorted(edges / edges[-1], next(u), side="right"))]
+
+def draw(uniforms: Iterable[float]) -> Attributes:
+    """Varied attributes from DRAWS numbers in [0, 1); balanced over age, gender and ancestry."""
+    u = iter(uniforms)
+
+    def pick(options: Sequence[str], weights: tuple[float, ...] | None = None) -> str:
+        edges = _edges((1.0,) * len(options) if weights is None else weights)
+        return options[bisect_right(edges, next(u))]
 
     age, gender, ancestry = pick(AGES), pick(GENDERS), pick(ANCESTRIES)
     style_weights = (0, 0.06, 0.24, 0.7) if gender == "female" else (0.09, 0.33, 0.55, 0.03)

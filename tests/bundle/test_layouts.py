@@ -61,3 +61,12 @@ def test_a_bundle_without_layouts_says_how_to_start(copy: Path) -> None:
     change(copy, edit)
     with pytest.raises(UserError, match='start from noise with `layout="none"`'):
         _ = open_bundle(copy).layouts
+
+
+def test_faces_are_found_by_their_words(tiny_bundle: Bundle) -> None:
+    layouts = tiny_bundle.layouts
+    words = list(zip(layouts.age, layouts.gender, layouts.ancestry, strict=True))
+    for described in {*words}:
+        rows = [i for i, each in enumerate(words) if each == described]
+        assert list(layouts.alike(*map(str, described))) == rows
+    assert list(layouts.alike("ancient", "male", "European")) == list(range(6))

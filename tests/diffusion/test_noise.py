@@ -91,3 +91,37 @@ def test_largest_seed_and_index() -> None:
 def test_an_unknown_stream_is_an_error() -> None:
     with pytest.raises(KeyError):
         noise.uniform(0, 0, 1, "stream")
+
+
+@pytest.mark.parametrize("shape", [(1,), (3,), (4, 16, 16), (5, 7, 3), (2, 1500), (9000,)])
+def test_the_noise_of_a_batch_is_that_of_each_to_the_last_bit(shape: tuple[int, ...]) -> None:
+    keys = [(seed, index) for seed in (0, 7, 2**64 - 1) for index in (0, 1, 2**63, 2**64 - 1)]
+    together = noise.normals(keys, shape, "posterior")
+    assert together.shape == (len(keys), *shape)
+    for row, (seed, index) in zip(together, keys, strict=True):
+        assert row.tobytes() == noise.normal(seed, index, shape, "posterior").tobytes()
+
+
+def test_normal_numbers_are_box_mullers_of_the_uniform_ones() -> None:
+    for count in (1, 5, 1024):
+        pairs = noise.uniform(3, 9, 2 * ((count + 1) // 2), "latents").reshape(2, -1)
+        radius, angle = np.sqrt(-2.0 * np.log1p(-pairs[0])), 2.0 * np.pi * pairs[1]
+        expected = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
+        found = noise.normals([(1, 1), (3, 9), (2, 2)], (count,))[1]
+        assert found.tobytes() == expected.astype(np.float32).tobytes()
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_each_key_has_a_generator_of_its_own(stream: str) -> None:
+    keys = [(2**64 - 1, 0), (0, 2**64 - 1), (3, 4)]
+    together = noise.uniforms(keys, 9, stream)
+    for row, (seed, index) in zip(together, keys, strict=True):
+        key = np.array([seed, index], np.uint64)
+        counter = np.array([0, 0, 0, STREAMS.index(stream)], np.uint64)
+        bits = np.random.Philox(key=key, counter=counter).random_raw(9)
+        np.testing.assert_array_equal(row, (bits >> np.uint64(11)) * 2.0**-53)
+
+
+def test_no_keys_draw_no_numbers() -> None:
+    assert noise.uniforms([], 3, "layout").shape == (0, 3)
+    assert noise.normals([], (2, 3)).shape == (0, 2, 3)

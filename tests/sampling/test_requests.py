@@ -275,3 +275,17 @@ def test_without_action_units_one_prompt_shows_one_expression(tmp_path):
         make_requests(bundle, prompt="a face")
     (request,) = make_requests(bundle, prompt="a sad face", labels=["sad"])[:1]
     assert (request.label, request.aus) == ("sad", {})
+
+
+def test_several_are_the_same_as_each(tiny_bundle):
+    for changes in (
+        {},
+        {"layout": "none"},
+        {"prompt": "a photo", "labels": ["sad"]},
+        {"photos": 3},
+    ):
+        requests = make_requests(tiny_bundle, seed=2**63 - 1, **changes)
+        indices = [5, 0, 2**62, 7]
+        assert requests.of(indices) == [requests[index] for index in indices]
+        labels = ["happy", "sad", "sad", "happy"]
+        assert requests.of(indices, labels) == list(map(requests.with_label, indices, labels))

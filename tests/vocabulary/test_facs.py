@@ -140,3 +140,22 @@ def test_mirroring_exchanges_left_and_right_and_nothing_else() -> None:
     one = facs.au_vector({"AU26": 0.5, "L12": 0.25, "R4": 0.75})
     other = facs.au_vector({"AU26": 0.5, "R12": 0.25, "L4": 0.75})
     np.testing.assert_array_equal(facs.mirror(np.stack([one, other])), np.stack([other, one]))
+
+
+def test_the_vectors_of_several_are_those_of_each() -> None:
+    several: list[dict[str, float]] = [{"AU12": 0.4}, {}, {"l12": 0.3, "r12": 0.8}, {"AU99": 1.0}]
+    for names in (facs.OPENGRAPHAU_41, ("au12", "L12", "AU6")):
+        rows = facs.au_vectors(several, names)
+        assert rows.dtype == np.float32
+        for row, aus in zip(rows, several, strict=True):
+            np.testing.assert_array_equal(row, facs.au_vector(aus, names))
+    np.testing.assert_array_equal(rows[2], np.float32([0.8, 0.3, 0]))
+
+
+def test_intensities_are_the_shortest_decimals_of_the_vector() -> None:
+    said = facs.au_intensities({"AU12": 0.7, "L1": 1 / 3})
+    assert list(said) == list(facs.OPENGRAPHAU_41)
+    assert {name: x for name, x in said.items() if x} == {
+        **dict.fromkeys(("AU12", "L12", "R12"), 0.7),
+        **dict.fromkeys(("AU1", "L1"), 0.33333334),
+    }
