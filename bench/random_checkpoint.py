@@ -3,11 +3,15 @@
 It measures what a real one would cost (time, memory, numeric error) without fetching one:
 
     python -m synfer_rt.bench.random_checkpoint DIRECTORY
+
+`--thin` keeps the structure, every layer of it, and makes the layers narrow: its engines have the
+nodes of the real ones, and are built and run within minutes.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +21,38 @@ from synfer_rt.commands.options import LocalPath
 
 LENGTH = 77
 """Tokens of a prompt."""
-WIDTH = 768
-"""Width of the text encoder's states."""
 UNITS = 41
 """Action units of the adapter: OpenGraphAU's."""
+HEADS = 8
+"""Attention heads of the UNet."""
 _VOCABULARY = 49408
 
 
-def make_checkpoint(directory: Path) -> None:
+@dataclass(frozen=True)
+class Widths:
+    """How wide the layers are. Depths and connections are those of Stable Diffusion 1.5."""
+
+    text: int
+    """States of the text encoder, in heads of 64."""
+    unet: tuple[int, ...]
+    """Channels at each resolution, of the largest first."""
+    vae: tuple[int, ...]
+    image: int
+    """Height and width of the images in pixels."""
+
+
+FULL = Widths(768, (320, 640, 1280, 1280), (128, 256, 512, 512), 512)
+THIN = Widths(64, (64, 128, 256, 256), (32, 64, 128, 128), 128)
+
+
+def make_checkpoint(directory: Path, widths: Widths = FULL) -> None:
     """Write the checkpoint (4.5 GB) part by part: no more than the UNet is in memory."""
     import torch
 
     torch.manual_seed(0)
-    _write_unet_and_adapter(directory)
-    _write_vae(directory)
-    _write_text_encoder(directory)
+    _write_unet_and_adapter(directory, widths)
+    _write_vae(directory, widths)
+    _write_text_encoder(directory, widths)
     _write_scheduler(directory)
     _write_tokenizer(directory / "tokenizer")
     index = {
@@ -45,54 +66,57 @@ def make_checkpoint(directory: Path) -> None:
     (directory / "model_index.json").write_text(json.dumps(index, indent=1))
 
 
-def _write_unet_and_adapter(directory: Path) -> None:
+def _write_unet_and_adapter(directory: Path, widths: Widths) -> None:
     import diffusers
     import torch
     from safetensors.torch import save_file
 
     unet: Any = diffusers.UNet2DConditionModel(
-        sample_size=64, cross_attention_dim=WIDTH, attention_head_dim=8
+        sample_size=widths.image // 8,
+        cross_attention_dim=widths.text,
+        attention_head_dim=HEADS,  # which of this model diffusers reads as the number of heads
+        block_out_channels=widths.unet,
     )
     unet.save_pretrained(directory / "unet")
     tensors = {
-        "image_proj.proj.weight": torch.randn(WIDTH, UNITS) / UNITS**0.5,
-        "image_proj.proj.bias": torch.zeros(WIDTH),
+        "image_proj.proj.weight": torch.randn(widths.text, UNITS) / UNITS**0.5,
+        "image_proj.proj.bias": torch.zeros(widths.text),
     }
     for i, name in enumerate(unet.attn_processors):
         layer = unet.get_submodule(name.removesuffix(".processor"))
         if layer.is_cross_attention:
             for kind in ("k", "v"):
-                weight = torch.randn(layer.inner_dim, WIDTH) / WIDTH**0.5
+                weight = torch.randn(layer.inner_dim, widths.text) / widths.text**0.5
                 tensors[f"ip_adapter.{i}.to_{kind}_ip.weight"] = weight
     save_file(tensors, directory / "au_adapter.safetensors")
 
 
-def _write_vae(directory: Path) -> None:
+def _write_vae(directory: Path, widths: Widths) -> None:
     import diffusers
 
     vae: Any = diffusers.AutoencoderKL  # its annotations allow one level only
     vae(
         latent_channels=4,
         layers_per_block=2,
-        sample_size=512,
-        block_out_channels=(128, 256, 512, 512),
+        sample_size=widths.image,
+        block_out_channels=widths.vae,
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
     ).save_pretrained(directory / "vae")
 
 
-def _write_text_encoder(directory: Path) -> None:
+def _write_text_encoder(directory: Path, widths: Widths) -> None:
     import transformers
 
     config: Any = transformers.CLIPTextConfig(
         vocab_size=_VOCABULARY,
-        hidden_size=WIDTH,
-        intermediate_size=3072,
+        hidden_size=widths.text,
+        intermediate_size=4 * widths.text,
         num_hidden_layers=12,
-        num_attention_heads=12,
+        num_attention_heads=widths.text // 64,
         max_position_embeddings=LENGTH,
         hidden_act="quick_gelu",
-        projection_dim=WIDTH,
+        projection_dim=widths.text,
         bos_token_id=_VOCABULARY - 2,
         eos_token_id=_VOCABULARY - 1,
         pad_token_id=_VOCABULARY - 1,
@@ -131,7 +155,8 @@ def _write_tokenizer(folder: Path) -> None:
 
 @click.command()
 @click.argument("directory", type=LocalPath())
-def main(directory: Path) -> None:
+@click.option("--thin", is_flag=True, help="The same layers, narrow, at 128x128 pixels.")
+def main(directory: Path, thin: bool) -> None:
     """Write a random checkpoint of Stable Diffusion 1.5's size into the new DIRECTORY."""
     try:
         directory.mkdir(parents=True)
@@ -139,7 +164,7 @@ def main(directory: Path) -> None:
         raise click.UsageError(
             f"{directory} cannot be made ({error.strerror}); name a directory that is not there."
         ) from None
-    make_checkpoint(directory)
+    make_checkpoint(directory, THIN if thin else FULL)
     click.echo(f"{directory} holds {sum(f.stat().st_size for f in directory.rglob('*'))} bytes.")
 
 

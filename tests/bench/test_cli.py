@@ -119,6 +119,28 @@ def test_a_random_checkpoint_takes_no_directory_that_is_there(tmp_path: Path):
     assert result.exit_code == 2 and "name a directory that is not there" in result.output
 
 
+def test_a_thin_checkpoint_has_the_layers_of_stable_diffusion(tmp_path: Path):
+    pytest.importorskip("diffusers", reason="the build side needs synfer-rt[export]")
+    from safetensors import safe_open
+
+    from synfer_rt.bench.random_checkpoint import main as make
+
+    result = CliRunner().invoke(make, [str(tmp_path / "thin"), "--thin"])
+    assert result.exit_code == 0, result.output
+    unet, text_encoder, adapter = (
+        tmp_path / "thin" / name
+        for name in (
+            "unet/diffusion_pytorch_model.safetensors",
+            "text_encoder/model.safetensors",
+            "au_adapter.safetensors",
+        )
+    )
+    # the tensors of the published files of Stable Diffusion 1.5; a projection and 16 attentions
+    for file, tensors in ((unet, 686), (text_encoder, 196), (adapter, 2 + 2 * 16)):
+        with safe_open(file, "np") as weights:
+            assert len(weights.keys()) == tensors
+
+
 def test_a_batch_given_twice_is_measured_once():
     assert parse_batches("8, 1,8") == [8, 1]
 
