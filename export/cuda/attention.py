@@ -9,10 +9,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from synfer_rt.export.cuda.chain import MICROSOFT
 from synfer_rt.export.cuda.shapes import constant, dims, infer_shapes
-
-MICROSOFT = "com.microsoft"
-"""The domain of ONNX Runtime's own operators."""
 
 _HEADS_FIRST = (0, 2, 1, 3)
 _TRANSPOSED = (("Reshape", None), ("Transpose", (0, 2, 1)), ("Reshape", None))

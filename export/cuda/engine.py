@@ -6,11 +6,14 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from synfer_rt.export.cuda.attention import MICROSOFT, fuse_attention
+from synfer_rt.export.cuda.attention import fuse_attention
+from synfer_rt.export.cuda.chain import MICROSOFT
 from synfer_rt.export.cuda.device_interface import give_device_interface
+from synfer_rt.export.cuda.first_token import select_by_product
 from synfer_rt.export.cuda.float16 import compute_half
 from synfer_rt.export.cuda.group_norm import fuse_group_norm
 from synfer_rt.export.cuda.shapes import fix_shapes
+from synfer_rt.export.cuda.transformer import fuse_transformer
 from synfer_rt.export.cuda.weights import save_by_reference
 
 
@@ -19,19 +22,26 @@ def is_guide(name: str) -> bool:
     return name.startswith("guide.")
 
 
-def cuda_engine(source: Path, target: Path, name: str) -> None:
+def cuda_engine(source: Path, target: Path, name: str, precision: str | None = None) -> None:
     """Write the engine `name`, whose file is `source`, for CUDA to `target` in the same folder.
 
-    Inputs and outputs are those of `cuda_interface` (synfer_rt/bundle/cuda.py). `target` refers to
-    the weights of `source` where they lie, so both files belong together. Raises UserError, naming
-    the node, if something is left that ONNX Runtime would compute slowly or on the CPU.
+    Inputs and outputs are float32 and have the names of `source`, but for those that
+    `give_device_interface` changes. `target` refers to the weights of `source` where they lie, so
+    both files belong together. Raises UserError, naming the node, if something is left that ONNX
+    Runtime would compute slowly or on the CPU.
+
+    `precision`, "fp16" or "fp32", is what it computes in; None means fp32 for guides, else fp16.
     """
+    half = not is_guide(name) if precision is None else precision == "fp16"
     model = ir.load(source)
     model.graph.opset_imports[MICROSOFT] = 1
     fix_shapes(model)
     if not is_guide(name):
         fuse_attention(model)
         fuse_group_norm(model)
+        fuse_transformer(model)
+        select_by_product(model)
+    if half:
         compute_half(model)
     give_device_interface(model, name)
     save_by_reference(model, source, target)

@@ -8,6 +8,7 @@ from synfer_rt.export.cuda.weights import LEAST_BYTES
 from synfer_rt.export.tensorrt.mixed_precision import halve
 
 FUSED = {
+    "BiasAdd": None,
     "BiasSplitGelu": None,
     "GroupNorm": (0,),
     "LayerNormalization": None,
