@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from synfer_rt.backends import tensorrt_library
 from synfer_rt.bundle.engine_specs import BATCH
 from synfer_rt.errors import UserError
 from synfer_rt.export.peak_memory import peak_bytes
@@ -308,15 +309,11 @@ def _compile(trt: Any, job: _Job, source: Path) -> dict[str, dict[str, list[int]
 
     builder_log = Log()
     builder = trt.Builder(builder_log)
-    typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-    network = builder.create_network(typed)
-    parser = trt.OnnxParser(network, builder_log)
-    if not parser.parse_from_file(str(source)):
-        found = (parser.get_error(i) for i in range(parser.num_errors))
-        return "; ".join(f"{e.node_operator()} {e.node_name()}: {e.desc()}" for e in found)
-    config = builder.create_builder_config()
-    # float32 means float32: TF32 would round the factors of products to 10 bits.
-    config.clear_flag(trt.BuilderFlag.TF32)
+    try:
+        network = tensorrt_library.parsed(trt, builder, source, builder_log)
+    except ValueError as error:
+        return str(error)
+    config = tensorrt_library.float32_config(trt, builder)
     profiles = _add_profiles(builder, network, config, job)
     _set_capabilities(trt, config, job)
     timed = None if job.target == "tensorrt-rtx" else job.timing_cache
@@ -358,9 +355,7 @@ def _add_profiles(
 
 def _set_capabilities(trt: Any, config: Any, job: _Job) -> None:
     if job.target == "tensorrt-rtx":
-        config.num_compute_capabilities = len(job.capabilities)
-        for i, capability in enumerate(job.capabilities):
-            config.set_compute_capability(getattr(trt.ComputeCapability, capability.upper()), i)
+        tensorrt_library.for_capabilities(trt, config, job.capabilities)
     elif len(job.capabilities) > 1:
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
 

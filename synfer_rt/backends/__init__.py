@@ -12,6 +12,7 @@ from synfer_rt.backends.runtimes import (
     TARGETS,
     BackendStatus,
     computes,
+    probed,
     status,
     statuses,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "computes",
     "default_threads",
     "open_engine",
+    "probed",
     "runs_on",
     "status",
     "statuses",

@@ -9,6 +9,8 @@ from synfer_rt.bundle import Bundle, EngineSpec
 from synfer_rt.errors import UserError, nearest
 
 _OPENVINO, _ONNXRUNTIME = "openvino-cpu", "onnxruntime-cpu"
+_COMPILES = "onnxruntime-tensorrt"
+"""TensorRT compiles each engine when it first runs, and again for batches and GPUs that are new."""
 
 
 def choose(backend: str = "auto", bundle: Bundle | None = None) -> tuple[str, str]:
@@ -16,7 +18,8 @@ def choose(backend: str = "auto", bundle: Bundle | None = None) -> tuple[str, st
 
     With a bundle, the backend is one that the bundle has engines for. A backend that runs plans
     needs them for this GPU and this version of its library. `auto` takes OpenVINO only if the
-    bundle says how far each engine deviates there. Raises UserError for an unknown name, and for a
+    bundle says how far each engine deviates there, and never a backend that compiles for minutes
+    when an engine first runs. Raises UserError for an unknown name, and for a
     backend that does not work here or has no engines in the bundle.
     """
     if not isinstance(cast(object, backend), str):
@@ -36,6 +39,8 @@ def choose(backend: str = "auto", bundle: Bundle | None = None) -> tuple[str, st
 def _choose_automatically(bundle: Bundle | None) -> tuple[str, str]:
     passed_over: list[tuple[str, str]] = []
     for name in BACKENDS:
+        if name == _COMPILES:
+            continue  # not even tried, since it compiles what it is tried with
         problem = _obstacle(name, bundle)
         reason = problem[0] if problem else _doubt(name, bundle)
         if reason is None:
@@ -61,6 +66,8 @@ def runs_on(spec: EngineSpec, backend: str) -> str:
 
 def _remarks(backend: str, bundle: Bundle | None) -> list[str]:
     """Clauses on what differs for a bundle on the backend that runs it."""
+    if backend == _COMPILES:
+        return ["TensorRT first compiles each engine, which takes minutes and is kept in the cache"]
     if bundle is None or backend != _OPENVINO:
         return []
     from synfer_rt.backends import openvino

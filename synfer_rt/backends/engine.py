@@ -50,6 +50,6 @@ def engine_failures(engine: str, backend: str) -> Generator[None]:
         ) from error
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: Exception | str) -> str:
     """An exception's message as the middle of a sentence."""
     return str(error).strip().split("\n")[0].rstrip(".")

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from synfer_rt.backends import libraries
 from synfer_rt.backends.caches import cache_directory
 from synfer_rt.backends.engine import Value, engine_failures, first_line
 from synfer_rt.backends.runtimes import BackendStatus
@@ -22,7 +23,7 @@ _PROVIDERS = {
 }
 _PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 _GPU_INSTALL = (
-    "`pip uninstall -y onnxruntime && pip install --force-reinstall --no-deps onnxruntime-gpu`"
+    f"pip uninstall -y onnxruntime onnxruntime-gpu && pip install {libraries.CUDA_PACKAGE}"
 )
 _ERRORS_ONLY = 3
 
@@ -75,6 +76,11 @@ def open_engine(bundle: Bundle, name: str, backend: str, threads: int) -> OnnxRu
     return OnnxRuntimeEngine(bundle, name, backend, threads)
 
 
+def run_file(file: Path, inputs: Mapping[str, np.ndarray], backend: str) -> np.ndarray:
+    """See `Runtime.run_file`."""
+    return _session(file, backend, 1, {}).run(None, dict(inputs))[0]
+
+
 def computes(bundle: Bundle, backend: str) -> tuple[str, str, str]:
     """See `Runtime.computes`."""
     version = f"onnxruntime {_module().__version__}"
@@ -109,7 +115,7 @@ def status(backend: str) -> BackendStatus:
 def installation_problem() -> str | None:
     """What is wrong with this installation, with its remedy, or None."""
     both = _both_installed()
-    return f"{both}; run {_GPU_INSTALL}." if both else None
+    return f"{both}; run `{_GPU_INSTALL}`." if both else None
 
 
 def _module() -> Any:
@@ -136,8 +142,8 @@ def _both_installed() -> str | None:
 def _remedy(backend: str) -> str:
     if backend == "onnxruntime-cpu":
         return "run `pip install --force-reinstall onnxruntime`"
-    needs = "an NVIDIA driver" if backend == "onnxruntime-cuda" else "an NVIDIA driver and TensorRT"
-    return f"on a machine with {needs} run {_GPU_INSTALL}"
+    more = f" {libraries.tensorrt_package()}" if backend == "onnxruntime-tensorrt" else ""
+    return f"on a machine with an NVIDIA driver run `{_GPU_INSTALL}{more}`"
 
 
 def _session(file: Path, backend: str, threads: int, tensorrt: Mapping[str, Any]) -> Any:
@@ -157,8 +163,7 @@ def _session(file: Path, backend: str, threads: int, tensorrt: Mapping[str, Any]
 
     providers: list[Any] = ["CPUExecutionProvider"]
     if backend != "onnxruntime-cpu":
-        if hasattr(onnxruntime, "preload_dlls"):
-            onnxruntime.preload_dlls()  # finds CUDA in NVIDIA's pip packages
+        libraries.preload(onnxruntime, tensorrt=backend == "onnxruntime-tensorrt")
         providers.insert(0, "CUDAExecutionProvider")
     if backend == "onnxruntime-tensorrt":
         providers.insert(0, ("TensorrtExecutionProvider", dict(tensorrt)))

@@ -230,6 +230,16 @@ def open_engine(bundle: Bundle, name: str, backend: str, threads: int) -> OpenVi
     return OpenVinoEngine(spec, bundle.path / spec.file, threads, precision, cache)
 
 
+def run_file(file: Path, inputs: Mapping[str, np.ndarray], backend: str) -> np.ndarray:
+    """See `Runtime.run_file`."""
+    import openvino
+
+    core = openvino.Core()
+    return core.compile_model(core.read_model(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(
+        dict(inputs)
+    )[0]
+
+
 def computes(bundle: Bundle, backend: str) -> tuple[str, str, str]:
     """See `Runtime.computes`."""
     half = precision_of("denoiser", bfloat16=has_bfloat16()) == "bf16"

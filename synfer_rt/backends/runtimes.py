@@ -7,11 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
+from pathlib import Path
 from typing import Protocol, cast
 
-from synfer_rt.backends.engine import Engine
+import numpy as np
+
+from synfer_rt.backends import libraries, probes
+from synfer_rt.backends.engine import Engine, first_line
+from synfer_rt.backends.native_output import caught_output
 from synfer_rt.bundle import Bundle
 
 _MODULES = {
@@ -32,6 +37,11 @@ TARGETS: Mapping[str, str] = {"tensorrt-rtx-cuda": "tensorrt-rtx", "tensorrt-cud
 """The backends that run plans, each with its library: the name of a pip package, and the key of a
 bundle's `plans`. The other backends run the ONNX files."""
 
+COMPILING = ("tensorrt-rtx-cuda", "tensorrt-cuda", "onnxruntime-tensorrt")
+"""Backends that compile a network for seconds or minutes before they compute it."""
+_COMPUTE_FIRST = ("onnxruntime-cuda",)
+"""Backends that may load and yet lack a library that their first convolution asks for."""
+
 
 @dataclass(frozen=True)
 class BackendStatus:
@@ -47,7 +57,11 @@ class Runtime(Protocol):
     """The module of a runtime."""
 
     def status(self, backend: str) -> BackendStatus:
-        """Try whether a backend works here."""
+        """Whether the libraries of a backend, and the device that it needs, are here."""
+        ...
+
+    def run_file(self, file: Path, inputs: Mapping[str, np.ndarray], backend: str) -> np.ndarray:
+        """The only output of a small ONNX file, in host memory. Raises any exception."""
         ...
 
     def open_engine(self, bundle: Bundle, name: str, backend: str, threads: int) -> Engine:
@@ -66,8 +80,47 @@ def runtime(backend: str) -> Runtime:
 
 @cache
 def status(backend: str) -> BackendStatus:
-    """Whether a backend, one of BACKENDS, works on this machine; it is really tried, once."""
-    return runtime(backend).status(backend)
+    """Whether a backend, one of BACKENDS, works on this machine; it is really tried, once.
+
+    Of `_COMPUTE_FIRST` it is also tried whether they compute; of the others `probed` says so.
+    """
+    return probed(backend) if backend in _COMPUTE_FIRST else _loaded(backend)
+
+
+@cache
+def probed(backend: str) -> BackendStatus:
+    """Whether a backend works here and computes small networks (probes.py) correctly.
+
+    It takes a second, but minutes where the backend compiles each network.
+    """
+    found = _loaded(backend)
+    if not found.works:
+        return found
+    networks = probes.plain() + (probes.fused() if backend == "onnxruntime-cuda" else ())
+    with caught_output():
+        failures = probes.failures(partial(_run_file, backend=backend), networks)
+    if not failures:
+        return found
+    reasons: dict[str, list[str]] = {}
+    remedy = "update the device's driver and the runtime, or choose another `backend`"
+    for network, said in failures.items():
+        if lacking := libraries.missing(said):
+            said, remedy = lacking
+        reasons.setdefault(first_line(said), []).append(network)
+    reason = "; ".join(f"{', '.join(networks)}: {said}" for said, networks in reasons.items())
+    return BackendStatus(backend, False, reason, remedy)
+
+
+def _loaded(backend: str) -> BackendStatus:
+    """The runtime's own word, with the libraries that it did not find."""
+    with caught_output() as printed:
+        found = runtime(backend).status(backend)
+    lacking = None if found.works else libraries.missing(found.reason + printed.text)
+    return BackendStatus(backend, False, *lacking) if lacking else found
+
+
+def _run_file(file: Path, inputs: Mapping[str, np.ndarray], backend: str) -> np.ndarray:
+    return runtime(backend).run_file(file, inputs, backend)
 
 
 def statuses() -> tuple[BackendStatus, ...]:

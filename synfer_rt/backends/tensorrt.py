@@ -11,16 +11,17 @@ import os
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
-from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from synfer_rt.backends import cuda
+from synfer_rt.backends import cuda, tensorrt_library
 from synfer_rt.backends.caches import cache_directory
 from synfer_rt.backends.cuda import CudaError, DeviceArray
 from synfer_rt.backends.engine import Value, engine_failures
 from synfer_rt.backends.runtimes import TARGETS, BackendStatus
+from synfer_rt.backends.tensorrt_file import run_file as run_compiled
 from synfer_rt.bundle import Bundle
 from synfer_rt.bundle.engine_specs import BATCH, REQUIRED_ENGINES, EngineSpec, TensorSpec
 from synfer_rt.bundle.plans import PlanSpec
@@ -42,9 +43,9 @@ class TensorRTEngine:
         self._plan = plan = checked_plan(bundle, name, backend)
         self._device = cuda.device()
         self._graphs = graphs
-        self._trt = trt = _import(plan.target)
+        self._trt = trt = tensorrt_library.load(plan.target)
         file = bundle.path / plan.file
-        self._log = log = _logger(trt)
+        self._log = log = tensorrt_library.logger(trt)
         self._runtime = trt.Runtime(log)
         self._engine = self._runtime.deserialize_cuda_engine(file.read_bytes())
         if self._engine is None:
@@ -52,7 +53,11 @@ class TensorRTEngine:
         if problem := _differs(trt, self._engine, (*self.spec.inputs, *self.spec.outputs)):
             raise UserError(f"{file} {problem}; {_rebuild(plan.target)}.")
         self._batches: dict[tuple[tuple[str, int], ...], _Batch] = {}
-        self._kernels = _KernelCache(bundle, plan, self._device) if _compiles_late(trt) else None
+        self._kernels = (
+            _KernelCache(bundle, plan, self._device)
+            if tensorrt_library.compiles_late(trt)
+            else None
+        )
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name, in host memory."""
@@ -206,6 +211,11 @@ def open_engine(bundle: Bundle, name: str, backend: str, threads: int) -> Tensor
     return TensorRTEngine(bundle, name, backend)
 
 
+def run_file(file: Path, inputs: Mapping[str, np.ndarray], backend: str) -> np.ndarray:
+    """See `Runtime.run_file`; the file is compiled first, for seconds."""
+    return run_compiled(file, inputs, TARGETS[backend])
+
+
 def computes(bundle: Bundle, backend: str) -> tuple[str, str, str]:
     """See `Runtime.computes`."""
     target = TARGETS[backend]
@@ -218,7 +228,7 @@ def status(backend: str) -> BackendStatus:
     target = TARGETS[backend]
     remedy = f"on a machine with an NVIDIA driver run `pip install {target} cuda-python`"
     try:
-        _import(target)
+        tensorrt_library.load(target)
     except ImportError as error:
         missing = isinstance(error, ModuleNotFoundError)
         reason = f"{target} is not installed" if missing else str(error).split("\n")[0]
@@ -319,14 +329,7 @@ def sized(tensor: TensorSpec, free: Mapping[str, int]) -> tuple[int, ...]:
 
 def _here(target: str) -> tuple[str, str]:
     """The installed library's version and the GPU's compute capability."""
-    return str(_import(target).__version__), cuda.device().compute_capability
-
-
-def _import(target: str) -> Any:
-    module = import_module(target.replace("-", "_"))
-    if not hasattr(module, "Runtime"):  # a half-removed installation leaves an empty package
-        raise ModuleNotFoundError(f"{target} is not installed")
-    return module
+    return str(tensorrt_library.load(target).__version__), cuda.device().compute_capability
 
 
 def _rebuild(target: str, capability: str | None = None) -> str:
@@ -334,11 +337,6 @@ def _rebuild(target: str, capability: str | None = None) -> str:
     if capability is not None:
         command += f" --compute-capability {capability}"
     return f"build the bundle again, with the library that is installed here, by `{command}`"
-
-
-def _compiles_late(trt: Any) -> bool:
-    """Whether kernels are compiled when a plan runs: TensorRT-RTX does, TensorRT does not."""
-    return hasattr(trt, "CudaGraphStrategy")
 
 
 def _differs(trt: Any, engine: Any, tensors: tuple[TensorSpec, ...]) -> str | None:
@@ -355,21 +353,3 @@ def _differs(trt: Any, engine: Any, tensors: tuple[TensorSpec, ...]) -> str | No
     if unknown := names - {tensor.name for tensor in tensors}:
         return f"has the unknown tensor {min(unknown)}"
     return None
-
-
-def _logger(trt: Any) -> Any:
-    """A logger that keeps the library's errors for the message of a UserError."""
-
-    class Log(trt.ILogger):
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self._errors: list[str] = []
-
-        def log(self, severity: Any, msg: str) -> None:
-            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
-                self._errors.append(msg.split("\n")[0].rstrip("."))
-
-        def said(self) -> str:
-            return self._errors[0] if self._errors else "it gives no reason"
-
-    return Log()

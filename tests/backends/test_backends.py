@@ -77,6 +77,23 @@ def test_a_backend_that_is_not_here_makes_no_sentence_longer(
     assert choose("auto", tiny_bundle) == (CPU, CPU)
 
 
+def test_auto_never_takes_or_tries_a_backend_that_compiles_when_engines_run(
+    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+
+    def works(name: str) -> BackendStatus:
+        tried.append(name)
+        return BackendStatus(name, name not in TARGETS, "works", "")
+
+    monkeypatch.setattr(choice, "status", works)
+    assert choose("auto", tiny_bundle) == ("onnxruntime-cuda", "onnxruntime-cuda")
+    assert "onnxruntime-tensorrt" not in tried
+    name, why = choose("onnxruntime-tensorrt", tiny_bundle)
+    assert name == "onnxruntime-tensorrt"
+    assert "as requested; TensorRT first compiles each engine, which takes minutes" in why
+
+
 @pytest.mark.skipif(gpu_works(), reason="a GPU works here")
 @pytest.mark.parametrize("backend", [name for name in BACKENDS if not name.endswith("-cpu")])
 def test_asking_for_a_backend_that_does_not_work_is_refused_with_the_reason(backend: str) -> None:
@@ -108,7 +125,8 @@ def test_both_packages_installed_is_named_with_its_remedy(
     problem = ort_backend.installation_problem()
     assert problem is not None
     assert "onnxruntime 1.31.0 and onnxruntime-gpu 1.30.0 are both installed" in problem
-    assert "pip uninstall -y onnxruntime" in problem
+    remedy = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'onnxruntime-gpu[cuda,"
+    assert remedy in problem
     if not gpu_works():
         assert "both installed" in ort_backend.status("onnxruntime-cuda").reason
 

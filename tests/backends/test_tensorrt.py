@@ -25,6 +25,7 @@ from synfer_rt.backends import (
     cuda,
     open_engine,
     tensorrt,
+    tensorrt_library,
     to_numpy,
 )
 from synfer_rt.backends.computation import computation
@@ -57,7 +58,7 @@ def test_without_a_gpu_it_says_what_is_missing(backend: str) -> None:
 
 def test_a_file_that_is_no_plan_is_refused_with_what_the_library_says() -> None:
     trt = pytest.importorskip("tensorrt_rtx")
-    log = tensorrt._logger(trt)
+    log = tensorrt_library.logger(trt)
     assert trt.Runtime(log).deserialize_cuda_engine(b"no plan at all" * 100) is None
     assert "deserialize" in log.said()
 
@@ -90,7 +91,7 @@ def gpu(request: pytest.FixtureRequest) -> Iterator[tuple[str, bool]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cuda, "device", lambda: device)
         patch.setattr(cuda, "problem", lambda: None)
-        patch.setattr(tensorrt, "_import", lambda target: library)
+        patch.setattr(tensorrt_library, "load", lambda target: library)
         patch.setattr(choice, "status", works)
         yield request.param
 

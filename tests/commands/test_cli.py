@@ -58,7 +58,8 @@ def test_doctor_names_every_backend_and_what_would_make_it_work(tiny_bundle_path
     for backend in backends.statuses():
         assert backend.name in said
         assert backend.works or "".join(backend.remedy.split()) in said
-    assert "issound" in said and "Itrunson" in said
+    assert "issound" in said and "With--backendautoitrunson" in said
+    assert "NVIDIAGPU" in said or "driverforCUDA" in said
 
 
 @pytest.mark.parametrize("command", ["label", "augment"])
