@@ -37,14 +37,16 @@ def run(
 ) -> None:
     """Hand `pieces` to `write` as they come, on a thread beside the computation; finish `output`.
 
+    One piece may wait while another is written.
+
     `on_piece` is called after each piece is handed over, in this thread. `waiting` gives a context
     for the times in which this thread waits for the other one. Whatever ends the job early (a
-    UserError, an interruption), the piece under way is written and `output` is closed, so that a
-    job that resumes goes on after it. A piece is not written if the files of `bundle` have changed
-    since it was begun: UserError is raised, as it is by `pieces`, `write` and `output`.
+    UserError, an interruption), the pieces handed over are written and `output` is closed, so that
+    a job that resumes goes on after them. A piece is not written if the files of `bundle` have
+    changed since it was begun: UserError is raised, as it is by `pieces`, `write` and `output`.
     """
     try:
-        with Background("write") as background, closing(pieces):
+        with Background("write", waiting=1) as background, closing(pieces):
             for piece in pieces:
                 bundle.check_unchanged()
                 with waiting():

@@ -1,6 +1,6 @@
 """From a run's settings to its samples, in memory or in a dataset.
 
-Of a dataset a piece is sampled while the one before is encoded and written.
+Of a dataset a piece is sampled while the one before is encoded and written, and the next prepared.
 """
 
 from __future__ import annotations
@@ -8,13 +8,11 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from synfer_rt import ranges
 from synfer_rt.backends import default_threads
@@ -25,6 +23,7 @@ from synfer_rt.data.contact_sheet import write_contact_sheet
 from synfer_rt.data.writers import Writer, run_file
 from synfer_rt.jobs import runner
 from synfer_rt.jobs.destination import Destination
+from synfer_rt.jobs.pieces import Pieces, RunObserver
 from synfer_rt.jobs.progress import OnProgress, reporter
 from synfer_rt.jobs.resuming import resumable
 from synfer_rt.jobs.sample_run import Run
@@ -33,8 +32,7 @@ from synfer_rt.jobs.skipped import skipped_file, write_skipped
 from synfer_rt.jobs.soundness import Soundness
 from synfer_rt.jobs.warnings import warn_of_other_images
 from synfer_rt.sampling.inversion import DISTORTED, PhotoStarts
-from synfer_rt.sampling.observer import Observer, StageTimes
-from synfer_rt.sampling.requests import Request
+from synfer_rt.sampling.observer import StageTimes
 from synfer_rt.sampling.sampler import Sample, Sampler
 
 LOG = logging.getLogger(__name__)
@@ -85,30 +83,12 @@ class Written:
         return f"Written({str(self.path)!r}, {self.count} images; now {now}, accepted {accepted})"
 
 
-class _Progress(Observer):
-    """Times the stages of a run, and tells after each step how many of its images are made.
+@dataclass(frozen=True)
+class _Encoded:
+    """A piece whose files are being encoded."""
 
-    Stops the run where too many of them come out broken.
-    """
-
-    def __init__(self, tell: Callable[[float], None], soundness: Soundness) -> None:
-        self.times = StageTimes()
-        self._tell, self._soundness = tell, soundness
-        self._made, self._end = 0.0, 0
-
-    def begin(self, images: int) -> None:
-        """A piece of so many images begins."""
-        self._made, self._end = float(self._end), self._end + images
-
-    def stage(self, name: str) -> AbstractContextManager[None]:
-        return self.times.stage(name)
-
-    def step(self, images: float) -> None:
-        self._made = min(self._made + images, self._end)  # padding is no image
-        self._tell(self._made)
-
-    def decoded(self, sound: np.ndarray) -> None:
-        self._soundness.judge(sound)
+    samples: list[Sample]
+    files: list[Future[list[bytes]]]
 
 
 def execute(
@@ -120,7 +100,8 @@ def execute(
 ) -> Summary:
     """Make the samples that `writer` does not have yet, `batch` at a time, and finish the output.
 
-    A piece of a batch (`Sampler.at_once`) is encoded and written while the next is sampled.
+    A piece of a batch (`Sampler.at_once`) is encoded and written while the next is sampled and the
+    one after it prepared.
     `on_progress` is told how many images of the run are made, counting a piece by its steps.
     See `runner.run` for interruptions and errors.
     """
@@ -135,27 +116,24 @@ def execute(
     accepted = labelled.copy()
     faults: Counter[str] = Counter()
     indices = selection.indices(writer.lacking)
-    observer = _Progress(
+    observer = RunObserver(
         lambda images: on_progress(run.count - len(indices) + images), Soundness(engines)
     )
 
-    def write(samples: Sequence[Sample]) -> None:
-        size = -(-len(samples) // count_of_encoders)
-        images = [sample.image for sample in samples]
-        parts = [images[first : first + size] for first in range(0, len(images), size)]
-        pngs = [file for files in encoders.map(png.encode, parts) for file in files]
-        writer.write([run.record(sample) for sample in samples], pngs)
+    def write(piece: _Encoded) -> None:
+        pngs = [file for files in piece.files for file in files.result()]
+        writer.write([run.record(sample) for sample in piece.samples], pngs)
 
-    def count(samples: Sequence[Sample]) -> None:
+    def count(piece: _Encoded) -> None:
+        samples = piece.samples
         labelled.update(sample.label for sample in samples)
         accepted.update(sample.label for sample in samples if sample.accepted)
         faults["retried"] += sum(sample.backend != engines.backend for sample in samples)
         faults["broken"] += sum(sample.broken for sample in samples)
 
-    count_of_encoders = default_threads()
-    with ThreadPoolExecutor(count_of_encoders, "encode") as encoders:
-        pieces = _pieces(run, engines, selection, indices, batch, observer, starts)
-        runner.run(run.bundle, pieces, write, writer, count, lambda: observer.stage("write"))
+    pieces = Pieces(run, engines, selection, indices, batch, observer, starts).make()
+    encoded = _encoded(pieces, default_threads())
+    runner.run(run.bundle, encoded, write, writer, count, lambda: observer.stage("write"))
     observer.times.end(seconds := time.perf_counter() - started)
     return Summary(
         labelled.total(),
@@ -169,36 +147,14 @@ def execute(
     )
 
 
-def _pieces(
-    run: Run,
-    engines: LoadedEngines,
-    selection: Selection,
-    indices: Sequence[int],
-    batch: int,
-    observer: _Progress,
-    starts: PhotoStarts | None,
-) -> Generator[list[Sample]]:
-    """The samples of rising indices, decided, as they come out of the engines."""
-    sampler = Sampler(engines, observer)
-    batch = min(batch, max(len(indices), 1))
-    whole = sampler.at_once(batch, run.semantic)
-    made = 0
-    while requests := selection.requests(indices[made : made + whole]):
-        latents = None
-        if starts is not None:
-            coming = selection.requests(indices[made : made + batch])
-            with observer.stage("denoise"):
-                latents = starts.latents(_layouts(requests), _layouts(coming))
-        observer.begin(len(requests))
-        # The rounds of quotas end with a few images, for which a whole piece would be a waste.
-        size = whole if selection.quotas is None else len(requests)
-        samples = sampler.sample(requests, run.trajectory, size, run.semantic, latents)
-        yield [selection.decide(sample) for sample in samples]
-        made += len(requests)
-
-
-def _layouts(requests: Sequence[Request]) -> list[int]:
-    return [request.layout for request in requests if request.layout is not None]
+def _encoded(pieces: Generator[list[Sample]], encoders: int) -> Generator[_Encoded]:
+    """The pieces, each as soon as `encoders` threads have begun to encode it."""
+    with ThreadPoolExecutor(encoders, "encode") as threads, closing(pieces):
+        for samples in pieces:
+            images = [sample.image for sample in samples]
+            share = -(-len(images) // encoders)
+            parts = (images[first : first + share] for first in range(0, len(images), share))
+            yield _Encoded(samples, [threads.submit(png.encode, part) for part in parts])
 
 
 def make_samples(
@@ -212,10 +168,11 @@ def make_samples(
     run.warn()
     starts = photo_starts(run, engines)
     report = reporter(on_progress, 0, run.count, run.quota is not None)
-    observer = _Progress(report, Soundness(engines))
+    observer = RunObserver(report, Soundness(engines))
     selection = Selection(run, [])
     samples: list[Sample] = []
-    for piece in _pieces(run, engines, selection, range(run.count), batch, observer, starts):
+    pieces = Pieces(run, engines, selection, range(run.count), batch, observer, starts)
+    for piece in pieces.make():
         run.bundle.check_unchanged()
         samples += piece
     return samples

@@ -8,7 +8,6 @@ from typing import Any
 
 from synfer_rt.jobs.sample_run import Run
 from synfer_rt.judging.voting import Verdict
-from synfer_rt.sampling.requests import Request
 from synfer_rt.sampling.sampler import Sample
 
 
@@ -36,13 +35,16 @@ class Selection:
             return lacking
         return range(lacking[0], self._run.count)
 
-    def requests(self, indices: Sequence[int]) -> list[Request]:
-        """The requests of the next indices, rising; none when the run is whole."""
-        requests, quotas = self._run.requests, self.quotas
-        if quotas is None:
-            return requests.of(indices)
-        indices = [index for index in indices if index < quotas.end]
-        return requests.of(indices, list(map(quotas.label, indices)))
+    def next(self, indices: Sequence[int]) -> tuple[Sequence[int], list[str] | None]:
+        """Those of the next indices, rising, whose labels are known, and the labels with quotas.
+
+        Without quotas all are known. With them there are none where a round ends, until all of it
+        is decided, and when the run is whole.
+        """
+        if self.quotas is None:
+            return indices, None
+        known = [index for index in indices if index < self.quotas.end]
+        return known, list(map(self.quotas.label, known))
 
     def decide(self, sample: Sample) -> Sample:
         """The next sample, accepted or not."""

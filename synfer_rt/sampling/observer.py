@@ -34,10 +34,12 @@ class Observer:
 class StageTimes(Observer):
     """Where the seconds of a run go; the fields add up to the whole run.
 
-    `denoise` includes the inversion of photos to start from. `write` is the time for which sampling
-    waited for encoding and writing, which go on beside it; `other` is everything else.
+    `denoise` includes the inversion of photos to start from. `prepare` and `write` are the times
+    for which the engines waited for the next piece's requests, noise and tokens, and for encoding
+    and writing, which go on beside them; `other` is everything else.
     """
 
+    prepare: float = 0.0
     condition: float = 0.0
     denoise: float = 0.0
     decode: float = 0.0

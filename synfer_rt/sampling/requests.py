@@ -148,6 +148,10 @@ class Requests:
         faces = noise.uniforms(keys, 1, "layout")[:, 0].tolist()
         return list(map(self._request, indices, labels, draws, faces))
 
+    def photo(self, index: int) -> int:
+        """The photo that sample `index` starts from: it shows every label before the next does."""
+        return index // len(self.labels) % self.photos
+
     def with_label(self, index: int, label: str) -> Request:
         """The request of sample `index`, 0 or more, for a label under any of its names.
 
@@ -203,8 +207,8 @@ class Requests:
         self, index: int, attributes: prompts.Attributes | None, uniform: float
     ) -> int | None:
         """A photo, or a row of the bank: of a face as described, of any face if none is so."""
-        if self.photos:  # a photo shows every label before the next one does
-            return index // len(self.labels) % self.photos
+        if self.photos:
+            return self.photo(index)
         if self.bank is None:
             return None
         rows: Sequence[int] = range(len(self.bank))

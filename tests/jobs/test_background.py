@@ -31,6 +31,45 @@ def test_no_job_begins_after_one_that_failed():
     assert not done
 
 
+def test_jobs_wait_behind_the_one_under_way_where_there_is_room():
+    done: list[int] = []
+    go = threading.Event()
+    with Background("test", waiting=2) as background:
+        background.start(lambda: (go.wait(5), done.append(0)))
+        background.start(done.append, 1)
+        background.start(done.append, 2)
+        assert not done
+        threading.Timer(0.05, go.set).start()
+        background.start(done.append, 3)  # there is room when the first is done
+        assert done[:1] == [0]
+    assert done == [0, 1, 2, 3]
+
+
+def test_no_job_that_waits_begins_after_one_that_failed():
+    done: list[int] = []
+    go = threading.Event()
+    with Background("test", waiting=2) as background:
+        background.start(lambda: (go.wait(5), 1 // 0))
+        background.start(done.append, 1)
+        background.start(done.append, 2)
+        go.set()
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError):
+                background.wait()
+    assert not done
+
+
+def test_jobs_that_wait_end_before_an_interruption_goes_on():
+    done: list[int] = []
+    go = threading.Event()
+    with pytest.raises(KeyboardInterrupt), Background("test", waiting=1) as background:
+        background.start(lambda: (go.wait(5), done.append(0)))
+        background.start(done.append, 1)
+        threading.Timer(0.05, go.set).start()
+        raise KeyboardInterrupt
+    assert done == [0, 1]
+
+
 def test_a_job_under_way_ends_before_an_interruption_goes_on():
     done: list[int] = []
     go = threading.Event()

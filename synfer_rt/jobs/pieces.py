@@ -1,0 +1,117 @@
+"""The samples of a run, a piece of a batch after the other: one is made while the next is prepared.
+
+Preparation has a thread of its own, and is at most one piece ahead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+
+import numpy as np
+
+from synfer_rt.backends.loaded_engines import LoadedEngines
+from synfer_rt.jobs.sample_run import Run
+from synfer_rt.jobs.selection import Selection
+from synfer_rt.jobs.soundness import Soundness
+from synfer_rt.sampling.inversion import PhotoStarts
+from synfer_rt.sampling.observer import Observer, StageTimes
+from synfer_rt.sampling.preparation import Prepared, prepare
+from synfer_rt.sampling.sampler import Sample, Sampler
+
+
+class RunObserver(Observer):
+    """Times the stages of a run, and tells after each step how many of its images are made.
+
+    Stops the run where too many of them come out broken.
+    """
+
+    def __init__(self, tell: Callable[[float], None], soundness: Soundness) -> None:
+        self.times = StageTimes()
+        self._tell, self._soundness = tell, soundness
+        self._made, self._end = 0.0, 0
+
+    def begin(self, images: int) -> None:
+        """A piece of so many images begins."""
+        self._made, self._end = float(self._end), self._end + images
+
+    def stage(self, name: str) -> AbstractContextManager[None]:
+        """Time the stage."""
+        return self.times.stage(name)
+
+    def step(self, images: float) -> None:
+        """Tell how many images are made now."""
+        self._made = min(self._made + images, self._end)  # padding is no image
+        self._tell(self._made)
+
+    def decoded(self, sound: np.ndarray) -> None:
+        """Count the broken ones."""
+        self._soundness.judge(sound)
+
+
+class Pieces:
+    """Makes the samples of rising `indices` of a run, `batch` at a time at most.
+
+    `starts` has the latents of the run's photos, if it starts from photos.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        engines: LoadedEngines,
+        selection: Selection,
+        indices: Sequence[int],
+        batch: int,
+        observer: RunObserver,
+        starts: PhotoStarts | None,
+    ) -> None:
+        self._run, self._selection, self._indices = run, selection, indices
+        self._batch = min(batch, max(len(indices), 1))
+        self._observer, self._starts = observer, starts
+        self._sampler = Sampler(engines, observer)
+        self._whole = self._sampler.at_once(self._batch, run.semantic)
+        self._begun = 0
+
+    def make(self) -> Generator[list[Sample]]:
+        """The samples in the order of their indices, decided, as they come out of the engines."""
+        made = 0
+        with ThreadPoolExecutor(1, "prepare") as thread:
+            coming = self._begin(thread)
+            while coming is not None:
+                with self._observer.stage("prepare"):
+                    piece = coming.result()
+                coming = self._begin(thread)
+                if self._starts is not None:
+                    piece = self._from_photos(piece, made, self._starts)
+                made += piece.count
+                self._observer.begin(piece.count)
+                samples = self._sampler.make(piece, self._run.trajectory, self._run.semantic)
+                yield [self._selection.decide(sample) for sample in samples]
+                # What a round of quotas requests is known when the one before is decided.
+                coming = self._begin(thread) if coming is None else coming
+
+    def _begin(self, thread: ThreadPoolExecutor) -> Future[Prepared] | None:
+        """Begin to prepare the next piece, if it is known yet and there is one."""
+        wanted = self._indices[self._begun : self._begun + self._whole]
+        indices, labels = self._selection.next(wanted)
+        if not indices:
+            return None
+        self._begun += len(indices)
+        # The rounds of quotas end with a few images, for which a whole piece would be a waste.
+        few = self._selection.quotas is not None
+        size = self._sampler.at_once(len(indices), self._run.semantic) if few else self._whole
+        return thread.submit(self._prepare, indices, labels, size)
+
+    def _prepare(self, indices: Sequence[int], labels: Sequence[str] | None, size: int) -> Prepared:
+        requests = self._run.requests.of(indices, labels)
+        shape = (len(requests), *self._run.bundle.latent.shape)
+        later = None if self._starts is None else np.zeros(shape, np.float32)
+        return prepare(requests, self._run.bundle, self._run.trajectory, size, later)
+
+    def _from_photos(self, piece: Prepared, made: int, starts: PhotoStarts) -> Prepared:
+        """The piece from the latents of its photos, with which those of its batch are inverted."""
+        coming, _ = self._selection.next(self._indices[made : made + self._batch])
+        photos = list(map(self._run.requests.photo, coming))
+        with self._observer.stage("denoise"):
+            return piece.starting_at(starts.latents(photos[: piece.count], photos))
