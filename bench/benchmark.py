@@ -2,97 +2,95 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json as json_format
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from synfer_rt import ranges
-from synfer_rt.backends import choose, default_threads
 from synfer_rt.bench import machine, measure, report, summary
-from synfer_rt.bench.peers import PACKAGES, PEERS, check_packages, check_weights
-from synfer_rt.bench.systems import Case, Setup
-from synfer_rt.bundle import Bundle, open_bundle
+from synfer_rt.bench.gpu_monitor import open_meter
+from synfer_rt.bench.peers import PACKAGES
+from synfer_rt.bench.settings import Given, Settled, settle
 from synfer_rt.data.writers.atomic import write_whole
-from synfer_rt.errors import UserError, nearest
+from synfer_rt.errors import UserError
 from synfer_rt.jobs.diagnosis import RUNTIMES
 
-FORMAT = 1
+FORMAT = 2
 """Of the JSON that a benchmark is written as."""
 
-MOST_THREADS = 1024
-_PACKAGES = ("synfer-rt", "numpy", *RUNTIMES)
-
-
-@dataclass(frozen=True)
-class _Settled:
-    """What is measured, with every default filled in."""
-
-    bundle: Bundle
-    setup: Setup
-    cases: tuple[Case, ...]
-    batches: tuple[int, ...]
-    repeats: int
-    peers: tuple[str, ...]
+_PACKAGES = (
+    "synfer-rt",
+    "numpy",
+    *RUNTIMES,
+    *("nvidia-cudnn-cu12", "nvidia-cudnn-cu13", "nvidia-cublas-cu12", "nvidia-cublas"),
+    *("cuda-python", "nvidia-ml-py"),
+)
 
 
 def bench(
     bundle: str | Path | None = None,
     *,
-    batch: Sequence[int] = (1, 8, 64, 256),
+    quick: bool = False,
+    seconds: float | None = None,
+    batch: Sequence[int] | None = None,
     steps: int | None = None,
     solver: str | None = None,
     backend: str | Sequence[str] = "auto",
     threads: int | None = None,
-    repeats: int = 3,
-    compare: Sequence[str] = (),
+    repeats: int | None = None,
+    compare: Sequence[str] | None = None,
     checkpoint: str | Path | None = None,
     json: str | Path | None = None,
     markdown: str | Path | None = None,
-    progress: Callable[[int, int, Case], None] = lambda number, count, case: None,
+    progress: Callable[[int, int, str], None] = lambda number, count, section: None,
     remark: Callable[[str], None] = lambda sentence: None,
     show: Callable[[Mapping[str, Any]], None] = lambda result: None,
     command: str = "synfer_rt.bench.bench",
 ) -> dict[str, Any]:
-    """Measure throughput, time per stage and memory of a bundle, alone and against other systems.
+    """Measure throughput, time per stage, memory and FLOP/s of a bundle, alone and against others.
 
     `bundle` is a directory, None for the bundle that ships with the package. Each of `batch` is a
-    number of images made at once. `steps` and `solver` are the bundle's own unless given. The first
-    `backend` is the one that is measured, further ones are compared with it, as are the systems
-    that `compare` names (keys of peers.PEERS), which load `checkpoint`, the diffusers directory
-    that the bundle was built from, by default the bundle unpacked. `threads` are CPU threads of
-    each engine, None for all cores. Every system is visited at each batch `repeats` times, in turn,
-    each time in a fresh process.
+    number of images made at once, by default 1, 8, 64 and 256. `steps` and `solver` are the
+    bundle's own unless given. The first `backend` is the one that is measured, further ones are
+    compared with it, as are the systems that `compare` names (keys of peers.PEERS), which load
+    `checkpoint`, the diffusers directory that the bundle was built from, by default the bundle
+    unpacked. `threads` are CPU threads of each engine, None for all cores. Every system is visited
+    at each batch `repeats` times (3), in turn, each time in a fresh process that runs many batches.
+
+    `quick` fills a page in less than five minutes: fewer sizes, all of a system's in one process,
+    and diffusers as the peer if it is installed. `seconds` limits the whole benchmark, by default
+    to 270 if it is `quick`; what no time is left for is left out.
 
     Returns the result as JSON values: `machine`, `settings`, `visits` (every number), `summary`
-    (medians), `speedups` and `differences`. It is written to the file `json`, and as a page to the
-    file `markdown`, where these are given.
+    (medians), `speedups`, `differences`, `flops` (for an image, by engine), `peak`, `failed` and
+    `left_out`. It is written to the file `json`, and as a page to the file `markdown`, where these
+    are given.
 
-    `progress(number, count, case)` is called before each visit, `remark` with a sentence on each
-    backend, and `show` with the result before anything is written; `command` is what the result
-    says it was made by. Raises UserError, before anything is measured, for an argument that cannot
-    be used.
+    `progress(number, count, section)` is called before each section, `remark` with a sentence on
+    each backend, and `show` with the result before anything is written; `command` is what the
+    result says it was made by. Raises UserError for an argument that cannot be used, before
+    anything is measured, and if nothing could be measured; a section that fails ends no other.
     """
     files = {"json": json, "markdown": markdown}
     targets = {name: Path(file) for name, file in files.items() if file is not None}
     for name, file in targets.items():
         _check_writable(name, file)
+    given = Given(
+        *(bundle, quick, seconds, batch, steps, solver, backend, threads, repeats, compare),
+        checkpoint,
+    )
+    began = time.monotonic()
     with TemporaryDirectory() as folder:
-        settled = _settle(
-            *(bundle, batch, steps, solver, backend, threads, repeats, compare, checkpoint, remark),
-            folder=Path(folder),
-        )
-        visits, images = measure.measure(settled.setup, settled.cases, settled.repeats, progress)
-    result = {
-        "format": FORMAT,
-        "machine": machine.describe(settled.setup.threads, _packages(settled.peers)),
-        "settings": _described(settled, command),
-        "visits": visits,
-        **summary.summary_of(visits, images),
-    }
+        settled = settle(given, remark, Path(folder))
+        left = None if settled.seconds is None else settled.seconds - (time.monotonic() - began)
+        measured = measure.measure(settled.setup, settled.cases, settled.repeats, progress, left)
+    if not measured.visits:
+        raise UserError(_nothing(measured))
+    result = _result(settled, measured, command)
     show(result)
     for name, file in targets.items():
         text = report.page(result) if name == "markdown" else json_format.dumps(result, indent=1)
@@ -100,113 +98,50 @@ def bench(
     return result
 
 
-def _settle(
-    bundle: str | Path | None,
-    batch: Sequence[int],
-    steps: int | None,
-    solver: str | None,
-    backend: str | Sequence[str],
-    threads: int | None,
-    repeats: int,
-    compare: Sequence[str],
-    checkpoint: str | Path | None,
-    remark: Callable[[str], None],
-    folder: Path,
-) -> _Settled:
-    """The arguments of `bench` with their defaults; UserError for what cannot be measured.
-
-    `folder` is for the checkpoint of the bundle, unpacked if peers need it.
-    """
-    batches = tuple(dict.fromkeys(_at_least_1("batch", size) for size in batch))
-    if not batches:
-        raise UserError("`batch` must name at least one size, such as 8.")
-    repeats = _at_least_1("repeats", repeats)
-    threads = default_threads() if threads is None else _at_least_1("threads", threads)
-    if threads > MOST_THREADS:
-        raise UserError(f"`threads` must be at most {MOST_THREADS}, got {threads}.")
-    opened = open_bundle(bundle)
-    solver = solver or opened.defaults.solver
-    steps = opened.defaults.steps if steps is None else steps
-    opened.trajectory(solver, steps, 1.0)  # refuses what does not fit
-    names = [backend] if isinstance(backend, str) else backend
-    chosen = [choose(name, opened) for name in names]
-    for _, why in chosen:
-        remark(f"Backend: {why}")
-    first, *rivals = dict.fromkeys(name for name, _ in chosen)
-    peers = tuple(dict.fromkeys(compare))
-    loaded = _checkpoint(opened, None if checkpoint is None else Path(checkpoint), peers, folder)
-    setup = Setup(opened.path, solver, steps, first, threads, loaded)
-    systems = ("synfer-rt", *rivals, *peers)
-    cases = tuple(Case(system, size) for size in batches for system in systems)
-    return _Settled(opened, setup, cases, batches, repeats, peers)
-
-
-def _at_least_1(argument: str, value: Any) -> int:
-    if not ranges.is_whole(value, 1):
-        raise UserError(f"`{argument}` must be a whole number of at least 1, got {value!r}.")
-    return int(value)
-
-
-def _described(settled: _Settled, command: str) -> dict[str, Any]:
-    """The `settings` of the result."""
-    bundle, setup = settled.bundle, settled.setup
+def _result(settled: Settled, measured: measure.Measured, command: str) -> dict[str, Any]:
+    packages = (*_PACKAGES, *(PACKAGES if settled.peers else ()))
     return {
-        "command": command,
-        "bundle": f"{bundle.name} {bundle.version}",
-        "bundle_hash": bundle.bundle_hash,
-        "solver": setup.solver,
-        "steps": setup.steps,
-        "guidance": ranges.guidance(bundle.defaults.guidance),
-        "backend": setup.backend,
-        "threads": setup.threads,
-        "batches": list(settled.batches),
-        "repeats": settled.repeats,
-        "peers": list(settled.peers),
-        "warm_up_steps": min(setup.steps, measure.WARM_UP_STEPS),
+        "format": FORMAT,
+        "machine": machine.describe(settled.setup.threads, packages),
+        "settings": settled.described(command),
+        "visits": measured.visits,
+        **summary.summary_of(measured.visits, measured.images, measured.flops, settled.setup.steps),
+        "flops": measured.flops,
+        "peak": measured.peak,
+        "failed": measured.failed,
+        "left_out": [*settled.left_out, *_untold(settled), *measured.left_out],
     }
 
 
-def _checkpoint(
-    bundle: Bundle, given: Path | None, peers: Sequence[str], folder: Path
-) -> Path | None:
-    """The checkpoint that peers load: the one given, or `bundle` unpacked into `folder`.
-
-    None without peers.
-    """
-    for peer in peers:
-        if peer not in PEERS:
-            raise UserError(
-                f"`compare` has the unknown system {peer!r}; the nearest is {nearest(peer, PEERS)}."
-            )
-    if not peers:
-        if given is not None:
-            raise UserError('`checkpoint` is what a peer loads; add `compare="diffusers"`.')
-        return None
-    for peer in peers:
-        check_packages(peer)
-    if given is None:
-        return _unpacked(bundle, folder)
-    if not (given / "model_index.json").is_file():
-        raise UserError(
-            f"{given} is no checkpoint; give the directory that {bundle.name} was built from as "
-            "`checkpoint`."
+def _nothing(measured: measure.Measured) -> str:
+    """Why nothing was measured, as a sentence."""
+    for entry in measured.failed:
+        return (
+            f"Nothing could be measured: {entry['section']} failed, since {entry['why']}; leave "
+            "large sizes out of `batch`, or choose another `backend`."
         )
-    check_weights(given, bundle)
-    return given
+    return "Nothing could be measured, since the time was up; give more `seconds`."
 
 
-def _unpacked(bundle: Bundle, folder: Path) -> Path:
-    from synfer_rt.export.build.unpack import unpack
-
-    try:
-        unpack(bundle, folder / "checkpoint")
-    except UserError as error:
-        raise UserError(f"{error} Or give its checkpoint as `checkpoint`.") from None
-    return folder / "checkpoint"
-
-
-def _packages(peers: Sequence[str]) -> list[str]:
-    return [*_PACKAGES, *(package for peer in peers for package in PACKAGES[peer])]
+def _untold(settled: Settled) -> list[dict[str, str]]:
+    """What is not known of the GPU for lack of a package or of the driver."""
+    if not settled.setup.on_gpu or importlib.util.find_spec("pynvml") is not None:
+        return []
+    if open_meter() is None:
+        return [
+            {
+                "section": "busy share, memory, power and energy of the GPU",
+                "why": "neither nvidia-ml-py nor nvidia-smi is there; run "
+                "`pip install nvidia-ml-py`",
+            }
+        ]
+    return [
+        {
+            "section": "energy as the GPU counts it",
+            "why": "nvidia-ml-py is not installed, so nvidia-smi was read twice a second; run "
+            "`pip install nvidia-ml-py`",
+        }
+    ]
 
 
 def _check_writable(argument: str, file: Path) -> None:

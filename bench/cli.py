@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
@@ -12,19 +11,28 @@ from synfer_rt.commands import options
 from synfer_rt.commands.progress import console
 from synfer_rt.errors import UserError
 
-if TYPE_CHECKING:
-    from synfer_rt.bench.systems import Case
+_QUICK = "synfer-rt-bench"
+"""The files of a quick benchmark, in the current folder, without their endings."""
 
 
 @click.command()
 @options.bundle
 @click.option(
+    "--quick",
+    is_flag=True,
+    help="A page in under five minutes: fewer batch sizes, and diffusers if it is installed.",
+)
+@click.option(
+    "--seconds",
+    type=float,
+    help="Time limit; what does not fit is left out.  [default: none, 270 with --quick]",
+)
+@click.option(
     "--batch",
     "batches",
-    default="1,8,64,256",
-    show_default=True,
     metavar="N,N,…",
-    help="Images made at once.",
+    help="Images made at once.  [default: 1,8,64,256; with --quick 1,64,256 on a GPU, 1,16 on a "
+    "CPU]",
 )
 @click.option("--steps", type=int, help="Solver steps.  [default: the bundle's]")
 @click.option("--solver", help="Solver.  [default: the bundle's]")
@@ -38,40 +46,61 @@ if TYPE_CHECKING:
 )
 @click.option("--threads", type=int, help="CPU threads of each engine.  [default: all cores]")
 @click.option(
-    "--repeats", type=int, default=3, show_default=True, help="Visits to each system and batch."
+    "--repeats",
+    type=int,
+    help="Visits to each system and batch.  [default: 3; with --quick 2, if there is time]",
 )
 @click.option(
     "--compare",
     "peers",
-    type=click.Choice(["diffusers"]),
+    metavar="NAME",
     multiple=True,
-    help="Also run the same weights, solver and steps in this system.",
+    help="Also run the same weights, solver and steps in this system: diffusers (float16 on a GPU, "
+    "float32 on a CPU), diffusers-fp16, diffusers-bf16, and with torch.compile "
+    "diffusers-fp16-compiled, diffusers-bf16-compiled; may be repeated.",
 )
 @click.option(
     "--checkpoint",
     type=options.LocalPath(),
     help="What the bundle was built from, for --compare.  [default: the bundle, unpacked]",
 )
-@click.option("--json", "file", type=options.LocalPath(), help="Write every number there.")
-@click.option("--markdown", "page", type=options.LocalPath(), help="Write the report there.")
+@click.option(
+    "--json",
+    "file",
+    type=options.LocalPath(),
+    help=f"Write every number there.  [default with --quick: {_QUICK}.json]",
+)
+@click.option(
+    "--markdown",
+    "page",
+    type=options.LocalPath(),
+    help=f"Write the report there.  [default with --quick: {_QUICK}.md]",
+)
 def bench(
     bundle: Path | None,
-    batches: str,
+    quick: bool,
+    seconds: float | None,
+    batches: str | None,
     steps: int | None,
     solver: str | None,
     backends: str,
     threads: int | None,
-    repeats: int,
+    repeats: int | None,
     peers: tuple[str, ...],
     checkpoint: Path | None,
     file: Path | None,
     page: Path | None,
 ) -> None:
-    """Measure throughput, time per stage and memory.
+    """Measure throughput, time per stage, memory and FLOP/s.
 
     Each system is visited at each batch size --repeats times, in turn. A visit is a fresh process
-    that loads the system, warms it up and runs it. Images start from pure noise and are written to
-    a temporary folder.
+    that loads the system, warms it up and makes many batches. Images start from pure noise and are
+    written to a temporary folder. On an NVIDIA GPU its busy share, memory, power and energy are
+    read too. What fails is reported, ends nothing else, and makes the exit code 1.
+
+    \b
+    synfer-rt bench --quick
+        writes synfer-rt-bench.md, a page to put into an issue, and synfer-rt-bench.json.
     """
     from rich.console import Console
 
@@ -80,20 +109,26 @@ def bench(
     messages = Console(stderr=True)
 
     def say(sentence: str) -> None:
-        messages.print(sentence, highlight=False, markup=False)
+        messages.print(sentence, highlight=False, markup=False, soft_wrap=True)
 
-    def progress(number: int, count: int, case: Case) -> None:
-        say(f"visit {number + 1} of {count}: {case.system}, batch {case.batch}")
+    def progress(number: int, count: int, section: str) -> None:
+        say(f"{number + 1} of {count}: {section}")
 
-    benchmark.bench(
+    file, page = (
+        Path(f"{_QUICK}.{kind}") if quick and path is None else path
+        for path, kind in ((file, "json"), (page, "md"))
+    )
+    result = benchmark.bench(
         bundle,
-        batch=parse_batches(batches),
+        quick=quick,
+        seconds=seconds,
+        batch=None if batches is None else parse_batches(batches),
         steps=steps,
         solver=solver,
         backend=[name.strip() for name in backends.split(",")],
         threads=threads,
         repeats=repeats,
-        compare=peers,
+        compare=peers or None,
         checkpoint=checkpoint,
         json=file,
         markdown=page,
@@ -102,6 +137,10 @@ def bench(
         show=lambda result: report.show(console(), result),
         command=_command(),
     )
+    if quick:
+        say(f"The report is in {page}, every number in {file}.")
+    if result["failed"]:
+        click.get_current_context().exit(1)
 
 
 def parse_batches(text: str) -> list[int]:
@@ -129,5 +168,6 @@ def _command() -> str:
         given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
         for one in value if isinstance(value, tuple) else (value,):
             if given and not isinstance(one, Path):
-                words.append(f"{option.opts[0]} {one}")
+                said = f"{one:g}" if isinstance(one, float) else str(one)
+                words.append(option.opts[0] if one is True else f"{option.opts[0]} {said}")
     return " ".join(words)

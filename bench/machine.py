@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib import metadata
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from synfer_rt.backends import default_threads
+from synfer_rt.bench.gpu_monitor import nvidia_smi
 
 
 def describe(threads: int, packages: Iterable[str]) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def describe(threads: int, packages: Iterable[str]) -> dict[str, Any]:
         "cores": default_threads(),
         "threads": threads,
         "ram_bytes": _ram_bytes(),
-        "gpus": _nvidia_smi("--query-gpu=name,memory.total,driver_version"),
+        "gpus": nvidia_smi("--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": dict(_versions(packages)),
@@ -49,27 +49,6 @@ def peak_rss_bytes() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if platform.system() == "Darwin" else peak * 1024
-
-
-def gpu_bytes() -> int | None:
-    """GPU memory that the driver counts for this process now; None without a GPU in use.
-
-    Inference runtimes keep their arenas, so after a run this is close to the peak.
-    """
-    for row in _nvidia_smi("--query-compute-apps=pid,used_memory"):
-        pid, _, memory = row.partition(", ")
-        if pid == str(os.getpid()) and memory.split()[0].isdigit():
-            return int(memory.split()[0]) * 2**20
-    return None
-
-
-def _nvidia_smi(query: str) -> list[str]:
-    command = ["nvidia-smi", query, "--format=csv,noheader"]
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return result.stdout.split("\n")[:-1] if result.returncode == 0 else []
 
 
 def _cpu_model() -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from synfer_rt.bench.systems import EVENTS, HOST_CLOCK
 from synfer_rt.errors import UserError
 
 _FLOAT32 = base64.b64decode(
@@ -84,7 +85,7 @@ def _in_onnxruntime(provider: str, device: str, dtype: str, threads: int) -> dic
         "dtype": dtype,
         "side": side,
         "runtime": f"onnxruntime {runtime.__version__}, {provider}",
-        "clock": "host clock around calls that wait",
+        "clock": HOST_CLOCK,
     }
 
 
@@ -113,7 +114,7 @@ def _in_torch(torch: Any) -> dict[str, Any]:
         "dtype": "float16",
         "side": side,
         "runtime": f"torch {torch.__version__}",
-        "clock": "CUDA events",
+        "clock": EVENTS,
     }
 
 

@@ -1,31 +1,67 @@
 """The measurement: fresh processes, interleaved, warm-up apart, every number kept.
 
-A case is one system at one batch size. A visit to a case is a new process that loads the system,
-warms it up and runs it. Visits go round all cases, then round again, so that a slow phase of the
-machine affects all of them alike. Since a visit has a process of its own, its peak memory is true.
+A case is one system at its batch sizes. A visit to a case is a new process that loads the system
+and, at each batch size, warms it up and runs it. Visits go round all cases, then round again, so
+that a slow phase of the machine affects all of them alike. A visit that fails ends no other.
 """
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from synfer_rt.backends import BACKENDS
-from synfer_rt.bench import machine
+from synfer_rt.bench import flops, machine, matmul_peak, sections
+from synfer_rt.bench.gpu_monitor import Meter, Usage, Watch, open_meter
 from synfer_rt.bench.systems import STAGES, Case, Setup, Stopwatch, System
-from synfer_rt.errors import UserError
-from synfer_rt.fresh_processes import fresh_processes
+from synfer_rt.bundle import open_bundle
 
 WARM_UP_STEPS = 2
-_SHORTEST_VISIT = 1.0
-"""Seconds: a visit repeats its run until it has measured for so long."""
+RUNS = 3
+"""Runs of a visit at each batch size, unless a single batch takes as long as all should."""
+_ON_CPU, _ON_GPU = 1.0, 3.0
+"""Seconds that all runs of a visit take together at each batch size. The driver of a GPU averages
+its utilisation over up to a second."""
+_LEAST = 10.0
+"""Seconds that must be left for a section that was not run before."""
+_TIME_UP = "the time was up; `--seconds` gives more"
+_ARITHMETIC = "FLOPs and the peak"
+
+
+@dataclass
+class Measured:
+    """What was measured, as JSON values, and each system's first images, uint8 [n, H, W, 3].
+
+    `flops` are the operations for an image by engine, `peak` is what matmul_peak.measure returns;
+    both are None if they could not be found. `failed` and `left_out` have a `section` and the
+    reason.
+    """
+
+    visits: list[dict[str, Any]] = field(default_factory=list)
+    images: dict[str, np.ndarray] = field(default_factory=dict)
+    flops: dict[str, int] | None = None
+    peak: dict[str, Any] | None = None
+    failed: list[dict[str, str]] = field(default_factory=list)
+    left_out: list[dict[str, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A section to run: a visit to `case` in round `repeat`, or the arithmetic (no case)."""
+
+    repeat: int
+    case: Case | None = None
+
+    @property
+    def name(self) -> str:
+        return _ARITHMETIC if self.case is None else str(self.case)
 
 
 def interleaved(cases: Sequence[Case], repeats: int) -> list[tuple[int, Case]]:
@@ -37,84 +73,161 @@ def measure(
     setup: Setup,
     cases: Sequence[Case],
     repeats: int,
-    progress: Callable[[int, int, Case], None],
-) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-    """Visit every case `repeats` times; `progress(number, count, case)` is called before each.
+    progress: Callable[[int, int, str], None],
+    seconds: float | None = None,
+) -> Measured:
+    """Visit every case `repeats` times, count FLOPs and measure the peak, within `seconds` if any.
 
-    Returns the visits as JSON values in the order in which they were made, and each system's first
-    images, uint8 [n, H, W, 3]. Raises UserError where a system does, and for a visit whose process
-    died.
+    `progress(number, count, name)` is called before each section. What fails is not tried again.
     """
-    order = interleaved(cases, repeats)
-    visits: list[dict[str, Any]] = []
-    images: dict[str, np.ndarray] = {}
-    for number, (repeat, case) in enumerate(order):
-        progress(number, len(order), case)
-        record, shown = _in_fresh_process(setup, case)
-        visits.append({"order": number, "repeat": repeat, **record})
-        if len(shown) >= len(images.get(case.system, ())):
-            images[case.system] = shown
-    return visits, images
+    parts = [_Part(repeat, case) for repeat, case in interleaved(cases, repeats)]
+    parts.insert(1, _Part(0))  # after what matters most
+    deadline = None if seconds is None else time.monotonic() + seconds
+    measured = Measured()
+    took: dict[str, float] = {}
+    given_up: set[str] = set()
+    for number, part in enumerate(parts):
+        left = None if deadline is None else deadline - time.monotonic()
+        if part.name in given_up:
+            continue
+        if left is not None and left < took.get(part.name, _LEAST):
+            if part.repeat == 0:
+                measured.left_out.append({"section": part.name, "why": _TIME_UP})
+            given_up.add(part.name)
+            continue
+        progress(number, len(parts), part.name)
+        outcome = _outcome(setup, part, left)
+        took[part.name] = outcome.seconds
+        _keep(measured, part, outcome)
+        if outcome.problem is not None:
+            given_up.add(part.name)
+    return measured
 
 
-def _in_fresh_process(setup: Setup, case: Case) -> tuple[dict[str, Any], np.ndarray]:
-    try:
-        with fresh_processes(1) as pool:
-            return pool.submit(visit, setup, case).result()
-    except BrokenProcessPool:
-        raise UserError(
-            f"The process of {case.system} at batch {case.batch} was killed, most likely because "
-            "memory ran out; leave that size out of `batch`."
-        ) from None
+def _outcome(setup: Setup, part: _Part, seconds: float | None) -> sections.Outcome:
+    if part.case is None:
+        return sections.run(arithmetic, setup, seconds=seconds)
+    return sections.run(visit, setup, part.case, seconds=seconds)
 
 
-def visit(setup: Setup, case: Case) -> tuple[dict[str, Any], np.ndarray]:
-    """Load, warm up and run one case in this process: its record and its first images.
+def _keep(measured: Measured, part: _Part, outcome: sections.Outcome) -> None:
+    if part.case is None:
+        for key, value in outcome.rows:
+            setattr(measured, key, value)
+        name = _ARITHMETIC
+    else:
+        for record, shown in outcome.rows:
+            order = len(measured.visits)
+            measured.visits.append({"order": order, "repeat": part.repeat, **record})
+            if len(shown) >= len(measured.images.get(part.case.system, ())):
+                measured.images[part.case.system] = shown
+        lacking = part.case.batches[len(outcome.rows) :][:1] or part.case.batches
+        name = str(replace(part.case, batches=lacking))
+    if outcome.stopped:
+        measured.left_out.append({"section": name, "why": f"{_TIME_UP} ({outcome.problem})"})
+    elif outcome.problem is not None:
+        measured.failed.append({"section": name, "why": outcome.problem})
 
-    The warm-up is a whole run, but of at most WARM_UP_STEPS steps: it touches every shape, and
-    the steps after it are all alike.
-    """
+
+def arithmetic(setup: Setup) -> Iterator[tuple[str, Any]]:
+    """The fields `flops` and `peak` of Measured."""
+    yield "flops", flops.of_engines(open_bundle(setup.bundle))
+    yield "peak", matmul_peak.measure(setup.backend, setup.threads)
+
+
+def visit(setup: Setup, case: Case) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+    """Load, warm up and run one case in this process: a record and first images of each batch."""
+    if case.system in BACKENDS:
+        setup = replace(setup, backend=case.system)
+    meter = open_meter() if setup.on_gpu else None
+    used_before = 0 if meter is None else meter.read().memory_bytes or 0
     started = time.perf_counter()
     system = _load(setup, case.system)
-    loaded = time.perf_counter()
-    _run(system, case.batch, min(setup.steps, WARM_UP_STEPS))
-    warm = time.perf_counter()
-    runs = []
-    images = np.zeros(0)
-    while not runs or time.perf_counter() - warm < _SHORTEST_VISIT:
-        run, images = _run(system, case.batch, setup.steps)
-        runs.append(run)
-    record = {
-        "system": case.system,
-        "batch": case.batch,
-        "load_seconds": loaded - started,
-        "warm_up_seconds": warm - loaded,
-        "runs": runs,
-        "peak_rss_bytes": machine.peak_rss_bytes(),
-        "gpu_bytes": machine.gpu_bytes(),
+    loaded = time.perf_counter() - started
+    for batch in case.batches:
+        record, images = _measured(system, setup, batch, meter)
+        usage = record.pop("usage")
+        yield (
+            {
+                "system": case.system,
+                "batch": batch,
+                "ran": dict(system.ran),
+                "load_seconds": loaded,
+                **record,
+                "peak_rss_bytes": machine.peak_rss_bytes(),
+                "gpu": None if usage is None else _gpu(usage, used_before, record["runs"], batch),
+            },
+            images,
+        )
+
+
+def _measured(
+    system: System, setup: Setup, batch: int, meter: Meter | None
+) -> tuple[dict[str, Any], np.ndarray]:
+    """The warm-up and the runs at one batch size, and the first images.
+
+    The warm-up is a batch of at most WARM_UP_STEPS steps, which touches every shape, and then one
+    of all steps; if that takes long enough, it is already the measurement.
+    """
+    least = _ON_GPU if setup.on_gpu else _ON_CPU
+    with tempfile.TemporaryDirectory(prefix="synfer-rt-bench-") as directory:
+        folder = Path(directory)
+        started = time.perf_counter()
+        _run(system, batch, 1, min(setup.steps, WARM_UP_STEPS), folder / "warm-up")
+        warm = time.perf_counter() - started
+        with Watch(meter) as watch:
+            runs = [_run(system, batch, 1, setup.steps, folder / "first")]
+        images = system.images(folder / "first")
+        first = runs[0]["total"]
+        if first < least:
+            warm += first
+            batches = math.ceil(least / RUNS / first)
+            with Watch(meter) as watch:
+                runs = [
+                    _run(system, batch, batches, setup.steps, folder / str(i)) for i in range(RUNS)
+                ]
+    return {"warm_up_seconds": warm, "runs": runs, "usage": watch.usage()}, images
+
+
+def _run(system: System, batch: int, batches: int, steps: int, out: Path) -> dict[str, Any]:
+    """The seconds of a whole run of so many batches, by stage and by engine."""
+    watch = Stopwatch()
+    out.mkdir(parents=True)
+    started = time.perf_counter()
+    system.run(batch, batches, steps, watch, out)
+    total = time.perf_counter() - started
+    stages = {name: watch.stages.get(name, 0.0) for name in STAGES}
+    stages["other"] = total - sum(stages.values())
+    return {
+        "batches": batches,
+        "total": total,
+        "stages": stages,
+        "engines": dict(watch.engines),
+        "device_seconds": None if watch.clock is None else watch.device,
+        "device_clock": watch.clock,
     }
-    return record, images
+
+
+def _gpu(
+    usage: Usage, used_before: int, runs: Sequence[dict[str, Any]], batch: int
+) -> dict[str, Any]:
+    """What the GPU did in the runs; its memory is what was not used before the system loaded."""
+    images = batch * sum(run["batches"] for run in runs)
+    memory = usage.memory_bytes
+    return {
+        "busy": usage.busy,
+        "memory_bytes": None if memory is None else max(memory - used_before, 0),
+        "watts": usage.watts,
+        "joules_per_image": None if usage.joules is None else usage.joules / images,
+        "source": usage.source,
+    }
 
 
 def _load(setup: Setup, system: str) -> System:
     if system == "synfer-rt" or system in BACKENDS:
         from synfer_rt.bench.runtime import Runtime
 
-        return Runtime(setup if system == "synfer-rt" else replace(setup, backend=system))
+        return Runtime(setup)
     from synfer_rt.bench import peers
 
-    return peers.PEERS[system](setup)
-
-
-def _run(system: System, batch: int, steps: int) -> tuple[dict[str, Any], np.ndarray]:
-    watch = Stopwatch()
-    with tempfile.TemporaryDirectory(prefix="synfer-rt-bench-") as directory:
-        out = Path(directory) / "out"  # a run has a folder beside it too
-        out.mkdir()
-        started = time.perf_counter()
-        system.run(batch, steps, watch, out)
-        total = time.perf_counter() - started
-        images = system.images(out)
-    stages = {name: watch.stages.get(name, 0.0) for name in STAGES}
-    stages["other"] = total - sum(stages.values())
-    return {"total": total, "stages": stages, "engines": dict(watch.engines)}, images
+    return peers.load(system, setup)

@@ -1,19 +1,21 @@
 """The systems that synfer-rt is compared with, on the same weights and the same samples.
 
-They have the stages condition, denoise and decode, and neither label nor write. PyTorch and
-diffusers are imported here alone, when a peer is loaded.
+They have the stages condition, denoise, decode and write, and do not label. PyTorch and diffusers
+are imported here alone, when a peer is loaded.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from synfer_rt.bench.systems import SHOWN, Setup, Stopwatch, System, requests_of
+from synfer_rt.bench.systems import EVENTS, SHOWN, Setup, Stopwatch, System, requests_of
 from synfer_rt.bundle import Bundle, open_bundle
 from synfer_rt.bundle.files import file_entry
 from synfer_rt.diffusion import noise
@@ -24,9 +26,32 @@ from synfer_rt.vocabulary import facs
 if TYPE_CHECKING:
     from synfer_rt.export.files.au_adapter import AUAdapter
 
-PACKAGES = {"diffusers": ("torch", "diffusers", "transformers", "safetensors", "accelerate")}
-"""What each peer needs installed."""
+PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "accelerate")
+"""What the peers need installed."""
 
+
+@dataclass(frozen=True)
+class Form:
+    """How a peer runs: in `dtype`, one of torch's, and `compiled` or eager.
+
+    Without a dtype it is float16 on a GPU and float32 on a CPU.
+    """
+
+    dtype: str | None = None
+    compiled: bool = False
+
+
+PEERS: Mapping[str, Form] = {
+    "diffusers": Form(),
+    "diffusers-fp16": Form("float16"),
+    "diffusers-bf16": Form("bfloat16"),
+    "diffusers-fp16-compiled": Form("float16", compiled=True),
+    "diffusers-bf16-compiled": Form("bfloat16", compiled=True),
+}
+"""The peers by the name that `compare` takes."""
+
+_MOST_SHAPES = 64
+"""Batch sizes for which torch.compile makes code of its own."""
 _SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {"clip_sample": False}),
     "euler": ("EulerDiscreteScheduler", {}),
@@ -37,13 +62,18 @@ _SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
 """The scheduler of diffusers that is each solver, and its settings."""
 
 
-def check_packages(name: str) -> None:
-    """Raise UserError unless everything that peer `name` needs is installed."""
-    missing = [p for p in PACKAGES[name] if importlib.util.find_spec(p) is None]
+def check_packages() -> None:
+    """Raise UserError unless everything that the peers need is installed."""
+    missing = [p for p in PACKAGES if importlib.util.find_spec(p) is None]
     if missing:
         raise UserError(
-            f"Comparing with {name} needs {', '.join(missing)}; {installing('export')}."
+            f"Comparing with diffusers needs {', '.join(missing)}; {installing('export')}."
         )
+
+
+def load(name: str, setup: Setup) -> System:
+    """The peer `name`, a key of PEERS. Raises UserError where PyTorch lacks the GPU to run on."""
+    return Diffusers(setup, PEERS[name])
 
 
 def check_weights(checkpoint: Path, bundle: Bundle) -> None:
@@ -74,13 +104,15 @@ def check_weights(checkpoint: Path, bundle: Bundle) -> None:
 
 
 class Diffusers:
-    """Stable Diffusion as diffusers runs it: its UNet, scheduler and VAE in eager PyTorch.
+    """Stable Diffusion as diffusers runs it: its UNet, scheduler and VAE in PyTorch.
 
-    The AU adapter is diffusers' own decoupled cross-attention (IPAdapterAttnProcessor2_0). On the
-    CPU everything is float32; on a GPU the precision is that of the bundle's denoiser.
+    The AU adapter is diffusers' own decoupled cross-attention (IPAdapterAttnProcessor2_0). On a GPU
+    convolutions are channels-last. Compiled are the UNet and the VAE's decoder, by
+    `torch.compile(mode="max-autotune", dynamic=False)`. Each batch is saved with Pillow before the
+    next begins.
     """
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: Setup, form: Form) -> None:
         import diffusers
         import torch
         import transformers
@@ -90,14 +122,13 @@ class Diffusers:
         assert setup.checkpoint is not None
         self.bundle = open_bundle(setup.bundle)
         self._requests = requests_of(self.bundle)
-        self._images = np.zeros((0, 3, *self.bundle.image_size), np.float32)
         self._torch = torch
         torch.set_num_threads(setup.threads)
-        on_gpu = not setup.backend.endswith("-cpu") and torch.cuda.is_available()
-        half = on_gpu and self.bundle.engines["denoiser"].precision == "fp16"
-        self._to = {
-            "device": "cuda" if on_gpu else "cpu",
-            "dtype": torch.float16 if half else torch.float32,
+        self._to = _where(torch, setup, form)
+        self.ran = {
+            "runtime": f"torch {torch.__version__}, diffusers {diffusers.__version__}",
+            "precision": str(self._to["dtype"]).removeprefix("torch."),
+            "device": torch.cuda.get_device_name() if self._on_gpu else "cpu",
         }
         transformers.utils.logging.disable_progress_bar()
         checkpoint = read_checkpoint(setup.checkpoint)
@@ -109,35 +140,56 @@ class Diffusers:
         self._text_encoder = self._placed(checkpoint.text_encoder)
         self._unet = self._placed(checkpoint.unet)
         self._vae = self._placed(checkpoint.vae)
+        self._decoder = self._vae.decode
+        if self._on_gpu:
+            for module in (self._unet, self._vae):
+                module.to(memory_format=torch.channels_last)
+        if form.compiled:
+            torch._dynamo.config.recompile_limit = _MOST_SHAPES
+            self._unet, self._decoder = (
+                torch.compile(part, mode="max-autotune", dynamic=False)
+                for part in (self._unet, self._decoder)
+            )
         name, options = _SCHEDULERS[setup.solver]
         scheduler = getattr(diffusers, name)
         config = scheduler.load_config(setup.checkpoint / "scheduler")
         offset = checkpoint.schedule["steps_offset"]  # the pipeline's, whatever the file says
         self._scheduler = scheduler.from_config({**config, "steps_offset": offset, **options})
 
-    def run(self, batch: int, steps: int, watch: Stopwatch, out: Path) -> None:
-        """Make the samples that synfer-rt makes."""
+    def run(self, batch: int, batches: int, steps: int, watch: Stopwatch, out: Path) -> None:
+        """Write the samples that synfer-rt makes, as PNG files named by their indices."""
+        from PIL import Image
+
+        with self._torch.inference_mode():
+            for first in range(0, batch * batches, batch):
+                images = self._batch(self._requests[first : first + batch], steps, watch)
+                with watch.stage("write"):
+                    for i, image in enumerate(images, first):
+                        Image.fromarray(image).save(out / f"{i:08d}.png")
+
+    def _batch(self, requests: Sequence[Request], steps: int, watch: Stopwatch) -> np.ndarray:
+        """The images of these requests, uint8 [B, H, W, 3]."""
         torch = self._torch
-        requests = self._requests[:batch]
-        with torch.inference_mode():
-            with watch.stage("condition"):
-                conditioning = self._condition(requests)
-                self._wait()
-            shape = self.bundle.latent.shape
-            start = np.stack([noise.normal(r.seed, r.index, shape) for r in requests])
-            with watch.stage("denoise"):
-                latents = self._denoise(torch.from_numpy(start), conditioning, requests, steps)
-                self._wait()
-            with watch.stage("decode"):
-                config = self._vae.config
-                latents = latents / config.scaling_factor + (config.shift_factor or 0.0)
-                images = self._vae.decode(latents, return_dict=False)[0]
-                images = (images / 2 + 0.5).clamp(0, 1).float().cpu().numpy()
-        self._images = images
+        with self._stage("condition", watch):
+            conditioning = self._condition(requests)
+        shape = self.bundle.latent.shape
+        start = np.stack([noise.normal(r.seed, r.index, shape) for r in requests])
+        with self._stage("denoise", watch):
+            latents = self._denoise(torch.from_numpy(start), conditioning, requests, steps)
+        with self._stage("decode", watch):
+            config = self._vae.config
+            latents = latents / config.scaling_factor + (config.shift_factor or 0.0)
+            images = self._decoder(latents, return_dict=False)[0]
+            images = (images / 2 + 0.5).clamp(0, 1).float().permute(0, 2, 3, 1)
+            images = (images * 255).round().to(torch.uint8).contiguous().cpu()
+        return images.numpy()
 
     def images(self, out: Path) -> np.ndarray:
-        """The first images of the last run, uint8 [n, H, W, 3]."""
-        return np.rint(self._images[:SHOWN].transpose(0, 2, 3, 1) * 255).astype(np.uint8)
+        """The first images of the run in `out`, uint8 [n, H, W, 3]."""
+        from PIL import Image
+
+        files = sorted(out.glob("*.png"))[:SHOWN]
+        return np.stack([np.asarray(Image.open(file)) for file in files])
 
     def _condition(self, requests: Sequence[Request]) -> dict[str, Any]:
         """The UNet's keywords for both branches: [unconditional ..., conditional ...]."""
@@ -168,6 +220,7 @@ class Diffusers:
         latents = noise.to(**self._to) * scheduler.init_noise_sigma
         guidance = torch.tensor([r.guidance for r in requests], **self._to)[:, None, None, None]
         for t in scheduler.timesteps:
+            torch.compiler.cudagraph_mark_step_begin()  # the last step's output is no longer needed
             both = scheduler.scale_model_input(torch.cat([latents, latents]), t)
             output = self._unet(both, t, **conditioning, return_dict=False)[0]
             unconditional, conditional = output.chunk(2)
@@ -180,10 +233,40 @@ class Diffusers:
         where = {"device": module.device.type, "dtype": module.dtype}
         return module if where == self._to else module.to(**self._to)
 
-    def _wait(self) -> None:
-        """Wait for CUDA, which computes in the background: a stage ends when its work is done."""
-        if self._to["device"] == "cuda":
-            self._torch.cuda.synchronize()
+    @property
+    def _on_gpu(self) -> bool:
+        return self._to["device"] == "cuda"
+
+    @contextmanager
+    def _stage(self, name: str, watch: Stopwatch) -> Generator[None]:
+        """Count the time inside as that of a stage, on a GPU by events as well.
+
+        CUDA computes in the background: a stage ends when its work is done.
+        """
+        if not self._on_gpu:
+            with watch.stage(name):
+                yield
+            return
+        cuda = self._torch.cuda
+        begin, end = (cuda.Event(enable_timing=True) for _ in range(2))
+        with watch.stage(name):
+            begin.record()
+            yield
+            end.record()
+            end.synchronize()
+        watch.device += begin.elapsed_time(end) / 1000
+        watch.clock = EVENTS
+
+
+def _where(torch: Any, setup: Setup, form: Form) -> dict[str, Any]:
+    """Device and dtype, as keywords of torch's `to`."""
+    if setup.on_gpu and not torch.cuda.is_available():
+        raise UserError(
+            f"torch {torch.__version__} does not reach the GPU, so diffusers cannot be compared; "
+            "install a build of PyTorch for CUDA (https://pytorch.org/get-started)."
+        )
+    dtype = form.dtype or ("float16" if setup.on_gpu else "float32")
+    return {"device": "cuda" if setup.on_gpu else "cpu", "dtype": getattr(torch, dtype)}
 
 
 def _processors(unet: Any, adapter: AUAdapter, scale: float) -> dict[str, Any]:
@@ -203,7 +286,3 @@ def _processors(unet: Any, adapter: AUAdapter, scale: float) -> dict[str, Any]:
         processor.to_v_ip[0].weight.data = adapter.to_v[i]
         processors[name] = processor
     return processors
-
-
-PEERS: dict[str, Callable[[Setup], System]] = {"diffusers": Diffusers}
-"""The peers by the name that `compare` takes."""

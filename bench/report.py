@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 from synfer_rt.bench.systems import STAGES
 
@@ -18,49 +19,137 @@ _PAGE_WIDTH = 1000
 _SAME = 2.0
 """Largest mean difference, in 8-bit levels, of images that count as the same."""
 
+Result = Mapping[str, Any]
 
-def show(console: Console, result: Mapping[str, Any]) -> None:
-    """Print the result of `benchmark.bench`."""
-    for part in _parts(result, box.SIMPLE_HEAD):
+
+def show(console: Console, result: Result) -> None:
+    """Print the result of `benchmark.bench`; a table that is wider than the terminal is not cut."""
+    own = console.width
+    unbounded = console.options.update(max_width=_PAGE_WIDTH)
+    for part in parts(result, box.SIMPLE_HEAD):
+        needed = 0 if isinstance(part, str) else Measurement.get(console, unbounded, part).maximum
+        console.width = max(own, needed)  # else rich cuts columns, where a terminal wraps lines
         console.print(part, markup=False)
+    console.width = own
 
 
-def page(result: Mapping[str, Any]) -> str:
+def page(result: Result) -> str:
     """The result as a page of Markdown."""
+    settings = result["settings"]
+    text = f"# Throughput of {settings['bundle']}\n\nWritten by `{settings['command']}`.\n\n"
+    return text + markdown(parts(result, box.MARKDOWN))
+
+
+def markdown(content: Iterator[str | Table]) -> str:
+    """Paragraphs and tables (with box.MARKDOWN) as Markdown, an empty line between them."""
     text = io.StringIO()
     console = Console(file=text, width=_PAGE_WIDTH, color_system=None)
-    settings = result["settings"]
-    text.write(f"# Throughput of {settings['bundle']}\n\nWritten by `{settings['command']}`.\n")
-    for part in _parts(result, box.MARKDOWN):
+    for part in content:
+        console.print(part, markup=False, highlight=False, soft_wrap=isinstance(part, str))
         text.write("\n")
-        console.print(part, markup=False, highlight=False)
     lines = (line.rstrip() for line in text.getvalue().split("\n"))
     return re.sub("\n{3,}", "\n\n", "\n".join(lines))
 
 
-def _parts(result: Mapping[str, Any], form: box.Box) -> Iterator[str | Table]:
-    about, settings = result["machine"], result["settings"]
-    gpus = "".join(f", {gpu}" for gpu in about["gpus"])
-    ram = f", {about['ram_bytes'] / 2**30:.0f} GiB" if about["ram_bytes"] else ""
-    yield f"{about['cpu']}, {about['cores']} cores{ram}{gpus}; {about['date']}"
-    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    yield f"Python {about['python']}, {versions}"
+def parts(result: Result, form: box.Box) -> Iterator[str | Table]:
+    """The paragraphs and tables of the report."""
+    yield from about(result)
+    yield speeds(result, form)
+    if _on_gpu(result):
+        yield gpu(result, form)
+    yield stages(result, form)
+    yield _legend(result)
+    yield from _arithmetic(result)
+    yield from comparisons(result)
+    for entry in result["failed"]:
+        yield f"FAILED: {entry['section']}: {entry['why']}."
+    for entry in result["left_out"]:
+        yield f"Left out: {entry['section']}: {entry['why']}."
+
+
+def about(result: Result) -> Iterator[str]:
+    """The machine, the versions, the settings, and what each system ran on."""
+    machine, settings = result["machine"], result["settings"]
+    gpus = "".join(f", {gpu}" for gpu in machine["gpus"])
+    ram = f", {machine['ram_bytes'] / 2**30:.0f} GiB" if machine["ram_bytes"] else ""
+    yield f"{machine['cpu']}, {machine['cores']} cores{ram}{gpus}; {machine['date']}"
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    yield f"{machine['system']}, Python {machine['python']}, {versions}"
     yield (
-        f"{settings['bundle']}: {settings['solver']}, {settings['steps']} steps, "
-        f"{settings['backend']}, {settings['threads']} threads"
+        f"{settings['bundle']}: {settings['solver']}, {settings['steps']} steps, guidance "
+        f"{settings['guidance']:g}, {settings['backend']}, {settings['threads']} threads"
     )
-    yield _speeds(result, form)
-    yield _stages(result, form)
-    yield (
-        "Medians over the visits, in brackets the slowest and the fastest run; warm-up is not "
-        "counted. `model only` is images/s of condition, denoise and decode; stages are ms per "
-        "image; `engines` is the share of time inside engine calls; RAM is the peak of the visit's "
-        "own process."
+    ran = {entry["system"]: entry["ran"] for entry in result["summary"]}
+    yield "; ".join(
+        f"{system} ran in {how['precision']} on {how['runtime']}, {how['device']}"
+        for system, how in ran.items()
     )
+
+
+def speeds(result: Result, form: box.Box) -> Table:
+    """Images per second, whole and of the model alone, memory, and FLOP/s if they were counted."""
+    counted, peak = result["flops"] is not None, result["peak"]
+    table = _right_aligned(form, "system", "batch", "images/s", "", "model only", "", "RAM")
+    for name in ("TFLOP/s", *(["of peak"] if peak else [])) if counted else ():
+        table.add_column(name, justify="right", no_wrap=True)
+    for entry in result["summary"]:
+        cells = [entry["system"], str(entry["batch"])]
+        for key in ("images_per_second", "model_images_per_second"):
+            spread = entry[key]
+            cells.append(_number(spread["median"]))
+            cells.append(f"[{_number(spread['min'])}, {_number(spread['max'])}]")
+        cells.append(_megabytes(entry["peak_rss_bytes"]))
+        if counted:
+            cells.append(_number(entry["flops_per_second"] / 1e12))
+            if peak:
+                cells.append(f"{entry['flops_per_second'] / peak['flops_per_second']:.0%}")
+        _add(table, cells)
+    return table
+
+
+def gpu(result: Result, form: box.Box) -> Table:
+    """What the GPU did: its time beside the host's, busy share, memory, power and energy."""
+    table = _right_aligned(
+        *(form, "system", "batch", "ms an image", "device ms", "GPU busy", "GPU memory"),
+        *("watts", "joules an image"),
+    )
+    for entry in result["summary"]:
+        told, device, batch = entry["gpu"] or {}, entry["device"], entry["batch"]
+        busy, watts, joules = (told.get(key) for key in ("busy", "watts", "joules_per_image"))
+        cells = [
+            entry["system"],
+            str(batch),
+            _number(1000 * entry["seconds"]["median"] / batch),
+            "" if device is None else _number(1000 * device["median"] / batch),
+            "" if busy is None else f"{busy:.0%}",
+            _megabytes(told.get("memory_bytes")),
+            "" if watts is None else f"{watts:.0f}",
+            "" if joules is None else _number(joules),
+        ]
+        _add(table, cells)
+    return table
+
+
+def stages(result: Result, form: box.Box) -> Table:
+    """Milliseconds for an image in each stage, and the share of engine calls."""
+    table = _right_aligned(form, "system", "batch", *STAGES, "engines")
+    for entry in result["summary"]:
+        cells = [entry["system"], str(entry["batch"])]
+        for stage in STAGES:
+            cells.append(_number(1000 * entry["stages"][stage]["median"] / entry["batch"]))
+        share = entry["engine_share"]
+        cells.append(f"{share['median']:.0%}" if share else "")
+        _add(table, cells)
+    return table
+
+
+def comparisons(result: Result) -> Iterator[str]:
+    """How fast synfer-rt is beside each peer, and whether both made the same images."""
     for entry in result["speedups"]:
         yield (
-            f"Batch {entry['batch']}: synfer-rt is {entry['ratio']:.2f} times as fast as "
-            f"{entry['peer']} in condition, denoise and decode (labelling and writing left out)."
+            f"Batch {entry['batch']}: synfer-rt is {entry['whole']:.2f} times as fast as "
+            f"{entry['peer']} from prompt to files, {entry['model']:.2f} times in condition, "
+            "denoise and decode."
         )
     for entry in result["differences"]:
         verdict = "the same" if entry["mean"] <= _SAME else "NOT THE SAME: do not compare speeds"
@@ -70,31 +159,48 @@ def _parts(result: Mapping[str, Any], form: box.Box) -> Iterator[str | Table]:
         )
 
 
-def _speeds(result: Mapping[str, Any], form: box.Box) -> Table:
-    with_gpu = bool(result["machine"]["gpus"])
-    table = _right_aligned(form, "system", "batch", "images/s", "", "model only", "", "RAM")
-    if with_gpu:
-        table.add_column("GPU", justify="right")
-    for entry in result["summary"]:
-        cells = [entry["system"], str(entry["batch"])]
-        for key in ("images_per_second", "model_images_per_second"):
-            spread = entry[key]
-            cells.append(_number(spread["median"]))
-            cells.append(escape(f"[{_number(spread['min'])}, {_number(spread['max'])}]"))
-        cells.append(_megabytes(entry["peak_rss_bytes"]))
-        table.add_row(*cells, *([_megabytes(entry["gpu_bytes"])] if with_gpu else []))
-    return table
+def _legend(result: Result) -> str:
+    steps = result["settings"]["warm_up_steps"]
+    said = (
+        "Medians over the visits, in brackets the slowest and the fastest run. A run makes many "
+        f"batches; a batch of {steps} steps and a whole batch warm up before it and do not count, "
+        "unless a single batch takes long enough to be the run. `images/s` is from prompt to "
+        "files: synfer-rt labels and writes, peers write with Pillow and do not label. `model "
+        "only` is images/s of condition, denoise and decode; stages are ms per image; `engines` "
+        "is the share of time inside engine calls; RAM is the peak of the process so far."
+    )
+    if not _on_gpu(result):
+        return said
+    clocks = {e["device"]["clock"] for e in result["summary"] if e["device"] is not None}
+    sources = {e["gpu"]["source"] for e in result["summary"] if e["gpu"] is not None}
+    said += (
+        " GPU memory is what all processes used at most, less what was used before the system "
+        "loaded; power and energy are those of the whole card."
+    )
+    if clocks:
+        said += f" `device ms` is an image's time on the GPU, by {' or '.join(sorted(clocks))}."
+    return said + (f" The GPU was read through {', '.join(sorted(sources))}." if sources else "")
 
 
-def _stages(result: Mapping[str, Any], form: box.Box) -> Table:
-    table = _right_aligned(form, "system", "batch", *STAGES, "engines")
-    for entry in result["summary"]:
-        cells = [entry["system"], str(entry["batch"])]
-        for stage in STAGES:
-            cells.append(_number(1000 * entry["stages"][stage]["median"] / entry["batch"]))
-        share = entry["engine_share"]
-        table.add_row(*cells, f"{share['median']:.0%}" if share else "")
-    return table
+def _arithmetic(result: Result) -> Iterator[str]:
+    flops, peak = result["flops"], result["peak"]
+    if flops is not None:
+        counted = ", ".join(f"{name} {count / 1e9:.2f}" for name, count in flops.items())
+        yield (
+            f"GFLOP for an image, counted in the ONNX graphs: {counted} (the denoiser a step). "
+            "`TFLOP/s` is what condition, denoise and decode achieve"
+            + (", `of peak` its share of the measured peak." if peak else ".")
+        )
+    if peak is not None:
+        yield (
+            f"Peak: {peak['flops_per_second'] / 1e12:.3g} TFLOP/s, the product of two "
+            f"{peak['dtype']} matrices of {peak['side']} x {peak['side']} on {peak['runtime']}, by "
+            f"{peak['clock']}."
+        )
+
+
+def _on_gpu(result: Result) -> bool:
+    return any(e["gpu"] is not None or e["device"] is not None for e in result["summary"])
 
 
 def _right_aligned(form: box.Box, first: str, *others: str) -> Table:
@@ -105,9 +211,15 @@ def _right_aligned(form: box.Box, first: str, *others: str) -> Table:
     return table
 
 
+def _add(table: Table, cells: Sequence[str]) -> None:
+    table.add_row(*map(Text, cells))  # names and intervals have brackets
+
+
 def _number(value: float) -> str:
     """Three significant digits, without an exponent."""
     digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
+    if 0 < abs(value) < 0.1:
+        digits = 3
     return f"{value:.{digits}f}"
 
 

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from synfer_rt.bench.flops import of_stages
 from synfer_rt.bench.systems import MODEL_STAGES, STAGES
+
+Record = Mapping[str, Any]
 
 
 def summary_of(
-    visits: Sequence[Mapping[str, Any]], images: Mapping[str, np.ndarray]
+    visits: Sequence[Record],
+    images: Mapping[str, np.ndarray],
+    flops: Mapping[str, int] | None,
+    steps: int,
 ) -> dict[str, Any]:
     """The `summary`, `speedups` and `differences` of a benchmark's result.
 
-    `visits` and `images` are what measure.measure returns.
+    `visits`, `images` and `flops` are those of measure.Measured.
     """
-    summary = summarise(visits)
+    summary = summarise(visits, None if flops is None else of_stages(flops, steps))
     return {
         "summary": summary,
         "speedups": speedups(summary),
@@ -26,55 +32,99 @@ def summary_of(
     }
 
 
-def summarise(visits: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One entry per case, in order of first visit: median over its visits, extremes of its runs.
+def summarise(
+    visits: Iterable[Record], flops: Mapping[str, int] | None = None
+) -> list[dict[str, Any]]:
+    """One entry per system and batch, in order of first visit: medians over its visits.
 
-    A visit counts once, by the median of its runs, since fewer of them fit into a visit while the
-    machine is slow. Times are seconds per batch; `images_per_second` is of whole runs,
-    `model_images_per_second` of MODEL_STAGES alone; `engine_share` is the part of a run that is
-    spent in engine calls, None for systems without engines; memory is the largest of any visit.
+    A visit counts once, by the median of its runs; extremes are those of all runs. Times are
+    seconds per batch; `images_per_second` is of whole runs, `model_images_per_second` of
+    MODEL_STAGES alone; `engine_share` is the part of a run that is spent in engine calls, None for
+    systems without engines; `device` is the device's own time, with the clock that measured it.
+    `flops_per_second` is what MODEL_STAGES achieve, given the `flops` for an image by stage. Memory
+    is the largest of any visit; what a GPU did is the median.
     """
-    by_case: dict[tuple[str, int], list[Mapping[str, Any]]] = {}  # its visits
+    by_case: dict[tuple[str, int], list[Record]] = {}
     for record in visits:
         by_case.setdefault((record["system"], record["batch"]), []).append(record)
-    entries = []
-    for (system, batch), records in by_case.items():
-        visited = [record["runs"] for record in records]
-        model = [[sum(r["stages"][s] for s in MODEL_STAGES) for r in runs] for runs in visited]
-        engines = [[sum(r["engines"].values()) / r["total"] for r in runs] for runs in visited]
-        entries.append(
-            {
-                "system": system,
-                "batch": batch,
-                "runs": sum(map(len, visited)),
-                "seconds": _spread([r["total"] for r in runs] for runs in visited),
-                "stages": {
-                    stage: _spread([r["stages"][stage] for r in runs] for runs in visited)
-                    for stage in STAGES
-                },
-                "images_per_second": _spread([batch / r["total"] for r in v] for v in visited),
-                "model_images_per_second": _spread([batch / s for s in v] for v in model),
-                "engine_share": _spread(engines) if visited[0][0]["engines"] else None,
-                "load_seconds": _spread([record["load_seconds"]] for record in records),
-                "warm_up_seconds": _spread([record["warm_up_seconds"]] for record in records),
-                "peak_rss_bytes": _largest(records, "peak_rss_bytes"),
-                "gpu_bytes": _largest(records, "gpu_bytes"),
-            }
-        )
-    return entries
+    return [_entry(*case, records, flops) for case, records in by_case.items()]
 
 
-def speedups(summary: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """How many times faster synfer-rt is than each peer at each batch, on MODEL_STAGES."""
-    medians = {
-        (entry["system"], entry["batch"]): entry["model_images_per_second"]["median"]
-        for entry in summary
+def _entry(
+    system: str, batch: int, records: Sequence[Record], flops: Mapping[str, int] | None
+) -> dict[str, Any]:
+    visited = [record["runs"] for record in records]
+
+    def spread(of_run: Callable[[Record], float]) -> dict[str, float]:
+        return _spread([of_run(run) for run in runs] for runs in visited)
+
+    def of_model(run: Record) -> float:
+        """Images per second of MODEL_STAGES."""
+        return run["batches"] * batch / sum(run["stages"][stage] for stage in MODEL_STAGES)
+
+    first = visited[0][0]
+    model = spread(of_model)
+    work = None if flops is None else sum(flops[stage] for stage in MODEL_STAGES)
+    clock = first["device_clock"]
+    return {
+        "system": system,
+        "batch": batch,
+        "ran": records[0]["ran"],
+        "runs": sum(map(len, visited)),
+        "batches": sum(run["batches"] for runs in visited for run in runs),
+        "seconds": spread(lambda run: run["total"] / run["batches"]),
+        "stages": {
+            stage: spread(lambda run, stage=stage: run["stages"][stage] / run["batches"])
+            for stage in STAGES
+        },
+        "images_per_second": spread(lambda run: run["batches"] * batch / run["total"]),
+        "model_images_per_second": model,
+        "engine_share": (
+            spread(lambda run: sum(run["engines"].values()) / run["total"])
+            if first["engines"]
+            else None
+        ),
+        "device": (
+            None
+            if clock is None
+            else {"clock": clock, **spread(lambda run: run["device_seconds"] / run["batches"])}
+        ),
+        "flops_per_second": None if work is None else work * model["median"],
+        "load_seconds": _spread([record["load_seconds"]] for record in records),
+        "warm_up_seconds": _spread([record["warm_up_seconds"]] for record in records),
+        "peak_rss_bytes": _largest(record["peak_rss_bytes"] for record in records),
+        "gpu": _gpu([record["gpu"] for record in records if record["gpu"] is not None]),
     }
+
+
+def _gpu(told: Sequence[Record]) -> dict[str, Any] | None:
+    if not told:
+        return None
+    medians = {
+        key: statistics.median(known) if (known := _known(one[key] for one in told)) else None
+        for key in ("busy", "watts", "joules_per_image")
+    }
+    memory = _largest(one["memory_bytes"] for one in told)
+    return {**medians, "memory_bytes": memory, "source": told[0]["source"]}
+
+
+def speedups(summary: Sequence[Record]) -> list[dict[str, Any]]:
+    """How many times as fast as each peer synfer-rt is at each batch: whole, and MODEL_STAGES."""
+    own = {entry["batch"]: entry for entry in summary if entry["system"] == "synfer-rt"}
     return [
-        {"peer": system, "batch": batch, "ratio": medians["synfer-rt", batch] / speed}
-        for (system, batch), speed in medians.items()
-        if system != "synfer-rt"
+        {
+            "peer": entry["system"],
+            "batch": entry["batch"],
+            "whole": _ratio(own[entry["batch"]], entry, "images_per_second"),
+            "model": _ratio(own[entry["batch"]], entry, "model_images_per_second"),
+        }
+        for entry in summary
+        if entry["system"] != "synfer-rt" and entry["batch"] in own
     ]
+
+
+def _ratio(ours: Record, theirs: Record, key: str) -> float:
+    return ours[key]["median"] / theirs[key]["median"]
 
 
 def differences(images: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
@@ -83,17 +133,22 @@ def differences(images: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
     Both were asked for the same samples, so anything but rounding means that the systems did not
     do the same work.
     """
-    own = images["synfer-rt"].astype(np.int16)
-    return [
-        {
-            "peer": system,
-            "images": len(own),
-            "mean": float(np.abs(own - other).mean()),
-            "max": int(np.abs(own - other).max()),
-        }
-        for system, other in images.items()
-        if system != "synfer-rt"
-    ]
+    if "synfer-rt" not in images:
+        return []
+    found = []
+    for system, theirs in images.items():
+        if system != "synfer-rt":
+            count = min(len(theirs), len(images["synfer-rt"]))
+            own, other = (array[:count].astype(np.int16) for array in (images["synfer-rt"], theirs))
+            found.append(
+                {
+                    "peer": system,
+                    "images": count,
+                    "mean": float(np.abs(own - other).mean()),
+                    "max": int(np.abs(own - other).max()),
+                }
+            )
+    return found
 
 
 def _spread(visits: Iterable[Sequence[float]]) -> dict[str, float]:
@@ -105,6 +160,9 @@ def _spread(visits: Iterable[Sequence[float]]) -> dict[str, float]:
     }
 
 
-def _largest(records: Iterable[Mapping[str, Any]], key: str) -> int | None:
-    known = [record[key] for record in records if record[key] is not None]
-    return max(known, default=None)
+def _known(values: Iterable[Any]) -> list[Any]:
+    return [value for value in values if value is not None]
+
+
+def _largest(values: Iterable[int | None]) -> int | None:
+    return max(_known(values), default=None)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,9 @@ MODEL_STAGES = ("condition", "denoise", "decode")
 SHOWN = 8
 """How many images of a run are compared between systems."""
 
+HOST_CLOCK, EVENTS = "host clock around calls that wait", "CUDA events"
+"""How the time of a device is measured."""
+
 
 @dataclass(frozen=True)
 class Setup:
@@ -43,25 +46,38 @@ class Setup:
     threads: int
     checkpoint: Path | None
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the backend computes on a GPU, as peers then do, too."""
+        return not self.backend.endswith("-cpu")
+
 
 @dataclass(frozen=True)
 class Case:
-    """One system at one batch size.
+    """One system at one or more batch sizes, which follow each other in one process.
 
     "synfer-rt" runs on the setup's backend; the name of a backend is synfer-rt on that backend; any
     other name is a key of peers.PEERS.
     """
 
     system: str
-    batch: int
+    batches: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.system}, batch {', '.join(map(str, self.batches))}"
 
 
 @dataclass
 class Stopwatch:
-    """Seconds by stage and by engine, added up over one run."""
+    """Seconds by stage and by engine, added up over one run; `device` is the device's own time.
+
+    `clock` says how that was measured; None if it was not.
+    """
 
     stages: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     engines: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    device: float = 0.0
+    clock: str | None = None
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -79,15 +95,18 @@ class Stopwatch:
 class System(Protocol):
     """A system that can be benchmarked; it is made from a Setup, and loads its networks then."""
 
-    def run(self, batch: int, steps: int, watch: Stopwatch, out: Path) -> None:
-        """Make the images of indices 0 to batch-1 from pure noise, telling `watch` its stages.
+    ran: Mapping[str, str]
+    """What it runs on: `runtime` with its version, `precision` and `device`."""
 
-        Whatever the system writes goes below `out`, an empty directory.
+    def run(self, batch: int, batches: int, steps: int, watch: Stopwatch, out: Path) -> None:
+        """Write the images of indices 0 to batch * batches - 1, made from pure noise, below `out`.
+
+        `batch` are made at once. `watch` is told the stages. `out` is an empty directory.
         """
         ...
 
     def images(self, out: Path) -> np.ndarray:
-        """The first images (SHOWN of them, or the batch) of the last run, uint8 [n, H, W, 3]."""
+        """The first images (SHOWN at most) that were written below `out`, uint8 [n, H, W, 3]."""
         ...
 
 

@@ -16,7 +16,7 @@ def fresh_processes(count: int) -> Generator[ProcessPoolExecutor]:
     They are spawned, not forked, since runtimes have threads. An interruption terminates them.
     """
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(count, context, initializer=_leave_signals_to_the_parent) as pool:
+    with ProcessPoolExecutor(count, context, initializer=leave_signals_to_the_parent) as pool:
         try:
             yield pool
         except KeyboardInterrupt:
@@ -27,7 +27,7 @@ def fresh_processes(count: int) -> Generator[ProcessPoolExecutor]:
             pool.shutdown(cancel_futures=True)
 
 
-def _leave_signals_to_the_parent() -> None:
+def leave_signals_to_the_parent() -> None:
     """Ignore a terminal's signals, which all processes receive; the parent handles them."""
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):

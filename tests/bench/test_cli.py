@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnxruntime
 import pytest
 from click.testing import CliRunner, Result
 
+from synfer_rt.bench import measure, sections
 from synfer_rt.bench.cli import bench, parse_batches
-from synfer_rt.bench.systems import STAGES
+from synfer_rt.bench.flops import of_stages
+from synfer_rt.bench.measure import RUNS
+from synfer_rt.bench.systems import MODEL_STAGES, STAGES, Setup
 from synfer_rt.commands.cli import main
 from synfer_rt.errors import UserError
 
 BATCHES, REPEATS = [1, 3], 2
+RUN = {"batches": 1, "total": 1.0, "stages": dict.fromkeys(STAGES, 0.1), "engines": {}}
+RUN |= {"device_seconds": None, "device_clock": None}
+VISITS: list[dict[str, Any]] = [
+    {
+        **{"system": "synfer-rt", "batch": 2, "load_seconds": 1.0, "warm_up_seconds": 1.0},
+        **{"ran": {"precision": "fp32", "runtime": "r", "device": "cpu"}, "runs": [RUN]},
+        **{"peak_rss_bytes": None, "gpu": None},
+    }
+]
 
 
 def invoke(*arguments: object) -> Result:
@@ -34,7 +51,7 @@ def report(tiny_bundle_path: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_the_json_has_machine_settings_and_raw_visits(report: dict[str, Any]):
-    assert report["format"] == 1
+    assert report["format"] == 2
     assert set(report["machine"]) == {
         *("cpu", "cores", "threads", "ram_bytes", "gpus", "system", "python", "versions", "date")
     }
@@ -42,6 +59,10 @@ def test_the_json_has_machine_settings_and_raw_visits(report: dict[str, Any]):
     assert report["settings"]["steps"] == 4
     assert report["settings"]["backend"] == "onnxruntime-cpu"
     assert report["settings"]["threads"] == report["machine"]["threads"] == 1
+    assert report["visits"][0]["ran"] == {
+        **{"backend": "onnxruntime-cpu", "precision": "fp32", "device": "cpu"},
+        "runtime": f"onnxruntime {onnxruntime.__version__}",
+    }
 
 
 def test_every_batch_is_visited_in_turn(report: dict[str, Any]):
@@ -73,6 +94,25 @@ def test_engine_calls_lie_within_their_stages(report: dict[str, Any]):
                 assert 0 < seconds < run["stages"][stages[engine]]
 
 
+def test_a_visit_makes_many_batches_in_one_process(report: dict[str, Any]):
+    for visit in report["visits"]:
+        seconds = sum(run["total"] for run in visit["runs"])
+        assert len(visit["runs"]) == RUNS or seconds >= 1
+        assert len({run["batches"] for run in visit["runs"]}) == 1
+        assert all(run["device_seconds"] is None for run in visit["runs"])
+    assert max(run["batches"] for visit in report["visits"] for run in visit["runs"]) > 1
+
+
+def test_what_is_achieved_is_held_against_a_peak(report: dict[str, Any]):
+    assert set(report["flops"]) == {"conditioner", "denoiser", "decoder", "classifier.small"}
+    stages = of_stages(report["flops"], report["settings"]["steps"])
+    model = sum(stages[stage] for stage in MODEL_STAGES)
+    for entry in report["summary"]:
+        speed = entry["model_images_per_second"]["median"]
+        assert entry["flops_per_second"] == pytest.approx(speed * model)
+    assert report["peak"]["dtype"] == "float32"
+
+
 def test_warm_up_is_apart(report: dict[str, Any]):
     assert report["settings"]["warm_up_steps"] == 2
     assert all(visit["warm_up_seconds"] > 0 < visit["load_seconds"] for visit in report["visits"])
@@ -80,8 +120,23 @@ def test_warm_up_is_apart(report: dict[str, Any]):
 
 def test_the_table_shows_each_batch(report: dict[str, Any]):
     lines = [line.split() for line in report["text"].splitlines()]
-    shown = [line[1] for line in lines if line[:1] == ["synfer-rt"]]
+    shown = [line[1] for line in lines if line[:1] == ["synfer-rt"] and line[1] != "ran"]
     assert shown == ["1", "3", "1", "3"]  # speeds, then stages
+
+
+def test_a_piped_report_cuts_no_column(tiny_bundle_path: Path):
+    command = [sys.executable, "-m", "synfer_rt", "bench", "--bundle", str(tiny_bundle_path)]
+    command += ["--batch", "1", "--steps", "1", "--repeats", "1", "--threads", "1"]
+    command += ["--backend", "onnxruntime-cpu"]
+    environment = os.environ | {"COLUMNS": "40"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    heads = [line.split() for line in done.stdout.splitlines() if line.split()[:1] == ["system"]]
+    assert heads == [
+        ["system", "batch", "images/s", "model", "only", "RAM", "TFLOP/s", "of", "peak"],
+        ["system", "batch", *STAGES, "engines"],
+    ]
+    assert "…" not in done.stdout
 
 
 def test_a_second_backend_is_compared_with_the_first(tmp_path: Path, tiny_bundle_path: Path):
@@ -96,6 +151,39 @@ def test_a_second_backend_is_compared_with_the_first(tmp_path: Path, tiny_bundle
     assert [entry["system"] for entry in report["summary"]] == ["synfer-rt", "openvino-cpu"]
     assert [entry["peer"] for entry in report["speedups"]] == ["openvino-cpu"]
     assert report["differences"][0]["mean"] < 1
+
+
+def test_a_quick_benchmark_leaves_a_page_and_its_numbers(
+    tiny_bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    result = invoke(
+        *("--quick", "--bundle", tiny_bundle_path, "--batch", 2, "--repeats", 1, "--threads", 1),
+        *("--backend", "onnxruntime-cpu"),
+    )
+    assert result.exit_code == 0, result.output
+    page = (tmp_path / "synfer-rt-bench.md").read_text()
+    report = json.loads((tmp_path / "synfer-rt-bench.json").read_text())
+    assert "Written by `synfer-rt bench --quick --batch 2" in page
+    assert "| " in page and report["settings"]["seconds"] == 270
+    # The tiny bundle has no checkpoint for diffusers.
+    (left_out,) = report["left_out"]
+    assert left_out["section"] == "diffusers" and f"{left_out['section']}: " in page
+
+
+def test_a_section_that_fails_is_told_and_makes_the_exit_code_1(
+    tiny_bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def failing(setup: Setup, cases: Any, repeats: int, *_: Any) -> measure.Measured:
+        visited = [(visit, np.zeros((1, 2, 2, 3), np.uint8)) for visit in VISITS]
+        found = measure.Measured(failed=[{"section": "diffusers, batch 2", "why": "no memory"}])
+        measure._keep(found, measure._Part(0, cases[0]), sections.Outcome(visited))
+        return found
+
+    monkeypatch.setattr(measure, "measure", failing)
+    result = invoke("--bundle", tiny_bundle_path, "--batch", 2, "--backend", "onnxruntime-cpu")
+    assert result.exit_code == 1
+    assert "FAILED: diffusers, batch 2: no memory." in result.output
 
 
 @pytest.mark.parametrize("text", ["", "0", "1,,8", "-1", "8,x", "1.5"])

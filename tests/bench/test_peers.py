@@ -13,9 +13,12 @@ import pytest
 
 pytest.importorskip("torch", reason="the peers need PyTorch (synfer-rt[export])")
 
-from synfer_rt.bench.peers import Diffusers, check_weights
+import torch
+
+from synfer_rt.bench import peers
+from synfer_rt.bench.peers import PEERS, Diffusers, check_weights, load
 from synfer_rt.bench.runtime import Runtime
-from synfer_rt.bench.systems import MODEL_STAGES, Setup, Stopwatch
+from synfer_rt.bench.systems import EVENTS, MODEL_STAGES, Setup, Stopwatch
 from synfer_rt.bundle import Bundle
 from synfer_rt.diffusion.solvers import SOLVERS
 from synfer_rt.errors import UserError
@@ -29,7 +32,7 @@ def setup(bundle: Bundle, checkpoint: Path, solver: str = "ddim") -> Setup:
 
 def images(system: Any, out: Path) -> np.ndarray:
     out.mkdir()
-    system.run(3, 6, Stopwatch(), out)
+    system.run(3, 1, 6, Stopwatch(), out)
     return system.images(out).astype(int)
 
 
@@ -41,7 +44,10 @@ def test_the_images_are_the_same(
     tmp_path: Path,
 ):
     given = setup(mini_bundle, mini_checkpoint, solver)
-    ours, theirs = images(Runtime(given), tmp_path / "a"), images(Diffusers(given), tmp_path / "b")
+    ours, theirs = (
+        images(Runtime(given), tmp_path / "a"),
+        images(load("diffusers", given), tmp_path / "b"),
+    )
     assert ours.shape == theirs.shape
     assert np.abs(ours[0] - ours[1]).max() > 20
     assert np.abs(ours - theirs).max() <= 1
@@ -56,7 +62,10 @@ def test_leading_timesteps_begin_where_the_pipelines_do(
     file.write_text(json.dumps(json.loads(file.read_text()) | leading))
     bundle = build_bundle(Source(sd), tmp_path / "bundle")
     given = setup(bundle, sd)
-    ours, theirs = images(Runtime(given), tmp_path / "a"), images(Diffusers(given), tmp_path / "b")
+    ours, theirs = (
+        images(Runtime(given), tmp_path / "a"),
+        images(load("diffusers", given), tmp_path / "b"),
+    )
     assert np.abs(ours - theirs).max() <= 1
 
 
@@ -66,9 +75,86 @@ def test_the_peer_tells_the_stages_that_are_compared(
     tmp_path: Path,
 ):
     watch = Stopwatch()
-    Diffusers(setup(mini_bundle, mini_checkpoint)).run(2, 2, watch, tmp_path)
-    assert set(watch.stages) == set(MODEL_STAGES)
+    load("diffusers", setup(mini_bundle, mini_checkpoint)).run(2, 2, 2, watch, tmp_path)
+    assert set(watch.stages) == {*MODEL_STAGES, "write"}
     assert min(watch.stages.values()) > 0
+    assert watch.clock is None
+
+
+def test_the_peer_writes_every_image_of_every_batch(
+    mini_bundle: Bundle, mini_checkpoint: Path, tmp_path: Path
+):
+    given = setup(mini_bundle, mini_checkpoint)
+    system = load("diffusers", given)
+    assert system.ran["precision"] == "float32" and system.ran["device"] == "cpu"
+    system.run(2, 2, 2, Stopwatch(), tmp_path)
+    files = sorted(tmp_path.iterdir())
+    assert [file.name for file in files] == [f"{i:08d}.png" for i in range(4)]
+    theirs = system.images(tmp_path).astype(int)
+    Runtime(given).run(4, 1, 2, Stopwatch(), tmp_path / "ours")
+    assert np.abs(Runtime(given).images(tmp_path / "ours") - theirs).max() <= 1
+
+
+@pytest.mark.parametrize("name", ["diffusers-bf16", "diffusers-fp16-compiled"])
+def test_half_precision_makes_nearly_the_same_images(
+    name: str, mini_bundle: Bundle, mini_checkpoint: Path, tmp_path: Path
+):
+    given = setup(mini_bundle, mini_checkpoint)
+    # What torch.compile wraps runs as it is: compiling takes a minute.
+    with torch.compiler.set_stance("force_eager"):
+        system = load(name, given)
+        half = images(system, tmp_path / "half")
+    dtype = {"bf16": "bfloat16", "fp16": "float16"}[name.split("-")[1]]
+    assert system.ran["precision"] == dtype
+    wrapped = isinstance(system._unet, torch._dynamo.OptimizedModule)
+    assert wrapped == PEERS[name].compiled
+    difference = np.abs(half - images(load("diffusers", given), tmp_path / "whole"))
+    assert 0 < difference.mean() < 4
+
+
+def test_a_peer_that_cannot_reach_the_gpu_is_refused(mini_bundle: Bundle, mini_checkpoint: Path):
+    given = setup(mini_bundle, mini_checkpoint)
+    with pytest.raises(UserError, match=r"does not reach the GPU.* build of PyTorch for CUDA"):
+        load("diffusers-fp16", dataclasses.replace(given, backend="onnxruntime-cuda"))
+
+
+class Event:
+    """A CUDA event; from one to the next are 3 milliseconds."""
+
+    def __init__(self, enable_timing: bool) -> None:
+        assert enable_timing
+
+    def record(self) -> None:
+        self.recorded = True
+
+    def synchronize(self) -> None:
+        self.waited = self.recorded
+
+    def elapsed_time(self, end: Event) -> float:
+        assert self.recorded and end.waited
+        return 3.0
+
+
+def test_on_a_gpu_stages_end_by_events(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    system = object.__new__(Diffusers)
+    system._torch, system._to = torch, {"device": "cuda"}
+    watch = Stopwatch()
+    for stage in ("denoise", "decode"):
+        with system._stage(stage, watch):
+            pass
+    assert set(watch.stages) == {"denoise", "decode"}
+    assert (watch.device, watch.clock) == (pytest.approx(0.006), EVENTS)
+
+
+def test_a_gpu_means_half_precision_unless_said_otherwise(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    gpu = Setup(Path("."), "ddim", 1, "onnxruntime-cuda", 1, None)
+    cpu = dataclasses.replace(gpu, backend="openvino-cpu")
+    assert peers._where(torch, gpu, PEERS["diffusers"]) == {"device": "cuda", "dtype": torch.half}
+    assert peers._where(torch, cpu, PEERS["diffusers"]) == {"device": "cpu", "dtype": torch.float32}
+    bf16 = peers._where(torch, gpu, PEERS["diffusers-bf16"])
+    assert bf16 == {"device": "cuda", "dtype": torch.bfloat16}
 
 
 def test_the_bundles_own_checkpoint_is_accepted(

@@ -8,30 +8,44 @@ import numpy as np
 import pytest
 
 from synfer_rt.bench import summary
-from synfer_rt.bench.systems import STAGES, Case
+from synfer_rt.bench.systems import STAGES
 
-OURS, PEER = Case("synfer-rt", 4), Case("diffusers", 4)
+OURS, PEER = "synfer-rt", "diffusers"
 
 
-def visit(case: Case, *totals: float) -> dict[str, Any]:
-    """A visit whose runs spend half their time in denoise, a quarter each in decode and write."""
+def visit(system: str, *totals: float, batches: int = 1, busy: float | None = None) -> Any:
+    """A visit at batch 4; runs spend half their time in denoise, a quarter in decode and write.
+
+    With `busy`, on a GPU.
+    """
     parts = {"denoise": 0.5, "decode": 0.25, "write": 0.25}
     runs = [
         {
+            "batches": batches,
             "total": total,
             "stages": {stage: total * parts.get(stage, 0.0) for stage in STAGES},
-            "engines": {"denoiser": total * 0.4} if case.system == "synfer-rt" else {},
+            "engines": {"denoiser": total * 0.4} if system == OURS else {},
+            "device_seconds": None if busy is None else total / 2,
+            "device_clock": None if busy is None else "CUDA events",
         }
         for total in totals
     ]
     return {
-        "system": case.system,
-        "batch": case.batch,
+        "system": system,
+        "batch": 4,
+        "ran": {"precision": "fp16"},
         "load_seconds": 1.0,
         "warm_up_seconds": 1.0,
         "runs": runs,
         "peak_rss_bytes": int(1e6 * len(totals)),
-        "gpu_bytes": None,
+        "gpu": (
+            None
+            if busy is None
+            else {
+                **{"busy": busy, "memory_bytes": int(1e9 * busy), "source": "NVML"},
+                **{"watts": None, "joules_per_image": 2 * busy},
+            }
+        ),
     }
 
 
@@ -53,8 +67,39 @@ def test_writing_is_no_part_of_the_model():
 def test_a_speedup_is_the_ratio_of_medians():
     entries = summary.summarise([visit(OURS, 1.0), visit(PEER, 3.0), visit(OURS, 1.0)])
     assert summary.speedups(entries) == [
-        {"peer": "diffusers", "batch": 4, "ratio": pytest.approx(3.0)}
+        {"peer": PEER, "batch": 4, "whole": pytest.approx(3.0), "model": pytest.approx(3.0)}
     ]
+
+
+def test_a_peer_without_a_rival_at_its_size_has_no_speedup():
+    assert summary.speedups(summary.summarise([visit(PEER, 3.0)])) == []
+
+
+def test_a_run_of_many_batches_counts_for_each_of_them():
+    (entry,) = summary.summarise([visit(OURS, 5.0, batches=10)])
+    assert entry["seconds"]["median"] == pytest.approx(0.5)
+    assert entry["stages"]["denoise"]["median"] == pytest.approx(0.25)
+    assert entry["images_per_second"]["median"] == pytest.approx(8.0)
+    assert (entry["runs"], entry["batches"]) == (1, 10)
+
+
+def test_flops_are_those_of_the_stages_that_are_timed():
+    flops = {"condition": 1e9, "denoise": 14e9, "decode": 1e9, "label": 50e9}
+    (entry,) = summary.summarise([visit(OURS, 1.0)], flops)
+    assert entry["flops_per_second"] == pytest.approx(16e9 * 4 / 0.75)
+    assert summary.summarise([visit(OURS, 1.0)])[0]["flops_per_second"] is None
+
+
+def test_what_a_gpu_did_is_the_median_of_its_visits():
+    visits = [visit(OURS, 2.0, batches=2, busy=busy) for busy in (0.5, 0.75, 1.0)]
+    (entry,) = summary.summarise(visits)
+    assert entry["gpu"] == {
+        **{"busy": 0.75, "watts": None, "joules_per_image": 1.5, "source": "NVML"},
+        "memory_bytes": 1e9,
+    }
+    assert entry["device"]["clock"] == "CUDA events"
+    assert entry["device"]["median"] == pytest.approx(0.5)
+    assert summary.summarise([visit(OURS, 1.0)])[0]["gpu"] is None
 
 
 def test_other_images_are_told_from_the_same():
@@ -62,6 +107,9 @@ def test_other_images_are_told_from_the_same():
     other = images.copy()
     other[0, 0, 0, 0] = 255
     (same,) = summary.differences({"synfer-rt": images, "diffusers": images})
+    fewer = summary.differences({"synfer-rt": images, "diffusers": images[:1]})
+    assert fewer[0]["images"] == 1
+    assert summary.differences({"diffusers": images}) == []
     (different,) = summary.differences({"synfer-rt": images, "diffusers": other})
     assert (same["mean"], same["max"]) == (0, 0)
     assert (different["mean"], different["max"]) == (pytest.approx(245 / 96), 245)

@@ -1,0 +1,184 @@
+"""What a benchmark measures: its arguments, checked and with every default filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from synfer_rt import ranges
+from synfer_rt.backends import choose, default_threads
+from synfer_rt.bench import measure
+from synfer_rt.bench.peers import PEERS, check_packages, check_weights
+from synfer_rt.bench.systems import Case, Setup
+from synfer_rt.bundle import Bundle, open_bundle
+from synfer_rt.errors import UserError, nearest
+
+MOST_THREADS = 1024
+_BATCHES = (1, 8, 64, 256)
+_REPEATS = 3
+_MOST_SECONDS = 7 * 24 * 3600
+_QUICK_SECONDS = 270.0
+_QUICK_REPEATS = 2
+"""Rounds that a quick benchmark makes if its time allows."""
+_QUICK_BATCHES = {"gpu": (1, 64, 256), "cpu": (1, 16)}
+_QUICK_PEERS = {"gpu": ("diffusers-fp16", "diffusers-fp16-compiled"), "cpu": ("diffusers",)}
+
+
+@dataclass(frozen=True)
+class Given:
+    """The arguments of `benchmark.bench` that say what is measured; None stands for a default."""
+
+    bundle: str | Path | None
+    quick: bool
+    seconds: float | None
+    batch: Sequence[int] | None
+    steps: int | None
+    solver: str | None
+    backend: str | Sequence[str]
+    threads: int | None
+    repeats: int | None
+    compare: Sequence[str] | None
+    checkpoint: str | Path | None
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What is measured. `left_out` are the sections that are not, each with the reason."""
+
+    bundle: Bundle
+    setup: Setup
+    cases: tuple[Case, ...]
+    batches: tuple[int, ...]
+    repeats: int
+    seconds: float | None
+    peers: tuple[str, ...]
+    left_out: tuple[dict[str, str], ...]
+
+    def described(self, command: str) -> dict[str, Any]:
+        """The `settings` of the result."""
+        bundle, setup = self.bundle, self.setup
+        return {
+            "command": command,
+            "bundle": f"{bundle.name} {bundle.version}",
+            "bundle_hash": bundle.bundle_hash,
+            "solver": setup.solver,
+            "steps": setup.steps,
+            "guidance": ranges.guidance(bundle.defaults.guidance),
+            "backend": setup.backend,
+            "threads": setup.threads,
+            "batches": list(self.batches),
+            "repeats": self.repeats,
+            "seconds": self.seconds,
+            "peers": list(self.peers),
+            "warm_up_steps": min(setup.steps, measure.WARM_UP_STEPS),
+        }
+
+
+def settle(given: Given, remark: Callable[[str], None], folder: Path) -> Settled:
+    """Check what was given and fill in the defaults; UserError for what cannot be measured.
+
+    `folder` is for the checkpoint of the bundle, unpacked if peers need it. `remark` is called with
+    a sentence on each backend.
+    """
+    seconds = _QUICK_SECONDS if given.seconds is None and given.quick else given.seconds
+    if seconds is not None:
+        seconds = ranges.real("seconds", seconds, 1, _MOST_SECONDS)
+    repeats = _QUICK_REPEATS if given.quick else _REPEATS
+    repeats = repeats if given.repeats is None else _at_least_1("repeats", given.repeats)
+    threads = default_threads() if given.threads is None else _at_least_1("threads", given.threads)
+    if threads > MOST_THREADS:
+        raise UserError(f"`threads` must be at most {MOST_THREADS}, got {threads}.")
+    bundle = open_bundle(given.bundle)
+    solver = given.solver or bundle.defaults.solver
+    steps = bundle.defaults.steps if given.steps is None else given.steps
+    bundle.trajectory(solver, steps, 1.0)  # refuses what does not fit
+    names = [given.backend] if isinstance(given.backend, str) else given.backend
+    chosen = [choose(name, bundle) for name in names]
+    for _, why in chosen:
+        remark(f"Backend: {why}")
+    first, *rivals = dict.fromkeys(name for name, _ in chosen)
+    device = "cpu" if first.endswith("-cpu") else "gpu"
+    batches = _batches(given, device)
+    peers, loaded, left_out = _peers(given, device, bundle, folder)
+    setup = Setup(bundle.path, solver, steps, first, threads, loaded)
+    systems = ("synfer-rt", *rivals, *peers)
+    if given.quick:  # a process loads once for all sizes
+        cases = tuple(Case(system, batches) for system in systems)
+    else:
+        cases = tuple(Case(system, (size,)) for size in batches for system in systems)
+    return Settled(bundle, setup, cases, batches, repeats, seconds, peers, left_out)
+
+
+def _batches(given: Given, device: str) -> tuple[int, ...]:
+    if given.batch is None:
+        return _QUICK_BATCHES[device] if given.quick else _BATCHES
+    batches = tuple(dict.fromkeys(_at_least_1("batch", size) for size in given.batch))
+    if not batches:
+        raise UserError("`batch` must name at least one size, such as 8.")
+    return batches
+
+
+def _at_least_1(argument: str, value: Any) -> int:
+    if not ranges.is_whole(value, 1):
+        raise UserError(f"`{argument}` must be a whole number of at least 1, got {value!r}.")
+    return int(value)
+
+
+def _peers(
+    given: Given, device: str, bundle: Bundle, folder: Path
+) -> tuple[tuple[str, ...], Path | None, tuple[dict[str, str], ...]]:
+    """The peers, the checkpoint that they load, and what is left out.
+
+    A quick benchmark takes the usual peers if they can be had; peers that are asked for must be.
+    """
+    checkpoint = None if given.checkpoint is None else Path(given.checkpoint)
+    if given.compare is not None or not given.quick:
+        peers = tuple(dict.fromkeys(given.compare or ()))
+        return peers, checkpoint_of(bundle, checkpoint, peers, folder), ()
+    peers = _QUICK_PEERS[device]
+    try:
+        return peers, checkpoint_of(bundle, checkpoint, peers, folder), ()
+    except UserError as error:
+        left_out = {"section": ", ".join(peers), "why": str(error).rstrip(".")}
+        return (), None, (left_out,)
+
+
+def checkpoint_of(
+    bundle: Bundle, given: Path | None, peers: Sequence[str], folder: Path
+) -> Path | None:
+    """The checkpoint that peers load: the one given, or `bundle` unpacked into `folder`.
+
+    None without peers. Raises UserError for an unknown peer, packages that are missing, and a
+    checkpoint that is not the bundle's.
+    """
+    for peer in peers:
+        if peer not in PEERS:
+            raise UserError(
+                f"`compare` has the unknown system {peer!r}; the nearest is {nearest(peer, PEERS)}."
+            )
+    if not peers:
+        if given is not None:
+            raise UserError('`checkpoint` is what a peer loads; add `compare="diffusers"`.')
+        return None
+    check_packages()
+    if given is None:
+        return _unpacked(bundle, folder)
+    if not (given / "model_index.json").is_file():
+        raise UserError(
+            f"{given} is no checkpoint; give the directory that {bundle.name} was built from as "
+            "`checkpoint`."
+        )
+    check_weights(given, bundle)
+    return given
+
+
+def _unpacked(bundle: Bundle, folder: Path) -> Path:
+    from synfer_rt.export.build.unpack import unpack
+
+    try:
+        unpack(bundle, folder / "checkpoint")
+    except UserError as error:
+        raise UserError(f"{error} Or give its checkpoint as `checkpoint`.") from None
+    return folder / "checkpoint"
