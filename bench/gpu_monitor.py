@@ -73,17 +73,15 @@ class Nvml:
     """
 
     interval = 0.1
+    source = "NVML"
 
     def __init__(self, nvml: Any, gpu: str) -> None:
         self._nvml = nvml
         nvml.nvmlInit()
-        by_index = gpu.isdecimal()
-        self._gpu = (
-            nvml.nvmlDeviceGetHandleByIndex(int(gpu))
-            if by_index
-            else nvml.nvmlDeviceGetHandleByUUID(gpu.encode())
-        )
-        self.source = "NVML"
+        if gpu.isdecimal():
+            self._gpu = nvml.nvmlDeviceGetHandleByIndex(int(gpu))
+        else:
+            self._gpu = nvml.nvmlDeviceGetHandleByUUID(gpu.encode())
 
     def read(self) -> Reading:
         """What the GPU does now."""

@@ -125,7 +125,7 @@ class Diffusers:
         self._torch = torch
         torch.set_num_threads(setup.threads)
         self._to = _where(torch, setup, form)
-        self.ran = {
+        self.ran: Mapping[str, str] = {
             "runtime": f"torch {torch.__version__}, diffusers {diffusers.__version__}",
             "precision": str(self._to["dtype"]).removeprefix("torch."),
             "device": torch.cuda.get_device_name() if self._on_gpu else "cpu",

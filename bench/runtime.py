@@ -36,7 +36,7 @@ class Runtime:
         self._engines.load((*REQUIRED_ENGINES, *self.bundle.annotators))
         computed = computation(self.bundle, setup.backend)
         self._on_gpu = setup.on_gpu
-        self.ran = {
+        self.ran: Mapping[str, str] = {
             "backend": computed.backend,
             "runtime": computed.runtime,
             "precision": computed.precision,
