@@ -53,17 +53,9 @@ def bench(
 ) -> dict[str, Any]:
     """Measure throughput, time per stage, memory and FLOP/s of a bundle, alone and against others.
 
-    `bundle` is a directory, None for the bundle that ships with the package. Each of `batch` is a
-    number of images made at once, by default 1, 8, 64 and 256. `steps` and `solver` are the
-    bundle's own unless given. The first `backend` is the one that is measured, further ones are
-    compared with it, as are the systems that `compare` names (keys of peers.PEERS), which load
-    `checkpoint`, the diffusers directory that the bundle was built from, by default the bundle
-    unpacked. `threads` are CPU threads of each engine, None for all cores. Every system is visited
-    at each batch `repeats` times (3), in turn, each time in a fresh process that runs many batches.
-
-    `quick` fills a page in less than five minutes: fewer sizes, all of a system's in one process,
-    and diffusers as the peer if it is installed. `seconds` limits the whole benchmark, by default
-    to 270 if it is `quick`; what no time is left for is left out.
+    What the arguments up to `checkpoint` mean, `settings.Given` says; every system is visited in
+    turn, each time in a fresh process that runs many batches. `quick` fills a page in less than
+    five minutes.
 
     Returns the result as JSON values: `machine`, `settings`, `visits` (every number), `summary`
     (medians), `speedups`, `differences`, `flops` (for an image, by engine), `peak`, `failed` and
@@ -83,6 +75,19 @@ def bench(
         *(bundle, quick, seconds, batch, steps, solver, backend, threads, repeats, compare),
         checkpoint,
     )
+    settled, measured = _measured(given, progress, remark)
+    result = _result(settled, measured, command)
+    show(result)
+    for name, file in targets.items():
+        text = report.page(result) if name == "markdown" else json_format.dumps(result, indent=1)
+        _write(name, file, text.rstrip("\n") + "\n")
+    return result
+
+
+def _measured(
+    given: Given, progress: Callable[[int, int, str], None], remark: Callable[[str], None]
+) -> tuple[Settled, measure.Measured]:
+    """What was to be measured, and what was; the time runs from here."""
     began = time.monotonic()
     with TemporaryDirectory() as folder:
         settled = settle(given, remark, Path(folder))
@@ -90,12 +95,7 @@ def bench(
         measured = measure.measure(settled.setup, settled.cases, settled.repeats, progress, left)
     if not measured.visits:
         raise UserError(_nothing(measured))
-    result = _result(settled, measured, command)
-    show(result)
-    for name, file in targets.items():
-        text = report.page(result) if name == "markdown" else json_format.dumps(result, indent=1)
-        _write(name, file, text.rstrip("\n") + "\n")
-    return result
+    return settled, measured
 
 
 def _result(settled: Settled, measured: measure.Measured, command: str) -> dict[str, Any]:

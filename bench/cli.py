@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from synfer_rt.commands import options
+from synfer_rt.commands.notes import note
 from synfer_rt.commands.progress import console
 from synfer_rt.errors import UserError
 
@@ -79,17 +81,12 @@ _QUICK = "synfer-rt-bench"
 def bench(
     bundle: Path | None,
     quick: bool,
-    seconds: float | None,
     batches: str | None,
-    steps: int | None,
-    solver: str | None,
     backends: str,
-    threads: int | None,
-    repeats: int | None,
     peers: tuple[str, ...],
-    checkpoint: Path | None,
     file: Path | None,
     page: Path | None,
+    **settings: Any,
 ) -> None:
     """Measure throughput, time per stage, memory and FLOP/s.
 
@@ -102,17 +99,7 @@ def bench(
     synfer-rt bench --quick
         writes synfer-rt-bench.md, a page to put into an issue, and synfer-rt-bench.json.
     """
-    from rich.console import Console
-
     from synfer_rt.bench import benchmark, report
-
-    messages = Console(stderr=True)
-
-    def say(sentence: str) -> None:
-        messages.print(sentence, highlight=False, markup=False, soft_wrap=True)
-
-    def progress(number: int, count: int, section: str) -> None:
-        say(f"{number + 1} of {count}: {section}")
 
     file, page = (
         Path(f"{_QUICK}.{kind}") if quick and path is None else path
@@ -121,24 +108,19 @@ def bench(
     result = benchmark.bench(
         bundle,
         quick=quick,
-        seconds=seconds,
         batch=None if batches is None else parse_batches(batches),
-        steps=steps,
-        solver=solver,
         backend=[name.strip() for name in backends.split(",")],
-        threads=threads,
-        repeats=repeats,
         compare=peers or None,
-        checkpoint=checkpoint,
         json=file,
         markdown=page,
-        progress=progress,
-        remark=say,
+        progress=lambda number, count, section: note(f"{number + 1} of {count}: {section}"),
+        remark=note,
         show=lambda result: report.show(console(), result),
         command=_command(),
+        **settings,
     )
     if quick:
-        say(f"The report is in {page}, every number in {file}.")
+        note(f"The report is in {page}, every number in {file}.")
     if result["failed"]:
         click.get_current_context().exit(1)
 

@@ -28,7 +28,18 @@ _QUICK_PEERS = {"gpu": ("diffusers-fp16", "diffusers-fp16-compiled"), "cpu": ("d
 
 @dataclass(frozen=True)
 class Given:
-    """The arguments of `benchmark.bench` that say what is measured; None stands for a default."""
+    """What `benchmark.bench` is asked to measure; None stands for a default.
+
+    `bundle` is a directory, None for the bundle that ships with the package. `quick` takes fewer
+    sizes, runs all sizes of a system in one process, and takes diffusers as a peer if it is
+    installed. `seconds` limits the whole benchmark, by default to 270 if it is quick; what no time
+    is left for is left out. Each of `batch` is a number of images made at once, by default 1, 8, 64
+    and 256. `steps` and `solver` are the bundle's own unless given. The first `backend` is the one
+    that is measured, further ones are compared with it, as are the systems that `compare` names
+    (keys of peers.PEERS). These load `checkpoint`, the diffusers directory that the bundle was
+    built from, by default the bundle unpacked. `threads` are CPU threads of each engine, None for
+    all cores. `repeats` (3) are the visits to each system and batch.
+    """
 
     bundle: str | Path | None
     quick: bool
