@@ -50,7 +50,9 @@ class Report:
     def line(self) -> str:
         """A row of the table."""
         on_cpu = ", ".join(f"{name} {n}" for name, n in self.on_cpu.most_common(4))
-        graph = self.refused or ", ".join(f"{name} {n}" for name, n in self.captured.items())
+        graph = ", ".join(f"{name} {n}" for name, n in self.captured.items())
+        if self.refused:
+            graph = f"refused: {self.refused}"
         cells = (self.engine, self.on_cuda, f"{self.on_cpu.total()} {on_cpu}".strip(), graph)
         return "| " + " | ".join(map(str, cells)) + f" | {self.replay} |"
 
@@ -121,12 +123,13 @@ def run_captured(opened: onnxruntime.InferenceSession, report: Report) -> None:
         report.refused = "nothing was captured"
 
 
-def first_line(error: Exception) -> str:
-    """The part of an error of ONNX Runtime that says why."""
+def why_refused(error: Exception, on_cpu: Counter[str]) -> str:
+    """The part of an error of ONNX Runtime that says why it captures no CUDA graph."""
     text = str(error).splitlines()[0]
-    if "have not been partitioned" in text:
-        return "refused for nodes on the CPU provider"
-    return text[:160]
+    if "have not been partitioned" not in text:
+        return text[:160]
+    # The copies are nodes as well, which ONNX Runtime adds after it has assigned the others.
+    return "nodes on the CPU provider" if on_cpu else "copies to or from host memory"
 
 
 def examine(engine: str, file: Path, channels_last: bool) -> Report:
@@ -140,7 +143,7 @@ def examine(engine: str, file: Path, channels_last: bool) -> Report:
     try:
         run_captured(session(file, True, channels_last), report)
     except Exception as error:  # the runtime's exceptions share no base class but this
-        report.refused = first_line(error)
+        report.refused = why_refused(error, report.on_cpu)
     return report
 
 
