@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
@@ -29,6 +29,47 @@ class Engine(Protocol):
         """Outputs by name, left on the device that computed them.
 
         They can be inputs of any engine of the same backend; `to_numpy` copies them to the host.
+        """
+        ...
+
+
+class Buffer(Protocol):
+    """A tensor at a fixed address on a backend's device."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    def fill(self, array: np.ndarray) -> None:
+        """Copy an array of the same shape and type to the device."""
+        ...
+
+    def numpy(self) -> np.ndarray:
+        """A copy in host memory, made after the work that was enqueued before."""
+        ...
+
+    def rows(self, first: int, count: int) -> Buffer:
+        """`count` rows of the first dimension, at the same addresses."""
+        ...
+
+
+@runtime_checkable
+class BoundEngine(Engine, Protocol):
+    """An engine that also runs from buffers to buffers, without copies and without waiting.
+
+    It has the inputs and outputs of a CUDA engine (bundle/cuda.py). What bound engines of one
+    backend enqueue happens in that order.
+    """
+
+    def allocate(self, shape: tuple[int, ...], dtype: str) -> Buffer:
+        """A new buffer on the engine's device; its values are undefined."""
+        ...
+
+    def enqueue(
+        self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer], *, wait: bool = False
+    ) -> None:
+        """Run from `inputs` to `outputs`, of which none may be an input; extra inputs are ignored.
+
+        With `wait` this returns when all that was enqueued is done.
         """
         ...
 

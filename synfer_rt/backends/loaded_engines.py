@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from synfer_rt.backends.choice import choose
-from synfer_rt.backends.engine import Engine
+from synfer_rt.backends.engine import BoundEngine, Buffer, Engine
 from synfer_rt.backends.memory import free_memory
 from synfer_rt.backends.opening import batch_limits, open_engine
 from synfer_rt.bundle import Bundle
@@ -24,6 +24,8 @@ _POSITIONS_PER_CALL = 4096
 More is no faster and takes more memory: synfer-mini, whose images have 256 positions, needs the
 same time for an image in pieces of 16 and of 64.
 """
+_MOST_BATCHES = 4
+"""The batch sizes that get buffers and CUDA graphs as they come."""
 _PIXELS_PER_CALL = 1 << 20
 """Image pixels in one call of an engine that decodes, encodes or classifies, if memory allows."""
 _BYTES_PER_PIXEL = 4096
@@ -44,6 +46,8 @@ class LoadedEngines:
         self.threads = threads
         self._loaded: dict[str, Engine] = {}
         self._most: dict[str, int] = {}
+        self._buffers: dict[tuple[object, ...], Buffer] = {}
+        self._batches: set[int] = set()
 
     def __getitem__(self, name: str) -> Engine:
         """The engine `name`. Raises UserError as `backends.open_engine` does."""
@@ -71,6 +75,41 @@ class LoadedEngines:
         most = min(self._most_per_call(name) for name in names)
         least = max(batch_limits(self.bundle, name, self.backend)[0] for name in names)
         return max(math.ceil(count / math.ceil(count / most)), least)
+
+    def bound(self, *names: str) -> dict[str, BoundEngine] | None:
+        """The engines by name if all of them run from buffers to buffers, else None."""
+        found: dict[str, BoundEngine] = {}
+        for name in names:
+            engine = self[name]
+            if not isinstance(engine, BoundEngine):
+                return None  # the others need not be loaded to know it
+            found[name] = engine
+        return found
+
+    def buffer(self, name: str, shape: tuple[int, ...], dtype: str) -> Buffer:
+        """The buffer `name` of this shape on the device of the bound engines; it begins as zeros.
+
+        It is the same at every call, since CUDA graphs hold its address.
+        """
+        key = (name, shape, dtype)
+        if key not in self._buffers:
+            engine = next(e for e in self._loaded.values() if isinstance(e, BoundEngine))
+            self._buffers[key] = engine.allocate(shape, dtype)
+            self._buffers[key].fill(np.zeros(shape, dtype))
+        return self._buffers[key]
+
+    def bound_batch(self, count: int, *names: str) -> int:
+        """The batch, `count` or more, for which bound engines take a piece of `count` images.
+
+        Each batch has buffers and CUDA graphs of its own, so there are few: the first sizes are
+        kept as they are. A later one is filled up to one that is kept, or to a power of two.
+        """
+        if count not in self._batches and len(self._batches) >= _MOST_BATCHES:
+            most = min(self._most_per_call(name) for name in names)
+            power = max(min(1 << (count - 1).bit_length(), most), count)
+            count = min([power, *(size for size in self._batches if size >= count)])
+        self._batches.add(count)
+        return count
 
     def run_in_pieces(self, name: str, key: str, array: np.ndarray) -> dict[str, np.ndarray]:
         """The outputs [B, ...] of the engine `name` for its input `key`, a float `array` [B, ...].

@@ -11,21 +11,19 @@ import numpy as np
 
 from synfer_rt.backends import libraries
 from synfer_rt.backends.caches import cache_directory
-from synfer_rt.backends.engine import Value, engine_failures, first_line
+from synfer_rt.backends.cuda_engine import CudaEngine
+from synfer_rt.backends.engine import Engine, Value, engine_failures, first_line
 from synfer_rt.backends.runtimes import BackendStatus
+from synfer_rt.backends.sessions import PROVIDERS, library, open_session
 from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError
 
-_PROVIDERS = {
-    "onnxruntime-tensorrt": "TensorrtExecutionProvider",
-    "onnxruntime-cuda": "CUDAExecutionProvider",
-    "onnxruntime-cpu": "CPUExecutionProvider",
-}
+CUDA_ENGINES_ON = {"onnxruntime-cuda": "cuda"}
+"""The backends that run CUDA engines, each with ONNX Runtime's name of its device."""
 _PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 _GPU_INSTALL = (
     f"pip uninstall -y onnxruntime onnxruntime-gpu && pip install {libraries.CUDA_PACKAGE}"
 )
-_ERRORS_ONLY = 3
 
 
 class OnnxRuntimeEngine:
@@ -37,8 +35,9 @@ class OnnxRuntimeEngine:
         self._device = "cpu" if backend == "onnxruntime-cpu" else "cuda"
         file = bundle.path / self.spec.file
         try:
-            tensorrt = _tensorrt_options(bundle, name) if backend == "onnxruntime-tensorrt" else {}
-            self._session = _session(file, backend, threads, tensorrt)
+            tensorrt = backend == "onnxruntime-tensorrt"
+            options = _tensorrt_options(bundle, name) if tensorrt else None
+            self._session = open_session(file, backend, threads, options)
         except Exception as error:  # the runtime's exceptions share no base class but this
             raise UserError(
                 f"{file} cannot be loaded by {backend} ({first_line(error)}); build the bundle "
@@ -55,7 +54,7 @@ class OnnxRuntimeEngine:
 
     def run_on_device(self, inputs: Mapping[str, Value]) -> dict[str, Value]:
         """Outputs by name, as OrtValues in the memory of the engine's device."""
-        ort_value = _module().OrtValue
+        ort_value = library().OrtValue
         binding = self._session.io_binding()
         with engine_failures(self.spec.name, self.backend):
             for name in self._inputs:
@@ -71,21 +70,25 @@ class OnnxRuntimeEngine:
         return dict(zip(self._outputs, binding.get_outputs(), strict=True))
 
 
-def open_engine(bundle: Bundle, name: str, backend: str, threads: int) -> OnnxRuntimeEngine:
+def open_engine(bundle: Bundle, name: str, backend: str, threads: int) -> Engine:
     """See `Runtime.open_engine`."""
+    if device := CUDA_ENGINES_ON.get(backend) if name in bundle.cuda else None:
+        return CudaEngine(bundle, name, backend, threads, device)
     return OnnxRuntimeEngine(bundle, name, backend, threads)
 
 
 def run_file(file: Path, inputs: Mapping[str, np.ndarray], backend: str) -> np.ndarray:
     """See `Runtime.run_file`."""
-    return _session(file, backend, 1, {}).run(None, dict(inputs))[0]
+    return open_session(file, backend, 1).run(None, dict(inputs))[0]
 
 
 def computes(bundle: Bundle, backend: str) -> tuple[str, str, str]:
     """See `Runtime.computes`."""
-    version = f"onnxruntime {_module().__version__}"
+    version = f"onnxruntime {library().__version__}"
     if backend == "onnxruntime-cpu":
         return "fp32", version, "cpu"
+    if backend in CUDA_ENGINES_ON and "denoiser" in bundle.cuda:
+        return bundle.cuda["denoiser"].precision, version, "gpu"
     half = backend == "onnxruntime-tensorrt" and _half(bundle, "denoiser")
     return ("fp16" if half else "fp32"), version, "gpu"
 
@@ -94,17 +97,17 @@ def status(backend: str) -> BackendStatus:
     """Whether a session of this backend really computes here."""
     remedy = _remedy(backend)
     try:
-        runtime = _module()
+        runtime = library()
     except ImportError:
         return BackendStatus(backend, False, "onnxruntime is not installed", remedy)
-    provider = _PROVIDERS[backend]
+    provider = PROVIDERS[backend]
     if provider not in runtime.get_available_providers():
         both = _both_installed()
         reason = both or "this onnxruntime was built without it"
         return BackendStatus(backend, False, reason, remedy)
     try:
         example = import_module("onnxruntime.datasets").get_example("sigmoid.onnx")
-        session = _session(Path(example), backend, 1, {})
+        session = open_session(Path(example), backend, 1)
         node = session.get_inputs()[0]
         session.run(None, {node.name: np.zeros(node.shape, np.float32)})
     except Exception as error:  # the runtime's exceptions share no base class but this
@@ -116,14 +119,6 @@ def installation_problem() -> str | None:
     """What is wrong with this installation, with its remedy, or None."""
     both = _both_installed()
     return f"{both}; run `{_GPU_INSTALL}`." if both else None
-
-
-def _module() -> Any:
-    """ONNX Runtime, which has no types. Raises ModuleNotFoundError if it is not installed."""
-    module = import_module("onnxruntime")
-    if not hasattr(module, "InferenceSession"):  # half-removed, it leaves an empty package
-        raise ModuleNotFoundError("onnxruntime is not installed")
-    return module
 
 
 def _both_installed() -> str | None:
@@ -144,33 +139,6 @@ def _remedy(backend: str) -> str:
         return "run `pip install --force-reinstall onnxruntime`"
     more = f" {libraries.tensorrt_package()}" if backend == "onnxruntime-tensorrt" else ""
     return f"on a machine with an NVIDIA driver run `{_GPU_INSTALL}{more}`"
-
-
-def _session(file: Path, backend: str, threads: int, tensorrt: Mapping[str, Any]) -> Any:
-    """An inference session in which the backend's provider comes first.
-
-    Raises RuntimeError when ONNX Runtime silently falls back to another provider.
-    """
-    onnxruntime = _module()
-    onnxruntime.set_default_logger_severity(_ERRORS_ONLY)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = _ERRORS_ONLY
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # Engines take turns: spinning threads of the last one would slow down the next.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-
-    providers: list[Any] = ["CPUExecutionProvider"]
-    if backend != "onnxruntime-cpu":
-        libraries.preload(onnxruntime, tensorrt=backend == "onnxruntime-tensorrt")
-        providers.insert(0, "CUDAExecutionProvider")
-    if backend == "onnxruntime-tensorrt":
-        providers.insert(0, ("TensorrtExecutionProvider", dict(tensorrt)))
-    session = onnxruntime.InferenceSession(str(file), options, providers=providers)
-    if session.get_providers()[0] != _PROVIDERS[backend]:
-        raise RuntimeError("it does not load: its libraries or its GPU are missing")
-    return session
 
 
 def _half(bundle: Bundle, name: str) -> bool:

@@ -17,9 +17,10 @@ from synfer_rt.data import pixels
 from synfer_rt.diffusion.solvers import HISTORY_SLOTS, Trajectory
 from synfer_rt.errors import UserError
 from synfer_rt.judging.annotators import Annotators
-from synfer_rt.judging.voting import Verdict
+from synfer_rt.judging.voting import Verdict, vote
 from synfer_rt.sampling.guidance import Guide, SemanticGuidance, engine_name
 from synfer_rt.sampling.observer import Observer
+from synfer_rt.sampling.on_device import OnDevice
 from synfer_rt.sampling.preparation import (
     Prepared,
     conditioner_inputs,
@@ -212,6 +213,8 @@ class Sampler:
         self, piece: Prepared, trajectory: Trajectory, semantic: SemanticGuidance | None = None
     ) -> list[Sample]:
         """The samples of the first `piece.count` requests; see `sample`."""
+        if on_device := OnDevice.of(self.engines, semantic, self._observer):
+            return self._finished(on_device, piece, trajectory, semantic)
         latents = self._clean(piece, trajectory, semantic)
         images = self.decode(latents)
         backends = [self.backend] * len(piece)
@@ -223,6 +226,31 @@ class Sampler:
                 latents[i], images[i] = again[0], self._fallback.decode(again)[0]
                 backends[i] = self._fallback.backend
         return self._labelled(piece.requests, images, latents, backends)[: piece.count]
+
+    def _finished(
+        self,
+        on_device: OnDevice,
+        piece: Prepared,
+        trajectory: Trajectory,
+        semantic: SemanticGuidance | None,
+    ) -> list[Sample]:
+        """The samples that bound engines make; the fallback makes and judges broken ones."""
+        made = on_device.finish(piece, trajectory, semantic)
+        self._observer.decoded(made.sound[: piece.count])
+        requests = piece.requests[: piece.count]
+        verdicts: Sequence[Verdict | None] = [None] * len(piece)
+        if made.opinions:
+            wanted = [request.label for request in piece.requests]
+            several = len(made.opinions) > 1
+            verdicts = vote(made.opinions, self.bundle.label_scheme, wanted, several)
+        samples = [
+            _sample(request, made.pixels[i], verdicts[i], bool(made.sound[i]), self.backend)
+            for i, request in enumerate(requests)
+        ]
+        if self._fallback is not None:
+            for i in np.flatnonzero(~made.sound[: piece.count]).tolist():
+                samples[i] = self._fallback.make(piece.alone(i), trajectory, semantic)[0]
+        return samples
 
     def denoised(
         self,
@@ -254,6 +282,8 @@ class Sampler:
         self, piece: Prepared, trajectory: Trajectory, semantic: SemanticGuidance | None
     ) -> np.ndarray:
         """The clean latents [B, C, h, w] of a piece."""
+        if on_device := OnDevice.of(self.engines, semantic, self._observer):
+            return on_device.clean(piece, trajectory, semantic)
         conditioning = self._conditioning(piece.inputs)
         guide = None
         if semantic is not None:
@@ -282,27 +312,32 @@ class Sampler:
         latents = np.where(sound[:, None, None, None], latents, 0)
         written = pixels.in_8_bits(images)
         wanted = [request.label for request in requests]
-        if not self.bundle.annotators:
-            return [
-                Sample(r, written[i], r.label, False, {}, "", False, not sound[i], backends[i])
-                for i, r in enumerate(requests)
-            ]
+        verdicts: Sequence[Verdict | None] = [None] * len(requests)
+        if self.bundle.annotators:
+            verdicts = self.judge(images, wanted, latents)
         return [
-            Sample(
-                request,
-                written[i],
-                verdict.label,
-                verdict.rectified,
-                verdict.probabilities,
-                verdict.best,
-                bool(sound[i] and verdict.agrees),
-                not sound[i],
-                backends[i],
-            )
-            for i, (request, verdict) in enumerate(
-                zip(requests, self.judge(images, wanted, latents), strict=True)
-            )
+            _sample(request, written[i], verdicts[i], bool(sound[i]), backends[i])
+            for i, request in enumerate(requests)
         ]
+
+
+def _sample(
+    request: Request, image: np.ndarray, verdict: Verdict | None, sound: bool, backend: str
+) -> Sample:
+    """A sample with the vote on its image; without annotators there is none."""
+    if verdict is None:
+        return Sample(request, image, request.label, False, {}, "", False, not sound, backend)
+    return Sample(
+        request,
+        image,
+        verdict.label,
+        verdict.rectified,
+        verdict.probabilities,
+        verdict.best,
+        bool(sound and verdict.agrees),
+        not sound,
+        backend,
+    )
 
 
 def _check_types(requests: object, trajectory: object, semantic: object) -> None:
