@@ -4,9 +4,10 @@
 
     bundle = build_engines("path/to/checkpoint", "my-bundle", precision="fp16")
 
-It needs PyTorch, diffusers, transformers and onnx (`pip install '.[export]'` in a clone). Nothing
-of the run side imports it except the command line, for `build-engines`. The names below load on
-first use, so that importing the package costs nothing.
+It needs PyTorch, diffusers, transformers and onnx (`pip install '.[export]'` in a clone), but
+`add_cuda_engines` needs onnx and onnx_ir alone. Nothing of the run side imports it except the
+command line, for `build-engines`. The names below load on first use, so that importing the package
+costs nothing.
 """
 
 from __future__ import annotations
@@ -16,12 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from synfer_rt.export.api import build_engines
-    from synfer_rt.export.build.one_engine import Built
+    from synfer_rt.export.build.entries import Built
+    from synfer_rt.export.build.finished_bundle import add_cuda_engines
     from synfer_rt.export.files.lora.merge import Lora
 
-__all__ = ["Built", "Lora", "build_engines"]
+__all__ = ["Built", "Lora", "add_cuda_engines", "build_engines"]
 
-_HOMES = {"Built": "build.one_engine", "Lora": "files.lora.merge", "build_engines": "api"}
+_HOMES = {
+    "Built": "build.entries",
+    "Lora": "files.lora.merge",
+    "add_cuda_engines": "build.finished_bundle",
+    "build_engines": "api",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -10,8 +10,10 @@ from synfer_rt import ranges
 from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError, nearest
 from synfer_rt.export.build.all_engines import PRECISIONS, TARGETS, Options
-from synfer_rt.export.build.one_engine import Built, Source
-from synfer_rt.export.build.whole_bundle import build_bundle, to_stderr
+from synfer_rt.export.build.entries import Built
+from synfer_rt.export.build.log import to_stderr
+from synfer_rt.export.build.one_engine import Source
+from synfer_rt.export.build.whole_bundle import build_bundle
 from synfer_rt.export.files.lora.merge import Lora, parse_lora
 from synfer_rt.export.networks.classifier import ClassifierSource, parse_classifier
 
@@ -49,7 +51,8 @@ def build_engines(
     - `resolution` is (height, width) in pixels, None for the checkpoint's own; `sizes` are the
       smallest and the largest edge in pixels of engines of free size, None for one size.
     - `precision` is how weights are stored: "fp32", "fp16" or "int8".
-    - `target`: "onnx" is always built, with "openvino" every engine must be right there, and
+    - `target`: "onnx" is always built, with "openvino" every engine must be right there, with
+      "cuda" each gets a CUDA engine (add_cuda_engines gives them to a finished bundle), and
       "tensorrt" and "tensorrt-rtx" compile plans for the GPUs `compute_capability`, such as "sm86",
       at the smallest, the best and the largest `batch`.
     - `tolerance` is the largest error relative to each output's largest value; None: TOLERANCES.

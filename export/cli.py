@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
+from synfer_rt.bundle.files import MANIFEST
 from synfer_rt.commands.interruption import going_on, raise_if_swallowed
 from synfer_rt.commands.options import LocalPath
 from synfer_rt.commands.parsing import Size
@@ -18,12 +20,19 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from synfer_rt.bundle import Bundle
-    from synfer_rt.export.build.one_engine import Built
+    from synfer_rt.export.build.entries import Built
+
+
+_RESUME = "Interrupted; what is finished is kept: run the same command to go on."
 
 
 @click.command("build-engines")
 @click.argument("checkpoint", type=LocalPath())
-@click.option("--out", type=LocalPath(), required=True, help="Directory of the bundle.")
+@click.option(
+    "--out",
+    type=LocalPath(),
+    help="Directory of the bundle.  [required, unless CHECKPOINT is a bundle, which is updated]",
+)
 @click.option(
     "--au-adapter",
     type=LocalPath(),
@@ -83,10 +92,11 @@ if TYPE_CHECKING:
 @click.option(
     "--target",
     "targets",
-    type=click.Choice(["onnx", "openvino", "tensorrt", "tensorrt-rtx"]),
+    type=click.Choice(["onnx", "openvino", "cuda", "tensorrt", "tensorrt-rtx"]),
     multiple=True,
-    help="ONNX engines are always built. openvino: every engine must be right on OpenVINO; "
-    "tensorrt, tensorrt-rtx: also compile plans for NVIDIA GPUs. May be repeated.",
+    help="ONNX engines are always built. openvino: every engine must be right on OpenVINO; cuda: "
+    "also make a CUDA engine of each, for ONNX Runtime on NVIDIA GPUs; tensorrt, tensorrt-rtx: "
+    "also compile plans for NVIDIA GPUs. May be repeated.",
 )
 @click.option(
     "--compute-capability",
@@ -121,7 +131,7 @@ if TYPE_CHECKING:
 )
 def build_engines(
     checkpoint: Path,
-    out: Path,
+    out: Path | None,
     au_adapter: Path | None,
     loras: tuple[str, ...],
     classifiers: tuple[Path, ...],
@@ -139,15 +149,21 @@ def build_engines(
 ) -> None:
     """Export CHECKPOINT, a diffusers Stable Diffusion directory, to a bundle of ONNX engines.
 
-    The same command again updates the bundle: what did not change is not built again.
+    The same command again updates the bundle: what did not change is not built again. If CHECKPOINT
+    is a bundle, `--target cuda` adds CUDA engines to it, without PyTorch.
     """
+    if (checkpoint / MANIFEST).is_file():
+        _add_to_bundle(checkpoint, out, targets, jobs, force)
+        return
+    if out is None:
+        raise click.MissingParameter(param_hint="'--out'", param_type="option")
     try:
         from synfer_rt.export import api
     except ImportError as error:
         raise UserError(f"build-engines needs {error.name}; {installing('export')}.") from error
     built: list[Built] = []
     names = [name.strip() for name in (capabilities or "").split(",") if name.strip()]
-    with going_on(lambda: "Interrupted; what is finished is kept: run the same command to go on."):
+    with going_on(lambda: _RESUME):
         bundle = api.build_engines(
             checkpoint,
             out,
@@ -172,6 +188,42 @@ def build_engines(
     for line in _on_openvino(bundle, out):
         _say(line)
     _say(f"{bundle.name} is in {out}, its build log in {out}.log.")
+
+
+def _add_to_bundle(
+    path: Path, out: Path | None, targets: tuple[str, ...], jobs: int, force: bool
+) -> None:
+    """Add CUDA engines to the bundle in `path`; UserError for options that need its checkpoint."""
+    context = click.get_current_context()
+    usable = {"checkpoint", "out", "targets", "jobs", "force"}
+    others = [
+        parameter.opts[-1]
+        for parameter in context.command.params
+        if parameter.name not in usable
+        and context.get_parameter_source(parameter.name or "") is not ParameterSource.DEFAULT
+    ]
+    if set(targets) != {"cuda"} or others:
+        wrong = f"without {', '.join(others)}" if others else "alone"
+        raise UserError(
+            f"{path} is a bundle, to which CUDA engines can be added: give --target cuda {wrong}, "
+            "or give the checkpoint to build another bundle."
+        )
+    try:
+        from synfer_rt.export.build.finished_bundle import add_cuda_engines
+    except ImportError as error:
+        raise UserError(f"build-engines needs {error.name}; {installing('export')}.") from error
+    built: list[Built] = []
+    with going_on(lambda: _RESUME):
+        bundle = add_cuda_engines(
+            path,
+            out,
+            jobs=jobs,
+            force=force,
+            report=lambda engine: _report(engine, built),
+            remark=_say,
+        )
+    console().print(_table(built))
+    _say(f"{bundle.name} is in {bundle.path}, its build log in {bundle.path}.log.")
 
 
 def _say(line: str) -> None:

@@ -5,34 +5,24 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from synfer_rt.bundle import Bundle, write_manifest
 from synfer_rt.bundle.sizes import Sizes
-from synfer_rt.errors import UserError
-from synfer_rt.export.build.keys import code_hash, digest
+from synfer_rt.export.build.at_once import at_once
+from synfer_rt.export.build.entries import Built, Entry, finished, interface
+from synfer_rt.export.build.hashes import code_hash, digest
 from synfer_rt.export.build.log import LOG
-from synfer_rt.export.build.one_engine import (
-    Built,
-    Job,
-    Source,
-    build_engine,
-    finished,
-    interface,
-    parity,
-)
-from synfer_rt.export.build.staging import Entry, Staging
+from synfer_rt.export.build.one_engine import Job, Source, build_engine, parity
+from synfer_rt.export.build.staging import Staging
 from synfer_rt.export.build.verify import TOLERANCES, batches, check, measured
 from synfer_rt.export.peak_memory import peak_bytes, reset_peak
 from synfer_rt.export.tensorrt.compile import PLAN_TARGETS
-from synfer_rt.fresh_processes import fresh_processes
 
 PRECISIONS = tuple(TOLERANCES)
-TARGETS = ("onnx", "openvino", *PLAN_TARGETS)
+TARGETS = ("onnx", "openvino", "cuda", *PLAN_TARGETS)
 """What a bundle can be built for."""
 
 Report = Callable[[Built], None]
@@ -44,9 +34,10 @@ class Options:
 
     `precision` is how weights are stored. `tolerance` is the largest relative error allowed, None
     for that of verify.TOLERANCES. `targets` are "onnx" (always built), "openvino" (every engine
-    must be right there), "tensorrt" and "tensorrt-rtx" (plans for the GPUs `capabilities` at the
-    smallest, the best and the largest `batch`). `jobs` engines are built at once, each in a process
-    of its own. `force` reuses nothing and replaces a bundle of another model.
+    must be right there), "cuda" (a CUDA engine for each engine), "tensorrt" and "tensorrt-rtx"
+    (plans for the GPUs `capabilities` at the smallest, the best and the largest `batch`). `jobs`
+    engines are built at once, each in a process of its own. `force` reuses nothing and replaces a
+    bundle of another model.
     """
 
     precision: str = "fp32"
@@ -147,7 +138,7 @@ def _export(
                 recipe.batches,
             )
         )
-    for built in _run(jobs, recipe.options.jobs):
+    for built in at_once(build_engine, jobs, recipe.options.jobs):
         report(built)
     return entries | {job.name: place.entry(job.name) for job in jobs}
 
@@ -161,22 +152,6 @@ def _reusable(place: Staging, name: str, key: str, tolerance: float) -> Entry | 
     LOG.info("%s: reused", name)
     check(name, entry["parity"]["max_relative_error"], tolerance)
     return {**entry, "parity": {**entry["parity"], "tolerance": tolerance}}
-
-
-def _run(jobs: Sequence[Job], processes: int) -> Iterator[Built]:
-    """Build every job, at most `processes` at once; with 1, in this process."""
-    if processes == 1 or len(jobs) < 2:
-        yield from map(build_engine, jobs)
-        return
-    with fresh_processes(processes) as pool:
-        try:
-            for future in as_completed([pool.submit(build_engine, job) for job in jobs]):
-                yield future.result()
-        except BrokenProcessPool:
-            raise UserError(
-                "A process that builds an engine was killed, probably because memory ran out; "
-                "build again with fewer `jobs`: finished engines are kept."
-            ) from None
 
 
 def _quantize(

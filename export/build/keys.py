@@ -6,8 +6,6 @@ libraries that this code calls. Two engines with the same key are interchangeabl
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from functools import cache
@@ -16,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from synfer_rt.bundle import FERANNO
-from synfer_rt.bundle.files import file_entry
+from synfer_rt.export.build.hashes import EXPORT, code_hash, digest, sha256
 from synfer_rt.export.checkpoint.contents import ADDITIONS, FERANNO_FOLDER, Checkpoint
 from synfer_rt.export.networks.guiding_classifier import IMAGE_FOLDER, LATENT_FOLDER
 from synfer_rt.export.networks.image_network import ImageNetwork
 from synfer_rt.export.onnx.shared_weights import data_files
 from synfer_rt.vocabulary import label_schemes
 
-_EXPORT = Path(__file__).parent.parent
 LIBRARIES = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "onnxruntime")
 
 _PARTS = ("unet", "vae", "text_encoder")
@@ -40,11 +37,15 @@ _MADE_OF = {
 """The checkpoint's folders that the weights of each engine come from."""
 _SHAPES_NO_ENGINE = {
     *("cli.py", "peak_memory.py", "sentences.py", "onnx/quantize.py", "onnx/shared_weights.py"),
-    *(f"build/{name}.py" for name in ("all_engines", "keys", "log", "plans", "staging", "verify")),
-    *("build/unpack.py", "checkpoint/index.py", "networks/unpacked_network.py"),
-    *("build/whole_bundle.py", "tensorrt/compile.py", "tensorrt/mixed_precision.py"),
+    *(f"build/{name}.py" for name in ("all_engines", "at_once", "cuda_engines", "entries")),
+    *(f"build/{name}.py" for name in ("finished_bundle", "hashes", "keys", "log", "plans")),
+    *(f"build/{name}.py" for name in ("staging", "unpack", "verify", "whole_bundle")),
+    *("checkpoint/index.py", "networks/unpacked_network.py"),
 }
-"""Code that runs before or after the export; the keys of int8 engines and plans hash their own."""
+"""Code that runs before or after the export; the keys of int8 engines, plans and CUDA engines hash
+their own."""
+_AFTER_THE_EXPORT = ("cuda", "tensorrt")
+"""Folders of such code."""
 _SAYS_ONLY = {
     *("name", "version", "licence", "description", "annotators_know", "label_scheme", "defaults"),
 }
@@ -118,28 +119,12 @@ def source_hashes(checkpoint: Checkpoint, hashes: Mapping[Path, str]) -> dict[st
     return named
 
 
-def sha256(file: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    return file_entry(file)["sha256"]
-
-
-def digest(*parts: Any) -> str:
-    """SHA-256 of values that JSON can write (others by their str), in hexadecimal."""
-    text = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-@cache
-def code_hash(*files: str) -> str:
-    """A hash of source files of `synfer_rt.export`, named by their paths in its folder."""
-    return digest(*(sha256(_EXPORT / name) for name in files))
-
-
 @cache
 def _tools() -> dict[str, str]:
     """Versions of the libraries, and a hash of the code of this package that shapes engines."""
-    files = {file.relative_to(_EXPORT).as_posix() for file in _EXPORT.rglob("*.py")}
-    code = code_hash(*sorted(files - _SHAPES_NO_ENGINE))
+    files = {file.relative_to(EXPORT) for file in EXPORT.rglob("*.py")}
+    names = {file.as_posix() for file in files if file.parts[0] not in _AFTER_THE_EXPORT}
+    code = code_hash(*sorted(names - _SHAPES_NO_ENGINE))
     return {name: metadata.version(name) for name in LIBRARIES} | {"code": code}
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib import metadata
 from pathlib import Path
+
+import synfer_rt
 
 LOG = logging.getLogger("synfer_rt.export")
 
@@ -61,3 +65,21 @@ def build_log(file: Path) -> Iterator[None]:
             logger.handlers, logger.propagate = handlers, propagate
             logger.setLevel(level)
         handler.close()
+
+
+@contextmanager
+def log_of(file: Path, libraries: Sequence[str]) -> Iterator[None]:
+    """Log to `file` versions of `libraries`, what the block does, and the error that ends it."""
+    with build_log(file):
+        versions = {name: metadata.version(name) for name in libraries}
+        LOG.info("synfer-rt %s, %s", synfer_rt.__version__, versions)
+        try:
+            yield
+        except BaseException:
+            LOG.exception("the build failed")
+            raise
+
+
+def to_stderr(sentence: str) -> None:
+    """Print a remark."""
+    print(sentence, file=sys.stderr)

@@ -9,13 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from synfer_rt.bundle.engine_specs import IMAGE_AXES
 from synfer_rt.bundle.sizes import Size
+from synfer_rt.export.build.entries import Built, finished, interface
 from synfer_rt.export.build.log import LOG, build_log
 from synfer_rt.export.build.staging import Staging, log_file
 from synfer_rt.export.build.verify import Case, check, max_relative_error, references
@@ -53,23 +52,6 @@ class Source:
             resolution=self.resolution,
             sizes=self.sizes,
         )
-
-
-@dataclass(frozen=True)
-class Built:
-    """A finished engine or plan: bytes of its files, largest relative error, seconds, peak bytes.
-
-    `peak_bytes` is None if the system does not tell. A `reused` one was made by an earlier build:
-    its seconds are 0 and its peak is None.
-    """
-
-    name: str
-    bytes: int
-    precision: str
-    error: float | None
-    seconds: float
-    peak_bytes: int | None
-    reused: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,16 +103,6 @@ def build_engine(job: Job) -> Built:
         return built
 
 
-def finished(
-    name: str, entry: dict[str, Any], bundle: Path, seconds: float | None, peak: int | None = None
-) -> Built:
-    """The report on an engine or plan with this manifest entry; `seconds` None if it is reused."""
-    files = (bundle / entry["file"], bundle / f"{entry['file']}.data")
-    size = sum(file.stat().st_size for file in files if file.is_file())
-    error = (entry.get("parity") or {}).get("max_relative_error")
-    return Built(name, size, entry["precision"], error, seconds or 0.0, peak, seconds is None)
-
-
 def _export(job: Job, path: Path) -> tuple[list[Case], dict[str, Any]]:
     """Write the engine and return its reference cases, and the rest of its manifest entry."""
     checkpoint = job.source.read()
@@ -172,27 +144,3 @@ def parity(
     error = max_relative_error(path, cases)
     check(name, error, tolerance)
     return {"tolerance": tolerance, "max_relative_error": error, "batches": list(batches)}
-
-
-def interface(path: Path) -> dict[str, Any]:
-    """The opset, inputs and outputs of an engine file."""
-    model = onnx.load(path, load_external_data=False)
-
-    def tensors(values: Any) -> list[dict[str, Any]]:
-        return [
-            {
-                "name": value.name,
-                "dtype": np.dtype(
-                    onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-                ).name,
-                "shape": [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim],
-            }
-            for value in values
-        ]
-
-    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-    return {
-        "opset": opset,
-        "inputs": tensors(model.graph.input),
-        "outputs": tensors(model.graph.output),
-    }

@@ -14,10 +14,11 @@ import numpy as np
 from synfer_rt.backends.caches import cache_home
 from synfer_rt.errors import UserError
 from synfer_rt.export.build.all_engines import Options, Recipe
-from synfer_rt.export.build.keys import code_hash, digest
+from synfer_rt.export.build.entries import Built, Entry, finished
+from synfer_rt.export.build.hashes import code_hash, digest
 from synfer_rt.export.build.log import LOG
-from synfer_rt.export.build.one_engine import Built, Source, finished
-from synfer_rt.export.build.staging import Entry, log_file
+from synfer_rt.export.build.one_engine import Source
+from synfer_rt.export.build.staging import log_file
 from synfer_rt.export.graphs.engine_graphs import engine_graph, images_of
 from synfer_rt.export.tensorrt.compile import PLAN_TARGETS, check_options, compile_plan
 

@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from synfer_rt.bundle import MANIFEST
+from synfer_rt.bundle.cuda import SUFFIX as CUDA_SUFFIX
 from synfer_rt.errors import UserError
-from synfer_rt.export.build.keys import sha256
+from synfer_rt.export.build.entries import Entry
+from synfer_rt.export.build.hashes import sha256
 from synfer_rt.export.onnx.shared_weights import copy_with_weights, data_files
 from synfer_rt.export.sentences import some
-
-Entry = dict[str, Any]
-"""The manifest's entry of an engine or a plan, with its `file` and `build_key`."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,9 @@ class Staging:
         file = entry["file"]
         if not self._intact(file):
             return None
-        names = {file} | (data_files(self.out / file) if file.endswith(".onnx") else set())
+        # A CUDA engine's weights are those of its engine, which its key stands for.
+        weights = file.endswith(".onnx") and not file.endswith(CUDA_SUFFIX)
+        names = {file} | (data_files(self.out / file) if weights else set())
         if not all(map(self._intact, names)):
             return None
         (self.bundle / file).parent.mkdir(parents=True, exist_ok=True)
@@ -99,9 +100,17 @@ class Staging:
         self.whole.mkdir()
         for name in files:
             if (self.bundle / name).is_file():
-                (self.whole / name).parent.mkdir(parents=True, exist_ok=True)
-                _link(self.bundle / name, self.whole / name)
+                self.take(self.bundle / name, name)
         return self.whole
+
+    def take(self, file: Path, name: str) -> None:
+        """Put `file` into the new bundle's directory as `name`."""
+        (self.whole / name).parent.mkdir(parents=True, exist_ok=True)
+        _link(file.resolve(), self.whole / name)
+
+    def keep(self, name: str) -> None:
+        """Keep a file that was made in the new bundle's directory for the next build."""
+        _link(self.whole / name, self.bundle / name)
 
     def _intact(self, name: str) -> bool:
         """Whether a file of the old bundle has the hash in its manifest."""

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
@@ -22,16 +20,18 @@ from synfer_rt.bundle import FERANNO, Bundle, write_manifest
 from synfer_rt.diffusion.solvers import HISTORY_SLOTS
 from synfer_rt.errors import UserError
 from synfer_rt.export.build.all_engines import Options, Recipe, make_engines
+from synfer_rt.export.build.cuda_engines import check_precision, with_cuda_engines
+from synfer_rt.export.build.entries import Built
+from synfer_rt.export.build.hashes import sha256
 from synfer_rt.export.build.keys import (
     LIBRARIES,
     engine_key,
     file_hashes,
     network_key,
-    sha256,
     source_hashes,
 )
-from synfer_rt.export.build.log import LOG, build_log
-from synfer_rt.export.build.one_engine import Built, Source
+from synfer_rt.export.build.log import LOG, log_of, to_stderr
+from synfer_rt.export.build.one_engine import Source
 from synfer_rt.export.build.plans import check_plan_options, make_plans
 from synfer_rt.export.build.staging import Staging, log_file, staging
 from synfer_rt.export.checkpoint.contents import LAYOUTS_FILE, Checkpoint
@@ -46,11 +46,6 @@ MODEL_CARD = "README.md"
 """A checkpoint's model card goes with its bundle."""
 SHARING = ("denoiser", "decoder", FERANNO, "guide.text", "guide.text-latent", "guide.latent")
 """Engines that contain the same networks; the first ones are in every bundle."""
-
-
-def to_stderr(sentence: str) -> None:
-    """Print a remark."""
-    print(sentence, file=sys.stderr)
 
 
 def build_bundle(
@@ -75,11 +70,13 @@ def build_bundle(
     if "openvino" in options.targets and not (found := status(OPENVINO)).works:
         raise UserError(f'`target="openvino"` does not work here: {found.reason}; {found.remedy}.')
     check_plan_options(options)
+    if "cuda" in options.targets:
+        check_precision(options.precision)
     checkpoint = source.read()
     _check_stems(checkpoint)
     hashes = file_hashes(checkpoint)
     target = staging(out, checkpoint.settings.name, options.force, set(hashes.values()))
-    with target as place, _logged(out):
+    with target as place, log_of(log_file(out), LIBRARIES):
         LOG.info("building %s from %s with %s", out, source, options)
         for sentence in checkpoint.remarks:
             LOG.warning("%s", sentence)
@@ -103,25 +100,14 @@ def build_bundle(
         if options.precision != "int8":  # whose engines do not keep the tensors as they were
             write_index(source.read(), whole, {name: e["file"] for name, e in engines.items()})
         bundle = write_manifest(whole, fields)
+        if "cuda" in options.targets:
+            bundle = with_cuda_engines(bundle, place, options.jobs, report, remark)
         if status(OPENVINO).works:
             bundle = measured(bundle, lambda spec: LOG.info("%s", spec), anew=options.force)
         if "openvino" in options.targets:
             _check_openvino(bundle)
         LOG.info("%s is whole", out)
     return replace(bundle, path=out)
-
-
-@contextmanager
-def _logged(out: Path) -> Iterator[None]:
-    """Log what the block does, and the error that ends it, if any."""
-    with build_log(log_file(out)):
-        versions = {name: metadata.version(name) for name in LIBRARIES}
-        LOG.info("synfer-rt %s, %s", synfer_rt.__version__, versions)
-        try:
-            yield
-        except BaseException:
-            LOG.exception("the build failed")
-            raise
 
 
 def _check_openvino(bundle: Bundle) -> None:

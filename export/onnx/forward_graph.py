@@ -14,15 +14,12 @@ from torch.export import Dim
 
 from synfer_rt.bundle.engine_specs import BATCH, SPATIAL
 from synfer_rt.errors import UserError
+from synfer_rt.export.onnx.model_file import INLINE_BYTES
 
 OPSET = 21
 """The newest opset that keeps GroupNormalization as one operator and that TensorRT-RTX compiles."""
 
 MAX_BATCH = 4096
-INLINE_BYTES = 100_000_000
-"""Larger weights go to `<engine>.onnx.data`, which runtimes map into memory instead of reading it;
-a protobuf file is limited to 2 GiB anyway."""
-
 _MAX_STEPS = 1 << 16
 _SMALL = 1024
 _HALF_MAX = 65504.0

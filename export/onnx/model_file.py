@@ -11,6 +11,10 @@ from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_m
 
 from synfer_rt.bundle.files import file_roots
 
+INLINE_BYTES = 100_000_000
+"""Larger weights go to `<engine>.onnx.data`, which runtimes map into memory instead of reading it;
+a protobuf file is limited to 2 GiB anyway."""
+
 
 def load(path: Path) -> onnx.ModelProto:
     """The model with all its weights.

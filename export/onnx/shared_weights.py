@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from synfer_rt.export.onnx.forward_graph import INLINE_BYTES
+from synfer_rt.export.onnx.model_file import INLINE_BYTES
 
 _LEAST_BYTES = 1024
 """Smaller tensors are not shared."""

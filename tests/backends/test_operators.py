@@ -19,7 +19,7 @@ from synfer_rt.backends import open_engine, runs_on
 from synfer_rt.backends.parity import difference, measure
 from synfer_rt.bundle import Bundle
 from synfer_rt.bundle.engine_specs import EngineSpec, RuntimeParity, TensorSpec
-from synfer_rt.export.build.one_engine import interface
+from synfer_rt.export.build.entries import interface
 from synfer_rt.export.networks.classifier import ClassifierSource
 from synfer_rt.export.networks.image_network import compose_network, reference
 from tests.backends.operators.variant import PIXELS, Variant, images

@@ -14,7 +14,8 @@ pytest.importorskip("diffusers", reason="the build side needs synfer-rt[export]"
 from synfer_rt.errors import UserError
 from synfer_rt.export.build import plans
 from synfer_rt.export.build.all_engines import Options, Recipe
-from synfer_rt.export.build.one_engine import Built, Source
+from synfer_rt.export.build.entries import Built
+from synfer_rt.export.build.one_engine import Source
 from synfer_rt.export.build.staging import Staging
 from synfer_rt.export.tensorrt.compile import Compiled
 

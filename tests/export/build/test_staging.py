@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("diffusers", reason="the build side needs synfer-rt[export]")
 
 from synfer_rt.errors import UserError
-from synfer_rt.export.build.keys import sha256
+from synfer_rt.export.build.hashes import sha256
 from synfer_rt.export.build.staging import staging
 
 

@@ -15,7 +15,8 @@ from synfer_rt.backends import to_numpy
 from synfer_rt.bundle import Bundle
 from synfer_rt.bundle.sizes import Sizes
 from synfer_rt.diffusion.solvers import trajectory
-from synfer_rt.export.build.one_engine import Built, Source
+from synfer_rt.export.build.entries import Built
+from synfer_rt.export.build.one_engine import Source
 from synfer_rt.export.build.whole_bundle import build_bundle
 from synfer_rt.export.networks.classifier import ClassifierSource
 from synfer_rt.sampling.sampler import Sampler
