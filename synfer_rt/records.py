@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, cast
 
 from synfer_rt.bundle import Bundle
@@ -33,6 +34,7 @@ READABLE, UNREADABLE = "readable", "unreadable"
 NOT_READ = -1.0
 """The intensity of an action unit that nothing has read; 0 would say that the face lacks it."""
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 _CLASS, _UNIT, _ANNOTATOR = "class", "action unit", "annotator"
 _ANY, _MADE = (SAMPLED, ORIGINAL, AUGMENTED), (SAMPLED, AUGMENTED)
 _LINE = (READABLE, UNREADABLE)
@@ -187,6 +189,12 @@ def blank_record(classes: Sequence[str], units: Sequence[str] | None) -> Record:
     return {field.name: field.blank(names) for field in RECORD}
 
 
+@cache
+def _form(classes: tuple[str, ...], units: tuple[str, ...]) -> Record:
+    """`blank_record`, made once."""
+    return blank_record(classes, units)
+
+
 def blank_line(bundle: Bundle, annotators: Sequence[str], backend: str) -> Record:
     """A line of empty values, with all fields in their order, but for what is equal in all lines.
 
@@ -208,8 +216,8 @@ def record(bundle: Bundle, **values: Any) -> Record:
     `aus` may leave out units, as in a request, and `probabilities` classes. Raises KeyError for a
     field that records do not have.
     """
-    fields = blank_record(bundle.classes, bundle.au_names)
-    fields |= {"label_scheme": bundle.label_scheme, "bundle": bundle.bundle_hash}
+    fields = _form(bundle.classes, bundle.au_names or OPENGRAPHAU_41)
+    values |= {"label_scheme": bundle.label_scheme, "bundle": bundle.bundle_hash}
     if values.get("aus"):
         values["aus"] = au_intensities(values["aus"], bundle.au_names)
     return filled(fields, values)
@@ -221,19 +229,20 @@ def filled(form: Mapping[str, Value], values: Mapping[str, Any]) -> Record:
     None leaves a field as it is. Raises KeyError for a field that `form` does not have.
     """
     fields: Record = dict(form)
+    for name, empty in form.items():
+        if isinstance(empty, dict):
+            parts: Mapping[str, Any] = values.get(name) or {}
+            fields[name] = empty | {key: type(empty[key])(part) for key, part in parts.items()}
     for name, value in values.items():
         empty = form[name]
-        if isinstance(empty, dict):
-            parts: Mapping[str, Any] = value or {}
-            fields[name] = empty | {key: type(empty[key])(part) for key, part in parts.items()}
-        elif value is not None:
+        if value is not None and not isinstance(empty, dict):
             fields[name] = type(empty)(value)
     return fields
 
 
 def metadata(record: Mapping[str, Any], file_name: str) -> bytes:
     """A record as a dataset holds it in JSON: one line of UTF-8, which begins with `file_name`."""
-    return json.dumps({FILE_NAME.name: file_name, **record}, ensure_ascii=False).encode()
+    return _ENCODER.encode({FILE_NAME.name: file_name, **record}).encode()
 
 
 def json_object(text: str | bytes) -> Record:

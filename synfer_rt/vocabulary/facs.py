@@ -8,7 +8,7 @@ Sources: FACS (Ekman, Friesen and Hager 2002) for the names; OpenGraphAU (Luo et
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -177,11 +177,17 @@ def au_intensities(
     aus: Mapping[str, float], names: tuple[str, ...] = OPENGRAPHAU_41
 ) -> dict[str, float]:
     """{name: intensity} of every unit of `au_vector`, for a record."""
-    vector = au_vector(aus, names)
-    found = dict.fromkeys(names, 0.0)
-    for i in np.flatnonzero(vector).tolist():
-        found[names[i]] = float(str(vector[i]))  # the shortest decimal that is this float32
+    found, columns = dict.fromkeys(names, 0.0), _columns(names)
+    for name, intensity in _with_sides(aus).items():
+        if name in columns:
+            found[names[columns[name]]] = _shortest(intensity)
     return found
+
+
+@lru_cache(maxsize=1024)
+def _shortest(intensity: float) -> float:
+    """The shortest decimal that is the float32 of an intensity."""
+    return float(str(np.float32(intensity)))
 
 
 def mirror(vectors: np.ndarray) -> np.ndarray:

@@ -7,16 +7,17 @@ last. So samples are staged in a tar, as in `webdataset.py`, and a whole shard i
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from synfer_rt.data.writers.atomic import commit, partial
-from synfer_rt.data.writers.webdataset import ShardWriter, samples
+from synfer_rt.data.writers.webdataset import ShardWriter, members
 from synfer_rt.records import ARROW, FILE_NAME, Record, Value, blank_record
 
 _ROW_GROUP = 256  # rows that a reader must hold at once
@@ -38,23 +39,35 @@ class ParquetWriter(ShardWriter):
         )
 
     def _to_parquet(self, tar: Path, path: Path) -> None:
-        arrow, parquet = _pyarrow()
+        _, parquet = _pyarrow()
         grown = tar.with_name(path.name)
         with tar.open("rb") as source, partial(grown).open("wb") as target:
-            rows = ({"image": _image(record, png), **record} for record, png, _ in samples(source))
+            found = members(source)
+            rows = (
+                (png, text) for (_, png), (_, text), _ in zip(found, found, found, strict=False)
+            )
             with parquet.ParquetWriter(target, self._schema) as writer:
                 while group := list(itertools.islice(rows, _ROW_GROUP)):
-                    writer.write_table(arrow.Table.from_pylist(group, self._schema))
+                    writer.write_table(self._table(*zip(*group, strict=True)))
             commit(target, path, grown)
+
+    def _table(self, pngs: Sequence[bytes], lines: Sequence[bytes]) -> Any:
+        """A pyarrow.Table of samples. Arrow reads the records, without the interpreter's lock."""
+        arrow, _ = _pyarrow()
+        reader, text = import_module("pyarrow.json"), b"\n".join(lines)
+        records = reader.read_json(
+            io.BytesIO(text),
+            reader.ReadOptions(use_threads=False, block_size=len(text) + 1),
+            reader.ParseOptions(arrow.schema(list(self._schema)[1:]), False, "ignore"),
+        )
+        names = records[FILE_NAME.name].combine_chunks()
+        image = arrow.StructArray.from_arrays([arrow.array(pngs), names], ["bytes", "path"])
+        return arrow.table([image, *records.columns], self._schema)
 
 
 def _pyarrow() -> tuple[Any, Any]:
     """pyarrow and pyarrow.parquet, imported late as they load slowly; they declare no types."""
     return import_module("pyarrow"), import_module("pyarrow.parquet")
-
-
-def _image(record: Record, png: bytes) -> dict[str, Any]:
-    return {"bytes": png, "path": record[FILE_NAME.name]}
 
 
 def name_of(number: int) -> str:

@@ -24,6 +24,11 @@ from synfer_rt.vocabulary.label_schemes import scheme
 KINDS = ("png", "json", "cls")
 """The files of a sample, by what follows the key."""
 _END = bytes(2 * tarfile.BLOCKSIZE)
+_SIZE, _CHECKSUM = slice(124, 136), slice(148, 156)
+"""Fields of a tar header (POSIX.1-1988, ustar); the name comes first."""
+_HEADER = bytearray(tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT))
+_HEADER[_SIZE], _HEADER[_CHECKSUM] = bytes(12), b" " * 8
+_SUM = sum(_HEADER)  # the checksum counts its own field as spaces
 
 
 class ShardWriter:
@@ -206,10 +211,12 @@ def _sample(record: Mapping[str, Any], png: bytes) -> bytes:
 
 
 def _member(name: str, data: bytes) -> bytes:
-    info = tarfile.TarInfo(name)  # its defaults: mode 0644, time, user and group 0
-    info.size = len(data)
-    padding = bytes(-len(data) % tarfile.BLOCKSIZE)
-    return info.tobuf(tarfile.USTAR_FORMAT) + data + padding
+    """A file as tarfile would write it (ustar): mode 0644, no time, user or group."""
+    header, written, size = bytearray(_HEADER), name.encode(), b"%011o\0" % len(data)
+    header[: len(written)] = written
+    header[_SIZE] = size
+    header[_CHECKSUM] = b"%06o\0 " % (_SUM + sum(written) + sum(size))
+    return b"".join((header, data, bytes(-len(data) % tarfile.BLOCKSIZE)))
 
 
 def members(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:

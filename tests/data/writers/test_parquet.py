@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from synfer_rt.data.writers import open_output
+from synfer_rt.data.writers import open_output, read
 
 
 def write_some(run, out, count=10):
@@ -45,3 +45,36 @@ def test_a_tar_left_beside_its_finished_shard_is_cleared_away(run, tmp_path):
     settings = run.settings("parquet")
     assert open_output(tmp_path / "out", settings, resume=True, shard_size=4).done == 4
     assert not leftover.exists()
+
+
+def test_every_value_of_a_record_is_in_its_column(run, tmp_path):
+    changes = {
+        "index": 0,
+        "seed": 2**63 - 1,
+        "prompt": 'quotes " and \\ and \n and ünïcode \U0001f642 and \x01',
+        "guidance": 1e-300,
+        "au_scale": -0.1,
+        "noise_scale": 0.30000000000000004,
+        "layout": -(2**63),
+        "probabilities": {"neutral": 1 / 3, "happy": 0.1 + 0.2, "sad": 5e-324},
+        "semantic_guidance": {"form": "latent", "strength": 0.05, "start": 3 / 7, "every": 2},
+    }
+    out = tmp_path / "out"
+    writer = open_output(out, run.settings("parquet", 1), resume=False)
+    record = run.record(0) | changes
+    writer.write([record], [run.png(0)])
+    writer.finish()
+    ((written, png),) = read(out)
+    assert written == {"file_name": "00000000.png", **record} and png == run.png(0)
+    assert list(written) == ["file_name", *record]
+
+
+def test_a_column_that_a_record_lacks_is_null(run, tmp_path):
+    out = tmp_path / "out"
+    writer = open_output(out, run.settings("parquet", 1), resume=False)
+    record = run.record(0) | {"unknown": 1}
+    del record["steps"]
+    writer.write([record], [run.png(0)])
+    writer.finish()
+    ((written, _),) = read(out)
+    assert written["steps"] is None and "unknown" not in written

@@ -6,6 +6,7 @@ import json
 import tarfile
 
 from synfer_rt.data.writers import open_output
+from synfer_rt.data.writers.webdataset import _member
 from synfer_rt.vocabulary.label_schemes import scheme
 
 
@@ -66,3 +67,12 @@ def test_a_shard_that_went_missing_is_made_again(run, tmp_path):
     run.write(writer, 10)
     writer.finish()
     assert (tmp_path / "out/000001.tar").read_bytes() == kept
+
+
+def test_members_are_those_of_tarfile():
+    for name in ("00000000.png", "123456789012345678.json", "7.cls"):
+        for size in (0, 1, 511, 512, 70_000):
+            info = tarfile.TarInfo(name)
+            info.size = size
+            expected = info.tobuf(tarfile.USTAR_FORMAT) + b"x" * size + bytes(-size % 512)
+            assert _member(name, b"x" * size) == expected
