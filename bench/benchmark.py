@@ -116,10 +116,7 @@ def _result(settled: Settled, measured: measure.Measured, command: str) -> dict[
 def _nothing(measured: measure.Measured) -> str:
     """Why nothing was measured, as a sentence."""
     for entry in measured.failed:
-        return (
-            f"Nothing could be measured: {entry['section']} failed, since {entry['why']}; leave "
-            "large sizes out of `batch`, or choose another `backend`."
-        )
+        return f"Nothing could be measured, since {entry['section']} failed: {entry['why']}."
     return "Nothing could be measured, since the time was up; give more `seconds`."
 
 

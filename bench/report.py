@@ -166,8 +166,9 @@ def _legend(result: Result) -> str:
         f"batches; a batch of {steps} steps and a whole batch warm up before it and do not count, "
         "unless a single batch takes long enough to be the run. `images/s` is from prompt to "
         "files: synfer-rt labels and writes, peers write with Pillow and do not label. `model "
-        "only` is images/s of condition, denoise and decode; stages are ms per image; `engines` "
-        "is the share of time inside engine calls; RAM is the peak of the process so far."
+        "only` is images/s of condition, denoise and decode; stages are ms per image, "
+        "`prepare` and `write` those for which the engines waited; `engines` is the share of time "
+        "inside engine calls; RAM is the peak of the process so far."
     )
     if not _on_gpu(result):
         return said

@@ -81,7 +81,7 @@ def _receive(
             process.join()
             return (
                 f"its process was killed (exit code {process.exitcode}), most likely because "
-                "memory ran out",
+                "memory ran out; leave that size out of `batch`",
                 False,
             )
         if kind == "end":

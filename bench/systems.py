@@ -9,17 +9,18 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from synfer_rt.bundle import Bundle
+from synfer_rt.sampling.observer import StageTimes
 from synfer_rt.sampling.requests import Requests, make_requests
 
-STAGES = ("condition", "denoise", "decode", "label", "write", "other")
-"""`write` encodes and writes the images; `other` is the run's time outside all other stages."""
+STAGES = tuple(stage.name for stage in fields(StageTimes))
+"""The stages of a run; `other` is its time outside all other stages. Peers lack some."""
 
 MODEL_STAGES = ("condition", "denoise", "decode")
 """The stages that every system has, and on which systems are compared."""

@@ -41,7 +41,8 @@ def test_a_killed_process_keeps_its_rows():
     found = sections.run(counting, 2, "exit")
     assert found.rows == [0, 1]
     assert found.problem == (
-        "its process was killed (exit code 9), most likely because memory ran out"
+        "its process was killed (exit code 9), most likely because memory ran out; leave that size "
+        "out of `batch`"
     )
 
 
