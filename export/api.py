@@ -53,8 +53,8 @@ def build_engines(
     - `precision` is how weights are stored: "fp32", "fp16" or "int8".
     - `target`: "onnx" is always built, with "openvino" every engine must be right there, with
       "cuda" each gets a CUDA engine (add_cuda_engines gives them to a finished bundle), and
-      "tensorrt" and "tensorrt-rtx" compile plans for the GPUs `compute_capability`, such as "sm86",
-      at the smallest, the best and the largest `batch`.
+      "tensorrt" and "tensorrt-rtx" compile plans for the GPUs `compute_capability`, such as "sm86"
+      or "ampere", at the smallest, the best and the largest `batch`.
     - `tolerance` is the largest error relative to each output's largest value; None: TOLERANCES.
     - `jobs` engines are built at once; `force` reuses nothing and replaces another model's bundle.
 

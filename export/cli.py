@@ -101,9 +101,9 @@ _RESUME = "Interrupted; what is finished is kept: run the same command to go on.
 @click.option(
     "--compute-capability",
     "capabilities",
-    metavar="sm80,sm86,…",
-    help="GPUs that the plans are for.  [default: all that tensorrt-rtx knows; for tensorrt, the "
-    "GPU of this machine]",
+    metavar="sm89,ampere,…",
+    help="GPUs that the plans are for, or their families: turing, ampere, ada, blackwell.  "
+    "[default: the GPU of this machine; for tensorrt-rtx elsewhere sm86, sm89 and sm120]",
 )
 @click.option(
     "--batch",

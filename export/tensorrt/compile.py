@@ -1,9 +1,10 @@
 """ONNX engines -> TensorRT or TensorRT-RTX plans, each built in a process of its own.
 
-TensorRT-RTX compiles for any GPU, plain TensorRT for the GPU of the machine. Plans contain their
-weights: a plan that is refitted from the ONNX file would be smaller on disk, but would need the
-parser and the float16 graph again wherever it is loaded. Weights are not streamed: the largest
-Stable Diffusion UNet of this family has 1.7 GB in float16, less than the memory of these GPUs.
+TensorRT-RTX compiles for any GPU that it knows, plain TensorRT for the GPU of the machine. Plans
+contain their weights: a plan that is refitted from the ONNX file would be smaller on disk, but
+would need the parser and the float16 graph again wherever it is loaded. Weights are not streamed:
+the largest Stable Diffusion UNet of this family has 1.7 GB in float16, less than the memory of
+these GPUs.
 """
 
 from __future__ import annotations
@@ -32,6 +33,15 @@ from synfer_rt.export.peak_memory import peak_bytes
 PLAN_TARGETS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 """The Python module of each target; the package to install has the target's name."""
 PRECISIONS = ("fp32", "fp16")
+FAMILIES = {
+    "turing": ("sm75",),
+    "ampere": ("sm80", "sm86"),
+    "ada": ("sm89",),
+    "blackwell": ("sm120", "sm121"),
+}
+"""The compute capabilities of each family of GPUs that TensorRT-RTX compiles for."""
+RTX_DEFAULT = ("sm86", "sm89", "sm120")
+"""GeForce RTX 30, 40 and 50, and the professional cards of their families."""
 HALF_TOLERANCE = 2e-2
 """Largest relative error that computing in float16 may cost."""
 _LARGEST_BATCH = 4096
@@ -79,13 +89,13 @@ def compile_plan(
     """Compile an engine ahead of time to `out/<target>/<name>.plan`.
 
     `onnx_file` is the engine's (external data beside it), `out` the bundle's directory.
-    `capabilities` are like "sm89"; none means all that TensorRT-RTX knows, or for plain TensorRT
-    the GPU of this machine. `batch` is the smallest, the best and the largest batch. `precision` is
-    "fp16" (see mixed_precision.py) or "fp32". The library's messages are appended to the file
-    `log`; `timing_cache` is a file that plain TensorRT reads and extends. With an `example` (inputs
-    by name, of any batch) an fp16 engine is compared with its float32 form before it is compiled,
-    and the error is the entry's `parity`. `axes` are the smallest, the best and the largest length
-    of the free heights and widths.
+    `capabilities` are like "sm89", or FAMILIES by name; none means the GPU of this machine, and
+    for TensorRT-RTX without one that it knows, RTX_DEFAULT. `batch` is the smallest, the best and
+    the largest batch. `precision` is "fp16" (see mixed_precision.py) or "fp32". The library's
+    messages are appended to the file `log`; `timing_cache` is a file that plain TensorRT reads and
+    extends. With an `example` (inputs by name, of any batch) an fp16 engine is compared with its
+    float32 form before it is compiled, and the error is the entry's `parity`. `axes` are the
+    smallest, the best and the largest length of the free heights and widths.
 
     The entry is {file (relative to `out`), version, compute_capabilities, profiles, precision,
     parity?}; `profiles` has every input, with the same shape three times where it has no batch.
@@ -168,14 +178,23 @@ def _resolve(
             f"1 to {_LARGEST_BATCH}, got {smallest}, {best} and {largest}."
         )
     library = _library(target)
-    for capability in capabilities:
-        if not re.fullmatch(r"sm\d+", capability):
-            raise UserError(
-                f"`compute_capability` must be like sm89 (for 8.9), got {capability!r}."
-            )
+    capabilities = _members(capabilities)
     if target == "tensorrt-rtx":
         return library, _known_to_rtx(library, capabilities)
     return library, _around_the_gpu_here(capabilities)
+
+
+def _members(names: Sequence[str]) -> list[str]:
+    """Compute capabilities, without repetition, given by themselves or by their family."""
+    found: dict[str, None] = {}
+    for name in names:
+        if name not in FAMILIES and not re.fullmatch(r"sm\d+", name):
+            raise UserError(
+                "`compute_capability` must be like sm89 (for 8.9), or one of "
+                f"{', '.join(FAMILIES)}; got {name!r}."
+            )
+        found |= dict.fromkeys(FAMILIES.get(name, (name,)))
+    return list(found)
 
 
 def _library(target: str) -> Any:
@@ -196,7 +215,10 @@ def _known_to_rtx(library: Any, capabilities: Sequence[str]) -> Sequence[str]:
                 f"tensorrt-rtx {library.__version__} does not compile for {capability}, only for "
                 f'{", ".join(known)}; for another GPU, build there with `target="tensorrt"`.'
             )
-    return list(capabilities) or known
+    if capabilities:
+        return capabilities
+    here = _capability_here()
+    return [here] if here is not None and here in known else RTX_DEFAULT
 
 
 def _around_the_gpu_here(capabilities: Sequence[str]) -> Sequence[str]:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -234,10 +234,9 @@ def run_file(file: Path, inputs: Mapping[str, np.ndarray], backend: str) -> np.n
     """See `Runtime.run_file`."""
     import openvino
 
-    core = openvino.Core()
-    return core.compile_model(core.read_model(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(
-        dict(inputs)
-    )[0]
+    core = cast(Any, openvino.Core())
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}
+    return core.compile_model(core.read_model(file), "CPU", exact)(dict(inputs))[0]
 
 
 def computes(bundle: Bundle, backend: str) -> tuple[str, str, str]:

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from tests.backends import host_builder
+
 
 class _Error(IntEnum):
     cudaSuccess = 0
@@ -126,25 +128,24 @@ class HostLibrary:
     class ILogger:
         """Errors go nowhere else."""
 
-        INTERNAL_ERROR, ERROR = 0, 1
+        INTERNAL_ERROR, ERROR, VERBOSE = 0, 1, 4
+
+    OnnxParser = host_builder.OnnxParser
 
     def __init__(self, runtime: HostRuntime, with_kernels: bool) -> None:
-        self._cuda = runtime
+        self._cuda, self._rtx = runtime, with_kernels
+        vars(self).update(host_builder.constants(with_kernels))
         if with_kernels:
             self.CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE=1, DISABLED=0)
             self.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER=1)
 
-    def Runtime(self, log: Any) -> Any:
-        """What reads plans; None for bytes that are none."""
+    def Builder(self, log: Any) -> host_builder.Builder:
+        """What makes plans."""
+        return host_builder.Builder(log, self._rtx)
 
-        def deserialize(data: bytes) -> Any:
-            try:
-                return _Engine(self._cuda, onnxruntime.InferenceSession(data))
-            except Exception as error:
-                log.log(self.ILogger.ERROR, str(error))
-                return None
-
-        return SimpleNamespace(deserialize_cuda_engine=deserialize)
+    def Runtime(self, log: Any) -> Runtime:
+        """What reads plans."""
+        return Runtime(self._cuda, log)
 
     @staticmethod
     def nptype(dtype: str) -> Any:
@@ -152,9 +153,24 @@ class HostLibrary:
         return {"tensor(float)": np.float32, "tensor(int64)": np.int64}[dtype]
 
 
-class _Engine:
+class Runtime:
+    """Reads plans; None for bytes that are none."""
+
+    def __init__(self, runtime: HostRuntime, log: Any) -> None:
+        self._cuda, self._log = runtime, log
+
+    def deserialize_cuda_engine(self, serialized_engine: Any) -> ICudaEngine | None:
+        try:
+            session = onnxruntime.InferenceSession(bytes(serialized_engine))
+        except Exception as error:
+            self._log.log(HostLibrary.ILogger.ERROR, str(error))
+            return None
+        return ICudaEngine(self._cuda, session)
+
+
+class ICudaEngine:
     def __init__(self, runtime: HostRuntime, session: Any) -> None:
-        self._cuda, self.session = runtime, session
+        self._cuda, self._session = runtime, session
         nodes = (*session.get_inputs(), *session.get_outputs())
         self._nodes = {node.name: node for node in nodes}
         self.num_io_tensors = len(nodes)
@@ -168,20 +184,40 @@ class _Engine:
     def get_tensor_dtype(self, name: str) -> str:
         return self._nodes[name].type
 
-    def create_runtime_config(self) -> Any:
-        cache = SimpleNamespace(
-            serialize=lambda: b"kernels", deserialize=lambda data: data == b"kernels"
-        )
-        return SimpleNamespace(
-            create_runtime_cache=lambda: cache, set_runtime_cache=lambda given: given is cache
-        )
+    def create_runtime_config(self) -> IRuntimeConfig:
+        return IRuntimeConfig()
 
-    def create_execution_context(self, config: Any = None) -> _Context:
-        return _Context(self._cuda, self)
+    def create_execution_context(self, config: Any = None) -> IExecutionContext:
+        return IExecutionContext(self._cuda, self)
 
 
-class _Context:
-    def __init__(self, runtime: HostRuntime, engine: _Engine) -> None:
+class IRuntimeConfig:
+    """TensorRT-RTX's."""
+
+    def __init__(self) -> None:
+        self.dynamic_shapes_kernel_specialization_strategy = self.cuda_graph_strategy = 0
+        self._cache: IRuntimeCache | None = None
+
+    def create_runtime_cache(self) -> IRuntimeCache:
+        return IRuntimeCache()
+
+    def set_runtime_cache(self, cache: IRuntimeCache) -> bool:
+        self._cache = cache
+        return True
+
+
+class IRuntimeCache:
+    """TensorRT-RTX's."""
+
+    def serialize(self) -> bytes:
+        return b"kernels"
+
+    def deserialize(self, buffer: bytes) -> bool:
+        return buffer == b"kernels"
+
+
+class IExecutionContext:
+    def __init__(self, runtime: HostRuntime, engine: ICudaEngine) -> None:
         self._cuda, self._engine = runtime, engine
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
@@ -191,7 +227,7 @@ class _Context:
         return True
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        session = self._engine.session
+        session = self._engine._session
         given = {
             node.name: np.zeros(
                 self._shapes.get(node.name, tuple(node.shape)), HostLibrary.nptype(node.type)
@@ -208,7 +244,7 @@ class _Context:
         addresses = dict(self._addresses)
 
         def run() -> None:
-            session = self._engine.session
+            session = self._engine._session
             given = {}
             for node in session.get_inputs():
                 shape = self._shapes.get(node.name, tuple(node.shape))
@@ -219,3 +255,8 @@ class _Context:
 
         self._cuda.enqueue(run)
         return True
+
+
+CLASSES = (IExecutionContext, ICudaEngine, Runtime, *host_builder.CLASSES)
+RTX_CLASSES = (IRuntimeCache, IRuntimeConfig, *CLASSES, host_builder.RtxBuilderConfig)
+"""The classes, by the names of those of the bindings, that each library has."""

@@ -7,13 +7,18 @@ and for whole samples. Without a GPU the same tests run on a simulated one (host
 
 from __future__ import annotations
 
+import inspect
+import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from synfer_rt import backends
@@ -24,6 +29,7 @@ from synfer_rt.backends import (
     choose,
     cuda,
     open_engine,
+    runtimes,
     tensorrt,
     tensorrt_library,
     to_numpy,
@@ -36,7 +42,14 @@ from synfer_rt.sampling.guidance import semantic_guidance
 from synfer_rt.sampling.requests import make_requests
 from synfer_rt.sampling.sampler import Sampler
 from tests import tiny_bundle as tiny
-from tests.backends.host_gpu import HostLibrary, HostRuntime
+from tests.backends.host_gpu import (
+    CLASSES,
+    RTX_CLASSES,
+    HostLibrary,
+    HostRuntime,
+    IExecutionContext,
+)
+from tests.backends.record_bindings import FILE, recorded
 from tests.backends.test_openvino import ENGINES, inputs
 from tests.samples import difference, request
 
@@ -61,6 +74,35 @@ def test_a_file_that_is_no_plan_is_refused_with_what_the_library_says() -> None:
     log = tensorrt_library.logger(trt)
     assert trt.Runtime(log).deserialize_cuda_engine(b"no plan at all" * 100) is None
     assert "deserialize" in log.said()
+
+
+BINDINGS = json.loads(FILE.read_text())
+
+
+@pytest.mark.parametrize("library", BINDINGS)
+def test_the_simulated_library_has_no_name_that_the_bindings_lack(library: str) -> None:
+    """What runs on the simulated one calls nothing that TensorRT 10 and 11 or RTX have not."""
+    rtx = library.startswith("tensorrt-rtx")
+    names = {known: set(words.split()) for known, words in BINDINGS[library].items()}
+    for simulated in RTX_CLASSES if rtx else CLASSES:
+        name = simulated.__name__.replace("RtxBuilderConfig", "IBuilderConfig")
+        source = inspect.getsource(simulated)
+        made = set(vars(simulated)) | set(re.findall(r"\bself\.([a-z]\w*)(?=[^=\n]* = )", source))
+        assert {each for each in made if not each.startswith("_")} <= names[name], name
+    module = HostLibrary(HostRuntime(), with_kernels=rtx)
+    for name, value in vars(module).items():
+        if isinstance(value, SimpleNamespace):
+            assert {each for each in vars(value) if not each.startswith("_")} <= names[name], name
+    assert {"INTERNAL_ERROR", "ERROR", "VERBOSE"} <= names["ILogger"]
+
+
+@pytest.mark.parametrize("module", ["tensorrt", "tensorrt_rtx"])
+def test_the_recorded_bindings_are_those_of_what_is_installed(module: str) -> None:
+    version = pytest.importorskip(module).__version__
+    ((name, names),) = recorded(module).items()
+    if name not in BINDINGS:
+        pytest.skip(f"{version} has not been recorded")
+    assert BINDINGS[name] == names
 
 
 # What follows runs on a GPU, and everywhere on a simulated one.
@@ -359,6 +401,40 @@ def test_more_images_than_the_profile_has_are_refused(planned: Bundle, backend: 
     engine = open_engine(planned, "decoder", backend)
     with pytest.raises(UserError, match="runs 1 to 8 images at once, not 9"):
         engine.run(inputs(planned.engines["decoder"], 9))
+
+
+def test_small_networks_compiled_here_are_right(backend: str, gpu: tuple[str, bool]) -> None:
+    assert runtimes.probed.__wrapped__(backend) == BackendStatus(backend, True, "works", "")
+
+
+def test_a_gpu_that_computes_nothing_is_noticed(
+    backend: str, gpu: tuple[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not gpu[1]:
+        pytest.skip("a real GPU computes")
+    monkeypatch.setattr(IExecutionContext, "execute_async_v3", lambda *_: True)
+    found = runtimes.probed.__wrapped__(backend)
+    assert not found.works
+    assert found.reason == "convolution, group normalisation, attention: wrong values"
+
+
+def test_a_plan_is_built_as_the_library_wants_it(
+    guided_bundle: Bundle, backend: str, gpu: tuple[str, bool], tmp_path: Path
+) -> None:
+    """The build side's own steps, which a machine with the library runs in a process apart."""
+    from synfer_rt.export.tensorrt import compile
+
+    if not gpu[1]:
+        pytest.skip("compiled_for does the same on a real GPU")
+    target, cache = TARGETS[backend], tmp_path / "timing"
+    file, plan = guided_bundle.path / "decoder.onnx", tmp_path / "decoder.plan"
+    free = {"B": (1, 2, 4)}
+    job = compile._Job(target, ("sm89",), free, "fp32", str(file), str(plan), str(cache), None)
+    profiles = compile._compile(tensorrt_library.load(target), job, file)
+    assert isinstance(profiles, dict)
+    assert [shape[0] for shape in profiles["latents"].values()] == [1, 2, 4]
+    assert onnx.load(plan) == onnx.load(file)
+    assert cache.exists() == (target == "tensorrt")
 
 
 def test_a_run_says_with_what_plans_compute(planned: Bundle, gpu: tuple[str, bool]) -> None:

@@ -18,6 +18,7 @@ from onnx import TensorProto, helper
 from synfer_rt.bundle import Bundle, open_bundle
 from synfer_rt.bundle.engine_specs import EngineSpec
 from synfer_rt.errors import UserError
+from synfer_rt.export.tensorrt import compile
 from synfer_rt.export.tensorrt.compile import Compiled, check_options, compile_plan
 from tests import tiny_bundle as tiny
 
@@ -201,6 +202,30 @@ def test_a_builder_that_fails_is_one_sentence_with_the_log(
     assert list((tmp_path / "out" / "tensorrt-rtx").iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("here", "asked", "found"),
+    [
+        (None, [], ["sm86", "sm89", "sm120"]),
+        ("sm80", [], ["sm80"]),
+        ("sm90", [], ["sm86", "sm89", "sm120"]),  # a Hopper, which TensorRT-RTX does not know
+        ("sm80", ["ada"], ["sm89"]),
+        (None, ["ampere", "sm89", "sm86"], ["sm80", "sm86", "sm89"]),
+        (None, ["turing", "blackwell"], ["sm75", "sm120", "sm121"]),
+    ],
+)
+def test_plans_are_for_the_gpus_asked_for_the_one_here_or_the_usual(
+    monkeypatch: pytest.MonkeyPatch, here: str | None, asked: list[str], found: list[str]
+) -> None:
+    monkeypatch.setattr(compile, "_capability_here", lambda: here)
+    assert list(check_options("tensorrt-rtx", asked, BATCH, "fp16")) == found
+
+
+def test_every_family_is_one_that_the_library_knows() -> None:
+    members = [gpu.upper() for family in compile.FAMILIES.values() for gpu in family]
+    library: Any = trt
+    assert sorted(members) == sorted(n for n in library.ComputeCapability.__members__ if "SM" in n)
+
+
 def test_a_capability_that_the_library_lacks_is_refused() -> None:
     with pytest.raises(UserError, match=r"does not compile for sm90, only for .*sm89"):
         check_options("tensorrt-rtx", ["sm89", "sm90"], BATCH, "fp16")
@@ -210,7 +235,13 @@ def test_a_capability_that_the_library_lacks_is_refused() -> None:
     ("target", "capabilities", "batch", "precision", "sentence"),
     [
         ("openvino", ["sm89"], BATCH, "fp16", "`target` of a plan must be"),
-        ("tensorrt-rtx", ["8.9"], BATCH, "fp16", "must be like sm89"),
+        (
+            "tensorrt-rtx",
+            ["8.9"],
+            BATCH,
+            "fp16",
+            r"must be like sm89 .*, or one of turing, .*'8\.9'",
+        ),
         ("tensorrt-rtx", ["sm89"], (1, 8, 4), "fp16", "`batch` must be .*got 1, 8 and 4"),
         ("tensorrt-rtx", ["sm89"], (0, 1, 1), "fp16", "`batch` must be .*got 0, 1 and 1"),
         ("tensorrt-rtx", ["sm89"], BATCH, "int8", "a bundle of their own"),
