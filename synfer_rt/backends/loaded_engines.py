@@ -11,8 +11,10 @@ import numpy as np
 
 from synfer_rt.backends.choice import choose
 from synfer_rt.backends.engine import BoundEngine, Buffer, Engine
+from synfer_rt.backends.footprint import bytes_per_image, share
 from synfer_rt.backends.memory import free_memory
 from synfer_rt.backends.opening import batch_limits, open_engine
+from synfer_rt.backends.runtimes import TARGETS
 from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError
 
@@ -31,6 +33,8 @@ _PIXELS_PER_CALL = 1 << 20
 _BYTES_PER_PIXEL = 4096
 """What a decoder of SD 1.5's size holds for each pixel: at its widest, 256 channels in float32 as a
 layer's input, output, shortcut and workspace."""
+_PIXELS_ON_A_GPU = 1 << 22
+"""The same for decoding and encoding on a GPU, which 16 images of 512x512 pixels fill."""
 
 
 class LoadedEngines:
@@ -133,14 +137,45 @@ class LoadedEngines:
         """The most images for one call of an engine, found out once."""
         if name not in self._most:
             _, planned = batch_limits(self.bundle, name, self.backend)
-            pixels = math.prod(self.bundle.image_size)
             sizes = [sys.maxsize if planned is None else planned]
-            if self.backend.endswith("-cpu"):
-                sizes.append(_POSITIONS_PER_CALL // math.prod(self.bundle.latent.shape[1:]))
-            if name not in ("conditioner", "denoiser"):
-                sizes.append(_PIXELS_PER_CALL // pixels)
-                free = free_memory(self.backend)
-                if free is not None:
-                    sizes.append(free // 2 // (_BYTES_PER_PIXEL * pixels))
+            sizes += self._fit_cpu(name) if self.backend.endswith("-cpu") else self._fit_gpu(name)
             self._most[name] = max(min(sizes), 1)
         return self._most[name]
+
+    def _fit_cpu(self, name: str) -> list[int]:
+        """How many images a call on a CPU should take at most, for several reasons."""
+        pixels = math.prod(self.bundle.image_size)
+        sizes = [_POSITIONS_PER_CALL // math.prod(self.bundle.latent.shape[1:])]
+        if name not in ("conditioner", "denoiser"):
+            sizes.append(_PIXELS_PER_CALL // pixels)
+            free = free_memory(self.backend)
+            if free is not None:
+                sizes.append(free // 2 // (_BYTES_PER_PIXEL * pixels))
+        return sizes
+
+    def _fit_gpu(self, name: str) -> list[int]:
+        """How many images a call on a GPU should take at most, for several reasons."""
+        spec, pixels = self.bundle.engines[name], math.prod(self.bundle.image_size)
+        positions = math.prod(self.bundle.latent.shape[1:])
+        sizes: list[int] = []
+        if name in ("decoder", "encoder"):
+            sizes.append(_PIXELS_ON_A_GPU // pixels)
+        if self._free is not None:
+            half, fused = self._arithmetic(name)
+            each = bytes_per_image(spec, positions, pixels, half=half, fused=fused)
+            sizes.append(int(share(name) * self._free / each))
+        return sizes
+
+    def _arithmetic(self, name: str) -> tuple[bool, bool]:
+        """Whether an engine computes in float16 on a GPU, and whether its attention is fused."""
+        made = self.bundle.plans.get(TARGETS.get(self.backend, ""), {}).get(name)
+        if self.backend == "onnxruntime-cuda":
+            made = self.bundle.cuda.get(name)
+        if made is None:
+            return False, False
+        return made.precision == "fp16", not name.startswith("guide.")
+
+    @cached_property
+    def _free(self) -> int | None:
+        """The free memory before engines take any of it."""
+        return free_memory(self.backend)
