@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,29 @@ from tests import tiny_bundle as tiny
 from tests.annotators import with_annotators
 from tests.guides import with_guides
 from tests.samples import request
+
+Once = Callable[[str, Callable[[Path], object]], Path]
+
+
+@pytest.fixture(scope="session")
+def once(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """`once("checkpoints/mini", make)` is a folder that one process of the run makes for all."""
+    from filelock import FileLock
+
+    root = tmp_path_factory.getbasetemp()
+    if hasattr(request.config, "workerinput"):  # a process of several has its own folder inside
+        root = root.parent
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        out, whole = root / name, root / f"{name}.whole"
+        out.parent.mkdir(exist_ok=True)
+        with FileLock(root / f"{name}.lock"):
+            if not whole.exists():
+                make(out)
+                whole.touch()
+        return out
+
+    return made
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -73,12 +96,10 @@ def guided_bundle(voting_bundle: Bundle, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="session")
-def mini_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def mini_checkpoint(once: Once) -> Path:
     from tests.export.tiny_checkpoint import make_mini
 
-    directory = tmp_path_factory.mktemp("checkpoints") / "mini"
-    make_mini(directory)
-    return directory
+    return once("checkpoints/mini", make_mini)
 
 
 @pytest.fixture(scope="session")
@@ -98,5 +119,5 @@ def built(checkpoint: Path, out: Path) -> Bundle:
 
 
 @pytest.fixture(scope="session")
-def mini_bundle(mini_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return built(mini_checkpoint, tmp_path_factory.mktemp("bundles") / "mini")
+def mini_bundle(mini_checkpoint: Path, once: Once) -> Bundle:
+    return open_bundle(once("bundles/mini", lambda out: built(mini_checkpoint, out)))

@@ -1,50 +1,41 @@
-"""The tiny Stable Diffusion checkpoints and their bundles, made once a session."""
+"""The tiny Stable Diffusion checkpoints and their bundles, each made once a run."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from tests.conftest import built
-
-if TYPE_CHECKING:
-    from synfer_rt.bundle import Bundle
+from synfer_rt.bundle import Bundle, open_bundle
+from tests.conftest import Once, built
 
 Run = Callable[..., dict[str, np.ndarray]]
 
 
 @pytest.fixture(scope="session")
-def sd_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sd_checkpoint(once: Once) -> Path:
     from tests.export.tiny_checkpoint import make_sd
 
-    directory = tmp_path_factory.mktemp("checkpoints") / "sd"
-    make_sd(directory)
-    return directory
+    return once("checkpoints/sd", make_sd)
 
 
 @pytest.fixture(scope="session")
-def plain_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def plain_checkpoint(once: Once) -> Path:
     """Without an adapter."""
     from tests.export.tiny_checkpoint import make_sd
 
-    directory = tmp_path_factory.mktemp("checkpoints") / "plain"
-    make_sd(directory, adapter=False)
-    return directory
+    return once("checkpoints/plain", lambda out: make_sd(out, adapter=False))
 
 
 @pytest.fixture(scope="session")
-def sd2_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sd2_checkpoint(once: Once) -> Path:
     """Of Stable Diffusion 2.1's kind, with two layers of text encoder."""
     from tests.export.tiny_checkpoint import make_sd2
 
-    directory = tmp_path_factory.mktemp("checkpoints") / "sd2"
-    make_sd2(directory)
-    return directory
+    return once("checkpoints/sd2", make_sd2)
 
 
 @pytest.fixture
@@ -59,13 +50,13 @@ def sd(sd_checkpoint: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def sd_bundle(sd_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return built(sd_checkpoint, tmp_path_factory.mktemp("bundles") / "sd")
+def sd_bundle(sd_checkpoint: Path, once: Once) -> Bundle:
+    return open_bundle(once("bundles/sd", lambda out: built(sd_checkpoint, out)))
 
 
 @pytest.fixture(scope="session")
-def plain_bundle(plain_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return built(plain_checkpoint, tmp_path_factory.mktemp("bundles") / "plain")
+def plain_bundle(plain_checkpoint: Path, once: Once) -> Bundle:
+    return open_bundle(once("bundles/plain", lambda out: built(plain_checkpoint, out)))
 
 
 @pytest.fixture(scope="session")
