@@ -21,6 +21,13 @@ from tests.samples import request
 
 Once = Callable[[str, Callable[[Path], object]], Path]
 
+LONGEST = ("tests/docs/", "tests/export/", "tests/reference/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest: the others then fill both processes to the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+
 
 @pytest.fixture(scope="session")
 def once(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Once:
