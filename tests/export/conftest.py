@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,16 @@ from synfer_rt.bundle import Bundle, open_bundle
 from tests.conftest import Once, built
 
 Run = Callable[..., dict[str, np.ndarray]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_registry() -> Iterator[None]:
+    """The exporter lists its functions, which takes a second, once instead of for every engine."""
+    registration = pytest.importorskip("torch.onnx._internal.exporter._registration")
+    with pytest.MonkeyPatch.context() as patch:
+        listed = functools.cache(registration.ONNXRegistry.from_torchlib)
+        patch.setattr(registration.ONNXRegistry, "from_torchlib", staticmethod(listed))
+        yield
 
 
 @pytest.fixture(scope="session")
