@@ -54,13 +54,15 @@ def test_the_images_are_the_same(
 
 
 def test_leading_timesteps_begin_where_the_pipelines_do(
-    mini_checkpoint: Path, tmp_path: Path
+    mini_bundle: Bundle, mini_checkpoint: Path, tmp_path: Path
 ) -> None:
     sd = Path(shutil.copytree(mini_checkpoint, tmp_path / "sd"))
     file = sd / "scheduler" / "scheduler_config.json"
     leading = {"timestep_spacing": "leading", "steps_offset": 0}
     file.write_text(json.dumps(json.loads(file.read_text()) | leading))
-    bundle = build_bundle(Source(sd), tmp_path / "bundle")
+    out = Path(shutil.copytree(mini_bundle.path, tmp_path / "bundle"))
+    bundle = build_bundle(Source(sd), out)  # with the same engines
+    assert bundle.schedule.timestep_spacing == "leading" != mini_bundle.schedule.timestep_spacing
     given = setup(bundle, sd)
     ours, theirs = (
         images(Runtime(given), tmp_path / "a"),

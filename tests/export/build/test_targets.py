@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("diffusers", reason="the build side needs synfer-rt[export]")
 from safetensors.torch import load_file, save_file
 
+from synfer_rt.bundle import Bundle
 from synfer_rt.bundle.identity import CHECKPOINT_INDEX
 from synfer_rt.errors import UserError
 from synfer_rt.export.build.whole_bundle import Options, Source, build_bundle
@@ -19,10 +20,12 @@ from tests.export.tiny_checkpoint import save_classifier
 
 
 def test_int8_is_for_denoiser_and_classifiers_and_as_incremental(
-    mini_checkpoint: Path, tmp_path: Path
+    mini_checkpoint: Path, half_bundle: Bundle, tmp_path: Path
 ) -> None:
     source = Source(Path(shutil.copytree(mini_checkpoint, tmp_path / "checkpoint")))
-    bundle, _ = reused(source, tmp_path / "out", Options("int8"))
+    shutil.copytree(half_bundle.path, tmp_path / "out")
+    bundle, again = reused(source, tmp_path / "out", Options("int8"))
+    assert {name for name, old in again.items() if old} == {"conditioner", "decoder", "encoder"}
     precisions = {name: engine.precision for name, engine in bundle.engines.items()}
     assert precisions == {
         "conditioner": "fp16",

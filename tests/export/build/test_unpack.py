@@ -29,7 +29,7 @@ from synfer_rt.errors import UserError
 from synfer_rt.export.build.one_engine import Job, build_engine
 from synfer_rt.export.build.staging import Staging
 from synfer_rt.export.build.unpack import unpack
-from synfer_rt.export.build.whole_bundle import Options, Source, build_bundle
+from synfer_rt.export.build.whole_bundle import Source, build_bundle
 from synfer_rt.export.checkpoint.index import adapter_tensors
 from synfer_rt.export.checkpoint.reading import read_checkpoint
 from synfer_rt.export.files.au_adapter import read_adapter
@@ -40,7 +40,6 @@ from synfer_rt.export.onnx.shared_weights import tensor_array
 from tests.export.tensors import checkpoint_tensors, digest
 from tests.export.tiny_checkpoint import (
     save_adapter,
-    save_additions,
     save_classifier,
     save_fineface,
     save_lora,
@@ -97,20 +96,9 @@ def same_outputs(one: Path, other: Path) -> bool:
 
 
 @pytest.fixture(scope="module")
-def whole(mini_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A bundle in float16 with FERAnno and an AU reader; guides take too long to build."""
-    folder = tmp_path_factory.mktemp("whole")
-    checkpoint = Path(shutil.copytree(mini_checkpoint, folder / "checkpoint"))
-    save_additions(checkpoint)
-    for addition in ("latent_classifier", "image_classifier"):
-        shutil.rmtree(checkpoint / addition)
-    return build_bundle(Source(checkpoint), folder / "mini", Options("fp16"))
-
-
-@pytest.fixture(scope="module")
-def unpacked(whole: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def unpacked(half_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("unpacked") / "mini"
-    unpack(whole, out)
+    unpack(half_bundle, out)
     return out
 
 
@@ -123,20 +111,20 @@ def built_again(name: str, checkpoint: Path, folder: Path, tokens: int) -> Path:
 
 @pytest.mark.parametrize("name", ["conditioner", "classifier.small", "au-reader"])
 def test_an_unpacked_checkpoint_builds_the_same_engines(
-    name: str, whole: Bundle, unpacked: Path, tmp_path: Path
+    name: str, half_bundle: Bundle, unpacked: Path, tmp_path: Path
 ) -> None:
-    before = whole.path / whole.engines[name].file
-    after = built_again(name, unpacked, tmp_path, whole.max_length)
+    before = half_bundle.path / half_bundle.engines[name].file
+    after = built_again(name, unpacked, tmp_path, half_bundle.max_length)
     assert dict(initializers(before)) == dict(initializers(after))
     assert same_outputs(before, after)
 
 
 def test_feranno_differs_by_the_rounding_of_its_prompt_alone(
-    whole: Bundle, unpacked: Path, tmp_path: Path
+    half_bundle: Bundle, unpacked: Path, tmp_path: Path
 ) -> None:
     """The text encoder that reads it has weights of float16 in the unpacked checkpoint."""
-    after = dict(initializers(built_again("feranno", unpacked, tmp_path, whole.max_length)))
-    for name, content in initializers(whole.path / whole.engines["feranno"].file):
+    after = dict(initializers(built_again("feranno", unpacked, tmp_path, half_bundle.max_length)))
+    for name, content in initializers(half_bundle.path / half_bundle.engines["feranno"].file):
         if name.startswith("fixed_"):
             before, now = (np.frombuffer(x, np.float32) for x in (content, after[name]))
             np.testing.assert_allclose(before, now, atol=5e-3)
@@ -144,8 +132,8 @@ def test_feranno_differs_by_the_rounding_of_its_prompt_alone(
             assert content == after[name], name
 
 
-def test_it_is_the_checkpoint_in_float16(whole: Bundle, unpacked: Path) -> None:
-    before = checkpoint_tensors(whole.path.parent / "checkpoint")
+def test_it_is_the_checkpoint_in_float16(annotated_checkpoint: Path, unpacked: Path) -> None:
+    before = checkpoint_tensors(annotated_checkpoint)
     after = checkpoint_tensors(unpacked)
     assert before.keys() == after.keys()
     for file, tensors in before.items():
