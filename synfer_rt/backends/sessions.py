@@ -22,6 +22,13 @@ All engines then enqueue on one stream, so one reads what another wrote without 
 stream that a session would make, it also waits for plain copies and is waited for by them (CUDA
 Runtime API, stream synchronization behavior), and it can be captured (CUDA Programming Guide).
 """
+_UNSAFE_IN_GRAPHS = "GatherSliceToSplitFusion"
+"""An optimization that makes a Split of unequal parts out of slices of one tensor.
+
+Such a Split copies the addresses of its parts from host memory, which ONNX Runtime frees after the
+call. A CUDA graph would copy at each replay what lies there by then (microsoft/onnxruntime, pull
+request 32121).
+"""
 _CUDA = {
     "use_tf32": "0",
     "cudnn_conv_algo_search": "HEURISTIC",
@@ -79,6 +86,9 @@ def open_session(
     # An engine that refuses CUDA graphs is opened without them, which the caller tells.
     graphs = options is not None and options.get("enable_cuda_graph") == "1"
     settings.log_severity_level = _NOTHING if graphs else _ERRORS
+    if graphs:
+        key = "optimization.disable_specified_optimizers"
+        settings.add_session_config_entry(key, _UNSAFE_IN_GRAPHS)
     settings.graph_optimization_level = module.GraphOptimizationLevel.ORT_ENABLE_ALL
     settings.intra_op_num_threads = threads
     settings.inter_op_num_threads = 1

@@ -25,9 +25,11 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from synfer_rt.backends.sessions import cuda_engine_options, open_session
 from tests.fake_cuda.calls import Calls, counted
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+BACKEND = "onnxruntime-cuda"
 BATCH = 4
 REPLAYS = 3
 _ERRORS_ONLY = 3
@@ -72,17 +74,19 @@ class Report:
         return found
 
 
-def session(file: Path, graph: bool, channels_last: bool) -> onnxruntime.InferenceSession:
-    """A session that would rather fail than fall back to another provider."""
+def session(file: Path, engine: str | None, graph: bool) -> onnxruntime.InferenceSession:
+    """A session that would rather fail than fall back to another provider.
+
+    It has the options of the CUDA engine called `engine`, or without one those of an engine that
+    was not made for CUDA, and counts its nodes.
+    """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _NONE_AT_ALL if graph else _ERRORS_ONLY
     options.intra_op_num_threads = 1
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    cuda = {
-        "enable_cuda_graph": str(int(graph)),
-        "prefer_nhwc": str(int(channels_last)),
-        "use_tf32": "0",
-    }
+    cuda = {"enable_cuda_graph": str(int(graph)), "use_tf32": "0"}
+    if engine is not None:
+        cuda = cuda_engine_options(engine, graphs=graph)
     return onnxruntime.InferenceSession(
         file, options, providers=[(CUDA, cuda), CPU], enable_fallback=False
     )
@@ -132,16 +136,20 @@ def why_refused(error: Exception, on_cpu: Counter[str]) -> str:
     return "nodes on the CPU provider" if on_cpu else "copies to or from host memory"
 
 
-def examine(engine: str, file: Path, channels_last: bool) -> Report:
-    """Load a file, count its nodes, capture its CUDA graph."""
-    report = Report(engine)
-    for (provider, operator), number in nodes(session(file, False, channels_last)).items():
+def examine(engine: str, file: Path, plain: bool) -> Report:
+    """Load a file, count its nodes, capture its CUDA graph in the session of a backend."""
+    report, made_for_cuda = Report(engine), None if plain else engine
+    for (provider, operator), number in nodes(session(file, made_for_cuda, False)).items():
         if provider == CUDA:
             report.on_cuda += number
         else:
             report.on_cpu[operator] += number
     try:
-        run_captured(session(file, True, channels_last), report)
+        if plain:
+            captured = session(file, None, True)
+        else:
+            captured = open_session(file, BACKEND, 1, cuda_engine_options(engine, graphs=True))
+        run_captured(captured, report)
     except Exception as error:  # the runtime's exceptions share no base class but this
         report.refused = why_refused(error, report.on_cpu)
     return report
@@ -171,7 +179,7 @@ def main() -> int:
     print("|---|---|---|---|---|", flush=True)
     problems: list[str] = []
     for engine, file in found.items():
-        report = examine(engine, file, channels_last=not given.plain)
+        report = examine(engine, file, given.plain)
         print(report.line(), flush=True)
         problems += [] if given.plain else report.problems(most.get(engine))
     print(*problems, sep="\n")

@@ -4,7 +4,7 @@
 
 Makes an environment with onnxruntime-gpu and a fake CUDA runtime in DIR (build/fake_cuda; once,
 about 300 MB from PyPI, a minute), then runs SCRIPT in it from the root of the repository. Without a
-script it runs the gates on the default bundle: `gates.py engines/synfer-mini`.
+script it runs all the gates on the default bundle, one after the other (GATES).
 
 The provider is the real one: it splits a graph between providers, fuses, binds, plans memory and
 captures CUDA graphs as on a GPU, and `calls.py` counts what it asks of CUDA. Kernels do nothing, so
@@ -27,6 +27,11 @@ RUNTIME = "onnxruntime-gpu==1.31.1"
 HEADERS = ("nvidia-cuda-runtime==13.0.96", "nvidia-cuda-crt==13.0.88")
 OTHERS = ("click", "numpy", "pillow", "pyarrow", "rich", "tokenizers")
 """What synfer-rt needs beside ONNX Runtime."""
+GATES = (
+    ("gates.py", "engines/synfer-mini", "--most", "denoiser=450"),
+    ("sampling.py", "engines/synfer-mini", "--batch", "64"),
+    ("probes.py",),
+)
 
 
 def environment(at: Path) -> tuple[Path, Path]:
@@ -56,8 +61,12 @@ def main() -> int:
     given = parser.parse_args()
     python, fake = environment(given.at.resolve())
     variables = os.environ | {"LD_LIBRARY_PATH": str(fake), "PYTHONPATH": str(ROOT)}
-    command = given.command or [str(HERE / "gates.py"), "engines/synfer-mini"]
-    return subprocess.run([python, *command], cwd=ROOT, env=variables, check=False).returncode
+    commands = [given.command] if given.command else [[str(HERE / g), *more] for g, *more in GATES]
+    codes = [
+        subprocess.run([python, *command], cwd=ROOT, env=variables, check=False).returncode
+        for command in commands
+    ]
+    return max(codes, key=abs)
 
 
 if __name__ == "__main__":
