@@ -146,7 +146,7 @@ def _export(
 def _reusable(place: Staging, name: str, key: str, tolerance: float) -> Entry | None:
     """The engine `name` of an earlier build, if its key is the same; UserError for its error."""
     old = ((place.old or {}).get("engines") or {}).get(name)
-    entry = place.recorded(name, key) or place.inherited(old, key)
+    entry = place.recorded(name, key) or place.inherited(old, key, weights=True)
     if entry is None:
         return None
     LOG.info("%s: reused", name)

@@ -15,7 +15,7 @@ from synfer_rt.bundle.engine_specs import EngineSpec
 from synfer_rt.errors import UserError
 from synfer_rt.export.build.at_once import at_once
 from synfer_rt.export.build.entries import Built, Entry, finished, interface
-from synfer_rt.export.build.hashes import EXPORT, code_hash, digest
+from synfer_rt.export.build.hashes import EXPORT, code_hash, digest, sha256
 from synfer_rt.export.build.log import LOG, build_log
 from synfer_rt.export.build.staging import Staging, log_file
 from synfer_rt.export.cuda.engine import cuda_engine, is_guide
@@ -102,7 +102,11 @@ def _key(bundle: Bundle, spec: EngineSpec) -> str:
     It refers to places in the engine's files, so their names and bytes are part of the key.
     """
     files = {spec.file, *data_files(bundle.path / spec.file)}
-    hashes = {name: bundle.manifest["files"][name]["sha256"] for name in files}
+    listed = bundle.manifest["files"]
+    hashes = {
+        name: listed[name]["sha256"] if name in listed else sha256(bundle.path / name)
+        for name in files
+    }
     folder = sorted(file.relative_to(EXPORT).as_posix() for file in (EXPORT / "cuda").glob("*.py"))
     versions = [metadata.version(library) for library in ("onnx", "onnx_ir")]
     return digest("cuda", spec.name, hashes, code_hash(*folder, *_CODE), versions)
@@ -157,6 +161,8 @@ def _fused(job: _Job, precision: str) -> Entry:
     bundle, name = job.bundle, job.name
     spec = bundle.engines[name]
     target = bundle.path / cuda_file(spec)
+    if target.name in {other.file for other in bundle.engines.values()}:
+        raise UserError(f"{target.name} is the file of another engine.")
     LOG.info("%s (cuda): rewriting in %s", name, precision)
     cuda_engine(bundle.path / spec.file, target, name, precision)
     error, tolerance = max_relative_error(bundle, name, target), TOLERANCES[precision]

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from synfer_rt.bundle import MANIFEST
-from synfer_rt.bundle.cuda import SUFFIX as CUDA_SUFFIX
 from synfer_rt.errors import UserError
 from synfer_rt.export.build.entries import Entry
 from synfer_rt.export.build.hashes import sha256
@@ -64,16 +63,17 @@ class Staging:
             return None
         return entry if self._has(entry, key, self.bundle) else None
 
-    def inherited(self, entry: Entry | None, key: str) -> Entry | None:
-        """`entry` of the old bundle if it has this key; its files are then here too."""
+    def inherited(self, entry: Entry | None, key: str, weights: bool = False) -> Entry | None:
+        """`entry` of the old bundle if it has this key; its files are then here too.
+
+        With `weights`, it is an engine, and its weights are copied if they are in other files.
+        """
         if self.old is None or not self._has(entry, key, self.out):
             return None
         assert entry is not None
         file = entry["file"]
         if not self._intact(file):
             return None
-        # A CUDA engine's weights are those of its engine, which its key stands for.
-        weights = file.endswith(".onnx") and not file.endswith(CUDA_SUFFIX)
         names = {file} | (data_files(self.out / file) if weights else set())
         if not all(map(self._intact, names)):
             return None

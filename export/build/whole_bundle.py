@@ -16,7 +16,7 @@ import numpy as np
 import synfer_rt
 from synfer_rt.backends import status
 from synfer_rt.backends.parity import OPENVINO, measured, reason
-from synfer_rt.bundle import FERANNO, Bundle, write_manifest
+from synfer_rt.bundle import FERANNO, MANIFEST, Bundle, write_manifest
 from synfer_rt.diffusion.solvers import HISTORY_SLOTS
 from synfer_rt.errors import UserError
 from synfer_rt.export.build.all_engines import Options, Recipe, make_engines
@@ -65,13 +65,8 @@ def build_bundle(
     is above the tolerance; an old bundle is then unchanged.
     """
     options = options or Options()
-    local(source.directory)
+    _check_usable(source, options)
     out = Path(os.path.realpath(local(out)))  # a link stays one, and what it leads to is replaced
-    if "openvino" in options.targets and not (found := status(OPENVINO)).works:
-        raise UserError(f'`target="openvino"` does not work here: {found.reason}; {found.remedy}.')
-    check_plan_options(options)
-    if "cuda" in options.targets:
-        check_precision(options.precision)
     checkpoint = source.read()
     _check_stems(checkpoint)
     hashes = file_hashes(checkpoint)
@@ -108,6 +103,20 @@ def build_bundle(
             _check_openvino(bundle)
         LOG.info("%s is whole", out)
     return replace(bundle, path=out)
+
+
+def _check_usable(source: Source, options: Options) -> None:
+    """Raise UserError for a bundle instead of a checkpoint, and for targets not to be had here."""
+    if (local(source.directory) / MANIFEST).is_file():
+        raise UserError(
+            f"{source.directory} is a bundle; give its checkpoint, or add CUDA engines to it with "
+            "`synfer_rt.export.add_cuda_engines`."
+        )
+    if "openvino" in options.targets and not (found := status(OPENVINO)).works:
+        raise UserError(f'`target="openvino"` does not work here: {found.reason}; {found.remedy}.')
+    check_plan_options(options)
+    if "cuda" in options.targets:
+        check_precision(options.precision)
 
 
 def _check_openvino(bundle: Bundle) -> None:

@@ -38,7 +38,8 @@ def test_the_bundle_is_returned_opened(mini: Path, mini_bundle: Bundle, tmp_path
     [
         ({"precision": "fp8"}, "`precision` must be one of fp32, fp16, int8, got 'fp8'"),
         ({"target": "tensort"}, "got 'tensort'; the nearest is tensorrt"),
-        ({"target": ["onnx", "cuda"]}, "`target` must be one of onnx, openvino, tensorrt"),
+        ({"target": ["onnx", "rocm"]}, "`target` must be one of onnx, openvino, cuda, tensorrt"),
+        ({"target": ["cuda"], "precision": "int8"}, "a bundle of them cannot have CUDA engines"),
         ({"compute_capability": ["sm89"]}, 'add `target="tensorrt-rtx"`'),
         ({"batch": (8, 4, 16)}, "such as `batch=(1, 8, 32)`; got (8, 4, 16)"),
         ({"batch": (0, 1, 2)}, "at least 1 and in this order"),
@@ -58,3 +59,8 @@ def test_arguments_that_cannot_be_used_are_refused(
         build_engines(plain_checkpoint, tmp_path / "out", **arguments)
     assert message in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_bundle_for_a_checkpoint_is_refused(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is a bundle; .*`synfer_rt\.export\.add_cuda_engines`"):
+        build_engines(tiny_bundle.path, tmp_path / "out", target="cuda")

@@ -174,6 +174,24 @@ def test_a_classifier_that_overflows_in_float16_computes_in_float32(
     assert "differs in fp16 from classifier.wide by nan of its largest value" in remark
 
 
+def test_a_classifier_called_like_the_cuda_engine_of_another_keeps_its_file(
+    tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    weight = np.random.default_rng(0).random((48, 8), np.float32)
+    graphs = {"classifier.small.cuda": (_SCORES_THAT_OVERFLOW, {"weight": weight})}
+    schemes = {"classifier.small.cuda": tiny.CLASSIFIER_SCHEME}
+    path = tiny.add_engines(tiny_bundle, tmp_path / "two", graphs, schemes).path
+    before = bytes_of(path)
+    bundle, _, said = made(path)
+    assert bytes_of(path)["classifier.small.cuda.onnx"] == before["classifier.small.cuda.onnx"]
+    assert bundle.engines.keys() - bundle.cuda.keys() == {"classifier.small"}
+    (remark,) = said
+    assert remark == (
+        "classifier.small has no CUDA engine, and runs on GPUs as it is. "
+        "classifier.small.cuda.onnx is the file of another engine."
+    )
+
+
 _DECODER_THAT_OVERFLOWS = """
 decoder (float[B,4,8,8] latents) => (float[B,3,32,32] images) {
   scales = Constant <value_floats = [1.0, 1.0, 4.0, 4.0]> ()
