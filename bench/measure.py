@@ -7,10 +7,12 @@ that a slow phase of the machine affects all of them alike. A visit that fails e
 
 from __future__ import annotations
 
+import logging
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -142,23 +144,43 @@ def visit(setup: Setup, case: Case) -> Iterator[tuple[dict[str, Any], np.ndarray
     meter = open_meter() if setup.on_gpu else None
     used_before = 0 if meter is None else meter.read().memory_bytes or 0
     started = time.perf_counter()
-    system = _load(setup, case.system)
-    loaded = time.perf_counter() - started
-    for batch in case.batches:
-        record, images = _measured(system, setup, batch, meter)
-        usage = record.pop("usage")
-        yield (
-            {
-                "system": case.system,
-                "batch": batch,
-                "ran": dict(system.ran),
-                "load_seconds": loaded,
-                **record,
-                "peak_rss_bytes": machine.peak_rss_bytes(),
-                "gpu": None if usage is None else _gpu(usage, used_before, record["runs"], batch),
-            },
-            images,
-        )
+    with _noting() as notes:
+        system = _load(setup, case.system)
+        loaded = time.perf_counter() - started
+        for batch in case.batches:
+            record, images = _measured(system, setup, batch, meter)
+            usage = record.pop("usage")
+            gpu = None if usage is None else _gpu(usage, used_before, record["runs"], batch)
+            yield (
+                {
+                    "system": case.system,
+                    "batch": batch,
+                    "ran": dict(system.ran),
+                    "notes": list(notes),
+                    "load_seconds": loaded,
+                    **record,
+                    "peak_rss_bytes": machine.peak_rss_bytes(),
+                    "gpu": gpu,
+                },
+                images,
+            )
+
+
+@contextmanager
+def _noting() -> Generator[dict[str, None]]:
+    """What the package logs in the block, each once: such as that an engine has no CUDA graph."""
+    said: dict[str, None] = {}
+    handler = logging.Handler(logging.INFO)
+    handler.emit = lambda record: said.setdefault(record.getMessage())
+    log = logging.getLogger("synfer_rt")
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield said
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
 
 
 def _measured(

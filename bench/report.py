@@ -84,6 +84,9 @@ def about(result: Result) -> Iterator[str]:
         f"{system} ran in {how['precision']} on {how['runtime']}, {how['device']}"
         for system, how in ran.items()
     )
+    notes = ((e["system"], note) for e in result["summary"] for note in e["notes"])
+    for system, note in dict.fromkeys(notes):
+        yield f"Note of {system}: {note}"
 
 
 def speeds(result: Result, form: box.Box) -> Table:

@@ -12,13 +12,18 @@ import numpy as np
 
 from synfer_rt.backends import Engine, Value
 from synfer_rt.backends.computation import computation
+from synfer_rt.backends.engine import BoundEngine, Buffer
 from synfer_rt.backends.loaded_engines import LoadedEngines
-from synfer_rt.bench.systems import HOST_CLOCK, SHOWN, Setup, Stopwatch, requests_of
+from synfer_rt.bench.cuda_events import CudaEvents, cuda_events
+from synfer_rt.bench.systems import EVENTS, HOST_CLOCK, SHOWN, Setup, Stopwatch, requests_of
 from synfer_rt.bundle import open_bundle
 from synfer_rt.bundle.engine_specs import REQUIRED_ENGINES
 from synfer_rt.data.writers import open_output, read
 from synfer_rt.jobs.sample import execute
 from synfer_rt.jobs.sample_run import Run
+
+_ON_DEVICE = ("condition", "denoise", "decode", "label")
+"""The stages that end when the device has done their work."""
 
 
 class Runtime:
@@ -48,12 +53,16 @@ class Runtime:
         count = batch * batches
         run = Run(self.bundle, self._requests, count, self._solver, steps, layout_strength=1.0)
         self._engines.watch = watch
+        self._engines.events = cuda_events() if self._on_gpu else CudaEvents(None)
         writer = open_output(out, run.settings("imagefolder"), resume=False)
         times = dataclasses.asdict(execute(run, self._engines, writer, batch).times)
         del times["other"]
         watch.stages.update(times)
+        by_events = self._engines.events.seconds()
+        watch.engines.update(by_events or {})
         if self._on_gpu:
-            watch.device, watch.clock = sum(watch.engines.values()), HOST_CLOCK
+            waited = sum(watch.engines.values()) or sum(times[stage] for stage in _ON_DEVICE)
+            watch.device, watch.clock = waited, HOST_CLOCK if by_events is None else EVENTS
 
     def images(self, out: Path) -> np.ndarray:
         """The first images of the run in `out`, uint8 [n, H, W, 3]."""
@@ -64,12 +73,16 @@ class Runtime:
 
 
 class _TimedEngines(LoadedEngines):
-    """Counts the time inside engine calls on `watch`."""
+    """Counts the time inside engine calls on `watch`, that of bound engines by `events`."""
 
     watch = Stopwatch()
+    events = CudaEvents(None)
 
     def __getitem__(self, name: str) -> Engine:
-        return _TimedEngine(super().__getitem__(name), self.watch)
+        engine = super().__getitem__(name)
+        if isinstance(engine, BoundEngine):
+            return _TimedBoundEngine(engine, self.watch, self.events)
+        return _TimedEngine(engine, self.watch)
 
 
 class _TimedEngine:
@@ -84,3 +97,20 @@ class _TimedEngine:
     def run_on_device(self, inputs: Mapping[str, Value]) -> dict[str, Value]:
         with self._watch.engine(self.spec.name):
             return self._engine.run_on_device(inputs)
+
+
+class _TimedBoundEngine(_TimedEngine):
+    """A call that is enqueued returns before it is done, so only events can time it."""
+
+    def __init__(self, engine: BoundEngine, watch: Stopwatch, events: CudaEvents) -> None:
+        super().__init__(engine, watch)
+        self._bound, self._events = engine, events
+
+    def allocate(self, shape: tuple[int, ...], dtype: str) -> Buffer:
+        return self._bound.allocate(shape, dtype)
+
+    def enqueue(
+        self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer], *, wait: bool = False
+    ) -> None:
+        with self._events.around(self.spec.name):
+            self._bound.enqueue(inputs, outputs, wait=wait)

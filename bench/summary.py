@@ -70,6 +70,7 @@ def _entry(
         "system": system,
         "batch": batch,
         "ran": records[0]["ran"],
+        "notes": list(dict.fromkeys(note for record in records for note in record["notes"])),
         "runs": sum(map(len, visited)),
         "batches": sum(run["batches"] for runs in visited for run in runs),
         "seconds": spread(lambda run: run["total"] / run["batches"]),

@@ -29,7 +29,7 @@ VISITS: list[dict[str, Any]] = [
     {
         **{"system": "synfer-rt", "batch": 2, "load_seconds": 1.0, "warm_up_seconds": 1.0},
         **{"ran": {"precision": "fp32", "runtime": "r", "device": "cpu"}, "runs": [RUN]},
-        **{"peak_rss_bytes": None, "gpu": None},
+        **{"peak_rss_bytes": None, "gpu": None, "notes": []},
     }
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
 from dataclasses import replace
@@ -38,6 +39,7 @@ class Writing:
     def run(self, batch: int, batches: int, steps: int, watch: Stopwatch, out: Path) -> None:
         self.asked.append((batch, batches, steps))
         time.sleep(self.seconds * batches)
+        logging.getLogger("synfer_rt.backends").info("said once")
         run = SmallRun()
         writer = open_output(out, run.settings("imagefolder", 4), resume=False)
         run.write(writer, 4)
@@ -96,6 +98,7 @@ def test_a_gpu_is_watched_in_the_runs_of_a_visit(monkeypatch: pytest.MonkeyPatch
     assert record["gpu"]["memory_bytes"] == 2 * 2**30
     assert record["gpu"]["joules_per_image"] == 2.0  # 8 joules for 4 images
     assert record["gpu"]["busy"] == pytest.approx(0.8)
+    assert record["notes"] == ["said once"]
     ((record, _),) = measure.visit(gpu, Case("onnxruntime-cpu", (4,)))
     assert record["gpu"] is None
 

@@ -37,6 +37,7 @@ ENTRY: dict[str, Any] = {
     "engine_share": spread(0.99),
     "flops_per_second": None,
     "ran": {"precision": "fp32", "runtime": "onnxruntime 1", "device": "cpu"},
+    "notes": ["guide.text runs without CUDA graphs."],
 }
 PEAK = {
     **{"flops_per_second": 40e12, "dtype": "float16", "side": 8192, "clock": "CUDA events"},
@@ -73,6 +74,7 @@ def test_the_page_is_markdown_with_a_row_for_each_system_and_batch():
     assert cells[2] == ["synfer-rt", "64", "8.00", "[4.00, 16.0]", "9.00", "[4.50, 18.0]", "673 MB"]
     assert cells[5] == ["synfer-rt", "64", *["10.0"] * len(STAGES), "99%"]
     assert "synfer-rt ran in fp32 on onnxruntime 1, cpu" in text
+    assert "Note of synfer-rt: guide.text runs without CUDA graphs." in text
 
 
 def test_a_gpu_has_a_table_of_its_own():

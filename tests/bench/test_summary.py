@@ -34,6 +34,7 @@ def visit(system: str, *totals: float, batches: int = 1, busy: float | None = No
         "system": system,
         "batch": 4,
         "ran": {"precision": "fp16"},
+        "notes": ["slow"] if len(totals) == 1 else ["odd", "slow"],
         "load_seconds": 1.0,
         "warm_up_seconds": 1.0,
         "runs": runs,
@@ -57,6 +58,7 @@ def test_a_summary_is_over_visits_whatever_number_of_runs_they_had():
     assert entry["images_per_second"] == {"median": 1.25, "min": 0.5, "max": 4.0}
     assert entry["peak_rss_bytes"] == 4e6
     assert entry["engine_share"]["median"] == pytest.approx(0.4)
+    assert entry["notes"] == ["odd", "slow"]
 
 
 def test_writing_is_no_part_of_the_model():
