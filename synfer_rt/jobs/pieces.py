@@ -1,6 +1,6 @@
-"""The samples of a run, a piece of a batch after the other: one is made while the next is prepared.
+"""The samples of a run, a piece of a batch after the other, on three threads.
 
-Preparation has a thread of its own, and is at most one piece ahead.
+While the engines compute a piece, the next is prepared, at most one, and the one before labelled.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -18,7 +19,9 @@ from synfer_rt.jobs.soundness import Soundness
 from synfer_rt.sampling.inversion import PhotoStarts
 from synfer_rt.sampling.observer import Observer, StageTimes
 from synfer_rt.sampling.preparation import Prepared, prepare
-from synfer_rt.sampling.sampler import Sample, Sampler
+from synfer_rt.sampling.sampler import Computed, Sample, Sampler
+
+Finished = TypeVar("Finished")
 
 
 class RunObserver(Observer):
@@ -50,10 +53,11 @@ class RunObserver(Observer):
         self._soundness.judge(sound)
 
 
-class Pieces:
+class Pieces(Generic[Finished]):
     """Makes the samples of rising `indices` of a run, `batch` at a time at most.
 
-    `starts` has the latents of the run's photos, if it starts from photos.
+    `starts` has the latents of the run's photos, if it starts from photos. `finish` is given each
+    piece's samples, in their order, when they are labelled and decided.
     """
 
     def __init__(
@@ -65,31 +69,40 @@ class Pieces:
         batch: int,
         observer: RunObserver,
         starts: PhotoStarts | None,
+        finish: Callable[[list[Sample]], Finished],
     ) -> None:
         self._run, self._selection, self._indices = run, selection, indices
         self._batch = min(batch, max(len(indices), 1))
-        self._observer, self._starts = observer, starts
+        self._observer, self._starts, self._finish = observer, starts, finish
         self._sampler = Sampler(engines, observer)
         self._whole = self._sampler.at_once(self._batch, run.semantic)
         self._begun = 0
 
-    def make(self) -> Generator[list[Sample]]:
-        """The samples in the order of their indices, decided, as they come out of the engines."""
-        made = 0
-        with ThreadPoolExecutor(1, "prepare") as thread:
-            coming = self._begin(thread)
+    def make(self) -> Generator[Future[Finished]]:
+        """What becomes of each piece, in the order of the indices, as it leaves the engines."""
+        made, way, semantic = 0, self._run.trajectory, self._run.semantic
+        with ThreadPoolExecutor(1, "prepare") as before, ThreadPoolExecutor(1, "label") as after:
+            coming = self._begin(before)
             while coming is not None:
                 with self._observer.stage("prepare"):
                     piece = coming.result()
-                coming = self._begin(thread)
+                coming = self._begin(before)
                 if self._starts is not None:
                     piece = self._from_photos(piece, made, self._starts)
                 made += piece.count
                 self._observer.begin(piece.count)
-                samples = self._sampler.make(piece, self._run.trajectory, self._run.semantic)
-                yield [self._selection.decide(sample) for sample in samples]
-                # What a round of quotas requests is known when the one before is decided.
-                coming = self._begin(thread) if coming is None else coming
+                computed = self._sampler.compute(piece, way, semantic)
+                finished = after.submit(self._label, computed)
+                yield finished
+                if coming is None:
+                    # What a round of quotas requests is known when the one before is decided.
+                    with self._observer.stage("label"):
+                        finished.result()
+                    coming = self._begin(before)
+
+    def _label(self, computed: Computed) -> Finished:
+        samples = self._sampler.label(computed)
+        return self._finish([self._selection.decide(sample) for sample in samples])
 
     def _begin(self, thread: ThreadPoolExecutor) -> Future[Prepared] | None:
         """Begin to prepare the next piece, if it is known yet and there is one."""

@@ -1,6 +1,6 @@
 """From a run's settings to its samples, in memory or in a dataset.
 
-Of a dataset a piece is sampled while the one before is encoded and written, and the next prepared.
+Beside the engines the next piece is prepared, and those before are labelled, encoded and written.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from synfer_rt import ranges
@@ -83,12 +83,50 @@ class Written:
         return f"Written({str(self.path)!r}, {self.count} images; now {now}, accepted {accepted})"
 
 
+class _Tally:
+    """Counts the samples of a run."""
+
+    def __init__(self, run: Run, engines: LoadedEngines) -> None:
+        self._backend = engines.backend
+        self.labelled = Counter(dict.fromkeys(run.requests.labels, 0))
+        self.accepted = self.labelled.copy()
+        self.retried = self.broken = 0
+
+    def count(self, samples: Sequence[Sample]) -> None:
+        """Count further samples."""
+        self.labelled.update([sample.label for sample in samples])
+        self.accepted.update([sample.label for sample in samples if sample.accepted])
+        self.retried += sum([sample.backend != self._backend for sample in samples])
+        self.broken += sum([sample.broken for sample in samples])
+
+
 @dataclass(frozen=True)
 class _Encoded:
     """A piece whose files are being encoded."""
 
     samples: list[Sample]
     files: list[Future[list[bytes]]]
+
+
+class _Encoders:
+    """So many threads that encode; a context manager."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._threads = ThreadPoolExecutor(count, "encode")
+
+    def __enter__(self) -> _Encoders:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown()
+
+    def encode(self, samples: list[Sample]) -> _Encoded:
+        """Begin to encode the samples' images, in equal parts."""
+        images = [sample.image for sample in samples]
+        share = -(-len(images) // self._count)
+        parts = (images[first : first + share] for first in range(0, len(images), share))
+        return _Encoded(samples, [self._threads.submit(png.encode, part) for part in parts])
 
 
 def execute(
@@ -100,8 +138,8 @@ def execute(
 ) -> Summary:
     """Make the samples that `writer` does not have yet, `batch` at a time, and finish the output.
 
-    A piece of a batch (`Sampler.at_once`) is encoded and written while the next is sampled and the
-    one after it prepared.
+    A piece of a batch (`Sampler.at_once`) is labelled, encoded and written while the engines
+    compute the next, and the one after it is prepared.
     `on_progress` is told how many images of the run are made, counting a piece by its steps.
     See `runner.run` for interruptions and errors.
     """
@@ -112,49 +150,37 @@ def execute(
         starts = photo_starts(run, engines)
     selection = Selection(run, writer.records())
     started = time.perf_counter()
-    labelled = Counter(dict.fromkeys(run.requests.labels, 0))
-    accepted = labelled.copy()
-    faults: Counter[str] = Counter()
+    tally = _Tally(run, engines)
     indices = selection.indices(writer.lacking)
     observer = RunObserver(
         lambda images: on_progress(run.count - len(indices) + images), Soundness(engines)
     )
 
-    def write(piece: _Encoded) -> None:
-        pngs = [file for files in piece.files for file in files.result()]
-        writer.write([run.record(sample) for sample in piece.samples], pngs)
+    def write(piece: Future[_Encoded]) -> None:
+        samples, files = piece.result().samples, piece.result().files
+        pngs = [file for part in files for file in part.result()]
+        writer.write([run.record(sample) for sample in samples], pngs)
 
-    def count(piece: _Encoded) -> None:
-        samples = piece.samples
-        labelled.update(sample.label for sample in samples)
-        accepted.update(sample.label for sample in samples if sample.accepted)
-        faults["retried"] += sum(sample.backend != engines.backend for sample in samples)
-        faults["broken"] += sum(sample.broken for sample in samples)
+    with _Encoders(default_threads()) as encoders:
 
-    pieces = Pieces(run, engines, selection, indices, batch, observer, starts).make()
-    encoded = _encoded(pieces, default_threads())
-    runner.run(run.bundle, encoded, write, writer, count, lambda: observer.stage("write"))
+        def finish(samples: list[Sample]) -> _Encoded:
+            tally.count(samples)
+            return encoders.encode(samples)
+
+        pieces = Pieces(run, engines, selection, indices, batch, observer, starts, finish).make()
+        waiting = partial(observer.stage, "write")
+        runner.run(run.bundle, pieces, write, writer, lambda piece: None, waiting)
     observer.times.end(seconds := time.perf_counter() - started)
     return Summary(
-        labelled.total(),
+        tally.labelled.total(),
         seconds,
-        labelled,
-        accepted,
+        tally.labelled,
+        tally.accepted,
         {} if selection.quotas is None else selection.quotas.missing(),
-        faults["retried"],
-        faults["broken"],
+        tally.retried,
+        tally.broken,
         observer.times,
     )
-
-
-def _encoded(pieces: Generator[list[Sample]], encoders: int) -> Generator[_Encoded]:
-    """The pieces, each as soon as `encoders` threads have begun to encode it."""
-    with ThreadPoolExecutor(encoders, "encode") as threads, closing(pieces):
-        for samples in pieces:
-            images = [sample.image for sample in samples]
-            share = -(-len(images) // encoders)
-            parts = (images[first : first + share] for first in range(0, len(images), share))
-            yield _Encoded(samples, [threads.submit(png.encode, part) for part in parts])
 
 
 def make_samples(
@@ -171,10 +197,11 @@ def make_samples(
     observer = RunObserver(report, Soundness(engines))
     selection = Selection(run, [])
     samples: list[Sample] = []
-    pieces = Pieces(run, engines, selection, range(run.count), batch, observer, starts)
+    indices = range(run.count)
+    pieces = Pieces(run, engines, selection, indices, batch, observer, starts, samples.extend)
     for piece in pieces.make():
         run.bundle.check_unchanged()
-        samples += piece
+        piece.result()
     return samples
 
 

@@ -17,7 +17,7 @@ from synfer_rt.data import pixels
 from synfer_rt.diffusion.solvers import HISTORY_SLOTS, Trajectory
 from synfer_rt.errors import UserError
 from synfer_rt.judging.annotators import Annotators
-from synfer_rt.judging.voting import Verdict, vote
+from synfer_rt.judging.voting import Opinion, Verdict, vote
 from synfer_rt.sampling.guidance import Guide, SemanticGuidance, engine_name
 from synfer_rt.sampling.observer import Observer
 from synfer_rt.sampling.on_device import OnDevice
@@ -58,6 +58,23 @@ class Sample:
         height, width = self.image.shape[:2]
         said = f"label={self.label!r}, accepted={self.accepted}"
         return f"Sample(index={self.request.index}, {said}, image {height}x{width})"
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What the engines make of a piece of B images.
+
+    `pixels` are uint8 [B, H, W, 3], `sound` bool [B] (see data/pixels.py), `opinions` those of the
+    annotators, if there are any, and `backends` the names of those that made the images. `again`
+    has the samples, by row, that were made again.
+    """
+
+    piece: Prepared
+    pixels: np.ndarray
+    sound: np.ndarray
+    opinions: Sequence[Opinion]
+    backends: Sequence[str]
+    again: Mapping[int, Sample]
 
 
 class Sampler:
@@ -213,6 +230,12 @@ class Sampler:
         self, piece: Prepared, trajectory: Trajectory, semantic: SemanticGuidance | None = None
     ) -> list[Sample]:
         """The samples of the first `piece.count` requests; see `sample`."""
+        return self.label(self.compute(piece, trajectory, semantic))
+
+    def compute(
+        self, piece: Prepared, trajectory: Trajectory, semantic: SemanticGuidance | None = None
+    ) -> Computed:
+        """What the engines make of a piece; `label` makes samples of it, without engines."""
         if on_device := OnDevice.of(self.engines, semantic, self._observer):
             return self._finished(on_device, piece, trajectory, semantic)
         latents = self._clean(piece, trajectory, semantic)
@@ -225,7 +248,7 @@ class Sampler:
                 again = self._fallback._clean(piece.alone(i), trajectory, semantic)
                 latents[i], images[i] = again[0], self._fallback.decode(again)[0]
                 backends[i] = self._fallback.backend
-        return self._labelled(piece.requests, images, latents, backends)[: piece.count]
+        return self._judged(piece, images, latents, backends)
 
     def _finished(
         self,
@@ -233,24 +256,17 @@ class Sampler:
         piece: Prepared,
         trajectory: Trajectory,
         semantic: SemanticGuidance | None,
-    ) -> list[Sample]:
-        """The samples that bound engines make; the fallback makes and judges broken ones."""
+    ) -> Computed:
+        """What bound engines make; the fallback makes and judges broken images."""
         made = on_device.finish(piece, trajectory, semantic)
-        self._observer.decoded(made.sound[: piece.count])
-        requests = piece.requests[: piece.count]
-        verdicts: Sequence[Verdict | None] = [None] * len(piece)
-        if made.opinions:
-            wanted = [request.label for request in piece.requests]
-            several = len(made.opinions) > 1
-            verdicts = vote(made.opinions, self.bundle.label_scheme, wanted, several)
-        samples = [
-            _sample(request, made.pixels[i], verdicts[i], bool(made.sound[i]), self.backend)
-            for i, request in enumerate(requests)
-        ]
+        sound = made.sound[: piece.count]
+        self._observer.decoded(sound)
+        again: dict[int, Sample] = {}
         if self._fallback is not None:
-            for i in np.flatnonzero(~made.sound[: piece.count]).tolist():
-                samples[i] = self._fallback.make(piece.alone(i), trajectory, semantic)[0]
-        return samples
+            for i in np.flatnonzero(~sound).tolist():
+                (again[i],) = self._fallback.make(piece.alone(i), trajectory, semantic)
+        backends = [self.backend] * len(piece)
+        return Computed(piece, made.pixels, made.sound, made.opinions, backends, again)
 
     def denoised(
         self,
@@ -299,25 +315,32 @@ class Sampler:
         """The sampler that makes broken images again; None if this one would."""
         return None if self.engines.fallback is None else Sampler(self.engines.fallback)
 
-    def _labelled(
-        self,
-        requests: Sequence[Request],
-        images: np.ndarray,
-        latents: np.ndarray,
-        backends: Sequence[str],
-    ) -> list[Sample]:
-        """The samples of images that these backends have made, with the vote on them."""
+    def _judged(
+        self, piece: Prepared, images: np.ndarray, latents: np.ndarray, backends: Sequence[str]
+    ) -> Computed:
+        """Images that these backends have made, with what the annotators say of them."""
         sound = pixels.sound(images)
         images = pixels.finite(images)
         latents = np.where(sound[:, None, None, None], latents, 0)
-        written = pixels.in_8_bits(images)
-        wanted = [request.label for request in requests]
-        verdicts: Sequence[Verdict | None] = [None] * len(requests)
+        opinions: Sequence[Opinion] = ()
         if self.bundle.annotators:
-            verdicts = self.judge(images, wanted, latents)
+            with self._observer.stage("label"):
+                opinions = self.annotators.opinions(images, latents)
+        return Computed(piece, pixels.in_8_bits(images), sound, opinions, backends, {})
+
+    def label(self, computed: Computed) -> list[Sample]:
+        """The samples of a piece, with the vote on their images."""
+        requests = computed.piece.requests
+        verdicts: Sequence[Verdict | None] = [None] * len(requests)
+        if computed.opinions:
+            wanted = [request.label for request in requests]
+            several = len(computed.opinions) > 1
+            verdicts = vote(computed.opinions, self.bundle.label_scheme, wanted, several)
+        sound = computed.sound.tolist()
         return [
-            _sample(request, written[i], verdicts[i], bool(sound[i]), backends[i])
-            for i, request in enumerate(requests)
+            computed.again.get(i)
+            or _sample(requests[i], computed.pixels[i], verdicts[i], sound[i], computed.backends[i])
+            for i in range(computed.piece.count)
         ]
 
 

@@ -39,7 +39,7 @@ def test_the_next_piece_is_prepared_while_one_is_made(
     run: Run, engines: LoadedEngines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepared = {first: threading.Event() for first in (0, 4, 8, 12)}
-    make = Sampler.make
+    make = Sampler.compute
 
     def preparing(requests: Sequence[Request], *others: Any) -> Prepared:
         piece = prepare(requests, *others)
@@ -53,7 +53,7 @@ def test_the_next_piece_is_prepared_while_one_is_made(
         return make(self, piece, *others)
 
     monkeypatch.setattr(pieces, "prepare", preparing)
-    monkeypatch.setattr(Sampler, "make", making)
+    monkeypatch.setattr(Sampler, "compute", making)
     samples = make_samples(run, engines, 4)
     assert [sample.request.index for sample in samples] == list(range(12))
 
