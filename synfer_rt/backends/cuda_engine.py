@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 
 from synfer_rt.backends.engine import Buffer, Value, engine_failures, first_line, to_numpy
+from synfer_rt.backends.placement import Placement, nodes_by_provider
 from synfer_rt.backends.sessions import cuda_engine_options, library, open_session
 from synfer_rt.bundle import Bundle
 from synfer_rt.bundle.cuda import STEP, TABLES
@@ -46,6 +47,11 @@ class CudaEngine:
                 f"{self._file} cannot be loaded by {backend} ({first_line(error)}); build the "
                 "bundle again with `synfer-rt build-engines --target cuda`."
             ) from None
+
+    def placement(self) -> Placement:
+        """See `Placed.placement`."""
+        nodes = {} if self._device == "cpu" else nodes_by_provider(self._session)
+        return Placement(self.backend, self._cuda.file, nodes)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name, in host memory."""

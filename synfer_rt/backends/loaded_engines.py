@@ -14,6 +14,7 @@ from synfer_rt.backends.engine import BoundEngine, Buffer, Engine
 from synfer_rt.backends.footprint import bytes_per_image, share
 from synfer_rt.backends.memory import free_memory
 from synfer_rt.backends.opening import batch_limits, open_engine
+from synfer_rt.backends.placement import Placement, placement
 from synfer_rt.backends.runtimes import TARGETS
 from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError
@@ -63,6 +64,10 @@ class LoadedEngines:
         """Load several engines now. Raises UserError when one does not load."""
         for name in names:
             _ = self[name]
+
+    def placements(self) -> dict[str, Placement]:
+        """Where each engine that is loaded really runs."""
+        return {name: placement(engine) for name, engine in self._loaded.items()}
 
     @cached_property
     def fallback(self) -> LoadedEngines | None:

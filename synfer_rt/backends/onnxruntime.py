@@ -13,6 +13,7 @@ from synfer_rt.backends import libraries
 from synfer_rt.backends.caches import cache_directory
 from synfer_rt.backends.cuda_engine import CudaEngine
 from synfer_rt.backends.engine import Engine, Value, engine_failures, first_line
+from synfer_rt.backends.placement import Placement, nodes_by_provider
 from synfer_rt.backends.runtimes import BackendStatus
 from synfer_rt.backends.sessions import PROVIDERS, library, open_session
 from synfer_rt.bundle import Bundle
@@ -45,6 +46,11 @@ class OnnxRuntimeEngine:
             ) from None
         self._inputs = [node.name for node in self._session.get_inputs()]
         self._outputs = [node.name for node in self._session.get_outputs()]
+
+    def placement(self) -> Placement:
+        """See `Placed.placement`."""
+        nodes = {} if self._device == "cpu" else nodes_by_provider(self._session)
+        return Placement(self.backend, self.spec.file, nodes)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name, in host memory."""

@@ -97,6 +97,7 @@ def open_session(
 
     providers: list[Any] = ["CPUExecutionProvider"]
     if backend != "onnxruntime-cpu":
+        settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         libraries.preload(module, tensorrt=backend == "onnxruntime-tensorrt")
         given = options if options is not None and backend == "onnxruntime-cuda" else _CUDA
         providers.insert(0, ("CUDAExecutionProvider", dict(given)))

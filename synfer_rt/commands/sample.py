@@ -171,7 +171,7 @@ def _speed(summary: Summary) -> str:
     again = f"; {summary.retried} came out broken and were made again" if summary.retried else ""
     return (
         f"{summary.images} images in {summary.seconds:.1f} s, "
-        f"{summary.images_per_second:.1f} images/s ({shares}){again}"
+        f"{summary.images_per_second:.1f} images/s ({shares}){again}; ran on {summary.ran_on}"
     )
 
 

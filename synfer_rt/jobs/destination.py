@@ -50,7 +50,10 @@ class Destination:
     def open(self, settings: Mapping[str, Any], engines: LoadedEngines) -> Writer:
         """The writer of a run with these settings, computed by `engines`.
 
-        Raises UserError as `writers.open_output` does.
+        The settings also say where each engine runs that is loaded by now. Raises UserError as
+        `writers.open_output` does.
         """
         where = computation(engines.bundle, engines.backend).settings()
-        return writers.open_output(self.out, {**settings, **where}, resume=self.resume)
+        ran = {name: place.settings() for name, place in engines.placements().items()}
+        known = {**settings, **where, **({run_file.RAN_ON: ran} if ran else {})}
+        return writers.open_output(self.out, known, resume=self.resume)

@@ -17,6 +17,7 @@ from pathlib import Path
 from synfer_rt import ranges
 from synfer_rt.backends import default_threads
 from synfer_rt.backends.loaded_engines import LoadedEngines
+from synfer_rt.backends.placement import described
 from synfer_rt.data import png, writers
 from synfer_rt.data.contact_sheet import FILE as SHEET
 from synfer_rt.data.contact_sheet import write_contact_sheet
@@ -30,7 +31,7 @@ from synfer_rt.jobs.sample_run import Run
 from synfer_rt.jobs.selection import Selection
 from synfer_rt.jobs.skipped import skipped_file, write_skipped
 from synfer_rt.jobs.soundness import Soundness
-from synfer_rt.jobs.warnings import warn_of_other_images
+from synfer_rt.jobs.warnings import warn_of_other_images, warn_of_the_cpu
 from synfer_rt.sampling.inversion import DISTORTED, PhotoStarts
 from synfer_rt.sampling.observer import StageTimes
 from synfer_rt.sampling.sampler import Sample, Sampler
@@ -45,7 +46,8 @@ class Summary:
     `labelled` and `accepted` count samples by their label; all requested labels are among them.
     `retried` counts the samples that came out broken and were made again, `broken` those that are
     broken in the end. `missing` is how many accepted samples each class lacks of those wanted,
-    after the last image of the run.
+    after the last image of the run. `ran_on` says on what the engines really ran: backends, and the
+    nodes of ONNX Runtime's graphs by execution provider.
     """
 
     images: int
@@ -56,6 +58,7 @@ class Summary:
     retried: int
     broken: int
     times: StageTimes
+    ran_on: str
 
     @property
     def images_per_second(self) -> float:
@@ -180,6 +183,7 @@ def execute(
         tally.retried,
         tally.broken,
         observer.times,
+        described(engines.placements().values()),
     )
 
 
@@ -221,6 +225,7 @@ def write_samples(
     run.warn()
     if to.begun is None:
         engines.load(run.engines)  # what does not load leaves nothing behind
+        warn_of_the_cpu(engines)
     writer = to.open(run.settings(to.format), engines)
     if writer.done and writer.lacking:
         LOG.info(f"Resuming: {writer.done} of {run.count} images are there.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from synfer_rt.backends.loaded_engines import LoadedEngines
 from synfer_rt.bundle import Bundle
 
 LOG = logging.getLogger(__name__)
@@ -18,6 +19,20 @@ def warn_of_other_images(bundle: Bundle) -> None:
         LOG.warning(
             f"The annotators of {bundle.name} know {bundle.annotators_know} only: do not rely on "
             "what they say of other images, such as photographs."
+        )
+
+
+def warn_of_the_cpu(engines: LoadedEngines) -> None:
+    """Warn of loaded engines that a GPU's backend runs in part on the CPU."""
+    parts = {name: place for name, place in engines.placements().items() if place.fallen}
+    if parts:
+        told = ", ".join(
+            f"{place.fallen} of {sum(place.nodes.values())} nodes of {name}"
+            for name, place in parts.items()
+        )
+        LOG.warning(
+            f"{engines.backend} leaves {told} to the CPU, so each call waits for copies. CUDA "
+            "engines have no such nodes; `synfer-rt build-engines --target cuda` makes them."
         )
 
 

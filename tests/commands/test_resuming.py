@@ -75,6 +75,16 @@ def sample(tiny_bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     return Command(engines, tmp_path / "out", monkeypatch)
 
 
+def test_a_run_goes_on_whatever_its_engines_ran_on_before(
+    tiny_bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = Command(tiny_bundle_path, tmp_path / "out", monkeypatch)
+    command.begin(CPU)
+    command.edit(ran_on={"decoder": {"backend": "elsewhere", "file": "x.onnx"}})
+    result = command("--backend", CPU, "--resume")
+    assert result.exit_code == 0, result.output
+
+
 def test_a_run_says_where_and_how_it_is_computed(sample: Command) -> None:
     sample.begin(CPU)
     assert {name: sample.settings[name] for name in FIELDS} == {

@@ -83,6 +83,14 @@ def test_options_left_out_are_the_bundles_defaults(sample, tmp_path):
         assert settings[name] == defaults[name]
 
 
+def test_what_ran_each_engine_is_in_the_settings_and_in_the_last_line(sample, tmp_path):
+    result = sample("--count", "2")
+    assert "ran on onnxruntime-cpu\n" in result.output
+    ran = json.loads((tmp_path / "__out__/run.json").read_text())["ran_on"]
+    assert {"conditioner", "denoiser", "decoder"} < set(ran)
+    assert ran["decoder"] == {"backend": "onnxruntime-cpu", "file": "decoder.onnx"}
+
+
 def test_options_given_are_recorded(sample, tmp_path):
     result = sample(
         *("--count", "2", "--labels", "sad", "--prompt", "a photo of a man"),
@@ -341,10 +349,10 @@ def test_images_that_stay_flat_are_written_counted_and_not_accepted(
     for weight in model.graph.initializer:
         weight.CopyFrom(numpy_helper.from_array(0 * numpy_helper.to_array(weight), weight.name))
     engines = other_decoder(tiny_bundle_path, tmp_path / "bundle", model.SerializeToString())
-    result = sample("--count", "8", engines=engines)
+    result = sample("--count", "3", engines=engines)  # so few stop no run
     assert result.exit_code == 0
-    assert "8 of them are flat or not finite, and not accepted; a lower --guidance" in result.output
-    assert [record["accepted"] for record, _ in read(tmp_path / "out")] == [False] * 8
+    assert "3 of them are flat or not finite, and not accepted; a lower --guidance" in result.output
+    assert [record["accepted"] for record, _ in read(tmp_path / "out")] == [False] * 3
 
 
 def test_an_output_that_exists_is_refused(sample, tmp_path):

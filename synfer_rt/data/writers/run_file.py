@@ -22,6 +22,8 @@ from synfer_rt.paths import resolved
 from synfer_rt.records import json_object
 
 FILE = "run.json"
+RAN_ON = "ran_on"
+"""The key of where each engine ran when the run was begun, which may differ when it continues."""
 _MADE = "made"
 _INSIDE = "__run__"
 OLD_SHEET = "contact-sheet.png"
@@ -122,7 +124,7 @@ def check_same(out: Path, settings: Mapping[str, Any]) -> None:
     before, settings = load(out), json.loads(json.dumps(settings))
     for name in [*before, *settings]:
         old, new = before.get(name), settings.get(name)
-        if old != new and name not in (_MADE, *computation.FIELDS):
+        if old != new and name not in (_MADE, RAN_ON, *computation.FIELDS):
             change = f"{name.replace('_', ' ')}: {json.dumps(old)}, now {json.dumps(new)}"
             if name == "dataset":  # hashes, which tell nobody what it was
                 change = OTHER_DATASET
