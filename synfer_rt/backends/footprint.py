@@ -44,15 +44,15 @@ feed-forward layer, 4 in between."""
 _SLACK = 2
 """What a runtime holds for each byte that it needs: workspaces of convolutions, and an arena whose
 chunks fit no other shape."""
-_SHARES = {"denoiser": 3 / 8, "guide": 3 / 16, "decoder": 1 / 8, "encoder": 1 / 16}
-_OTHER_SHARE = 1 / 24
+_SHARES = {"denoiser": 3 / 8, "guide": 3 / 8, "decoder": 1 / 8}
+_OTHER_SHARE = 1 / 16
 
 
 def share(engine: str) -> float:
     """The part of the free memory that an engine may take.
 
-    Engines keep what they allocated. The parts of a denoiser, a guide, decoder, encoder and five
-    others (a conditioner and annotators) are less than 1 together.
+    Engines keep what they allocated, so the parts of a denoiser, a decoder and eight others are 1
+    together. A guide may take as much as the denoiser, whose pieces are then a guide's, and small.
     """
     return _SHARES.get("guide" if engine.startswith("guide.") else engine, _OTHER_SHARE)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 from collections.abc import Iterable
@@ -19,6 +20,7 @@ from synfer_rt.backends.runtimes import TARGETS
 from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError
 
+LOG = logging.getLogger(__name__)
 _FALLBACK = "onnxruntime-cpu"
 """The backend that computes in float32 everywhere."""
 _POSITIONS_PER_CALL = 4096
@@ -53,6 +55,12 @@ class LoadedEngines:
         self._most: dict[str, int] = {}
         self._buffers: dict[tuple[object, ...], Buffer] = {}
         self._batches: set[int] = set()
+        missing = sorted(bundle.engines.keys() - bundle.cuda.keys())
+        if self.backend == "onnxruntime-cuda" and missing:
+            LOG.info(
+                f"{bundle.name} has no CUDA engine for {', '.join(missing)}, so it runs slower; "
+                "`synfer-rt build-engines --target cuda` makes CUDA engines."
+            )
 
     def __getitem__(self, name: str) -> Engine:
         """The engine `name`. Raises UserError as `backends.open_engine` does."""

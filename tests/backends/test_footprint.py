@@ -67,8 +67,11 @@ def test_fused_attention_grows_with_the_positions_and_plain_attention_with_their
 
 
 def test_a_bundles_engines_take_no_more_than_there_is() -> None:
-    names = ["denoiser", "guide.text", "decoder", "encoder", "conditioner", "feranno", "au-reader"]
-    assert sum(map(share, [*names, "classifier.a", "classifier.b"])) <= 1
+    others = ["encoder", "conditioner", "feranno", "au-reader", "classifier.a", "classifier.b"]
+    assert sum(map(share, ["denoiser", "decoder", *others])) <= 1
+    a_piece = share("guide.text") / needed("guide.text")
+    with_guide = share("guide.text") + a_piece * needed("denoiser", half=True, fused=True)
+    assert with_guide + sum(map(share, ["decoder", *others])) <= 1
 
 
 def on_a_gpu(bundle: Bundle, free: int | None, monkeypatch: pytest.MonkeyPatch) -> LoadedEngines:

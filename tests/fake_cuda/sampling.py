@@ -1,9 +1,10 @@
 """What sampling asks of CUDA: the calls of a step and of a piece, on the fake CUDA runtime.
 
-    sampling.py ENGINES [--batch N]
+    sampling.py ENGINES [--batch N] [--form FORM]
 
 Runs the loop on the device (`sampling/on_device.py`) on the bundle's CUDA engines, in trajectories
-of 8 and of 16 steps. What the longer one calls more often belongs to the steps. Exits 1 if a step
+of 8 and of 16 steps, with semantic guidance of the form from the middle on if one is named. What
+the longer one calls more often belongs to the steps. Exits 1 if a step
 takes more than 3 CUDA calls, waits for the device or copies to or from it.
 """
 
@@ -18,6 +19,7 @@ from pathlib import Path
 from synfer_rt import Bundle, make_requests, open_bundle, trajectory
 from synfer_rt.backends import probes
 from synfer_rt.backends.loaded_engines import LoadedEngines
+from synfer_rt.sampling.guidance import SemanticGuidance
 from synfer_rt.sampling.observer import Observer
 from synfer_rt.sampling.on_device import OnDevice
 from synfer_rt.sampling.preparation import prepare
@@ -34,7 +36,9 @@ def open_engines(bundle: Bundle) -> LoadedEngines:
     return LoadedEngines(bundle, BACKEND, 1)
 
 
-def count(loop: OnDevice, bundle: Bundle, batch: int) -> dict[int, Calls]:
+def count(
+    loop: OnDevice, bundle: Bundle, batch: int, semantic: SemanticGuidance | None
+) -> dict[int, Calls]:
     """The calls of a piece by the number of its steps, after two that capture CUDA graphs."""
     found: dict[int, Calls] = {}
     requests = make_requests(bundle, layout="none")[:batch]
@@ -45,7 +49,7 @@ def count(loop: OnDevice, bundle: Bundle, batch: int) -> dict[int, Calls]:
         piece = prepare(requests, bundle, way)
         for _ in range(3):
             with counted() as found[steps]:
-                loop.finish(piece, way, None)
+                loop.finish(piece, way, semantic)
     return found
 
 
@@ -53,13 +57,15 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("engines", type=Path)
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--form", help="of semantic guidance, such as latent")
     given = parser.parse_args()
     bundle = open_bundle(given.engines)
-    loop = OnDevice.of(open_engines(bundle), None, Observer())
+    semantic = SemanticGuidance(given.form, 0.1, 0.5) if given.form else None
+    loop = OnDevice.of(open_engines(bundle), semantic, Observer())
     if loop is None:
         print(f"{given.engines} has not all the CUDA engines that sampling needs.")
         return 1
-    calls = count(loop, bundle, given.batch)
+    calls = count(loop, bundle, given.batch, semantic)
     short, long = (calls[steps] for steps in STEPS)
     more = STEPS[1] - STEPS[0]
     a_step = {kind: n / more for kind, n in (long.by_kind() - short.by_kind()).items()}
