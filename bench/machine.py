@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from synfer_rt.backends import default_threads
+from synfer_rt.backends.driver import gpu
 from synfer_rt.bench.gpu_monitor import nvidia_smi
 
 
@@ -26,12 +27,19 @@ def describe(threads: int, packages: Iterable[str]) -> dict[str, Any]:
         "cores": default_threads(),
         "threads": threads,
         "ram_bytes": _ram_bytes(),
-        "gpus": nvidia_smi("--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"),
+        "gpus": _gpus(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": dict(_versions(packages)),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _gpus() -> list[str]:
+    """As nvidia-smi lists them; without that program, the first as the driver names it."""
+    rows = nvidia_smi("--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
+    first = gpu()
+    return rows or ([f"{first.name}, {first.capability}, CUDA {first.cuda}"] if first else [])
 
 
 def peak_rss_bytes() -> int | None:

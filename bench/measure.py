@@ -34,7 +34,6 @@ its utilisation over up to a second."""
 _LEAST = 10.0
 """Seconds that must be left for a section that was not run before."""
 _TIME_UP = "the time was up; `--seconds` gives more"
-_ARITHMETIC = "FLOPs and the peak"
 
 
 @dataclass
@@ -56,14 +55,14 @@ class Measured:
 
 @dataclass(frozen=True)
 class _Part:
-    """A section to run: a visit to `case` in round `repeat`, or the arithmetic (no case)."""
+    """A section to run: a visit to a case in round `repeat`, or a key of _ARITHMETIC."""
 
     repeat: int
-    case: Case | None = None
+    what: Case | str
 
     @property
     def name(self) -> str:
-        return _ARITHMETIC if self.case is None else str(self.case)
+        return str(self.what)
 
 
 def interleaved(cases: Sequence[Case], repeats: int) -> list[tuple[int, Case]]:
@@ -83,7 +82,7 @@ def measure(
     `progress(number, count, name)` is called before each section. What fails is not tried again.
     """
     parts = [_Part(repeat, case) for repeat, case in interleaved(cases, repeats)]
-    parts.insert(1, _Part(0))  # after what matters most
+    parts[1:1] = (_Part(0, name) for name in _ARITHMETIC)  # after what matters most
     deadline = None if seconds is None else time.monotonic() + seconds
     measured = Measured()
     took: dict[str, float] = {}
@@ -107,34 +106,44 @@ def measure(
 
 
 def _outcome(setup: Setup, part: _Part, seconds: float | None) -> sections.Outcome:
-    if part.case is None:
-        return sections.run(arithmetic, setup, seconds=seconds)
-    return sections.run(visit, setup, part.case, seconds=seconds)
+    if isinstance(part.what, Case):
+        return sections.run(visit, setup, part.what, seconds=seconds)
+    most = None if seconds is None else min(seconds, _LONGEST_ARITHMETIC)
+    return sections.run(_ARITHMETIC[part.what], setup, seconds=most)
 
 
 def _keep(measured: Measured, part: _Part, outcome: sections.Outcome) -> None:
-    if part.case is None:
-        for key, value in outcome.rows:
-            setattr(measured, key, value)
-        name = _ARITHMETIC
-    else:
+    name = part.name
+    if isinstance(part.what, Case):
         for record, shown in outcome.rows:
             order = len(measured.visits)
             measured.visits.append({"order": order, "repeat": part.repeat, **record})
-            if len(shown) >= len(measured.images.get(part.case.system, ())):
-                measured.images[part.case.system] = shown
-        lacking = part.case.batches[len(outcome.rows) :][:1] or part.case.batches
-        name = str(replace(part.case, batches=lacking))
+            if len(shown) >= len(measured.images.get(part.what.system, ())):
+                measured.images[part.what.system] = shown
+        if lacking := part.what.batches[len(outcome.rows) :][:1]:
+            name = str(replace(part.what, batches=lacking))
+    else:
+        for key, value in outcome.rows:
+            setattr(measured, key, value)
     if outcome.stopped:
         measured.left_out.append({"section": name, "why": f"{_TIME_UP} ({outcome.problem})"})
     elif outcome.problem is not None:
         measured.failed.append({"section": name, "why": outcome.problem})
 
 
-def arithmetic(setup: Setup) -> Iterator[tuple[str, Any]]:
-    """The fields `flops` and `peak` of Measured."""
-    yield "flops", flops.of_engines(open_bundle(setup.bundle))
+def peak(setup: Setup) -> Iterator[tuple[str, Any]]:
+    """The field `peak` of Measured."""
     yield "peak", matmul_peak.measure(setup.backend, setup.threads)
+
+
+def operations(setup: Setup) -> Iterator[tuple[str, Any]]:
+    """The field `flops` of Measured; the engines run once, on the CPU."""
+    yield "flops", flops.of_engines(open_bundle(setup.bundle))
+
+
+_ARITHMETIC = {"the peak": peak, "FLOPs": operations}
+_LONGEST_ARITHMETIC = 60.0
+"""Seconds for each of these, if there is a limit at all."""
 
 
 def visit(setup: Setup, case: Case) -> Iterator[tuple[dict[str, Any], np.ndarray]]:

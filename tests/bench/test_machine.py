@@ -6,7 +6,9 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
+from synfer_rt.backends.driver import Gpu
 from synfer_rt.bench import machine
 
 
@@ -29,3 +31,13 @@ def test_the_machine_tells_its_cores_and_only_installed_versions():
     assert about["threads"] == 3
     assert about["cores"] >= 1
     assert about["cpu"]
+
+
+def test_a_gpu_is_named_without_nvidia_smi_too(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(machine, "nvidia_smi", lambda *_: [])
+    monkeypatch.setattr(machine, "gpu", lambda: Gpu("NVIDIA H200", "sm90", "13.0"))
+    assert machine.describe(1, [])["gpus"] == ["NVIDIA H200, sm90, CUDA 13.0"]
+    monkeypatch.setattr(machine, "gpu", lambda: None)
+    assert machine.describe(1, [])["gpus"] == []
+    monkeypatch.setattr(machine, "nvidia_smi", lambda *_: ["NVIDIA L4, 23034 MiB, 580.1"])
+    assert machine.describe(1, [])["gpus"] == ["NVIDIA L4, 23034 MiB, 580.1"]

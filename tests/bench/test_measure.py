@@ -108,9 +108,11 @@ class Sections:
 
     def __init__(self, **outcomes: Outcome) -> None:
         self.outcomes, self.ran = outcomes, list[str]()
+        self.seconds: dict[str, float | None] = {}
 
     def __call__(self, section: Any, setup: Setup, *case: Case, seconds: float | None) -> Outcome:
-        name = str(case[0].system) if case else "arithmetic"
+        name = case[0].system if case else section.__name__
+        self.seconds[name] = seconds
         self.ran.append(name)
         return self.outcomes.get(name.replace("-", "_"), Outcome())
 
@@ -126,9 +128,9 @@ ROW = ({"system": "synfer-rt", "batch": 4}, np.zeros((4, 2, 2, 3), np.uint8))
 
 
 def test_a_section_that_fails_keeps_its_rows_and_ends_no_other(monkeypatch: pytest.MonkeyPatch):
-    ran = Sections(synfer_rt=Outcome([ROW], "memory ran out"), arithmetic=Outcome([("peak", 5)]))
+    ran = Sections(synfer_rt=Outcome([ROW], "memory ran out"), peak=Outcome([("peak", 5)]))
     found = measured(monkeypatch, ran)
-    assert ran.ran == ["synfer-rt", "arithmetic", "diffusers", "diffusers"]  # not tried again
+    assert ran.ran == ["synfer-rt", "peak", "operations", "diffusers", "diffusers"]
     assert [visit["batch"] for visit in found.visits] == [4] and len(found.images["synfer-rt"]) == 4
     assert found.failed == [{"section": "synfer-rt, batch 8", "why": "memory ran out"}]
     assert (found.peak, found.flops) == (5, None)
@@ -147,12 +149,21 @@ def test_what_no_time_is_left_for_is_left_out_once(monkeypatch: pytest.MonkeyPat
     found = measured(monkeypatch, ran, 5)  # less than a first visit needs
     assert ran.ran == []
     assert [entry["section"] for entry in found.left_out] == [
-        *("synfer-rt, batch 4, 8", "FLOPs and the peak", "diffusers, batch 4")
+        *("synfer-rt, batch 4, 8", "the peak", "FLOPs", "diffusers, batch 4")
     ]
 
 
 def test_a_round_that_would_take_too_long_is_not_begun(monkeypatch: pytest.MonkeyPatch):
     ran = Sections(synfer_rt=Outcome([ROW], seconds=60.0), diffusers=Outcome(seconds=1.0))
     found = measured(monkeypatch, ran, 30)
-    assert ran.ran == ["synfer-rt", "arithmetic", "diffusers", "diffusers"]
+    assert ran.ran == ["synfer-rt", "peak", "operations", "diffusers", "diffusers"]
     assert found.left_out == []
+
+
+def test_counting_takes_a_minute_at_most_where_time_is_limited(monkeypatch: pytest.MonkeyPatch):
+    ran = Sections()
+    measured(monkeypatch, ran, 1000)
+    assert ran.seconds["operations"] == ran.seconds["peak"] == 60
+    assert 990 < (ran.seconds["synfer-rt"] or 0) <= 1000
+    measured(monkeypatch, ran, None)
+    assert set(ran.seconds.values()) == {None}
