@@ -21,6 +21,8 @@ _KEY_PATHS = (
     (("Transpose", (0, 1, 3, 2)), *_QUERY_PATHS[0]),
     (*_TRANSPOSED, *_QUERY_PATHS[0]),
 )
+_PASSED = ("Cast", "Dropout", "Identity", "Reshape", "Transpose", "Where")
+"""What may be between a softmax and the product with the values."""
 _LOWEST_HALF = float(np.finfo(np.float16).min)
 
 _Path = Sequence[tuple[str, tuple[int, ...] | None]]
@@ -54,7 +56,15 @@ def is_attention(node: ir.Node) -> bool:
 
     FERAnno reads attention maps, too. Their softmax is multiplied by nothing.
     """
-    return node.op_type == "Softmax" and _product_of(node.outputs[0]) is not None
+    return node.op_type == "Softmax" and _is_multiplied(node.outputs[0])
+
+
+def _is_multiplied(weights: ir.Value) -> bool:
+    return any(
+        node.op_type == "MatMul"
+        or (node.op_type in _PASSED and any(_is_multiplied(value) for value in node.outputs))
+        for node in weights.consumers()
+    )
 
 
 def _fuse(graph: ir.Graph, softmax: ir.Node) -> None:

@@ -7,14 +7,23 @@ from pathlib import Path
 import onnx_ir as ir
 
 from synfer_rt.export.cuda.attention import fuse_attention
+from synfer_rt.export.cuda.batch_norm import spell_out_batch_norm
 from synfer_rt.export.cuda.chain import MICROSOFT
 from synfer_rt.export.cuda.device_interface import give_device_interface
 from synfer_rt.export.cuda.first_token import select_by_product
 from synfer_rt.export.cuda.float16 import compute_half
+from synfer_rt.export.cuda.gates import check_fusions, check_kernels
 from synfer_rt.export.cuda.group_norm import fuse_group_norm
+from synfer_rt.export.cuda.packing import pack
 from synfer_rt.export.cuda.shapes import fix_shapes
 from synfer_rt.export.cuda.transformer import fuse_transformer
 from synfer_rt.export.cuda.weights import save_by_reference
+
+OWN_ENGINES = frozenset({"conditioner", "denoiser", "decoder", "encoder", "feranno"})
+"""The engines whose every attention and group norm must be fused.
+
+Guides are gradients, and the other networks are the user's.
+"""
 
 
 def is_guide(name: str) -> bool:
@@ -37,11 +46,24 @@ def cuda_engine(source: Path, target: Path, name: str, precision: str | None = N
     model.graph.opset_imports[MICROSOFT] = 1
     fix_shapes(model)
     if not is_guide(name):
-        fuse_attention(model)
-        fuse_group_norm(model)
-        fuse_transformer(model)
-        select_by_product(model)
+        _fuse(model)
+    if name in OWN_ENGINES:
+        check_fusions(model, name)
     if half:
         compute_half(model)
+    if not is_guide(name):
+        pack(model)
     give_device_interface(model, name)
+    check_kernels(model, name)
     save_by_reference(model, source, target)
+
+
+def _fuse(model: ir.Model) -> None:
+    for fuse in (
+        fuse_attention,
+        fuse_group_norm,
+        fuse_transformer,
+        spell_out_batch_norm,
+        select_by_product,
+    ):
+        fuse(model)

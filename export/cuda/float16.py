@@ -8,8 +8,10 @@ from synfer_rt.export.cuda.weights import LEAST_BYTES
 from synfer_rt.export.tensorrt.mixed_precision import halve
 
 FUSED = {
+    "AveragePool": (0,),
     "BiasAdd": None,
     "BiasSplitGelu": None,
+    "GlobalAveragePool": (0,),
     "GroupNorm": (0,),
     "LayerNormalization": None,
     "MultiHeadAttention": None,

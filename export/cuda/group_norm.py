@@ -40,7 +40,7 @@ def _refuse_odd_groups(node: ir.Node) -> None:
     if channels % 2 or channels > _LARGEST_GROUP:
         raise UserError(
             f"ONNX Runtime's group norm for CUDA takes an even number of channels a group, up to "
-            f"{_LARGEST_GROUP}, but {node.name} has {channels}; build without the target `cuda`."
+            f"{_LARGEST_GROUP}, but {node.name} has {channels}."
         )
 
 

@@ -47,8 +47,9 @@ def integers(graph: ir.Graph, numbers: Sequence[int]) -> ir.Value:
 
 def fix_shapes(model: ir.Model) -> None:
     """Give Reshape, Expand and Resize sizes that no operator on the host computes, in place."""
-    infer_shapes(model)
     graph = model.graph
+    _name_sizes_as_inputs_do(model)
+    infer_shapes(model)
     known = _KnownShapes(graph)
     for node in list(graph):
         if node.op_type == "Reshape":
@@ -60,6 +61,27 @@ def fix_shapes(model: ir.Model) -> None:
         for value in node.outputs:
             known.add(value)
     RemoveUnusedNodesPass()(model)
+
+
+def _name_sizes_as_inputs_do(model: ir.Model) -> None:
+    """Give a free size one name: the exporter calls that of an input otherwise further on."""
+    graph = model.graph
+    given = {size for value in graph.inputs for size in dims(value) or ()}
+    declared = {value: value.shape for node in graph for value in node.outputs}
+    for value in declared:
+        if not value.is_graph_output():
+            value.shape = None
+    infer_shapes(model)
+    names: dict[int | str | None, str] = {}
+    for value, shape in declared.items():
+        found = dims(value)
+        value.shape = shape if shape is not None else value.shape
+        for old, new in zip(dims(value) or (), found or (), strict=False):
+            if isinstance(old, str) and isinstance(new, str) and new in given:
+                names[old] = new
+    for value in declared:
+        if (sizes := dims(value)) is not None and not names.keys().isdisjoint(sizes):
+            value.shape = ir.Shape([names.get(size, size) for size in sizes])
 
 
 class _KnownShapes:

@@ -111,3 +111,9 @@ def test_products_are_float16(folder: Path) -> None:
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     weights = {n.input[1] for n in model.graph.node if n.op_type in ("Conv", "MatMul", "Gemm")}
     assert {types[w] for w in weights if w in types} == {TensorProto.FLOAT16}
+
+
+def test_the_denoiser_has_few_nodes(folder: Path) -> None:
+    """ONNX Runtime removes more than a hundred of them: transposes and what it folds."""
+    assert operators(folder / "denoiser.cuda.onnx").total() <= 450
+    assert operators(folder / "denoiser.cuda.onnx")["Gemm"] == 5
