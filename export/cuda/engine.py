@@ -15,7 +15,7 @@ from synfer_rt.export.cuda.float16 import compute_half
 from synfer_rt.export.cuda.gates import check_fusions, check_kernels
 from synfer_rt.export.cuda.group_norm import fuse_group_norm
 from synfer_rt.export.cuda.packing import pack
-from synfer_rt.export.cuda.shapes import fix_shapes
+from synfer_rt.export.cuda.shapes import fix_shapes, infer_named_shapes
 from synfer_rt.export.cuda.transformer import fuse_transformer
 from synfer_rt.export.cuda.weights import save_by_reference
 
@@ -24,6 +24,8 @@ OWN_ENGINES = frozenset({"conditioner", "denoiser", "decoder", "encoder", "feran
 
 Guides are gradients, and the other networks are the user's.
 """
+
+_FUSIONS = (fuse_group_norm, fuse_transformer, spell_out_batch_norm, select_by_product)
 
 
 def is_guide(name: str) -> bool:
@@ -44,9 +46,13 @@ def cuda_engine(source: Path, target: Path, name: str, precision: str | None = N
     half = not is_guide(name) if precision is None else precision == "fp16"
     model = ir.load(source)
     model.graph.opset_imports[MICROSOFT] = 1
+    infer_named_shapes(model)
+    if not is_guide(name):
+        fuse_attention(model)  # takes the sizes with it that are computed inside
     fix_shapes(model)
     if not is_guide(name):
-        _fuse(model)
+        for fuse in _FUSIONS:
+            fuse(model)
     if name in OWN_ENGINES:
         check_fusions(model, name)
     if half:
@@ -56,14 +62,3 @@ def cuda_engine(source: Path, target: Path, name: str, precision: str | None = N
     give_device_interface(model, name)
     check_kernels(model, name)
     save_by_reference(model, source, target)
-
-
-def _fuse(model: ir.Model) -> None:
-    for fuse in (
-        fuse_attention,
-        fuse_group_norm,
-        fuse_transformer,
-        spell_out_batch_norm,
-        select_by_product,
-    ):
-        fuse(model)

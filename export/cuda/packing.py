@@ -45,7 +45,7 @@ def pack(model: ir.Model) -> None:
 
 
 def _is_projection(node: ir.Node) -> bool:
-    """Whether a node is x @ weight.T + bias with constants as they are stored."""
+    """Whether a node is x @ weight.T + bias, with constants."""
     attributes = node.attributes
     return (
         node.op_type == "Gemm"
@@ -53,9 +53,17 @@ def _is_projection(node: ir.Node) -> bool:
         and attributes.get_int("transB", 0) == 1
         and not attributes.get_int("transA", 0)
         and attributes.get_float("alpha", 1.0) == attributes.get_float("beta", 1.0) == 1
-        and all(value is not None and value.is_initializer() for value in node.inputs[1:])
+        and all(map(_is_stored, node.inputs[1:]))
         and len(dims(node.inputs[2]) or ()) == 1
     )
+
+
+def _is_stored(value: ir.Value | None) -> bool:
+    """Whether a value is a constant, or one in another type."""
+    maker = value.producer() if value is not None else None
+    if maker is not None and maker.op_type == "Cast":
+        value = maker.inputs[0]
+    return value is not None and value.is_initializer()
 
 
 def _join_projections(graph: ir.Graph, nodes: Sequence[ir.Node]) -> None:

@@ -13,6 +13,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
 
+from synfer_rt.export.cuda.chain import Chain
+
 Dims = tuple[int | str | None, ...]
 """Sizes of a tensor: a number, the name of a free size, or None where nothing is known."""
 
@@ -46,10 +48,11 @@ def integers(graph: ir.Graph, numbers: Sequence[int]) -> ir.Value:
 
 
 def fix_shapes(model: ir.Model) -> None:
-    """Give Reshape, Expand and Resize sizes that no operator on the host computes, in place."""
+    """Give Reshape, Expand and Resize sizes that no operator on the host computes, in place.
+
+    The values of `model` have shapes (infer_shapes).
+    """
     graph = model.graph
-    _name_sizes_as_inputs_do(model)
-    infer_shapes(model)
     known = _KnownShapes(graph)
     for node in list(graph):
         if node.op_type == "Reshape":
@@ -58,13 +61,16 @@ def fix_shapes(model: ir.Model) -> None:
             _fix_expand(graph, node, known)
         elif node.op_type == "Resize":
             _fix_resize(graph, node)
-        for value in node.outputs:
+        for value in node.outputs if node.graph is graph else ():
             known.add(value)
     RemoveUnusedNodesPass()(model)
 
 
-def _name_sizes_as_inputs_do(model: ir.Model) -> None:
-    """Give a free size one name: the exporter calls that of an input otherwise further on."""
+def infer_named_shapes(model: ir.Model) -> None:
+    """Give every value its shape, in which a free size has the name that an input gives it.
+
+    The exporter calls the same size otherwise behind the first operator.
+    """
     graph = model.graph
     given = {size for value in graph.inputs for size in dims(value) or ()}
     declared = {value: value.shape for node in graph for value in node.outputs}
@@ -82,6 +88,7 @@ def _name_sizes_as_inputs_do(model: ir.Model) -> None:
     for value in declared:
         if (sizes := dims(value)) is not None and not names.keys().isdisjoint(sizes):
             value.shape = ir.Shape([names.get(size, size) for size in sizes])
+    infer_shapes(model)
 
 
 class _KnownShapes:
@@ -106,12 +113,28 @@ class _KnownShapes:
 
     def shape(self, sizes: Dims, reader: ir.Node) -> ir.Value | None:
         """The shape `sizes` as a tensor for `reader`, read from a tensor that has it."""
-        value = self._by_shape.get(sizes)
+        value = self._by_shape.get(sizes) or self._part(sizes, reader)
         if value is None:
             return None
         if value not in self._read:
             self._read[value] = self._insert(reader, "Shape", [value], [len(sizes)], "INT64")
         return self._read[value]
+
+    def _part(self, sizes: Dims, reader: ir.Node) -> ir.Value | None:
+        """A part, of the shape `sizes`, of a tensor that is larger along one axis."""
+        for known, value in self._by_shape.items():
+            if len(known) != len(sizes) or value.dtype is None:
+                continue
+            axes = [i for i, pair in enumerate(zip(known, sizes, strict=True)) if len({*pair}) > 1]
+            if len(axes) != 1:
+                continue
+            have, want = known[axes[0]], sizes[axes[0]]
+            if isinstance(have, int) and isinstance(want, int) and have > want:
+                span = [integers(self._graph, [number]) for number in (0, want, axes[0])]
+                part = self._insert(reader, "Slice", [value, *span], list(sizes), value.dtype.name)
+                self._by_shape[sizes] = part
+                return part
+        return None
 
     def batch(self, size: str, rank: int, reader: ir.Node) -> ir.Value | None:
         """The shape [size, 1, ...] of `rank` numbers as a tensor for `reader`."""
@@ -164,9 +187,36 @@ def _fix_reshape(graph: ir.Graph, node: ir.Node, known: _KnownShapes) -> None:
     if sizes.count(-1) <= 1:
         node.replace_input_with(1, integers(graph, sizes))
         node.attributes.pop("allowzero", None)
+    elif (shared := _shared_end(before, after)) > 0:
+        _reshape_the_start(graph, node, shared)
     elif (shape := known.shape(after, node)) is not None:
         node.replace_input_with(1, shape)
         node.attributes.pop("allowzero", None)
+
+
+def _shared_end(before: Dims | None, after: Dims) -> int:
+    """How many last axes stay as they are, if no more than one of the others has a free size."""
+    shared = 0
+    for old, new in zip(reversed(before or ()), reversed(after), strict=False):
+        if old != new or old is None:
+            break
+        shared += 1
+    start = after[: len(after) - shared]
+    return shared if sum(not isinstance(size, int) for size in start) <= 1 else 0
+
+
+def _reshape_the_start(graph: ir.Graph, node: ir.Node, shared: int) -> None:
+    """Reshape all axes but the last ones, which come first meanwhile: there 0 keeps them."""
+    source, result = node.inputs[0], node.outputs[0]
+    before, after = dims(source) or (), dims(result) or ()
+    assert source is not None
+    start = [size if isinstance(size, int) else -1 for size in after[: len(after) - shared]]
+    made = Chain(graph, node, source)
+    inner, outer = len(before) - shared, len(after) - shared
+    made.append("Transpose", {"perm": [*range(inner, len(before)), *range(inner)]})
+    made.append("Reshape", {}, integers(graph, [0] * shared + start))
+    made.append("Transpose", {"perm": [*range(shared, shared + outer), *range(shared)]})
+    made.replace(node)
 
 
 def _fix_expand(graph: ir.Graph, node: ir.Node, known: _KnownShapes) -> None:
