@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx_ir as ir
+from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 from synfer_rt.export.cuda.attention import fuse_attention
 from synfer_rt.export.cuda.batch_norm import spell_out_batch_norm
@@ -14,10 +15,11 @@ from synfer_rt.export.cuda.first_token import select_by_product
 from synfer_rt.export.cuda.float16 import compute_half
 from synfer_rt.export.cuda.gates import check_fusions, check_kernels
 from synfer_rt.export.cuda.group_norm import fuse_group_norm
-from synfer_rt.export.cuda.packing import pack
+from synfer_rt.export.cuda.packing import join_projections, split_slices
 from synfer_rt.export.cuda.shapes import fix_shapes, infer_named_shapes
 from synfer_rt.export.cuda.transformer import fuse_transformer
 from synfer_rt.export.cuda.weights import save_by_reference
+from synfer_rt.export.tensorrt.mixed_precision import spell_out_solver
 
 OWN_ENGINES = frozenset({"conditioner", "denoiser", "decoder", "encoder", "feranno"})
 """The engines whose every attention and group norm must be fused.
@@ -45,6 +47,7 @@ def cuda_engine(source: Path, target: Path, name: str, precision: str | None = N
     """
     half = not is_guide(name) if precision is None else precision == "fp16"
     model = ir.load(source)
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     model.graph.opset_imports[MICROSOFT] = 1
     infer_named_shapes(model)
     if not is_guide(name):
@@ -53,12 +56,14 @@ def cuda_engine(source: Path, target: Path, name: str, precision: str | None = N
     if not is_guide(name):
         for fuse in _FUSIONS:
             fuse(model)
+    spell_out_solver(model.graph)
     if name in OWN_ENGINES:
         check_fusions(model, name)
     if half:
         compute_half(model)
+    split_slices(model)
     if not is_guide(name):
-        pack(model)
+        join_projections(model)
     give_device_interface(model, name)
     check_kernels(model, name)
     save_by_reference(model, source, target)

@@ -3,7 +3,8 @@
 The operators below have a kernel in ONNX Runtime's CUDA provider (1.31) for the types beside them.
 Operators that the provider cannot record in a CUDA graph are left out: those whose output has a
 size that depends on values, and GatherND and ScatterND, which copy their arguments from memory of
-the host that is free again when the graph is replayed.
+the host that is free again when the graph is replayed. So do a Split into many parts, and a MatMul
+that repeats its left side for each sample (seen with the fake runtime of tests/fake_cuda).
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import onnx_ir as ir
 from synfer_rt.errors import UserError
 from synfer_rt.export.cuda.attention import is_attention
 from synfer_rt.export.cuda.chain import MICROSOFT
+from synfer_rt.export.cuda.packing import MOST_EQUAL_PARTS, MOST_PARTS
+from synfer_rt.export.cuda.shapes import dims
 
 _FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16})
 _INTEGERS = frozenset({ir.DataType.INT32, ir.DataType.INT64})
@@ -98,7 +101,16 @@ def _without_kernel(node: ir.Node) -> str | None:
 
 
 def _host_work(node: ir.Node) -> str | None:
-    """What a node does with sizes: it may only pass a tensor's shape to Reshape and Expand."""
+    """What a node does on the host: it may only pass a tensor's shape to Reshape and Expand."""
+    if node.op_type == "Split":
+        equal = len({dims(value) for value in node.outputs}) == 1
+        last = node.attributes.get_int("axis", 0) in (-1, len(dims(node.inputs[0]) or ()) - 1)
+        if len(node.outputs) > (MOST_EQUAL_PARTS if equal else MOST_PARTS if last else 0):
+            return "copies the sizes of its parts from the host"
+    if node.op_type == "MatMul":
+        left, right = (dims(value) for value in node.inputs)
+        if left is not None and right is not None and 2 < len(right) > len(left):
+            return "copies the addresses of its factors from the host"
     if node.op_type == "Shape":
         for reader, position in node.outputs[0].uses():
             if reader.op_type not in ("Reshape", "Expand") or position != 1:

@@ -1,8 +1,12 @@
-"""Many small operators on one tensor -> one operator and a Split.
+"""Many small operators on one tensor -> few.
 
 Every residual block of a UNet projects the same embedding of the timestep, and every
-cross-attention takes its part of the AU bias. Each of these kernels is finished before the next
-is started, so they cost as many starts as there are blocks.
+cross-attention takes its part of the AU bias. Each of these kernels is finished before the next is
+started, so they cost as many starts as there are blocks.
+
+Splits have equal parts, or few along the last axis. The sizes of others are copied by the kernel
+from memory of the host, which is free again when a CUDA graph is replayed; and ONNX Runtime turns
+slices into such a Split itself.
 """
 
 from __future__ import annotations
@@ -15,32 +19,130 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from synfer_rt.export.cuda.shapes import dims, integers
 
-_MOST = 32
-"""The most outputs of Split and inputs of Concat that the kernels take without a copy."""
+MOST_PARTS, MOST_EQUAL_PARTS = 4, 32
+"""The most parts of a Split, of any sizes along the last axis and of equal ones, without a copy."""
+
+_Part = tuple[int, int, ir.Node]
+"""Start and end along an axis, and the node that takes them."""
 
 
-def pack(model: ir.Model) -> None:
-    """Join the projections of one tensor, and the slices of one tensor, in place.
+def split_slices(model: ir.Model) -> None:
+    """Replace slices that together are the whole of a tensor by Splits, in place."""
+    graph = model.graph
+    slices: dict[tuple[ir.Value, int], list[_Part]] = defaultdict(list)
+    for node in graph:
+        source, span = node.inputs[0] if node.inputs else None, _span(node)
+        if source is not None and span is not None:
+            slices[source, span[0]].append((*span[1:], node))
+    for (source, axis), parts in slices.items():
+        parts.sort(key=lambda part: part[:2])
+        sizes, edges = dims(source) or (), [0, *(end for _, end, _ in parts)]
+        if edges[-1] != sizes[axis] or any(p[0] != e for p, e in zip(parts, edges, strict=False)):
+            continue
+        widths = {end - start for start, end, _ in parts}
+        if axis == len(sizes) - 1 and all(node.op_type == "Slice" for *_, node in parts):
+            _split_in_turn(graph, source, axis, parts)
+        elif len(widths) > 1 and edges[-1] <= MOST_EQUAL_PARTS:
+            _split_into_ones(graph, source, axis, parts)
+    RemoveUnusedNodesPass()(model)
+
+
+def _split_in_turn(graph: ir.Graph, source: ir.Value, axis: int, parts: Sequence[_Part]) -> None:
+    """Take the parts along the last axis from a chain of Splits."""
+    place, replaced = _first(graph, parts), []
+    while len(parts) > 1:
+        fits = len(parts) <= MOST_PARTS
+        here, rest = (parts, []) if fits else (parts[: MOST_PARTS - 1], parts[MOST_PARTS - 1 :])
+        widths = [end - start for start, end, _ in here]
+        widths += [rest[-1][1] - rest[0][0]] if rest else []
+        sizes = integers(graph, widths)
+        split = ir.node("Split", [source, sizes], {"axis": axis}, num_outputs=len(widths))
+        graph.insert_before(place, split)
+        replaced += zip((node for *_, node in here), split.outputs, strict=False)
+        if rest:
+            shape = list(dims(source) or ())
+            shape[axis] = widths[-1]
+            split.outputs[-1].shape, split.outputs[-1].type = ir.Shape(shape), source.type
+            source = split.outputs[-1]
+        parts = rest
+    for node, new in replaced:
+        _take_over(graph, node, new)
+
+
+def _split_into_ones(graph: ir.Graph, source: ir.Value, axis: int, parts: Sequence[_Part]) -> None:
+    """Take the parts along another axis from one Split into pieces of one."""
+    count = parts[-1][1]
+    attributes = {"axis": axis, "num_outputs": count}
+    split = ir.node("Split", [source], attributes, num_outputs=count)
+    graph.insert_before(_first(graph, parts), split)
+    for value in split.outputs:
+        value.type = source.type
+    for start, end, node in parts:
+        if node.op_type == "Gather":
+            made = ir.node("Squeeze", [split.outputs[start], integers(graph, [axis])])
+        elif end - start == 1:
+            _take_over(graph, node, split.outputs[start])
+            continue
+        else:
+            made = ir.node("Concat", split.outputs[start:end], {"axis": axis})
+        graph.insert_before(node, made)
+        _take_over(graph, node, made.outputs[0])
+
+
+def _first(graph: ir.Graph, parts: Sequence[_Part]) -> ir.Node:
+    nodes = {node for *_, node in parts}
+    return next(node for node in graph if node in nodes)
+
+
+def _take_over(graph: ir.Graph, node: ir.Node, new: ir.Value) -> None:
+    """Let `new` take the place of the output of `node`, which is removed."""
+    old = node.outputs[0]
+    new.name, new.shape, new.type = old.name, old.shape, old.type
+    ir.convenience.replace_nodes_and_values(graph, node, [node], [], [old], [new])
+
+
+def _span(node: ir.Node) -> tuple[int, int, int] | None:
+    """Axis, start and end of what a Slice, or a Gather of one row, takes of a known size."""
+    sizes = dims(node.inputs[0]) if node.inputs else None
+    if node.op_type not in ("Slice", "Gather") or sizes is None:
+        return None
+    tensors = [
+        ir.convenience.get_const_tensor(v) if v is not None else None for v in node.inputs[1:]
+    ]
+    if any(tensor is None or tensor.size != 1 for tensor in tensors):
+        return None
+    numbers = [int(t.numpy().reshape(())) for t in tensors if t is not None]
+    if node.op_type == "Gather":
+        if len(dims(node.inputs[1]) or ()) > 0:
+            return None
+        axis, step = node.attributes.get_int("axis", 0), [1]
+        start, end = numbers[0], numbers[0] + 1 or sizes[axis]
+    elif len(numbers) < 3:
+        return None
+    else:
+        start, end, axis, *step = numbers
+    size = sizes[axis]
+    if not isinstance(size, int) or not isinstance(end, int) or step not in ([], [1]):
+        return None
+    start, end = (max(0, min(i + size if i < 0 else i, size)) for i in (start, end))
+    return axis % len(sizes), start, end
+
+
+def join_projections(model: ir.Model) -> None:
+    """Join the projections of one tensor to the same width, in place.
 
     Weights are joined in the graph, which the runtime does once, when it loads the engine. So they
     stay where they are stored.
     """
     graph = model.graph
-    projections: dict[tuple[ir.Value, ir.DataType | None], list[ir.Node]] = defaultdict(list)
-    slices: dict[tuple[ir.Value, int], list[ir.Node]] = defaultdict(list)
+    alike: dict[tuple[ir.Value, int | str | None], list[ir.Node]] = defaultdict(list)
     for node in graph:
         source = node.inputs[0] if node.inputs else None
-        if source is None:
-            continue
-        if _is_projection(node):
-            projections[source, node.outputs[0].dtype].append(node)
-        elif (span := _span(node)) is not None:
-            slices[source, span[0]].append(node)
-    for nodes in projections.values():
-        for i in range(0, len(nodes), _MOST):
-            _join_projections(graph, nodes[i : i + _MOST])
-    for (source, axis), nodes in slices.items():
-        _join_slices(graph, source, axis, nodes)
+        if source is not None and _is_projection(node):
+            alike[source, (dims(node.inputs[2]) or (None,))[0]].append(node)
+    for nodes in alike.values():
+        for i in range(0, len(nodes), MOST_EQUAL_PARTS):
+            _join(graph, nodes[i : i + MOST_EQUAL_PARTS])
     RemoveUnusedNodesPass()(model)
 
 
@@ -66,69 +168,20 @@ def _is_stored(value: ir.Value | None) -> bool:
     return value is not None and value.is_initializer()
 
 
-def _join_projections(graph: ir.Graph, nodes: Sequence[ir.Node]) -> None:
+def _join(graph: ir.Graph, nodes: Sequence[ir.Node]) -> None:
     if len(nodes) < 2:
         return
-    first = nodes[0]
+    first, kind = nodes[0], nodes[0].outputs[0].type
     joined = []
     for position in (1, 2):
         concat = ir.node("Concat", [node.inputs[position] for node in nodes], {"axis": 0})
-        concat.outputs[0].type = first.outputs[0].type
-        graph.insert_before(first, concat)
         joined.append(concat.outputs[0])
+        graph.insert_before(first, concat)
     product = ir.node("Gemm", [first.inputs[0], *joined], {"transB": 1}, name=first.name)
-    product.outputs[0].type = first.outputs[0].type
-    graph.insert_before(first, product)
-    widths = [int((dims(node.inputs[2]) or (0,))[0] or 0) for node in nodes]
-    _split(graph, first, product.outputs[0], 1, widths, nodes)
-
-
-def _join_slices(graph: ir.Graph, source: ir.Value, axis: int, nodes: Sequence[ir.Node]) -> None:
-    spans = {node: span[1:] for node in nodes if (span := _span(node)) is not None}
-    ordered = sorted(nodes, key=lambda node: spans[node])
-    ends = [0, *(spans[node][1] for node in ordered)]
-    sizes = dims(source) or ()
-    whole = all(spans[node][0] == end for node, end in zip(ordered, ends, strict=False))
-    if not 2 <= len(nodes) <= _MOST or not whole or ends[-1] != sizes[axis]:
-        return
-    widths = [spans[node][1] - spans[node][0] for node in ordered]
-    _split(graph, nodes[0], source, axis, widths, ordered)
-
-
-def _split(
-    graph: ir.Graph,
-    place: ir.Node,
-    source: ir.Value,
-    axis: int,
-    widths: Sequence[int],
-    nodes: Sequence[ir.Node],
-) -> None:
-    """Let the outputs of one Split take the place of those of `nodes`."""
-    split = ir.node(
-        "Split", [source, integers(graph, widths)], {"axis": axis}, num_outputs=len(nodes)
-    )
-    graph.insert_before(place, split)
+    many = {"axis": 1, "num_outputs": len(nodes)}
+    split = ir.node("Split", product.outputs, many, num_outputs=len(nodes))
+    graph.insert_before(first, [product, split])
+    for value in (*joined, *product.outputs):
+        value.type = kind
     for node, new in zip(nodes, split.outputs, strict=True):
-        old = node.outputs[0]
-        new.name, new.shape, new.type = old.name, old.shape, old.type
-        ir.convenience.replace_nodes_and_values(graph, node, [node], [], [old], [new])
-
-
-def _span(node: ir.Node) -> tuple[int, int, int] | None:
-    """Axis, start and end of a Slice along one axis of known size."""
-    if node.op_type != "Slice" or len(node.inputs) < 4:
-        return None
-    tensors = [
-        ir.convenience.get_const_tensor(v) if v is not None else None for v in node.inputs[1:]
-    ]
-    numbers = [tensor.numpy().tolist() if tensor is not None else None for tensor in tensors]
-    sizes = dims(node.inputs[0])
-    if sizes is None or None in numbers or any(len(n or ()) != 1 for n in numbers):
-        return None
-    start, end, axis = (int(n[0]) for n in numbers[:3] if n is not None)
-    axis %= len(sizes)
-    size = sizes[axis]
-    if not isinstance(size, int) or (len(numbers) > 3 and numbers[3] != [1]):
-        return None
-    start, end = (max(0, min(i + size if i < 0 else i, size)) for i in (start, end))
-    return axis, start, end
+        _take_over(graph, node, new)

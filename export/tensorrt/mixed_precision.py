@@ -53,11 +53,20 @@ def compute_half(source: Path, out: Path) -> None:
     model = ir.load(source)
     if any(v.dtype is None for node in model.graph for v in node.outputs):
         ShapeInferencePass()(model)
-    for node in _exact_nodes(model.graph):
-        if node.op_type == "MatMul":
-            _spell_out_product(model.graph, node)
+    spell_out_solver(model.graph)
     halve(model)
     ir.save(model, out, external_data=f"{out.name}.data")
+
+
+def spell_out_solver(graph: ir.Graph) -> None:
+    """Write the solver's product of coefficients and stack as a sum of products, in place.
+
+    A GPU would round the factors of a float32 product to TF32, and sum in an order that depends on
+    the batch.
+    """
+    for node in _exact_nodes(graph):
+        if node.op_type == "MatMul":
+            _spell_out_product(graph, node)
 
 
 def halve(
@@ -154,10 +163,7 @@ def _exact_nodes(graph: ir.Graph) -> set[ir.Node]:
 
 
 def _spell_out_product(graph: ir.Graph, node: ir.Node) -> None:
-    """Write the MatMul [k, m] @ [B, m, n] as a sum of products.
-
-    A GPU would round the factors of a float32 product to TF32.
-    """
+    """Write the MatMul [k, m] @ [B, m, n] as a sum of products."""
     matrix, stack = node.inputs
     if matrix is None or stack is None or (_rank(matrix), _rank(stack)) != (2, 3):
         return

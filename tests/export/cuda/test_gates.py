@@ -112,3 +112,27 @@ def test_sizes_that_are_computed_on_the_gpu(tmp_path: Path) -> None:
         }""",
     )
     assert "Reshape reshape_1 takes a size from the GPU" in said
+
+
+@pytest.mark.parametrize(("axis", "parts"), [(1, 5), (-2, 2)])
+def test_a_split_into_unequal_parts(tmp_path: Path, axis: int, parts: int) -> None:
+    sizes = [2 * i + 2 for i in range(parts)]
+    shape = "B,{}" if axis == 1 else "B,{},4"
+    names = [f"y{i}" for i in range(parts)]
+    outputs = ", ".join(f"float[{shape.format(n)}] {y}" for n, y in zip(sizes, names, strict=True))
+    said = refusal(
+        tmp_path,
+        f"""test (float[{shape.format(sum(sizes))}] x) => ({outputs}) {{
+          sizes = Constant <value_ints = {sizes}> ()
+          {", ".join(names)} = Split <axis = {axis}> (x, sizes)
+        }}""",
+    )
+    assert "Split split_1 copies the sizes of its parts from the host" in said
+
+
+def test_a_product_that_repeats_its_left_side(tmp_path: Path) -> None:
+    said = refusal(
+        tmp_path,
+        "test (float[4,5] a, float[B,5,8] b) => (float[B,4,8] y) { y = MatMul (a, b) }",
+    )
+    assert "MatMul matmul_0 copies the addresses of its factors from the host" in said
