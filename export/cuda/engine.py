@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx_ir as ir
-from onnx_ir.passes.common import LiftConstantsToInitializersPass
+from onnx_ir.passes.common import IdentityEliminationPass, LiftConstantsToInitializersPass
 
 from synfer_rt.export.cuda.attention import fuse_attention
 from synfer_rt.export.cuda.batch_norm import spell_out_batch_norm
@@ -48,6 +48,7 @@ def cuda_engine(source: Path, target: Path, name: str, precision: str | None = N
     half = not is_guide(name) if precision is None else precision == "fp16"
     model = ir.load(source)
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    IdentityEliminationPass()(model)
     model.graph.opset_imports[MICROSOFT] = 1
     infer_named_shapes(model)
     if not is_guide(name):
