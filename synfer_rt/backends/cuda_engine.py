@@ -14,6 +14,7 @@ from synfer_rt.backends.placement import Placement, nodes_by_provider
 from synfer_rt.backends.sessions import cuda_engine_options, library, open_session
 from synfer_rt.bundle import Bundle
 from synfer_rt.bundle.cuda import STEP, TABLES
+from synfer_rt.bundle.engine_specs import IMAGE_AXES, LATENT_AXES
 from synfer_rt.errors import UserError
 
 LOG = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class CudaEngine:
         self.spec = bundle.engines[name]
         self.backend = backend
         self._cuda = bundle.cuda[name]
+        self._latent, self._image = bundle.latent.shape[1:], bundle.image_size
         self._file = bundle.path / self._cuda.file
         self._threads, self._device = threads, device
         self._calls: dict[tuple[int, ...], _Call] = {}
@@ -62,18 +64,28 @@ class CudaEngine:
         return dict(zip(names, values, strict=True))
 
     def run_on_device(self, inputs: Mapping[str, Value]) -> dict[str, Value]:
-        """Outputs by name, as OrtValues in the memory of the engine's device."""
+        """Outputs by name, as OrtValues in the memory of the engine's device.
+
+        Their memory is not the session's, in which the next CUDA graph writes what it wrote when it
+        was captured.
+        """
+        ort_value, given = library().OrtValue, self._in_tables(inputs)
+        lengths = self._lengths(given)
         binding = self._session.io_binding()
-        names = [tensor.name for tensor in self.spec.outputs]
+        outputs: dict[str, Value] = {}
         with engine_failures(self.spec.name, self.backend):
-            for name, value in self._in_tables(inputs).items():
+            for name, value in given.items():
                 if isinstance(value, np.ndarray):
                     value = _on_device(cast(np.ndarray, value), self._device)
                 binding.bind_ortvalue_input(name, value)
-            for name in names:
-                binding.bind_output(name, self._device)
+            for tensor in self.spec.outputs:
+                shape = [lengths[n] if isinstance(n, str) else n for n in tensor.shape]
+                outputs[tensor.name] = ort_value.ortvalue_from_shape_and_type(
+                    shape, np.dtype(tensor.dtype), self._device, 0
+                )
+                binding.bind_ortvalue_output(tensor.name, outputs[tensor.name])
             self._session.run_with_iobinding(binding, _run_options(_NO_GRAPH))
-        return dict(zip(names, binding.get_outputs(), strict=True))
+        return outputs
 
     def allocate(self, shape: tuple[int, ...], dtype: str) -> Buffer:
         """A new buffer on the engine's device; its values are undefined."""
@@ -134,6 +146,18 @@ class CudaEngine:
             cast(OrtBuffer, buffer).bind(binding.bind_output, name)
         graph = str(len(self._calls) + 1) if self._graphs else None
         return _Call(self._session, binding, graph, (*inputs.values(), *outputs.values()))
+
+    def _lengths(self, given: Mapping[str, Value]) -> dict[str, int]:
+        """The length of each dynamic dimension by its name, of these inputs."""
+        lengths = dict(zip(LATENT_AXES, self._latent, strict=True))
+        lengths |= dict(zip(IMAGE_AXES, self._image, strict=True))
+        for tensor in self._cuda.inputs:
+            value = given[tensor.name]
+            array = isinstance(value, np.ndarray)
+            shape = cast("list[int]", cast(Any, value).shape if array else value.shape())
+            named = zip(tensor.shape, shape, strict=True)
+            lengths |= {name: length for name, length in named if isinstance(name, str)}
+        return lengths
 
     def _in_tables(self, inputs: Mapping[str, Value]) -> dict[str, Value]:
         """The inputs of the ONNX engine as those of the CUDA engine: tables of one step."""

@@ -140,7 +140,7 @@ class OnDevice:
         # Nothing writes these two, so they stay zeros.
         shape = (size, HISTORY_SLOTS, *self._bundle.latent.shape)
         state["history"] = self._engines.buffer("history", shape, "float32")
-        state[STEP.name] = self._engines.buffer(STEP.name, STEP.shape, STEP.dtype)
+        state[STEP.name] = self._engines.buffer(STEP.name, (), STEP.dtype)
         with self._observer.stage("condition"):
             conditioning = {
                 tensor.name: self._engines.buffer(

@@ -183,6 +183,30 @@ def test_steps_and_conditions_can_still_be_run_one_by_one(
     np.testing.assert_array_equal(ends[0], ends[1])
 
 
+@pytest.mark.parametrize("size", [(32, 32), (16, 40)])
+def test_a_bundle_of_any_size_is_right_at_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    sizes = {"min": 16, "max": 48, "multiple_of": 8}
+    bundle = tiny.build(tmp_path / "free", sizes=sizes)
+    requests = [request(i, layout=None) for i in range(3)]
+    way = trajectory("ddim", bundle.schedule, 3, 1.0, bundle.prediction_type)
+    plain = Sampler.of(bundle.resized(size), CPU, threads=1)
+    wanted = plain.sample(requests, way, 2)
+    run_on_cpu(monkeypatch)
+    made = with_cuda_engines(bundle, tmp_path / "cuda").resized(size)
+    sampler = Sampler.of(made, CPU, threads=1)
+    found = sampler.sample(requests, way, 2)
+    assert_equal(found, wanted)
+    assert found[0].image.shape == (*size, 3)
+    for name in ("decoder", "encoder"):
+        given = {"latents": np.ones((2, *made.latent.shape), np.float32)}
+        given |= {"images": np.ones((2, 3, *size), np.float32)}
+        values = sampler.engines[name].run_on_device(given)
+        for key, value in plain.engines[name].run_on_device(given).items():
+            np.testing.assert_array_equal(to_numpy(values[key]), to_numpy(value))
+
+
 def test_calls_repeat_so_that_their_graphs_are_replayed(bound: Sampler, way: Trajectory) -> None:
     """A CUDA graph holds addresses: a step whose addresses are new is captured anew."""
     names = ("conditioner", "denoiser", "decoder", *bound.bundle.annotators)
