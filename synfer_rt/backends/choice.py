@@ -9,7 +9,7 @@ from synfer_rt.bundle import Bundle, EngineSpec
 from synfer_rt.errors import UserError, nearest
 
 _OPENVINO, _ONNXRUNTIME = "openvino-cpu", "onnxruntime-cpu"
-_COMPILES = "onnxruntime-tensorrt"
+COMPILES = "onnxruntime-tensorrt"
 """TensorRT compiles each engine when it first runs, and again for batches and GPUs that are new."""
 
 
@@ -39,7 +39,7 @@ def choose(backend: str = "auto", bundle: Bundle | None = None) -> tuple[str, st
 def _choose_automatically(bundle: Bundle | None) -> tuple[str, str]:
     passed_over: list[tuple[str, str]] = []
     for name in BACKENDS:
-        if name == _COMPILES:
+        if name == COMPILES:
             continue  # not even tried, since it compiles what it is tried with
         problem = _obstacle(name, bundle)
         reason = problem[0] if problem else _doubt(name, bundle)
@@ -66,7 +66,7 @@ def runs_on(spec: EngineSpec, backend: str) -> str:
 
 def _remarks(backend: str, bundle: Bundle | None) -> list[str]:
     """Clauses on what differs for a bundle on the backend that runs it."""
-    if backend == _COMPILES:
+    if backend == COMPILES:
         return ["TensorRT first compiles each engine, which takes minutes and is kept in the cache"]
     if bundle is None or backend != _OPENVINO:
         return []

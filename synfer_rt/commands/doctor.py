@@ -27,6 +27,7 @@ def doctor(bundle: Path | None) -> None:
     from rich.table import Table
 
     from synfer_rt import api
+    from synfer_rt.backends.choice import COMPILES
 
     found = api.doctor(bundle)
     versions = ", ".join(f"{name} {version}" for name, version in found.packages.items())
@@ -34,7 +35,9 @@ def doctor(bundle: Path | None) -> None:
     click.echo(f"{found.system}, {found.cores} CPU cores{_gpu(found.gpu)}")
     table = Table("backend", "", "to get it", box=None, header_style="bold")
     for status in found.backends:
-        said = "works" if status.works else f"does not work: {status.reason}"
+        late = ", but compiles each engine for minutes: never taken by auto"
+        works = f"works{late if status.name == COMPILES else ''}"
+        said = works if status.works else f"does not work: {status.reason}"
         table.add_row(status.name, said, status.remedy)
     console().print(table, markup=False)
     if found.conflict:

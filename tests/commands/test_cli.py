@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from synfer_rt import __version__, backends
+from synfer_rt.backends.driver import Gpu
 from synfer_rt.bundle import open_bundle
 from synfer_rt.commands.cli import main
 from tests import tiny_bundle as tiny
@@ -60,6 +61,39 @@ def test_doctor_names_every_backend_and_what_would_make_it_work(tiny_bundle_path
         assert backend.works or "".join(backend.remedy.split()) in said
     assert "issound" in said and "With--backendautoitrunson" in said
     assert "NVIDIAGPU" in said or "driverforCUDA" in said
+
+
+@pytest.mark.parametrize(
+    ("gpu", "said"),
+    [
+        (None, "CPU cores, no NVIDIA GPU\n"),
+        (
+            Gpu("NVIDIA H200", "sm90", "13.0"),
+            "\nNVIDIA H200 (sm90), driver for CUDA 13.0: use onnxruntime-cuda or tensorrt-cuda; "
+            "TensorRT-RTX does not know this GPU\n",
+        ),
+        (
+            Gpu("NVIDIA L4", "sm89", "13.2"),
+            "\nNVIDIA L4 (sm89), driver for CUDA 13.2: use tensorrt-rtx-cuda or onnxruntime-cuda "
+            "or tensorrt-cuda\n",
+        ),
+    ],
+)
+def test_doctor_says_which_backends_are_for_the_gpu(tiny_bundle_path, monkeypatch, gpu, said):
+    monkeypatch.setattr("synfer_rt.backends.driver.gpu", lambda: gpu)
+    result = CliRunner().invoke(main, ["doctor", "--bundle", str(tiny_bundle_path)])
+    assert said in result.output
+
+
+def test_doctor_says_what_auto_never_takes(tiny_bundle_path, monkeypatch):
+    def works(name):
+        return backends.BackendStatus(name, True, "works", "")
+
+    monkeypatch.setattr("synfer_rt.backends.probed", works)
+    result = CliRunner().invoke(main, ["doctor", "--bundle", str(tiny_bundle_path)])
+    lines = {line.split()[0]: line for line in result.output.splitlines() if line.strip()}
+    assert "never taken by auto" in lines["onnxruntime-tensorrt"]
+    assert "never taken by auto" not in lines["onnxruntime-cuda"]
 
 
 @pytest.mark.parametrize("command", ["label", "augment"])
