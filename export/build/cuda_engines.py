@@ -164,14 +164,17 @@ def _fused(job: _Job, precision: str) -> Entry:
     if target.name in {other.file for other in bundle.engines.values()}:
         raise UserError(f"{target.name} is the file of another engine.")
     LOG.info("%s (cuda): rewriting in %s", name, precision)
-    cuda_engine(bundle.path / spec.file, target, name, precision)
-    error, tolerance = max_relative_error(bundle, name, target), TOLERANCES[precision]
-    if not error <= tolerance:
-        target.unlink()
-        raise UserError(
-            f"The CUDA engine of {name} differs in {precision} from {name} by {error:.1e} of its "
-            f"largest value, more than the tolerance {tolerance:.1e}."
-        )
+    try:
+        cuda_engine(bundle.path / spec.file, target, name, precision)
+        error, tolerance = max_relative_error(bundle, name, target), TOLERANCES[precision]
+        if not error <= tolerance:
+            raise UserError(
+                f"The CUDA engine of {name} differs in {precision} from {name} by {error:.1e} of "
+                f"its largest value, more than the tolerance {tolerance:.1e}."
+            )
+    except UserError:
+        target.unlink(missing_ok=True)
+        raise
     tensors = interface(target)
     return {
         "file": target.name,

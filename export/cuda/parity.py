@@ -11,7 +11,9 @@ from synfer_rt.backends.parity import REFERENCE, batches, inputs
 from synfer_rt.bundle import Bundle
 from synfer_rt.bundle.cuda import NEXT_STEP, STEP, TABLES
 from synfer_rt.data.pixels import finite, in_8_bits, sound
+from synfer_rt.errors import UserError
 from synfer_rt.export.cuda.reference import write_reference
+from synfer_rt.export.sentences import first_line
 
 TOLERANCES = {"fp16": 2e-2, "fp32": 2e-4}
 """The largest error that rounding explains, by the precision that a CUDA engine computes in."""
@@ -33,7 +35,7 @@ def max_relative_error(bundle: Bundle, name: str, file: Path) -> float:
     It is the largest difference from the bundle's engine `name`, relative to the output's largest
     value, over all outputs and batches of random inputs, and over another size if the bundle has
     other sizes. Soundness and 8-bit pixels are held against the decoder's own images. NaN or
-    infinite where an output is, or has another shape.
+    infinite where an output is, or has another shape. Raises UserError if it cannot run.
     """
     cases = [(bundle, batch) for batch in compared_batches(bundle, name)]
     if bundle.sizes is not None:
@@ -68,6 +70,10 @@ def _run(file: Path, given: list[Arrays]) -> list[Arrays]:
             dict(zip(names, map(np.asarray, session.run(None, arrays)), strict=True))
             for arrays in given
         ]
+    except Exception as error:  # the runtime's exceptions share no base class but this
+        raise UserError(
+            f"ONNX Runtime {onnxruntime.__version__} cannot run {file.name} ({first_line(error)})."
+        ) from error
     finally:
         reference.unlink(missing_ok=True)
 

@@ -174,6 +174,33 @@ def test_a_classifier_that_overflows_in_float16_computes_in_float32(
     assert "differs in fp16 from classifier.wide by nan of its largest value" in remark
 
 
+_SCORES_WITHOUT_KERNEL = """
+classifier (float[B,3,32,32] images) => (float[B,8] probabilities) {
+  small = AveragePool <kernel_shape = [8, 8], strides = [8, 8]> (images)
+  features = Flatten (small)
+  scores = Gemm (features, weight)
+  winner = Hardmax (scores)
+  logits = Add (scores, winner)
+  probabilities = Softmax (logits)
+}
+"""
+
+
+def test_a_classifier_that_cannot_be_rewritten_has_none(
+    tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    weight = np.random.default_rng(0).standard_normal((48, 8)).astype(np.float32)
+    graphs = {"classifier.odd": (_SCORES_WITHOUT_KERNEL, {"weight": weight})}
+    schemes = {"classifier.odd": tiny.CLASSIFIER_SCHEME}
+    path = tiny.add_engines(tiny_bundle, tmp_path / "odd", graphs, schemes).path
+    bundle, _, said = made(path)
+    assert bundle.engines.keys() - bundle.cuda.keys() == {"classifier.odd"}
+    assert not (path / "classifier.odd.cuda.onnx").exists()
+    (remark,) = said
+    assert remark.startswith("classifier.odd has no CUDA engine, and runs on GPUs as it is. ")
+    assert "Hardmax" in remark
+
+
 def test_a_classifier_called_like_the_cuda_engine_of_another_keeps_its_file(
     tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -235,13 +262,6 @@ def test_they_stay_when_openvino_is_measured(fused: Bundle, tmp_path: Path) -> N
     bundle = measured(open_bundle(shutil.copytree(fused.path, tmp_path / "copy")))
     assert bundle.cuda == fused.cuda
     assert all(spec.parity_openvino for spec in bundle.engines.values())
-
-
-def test_a_bundle_of_free_size_is_compared_at_another_size_too(tmp_path: Path) -> None:
-    path = tiny.build(tmp_path / "free", sizes={"min": 16, "max": 48, "multiple_of": 8}).path
-    bundle, _, _ = made(path)
-    assert bundle.cuda.keys() == bundle.engines.keys()
-    assert bundle.cuda["decoder"].outputs[1].shape == ("B", "H", "W", 3)
 
 
 def test_pytorch_is_not_needed(copy: Path) -> None:

@@ -15,8 +15,10 @@ from onnx import helper, numpy_helper
 pytest.importorskip("onnx_ir", reason="the build side needs synfer-rt[export]")
 
 from synfer_rt.bundle import Bundle, open_bundle
+from synfer_rt.errors import UserError
 from synfer_rt.export.cuda.engine import cuda_engine
 from synfer_rt.export.cuda.parity import max_relative_error
+from tests import tiny_bundle as tiny
 
 
 @pytest.fixture
@@ -96,3 +98,16 @@ def test_nan_and_another_shape_are_no_small_errors(bundle: Bundle) -> None:
 
     assert math.isnan(error(bundle, "classifier.small", divide))
     assert math.isinf(error(bundle, "classifier.small", cut))
+
+
+def test_a_bundle_of_free_size_is_compared_at_another_size_too(
+    tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    free = tiny.build(tmp_path / "free", sizes={"min": 16, "max": 48, "multiple_of": 8})
+    target = free.path / "decoder.cuda.onnx"
+    cuda_engine(free.path / "decoder.onnx", target, "decoder", "fp32")
+    assert max_relative_error(free, "decoder", target) < 1e-5
+    shutil.copyfile(tiny_bundle.path / "decoder.onnx", free.path / "fixed.onnx")  # same weights
+    cuda_engine(free.path / "fixed.onnx", target, "decoder", "fp32")
+    with pytest.raises(UserError, match=r"cannot run decoder\.cuda\.onnx \(.*invalid dimensions"):
+        max_relative_error(free, "decoder", target)
