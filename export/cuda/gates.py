@@ -115,6 +115,9 @@ def _host_work(node: ir.Node) -> str | None:
         for reader, position in node.outputs[0].uses():
             if reader.op_type not in ("Reshape", "Expand") or position != 1:
                 return f"computes with sizes on the host, in {reader.op_type}"
+        maker = node.inputs[0].producer() if node.inputs[0] is not None else None
+        if maker is not None and maker.op_type != "Reshape":
+            return "becomes arithmetic on the host where the runtime moves a transpose over it"
     for value in node.inputs[_ON_HOST.get(node.op_type, len(node.inputs)) :]:
         if value is None or ir.convenience.get_const_tensor(value) is not None:
             continue

@@ -117,8 +117,25 @@ class _KnownShapes:
         if value is None:
             return None
         if value not in self._read:
-            self._read[value] = self._insert(reader, "Shape", [value], [len(sizes)], "INT64")
+            self._read[value] = self._shape_of(value, sizes, reader)
         return self._read[value]
+
+    def _shape_of(self, value: ir.Value, sizes: Dims, reader: ir.Node) -> ir.Value:
+        """The shape of a tensor, read behind a Reshape that adds an axis.
+
+        With `prefer_nhwc` ONNX Runtime moves transposes through the graph, and at a Shape they
+        become arithmetic on the host, with copies to and from it. It moves none over a Reshape.
+        """
+        if value.is_graph_input():
+            return self._insert(reader, "Shape", [value], [len(sizes)], "INT64")
+        dtype = value.dtype.name if value.dtype else "FLOAT"
+        column = integers(self._graph, [*[0] * (len(sizes) - 1), -1, 1])
+        value = self._insert(reader, "Reshape", [value, column], [*sizes, 1], dtype)
+        shape = self._insert(reader, "Shape", [value], [len(sizes)], "INT64")
+        node = shape.producer()
+        assert node is not None
+        node.attributes.add(ir.AttrInt64("end", len(sizes)))
+        return shape
 
     def _part(self, sizes: Dims, reader: ir.Node) -> ir.Value | None:
         """A part, of the shape `sizes`, of a tensor that is larger along one axis."""

@@ -9,10 +9,12 @@ import pytest
 pytest.importorskip("onnx", reason="the build side needs synfer-rt[export]")
 import numpy as np
 import onnx
+import onnx_ir as ir
 from onnx import numpy_helper, parser
 
 from synfer_rt.errors import UserError
 from synfer_rt.export.cuda.engine import cuda_engine
+from synfer_rt.export.cuda.gates import check_kernels
 
 HEADER = '<ir_version: 10, opset_import: ["" : 21]>\n'
 
@@ -101,6 +103,19 @@ def test_arithmetic_with_sizes(tmp_path: Path) -> None:
         }""",
     )
     assert "Shape shape_0 computes with sizes on the host, in Add" in said
+
+
+def test_a_shape_over_which_transposes_are_moved() -> None:
+    model = parser.parse_model(
+        HEADER
+        + """test (float[B,4,h,w] x, float[M,8] z) => (float[B,4,h,w] y) {
+          relu = Relu (x)
+          sizes = Shape (relu)
+          y = Reshape (z, sizes)
+        }"""
+    )
+    with pytest.raises(UserError, match="Shape sizes becomes arithmetic on the host"):
+        check_kernels(ir.from_proto(model), "encoder")
 
 
 def test_sizes_that_are_computed_on_the_gpu(tmp_path: Path) -> None:
