@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import logging
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
@@ -22,6 +23,7 @@ from synfer_rt.data.writers import open_output, read
 from synfer_rt.jobs.sample import execute
 from synfer_rt.jobs.sample_run import Run
 
+LOG = logging.getLogger(__name__)
 _ON_DEVICE = ("condition", "denoise", "decode", "label")
 """The stages that end when the device has done their work."""
 
@@ -55,7 +57,12 @@ class Runtime:
         self._engines.watch = watch
         self._engines.events = cuda_events() if self._on_gpu else CudaEvents(None)
         writer = open_output(out, run.settings("imagefolder"), resume=False)
-        times = dataclasses.asdict(execute(run, self._engines, writer, batch).times)
+        made = execute(run, self._engines, writer, batch)
+        if made.retried:
+            LOG.warning(
+                "Images came out broken and were made again on the CPU; these figures say nothing."
+            )
+        times = dataclasses.asdict(made.times)
         del times["other"]
         watch.stages.update(times)
         by_events = self._engines.events.seconds()
