@@ -82,6 +82,7 @@ def about(result: Result) -> Iterator[str]:
     ran = {entry["system"]: entry["ran"] for entry in result["summary"]}
     yield "; ".join(
         f"{system} ran in {how['precision']} on {how['runtime']}, {how['device']}"
+        + (f": {how['placement']}" if "placement" in how else "")
         for system, how in ran.items()
     )
     notes = ((e["system"], note) for e in result["summary"] for note in e["notes"])

@@ -15,6 +15,7 @@ from synfer_rt.backends import Engine, Value
 from synfer_rt.backends.computation import computation
 from synfer_rt.backends.engine import BoundEngine, Buffer
 from synfer_rt.backends.loaded_engines import LoadedEngines
+from synfer_rt.backends.placement import described
 from synfer_rt.bench.cuda_events import CudaEvents, cuda_events
 from synfer_rt.bench.systems import EVENTS, HOST_CLOCK, SHOWN, Setup, Stopwatch, requests_of
 from synfer_rt.bundle import open_bundle
@@ -22,6 +23,7 @@ from synfer_rt.bundle.engine_specs import REQUIRED_ENGINES
 from synfer_rt.data.writers import open_output, read
 from synfer_rt.jobs.sample import execute
 from synfer_rt.jobs.sample_run import Run
+from synfer_rt.jobs.warnings import warn_of_the_cpu
 
 LOG = logging.getLogger(__name__)
 _ON_DEVICE = ("condition", "denoise", "decode", "label")
@@ -41,6 +43,7 @@ class Runtime:
         self._solver = setup.solver
         self._engines = _TimedEngines(self.bundle, setup.backend, setup.threads)
         self._engines.load((*REQUIRED_ENGINES, *self.bundle.annotators))
+        warn_of_the_cpu(self._engines)
         computed = computation(self.bundle, setup.backend)
         self._on_gpu = setup.on_gpu
         self.ran: Mapping[str, str] = {
@@ -48,6 +51,7 @@ class Runtime:
             "runtime": computed.runtime,
             "precision": computed.precision,
             "device": computed.device,
+            "placement": described(self._engines.placements().values()),
         }
 
     def run(self, batch: int, batches: int, steps: int, watch: Stopwatch, out: Path) -> None:
@@ -59,9 +63,7 @@ class Runtime:
         writer = open_output(out, run.settings("imagefolder"), resume=False)
         made = execute(run, self._engines, writer, batch)
         if made.retried:
-            LOG.warning(
-                "Images came out broken and were made again on the CPU; these figures say nothing."
-            )
+            LOG.warning("Images came out broken and were made again on the CPU, which takes long.")
         times = dataclasses.asdict(made.times)
         del times["other"]
         watch.stages.update(times)

@@ -97,7 +97,7 @@ class System(Protocol):
     """A system that can be benchmarked; it is made from a Setup, and loads its networks then."""
 
     ran: Mapping[str, str]
-    """What it runs on: `runtime` with its version, `precision` and `device`."""
+    """What it runs on: at least `runtime` with its version, `precision` and `device`."""
 
     def run(self, batch: int, batches: int, steps: int, watch: Stopwatch, out: Path) -> None:
         """Write the images of indices 0 to batch * batches - 1, made from pure noise, below `out`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from synfer_rt.bench.cuda_events import CudaEvents
 from synfer_rt.bench.runtime import Runtime
 from synfer_rt.bench.systems import EVENTS, HOST_CLOCK, Setup, Stopwatch
 from synfer_rt.bundle import Bundle
+from synfer_rt.sampling.observer import StageTimes
 from synfer_rt.sampling.on_device import OnDevice
 from tests.bench.fake_driver import FakeDriver
 from tests.cuda_bundles import CPU, run_on_cpu, with_cuda_engines
@@ -68,6 +70,24 @@ def test_without_events_the_device_takes_what_its_stages_take(
     stages = sum(watch.stages[name] for name in ("condition", "denoise", "decode", "label"))
     assert watch.engines == {}
     assert (watch.device, watch.clock) == (pytest.approx(stages), HOST_CLOCK)
+
+
+def test_images_that_are_made_again_are_noted(
+    tiny_bundle: Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):
+    made = SimpleNamespace(retried=1, times=StageTimes())
+    monkeypatch.setattr(runtime, "execute", lambda *_: made)
+    run_once = Runtime(Setup(tiny_bundle.path, "ddim", 4, CPU, 1, None)).run
+    run_once(1, 1, 1, Stopwatch(), tmp_path)
+    assert "were made again on the CPU" in caplog.text
+    made.retried = 0
+    caplog.clear()
+    (tmp_path / "second").mkdir()
+    run_once(1, 1, 1, Stopwatch(), tmp_path / "second")
+    assert not caplog.text
 
 
 def test_engines_that_wait_are_timed_by_their_calls(voting_bundle: Bundle, tmp_path: Path):
