@@ -21,6 +21,7 @@ from synfer_rt.data.writers import Writer
 from synfer_rt.errors import UserError
 from synfer_rt.jobs import runner
 from synfer_rt.jobs.augmentation import Augmentation
+from synfer_rt.jobs.soundness import DRAWN, Soundness
 from synfer_rt.jobs.variations import Attempt, Variation, Variations, original, shown, still_there
 from synfer_rt.records import AUGMENTED, ORIGINAL, Record, record
 from synfer_rt.sampling.inversion import check_encoder
@@ -33,7 +34,8 @@ Made = list[tuple[Record, bytes]]
 class Augmenter:
     """Makes the images of an augmentation, with the engines of the sampler's bundle.
 
-    `broken` counts the additions that are flat or not finite; they are not accepted.
+    `broken` counts the additions that are flat or not finite; they are not accepted. Where more
+    than half of the first are, the additions end in a UserError.
 
     Raises UserError for a bundle without an encoder or annotators, one that lacks a class of the
     originals, and repair steps that do not fit.
@@ -50,6 +52,7 @@ class Augmenter:
                     "choose another `bundle`."
                 )
         self._variations = Variations(job, sampler)
+        self._soundness = Soundness(sampler.engines, DRAWN)
         self.broken = 0
 
     def settings(self, format: str) -> dict[str, Any]:
@@ -108,6 +111,7 @@ class Augmenter:
         while waiting:
             new = [Attempt(index, 0) for index in islice(fresh, size - len(again))]
             made = self._variations.make(again + new, size)
+            self._soundness.judge(np.array([not one.broken for one in made]))
             for one in made:
                 rival = best.get(one.attempt.index, one)
                 best[one.attempt.index] = max(rival, one, key=lambda each: each.rank)

@@ -16,6 +16,7 @@ from synfer_rt.backends import Value
 from synfer_rt.bundle import Bundle
 from synfer_rt.data.datasets import Dataset, read_dataset
 from synfer_rt.data.images import read_image
+from synfer_rt.errors import UserError
 from synfer_rt.jobs.augment import Augmenter
 from synfer_rt.jobs.originals import usable
 from synfer_rt.sampling.sampler import Sampler
@@ -52,12 +53,13 @@ def test_variations_move_further_with_more_noise(dataset: Dataset, sampler: Samp
     assert 0 < near < far
 
 
-def test_a_flat_variation_is_not_accepted_and_tried_again(
+def test_a_flat_variation_is_not_accepted(
     dataset: Dataset, sampler: Sampler, monkeypatch: pytest.MonkeyPatch
 ):
     decode = sampler.decode
     monkeypatch.setattr(sampler, "decode", lambda latents: 0.5 + 0 * decode(latents))
-    augmentation = job(dataset)
+    # So few attempts that they stop no run.
+    augmentation = job(dataset, additions=job(dataset).additions[:3], attempts=1)
     augmenter = Augmenter(augmentation, sampler)
     made = augmenter.make(range(len(augmentation.originals), augmentation.count))
     label = max(made[0][0]["probabilities"], key=made[0][0]["probabilities"].__getitem__)
@@ -65,6 +67,25 @@ def test_a_flat_variation_is_not_accepted_and_tried_again(
     assert len(set(everywhere)) == 1  # the vote is as sure of each
     assert not any(record["accepted"] for record, _ in made)
     assert augmenter.broken == len(made)
+
+
+def test_variations_that_are_mostly_broken_end_the_run(
+    dataset: Dataset, sampler: Sampler, monkeypatch: pytest.MonkeyPatch
+):
+    decode = sampler.decode
+
+    def breaking(part: float) -> list[Any]:
+        def damaged(latents: np.ndarray) -> np.ndarray:
+            images = decode(latents)
+            images[: round(part * len(images))] = 0.5
+            return images
+
+        monkeypatch.setattr(sampler, "decode", damaged)
+        return made_of(dataset, sampler, attempts=1)
+
+    assert len(breaking(3 / 7)) == 7  # some originals may be blank
+    with pytest.raises(UserError, match=r"4 of the first 7 images are broken .*drawn from"):
+        breaking(4 / 7)
 
 
 def test_a_sound_variation_comes_before_a_broken_one(
