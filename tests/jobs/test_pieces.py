@@ -18,7 +18,7 @@ from synfer_rt.jobs.sample import execute, make_samples
 from synfer_rt.jobs.sample_run import Run
 from synfer_rt.sampling.preparation import Prepared, prepare
 from synfer_rt.sampling.requests import Request, make_requests
-from synfer_rt.sampling.sampler import Sampler
+from synfer_rt.sampling.sampler import Computed, Sample, Sampler
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +80,47 @@ def test_what_cannot_be_prepared_ends_the_run_after_the_pieces_before(
     again = open_output(tmp_path / "out", run.settings("imagefolder"), resume=True)
     execute(run, engines, again, 4)
     assert [record["index"] for record, _ in read(tmp_path / "out")] == list(range(12))
+
+
+def test_a_piece_is_labelled_while_the_next_is_computed(
+    run: Run, engines: LoadedEngines, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    computing = threading.Event()
+    compute, label = Sampler.compute, Sampler.label
+
+    def second(self: Sampler, piece: Prepared, *others: Any) -> Computed:
+        if first_index(piece.requests) == 4:
+            computing.set()
+        return compute(self, piece, *others)
+
+    def waiting(self: Sampler, computed: Computed) -> list[Sample]:
+        assert computing.wait(10)
+        return label(self, computed)
+
+    monkeypatch.setattr(Sampler, "compute", second)
+    monkeypatch.setattr(Sampler, "label", waiting)
+    writer = open_output(tmp_path / "out", run.settings("imagefolder"), resume=False)
+    assert execute(run, engines, writer, 4).images == 12
+    assert [record["index"] for record, _ in read(tmp_path / "out")] == list(range(12))
+
+
+def test_what_cannot_be_labelled_ends_the_run_after_the_pieces_before(
+    run: Run, engines: LoadedEngines, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    label = Sampler.label
+
+    def failing(self: Sampler, computed: Computed) -> list[Sample]:
+        if first_index(computed.piece.requests) == 4:
+            raise MemoryError
+        return label(self, computed)
+
+    monkeypatch.setattr(Sampler, "label", failing)
+    writer = open_output(tmp_path / "out", run.settings("webdataset"), resume=False)
+    with pytest.raises(MemoryError):
+        execute(run, engines, writer, 4)
+    assert writer.done == 4
+    with pytest.raises(MemoryError):
+        make_samples(run, engines, 4)
 
 
 def test_rounds_of_quotas_are_prepared_when_they_are_known(
