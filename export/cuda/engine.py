@@ -15,6 +15,8 @@ from synfer_rt.export.cuda.first_token import select_by_product
 from synfer_rt.export.cuda.float16 import compute_half
 from synfer_rt.export.cuda.gates import check_fusions, check_kernels
 from synfer_rt.export.cuda.group_norm import fuse_group_norm
+from synfer_rt.export.cuda.left_products import turn_left_products
+from synfer_rt.export.cuda.lengths import count_on_device
 from synfer_rt.export.cuda.packing import join_projections, split_slices
 from synfer_rt.export.cuda.shapes import fix_shapes, infer_named_shapes
 from synfer_rt.export.cuda.transformer import fuse_transformer
@@ -53,11 +55,13 @@ def cuda_engine(source: Path, target: Path, name: str, precision: str | None = N
     infer_named_shapes(model)
     if not is_guide(name):
         fuse_attention(model)  # takes the sizes with it that are computed inside
+    count_on_device(model)
     fix_shapes(model)
     if not is_guide(name):
         for fuse in _FUSIONS:
             fuse(model)
     spell_out_solver(model.graph)
+    turn_left_products(model)
     if name in OWN_ENGINES:
         check_fusions(model, name)
     if half:

@@ -72,8 +72,8 @@ def _split_in_turn(graph: ir.Graph, source: ir.Value, axis: int, parts: Sequence
 def _split_into_ones(graph: ir.Graph, source: ir.Value, axis: int, parts: Sequence[_Part]) -> None:
     """Take the parts along another axis from one Split into pieces of one."""
     count = parts[-1][1]
-    attributes = {"axis": axis, "num_outputs": count}
-    split = ir.node("Split", [source], attributes, num_outputs=count)
+    ones = integers(graph, [1] * count)
+    split = ir.node("Split", [source, ones], {"axis": axis}, num_outputs=count)
     graph.insert_before(_first(graph, parts), split)
     for value in split.outputs:
         value.type = source.type
@@ -178,8 +178,9 @@ def _join(graph: ir.Graph, nodes: Sequence[ir.Node]) -> None:
         joined.append(concat.outputs[0])
         graph.insert_before(first, concat)
     product = ir.node("Gemm", [first.inputs[0], *joined], {"transB": 1}, name=first.name)
-    many = {"axis": 1, "num_outputs": len(nodes)}
-    split = ir.node("Split", product.outputs, many, num_outputs=len(nodes))
+    widths = integers(graph, [int((dims(node.inputs[2]) or (0,))[0] or 0) for node in nodes])
+    inputs = [product.outputs[0], widths]
+    split = ir.node("Split", inputs, {"axis": 1}, num_outputs=len(nodes))
     graph.insert_before(first, [product, split])
     for value in (*joined, *product.outputs):
         value.type = kind

@@ -89,7 +89,7 @@ def halve(
     for node in list(graph):
         inside = node in half
         shared = _shared_inputs(node, moves) if inside else range(len(node.inputs))
-        for i in shared:
+        for i in shared if node.op_type != "Shape" else ():
             value = node.inputs[i]
             if value is None or not _is_float(value) or (value in from_half) == inside:
                 continue

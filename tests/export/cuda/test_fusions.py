@@ -1,4 +1,4 @@
-"""Each rewriting for CUDA computes what the plain operators compute, in float32."""
+"""Each rewriting for CUDA computes what the plain operators compute."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from onnx import numpy_helper, parser
 
 from synfer_rt.export.cuda.engine import cuda_engine
 from synfer_rt.export.cuda.reference import write_reference
+from synfer_rt.export.networks.resizing import resize
 
 HEADER = '<ir_version: 10, opset_import: ["" : 21]>\n'
-TOLERANCE = 2e-5
+TOLERANCES = {"fp32": 2e-5, "fp16": 1e-2}
 
 Arrays = dict[str, np.ndarray]
 
@@ -32,17 +33,19 @@ def run(file: Path, inputs: Arrays) -> list[np.ndarray]:
     return [np.asarray(value) for value in session.run(None, dict(inputs))]
 
 
-def rewritten(folder: Path, graph: str, inputs: Arrays, **constants: np.ndarray) -> Counter[str]:
+def rewritten(
+    folder: Path, graph: str, inputs: Arrays, precision: str = "fp32", /, **constants: np.ndarray
+) -> Counter[str]:
     """The operators of the CUDA engine of an encoder with this graph, which is compared with it."""
     model = parser.parse_model(HEADER + graph)
     model.graph.initializer.extend(numpy_helper.from_array(a, n) for n, a in constants.items())
     source, target, reference = (folder / f"encoder{end}.onnx" for end in ("", ".cuda", ".cpu"))
     onnx.save(model, source)
-    cuda_engine(source, target, "encoder", "fp32")
+    cuda_engine(source, target, "encoder", precision)
     write_reference(target, reference)
     for wanted, found in zip(run(source, inputs), run(reference, inputs), strict=True):
         assert found.dtype == wanted.dtype and found.shape == wanted.shape
-        assert np.abs(found - wanted).max() <= TOLERANCE * np.abs(wanted).max()
+        assert np.abs(found - wanted).max() <= TOLERANCES[precision] * np.abs(wanted).max()
     return Counter(node.op_type for node in onnx.load(target).graph.node)
 
 
@@ -279,7 +282,8 @@ def test_a_first_row_and_the_rest(tmp_path: Path) -> None:
     assert found == {"Split": 1, "Squeeze": 1, "Concat": 1}
 
 
-def test_free_sizes_need_no_arithmetic(tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", TOLERANCES)
+def test_free_sizes_need_no_arithmetic(tmp_path: Path, precision: str) -> None:
     """Rows of pixels and back, a batch that is repeated, and a constant for each sample."""
     found = rewritten(
         tmp_path,
@@ -289,13 +293,15 @@ def test_free_sizes_need_no_arithmetic(tmp_path: Path) -> None:
           height = Gather (sizes, i2)
           width = Gather (sizes, i3)
           axis = Constant <value_ints = [1]> ()
-          pixels = Transpose <perm = [0, 2, 3, 1]> (x)
+          channels = Transpose <perm = [0, 2, 3, 1]> (x)
+          pixels = MatMul (channels, kernel)
           area = Mul (height, width)
           flat = Concat <axis = 0> (batch, area, i4)
           rows = Reshape (pixels, flat)
           relu = Relu (rows)
           whole = Concat <axis = 0> (batch, height, width, i4)
-          back = Reshape (relu, whole)
+          mixed = MatMul (relu, kernel)
+          back = Reshape (mixed, whole)
           plain = Transpose <perm = [0, 3, 1, 2]> (back)
           wide = Concat <axis = 0> (batch, i4, axis, axis)
           offsets = Expand (offset, wide)
@@ -307,8 +313,30 @@ def test_free_sizes_need_no_arithmetic(tmp_path: Path) -> None:
           y = Reshape (both, doubled)
         }""",
         {"x": drawn(2, 4, 3, 5)},
+        precision,
         **{f"i{i}": np.array([i]) for i in (0, 2, 3, 4)},
         twice=np.array([1, 2, 1, 1, 1]),
         offset=drawn(1, 4, 1, 1),
+        kernel=drawn(4, 4),
     )
     assert found["Mul"] == 0 and found["Gather"] == 0
+
+
+@pytest.mark.parametrize("sizes", [(40, 24), ("H", "W")])
+def test_a_network_that_resizes_images(tmp_path: Path, sizes: tuple[int | str, ...]) -> None:
+    """As one of a fixed and one of free size does, in one axis down and in the other up."""
+    nodes, constants = resize("images", "y", sizes, 32)
+    found = rewritten(
+        tmp_path,
+        onnx.printer.to_text(
+            onnx.helper.make_graph(
+                nodes,
+                "network",
+                [onnx.helper.make_tensor_value_info("images", 1, ["B", 3, *sizes])],
+                [onnx.helper.make_tensor_value_info("y", 1, ["B", 3, 32, 32])],
+            )
+        ),
+        {"images": drawn(2, 3, 40, 24)},
+        **constants,
+    )
+    assert not found.keys() & {"Shape", "Range"} and found["MatMul"] == 2
