@@ -28,8 +28,8 @@ _AT_ONCE = 1 << 18
 """Bytes of pictures that are filtered together: more do not stay in a core's cache."""
 
 
-def encode(pictures: Sequence[np.ndarray]) -> list[bytes]:
-    """Pictures of one size, each uint8 [H, W, 3], as PNG files.
+def encode(pictures: Sequence[np.ndarray] | np.ndarray) -> list[bytes]:
+    """Pictures of one size, each uint8 [H, W, 3], or all in one array, as PNG files.
 
     Raises ValueError for other types and shapes.
     """
@@ -41,7 +41,7 @@ def encode(pictures: Sequence[np.ndarray]) -> list[bytes]:
     return files
 
 
-def _filtered(pictures: Sequence[np.ndarray]) -> np.ndarray:
+def _filtered(pictures: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
     """The rows of the pictures, each after its filter's number: uint8 [N, H, 1 + 3 W].
 
     The filter subtracts from each byte Paeth's predictor: of the byte to the left, the one above
