@@ -78,6 +78,13 @@ def in_tables(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("name", FUSED)
+def test_the_shipped_one_is_what_the_code_makes(folder: Path, name: str) -> None:
+    """Else `synfer-rt build-engines engines/synfer-mini --target cuda` renews those that ship."""
+    file = f"{name}.cuda.onnx"
+    assert (folder / file).read_bytes() == (open_bundle().path / file).read_bytes()
+
+
+@pytest.mark.parametrize("name", FUSED)
 def test_attention_and_group_norm_are_fused(folder: Path, name: str) -> None:
     found = operators(folder / f"{name}.cuda.onnx")
     assert {op: found[op] for op in FUSED[name]} == FUSED[name]
