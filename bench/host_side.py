@@ -28,7 +28,7 @@ from synfer_rt.jobs.sample import execute
 from synfer_rt.jobs.sample_run import Run, make_run
 
 _PICTURES = 16
-_SAMPLING = "sampling"
+_SAMPLING, _DECODING = "sampling", "onnxruntime-cpu"
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class HostSide:
     """What a run of `images` took: `seconds` by the clock, and of processor time by thread.
 
     Threads of one kind count together: `sampling` calls the engines, `prepare` makes their inputs,
-    `encode` and `write` write what they made, and `save` writes single files.
+    `label` votes, `encode` and `write` write what was made, and `save` writes single files.
     """
 
     format: str
@@ -61,10 +61,10 @@ class InstantEngines(LoadedEngines):
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        self.bundle, self.backend = bundle, "instant"
-        self.fallback = None  # nothing is made again
+        super().__init__(bundle, _DECODING)
+        self.backend, self.fallback = "instant", None  # nothing is made again
         latents = bundle.layouts.latents[:_PICTURES]
-        decoder = LoadedEngines(bundle, "onnxruntime-cpu")
+        decoder = LoadedEngines(bundle, _DECODING)
         self._pictures = decoder.run_in_pieces("decoder", "latents", latents)["images"]
         self._made: dict[tuple[str, int], dict[str, np.ndarray]] = {}
         self._held: dict[tuple[str, tuple[int, ...]], _HostBuffer] = {}

@@ -36,7 +36,7 @@ def test_a_run_writes_pictures_of_the_decoder(engines: InstantEngines, tmp_path:
 def test_the_time_of_every_thread_is_counted(engines: InstantEngines, format: str) -> None:
     run = threading.Thread.run
     found = measure(make_run(engines.bundle, count=20), engines, format, 8)
-    pools = {"sampling", "prepare", "encode", "write"}
+    pools = {"sampling", "prepare", "label", "encode", "write"}
     assert set(found.threads) == pools | ({"save"} if format == "imagefolder" else set())
     assert all(seconds > 0 for seconds in found.threads.values())
     assert found.images == 20 and found.seconds > 0
