@@ -17,6 +17,8 @@ HERE = Path(__file__).resolve().parent
 CUDART = "libcudart.so.13"
 # cuDNN is opened when the first convolution runs, by either name, and its functions by theirs.
 CUDNN = ("libcudnn.so.9", "libcudnn.so")
+# What no library of CUDA opens, but synfer-rt does.
+NVML = "libnvidia-ml.so.1"
 # Functions that make something write a handle that is not NULL to their first argument.
 STUB = "int {name}(void **made) {{ COUNT; {body}return 0; }}\n"
 MADE = "static long handle; *made = &handle; "
@@ -39,6 +41,7 @@ def wanted(provider: Path) -> dict[str, set[str]]:
             functions[library].add(name)
     names = re.findall(rb"\0(cudnn[A-Z][A-Za-z]+)(?=\0)", provider.read_bytes())
     functions[CUDNN[0]] = {name.decode() for name in names}
+    functions[NVML] = set()
     return functions
 
 
@@ -69,7 +72,9 @@ def build_library(library: str, functions: set[str], headers: Path, out: Path) -
     objects.append(stubs.with_suffix(".o"))
     compile_object(stubs, headers, objects[-1])
     versions = out / f"{stem}.map"
-    versions.write_text(f"{library} {{ global: *; }};\n")
+    # A version is named after its library; that of NVML could not be, for its hyphen, and is none.
+    version = "" if library == NVML else library
+    versions.write_text(f"{version} {{ global: *; }};\n")
     # The counters are in the fake libcudart.
     counters = () if library == CUDART else (str(out / CUDART),)
     flags = ("-shared", f"-Wl,-soname,{library}", f"-Wl,--version-script={versions}")

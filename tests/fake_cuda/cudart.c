@@ -70,7 +70,7 @@ cudaError_t cudaDriverGetVersion(int *v) { return *v = CUDART_VERSION, cudaSucce
 cudaError_t cudaRuntimeGetVersion(int *v) { return *v = CUDART_VERSION, cudaSuccess; }
 
 /* FAKE_CUDA_MEMORY: bytes of the device, 140 GiB unless it is set. */
-static size_t memory(void) {
+size_t fake_cuda_device_bytes(void) {
     const char *set = getenv("FAKE_CUDA_MEMORY");
     return set ? strtoull(set, NULL, 10) : 140ull << 30;
 }
@@ -78,7 +78,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int device) {
     memset(p, 0, sizeof *p);
     strcpy(p->name, "fake CUDA device");
     p->major = 9, p->minor = 0, p->multiProcessorCount = 132, p->warpSize = 32;
-    p->totalGlobalMem = memory(), p->l2CacheSize = 60 << 20;
+    p->totalGlobalMem = fake_cuda_device_bytes(), p->l2CacheSize = 60 << 20;
     p->sharedMemPerBlock = 48 << 10, p->sharedMemPerBlockOptin = 227 << 10;
     p->sharedMemPerMultiprocessor = 228 << 10, p->regsPerBlock = p->regsPerMultiprocessor = 65536;
     p->maxThreadsPerBlock = 1024, p->maxThreadsPerMultiProcessor = 2048;
@@ -119,7 +119,7 @@ static struct block *block_of(const void *address) {
 static cudaError_t allocate(void **address, size_t bytes, int pinned) {
     struct block *b = blocks;
     bytes = bytes ? bytes : 1;
-    if (!pinned && device_bytes + bytes > memory()) return fail(cudaErrorMemoryAllocation);
+    if (!pinned && device_bytes + bytes > fake_cuda_device_bytes()) return fail(cudaErrorMemoryAllocation);
     while (b->start) if (++b == blocks + MOST_BLOCKS) return fail(cudaErrorMemoryAllocation);
     *address = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -149,7 +149,7 @@ cudaError_t cudaHostAlloc(void **p, size_t n, unsigned f) {
 }
 cudaError_t cudaFreeHost(void *p) { COUNT; NOT_WHILE_CAPTURING; return release(p); }
 cudaError_t cudaMemGetInfo(size_t *free, size_t *all) {
-    *all = memory(), *free = *all - device_bytes;
+    *all = fake_cuda_device_bytes(), *free = *all - device_bytes;
     return cudaSuccess;
 }
 cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes *a, const void *p) {
