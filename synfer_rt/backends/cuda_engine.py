@@ -9,7 +9,14 @@ from typing import Any, cast
 
 import numpy as np
 
-from synfer_rt.backends.engine import Buffer, Value, engine_failures, first_line, to_numpy
+from synfer_rt.backends.engine import (
+    ONE_AT_A_TIME,
+    Buffer,
+    Value,
+    engine_failures,
+    first_line,
+    to_numpy,
+)
 from synfer_rt.backends.placement import Placement, nodes_by_provider
 from synfer_rt.backends.sessions import cuda_engine_options, library, open_session
 from synfer_rt.bundle import Bundle
@@ -59,7 +66,7 @@ class CudaEngine:
         """Outputs by name, in host memory."""
         given = self._in_tables(inputs)
         names = [tensor.name for tensor in self.spec.outputs]
-        with engine_failures(self.spec.name, self.backend):
+        with ONE_AT_A_TIME, engine_failures(self.spec.name, self.backend):
             values = self._session.run(names, given, _run_options(_NO_GRAPH))
         return dict(zip(names, values, strict=True))
 
@@ -73,7 +80,7 @@ class CudaEngine:
         lengths = self._lengths(given)
         binding = self._session.io_binding()
         outputs: dict[str, Value] = {}
-        with engine_failures(self.spec.name, self.backend):
+        with ONE_AT_A_TIME, engine_failures(self.spec.name, self.backend):
             for name, value in given.items():
                 if isinstance(value, np.ndarray):
                     value = _on_device(cast(np.ndarray, value), self._device)
@@ -99,7 +106,7 @@ class CudaEngine:
         bound = [cast(OrtBuffer, inputs[tensor.name]) for tensor in self._cuda.inputs]
         bound += [cast(OrtBuffer, outputs[t.name]) for t in self._cuda.outputs if t.name in outputs]
         key = tuple(number for buffer in bound for number in (buffer.address, *buffer.shape))
-        with engine_failures(self.spec.name, self.backend):
+        with ONE_AT_A_TIME, engine_failures(self.spec.name, self.backend):
             if key in self._calls:
                 self._calls[key].run(wait)
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol, cast, runtime_checkable
@@ -13,6 +14,12 @@ from synfer_rt.errors import UserError
 
 Value = Any
 """A numpy array, or a runtime's own handle of a tensor on its device."""
+ONE_AT_A_TIME = threading.RLock()
+"""Held by the thread that uses bound engines.
+
+Their buffers hold one piece at a time, ONNX Runtime forbids a session with CUDA graphs two calls at
+once, and a CUDA graph cannot be captured beside another thread's copies and allocations.
+"""
 
 
 class Engine(Protocol):

@@ -15,7 +15,7 @@ from typing import Self
 
 import numpy as np
 
-from synfer_rt.backends.engine import BoundEngine, Buffer
+from synfer_rt.backends.engine import ONE_AT_A_TIME, BoundEngine, Buffer
 from synfer_rt.backends.loaded_engines import LoadedEngines
 from synfer_rt.bundle import FERANNO
 from synfer_rt.bundle.cuda import NEXT_STEP, STEP
@@ -69,21 +69,24 @@ class OnDevice:
         self, piece: Prepared, trajectory: Trajectory, semantic: SemanticGuidance | None
     ) -> np.ndarray:
         """The clean latents float32 [B, C, h, w] of a piece."""
-        return self._denoise(piece, trajectory, semantic).numpy()[: len(piece)]
+        with ONE_AT_A_TIME:
+            return self._denoise(piece, trajectory, semantic).numpy()[: len(piece)]
 
     def finish(
         self, piece: Prepared, trajectory: Trajectory, semantic: SemanticGuidance | None
     ) -> Finished:
         """The images of a piece, and what the annotators say of them."""
-        latents = self._denoise(piece, trajectory, semantic)
-        batch, members = latents.shape[0], self._bundle.annotators
-        size = self._engines.piece_size(batch, "decoder", *members)
+        members = self._bundle.annotators
         found: list[dict[str, np.ndarray]] = []
-        for first in range(0, len(piece), size):
-            # The last part reaches back into the one before, so that all have one size.
-            start = min(first, batch - size)
-            part = self._images(latents.rows(start, size), members)
-            found.append({name: array[first - start :] for name, array in part.items()})
+        with ONE_AT_A_TIME:
+            latents = self._denoise(piece, trajectory, semantic)
+            batch = latents.shape[0]
+            size = self._engines.piece_size(batch, "decoder", *members)
+            for first in range(0, len(piece), size):
+                # The last part reaches back into the one before, so that all have one size.
+                start = min(first, batch - size)
+                part = self._images(latents.rows(start, size), members)
+                found.append({name: array[first - start :] for name, array in part.items()})
         whole = {
             name: np.concatenate([part[name] for part in found])[: len(piece)] for name in found[0]
         }

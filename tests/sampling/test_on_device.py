@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -91,6 +92,14 @@ def test_samples_are_those_of_the_plain_engines(
 ) -> None:
     requests = [request(i) for i in range(count)]
     assert_equal(bound.sample(requests, way, 3), plain.sample(requests, way, 3))
+
+
+def test_threads_take_turns(bound: Sampler, plain: Sampler, way: Trajectory) -> None:
+    parts = [[request(i) for i in range(first, first + 3)] for first in range(0, 36, 3)]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda part: bound.sample(part, way, 3), parts))
+    for samples, part in zip(found, parts, strict=True):
+        assert_equal(samples, plain.sample(part, way, 3))
 
 
 @pytest.mark.parametrize("form", ["latent", "text-latent"])
