@@ -112,6 +112,8 @@ class CudaEngine:
                 return
             try:
                 call = self._bind(inputs, outputs)
+                if self._graphs:
+                    call.warm_up()
                 call.run(wait)
             except Exception as error:  # such as a kernel that waits, which no graph can hold
                 if not self._graphs:
@@ -189,6 +191,14 @@ class _Call:
         self._waits = _run_options(graph)
         self._enqueues = _run_options(graph)
         self._enqueues.add_run_config_entry("disable_synchronize_execution_providers", "1")
+
+    def warm_up(self) -> None:
+        """Run the call once by itself, so that its CUDA graph can be captured in `run`.
+
+        ONNX Runtime runs it once more and then captures it. The first run of a shape shows what
+        memory it needs, the second takes it as one block, which CUDA cannot allocate in a capture.
+        """
+        self._session.run_with_iobinding(self._binding, _run_options(_NO_GRAPH))
 
     def run(self, wait: bool) -> None:
         """Enqueue the call, and `wait` for it."""

@@ -95,6 +95,25 @@ def test_an_engine_whose_capture_fails_runs_without_graphs(
     np.testing.assert_array_equal(outputs["probabilities"].numpy(), wanted)
 
 
+def test_a_graph_is_captured_when_its_memory_is_there(
+    cuda_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = CudaEngine(cuda_bundle, "classifier.small", CPU, 1, "cpu")
+    engine._graphs = True
+    run, graphs = engine._session.run_with_iobinding, list[str]()
+
+    def recording(binding: Any, options: Any) -> None:
+        graphs.append(options.get_run_config_entry("gpu_graph_id"))
+        run(binding, options)
+
+    monkeypatch.setattr(engine._session, "run_with_iobinding", recording)
+    for size in (2, 3):
+        given, outputs = buffers(engine, size)
+        for _ in range(2):
+            engine.enqueue(given, outputs, wait=True)
+    assert graphs == ["-1", "1", "1", "-1", "2", "2"]
+
+
 def test_a_failure_without_graphs_is_told_with_its_remedy(
     cuda_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
