@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ class Writing:
     """A system that writes the small run as synfer-rt writes one, and takes `seconds` a batch."""
 
     def __init__(self, seconds: float = 0.0) -> None:
-        self.ran = {"precision": "fp32"}
+        self.ran: Mapping[str, str] = {"precision": "fp32"}
         self.seconds = seconds
         self.asked: list[tuple[int, int, int]] = []
 

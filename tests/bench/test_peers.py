@@ -104,7 +104,7 @@ def test_half_precision_makes_nearly_the_same_images(
     given = setup(mini_bundle, mini_checkpoint)
     # What torch.compile wraps runs as it is: compiling takes a minute.
     with torch.compiler.set_stance("force_eager"):
-        system = load(name, given)
+        system: Any = load(name, given)
         half = images(system, tmp_path / "half")
     dtype = {"bf16": "bfloat16", "fp16": "float16"}[name.split("-")[1]]
     assert system.ran["precision"] == dtype
@@ -139,7 +139,7 @@ class Event:
 
 def test_on_a_gpu_stages_end_by_events(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "Event", Event)
-    system = object.__new__(Diffusers)
+    system: Any = object.__new__(Diffusers)
     system._torch, system._to = torch, {"device": "cuda"}
     watch = Stopwatch()
     for stage in ("denoise", "decode"):

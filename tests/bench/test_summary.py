@@ -86,7 +86,7 @@ def test_a_run_of_many_batches_counts_for_each_of_them():
 
 
 def test_flops_are_those_of_the_stages_that_are_timed():
-    flops = {"condition": 1e9, "denoise": 14e9, "decode": 1e9, "label": 50e9}
+    flops = {"condition": 10**9, "denoise": 14 * 10**9, "decode": 10**9, "label": 50 * 10**9}
     (entry,) = summary.summarise([visit(OURS, 1.0)], flops)
     assert entry["flops_per_second"] == pytest.approx(16e9 * 4 / 0.75)
     assert summary.summarise([visit(OURS, 1.0)])[0]["flops_per_second"] is None

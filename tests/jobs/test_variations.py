@@ -179,9 +179,9 @@ def test_variations_are_repaired_in_equal_pieces_and_the_last_is_padded(
     sizes: list[int] = []
 
     class Counting(Sampler):
-        def denoise(self, latents: Any, *others: Any) -> Iterator[Value]:
+        def denoise(self, latents: Value, *others: Any, **named: Any) -> Iterator[Value]:
             sizes.append(len(latents))
-            return super().denoise(latents, *others)
+            return super().denoise(latents, *others, **named)
 
     monkeypatch.setattr(
         "synfer_rt.backends.loaded_engines._POSITIONS_PER_CALL", 3 * math.prod(tiny.LATENT[1:])

@@ -278,12 +278,13 @@ def test_without_action_units_one_prompt_shows_one_expression(tmp_path):
 
 
 def test_several_are_the_same_as_each(tiny_bundle):
-    for changes in (
+    several: tuple[dict[str, Any], ...] = (
         {},
         {"layout": "none"},
         {"prompt": "a photo", "labels": ["sad"]},
         {"photos": 3},
-    ):
+    )
+    for changes in several:
         requests = make_requests(tiny_bundle, seed=2**63 - 1, **changes)
         indices = [5, 0, 2**62, 7]
         assert requests.of(indices) == [requests[index] for index in indices]

@@ -149,7 +149,7 @@ def test_the_vectors_of_several_are_those_of_each() -> None:
         assert rows.dtype == np.float32
         for row, aus in zip(rows, several, strict=True):
             np.testing.assert_array_equal(row, facs.au_vector(aus, names))
-    np.testing.assert_array_equal(rows[2], np.float32([0.8, 0.3, 0]))
+    np.testing.assert_array_equal(rows[2], np.array([0.8, 0.3, 0], np.float32))
 
 
 def test_intensities_are_the_shortest_decimals_of_the_vector() -> None:

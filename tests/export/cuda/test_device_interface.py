@@ -43,7 +43,7 @@ def _outputs(session: Any, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarra
     return dict(zip(names, session.run(names, inputs), strict=True))
 
 
-def _images() -> dict[str, np.ndarray]:
+def _images() -> dict[str, Any]:
     draws = np.random.default_rng(0)
     plain = draws.random((3, 16, 8), np.float32)
 
@@ -53,7 +53,7 @@ def _images() -> dict[str, np.ndarray]:
         return image
 
     flat = np.full_like(plain, 0.25)
-    halves = np.float32((np.arange(plain.size) % 255 + 0.5) / 255).reshape(plain.shape)
+    halves = ((np.arange(plain.size) % 255 + 0.5) / 255).astype(np.float32).reshape(plain.shape)
     varied = {
         f"a channel that varies by {name}": flat
         + np.eye(1, plain.size, 130, dtype=np.float32).reshape(plain.shape) * span
@@ -63,7 +63,7 @@ def _images() -> dict[str, np.ndarray]:
             ("a little more", np.nextafter(_LEVEL, np.float32(1))),
         )
     }
-    coloured = np.broadcast_to(np.float32([0.0, 0.5, 1.0])[:, None, None], plain.shape)
+    coloured = np.broadcast_to(np.array([0.0, 0.5, 1.0], np.float32)[:, None, None], plain.shape)
     return {
         "plain": plain,
         "outside [0, 1]": 4 * plain - 2,
@@ -116,7 +116,7 @@ def test_a_denoiser_finds_its_step_in_tables(tiny_bundle: Bundle, way: Trajector
     given = {
         "latents": draws.standard_normal((2, *tiny.LATENT)).astype(np.float32),
         "history": draws.standard_normal((2, 3, *tiny.LATENT)).astype(np.float32),
-        "guidance": np.float32([1, 3]),
+        "guidance": np.array([1, 3], np.float32),
         "text": draws.standard_normal((2, 2, 8)).astype(np.float32),
         "au_bias": draws.standard_normal((2, 2, 8)).astype(np.float32),
     }
@@ -147,9 +147,9 @@ def test_a_guide_finds_its_step_in_tables(
     assert "cleans" in taken and "clean" not in taken and "timestep" not in taken
     draws = np.random.default_rng(1)
     given = {
-        tensor.name: draws.standard_normal([3 if n == "B" else n for n in tensor.shape]).astype(
-            "f4"
-        )
+        tensor.name: draws.standard_normal(
+            [3 if n == "B" else int(n) for n in tensor.shape]
+        ).astype("f4")
         for tensor in spec.inputs
     }
     of_steps = {
