@@ -57,5 +57,9 @@ class Soundness:
             cause = "look at the images that they are drawn from"
         if backend == _FALLBACK:
             return f"{cause}, or check the engines with `synfer-rt verify-engines`"
-        build = "" if precision == "fp32" else ", or build the bundle with `--precision fp32`"
+        build = ""
+        if backend == "onnxruntime-cuda" and precision == "fp16":
+            build = ", or build the bundle without `--target cuda`"  # which means float32
+        elif "tensorrt" in backend and precision == "fp16":
+            build = ", or build the bundle with `--precision fp32`"
         return f'try `backend="{_FALLBACK}"`{build}; if they are broken there too, {cause}'

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from synfer_rt.backends import open_engine, status
+from synfer_rt.backends.computation import Computation
 from synfer_rt.backends.loaded_engines import LoadedEngines
 from synfer_rt.bundle import Bundle, open_bundle
 from synfer_rt.commands.cli import main
@@ -90,8 +91,31 @@ def test_another_backend_is_named_where_the_images_came_from_a_faster_one(
     tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("synfer_rt.backends.openvino.has_bfloat16", lambda: True)
-    with pytest.raises(UserError, match=r"denoiser in bf16; try `backend=\"onnxruntime-cpu\"`, or"):
+    with pytest.raises(UserError, match=r"denoiser in bf16; try `backend=\"onnxruntime-cpu\"`; if"):
         Soundness(LoadedEngines(tiny_bundle, OPENVINO, threads=1)).judge(piece(16, 5))
+
+
+@pytest.mark.parametrize(
+    ("backend", "precision", "remedy"),
+    [
+        ("onnxruntime-cuda", "fp16", ", or build the bundle without `--target cuda`;"),
+        ("onnxruntime-cuda", "fp32", ";"),
+        ("onnxruntime-tensorrt", "fp16", ", or build the bundle with `--precision fp32`;"),
+        ("tensorrt-rtx-cuda", "fp16", ", or build the bundle with `--precision fp32`;"),
+    ],
+)
+def test_the_remedy_changes_what_computes(
+    engines: LoadedEngines,
+    monkeypatch: pytest.MonkeyPatch,
+    backend: str,
+    precision: str,
+    remedy: str,
+) -> None:
+    where = Computation(backend, precision, "", "gpu", ())
+    monkeypatch.setattr("synfer_rt.jobs.soundness.computation", lambda *_: where)
+    with pytest.raises(UserError) as error:
+        Soundness(engines).judge(piece(16, 5))
+    assert f'try `backend="{CPU}"`{remedy} if they are broken there too' in str(error.value)
 
 
 def breaking(engines: LoadedEngines, monkeypatch: pytest.MonkeyPatch, calls: range) -> None:
