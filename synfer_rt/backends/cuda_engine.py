@@ -18,7 +18,12 @@ from synfer_rt.backends.engine import (
     to_numpy,
 )
 from synfer_rt.backends.placement import Placement, nodes_by_provider
-from synfer_rt.backends.sessions import cuda_engine_options, library, open_session
+from synfer_rt.backends.sessions import (
+    buffer_options,
+    cuda_engine_options,
+    library,
+    open_session,
+)
 from synfer_rt.bundle import Bundle
 from synfer_rt.bundle.cuda import STEP, TABLES
 from synfer_rt.bundle.engine_specs import IMAGE_AXES, LATENT_AXES
@@ -30,7 +35,10 @@ _NO_GRAPH = "-1"
 
 
 class CudaEngine:
-    """A bundle's CUDA engine in an inference session. See `backends.engine.BoundEngine`.
+    """An engine on buffers, in an inference session. See `backends.engine.BoundEngine`.
+
+    It runs the bundle's CUDA engine. Without one it runs the ONNX engine, which must have the same
+    interface (`keeps_interface`), and no CUDA graphs, which might not hold all of its operators.
 
     A call from the same buffers to the same buffers as before replays a CUDA graph, which was
     captured at the first such call: a graph holds shapes and addresses, so each set of buffers has
@@ -43,13 +51,13 @@ class CudaEngine:
     def __init__(self, bundle: Bundle, name: str, backend: str, threads: int, device: str) -> None:
         self.spec = bundle.engines[name]
         self.backend = backend
-        self._cuda = bundle.cuda[name]
+        self._cuda = bundle.cuda.get(name, self.spec)
         self._latent, self._image = bundle.latent.shape[1:], bundle.image_size
         self._file = bundle.path / self._cuda.file
         self._threads, self._device = threads, device
         self._calls: dict[tuple[int, ...], _Call] = {}
         try:
-            self._graphs = device == "cuda"
+            self._graphs = device == "cuda" and name in bundle.cuda
             self._session = self._open()
         except Exception as error:  # the runtime's exceptions share no base class but this
             raise UserError(
@@ -135,7 +143,9 @@ class CudaEngine:
             return session
 
     def _session_with(self, *, graphs: bool) -> Any:
-        options = cuda_engine_options(self.spec.name, graphs=graphs)
+        options = buffer_options()
+        if self._cuda is not self.spec:
+            options = cuda_engine_options(self.spec.name, graphs=graphs)
         return open_session(self._file, self.backend, self._threads, options)
 
     def _give_up_graphs(self, error: Exception) -> None:

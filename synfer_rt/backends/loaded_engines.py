@@ -11,13 +11,14 @@ from functools import cached_property
 import numpy as np
 
 from synfer_rt.backends.choice import choose
-from synfer_rt.backends.engine import BoundEngine, Buffer, Engine
+from synfer_rt.backends.engine import ONE_AT_A_TIME, BoundEngine, Buffer, Engine
 from synfer_rt.backends.footprint import bytes_per_image, share
 from synfer_rt.backends.memory import free_memory
 from synfer_rt.backends.opening import batch_limits, open_engine
 from synfer_rt.backends.placement import Placement, placement
 from synfer_rt.backends.runtimes import TARGETS
 from synfer_rt.bundle import Bundle
+from synfer_rt.bundle.cuda import keeps_interface
 from synfer_rt.errors import UserError
 
 LOG = logging.getLogger(__name__)
@@ -55,17 +56,16 @@ class LoadedEngines:
         self._most: dict[str, int] = {}
         self._buffers: dict[tuple[object, ...], Buffer] = {}
         self._batches: set[int] = set()
-        missing = sorted(bundle.engines.keys() - bundle.cuda.keys())
-        if self.backend == "onnxruntime-cuda" and missing:
-            LOG.info(
-                f"{bundle.name} has no CUDA engine for {', '.join(missing)}, so it runs slower; "
-                "`synfer-rt build-engines --target cuda` makes CUDA engines."
-            )
+        if self.backend == "onnxruntime-cuda":
+            self._tell_of_missing_cuda_engines()
 
     def __getitem__(self, name: str) -> Engine:
         """The engine `name`. Raises UserError as `backends.open_engine` does."""
         if name not in self._loaded:
-            self._loaded[name] = open_engine(self.bundle, name, self.backend, self.threads)
+            with ONE_AT_A_TIME:
+                if name not in self._loaded:
+                    engine = open_engine(self.bundle, name, self.backend, self.threads)
+                    self._loaded[name] = engine
         return self._loaded[name]
 
     def load(self, names: Iterable[str]) -> None:
@@ -145,6 +145,19 @@ class LoadedEngines:
         pieces[-1] = np.concatenate([pieces[-1], np.repeat(array[-1:], -count % size, 0)])
         outputs = [engine.run({key: piece}) for piece in pieces]
         return {k: np.concatenate([o[k] for o in outputs])[:count] for k in outputs[0]}
+
+    def _tell_of_missing_cuda_engines(self) -> None:
+        engines = self.bundle.engines
+        missing = sorted(engines.keys() - self.bundle.cuda.keys())
+        if not missing:
+            return
+        what = "so it runs slower"
+        if all(keeps_interface(engines[name]) for name in missing):
+            what = f"which run{'s' * (len(missing) == 1)} slower, outside CUDA graphs"
+        LOG.info(
+            f"{self.bundle.name} has no CUDA engine for {', '.join(missing)}, {what}; "
+            "`synfer-rt build-engines --target cuda` makes CUDA engines."
+        )
 
     def _most_per_call(self, name: str) -> int:
         """The most images for one call of an engine, found out once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, cast
@@ -12,11 +13,12 @@ import numpy as np
 from synfer_rt.backends import libraries
 from synfer_rt.backends.caches import cache_directory
 from synfer_rt.backends.cuda_engine import CudaEngine
-from synfer_rt.backends.engine import Engine, Value, engine_failures, first_line
+from synfer_rt.backends.engine import ONE_AT_A_TIME, Engine, Value, engine_failures, first_line
 from synfer_rt.backends.placement import Placement, nodes_by_provider
 from synfer_rt.backends.runtimes import BackendStatus
 from synfer_rt.backends.sessions import PROVIDERS, library, open_session
 from synfer_rt.bundle import Bundle
+from synfer_rt.bundle.cuda import keeps_interface
 from synfer_rt.errors import UserError
 
 CUDA_ENGINES_ON = {"onnxruntime-cuda": "cuda"}
@@ -34,6 +36,7 @@ class OnnxRuntimeEngine:
         self.spec = bundle.engines[name]
         self.backend = backend
         self._device = "cpu" if backend == "onnxruntime-cpu" else "cuda"
+        self._turn = nullcontext() if self._device == "cpu" else ONE_AT_A_TIME
         file = bundle.path / self.spec.file
         try:
             tensorrt = backend == "onnxruntime-tensorrt"
@@ -54,7 +57,7 @@ class OnnxRuntimeEngine:
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name, in host memory."""
-        with engine_failures(self.spec.name, self.backend):
+        with self._turn, engine_failures(self.spec.name, self.backend):
             values = self._session.run(self._outputs, {name: inputs[name] for name in self._inputs})
         return dict(zip(self._outputs, values, strict=True))
 
@@ -62,7 +65,7 @@ class OnnxRuntimeEngine:
         """Outputs by name, as OrtValues in the memory of the engine's device."""
         ort_value = library().OrtValue
         binding = self._session.io_binding()
-        with engine_failures(self.spec.name, self.backend):
+        with self._turn, engine_failures(self.spec.name, self.backend):
             for name in self._inputs:
                 value = inputs[name]
                 if isinstance(value, np.ndarray):
@@ -78,7 +81,8 @@ class OnnxRuntimeEngine:
 
 def open_engine(bundle: Bundle, name: str, backend: str, threads: int) -> Engine:
     """See `Runtime.open_engine`."""
-    if device := CUDA_ENGINES_ON.get(backend) if name in bundle.cuda else None:
+    device = CUDA_ENGINES_ON.get(backend)
+    if device is not None and (name in bundle.cuda or keeps_interface(bundle.engines[name])):
         return CudaEngine(bundle, name, backend, threads, device)
     return OnnxRuntimeEngine(bundle, name, backend, threads)
 

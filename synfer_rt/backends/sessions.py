@@ -52,6 +52,11 @@ def library() -> Any:
     return module
 
 
+def buffer_options() -> dict[str, str]:
+    """The CUDA provider's options for an engine that runs from buffers to buffers."""
+    return _CUDA | {"user_compute_stream": _PER_THREAD_STREAM}
+
+
 def cuda_engine_options(engine: str, *, graphs: bool) -> dict[str, str]:
     """The CUDA provider's options for the CUDA engine called `engine`.
 
@@ -62,12 +67,11 @@ def cuda_engine_options(engine: str, *, graphs: bool) -> dict[str, str]:
     in no product there. Attention's kernel is the provider's choice by GPU, type and shape
     (`sdpa_kernel` could only forbid some).
     """
-    return _CUDA | {
+    return buffer_options() | {
         "use_tf32": "1" if engine.startswith("guide.") else "0",
         "prefer_nhwc": "1",
         "enable_skip_layer_norm_strict_mode": "1",
         "cudnn_conv_use_max_workspace": "1",
-        "user_compute_stream": _PER_THREAD_STREAM,
         "enable_cuda_graph": "1" if graphs else "0",
     }
 

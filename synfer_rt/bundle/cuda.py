@@ -70,6 +70,11 @@ def cuda_interface(spec: EngineSpec) -> tuple[Tensors, Tensors]:
     return inputs, outputs
 
 
+def keeps_interface(spec: EngineSpec) -> bool:
+    """Whether an engine's CUDA engine has the same inputs and outputs."""
+    return cuda_interface(spec) == (spec.inputs, spec.outputs)
+
+
 def _as_table(tensor: TensorSpec) -> TensorSpec:
     if tensor.name not in TABLES:
         return tensor

@@ -175,3 +175,28 @@ def test_missing_cuda_engines_are_told(
     (said,) = caplog.messages
     assert "no CUDA engine for decoder, encoder, so it runs slower" in said
     assert "`synfer-rt build-engines --target cuda`" in said
+    some = with_cuda_engines(tiny_bundle, tmp_path / "most", without=("classifier.small",))
+    with caplog.at_level(logging.INFO):
+        LoadedEngines(some, GPU)
+    assert (
+        "no CUDA engine for classifier.small, which runs slower, outside CUDA graphs"
+        in caplog.messages[1]
+    )
+
+
+def test_an_engine_without_a_cuda_engine_takes_buffers_but_no_graphs(
+    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, Mapping[str, str]]] = []
+
+    def opening(file: Path, backend: str, threads: int, options: Mapping[str, str]) -> Any:
+        asked.append((file.name, options))
+        return open_session(file, CPU, threads)
+
+    monkeypatch.setattr(cuda_engine, "open_session", opening)
+    engine = CudaEngine(tiny_bundle, "classifier.small", CPU, 1, "cuda")
+    ((file, options),) = asked
+    assert file == tiny_bundle.engines["classifier.small"].file
+    assert options.get("enable_cuda_graph", "0") == "0" and options["use_tf32"] == "0"
+    assert options["user_compute_stream"] == "2"  # the others' stream
+    assert not engine._graphs

@@ -244,20 +244,49 @@ def test_guided_calls_repeat_too_and_nothing_is_written_where_it_is_read(
             assert not set(read) & set(written) and len(set(written)) == len(written)
 
 
-def test_without_the_cuda_engine_of_one_stage_all_run_plainly(
+@pytest.mark.parametrize(
+    "without", [["classifier"], ["feranno"], ["classifier", "feranno"], ["conditioner"]]
+)
+def test_engines_without_a_cuda_engine_run_as_they_are_beside_the_others(
     guided_bundle: Bundle,
     plain: Sampler,
     way: Trajectory,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    without: list[str],
+) -> None:
+    names = [name for name in guided_bundle.engines if name.split(".")[0] in without]
+    assert len(names) >= len(without)
+    run_on_cpu(monkeypatch)
+    bundle = with_cuda_engines(guided_bundle, tmp_path / "b", without=names)
+    sampler = Sampler.of(bundle, CPU, threads=1)
+    assert OnDevice.of(sampler.engines, None, Observer()) is not None
+    requests = [request(i) for i in range(5)]
+    assert_equal(sampler.sample(requests, way, 3), plain.sample(requests, way, 3))
+    monkeypatch.setitem(sampler.engines._most, "decoder", 2)
+    assert_equal(sampler.sample(requests, way, 5), plain.sample(requests, way, 5))
+    files = {name: placed.file for name, placed in sampler.engines.placements().items()}
+    for name, file in files.items():
+        assert file == (guided_bundle.engines if name in names else bundle.cuda)[name].file
+
+
+@pytest.mark.parametrize("stage", ["denoiser", "decoder", "guide.latent"])
+def test_without_the_cuda_engine_of_a_stage_all_run_plainly(
+    guided_bundle: Bundle,
+    plain: Sampler,
+    way: Trajectory,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
 ) -> None:
     run_on_cpu(monkeypatch)
-    annotator = guided_bundle.annotators[0]
-    bundle = with_cuda_engines(guided_bundle, tmp_path / "b", without=(annotator,))
+    bundle = with_cuda_engines(guided_bundle, tmp_path / "b", without=(stage,))
     sampler = Sampler.of(bundle, CPU, threads=1)
-    assert OnDevice.of(sampler.engines, None, Observer()) is None
+    semantic = SemanticGuidance("latent", 0.2, 0.0)
+    assert OnDevice.of(sampler.engines, semantic, Observer()) is None
     requests = [request(i) for i in range(3)]
-    assert_equal(sampler.sample(requests, way, 2), plain.sample(requests, way, 2))
+    wanted = plain.sample(requests, way, 2, semantic)
+    assert_equal(sampler.sample(requests, way, 2, semantic), wanted)
 
 
 def test_broken_images_are_made_again_by_the_fallback(
