@@ -11,6 +11,12 @@ _MAJOR, _MINOR = 75, 76
 """CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR of CUDA's driver API."""
 RTX_CAPABILITIES = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
 """The compute capabilities that TensorRT-RTX 1.7 compiles for."""
+ONNXRUNTIME_CAPABILITIES = ("sm75", "sm80", "sm86", "sm89", "sm90", "sm120")
+"""The compute capabilities that onnxruntime-gpu 1.31 has machine code for, and no PTX.
+
+Machine code runs on the same major capability from its minor one on (CUDA C++ Programming Guide,
+binary compatibility).
+"""
 
 
 @dataclass(frozen=True)
@@ -24,8 +30,32 @@ class Gpu:
     @property
     def backends(self) -> tuple[str, ...]:
         """The backends that can use it, the best first."""
-        rtx = ("tensorrt-rtx-cuda",) if self.capability in RTX_CAPABILITIES else ()
-        return (*rtx, "onnxruntime-cuda", "tensorrt-cuda")
+        return tuple(backend for backend, runs in self._runs().items() if runs)
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The backends for GPUs that have no code for this one."""
+        return tuple(backend for backend, runs in self._runs().items() if not runs)
+
+    def _runs(self) -> dict[str, bool]:
+        major, minor = self.capability[:-1], self.capability[-1]
+        alike = (known for known in ONNXRUNTIME_CAPABILITIES if known[:-1] == major)
+        return {
+            "tensorrt-rtx-cuda": self.capability in RTX_CAPABILITIES,
+            "onnxruntime-cuda": any(known[-1] <= minor for known in alike),
+            "tensorrt-cuda": True,
+        }
+
+
+def obstacle(backend: str) -> tuple[str, str] | None:
+    """Why the first GPU cannot run a backend, with the remedy; None if nothing is known."""
+    found = gpu()
+    if found is None or backend not in found.others:
+        return None
+    return (
+        f"it has no code for {found.name} ({found.capability})",
+        f"use {' or '.join(found.backends)}",
+    )
 
 
 def gpu() -> Gpu | None:

@@ -14,7 +14,7 @@ from typing import Protocol, cast
 
 import numpy as np
 
-from synfer_rt.backends import libraries, probes
+from synfer_rt.backends import driver, libraries, probes
 from synfer_rt.backends.engine import Engine, first_line
 from synfer_rt.backends.native_output import caught_output
 from synfer_rt.bundle import Bundle
@@ -112,10 +112,12 @@ def probed(backend: str) -> BackendStatus:
 
 
 def _loaded(backend: str) -> BackendStatus:
-    """The runtime's own word, with the libraries that it did not find."""
+    """The runtime's own word; if it is no, whether the GPU or libraries are the reason."""
     with caught_output() as printed:
         found = runtime(backend).status(backend)
-    lacking = None if found.works else libraries.missing(found.reason + printed.text)
+    if found.works:
+        return found
+    lacking = driver.obstacle(backend) or libraries.missing(found.reason + printed.text)
     return BackendStatus(backend, False, *lacking) if lacking else found
 
 

@@ -56,7 +56,8 @@ def _gpu(gpu: Gpu | None) -> str:
     """The GPU, and the backends for it, as the end of a line."""
     if gpu is None:
         return ", no NVIDIA GPU"
-    others = "" if "tensorrt-rtx-cuda" in gpu.backends else "; TensorRT-RTX does not know this GPU"
+    have = "has" if len(gpu.others) == 1 else "have"
+    others = f"; {' and '.join(gpu.others)} {have} no code for it" if gpu.others else ""
     return (
         f"\n{gpu.name} ({gpu.capability}), driver for CUDA {gpu.cuda}: use "
         f"{' or '.join(gpu.backends)}{others}"

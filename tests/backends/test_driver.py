@@ -47,7 +47,12 @@ class Library:
         ((9, 0), ("onnxruntime-cuda", "tensorrt-cuda")),
         ((8, 9), ("tensorrt-rtx-cuda", "onnxruntime-cuda", "tensorrt-cuda")),
         ((12, 1), ("tensorrt-rtx-cuda", "onnxruntime-cuda", "tensorrt-cuda")),
-        ((10, 0), ("onnxruntime-cuda", "tensorrt-cuda")),
+        ((8, 7), ("onnxruntime-cuda", "tensorrt-cuda")),
+        ((7, 0), ("tensorrt-cuda",)),
+        ((7, 2), ("tensorrt-cuda",)),
+        ((10, 0), ("tensorrt-cuda",)),
+        ((10, 3), ("tensorrt-cuda",)),
+        ((11, 0), ("tensorrt-cuda",)),
     ],
 )
 def test_a_gpu_is_told_with_the_backends_for_it(
@@ -57,6 +62,9 @@ def test_a_gpu_is_told_with_the_backends_for_it(
     found = driver.gpu()
     assert found == Gpu("NVIDIA Card", "sm{}{}".format(*capability), "13.2")
     assert found is not None and found.backends == backends
+    for backend in ("tensorrt-rtx-cuda", "onnxruntime-cuda", "tensorrt-cuda"):
+        assert (driver.obstacle(backend) is None) == (backend in backends)
+    assert driver.obstacle("onnxruntime-cpu") is None
 
 
 @pytest.mark.parametrize("fails", ["cuInit", "cuDeviceGet"])

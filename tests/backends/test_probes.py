@@ -12,7 +12,8 @@ import pytest
 import torch
 from onnx import parser
 
-from synfer_rt.backends import probed, probes, runtimes, status
+from synfer_rt.backends import driver, probed, probes, runtimes, status
+from synfer_rt.backends.driver import Gpu
 from synfer_rt.backends.probes import EPSILON, GROUPS, HEADS, Probe
 from synfer_rt.backends.runtimes import BackendStatus
 from synfer_rt.export.onnx.probe_graphs import probe_graphs
@@ -192,3 +193,15 @@ def test_what_a_provider_prints_when_it_does_not_load_becomes_the_reason(
     assert found.remedy == "run `pip install 'onnxruntime-gpu[cuda,cudnn]'`"
     assert capfd.readouterr() == ("", "")
     assert tried(Runtime(refused, on_cpu, "other noise"), monkeypatch) == refused
+
+
+def test_a_gpu_without_code_in_the_runtime_gets_the_backends_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refused = BackendStatus("onnxruntime-cuda", False, "no kernel image is available", "pip")
+    monkeypatch.setattr(driver, "gpu", lambda: Gpu("NVIDIA B200", "sm100", "13.0"))
+    found = tried(Runtime(refused, on_cpu), monkeypatch)
+    assert found.reason == "it has no code for NVIDIA B200 (sm100)"
+    assert found.remedy == "use tensorrt-cuda"
+    monkeypatch.setattr(driver, "gpu", lambda: Gpu("NVIDIA H200", "sm90", "13.0"))
+    assert tried(Runtime(refused, on_cpu), monkeypatch) == refused
