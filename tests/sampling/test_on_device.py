@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from time import sleep
 from typing import Any, cast
 
 import numpy as np
@@ -13,9 +14,9 @@ import pytest
 
 pytest.importorskip("onnx_ir", reason="CUDA engines are made by synfer-rt[export]")
 
-from synfer_rt.backends import to_numpy
+from synfer_rt.backends import open_engine, to_numpy
 from synfer_rt.backends.cuda_engine import CudaEngine
-from synfer_rt.backends.engine import Buffer
+from synfer_rt.backends.engine import Buffer, Engine
 from synfer_rt.backends.loaded_engines import LoadedEngines
 from synfer_rt.bundle import Bundle
 from synfer_rt.diffusion.solvers import SOLVERS, Trajectory, trajectory
@@ -100,6 +101,20 @@ def test_threads_take_turns(bound: Sampler, plain: Sampler, way: Trajectory) -> 
         found = list(threads.map(lambda part: bound.sample(part, way, 3), parts))
     for samples, part in zip(found, parts, strict=True):
         assert_equal(samples, plain.sample(part, way, 3))
+
+
+def test_threads_load_an_engine_once(bound: Sampler, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+
+    def slow(bundle: Bundle, name: str, *others: Any) -> Engine:
+        loaded.append(name)
+        sleep(0.02)
+        return open_engine(bundle, name, *others)
+
+    monkeypatch.setattr("synfer_rt.backends.loaded_engines.open_engine", slow)
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: bound.engines["decoder"], range(4)))
+    assert loaded == ["decoder"] and len(set(map(id, found))) == 1
 
 
 @pytest.mark.parametrize("form", ["latent", "text-latent"])
