@@ -12,7 +12,7 @@ import click
 
 from synfer_rt.commands.translation import in_current_options
 
-_JOBS = logging.getLogger("synfer_rt.jobs")
+_LOGS = tuple(map(logging.getLogger, ("synfer_rt.jobs", "synfer_rt.backends")))
 
 
 def note(text: str) -> None:
@@ -30,17 +30,20 @@ def note(text: str) -> None:
 
 @contextmanager
 def noting_logs() -> Generator[None]:
-    """Within the block the remarks and warnings that jobs log are notes."""
+    """Within the block the remarks and warnings that jobs and backends log are notes."""
     handler = _Notes()
-    before = _JOBS.level, _JOBS.propagate
-    _JOBS.addHandler(handler)
-    _JOBS.setLevel(logging.INFO)
-    _JOBS.propagate = False
+    before = [(log.level, log.propagate) for log in _LOGS]
+    for log in _LOGS:
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False
     try:
         yield
     finally:
-        _JOBS.removeHandler(handler)
-        _JOBS.level, _JOBS.propagate = before
+        for log, (level, propagate) in zip(_LOGS, before, strict=True):
+            log.removeHandler(handler)
+            log.setLevel(level)
+            log.propagate = propagate
 
 
 class _Notes(logging.Handler):
