@@ -106,9 +106,13 @@ def speeds(result: Result, form: box.Box) -> Table:
         if counted:
             cells.append(_number(entry["flops_per_second"] / 1e12))
             if peak:
-                cells.append(f"{entry['flops_per_second'] / peak['flops_per_second']:.0%}")
+                cells.append(_share(entry["flops_per_second"], peak["flops_per_second"]))
         _add(table, cells)
     return table
+
+
+def _share(found: float, peak: float) -> str:
+    return f"{found / peak:.0%}" if found <= peak else "> 100%"
 
 
 def gpu(result: Result, form: box.Box) -> Table:
@@ -200,7 +204,7 @@ def _arithmetic(result: Result) -> Iterator[str]:
         yield (
             f"Peak: {peak['flops_per_second'] / 1e12:.3g} TFLOP/s, the product of two "
             f"{peak['dtype']} matrices of {peak['side']} x {peak['side']} on {peak['runtime']}, by "
-            f"{peak['clock']}."
+            f"{peak['clock']}. A share above 100 % means that something else ran meanwhile."
         )
 
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from synfer_rt import ranges
-from synfer_rt.bundle import Bundle, open_bundle
+from synfer_rt.bundle import Bundle
+from synfer_rt.bundle.opening import open_without_cuda_files
 from synfer_rt.export.build.cuda_engines import LIBRARIES, check_precision, with_cuda_engines
 from synfer_rt.export.build.entries import Built
 from synfer_rt.export.build.log import LOG, log_of, to_stderr
@@ -29,11 +30,12 @@ def add_cuda_engines(
 
     It does what `build_engines` does with `target="cuda"`, and needs onnx and onnx_ir only. The
     bundle itself is updated, or with `out` a copy made there; every other file stays as it is, and
-    so does the bundle's hash. The same call again updates what has changed. The other arguments and
+    so does the bundle's hash. The same call again updates what has changed, and makes CUDA engines
+    again whose files are missing or damaged. The other arguments and
     the errors are those of `build_engines`; with `force` all CUDA engines are made again.
     """
     jobs = ranges.whole("jobs", jobs, 1, None)
-    source = open_bundle(bundle)
+    source = open_without_cuda_files(bundle)
     for spec in source.engines.values():
         check_precision(spec.precision)
     made = Path(os.path.realpath(source.path if out is None else local(out)))
@@ -42,7 +44,7 @@ def add_cuda_engines(
         LOG.info("adding CUDA engines to %s in %s", source.path, made)
         place.whole.mkdir()
         for name in source.manifest["files"].keys() - {spec.file for spec in source.cuda.values()}:
-            place.take(source.path / name, name)
+            place.take(source.path / name, name, copied=made != source.path.resolve())
         whole = replace(source, path=place.whole)
         finished = with_cuda_engines(whole, place, jobs, report, remark)
         LOG.info("%s is whole", made)

@@ -103,10 +103,10 @@ class Staging:
                 self.take(self.bundle / name, name)
         return self.whole
 
-    def take(self, file: Path, name: str) -> None:
-        """Put `file` into the new bundle's directory as `name`."""
+    def take(self, file: Path, name: str, *, copied: bool = False) -> None:
+        """Put `file` into the new bundle's directory as `name`: a hard link, or a copy."""
         (self.whole / name).parent.mkdir(parents=True, exist_ok=True)
-        _link(file.resolve(), self.whole / name)
+        (shutil.copyfile if copied else _link)(file.resolve(), self.whole / name)
 
     def keep(self, name: str) -> None:
         """Keep a file that was made in the new bundle's directory for the next build."""

@@ -155,7 +155,7 @@ class CudaEngine:
 
     def _tell_of_no_graphs(self, error: Exception) -> None:
         self._graphs = False
-        LOG.info(f"{self.spec.name} runs without CUDA graphs, so slower ({first_line(error)}).")
+        LOG.info(f"{self.spec.name} runs without CUDA graphs, so slower ({_reason(error)}).")
 
     def _bind(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> _Call:
         binding = self._session.io_binding()
@@ -252,6 +252,13 @@ class OrtBuffer:
     def bind(self, bind: Any, name: str) -> None:
         """Bind the buffer by `bind`, a binding's `bind_input` or `bind_output`."""
         bind(name, self._device, 0, self.dtype.type, list(self.shape), self.address)
+
+
+def _reason(error: Exception) -> str:
+    """What ONNX Runtime says of a failure, without where in its source and on which machine."""
+    said = first_line(error)
+    _, failed, what = said.partition("CUDA failure")
+    return (failed + what).partition(" ; ")[0] if failed else said
 
 
 def _on_device(array: np.ndarray, device: str) -> Any:

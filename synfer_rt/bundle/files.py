@@ -13,12 +13,18 @@ from synfer_rt.errors import UserError
 MANIFEST = "bundle.json"
 
 
-def check_files(directory: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
+REBUILD = "build the bundle again with `synfer-rt build-engines`"
+
+
+def check_files(
+    directory: Path, files: Mapping[str, Mapping[str, Any]], otherwise: str = REBUILD
+) -> None:
     """Raise UserError for the first file that is missing, outside, truncated or altered.
 
-    `files` is the manifest's: `bytes` and `sha256` by path within the bundle's `directory`.
+    `files` are of the manifest: `bytes` and `sha256` by path within the bundle's `directory`. The
+    errors name the remedy `otherwise`, unless the bundle is the shipped one.
     """
-    paths = [inside(directory, name) for name in files]
+    paths = [inside(directory, name, otherwise) for name in files]
     with ThreadPoolExecutor() as pool:
         for file, expected, found in zip(
             paths, files.values(), pool.map(file_entry, paths), strict=True
@@ -29,17 +35,17 @@ def check_files(directory: Path, files: Mapping[str, Mapping[str, Any]]) -> None
                 problem = "was altered (its SHA-256 differs from the manifest's)"
             else:
                 continue
-            raise UserError(f"{file} {problem}; {remedy(directory)}.")
+            raise UserError(f"{file} {problem}; {remedy(directory, otherwise)}.")
 
 
-def inside(directory: Path, name: str) -> Path:
+def inside(directory: Path, name: str, otherwise: str = REBUILD) -> Path:
     """The file `name` of a bundle; UserError when it is missing or lies outside the directory."""
     file, relative = directory / name, Path(name)
     within = not relative.is_absolute() and ".." not in relative.parts
     if not within or not any(map(file.resolve().is_relative_to, file_roots(directory))):
         raise UserError(f"{MANIFEST} names {name!r}, outside {directory}; do not use this bundle.")
     if not file.is_file():
-        raise UserError(f"{file} is missing; {remedy(directory)}.")
+        raise UserError(f"{file} is missing; {remedy(directory, otherwise)}.")
     return file
 
 
@@ -71,9 +77,7 @@ def file_entry(file: Path) -> dict[str, Any]:
         ) from None
 
 
-def remedy(
-    path: Path, otherwise: str = "build the bundle again with `synfer-rt build-engines`"
-) -> str:
+def remedy(path: Path, otherwise: str = REBUILD) -> str:
     """The remedy for a damaged bundle: `otherwise`, unless it is the shipped one."""
     try:
         from synfer_rt.engines import default_bundle

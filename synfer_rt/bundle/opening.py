@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from synfer_rt.bundle.bundle import Bundle
 from synfer_rt.bundle.files import MANIFEST, check_files, remedy
@@ -16,6 +17,18 @@ def open_bundle(path: str | Path | None = None) -> Bundle:
 
     Every file must exist inside the directory with its size and SHA-256, and the engines must fit
     each other. Raises UserError, which names the file and the remedy, for the first fault.
+    """
+    bundle = open_without_cuda_files(path)
+    again = f"make its CUDA engines again with `synfer-rt build-engines {bundle.path} --target cuda`"
+    with naming_faults(bundle.path):
+        check_files(bundle.path, _cuda_files(bundle, True), again)
+    return bundle
+
+
+def open_without_cuda_files(path: str | Path | None = None) -> Bundle:
+    """As `open_bundle`, but the files of CUDA engines may be missing or damaged.
+
+    They are made from the other files, so they can be made again.
     """
     if path is None:
         from synfer_rt.engines import default_bundle
@@ -52,4 +65,11 @@ def _check_files(bundle: Bundle) -> None:
             raise UserError(
                 f"{bundle.path / MANIFEST} has no hash of {name}; {remedy(bundle.path)}."
             )
-    check_files(bundle.path, files)
+    check_files(bundle.path, _cuda_files(bundle, False))
+
+
+def _cuda_files(bundle: Bundle, wanted: bool) -> dict[str, Any]:
+    """The manifest's entries of the files that are CUDA engines, or of all others."""
+    names = {spec.file for spec in bundle.cuda.values()}
+    files = bundle.manifest["files"]
+    return {name: entry for name, entry in files.items() if (name in names) == wanted}

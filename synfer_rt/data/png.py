@@ -34,7 +34,7 @@ def encode(pictures: Sequence[np.ndarray] | np.ndarray) -> list[bytes]:
     Raises ValueError for other types and shapes.
     """
     files: list[bytes] = []
-    at_once = max(1, _AT_ONCE // pictures[0].size) if len(pictures) else 1
+    at_once = max(1, _AT_ONCE // max(pictures[0].size, 1)) if len(pictures) else 1
     for first in range(0, len(pictures), at_once):
         part = pictures[first : first + at_once]
         files += [_file(rows, part[0].shape[1]) for rows in _filtered(part)]
@@ -47,9 +47,13 @@ def _filtered(pictures: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
     The filter subtracts from each byte Paeth's predictor: of the byte to the left, the one above
     and the one above left (a, b, c), the first that is nearest to a + b - c.
     """
-    height, width, channels = pictures[0].shape
-    if channels != 3 or any(picture.dtype != np.uint8 for picture in pictures):
-        raise ValueError(f"pictures must be uint8 [H, W, 3], got {pictures[0].shape}")
+    height, width = pictures[0].shape[:2]
+    for picture in pictures:
+        if picture.dtype != np.uint8 or picture.shape != (height, width, 3) or not picture.size:
+            raise ValueError(
+                f"pictures must be uint8 [{height}, {width}, 3] and not empty, got "
+                f"{picture.dtype} {list(picture.shape)}"
+            )
     padded = np.zeros((len(pictures), height + 1, width + 1, 3), np.uint8)
     for place, picture in zip(padded, pictures, strict=True):
         place[1:, 1:] = picture

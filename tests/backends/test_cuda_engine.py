@@ -56,7 +56,9 @@ def test_an_engine_that_refuses_graphs_runs_without_and_says_so(
     def refusing(file: Path, backend: str, threads: int, options: Mapping[str, str]) -> Any:
         asked.append(options["enable_cuda_graph"])
         if asked[-1] == "1":
-            raise RuntimeError("a node is on the host.\nand more")
+            raise RuntimeError(
+                "/source/call.cc:1 CUDA failure 900: a wait ; GPU=0 ; hostname=here ;\nmore"
+            )
         return open_session(file, CPU, threads)
 
     monkeypatch.setattr(cuda_engine, "open_session", refusing)
@@ -64,7 +66,7 @@ def test_an_engine_that_refuses_graphs_runs_without_and_says_so(
         engine = CudaEngine(cuda_bundle, "classifier.small", CPU, 1, "cuda")
     assert asked == ["1", "0"]
     assert caplog.messages == [
-        "classifier.small runs without CUDA graphs, so slower (a node is on the host)."
+        "classifier.small runs without CUDA graphs, so slower (CUDA failure 900: a wait)."
     ]
     images = np.random.default_rng(0).random((2, 3, *tiny.IMAGE), np.float32)
     wanted = open_engine(cuda_bundle, "classifier.small", CPU, 1).run({"images": images})

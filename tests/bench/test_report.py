@@ -81,6 +81,8 @@ def test_a_gpu_has_a_table_of_its_own():
     text = report.page(ON_GPU)
     cells = rows(text)
     assert cells[2][-2:] == ["10.0", "25%"]  # TFLOP/s, of the peak
+    slow = {**PEAK, "flops_per_second": 9e12}  # below what the engines reached
+    assert rows(report.page({**ON_GPU, "peak": slow}))[2][-1] == "> 100%"
     told = dict(zip(cells[3], cells[5], strict=True))
     assert told == {
         **{"system": "synfer-rt", "batch": "64", "ms an image": "10.0", "device ms": "5.00"},

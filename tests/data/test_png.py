@@ -116,7 +116,15 @@ def test_no_pictures_are_no_files() -> None:
     assert png.encode([]) == []
 
 
-@pytest.mark.parametrize("picture", [random(4, 4, 4), random(4, 4, 3).astype(float)])
-def test_other_pictures_are_refused(picture: np.ndarray) -> None:
+@pytest.mark.parametrize(
+    "pictures",
+    [
+        [random(4, 4, 4)],
+        [random(4, 4, 3).astype(float)],
+        [random(4, 4, 3), random(1, 4, 3)],
+        [random(0, 4, 3)],
+    ],
+)
+def test_other_pictures_are_refused(pictures: list[np.ndarray]) -> None:
     with pytest.raises(ValueError, match="uint8"):
-        png.encode([picture])
+        png.encode(pictures)

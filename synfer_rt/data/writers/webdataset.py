@@ -213,6 +213,7 @@ def _sample(record: Mapping[str, Any], png: bytes) -> bytes:
 def _member(name: str, data: bytes) -> bytes:
     """A file as tarfile would write it (ustar): mode 0644, no time, user or group."""
     header, written, size = bytearray(_HEADER), name.encode(), b"%011o\0" % len(data)
+    assert len(written) <= tarfile.LENGTH_NAME, name
     header[: len(written)] = written
     header[_SIZE] = size
     header[_CHECKSUM] = b"%06o\0 " % (_SUM + sum(written) + sum(size))

@@ -117,10 +117,30 @@ def test_one_that_is_missing_is_made_alone(fused: Bundle, tmp_path: Path) -> Non
 
 def test_a_damaged_bundle_is_refused(fused: Bundle, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(fused.path, tmp_path / "copy"))
-    with (copy / "feranno.cuda.onnx").open("ab") as file:
+    with (copy / "feranno.onnx").open("ab") as file:
         file.write(b" ")
-    with pytest.raises(UserError, match=r"feranno\.cuda\.onnx has \d+ bytes instead of"):
+    with pytest.raises(UserError, match=r"feranno\.onnx has \d+ bytes instead of"):
         add_cuda_engines(copy)
+
+
+def test_damaged_and_missing_cuda_engines_are_made_again(fused: Bundle, tmp_path: Path) -> None:
+    before = bytes_of(fused.path)
+    copy = Path(shutil.copytree(fused.path, tmp_path / "copy"))
+    with (copy / "decoder.cuda.onnx").open("ab") as file:
+        file.write(b" ")
+    (copy / "encoder.cuda.onnx").unlink()
+    again = rf"make its CUDA engines again with `synfer-rt build-engines {copy} --target cuda`"
+    with pytest.raises(UserError, match=again):
+        open_bundle(copy)
+    add_cuda_engines(copy)
+    assert bytes_of(copy) == before
+
+
+def test_a_copy_shares_no_file_with_its_source(fused: Bundle, tmp_path: Path) -> None:
+    copy = add_cuda_engines(fused.path, tmp_path / "copy").path
+    assert bytes_of(copy) == bytes_of(fused.path)
+    for file in copy.iterdir():
+        assert not file.samefile(fused.path / file.name)
 
 
 def test_an_interrupted_call_leaves_the_bundle_and_is_continued(
