@@ -276,7 +276,7 @@ def test_auto_says_why_it_does_not_take_them_and_goes_on(
 ) -> None:
     monkeypatch.setattr(tensorrt, "_here", lambda target: here)
     name, why = choose("auto", open_bundle(copy))
-    assert name == "onnxruntime-tensorrt"
+    assert name == "onnxruntime-cuda"
     assert f"not {RTX}: " in why
     assert words in why
     assert "not tensorrt-cuda: synfer-tiny has no tensorrt plans" in why

@@ -65,8 +65,9 @@ def build_bundle(
     is above the tolerance; an old bundle is then unchanged.
     """
     options = options or Options()
-    _check_usable(source, options)
+    local(source.directory)
     out = Path(os.path.realpath(local(out)))  # a link stays one, and what it leads to is replaced
+    _check_usable(source, options)
     checkpoint = source.read()
     _check_stems(checkpoint)
     hashes = file_hashes(checkpoint)
@@ -107,7 +108,7 @@ def build_bundle(
 
 def _check_usable(source: Source, options: Options) -> None:
     """Raise UserError for a bundle instead of a checkpoint, and for targets not to be had here."""
-    if (local(source.directory) / MANIFEST).is_file():
+    if (source.directory / MANIFEST).is_file():
         raise UserError(
             f"{source.directory} is a bundle; give its checkpoint, or add CUDA engines to it with "
             "`synfer_rt.export.add_cuda_engines`."

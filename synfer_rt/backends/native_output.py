@@ -55,6 +55,6 @@ def _copied(number: int) -> int | None:
 
 def _flush() -> None:
     """Write what is waiting to the terminal, which would be caught otherwise."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None if it was closed from the start
         with suppress(OSError, ValueError):
             stream.flush()

@@ -19,8 +19,9 @@ def open_bundle(path: str | Path | None = None) -> Bundle:
     each other. Raises UserError, which names the file and the remedy, for the first fault.
     """
     bundle = open_without_cuda_files(path)
-    again = f"make its CUDA engines again with `synfer-rt build-engines {bundle.path} --target cuda`"
+    command = f"synfer-rt build-engines {bundle.path} --target cuda"
     with naming_faults(bundle.path):
+        again = f"make its CUDA engines again with `{command}`"
         check_files(bundle.path, _cuda_files(bundle, True), again)
     return bundle
 
