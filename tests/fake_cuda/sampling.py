@@ -16,6 +16,7 @@ import os
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from synfer_rt import Bundle, make_requests, open_bundle, trajectory
 from synfer_rt.backends import probes
@@ -84,7 +85,8 @@ def main() -> int:
     print(f"batch {given.batch}, the rest of a piece: {line(dict(rest))}")
     print(f"device memory: {device_memory()[1] / 1e6:.0f} MB at most")
     copies = a_step.get("upload", 0) + a_step.get("download", 0)
-    without = [name for name, engine in loaded._loaded.items() if not engine._graphs]
+    engines: dict[str, Any] = {**loaded._loaded}
+    without = [name for name, engine in engines.items() if not engine._graphs]
     if without:
         print(f"no CUDA graphs: {', '.join(without)}")
     return int(sum(a_step.values()) > MOST_A_STEP or waits > 0 or copies > 0 or bool(without))
