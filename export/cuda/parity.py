@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from synfer_rt.backends.opening import open_engine
-from synfer_rt.backends.parity import REFERENCE, batches, inputs
+from synfer_rt.backends.parity import batches, references
 from synfer_rt.bundle import Bundle
 from synfer_rt.bundle.cuda import NEXT_STEP, STEP, TABLES
 from synfer_rt.data.pixels import finite, in_8_bits, sound
@@ -37,13 +36,7 @@ def max_relative_error(bundle: Bundle, name: str, file: Path) -> float:
     other sizes. Soundness and 8-bit pixels are held against the decoder's own images. NaN or
     infinite where an output is, or has another shape. Raises UserError if it cannot run.
     """
-    cases = [(bundle, batch) for batch in compared_batches(bundle, name)]
-    if bundle.sizes is not None:
-        cases.append((bundle.resized(bundle.sizes.other(bundle.image_size)), 1))
-    given = [inputs(sized, name, batch) for sized, batch in cases]
-    engine = open_engine(bundle, name, REFERENCE)
-    wanted = [engine.run(arrays) for arrays in given]
-    del engine
+    given, wanted = references(bundle, name, compared_batches(bundle, name))
     found = _run(file, [_with_tables(arrays) for arrays in given])
     errors = [
         _relative(outputs[key], expected)

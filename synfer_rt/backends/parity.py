@@ -8,7 +8,7 @@ choice of a backend depends on that record alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -83,13 +83,7 @@ def measure(bundle: Bundle, name: str) -> dict[str, Any]:
     """
     spec = bundle.engines[name]
     counts = batches(bundle.image_size, name)
-    cases = [(bundle, count) for count in counts]
-    if bundle.sizes is not None:
-        cases.append((bundle.resized(bundle.sizes.other(bundle.image_size)), 1))
-    given = [inputs(sized, name, count) for sized, count in cases]
-    engine = open_engine(bundle, name, REFERENCE)
-    wanted = [engine.run(arrays) for arrays in given]
-    del engine
+    given, wanted = references(bundle, name, counts)
     entry: dict[str, Any] = {
         "version": version(),
         "tolerance": _TOLERANCES[spec.precision],
@@ -111,6 +105,21 @@ def batches(image_size: tuple[int, int], name: str) -> tuple[int, ...]:
     if pixels <= _SMALL or name.startswith("classifier.") or name == "au-reader":
         return (1, 3, 24)
     return (1, 3) if pixels <= LARGE else (1, 2)
+
+
+def references(
+    bundle: Bundle, name: str, counts: Sequence[int]
+) -> tuple[list[Arrays], list[Arrays]]:
+    """Random inputs of an engine in batches of `counts`, and its outputs for each on ONNX Runtime.
+
+    If the bundle has other sizes, a batch of 1 in another size comes last.
+    """
+    cases = [(bundle, count) for count in counts]
+    if bundle.sizes is not None:
+        cases.append((bundle.resized(bundle.sizes.other(bundle.image_size)), 1))
+    given = [inputs(sized, name, count) for sized, count in cases]
+    engine = open_engine(bundle, name, REFERENCE)
+    return given, [engine.run(arrays) for arrays in given]
 
 
 def inputs(bundle: Bundle, name: str, batch: int) -> Arrays:
