@@ -42,6 +42,9 @@ _CLAMPED_TERMINAL_ALPHA_BAR = 2.0**-24
 _NO_LENGTH = 1e-6
 """A step of less, in log-SNR, has no length: levels that end in sigma_min can contain it twice."""
 
+_UNSET = np.empty(0)
+"""The default of a field of `Trajectory` whose length is the number of steps."""
+
 
 @dataclass(frozen=True)
 class Trajectory:
@@ -51,12 +54,30 @@ class Trajectory:
     starts from `signal * layout + noise * eps` with eps standard normal. At strength 1 signal is 0
     and noise 1, for Euler sometimes a little less. All latents are in the variance-preserving frame
     (as the UNet gets them).
+
+    `noises` float32 [N] are the standard deviations of the fresh noise that is added to the latents
+    after each step, by default 0. `guided` bool [N] says in which steps classifier-free guidance
+    acts, by default in all. `denoiser` is the name of the engine that predicts.
     """
 
     timesteps: np.ndarray = field(repr=False, compare=False)
     coefficients: np.ndarray = field(repr=False, compare=False)
     signal: float
     noise: float
+    noises: np.ndarray = field(default_factory=lambda: _UNSET, repr=False, compare=False)
+    guided: np.ndarray = field(default_factory=lambda: _UNSET, repr=False, compare=False)
+    denoiser: str = "denoiser"
+
+    def __post_init__(self) -> None:
+        steps = len(self.timesteps)
+        for name, default in (("noises", np.zeros(steps, "f4")), ("guided", np.ones(steps, bool))):
+            if getattr(self, name) is _UNSET:
+                object.__setattr__(self, name, default)
+
+    @property
+    def is_stochastic(self) -> bool:
+        """Whether fresh noise is added after any step."""
+        return bool(self.noises.any())
 
 
 @dataclass(frozen=True)

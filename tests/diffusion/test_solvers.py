@@ -45,6 +45,7 @@ SD15 = Schedule.from_manifest(SCHEDULES["stable-diffusion-1.5"] | {"timestep_spa
 STEPS = dict.fromkeys(SCHEDULES, (7,)) | dict.fromkeys(
     ("stable-diffusion-1.5", "cosine-zero-snr"), (1, 2, 5, 20, 50)
 )
+REQUIRED = ("timesteps", "coefficients", "signal", "noise")
 PREDICTIONS = ("epsilon", "v_prediction")
 NOISE = np.random.default_rng(0).standard_normal((2, 3, 4, 4)).astype(np.float32)
 
@@ -373,3 +374,11 @@ def test_a_strength_outside_its_range_is_refused(strength: float) -> None:
 def test_an_unknown_prediction_type_is_refused() -> None:
     with pytest.raises(UserError, match="known are epsilon and v_prediction"):
         trajectory("ddim", SD15, 10, prediction_type="sample")
+
+
+def test_by_default_a_trajectory_adds_no_noise_and_guides_every_step() -> None:
+    way = Trajectory(*(trajectory("ddim", SD15, 5).__dict__[name] for name in REQUIRED))
+    np.testing.assert_array_equal(way.noises, np.zeros(5, np.float32))
+    np.testing.assert_array_equal(way.guided, np.ones(5, bool))
+    assert way.denoiser == "denoiser"
+    assert not way.is_stochastic
