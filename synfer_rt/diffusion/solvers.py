@@ -57,7 +57,9 @@ class Trajectory:
 
     `noises` float32 [N] are the standard deviations of the fresh noise that is added to the latents
     after each step, by default 0. `guided` bool [N] says in which steps classifier-free guidance
-    acts, by default in all. `denoiser` is the name of the engine that predicts.
+    acts, by default in all. `reused` bool [N] says which steps take the deep features of the last
+    guided step that computed them (feature_caching.py), by default none. `denoiser` is the name of
+    the engine that predicts.
     """
 
     timesteps: np.ndarray = field(repr=False, compare=False)
@@ -66,11 +68,16 @@ class Trajectory:
     noise: float
     noises: np.ndarray = field(default_factory=lambda: _UNSET, repr=False, compare=False)
     guided: np.ndarray = field(default_factory=lambda: _UNSET, repr=False, compare=False)
+    reused: np.ndarray = field(default_factory=lambda: _UNSET, repr=False, compare=False)
     denoiser: str = "denoiser"
 
     def __post_init__(self) -> None:
         steps = len(self.timesteps)
-        for name, default in (("noises", np.zeros(steps, "f4")), ("guided", np.ones(steps, bool))):
+        for name, default in (
+            ("noises", np.zeros(steps, "f4")),
+            ("guided", np.ones(steps, bool)),
+            ("reused", np.zeros(steps, bool)),
+        ):
             if getattr(self, name) is _UNSET:
                 object.__setattr__(self, name, default)
 
