@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from synfer_rt.bundle import Bundle, write_manifest
+from synfer_rt.bundle.engine_specs import DENOISER, denoises
 from synfer_rt.bundle.sizes import Sizes
 from synfer_rt.export.build.at_once import at_once
 from synfer_rt.export.build.entries import Built, Entry, finished, interface
@@ -49,9 +50,9 @@ class Options:
     force: bool = False
 
     def precision_of(self, engine: str) -> str:
-        """An engine's precision: int8 is for the denoiser and the classifiers, the rest is fp16."""
+        """An engine's precision: int8 is for denoisers and classifiers, the rest is fp16."""
         if self.precision == "int8":
-            quantized = engine == "denoiser" or engine.startswith("classifier.")
+            quantized = denoises(engine) or engine.startswith("classifier.")
             return "int8" if quantized else "fp16"
         return self.precision
 
@@ -160,10 +161,9 @@ def _quantize(
     """Reuse or quantize the int8 engines `names`; `entries` are the other engines."""
     made: dict[str, Entry] = {}
     place, defaults = recipe.place, recipe.manifest["defaults"]
-    upstream = {"denoiser": ["conditioner"]}
     keys = {}
     for name in names:
-        others = upstream.get(name, ["conditioner", "denoiser", "decoder"])
+        others = ["conditioner"] if denoises(name) else ["conditioner", DENOISER, "decoder"]
         parts = [recipe.keys[part] for part in (name, *others)]
         made_of = (parts, defaults, recipe.manifest["schedule"], code_hash("onnx/quantize.py"))
         keys[name] = digest("int8", made_of)

@@ -14,8 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from synfer_rt.bundle import FERANNO
+from synfer_rt.bundle.engine_specs import CONDITIONAL, DENOISER, DISTILLED
 from synfer_rt.export.build.hashes import EXPORT, code_hash, digest, sha256
-from synfer_rt.export.checkpoint.contents import ADDITIONS, FERANNO_FOLDER, Checkpoint
+from synfer_rt.export.checkpoint.contents import (
+    ADDITIONS,
+    DISTILLED_FOLDER,
+    FERANNO_FOLDER,
+    Checkpoint,
+)
 from synfer_rt.export.networks.guiding_classifier import IMAGE_FOLDER, LATENT_FOLDER
 from synfer_rt.export.networks.image_network import ImageNetwork
 from synfer_rt.export.onnx.shared_weights import data_files
@@ -26,7 +32,9 @@ LIBRARIES = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "onnxru
 _PARTS = ("unet", "vae", "text_encoder")
 _MADE_OF = {
     "conditioner": ("text_encoder",),
-    "denoiser": ("unet",),
+    DENOISER: ("unet",),
+    CONDITIONAL: ("unet",),
+    DISTILLED: ("unet", DISTILLED_FOLDER),
     "decoder": ("vae",),
     "encoder": ("vae",),
     FERANNO: ("unet", "text_encoder", "tokenizer", FERANNO_FOLDER),

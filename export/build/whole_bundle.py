@@ -17,6 +17,7 @@ import synfer_rt
 from synfer_rt.backends import status
 from synfer_rt.backends.parity import OPENVINO, measured, reason
 from synfer_rt.bundle import FERANNO, MANIFEST, Bundle, write_manifest
+from synfer_rt.bundle.engine_specs import CONDITIONAL, DENOISER, DISTILLED
 from synfer_rt.diffusion.solvers import HISTORY_SLOTS
 from synfer_rt.errors import UserError
 from synfer_rt.export.build.all_engines import Options, Recipe, make_engines
@@ -44,7 +45,10 @@ from synfer_rt.paths import local
 
 MODEL_CARD = "README.md"
 """A checkpoint's model card goes with its bundle."""
-SHARING = ("denoiser", "decoder", FERANNO, "guide.text", "guide.text-latent", "guide.latent")
+SHARING = (
+    *(DENOISER, CONDITIONAL, DISTILLED, "decoder", FERANNO),
+    *("guide.text", "guide.text-latent", "guide.latent"),
+)
 """Engines that contain the same networks; the first ones are in every bundle."""
 
 

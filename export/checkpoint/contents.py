@@ -9,6 +9,7 @@
     au_reader.onnx            with au_reader.json (networks/au_reader.py)
     annotator/                FERAnno (graphs/trained_feranno.py)
     latent_classifier/, image_classifier/    networks that guide (networks/guiding_classifier.py)
+    distilled_unet/           a student of the UNet: the same config, with guidance folded in
     layouts.npz               latents of neutral faces to start from
 
 Only the first line is required.
@@ -38,7 +39,8 @@ AU_READER_FILE = "au_reader.onnx"
 LAYOUTS_FILE = "layouts.npz"
 FERANNO_FOLDER = "annotator"
 """FERAnno's folder, which keeps its first name so that checkpoints stay readable."""
-ADDITIONS = (FERANNO_FOLDER, LATENT_FOLDER, IMAGE_FOLDER)
+DISTILLED_FOLDER = "distilled_unet"
+ADDITIONS = (FERANNO_FOLDER, LATENT_FOLDER, IMAGE_FOLDER, DISTILLED_FOLDER)
 """Folders of networks that were trained on the images of this very model, at its own size."""
 
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from synfer_rt.bundle import FERANNO
+from synfer_rt.bundle.engine_specs import CONDITIONAL, DENOISER, DISTILLED, ONE_BRANCH
 from synfer_rt.bundle.sizes import Size
 from synfer_rt.diffusion.solvers import HISTORY_SLOTS
 from synfer_rt.errors import UserError
-from synfer_rt.export.checkpoint.contents import FERANNO_FOLDER, Checkpoint
+from synfer_rt.export.checkpoint.contents import DISTILLED_FOLDER, FERANNO_FOLDER, Checkpoint
 from synfer_rt.export.checkpoint.tokenizer import PROBES
+from synfer_rt.export.files.model_folder import load_model
 from synfer_rt.export.graphs.trained_feranno import read_feranno
 from synfer_rt.export.networks.guide import LatentGuide, TextGuide
 from synfer_rt.export.networks.guiding_classifier import (
@@ -25,10 +27,17 @@ from synfer_rt.export.networks.guiding_classifier import (
     ExpressionLoss,
     read_guiding,
 )
-from synfer_rt.export.networks.modules import Conditioner, Decoder, Denoiser, Encoder
+from synfer_rt.export.networks.modules import (
+    ConditionalDenoiser,
+    Conditioner,
+    Decoder,
+    Denoiser,
+    Encoder,
+)
 from synfer_rt.vocabulary import label_schemes
 
 ADDED_ENGINES = {
+    DISTILLED: DISTILLED_FOLDER,
     FERANNO: FERANNO_FOLDER,
     "guide.text": IMAGE_FOLDER,
     "guide.text-latent": LATENT_FOLDER,
@@ -65,7 +74,7 @@ class Graph:
 def engine_names(checkpoint: Checkpoint) -> tuple[str, ...]:
     """The engines from PyTorch modules of `checkpoint`; those from its ONNX files are others."""
     added = [name for name, folder in ADDED_ENGINES.items() if folder in checkpoint.additions]
-    return ("conditioner", "denoiser", "decoder", "encoder", *added)
+    return ("conditioner", DENOISER, CONDITIONAL, "decoder", "encoder", *added)
 
 
 def engine_graph(checkpoint: Checkpoint, name: str, max_length: int) -> Graph:
@@ -96,7 +105,8 @@ def engine_graph(checkpoint: Checkpoint, name: str, max_length: int) -> Graph:
     given = _to_condition(checkpoint, conditioner.takes_aus, max_length)
     if name == "conditioner":
         return Graph(conditioner, given, conditioner.outputs)
-    denoiser = Denoiser(checkpoint.unet, conditioner.outputs, checkpoint.adapter).eval()
+    unet = distilled_unet(checkpoint) if name == DISTILLED else checkpoint.unet
+    denoiser = Denoiser(unet, conditioner.outputs, checkpoint.adapter).eval()
     if name == FERANNO:
         module, scheme = read_feranno(checkpoint, conditioner, denoiser)
         return Graph(module, _latents(checkpoint), ("probabilities",), label_scheme=scheme)
@@ -109,12 +119,19 @@ def engine_graph(checkpoint: Checkpoint, name: str, max_length: int) -> Graph:
             frozenset({"timestep", "clean"}),
             gradient=True,
         )
+    guided = name not in ONE_BRANCH
     return Graph(
-        denoiser,
-        _to_denoise(checkpoint, conditioner, given),
+        denoiser if guided else ConditionalDenoiser(denoiser).eval(),
+        _to_denoise(checkpoint, conditioner, given, guided=guided),
         ("next_latents", "next_history", "prediction"),
         frozenset({"timestep", "coefficients"}),
     )
+
+
+def distilled_unet(checkpoint: Checkpoint) -> Any:
+    """The student in the checkpoint's folder; UserError if it cannot be read."""
+    folder = checkpoint.directory / DISTILLED_FOLDER
+    return load_model(type(checkpoint.unet), folder)
 
 
 def _latent_loss(checkpoint: Checkpoint) -> ExpressionLoss:
@@ -179,7 +196,9 @@ def _conditioned(conditioner: Conditioner, given: Inputs, batch: int) -> dict[st
     return dict(zip(conditioner.outputs, conditioning, strict=True))
 
 
-def _to_denoise(checkpoint: Checkpoint, conditioner: Conditioner, given: Inputs) -> Inputs:
+def _to_denoise(
+    checkpoint: Checkpoint, conditioner: Conditioner, given: Inputs, *, guided: bool
+) -> Inputs:
     def inputs(batch: int, size: Size | None = None) -> dict[str, Tensor]:
         latents = checkpoint.latents_of(size)
         draw = _generator(batch)
@@ -187,7 +206,7 @@ def _to_denoise(checkpoint: Checkpoint, conditioner: Conditioner, given: Inputs)
             **_latents(checkpoint)(batch, size),
             "history": torch.randn(batch, HISTORY_SLOTS, *latents, generator=draw),
             "timestep": _timestep(checkpoint),
-            "guidance": 1 + 4 * torch.rand(batch, generator=draw),
+            **({"guidance": 1 + 4 * torch.rand(batch, generator=draw)} if guided else {}),
             "coefficients": torch.randn(HISTORY_SLOTS + 1, HISTORY_SLOTS + 2, generator=draw),
             **_conditioned(conditioner, given, batch),
         }

@@ -274,9 +274,7 @@ class Denoiser(nn.Module):
         unconditional, conditional = output[:, 0], output[:, 1]
         weight = guidance[:, None, None, None]
         prediction = unconditional + weight * (conditional - unconditional)
-        stack = torch.cat([latents.unsqueeze(1), prediction.unsqueeze(1), history], 1)
-        rows = (coefficients @ stack.flatten(2)).unflatten(2, latents.shape[1:])
-        return rows[:, 0], rows[:, 1:], prediction
+        return *solver_step(latents, prediction, history, coefficients), prediction
 
     def predict(self, latents: Tensor, timestep: Tensor, given: Mapping[str, Tensor]) -> Tensor:
         """The UNet's output for latents [N, C, h, w], with the conditioning [N, ...] by name."""
@@ -289,6 +287,39 @@ class Denoiser(nn.Module):
             cross_attention_kwargs=kwargs or None,
             return_dict=False,
         )[0]
+
+
+class ConditionalDenoiser(nn.Module):
+    """One solver step of `denoiser` without guidance: its UNet on branch 1 of the conditioning.
+
+    It is the Denoiser at guidance 1, for half the work.
+    """
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+
+    def forward(
+        self,
+        latents: Tensor,
+        history: Tensor,
+        timestep: Tensor,
+        coefficients: Tensor,
+        *conditioning: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """next_latents, next_history, prediction."""
+        given = dict(zip(self.denoiser.names, (c[:, 1] for c in conditioning), strict=True))
+        prediction = self.denoiser.predict(latents, timestep, given)
+        return *solver_step(latents, prediction, history, coefficients), prediction
+
+
+def solver_step(
+    latents: Tensor, prediction: Tensor, history: Tensor, coefficients: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`coefficients @ [latents, prediction, history]`: next_latents and next_history."""
+    stack = torch.cat([latents.unsqueeze(1), prediction.unsqueeze(1), history], 1)
+    rows = (coefficients @ stack.flatten(2)).unflatten(2, latents.shape[1:])
+    return rows[:, 0], rows[:, 1:]
 
 
 class Decoder(nn.Module):

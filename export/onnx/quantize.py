@@ -15,6 +15,7 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNod
 
 from synfer_rt.backends import to_numpy
 from synfer_rt.bundle import Bundle
+from synfer_rt.bundle.engine_specs import DENOISER, denoises
 from synfer_rt.diffusion.solvers import HISTORY_SLOTS
 from synfer_rt.errors import UserError
 from synfer_rt.sampling.requests import make_requests
@@ -33,15 +34,15 @@ _UP_BLOCK = re.compile(r"\bup_blocks\.(\d+)\.")
 def calibration_inputs(
     bundle: Bundle, engine: str, samples: int = 16, batch: int = 8
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Inputs of `engine` (the denoiser or a classifier) as in sampling, by name, batch by batch.
+    """Inputs of `engine` (a denoiser or a classifier) as in sampling, by name, batch by batch.
 
     The bundle's engines sample `samples` default requests (every label, drawn prompts and AUs) on
-    ONNX Runtime at its default settings; the denoiser's inputs are those of every step. It costs
-    as much as making that many images.
+    ONNX Runtime at its default settings, a denoiser its own inputs at every step. It costs as much
+    as making that many images.
     """
     every, way = make_requests(bundle, seed=_SEED), bundle.trajectory()
     sampler = Sampler.of(bundle, _BACKEND)
-    denoiser = sampler.engines["denoiser"]
+    denoiser = sampler.engines[engine if denoises(engine) else DENOISER]
     for first in range(0, samples, batch):
         requests = every[first : min(first + batch, samples)]
         state = {name: to_numpy(value) for name, value in sampler.condition(requests).items()}
@@ -51,11 +52,11 @@ def calibration_inputs(
         state["history"] = np.zeros(shape, np.float32)
         for timestep, matrix in zip(way.timesteps, way.coefficients, strict=True):
             state |= {"timestep": np.asarray(timestep), "coefficients": matrix}
-            if engine == "denoiser":
-                yield dict(state)
+            if denoises(engine):
+                yield {tensor.name: state[tensor.name] for tensor in bundle.engines[engine].inputs}
             outputs = denoiser.run(state)
             state["latents"], state["history"] = outputs["next_latents"], outputs["next_history"]
-        if engine != "denoiser":
+        if not denoises(engine):
             yield {"images": sampler.decode(state["latents"])}
 
 

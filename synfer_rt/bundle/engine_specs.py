@@ -20,7 +20,15 @@ SPATIAL = {"images": IMAGE_AXES} | dict.fromkeys(
 """The inputs and outputs that end in height and width, with the names of these."""
 FERANNO = "feranno"
 """The engine of SynFER's annotator, which reads an expression off latents (arXiv 2410.09865)."""
-REQUIRED_ENGINES = ("conditioner", "denoiser", "decoder")
+DENOISER = "denoiser"
+"""The denoiser that every bundle has: both guidance branches in one call."""
+CONDITIONAL, DISTILLED = "denoiser.conditional", "denoiser.distilled"
+"""The denoiser's conditional branch alone, and a student of the model that needs few steps and has
+guidance folded into it."""
+ONE_BRANCH = frozenset({CONDITIONAL, DISTILLED})
+"""Engines that denoise without classifier-free guidance, from branch 1 of the conditioning."""
+DENOISERS = frozenset({DENOISER, *ONE_BRANCH})
+REQUIRED_ENGINES = ("conditioner", DENOISER, "decoder")
 
 
 @dataclass(frozen=True)
@@ -121,6 +129,11 @@ def has_labels(engine: str) -> bool:
     return engine == FERANNO or engine.startswith("classifier.")
 
 
+def denoises(engine: str) -> bool:
+    """Whether the engine computes a step of the denoising, the UNet and the solver's matrix."""
+    return engine in DENOISERS
+
+
 def mismatch(
     engines: Mapping[str, EngineSpec],
     latent: tuple[int | str, ...],
@@ -142,8 +155,8 @@ def mismatch(
     for name, spec in engines.items():
         if name == "conditioner":
             inputs, outputs = _conditioner_inputs(tokens, aus), spec.outputs
-        elif name == "denoiser":
-            inputs, outputs = _denoiser(latent)
+        elif denoises(name):
+            inputs, outputs = _denoiser(latent, guided=name not in ONE_BRANCH)
             inputs += engines["conditioner"].outputs
         elif name == "decoder":
             inputs, outputs = (_f32("latents", BATCH, *latent),), (images,)
@@ -180,12 +193,12 @@ def _conditioner_inputs(tokens: int, aus: int) -> Tensors:
     return (ids, _f32("aus", BATCH, 2, aus), _f32("au_scale", BATCH)) if aus else (ids,)
 
 
-def _denoiser(latent: tuple[int | str, ...]) -> tuple[Tensors, Tensors]:
+def _denoiser(latent: tuple[int | str, ...], *, guided: bool) -> tuple[Tensors, Tensors]:
     return (
         _f32("latents", BATCH, *latent),
         _f32("history", BATCH, HISTORY_SLOTS, *latent),
         _f32("timestep"),
-        _f32("guidance", BATCH),
+        *((_f32("guidance", BATCH),) if guided else ()),
         _f32("coefficients", HISTORY_SLOTS + 1, HISTORY_SLOTS + 2),
     ), (
         _f32("next_latents", BATCH, *latent),

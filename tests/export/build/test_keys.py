@@ -13,14 +13,16 @@ from synfer_rt.bundle import Bundle
 from synfer_rt.export.build.keys import file_hashes
 from synfer_rt.export.build.whole_bundle import Options, Source, build_keys
 
+DENOISERS = {"denoiser", "denoiser.conditional"}
+
 
 @pytest.mark.parametrize(
     ("file", "stale"),
     [
-        ("unet/config.json", {"conditioner", "denoiser"}),
+        ("unet/config.json", {"conditioner", *DENOISERS}),
         ("text_encoder/config.json", {"conditioner"}),
         ("vae/config.json", {"decoder", "encoder"}),
-        ("au_adapter.safetensors", {"conditioner", "denoiser"}),
+        ("au_adapter.safetensors", {"conditioner", *DENOISERS}),
     ],
 )
 def test_an_engine_depends_on_its_own_files(

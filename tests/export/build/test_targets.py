@@ -30,6 +30,7 @@ def test_int8_is_for_denoiser_and_classifiers_and_as_incremental(
     assert precisions == {
         "conditioner": "fp16",
         "denoiser": "int8",
+        "denoiser.conditional": "int8",
         "decoder": "fp16",
         "encoder": "fp16",
         "classifier.small": "int8",

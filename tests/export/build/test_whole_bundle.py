@@ -21,7 +21,8 @@ from tests.export.tiny_checkpoint import save_classifier
 
 
 def test_every_engine_is_there_and_was_held_against_pytorch(mini_bundle: Bundle) -> None:
-    names = ["conditioner", "denoiser", "decoder", "encoder", "classifier.small"]
+    names = ["conditioner", "denoiser", "denoiser.conditional", "decoder", "encoder"]
+    names.append("classifier.small")
     assert list(mini_bundle.engines) == names
     for engine in mini_bundle.engines.values():
         assert 0 < engine.parity["max_relative_error"] < 1e-4 == engine.parity["tolerance"]

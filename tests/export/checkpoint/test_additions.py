@@ -30,6 +30,7 @@ from synfer_rt.export.onnx.shared_weights import data_files
 from tests.export.tiny_checkpoint import save_additions
 
 ADDED = ("feranno", "guide.text", "guide.text-latent", "guide.latent", "au-reader")
+DENOISERS = ("denoiser", "denoiser.conditional")
 BORROWERS = ("feranno", "guide.text", "guide.text-latent")
 
 
@@ -61,7 +62,7 @@ def keys(directory: Path) -> dict[str, str]:
 
 
 def test_each_addition_becomes_its_engines(whole: Path, mini_checkpoint: Path) -> None:
-    plain = ("conditioner", "denoiser", "decoder", "encoder")
+    plain = ("conditioner", "denoiser", "denoiser.conditional", "decoder", "encoder")
     assert engine_names(read_checkpoint(mini_checkpoint)) == plain
     assert engine_names(read_checkpoint(whole)) == (*plain, *ADDED[:-1])
     assert list(keys(whole)) == [*plain, *ADDED[:-1], "classifier.small", "au-reader"]
@@ -93,8 +94,8 @@ def test_another_resolution_goes_without_what_was_made_for_one(whole: Path) -> N
         ("latent_classifier/model.safetensors", {"guide.text-latent", "guide.latent"}),
         ("latent_classifier/config.json", {"guide.text-latent", "guide.latent"}),
         ("vae/diffusion_pytorch_model.safetensors", {"decoder", "encoder", "guide.text"}),
-        ("unet/diffusion_pytorch_model.safetensors", {"conditioner", "denoiser", *BORROWERS}),
-        ("au_adapter.safetensors", {"conditioner", "denoiser", *BORROWERS}),
+        ("unet/diffusion_pytorch_model.safetensors", {"conditioner", *DENOISERS, *BORROWERS}),
+        ("au_adapter.safetensors", {"conditioner", *DENOISERS, *BORROWERS}),
         ("au_reader.json", {"au-reader"}),
     ],
 )
@@ -124,7 +125,7 @@ def test_engines_depend_on_the_settings_beside_a_lora(
         checkpoint = source.read()
         found.append(build_keys(checkpoint, source, Options(), 20, file_hashes(checkpoint)))
     stale = {name for name in found[0] if found[0][name] != found[1][name]}
-    assert stale == {"conditioner", "denoiser"}
+    assert stale == {"conditioner", *DENOISERS}
 
 
 def test_guides_depend_on_the_labels_that_they_aim_at(checkpoint: Path) -> None:
@@ -170,7 +171,7 @@ def test_they_were_held_against_pytorch(bundle: Bundle) -> None:
 
 @pytest.mark.slow
 def test_the_bundle_carries_the_unet_once(bundle: Bundle, whole: Path) -> None:
-    for name in BORROWERS:
+    for name in (DENOISERS[1], *BORROWERS):
         assert "denoiser.onnx.data" in data_files(bundle.path / f"{name}.onnx"), name
     assert "decoder.onnx.data" in data_files(bundle.path / "guide.text.onnx")
     weights = load_file(whole / "unet" / "diffusion_pytorch_model.safetensors").values()
@@ -194,7 +195,7 @@ def examples(directory: Path, name: str) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["denoiser", *BORROWERS])
+@pytest.mark.parametrize("name", [*DENOISERS, *BORROWERS])
 def test_every_runtime_opens_shared_weights(
     bundle: Bundle, whole: Path, engine: Callable, name: str
 ) -> None:
@@ -253,7 +254,7 @@ def test_a_damaged_shared_file_is_made_again(shared: Bundle, mini: tuple[Path, P
     data = mini[1] / "denoiser.onnx.data"
     data.write_bytes(data.read_bytes()[:-1] + b"?")
     again, new = rebuilt(*mini)
-    assert new == {"denoiser", "feranno"}
+    assert new == {*DENOISERS, "feranno"}
     assert hashes(again) == hashes(shared)
 
 

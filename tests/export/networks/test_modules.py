@@ -14,7 +14,13 @@ import torch
 
 from synfer_rt.export.checkpoint.contents import Checkpoint
 from synfer_rt.export.checkpoint.reading import read_checkpoint
-from synfer_rt.export.networks.modules import Conditioner, Decoder, Denoiser, Encoder
+from synfer_rt.export.networks.modules import (
+    ConditionalDenoiser,
+    Conditioner,
+    Decoder,
+    Denoiser,
+    Encoder,
+)
 from tests.export.decoupled import Decoupled, DecoupledUNet, fineface, synfer
 from tests.export.tiny_checkpoint import make_sd2, save_adapter, save_fineface
 
@@ -142,6 +148,21 @@ def test_guidance_extrapolates_from_the_unconditional_branch(checkpoint: Checkpo
     )
     weight = torch.tensor([3.0, -2.0]).view(2, 1, 1, 1)
     torch.testing.assert_close(guided, u + weight * (c - u), atol=1e-5, rtol=1e-5)
+
+
+def test_without_guidance_the_conditional_branch_is_all(checkpoint: Checkpoint) -> None:
+    conditioning = condition(checkpoint, torch.tensor([0.7, 1.5]))
+    wanted = step(checkpoint, conditioning, guidance=torch.ones(2))
+    conditioning = {  # the other branch is not read
+        name: torch.stack([torch.full_like(value[:, 1], torch.nan), value[:, 1]], 1)
+        for name, value in conditioning.items()
+    }
+    denoiser = Denoiser(checkpoint.unet, tuple(conditioning), checkpoint.adapter)
+    given = (random(2, 4, 8, 8), random(2, 3, 4, 8, 8, seed=1), torch.tensor(321.0))
+    with torch.no_grad():
+        found = ConditionalDenoiser(denoiser)(*given, random(4, 5, seed=2), *conditioning.values())
+    for value, expected in zip(found, wanted, strict=True):
+        torch.testing.assert_close(value, expected, atol=2e-5, rtol=1e-5)
 
 
 def test_the_solver_step_is_the_matrix_on_the_stack(checkpoint: Checkpoint) -> None:
