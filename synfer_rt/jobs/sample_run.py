@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, Unpack
 
 from synfer_rt import ranges
 from synfer_rt.bundle import Bundle
@@ -60,6 +60,10 @@ class SampleSettings(TypedDict, total=False):
     budget: int | None
     accept_rate: float | None
     threshold: float | None
+
+
+DEFAULTS: SampleSettings = {"labels": "all", "seed": 0, "count_accepted": False}
+"""The defaults that are the same for every bundle; the others are the bundle's, or nothing."""
 
 
 @dataclass(frozen=True)
@@ -186,63 +190,62 @@ class Run:
 
 
 def make_run(
-    bundle: Bundle,
-    *,
-    count: int,
-    out: Path | None = None,
-    labels: Literal["all"] | Sequence[str] | None = "all",
-    prompt: str | None = None,
-    negative_prompt: str | None = None,
-    aus: Mapping[str, float] | None = None,
-    steps: int | None = None,
-    solver: str | None = None,
-    guidance: float | None = None,
-    au_scale: float | None = None,
-    layout: str | None = None,
-    layout_from: str | Path | None = None,
-    layout_strength: float | None = None,
-    size: tuple[int, int] | None = None,
-    semantic_guidance: float | None = None,
-    semantic_form: str | None = None,
-    semantic_start: float | None = None,
-    semantic_every: int | None = None,
-    seed: int | None = 0,
-    count_accepted: bool | None = False,
-    budget: int | None = None,
-    accept_rate: float | None = None,
-    threshold: float | None = None,
+    bundle: Bundle, *, count: int, out: Path | None = None, **settings: Unpack[SampleSettings]
 ) -> Run:
     """The run of these settings, see `Model.sample`. Raises UserError for what cannot be run."""
+    given = _given(settings)
+    size = given.get("size")
     bundle = bundle if size is None else bundle.resized(size)
-    photos = _photos(layout_from, bundle, out)
-    requests = make_requests(
-        bundle,
-        labels="all" if labels is None else labels,
-        prompt=prompt,
-        negative_prompt=negative_prompt,
-        aus=aus,
-        guidance=guidance,
-        au_scale=au_scale,
-        layout=layout,
-        photos=len(photos or ()),
-        seed=0 if seed is None else seed,
-    )
-    most, quota = _counts(count, count_accepted, budget, len(requests.labels))
+    photos = _photos(given.get("layout_from"), bundle, out)
+    requests = _requests(bundle, given, len(photos or ()))
+    most, quota = _counts(count, given, len(requests.labels))
     run = Run(
         bundle,
         requests,
         most,
-        bundle.defaults.solver if solver is None else solver,
-        bundle.defaults.steps if steps is None else ranges.plain(steps),
-        _strength(layout_strength, requests, bundle),
-        guidance_of(bundle, semantic_guidance, semantic_form, semantic_start, semantic_every),
+        given.get("solver", bundle.defaults.solver),
+        ranges.plain(given.get("steps", bundle.defaults.steps)),
+        _strength(given.get("layout_strength"), requests, bundle),
+        _semantic(bundle, given),
         photos,
-        ranges.plain(accept_rate),
-        ranges.plain(threshold),
+        ranges.plain(given.get("accept_rate")),
+        ranges.plain(given.get("threshold")),
         quota,
     )
     run.check()
     return run
+
+
+def _given(settings: SampleSettings) -> dict[str, Any]:
+    """The settings that are not None, and DEFAULTS for the others."""
+    if unknown := sorted(settings.keys() - SampleSettings.__annotations__.keys()):
+        raise TypeError(f"make_run() got an unexpected keyword argument {unknown[0]!r}")
+    return {**DEFAULTS, **{name: value for name, value in settings.items() if value is not None}}
+
+
+def _requests(bundle: Bundle, given: Mapping[str, Any], photos: int) -> Requests:
+    return make_requests(
+        bundle,
+        labels=given["labels"],
+        prompt=given.get("prompt"),
+        negative_prompt=given.get("negative_prompt"),
+        aus=given.get("aus"),
+        guidance=given.get("guidance"),
+        au_scale=given.get("au_scale"),
+        layout=given.get("layout"),
+        photos=photos,
+        seed=given["seed"],
+    )
+
+
+def _semantic(bundle: Bundle, given: Mapping[str, Any]) -> SemanticGuidance | None:
+    return guidance_of(
+        bundle,
+        given.get("semantic_guidance"),
+        given.get("semantic_form"),
+        given.get("semantic_start"),
+        given.get("semantic_every"),
+    )
 
 
 def _photos(path: str | Path | None, bundle: Bundle, out: Path | None) -> Photos | None:
@@ -259,13 +262,12 @@ def _images(name: str, value: int) -> int:
     return ranges.whole(name, ranges.whole(name, value, 1, None), 1)
 
 
-def _counts(
-    count: int, count_accepted: bool | None, budget: int | None, labels: int
-) -> tuple[int, int | None]:
+def _counts(count: int, given: Mapping[str, Any], labels: int) -> tuple[int, int | None]:
     """The most images that are made, and the accepted ones that each class shall have, if any."""
     count = _images("count", count)
+    budget = given.get("budget")
     budget = None if budget is None else _images("budget", budget)
-    if count_accepted is None or not ranges.flag("count_accepted", count_accepted):
+    if not ranges.flag("count_accepted", given["count_accepted"]):
         if budget is not None:
             raise UserError(
                 "`budget` needs `count_accepted`; add `count_accepted=True`, or leave out `budget`."
