@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import click
 import numpy as np
@@ -25,6 +25,7 @@ from reference import captions, classifiers, renders
 from reference.evaluation import action_units, attributes, copies, diversity, report, statistics
 from reference.evaluation.expression import difference, judge_images
 from reference.evaluation.pages import command, machine
+from reference.evaluation.readers import Readers
 from reference.evaluation.sampling import SEED, kept, reconstructed
 from reference.evaluation.sheets import draw_nearest, draw_samples, draw_units
 from reference.pictures import save_chart
@@ -32,23 +33,6 @@ from reference.tasks import CLASSES, chosen
 from synfer_rt.bundle import open_bundle
 from synfer_rt.sampling.requests import Request, Requests, make_requests
 from synfer_rt.sampling.sampler import Sampler
-
-
-@dataclass(frozen=True)
-class Readers:
-    """The networks that measure; `fer` is the file of the one trained on photographs."""
-
-    judge: torch.nn.Module
-    aus: torch.nn.Module
-    attributes: torch.nn.Module
-    fer: Path | None
-
-    @classmethod
-    def load(cls, directory: Path, fer: Path | None) -> Self:
-        """The networks in `directory`."""
-        names = ("judge", "au-reader", "attribute-reader")
-        judge, aus, attribute_reader = (classifiers.load(directory, name) for name in names)
-        return cls(judge, aus, attribute_reader, fer)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,13 @@ def sample(sampler: Sampler, requests: Sequence[Request], way: Trajectory) -> di
 
 def facts(sampler: Sampler, requests: Sequence[Request], way: Trajectory) -> tuple[object, ...]:
     """Everything that the samples of these requests depend on, for `cache.key`."""
-    solver = way.timesteps.tolist(), cache.digest(way.coefficients), way.signal, way.noise
-    return sampler.bundle.bundle_hash, sampler.backend, solver, list(requests)
+    return sampler.bundle.bundle_hash, sampler.backend, *steps(way), list(requests)
+
+
+def steps(way: Trajectory) -> tuple[object, ...]:
+    """All fields of a trajectory, arrays by their digests."""
+    values = (getattr(way, field.name) for field in fields(way))
+    return tuple(cache.digest(v) if isinstance(v, np.ndarray) else v for v in values)
 
 
 def kept(
