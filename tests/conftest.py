@@ -16,6 +16,7 @@ from synfer_rt.diffusion.solvers import Trajectory, trajectory
 from synfer_rt.sampling.sampler import Sample, Sampler
 from tests import tiny_bundle as tiny
 from tests.annotators import with_annotators
+from tests.branches import with_branches
 from tests.guides import with_guides
 from tests.samples import request
 
@@ -100,6 +101,14 @@ def voting_bundle(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory)
 def guided_bundle(voting_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The voting bundle with guides that steer towards what its FERAnno sees."""
     return with_guides(voting_bundle, tmp_path_factory.mktemp("bundle") / "guided")
+
+
+@pytest.fixture(scope="session")
+def branched_bundle(guided_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The guided bundle with engines of one branch: the conditional one, and a student's."""
+    return with_branches(
+        guided_bundle, tmp_path_factory.mktemp("bundle") / "branched", student=True
+    )
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """What a CUDA engine takes and gives where its ONNX engine would leave work to the host.
 
-A step of the loop on the device uploads nothing: the denoiser and the guides read their row out of
+A step of the loop on the device uploads nothing: denoisers and guides read their row out of
 tables of the whole trajectory. The decoder gives finished pixels, so that no image in float32 is
 downloaded.
 """
@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from synfer_rt.bundle.cuda import NEXT_STEP, STEP, TABLES
+from synfer_rt.bundle.engine_specs import denoises
 from synfer_rt.data.pixels import LEVEL
 
 _NEW_NAMES = frozenset({STEP.name, NEXT_STEP.name, "pixels", "sound", *TABLES.values()})
@@ -23,9 +24,9 @@ _PREFIX = "device."
 def give_device_interface(model: ir.Model, engine: str) -> None:
     """Change the inputs and outputs of the engine called `engine` to a CUDA engine's, in place.
 
-    In the denoiser and the guides `timestep` [], `coefficients` [K+1, K+2] and `clean` [2] become
+    In denoisers and guides `timestep` [], `coefficients` [K+1, K+2] and `clean` [2] become
     tables of S steps, `timesteps` [S], `coefficients` [S, K+1, K+2] and `cleans` [S, 2], with the
-    number of the step, `step` int64 [], as a further input. The denoiser also returns
+    number of the step, `step` int64 [], as a further input. A denoiser also returns
     `next_step`, step + 1.
 
     The decoder, besides `images` float32 [B, 3, H, W], returns `pixels` uint8 [B, H, W, 3] and
@@ -33,9 +34,9 @@ def give_device_interface(model: ir.Model, engine: str) -> None:
     The other engines stay as they are.
     """
     _free_names(model.graph)
-    if engine == "denoiser" or engine.startswith("guide."):
+    if denoises(engine) or engine.startswith("guide."):
         step = _read_tables(model.graph)
-        if engine == "denoiser":
+        if denoises(engine):
             _count_step(model.graph, step)
     elif engine == "decoder":
         _finish_images(model.graph)

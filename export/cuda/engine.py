@@ -7,6 +7,7 @@ from pathlib import Path
 import onnx_ir as ir
 from onnx_ir.passes.common import IdentityEliminationPass, LiftConstantsToInitializersPass
 
+from synfer_rt.bundle.engine_specs import DENOISERS
 from synfer_rt.export.cuda.attention import fuse_attention
 from synfer_rt.export.cuda.batch_norm import spell_out_batch_norm
 from synfer_rt.export.cuda.chain import MICROSOFT
@@ -23,7 +24,7 @@ from synfer_rt.export.cuda.transformer import fuse_transformer
 from synfer_rt.export.cuda.weights import save_by_reference
 from synfer_rt.export.tensorrt.mixed_precision import spell_out_solver
 
-OWN_ENGINES = frozenset({"conditioner", "denoiser", "decoder", "encoder", "feranno"})
+OWN_ENGINES = frozenset({"conditioner", *DENOISERS, "decoder", "encoder", "feranno"})
 """The engines whose every attention and group norm must be fused.
 
 Guides are gradients, and the other networks are the user's.

@@ -23,9 +23,9 @@ from __future__ import annotations
 import math
 
 from synfer_rt.bundle import FERANNO
-from synfer_rt.bundle.engine_specs import EngineSpec
+from synfer_rt.bundle.engine_specs import ONE_BRANCH, EngineSpec, denoises
 
-WIDTH, HEADS, BRANCHES = 320, 8, 2
+WIDTH, HEADS = 320, 8
 _LIVE = 17 * WIDTH
 _KEPT = round(5 * 45 * (1 + 2 / 4 + 4 / 16 + 4 / 64) * WIDTH)
 _KEPT_PROBABILITIES = 5
@@ -44,17 +44,27 @@ feed-forward layer, 4 in between."""
 _SLACK = 2
 """What a runtime holds for each byte that it needs: workspaces of convolutions, and an arena whose
 chunks fit no other shape."""
-_SHARES = {"denoiser": 3 / 8, "guide": 3 / 8, "decoder": 1 / 8}
+_SHARES = {"guide": 3 / 8, "decoder": 1 / 8}
+_SHARE_OF_A_BRANCH = 3 / 16
 _OTHER_SHARE = 1 / 16
 
 
 def share(engine: str) -> float:
     """The part of the free memory that an engine may take.
 
-    Engines keep what they allocated, so the parts of a denoiser, a decoder and eight others are 1
-    together. A guide may take as much as the denoiser, whose pieces are then a guide's, and small.
+    Engines keep what they allocated, so the parts of a denoiser of two branches, a decoder and
+    eight others are 1 together. A denoiser of one branch has half of the other's part, so that it
+    takes the same pieces; where both are loaded, it has the place of three others. A guide may take
+    as much as a denoiser, whose pieces are then a guide's, and small.
     """
+    if denoises(engine):
+        return branches(engine) * _SHARE_OF_A_BRANCH
     return _SHARES.get("guide" if engine.startswith("guide.") else engine, _OTHER_SHARE)
+
+
+def branches(engine: str) -> int:
+    """How many branches of classifier-free guidance a denoiser computes for each image."""
+    return 1 if engine in ONE_BRANCH else 2
 
 
 def bytes_per_image(
@@ -67,8 +77,8 @@ def bytes_per_image(
     """
     scores = 0 if fused else HEADS * positions**2
     finished = 0
-    if spec.name == "denoiser":
-        values = BRANCHES * (_LIVE * positions + 2 * scores)
+    if denoises(spec.name):
+        values = branches(spec.name) * (_LIVE * positions + 2 * scores)
     elif spec.name == FERANNO:
         values = _LIVE * positions + 2 * scores
     elif spec.name in ("guide.text", "guide.text-latent"):

@@ -19,6 +19,7 @@ from synfer_rt.backends.placement import Placement, placement
 from synfer_rt.backends.runtimes import TARGETS
 from synfer_rt.bundle import Bundle
 from synfer_rt.bundle.cuda import keeps_interface
+from synfer_rt.bundle.engine_specs import denoises
 from synfer_rt.errors import UserError
 
 LOG = logging.getLogger(__name__)
@@ -172,7 +173,7 @@ class LoadedEngines:
         """How many images a call on a CPU should take at most, for several reasons."""
         pixels = math.prod(self.bundle.image_size)
         sizes = [_POSITIONS_PER_CALL // math.prod(self.bundle.latent.shape[1:])]
-        if name not in ("conditioner", "denoiser"):
+        if name != "conditioner" and not denoises(name):
             sizes.append(_PIXELS_PER_CALL // pixels)
             free = free_memory(self.backend)
             if free is not None:

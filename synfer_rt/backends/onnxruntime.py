@@ -19,6 +19,7 @@ from synfer_rt.backends.runtimes import BackendStatus
 from synfer_rt.backends.sessions import PROVIDERS, library, open_session
 from synfer_rt.bundle import Bundle
 from synfer_rt.bundle.cuda import keeps_interface
+from synfer_rt.bundle.engine_specs import DENOISER
 from synfer_rt.errors import UserError
 
 CUDA_ENGINES_ON = {"onnxruntime-cuda": "cuda"}
@@ -97,9 +98,9 @@ def computes(bundle: Bundle, backend: str) -> tuple[str, str, str]:
     version = f"onnxruntime {library().__version__}"
     if backend == "onnxruntime-cpu":
         return "fp32", version, "cpu"
-    if backend in CUDA_ENGINES_ON and "denoiser" in bundle.cuda:
-        return bundle.cuda["denoiser"].precision, version, "gpu"
-    half = backend == "onnxruntime-tensorrt" and _half(bundle, "denoiser")
+    if backend in CUDA_ENGINES_ON and DENOISER in bundle.cuda:
+        return bundle.cuda[DENOISER].precision, version, "gpu"
+    half = backend == "onnxruntime-tensorrt" and _half(bundle, DENOISER)
     return ("fp16" if half else "fp32"), version, "gpu"
 
 

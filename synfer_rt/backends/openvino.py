@@ -17,6 +17,7 @@ from synfer_rt.backends.caches import cache_directory
 from synfer_rt.backends.engine import Value, engine_failures, first_line, to_numpy
 from synfer_rt.backends.runtimes import BackendStatus
 from synfer_rt.bundle import Bundle, EngineSpec
+from synfer_rt.bundle.engine_specs import DENOISER, denoises
 from synfer_rt.errors import UserError
 
 NAME = "openvino-cpu"
@@ -24,6 +25,8 @@ _PRODUCTS = (
     *("Convolution", "ConvolutionBackpropData", "MatMul"),
     *("GroupConvolution", "GroupConvolutionBackpropData"),
 )
+_STEPPED = ("next_latents", "next_history")
+"""What the solver's step makes of a denoiser's prediction."""
 _MOST_SHAPES = 2
 """The number of input shapes for which an engine stays compiled; each has its own weights."""
 
@@ -35,7 +38,7 @@ class OpenVinoEngine:
     shape makes it slower. Compiled models are kept in `cache`.
 
     The graph is computed in `precision`, "f32" or "bf16" (see precision_of), but not the solver's
-    step: its coefficients are large and cancel each other, for which eight bits are too few. The
+    step: its coefficients are large and cancel each other, for which eight bits are too few. A
     denoiser's step is taken outside the graph, always in float32.
     """
 
@@ -69,10 +72,10 @@ class OpenVinoEngine:
                 f"{file} cannot be loaded by {NAME} ({first_line(error)}); build the bundle again "
                 "with `synfer-rt build-engines`."
             ) from None
-        self._steps_outside = spec.name == "denoiser"
+        self._steps_outside = denoises(spec.name)
         if self._steps_outside:
             for output in self._model.outputs:
-                if "prediction" not in output.get_names():
+                if not output.get_names().isdisjoint(_STEPPED):
                     self._model.remove_result(output.get_node())
         self._requests: dict[tuple[tuple[int, ...], ...], Any] = {}
 
@@ -96,7 +99,9 @@ class OpenVinoEngine:
             ports = {name: port for port in request.model_outputs for name in port.get_names()}
             names = [tensor.name for tensor in self.spec.outputs if tensor.name in ports]
             outputs = {name: results[ports[name]] for name in names}
-        return _solver_step(given, outputs["prediction"]) if self._steps_outside else outputs
+        if self._steps_outside:
+            outputs = {**_solver_step(given, outputs["prediction"]), **outputs}
+        return outputs
 
     def run_on_device(self, inputs: Mapping[str, Value]) -> dict[str, Value]:
         """The same as `run`: the device's memory is the host's."""
@@ -154,11 +159,11 @@ def has_bfloat16() -> bool:
 
 
 def precision_of(engine: str, *, bfloat16: bool) -> str:
-    """The precision of an engine: bf16 for the denoiser, which takes most time, if the CPU can.
+    """The precision of an engine: bf16 for denoisers, which take most time, if the CPU can.
 
     `bfloat16` says whether the CPU can.
     """
-    return "bf16" if bfloat16 and engine == "denoiser" else "f32"
+    return "bf16" if bfloat16 and denoises(engine) else "f32"
 
 
 def read_model(file: Path, core: Any) -> Any:
@@ -219,7 +224,7 @@ def _solver_step(inputs: Mapping[str, np.ndarray], prediction: np.ndarray) -> di
     with np.errstate(over="ignore", invalid="ignore"):  # the sampler detects broken images
         rows = inputs["coefficients"] @ stack.reshape(*stack.shape[:2], -1)
     rows = rows.reshape(*rows.shape[:2], *latents.shape[1:])
-    return {"next_latents": rows[:, 0], "next_history": rows[:, 1:], "prediction": prediction}
+    return dict(zip(_STEPPED, (rows[:, 0], rows[:, 1:]), strict=True))
 
 
 def open_engine(bundle: Bundle, name: str, backend: str, threads: int) -> OpenVinoEngine:
@@ -241,7 +246,7 @@ def run_file(file: Path, inputs: Mapping[str, np.ndarray], backend: str) -> np.n
 
 def computes(bundle: Bundle, backend: str) -> tuple[str, str, str]:
     """See `Runtime.computes`."""
-    half = precision_of("denoiser", bfloat16=has_bfloat16()) == "bf16"
+    half = precision_of(DENOISER, bfloat16=has_bfloat16()) == "bf16"
     return ("bf16" if half else "fp32"), f"openvino {metadata.version('openvino')}", "cpu"
 
 

@@ -78,7 +78,7 @@ def measure(bundle: Bundle, name: str) -> dict[str, Any]:
     `max_relative_error` is the largest difference from ONNX Runtime, relative to the output's
     largest value, over all batches of random inputs, and over another size if the bundle has other
     sizes. Probabilities are compared by their logarithms, since differences vanish close to 0 or 1.
-    It is None if OpenVINO fails or returns NaN or infinity. If the CPU computes the denoiser in
+    It is None if OpenVINO fails or returns NaN or infinity. If the CPU computes the engine in
     bfloat16, `bf16` holds the same measurement of that.
     """
     spec = bundle.engines[name]

@@ -23,7 +23,13 @@ from synfer_rt.backends.engine import Value, engine_failures
 from synfer_rt.backends.runtimes import TARGETS, BackendStatus
 from synfer_rt.backends.tensorrt_file import run_file as run_compiled
 from synfer_rt.bundle import Bundle
-from synfer_rt.bundle.engine_specs import BATCH, REQUIRED_ENGINES, EngineSpec, TensorSpec
+from synfer_rt.bundle.engine_specs import (
+    BATCH,
+    DENOISER,
+    REQUIRED_ENGINES,
+    EngineSpec,
+    TensorSpec,
+)
 from synfer_rt.bundle.plans import PlanSpec
 from synfer_rt.errors import UserError
 
@@ -220,7 +226,7 @@ def computes(bundle: Bundle, backend: str) -> tuple[str, str, str]:
     """See `Runtime.computes`."""
     target = TARGETS[backend]
     version, capability = _here(target)
-    return checked_plan(bundle, "denoiser", backend).precision, f"{target} {version}", capability
+    return checked_plan(bundle, DENOISER, backend).precision, f"{target} {version}", capability
 
 
 def status(backend: str) -> BackendStatus:

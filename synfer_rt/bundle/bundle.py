@@ -12,7 +12,7 @@ import numpy as np
 
 from synfer_rt import ranges
 from synfer_rt.bundle.cuda import CudaSpec
-from synfer_rt.bundle.engine_specs import FERANNO, EngineSpec
+from synfer_rt.bundle.engine_specs import FERANNO, EngineSpec, denoises
 from synfer_rt.bundle.files import file_entry
 from synfer_rt.bundle.identity import former_identity
 from synfer_rt.bundle.layouts import Layouts, read_layouts
@@ -101,6 +101,11 @@ class Bundle:
     def annotators(self) -> tuple[str, ...]:
         """The engines that vote on a label: the classifiers, then FERAnno."""
         return self.classifiers + tuple(name for name in self.engines if name == FERANNO)
+
+    @property
+    def denoisers(self) -> tuple[str, ...]:
+        """The engines that denoise, of which sampling/steps.py chooses one for each step."""
+        return tuple(filter(denoises, self.engines))
 
     @property
     def annotators_know(self) -> str | None:

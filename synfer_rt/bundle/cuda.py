@@ -11,6 +11,7 @@ from synfer_rt.bundle.engine_specs import (
     EngineSpec,
     Tensors,
     TensorSpec,
+    denoises,
     difference,
     tensor_specs,
 )
@@ -53,14 +54,14 @@ def cuda_interface(spec: EngineSpec) -> tuple[Tensors, Tensors]:
     """The inputs and outputs of an engine's CUDA engine.
 
     They are the engine's, but whatever changes from step to step is a table of all steps (TABLES),
-    of which `step` selects a row; the denoiser returns `next_step`, which is step + 1, and the
+    of which `step` selects a row; a denoiser returns `next_step`, which is step + 1, and the
     decoder also `pixels` uint8 [B, H, W, 3] and `sound` bool [B] (data/pixels.py).
     """
     inputs = tuple(_as_table(tensor) for tensor in spec.inputs)
     if inputs != spec.inputs:
         inputs += (STEP,)
     outputs = spec.outputs
-    if spec.name == "denoiser":
+    if denoises(spec.name):
         outputs += (NEXT_STEP,)
     if spec.name == "decoder":
         for images in spec.outputs:

@@ -95,7 +95,7 @@ class Augmenter:
             yield list(zip(map(self._addition_record, finished), files, strict=True))
 
     def _at_once(self, batch: int) -> int:
-        repairing = ("conditioner", "denoiser") if self.job.repair_steps else ()
+        repairing = ("conditioner", *self.bundle.denoisers) if self.job.repair_steps else ()
         size = self.sampler.engines.piece_size(batch, "encoder", "decoder", *repairing)
         return self.annotators.at_once(size)
 

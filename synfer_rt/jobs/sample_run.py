@@ -11,9 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
+import numpy as np
+
 from synfer_rt import ranges
 from synfer_rt.bundle import Bundle
-from synfer_rt.bundle.engine_specs import REQUIRED_ENGINES
 from synfer_rt.data.datasets import refuse_inside
 from synfer_rt.diffusion.solvers import Trajectory
 from synfer_rt.errors import UserError
@@ -28,6 +29,7 @@ from synfer_rt.sampling.guidance import semantic_guidance as guidance_of
 from synfer_rt.sampling.inversion import Photos
 from synfer_rt.sampling.requests import Requests, make_requests
 from synfer_rt.sampling.sampler import Sample
+from synfer_rt.sampling.steps import engines_of, plan, without_guidance
 
 _PER_WANTED = 10
 """Images that are made at most for each accepted one that is wanted, by default."""
@@ -119,9 +121,13 @@ class Run:
     @property
     def engines(self) -> tuple[str, ...]:
         """The engines that the run needs."""
+        scales = np.array([self.requests.guidance], np.float32)
+        denoisers = engines_of(plan(self.bundle, self.trajectory, scales))
+        if self.photos is not None:  # their inversion is not guided
+            denoisers = (*denoisers, without_guidance(self.bundle), "encoder")
         guides = () if self.semantic is None else (engine_name(self.semantic.form),)
-        readers = () if self.photos is None else ("encoder",)
-        return (*REQUIRED_ENGINES, *readers, *guides, *self.bundle.annotators)
+        names = ("conditioner", *denoisers, "decoder", *guides, *self.bundle.annotators)
+        return tuple(dict.fromkeys(names))
 
     @cached_property
     def trajectory(self) -> Trajectory:

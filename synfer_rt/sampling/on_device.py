@@ -1,7 +1,7 @@
 """A piece's way through bound engines: on the device from its prepared arrays to its pixels.
 
 Everything lies in buffers at fixed addresses, so each call can be replayed as a CUDA graph. A piece
-is uploaded once, with the whole trajectory as tables; a step is one call of the denoiser; and
+is uploaded once, with the whole trajectory as tables; a step is one call of a denoiser; and
 pixels in 8 bits and a few numbers are downloaded. Latents and history alternate between three
 buffers, since an engine never writes what it reads.
 """
@@ -24,7 +24,10 @@ from synfer_rt.judging.voting import Opinion
 from synfer_rt.sampling.guidance import SemanticGuidance, engine_name
 from synfer_rt.sampling.observer import Observer
 from synfer_rt.sampling.preparation import Prepared, padded
+from synfer_rt.sampling.steps import Step, plan
 
+_NO_GUIDANCE = "no guidance"
+"""The buffer of scales of 1, for steps in which guidance does not act."""
 _LEAST_STEPS = 64
 """The rows of the shortest tables. A table has 64, 128, 256, ... rows, of which a trajectory uses
 the first, so that nearly all trajectories share CUDA graphs."""
@@ -57,11 +60,15 @@ class OnDevice:
 
     @classmethod
     def of(
-        cls, engines: LoadedEngines, semantic: SemanticGuidance | None, observer: Observer
+        cls,
+        engines: LoadedEngines,
+        denoisers: Sequence[str],
+        semantic: SemanticGuidance | None,
+        observer: Observer,
     ) -> Self | None:
-        """The engines that sampling with this guidance needs, if all of them can be bound."""
+        """The engines that these denoisers and this guidance need, if all can be bound."""
         guides = () if semantic is None else (engine_name(semantic.form),)
-        names = ("conditioner", "denoiser", *guides, "decoder", *engines.bundle.annotators)
+        names = ("conditioner", *denoisers, *guides, "decoder", *engines.bundle.annotators)
         bound = engines.bound(*names)
         return None if bound is None else cls(engines, bound, observer)
 
@@ -100,21 +107,22 @@ class OnDevice:
         self, piece: Prepared, trajectory: Trajectory, semantic: SemanticGuidance | None
     ) -> Buffer:
         """The buffer of the clean latents."""
-        steps = len(trajectory.timesteps)
+        steps = plan(self._bundle, trajectory, piece.guidance)
+        count = len(steps)
         state = self._upload(piece, trajectory, semantic)
-        for step in range(steps):
+        for number, step in enumerate(steps):
             with self._observer.stage("denoise"):
-                guided = semantic is not None and semantic.guides(step, steps)
+                guided = semantic is not None and semantic.guides(number, count)
                 form = semantic.form if semantic is not None and guided else None
-                last = step == steps - 1
+                last = number == count - 1
                 if form is None:
-                    state |= self._step(state, wait=last)
+                    state |= self._step(step, state, wait=last)
                 elif form == "latent":
-                    state |= self._corrected(engine_name(form), state, wait=last)
+                    state |= self._corrected(engine_name(form), step, state, wait=last)
                 else:
                     state["text"] = self._moved_text(engine_name(form), state)
-                    state |= self._step(state, wait=last)
-            self._observer.step(len(piece) / steps)
+                    state |= self._step(step, state, wait=last)
+            self._observer.step(len(piece) / count)
         return state["latents"]
 
     def _upload(
@@ -122,10 +130,12 @@ class OnDevice:
     ) -> dict[str, Buffer]:
         """The inputs of the first step by name, of a batch that is filled up if need be."""
         guides = () if semantic is None else (engine_name(semantic.form),)
-        size = self._engines.bound_batch(len(piece), "conditioner", "denoiser", *guides)
+        denoisers = self._bundle.denoisers
+        size = self._engines.bound_batch(len(piece), "conditioner", *denoisers, *guides)
         arrays: dict[str, np.ndarray] = {
             "latents": piece.latents,
             "guidance": piece.guidance,
+            _NO_GUIDANCE: np.ones_like(piece.guidance),
             **piece.inputs,
         }
         if semantic is not None:
@@ -154,15 +164,17 @@ class OnDevice:
             self._bound["conditioner"].enqueue(state, conditioning)
         return state | conditioning
 
-    def _step(self, state: Mapping[str, Buffer], *, wait: bool) -> dict[str, Buffer]:
+    def _step(self, step: Step, state: Mapping[str, Buffer], *, wait: bool) -> dict[str, Buffer]:
         """Enqueue a step; the state that changes."""
+        if not step.guided:
+            state = {**state, "guidance": state[_NO_GUIDANCE]}
         outputs = {
             "next_latents": self._other("latents", state["latents"]),
             "next_history": self._other("history", state["history"]),
             "prediction": self._other("prediction", state["latents"]),
             NEXT_STEP.name: self._other(STEP.name, state[STEP.name]),
         }
-        self._bound["denoiser"].enqueue(state, outputs, wait=wait)
+        self._bound[step.engine].enqueue(state, outputs, wait=wait)
         return {
             "latents": outputs["next_latents"],
             "history": outputs["next_history"],
@@ -171,10 +183,10 @@ class OnDevice:
         }
 
     def _corrected(
-        self, guide: str, state: Mapping[str, Buffer], *, wait: bool
+        self, guide: str, step: Step, state: Mapping[str, Buffer], *, wait: bool
     ) -> dict[str, Buffer]:
         """Enqueue a step and its correction; the state that changes."""
-        made = self._step(state, wait=False)
+        made = self._step(step, state, wait=False)
         latents = self._other("latents", state["latents"], made["latents"])
         history = self._other("history", state["history"], made["history"])
         given = {

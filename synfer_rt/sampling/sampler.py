@@ -18,6 +18,7 @@ from synfer_rt.diffusion.solvers import HISTORY_SLOTS, Trajectory
 from synfer_rt.errors import UserError
 from synfer_rt.judging.annotators import Annotators
 from synfer_rt.judging.voting import Opinion, Verdict, vote
+from synfer_rt.sampling import steps
 from synfer_rt.sampling.guidance import Guide, SemanticGuidance, engine_name
 from synfer_rt.sampling.observer import Observer
 from synfer_rt.sampling.on_device import OnDevice
@@ -129,22 +130,23 @@ class Sampler:
         Between steps everything stays on the device of the backend; `backends.to_numpy` copies
         latents to host memory.
         """
+        guidance = np.asarray(guidance, np.float32)
         state: dict[str, Value] = {
             **conditioning,
-            "guidance": np.asarray(guidance, np.float32),
             "latents": latents,
             "history": np.zeros((len(guidance), HISTORY_SLOTS, *self.bundle.latent.shape), "f4"),
         }
-        denoiser = self.engines["denoiser"]
-        for step, timestep in enumerate(trajectory.timesteps):
+        for number, step in enumerate(steps.plan(self.bundle, trajectory, guidance)):
             with self._observer.stage("denoise"):
-                state["timestep"] = np.asarray(timestep)
-                state["coefficients"] = trajectory.coefficients[step]
+                state["timestep"] = np.asarray(trajectory.timesteps[number])
+                state["coefficients"] = trajectory.coefficients[number]
+                state["guidance"] = guidance if step.guided else np.ones_like(guidance)
                 if guide is not None:
-                    state |= guide.before(step, state)
-                outputs: Mapping[str, Value] = denoiser.run_on_device(state)
+                    state |= guide.before(number, state)
+                engine = self.engines[step.engine]
+                outputs: Mapping[str, Value] = engine.run_on_device(state)
                 if guide is not None:
-                    outputs = guide.after(step, state, outputs)
+                    outputs = guide.after(number, state, outputs)
                 state["latents"] = outputs["next_latents"]
                 state["history"] = outputs["next_history"]
             self._observer.step(len(guidance) / len(trajectory.timesteps))
@@ -224,7 +226,8 @@ class Sampler:
 
         It is the size of the fewest equal pieces of a batch (`LoadedEngines.piece_size`).
         """
-        return self.engines.piece_size(batch, "conditioner", "denoiser", *_guides(semantic))
+        names = ("conditioner", *self.bundle.denoisers, *_guides(semantic))
+        return self.engines.piece_size(batch, *names)
 
     def make(
         self, piece: Prepared, trajectory: Trajectory, semantic: SemanticGuidance | None = None
@@ -236,7 +239,7 @@ class Sampler:
         self, piece: Prepared, trajectory: Trajectory, semantic: SemanticGuidance | None = None
     ) -> Computed:
         """What the engines make of a piece; `label` makes samples of it, without engines."""
-        if on_device := OnDevice.of(self.engines, semantic, self._observer):
+        if on_device := self._on_device(piece, trajectory, semantic):
             return self._finished(on_device, piece, trajectory, semantic)
         latents = self._clean(piece, trajectory, semantic)
         images = self.decode(latents)
@@ -282,8 +285,7 @@ class Sampler:
         last is padded.
         """
         count = len(requests)
-        if size is None:
-            size = self.engines.piece_size(count, "conditioner", "denoiser", *_guides(semantic))
+        size = self.at_once(count, semantic) if size is None else size
         ends: list[np.ndarray] = []
         for first in range(0, count, size):
             part = requests[first : first + size]
@@ -298,7 +300,7 @@ class Sampler:
         self, piece: Prepared, trajectory: Trajectory, semantic: SemanticGuidance | None
     ) -> np.ndarray:
         """The clean latents [B, C, h, w] of a piece."""
-        if on_device := OnDevice.of(self.engines, semantic, self._observer):
+        if on_device := self._on_device(piece, trajectory, semantic):
             return on_device.clean(piece, trajectory, semantic)
         conditioning = self._conditioning(piece.inputs)
         guide = None
@@ -309,6 +311,13 @@ class Sampler:
         for step in self.denoise(current, conditioning, piece.guidance, trajectory, guide):
             current = step
         return np.array(to_numpy(current))  # a copy, for the engine may use its memory again
+
+    def _on_device(
+        self, piece: Prepared, trajectory: Trajectory, semantic: SemanticGuidance | None
+    ) -> OnDevice | None:
+        """Bound engines for the piece, if all that it needs can be bound."""
+        planned = steps.plan(self.bundle, trajectory, piece.guidance)
+        return OnDevice.of(self.engines, steps.engines_of(planned), semantic, self._observer)
 
     @cached_property
     def _fallback(self) -> Sampler | None:

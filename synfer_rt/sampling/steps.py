@@ -37,7 +37,7 @@ def plan(bundle: Bundle, trajectory: Trajectory, guidance: np.ndarray) -> tuple[
     """
     if trajectory.denoiser in ONE_BRANCH:
         return (Step(trajectory.denoiser, guided=False),) * len(trajectory.timesteps)
-    alone = CONDITIONAL if CONDITIONAL in bundle.engines else DENOISER
+    alone = without_guidance(bundle)
     scaled = bool(np.any(guidance != 1))
     return tuple(
         Step(DENOISER, guided=True) if scaled and guided else Step(alone, guided=False)
@@ -45,6 +45,11 @@ def plan(bundle: Bundle, trajectory: Trajectory, guidance: np.ndarray) -> tuple[
     )
 
 
-def engines(steps: Iterable[Step]) -> tuple[str, ...]:
+def without_guidance(bundle: Bundle) -> str:
+    """The engine of a step of the bundle's undistilled model in which guidance does not act."""
+    return CONDITIONAL if CONDITIONAL in bundle.engines else DENOISER
+
+
+def engines_of(steps: Iterable[Step]) -> tuple[str, ...]:
     """The engines that these steps need, each once."""
     return tuple(dict.fromkeys(step.engine for step in steps))

@@ -33,6 +33,9 @@ def needed(name: str, *, half: bool = False, fused: bool = False) -> int:
     [
         # Two branches of 17 * 320 values at 4096 positions, in 2 bytes, doubled.
         ("denoiser", True, True, 178_257_920),
+        # One branch of it.
+        ("denoiser.conditional", True, True, 89_128_960),
+        ("denoiser.distilled", True, True, 89_128_960),
         # The same in 4 bytes, and 8 heads' scores and probabilities [4096, 4096] of both branches.
         ("denoiser", False, False, 356_515_840 + 4_294_967_296),
         # 1024 values in 2 bytes and 100 bytes for each of 262,144 pixels, doubled.
@@ -69,9 +72,19 @@ def test_fused_attention_grows_with_the_positions_and_plain_attention_with_their
 def test_a_bundles_engines_take_no_more_than_there_is() -> None:
     others = ["encoder", "conditioner", "feranno", "au-reader", "classifier.a", "classifier.b"]
     assert sum(map(share, ["denoiser", "decoder", *others])) <= 1
+    both = ["denoiser", "denoiser.conditional", "decoder", *others[:5]]
+    assert sum(map(share, both)) <= 1
     a_piece = share("guide.text") / needed("guide.text")
     with_guide = share("guide.text") + a_piece * needed("denoiser", half=True, fused=True)
     assert with_guide + sum(map(share, ["decoder", *others])) <= 1
+
+
+def test_denoisers_take_the_same_pieces() -> None:
+    two, one = (
+        share(name) / needed(name, half=True, fused=True)
+        for name in ("denoiser", "denoiser.conditional")
+    )
+    assert one == two
 
 
 def on_a_gpu(bundle: Bundle, free: int | None, monkeypatch: pytest.MonkeyPatch) -> LoadedEngines:
@@ -173,4 +186,4 @@ def test_without_a_driver_a_small_card_is_assumed(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_widths_are_those_of_stable_diffusion() -> None:
-    assert (footprint.WIDTH, footprint.HEADS, footprint.BRANCHES) == (320, 8, 2)
+    assert (footprint.WIDTH, footprint.HEADS, footprint.branches("denoiser")) == (320, 8, 2)

@@ -65,7 +65,7 @@ def main() -> int:
     bundle = open_bundle(given.engines)
     semantic = SemanticGuidance(given.form, 0.1, 0.5) if given.form else None
     loaded = open_engines(bundle)
-    loop = OnDevice.of(loaded, semantic, Observer())
+    loop = OnDevice.of(loaded, ["denoiser"], semantic, Observer())
     if loop is None:
         print(f"{given.engines} has not all the CUDA engines that sampling needs.")
         return 1

@@ -83,8 +83,8 @@ def assert_equal(found: list[Sample], wanted: list[Sample]) -> None:
 
 def test_engines_that_can_be_bound_are(bound: Sampler, plain: Sampler) -> None:
     assert isinstance(bound.engines["denoiser"], CudaEngine)
-    assert OnDevice.of(bound.engines, None, Observer()) is not None
-    assert OnDevice.of(plain.engines, None, Observer()) is None
+    assert OnDevice.of(bound.engines, ["denoiser"], None, Observer()) is not None
+    assert OnDevice.of(plain.engines, ["denoiser"], None, Observer()) is None
 
 
 @pytest.mark.parametrize("count", [1, 5])
@@ -130,6 +130,37 @@ def test_guided_samples_are_those_of_the_plain_engines(
     assert_equal(bound.sample(requests, way, 2, semantic), wanted)
     free = plain.sample(requests, way, 2)
     assert any((a.image != b.image).any() for a, b in zip(wanted, free, strict=True))
+
+
+@pytest.mark.parametrize("form", [None, "latent", "text-latent"])
+@pytest.mark.parametrize("without", ["", "denoiser.conditional"])
+def test_steps_may_change_their_engine(
+    guided_bundle: Bundle,
+    branched_bundle: Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    form: str | None,
+    without: str,
+) -> None:
+    """A bundle without the engine of one branch runs those steps with guidance 1."""
+    source = guided_bundle if without else branched_bundle
+    run_on_cpu(monkeypatch)
+    bound = Sampler.of(with_cuda_engines(source, tmp_path / "cuda"), CPU, threads=1)
+    plain = Sampler.of(source, CPU, threads=1)
+    way = trajectory("unipc", source.schedule, 7, 0.9, source.prediction_type)
+    part = replace(way, guided=np.array([False, True, True, False, True, False, False]))
+    semantic = None if form is None else SemanticGuidance(form, 0.3, 0.2)
+    requests = [request(i) for i in range(4)]
+    wanted = plain.sample(requests, part, 2, semantic)
+    assert_equal(bound.sample(requests, part, 2, semantic), wanted)
+    assert all(isinstance(bound.engines[name], CudaEngine) for name in bound.engines._loaded)
+    assert ("denoiser.conditional" in bound.engines._loaded) == (not without)
+    free = plain.sample(requests, way, 2, semantic)
+    assert any((a.image != b.image).any() for a, b in zip(wanted, free, strict=True))
+    student = replace(way, denoiser="denoiser.distilled")
+    for other in (way, *([] if without else [student]), part):
+        wanted = plain.sample(requests, other, 4, semantic)
+        assert_equal(bound.sample(requests, other, 4, semantic), wanted)
 
 
 def test_a_later_batch_may_have_another_trajectory_guide_and_size(
@@ -275,7 +306,7 @@ def test_engines_without_a_cuda_engine_run_as_they_are_beside_the_others(
     run_on_cpu(monkeypatch)
     bundle = with_cuda_engines(guided_bundle, tmp_path / "b", without=names)
     sampler = Sampler.of(bundle, CPU, threads=1)
-    assert OnDevice.of(sampler.engines, None, Observer()) is not None
+    assert OnDevice.of(sampler.engines, ["denoiser"], None, Observer()) is not None
     requests = [request(i) for i in range(5)]
     assert_equal(sampler.sample(requests, way, 3), plain.sample(requests, way, 3))
     monkeypatch.setitem(sampler.engines._most, "decoder", 2)
@@ -298,7 +329,7 @@ def test_without_the_cuda_engine_of_a_stage_all_run_plainly(
     bundle = with_cuda_engines(guided_bundle, tmp_path / "b", without=(stage,))
     sampler = Sampler.of(bundle, CPU, threads=1)
     semantic = SemanticGuidance("latent", 0.2, 0.0)
-    assert OnDevice.of(sampler.engines, semantic, Observer()) is None
+    assert OnDevice.of(sampler.engines, ["denoiser"], semantic, Observer()) is None
     requests = [request(i) for i in range(3)]
     wanted = plain.sample(requests, way, 2, semantic)
     assert_equal(sampler.sample(requests, way, 2, semantic), wanted)
