@@ -14,6 +14,7 @@ from synfer_rt.export.build.entries import Built
 from synfer_rt.export.build.log import to_stderr
 from synfer_rt.export.build.one_engine import Source
 from synfer_rt.export.build.whole_bundle import build_bundle
+from synfer_rt.export.checkpoint.few_step import parse_few_step
 from synfer_rt.export.files.lora.merge import Lora, parse_lora
 from synfer_rt.export.networks.classifier import ClassifierSource, parse_classifier
 
@@ -24,6 +25,7 @@ def build_engines(
     *,
     au_adapter: str | Path | None = None,
     lora: Sequence[str | Path | Lora] = (),
+    few_step: str | None = None,
     classifier: Sequence[str | Path] = (),
     classifier_labels: Sequence[str] = (),
     classifier_input: Sequence[str] = (),
@@ -48,6 +50,8 @@ def build_engines(
       needs its label scheme in `classifier_labels` and its input, such as "224,bgr,imagenet", in
       `classifier_input` (see parse_classifier).
     - `lora` are merged into the weights: each is a `Lora`, a path, or a text "FILE:SCALE".
+    - `few_step` is how a model of few steps is sampled by default (checkpoint/few_step.py), such as
+      "lcm" or "hyper-sd:4"; "none" for other models, None to go by its LoRAs and scheduler.
     - `resolution` is (height, width) in pixels, None for the checkpoint's own; `sizes` are the
       smallest and the largest edge in pixels of engines of free size, None for one size.
     - `precision` is how weights are stored: "fp32", "fp16" or "int8".
@@ -64,18 +68,20 @@ def build_engines(
     then unchanged, and finished engines are kept for the next call.
     """
     targets = (target,) if isinstance(target, str) else tuple(target)
-    _check_names(precision, targets, compute_capability)
+    _check_names(precision, targets, compute_capability, few_step)
     _check_numbers(batch, sizes, tolerance, jobs)
-    adapter = None if au_adapter is None else Path(au_adapter)
     networks = _classifiers(classifier, classifier_labels, classifier_input)
     loras = tuple(one if isinstance(one, Lora) else parse_lora(one) for one in lora)
-    source = Source(Path(checkpoint), adapter, networks, loras, resolution, sizes)
+    path, adapter = Path(checkpoint), None if au_adapter is None else Path(au_adapter)
+    source = Source(path, adapter, networks, loras, resolution, sizes, few_step)
     gpus = tuple(compute_capability)
     options = Options(precision, tolerance, targets, gpus, batch, jobs, force)
     return build_bundle(source, Path(out), options, report, remark)
 
 
-def _check_names(precision: str, targets: Sequence[str], capabilities: Sequence[str]) -> None:
+def _check_names(
+    precision: str, targets: Sequence[str], capabilities: Sequence[str], few_step: str | None
+) -> None:
     for argument, name, known in (
         ("precision", precision, PRECISIONS),
         *(("target", name, TARGETS) for name in targets),
@@ -85,6 +91,8 @@ def _check_names(precision: str, targets: Sequence[str], capabilities: Sequence[
                 f"`{argument}` must be one of {', '.join(known)}, got {name!r}; the nearest is "
                 f"{nearest(str(name), known)}."
             )
+    if few_step is not None:
+        parse_few_step(few_step)
     if capabilities and not any(name.startswith("tensorrt") for name in targets):
         raise UserError(
             '`compute_capability` is for plans; add `target="tensorrt-rtx"` or `target="tensorrt"`.'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -44,6 +44,13 @@ _RESUME = "Interrupted; what is finished is kept: run the same command to go on.
     multiple=True,
     metavar="FILE[:SCALE]",
     help="LoRA to merge into the weights, at scale 1 unless given; may be repeated.",
+)
+@click.option(
+    "--few-step",
+    metavar="KIND[:STEPS]",
+    help="How a model distilled to few steps is sampled by default: lcm, tcd, hyper-sd, "
+    "hyper-sd-cfg, hyper-sd-unified; none for another model.  [default: what its LoRAs and its "
+    "scheduler show]",
 )
 @click.option(
     "--classifier",
@@ -132,20 +139,17 @@ _RESUME = "Interrupted; what is finished is kept: run the same command to go on.
 def build_engines(
     checkpoint: Path,
     out: Path | None,
-    au_adapter: Path | None,
     loras: tuple[str, ...],
     classifiers: tuple[Path, ...],
     schemes: tuple[str, ...],
     specs: tuple[str, ...],
-    resolution: tuple[int, int] | None,
     sizes: str | None,
-    precision: str,
     targets: tuple[str, ...],
     capabilities: str | None,
     batch: str,
-    tolerance: float | None,
     jobs: int,
     force: bool,
+    **as_they_are: Any,
 ) -> None:
     """Export CHECKPOINT, a diffusers Stable Diffusion directory, to a bundle of ONNX engines.
 
@@ -167,22 +171,19 @@ def build_engines(
         bundle = api.build_engines(
             checkpoint,
             out,
-            au_adapter=au_adapter,
             lora=loras,
             classifier=classifiers,
             classifier_labels=schemes,
             classifier_input=specs,
-            resolution=resolution,
             sizes=None if sizes is None else _parse_sizes(sizes),
-            precision=precision,
             target=targets,
             compute_capability=names,
             batch=_parse_batch(batch),
-            tolerance=tolerance,
             jobs=jobs,
             force=force,
             report=lambda engine: _report(engine, built),
             remark=_say,
+            **as_they_are,
         )
     console().print(_table(built))
     for line in _on_openvino(bundle, out):

@@ -48,7 +48,7 @@ _SHAPES_NO_ENGINE = {
     *(f"build/{name}.py" for name in ("all_engines", "at_once", "cuda_engines", "entries")),
     *(f"build/{name}.py" for name in ("finished_bundle", "hashes", "keys", "log", "plans")),
     *(f"build/{name}.py" for name in ("staging", "unpack", "verify", "whole_bundle")),
-    *("checkpoint/index.py", "networks/unpacked_network.py"),
+    *("checkpoint/few_step.py", "checkpoint/index.py", "networks/unpacked_network.py"),
 }
 """Code that runs before or after the export; the keys of int8 engines, plans and CUDA engines hash
 their own."""

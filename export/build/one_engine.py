@@ -41,6 +41,7 @@ class Source:
     loras: tuple[Lora, ...] = ()
     resolution: Size | None = None
     sizes: tuple[int, int] | None = None
+    few_step: str | None = None
 
     def read(self) -> Checkpoint:
         """Read the checkpoint; UserError for whatever is wrong with it."""
@@ -51,6 +52,7 @@ class Source:
             loras=self.loras,
             resolution=self.resolution,
             sizes=self.sizes,
+            few_step=self.few_step,
         )
 
 

@@ -17,7 +17,8 @@ Only the first line is required.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ class Checkpoint:
     """A checkpoint, read and found consistent; the modules are in float32 and in eval mode.
 
     LoRAs are merged into the weights, and the UNet's `sample_size` is the size that is built.
+    `scheduler_changes` are settings that take the place of those in scheduler_config.json.
     `additions` are those folders of ADDITIONS that fit this size; `remarks` are sentences on what
     is done otherwise than the checkpoint says. The modules and the tokenizer are Any, since their
     `config` has no type to check against.
@@ -70,6 +72,7 @@ class Checkpoint:
     layouts: Path | None
     weight_files: tuple[Path, ...]
     sizes: Sizes | None
+    scheduler_changes: Mapping[str, Any] = field(default_factory=dict[str, Any])
     remarks: tuple[str, ...] = ()
 
     @property

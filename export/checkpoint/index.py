@@ -35,6 +35,7 @@ from synfer_rt.export.checkpoint.contents import (
     AU_READER_FILE,
     Checkpoint,
 )
+from synfer_rt.export.checkpoint.scheduler import CONFIG as SCHEDULER_CONFIG
 from synfer_rt.export.checkpoint.settings import SETTINGS_FILE
 from synfer_rt.export.files.au_adapter import AUAdapter
 from synfer_rt.export.files.json_files import read_json
@@ -155,6 +156,10 @@ def _json_files(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
         for file in files
         if file.name not in _REBUILT and not file.name.endswith(".index.json")
     }
+    changes = checkpoint.scheduler_changes
+    contents[f"scheduler/{SCHEDULER_CONFIG}"] |= changes
+    if "_class_name" in changes:
+        contents["model_index.json"]["scheduler"] = ["diffusers", changes["_class_name"]]
     height, width = checkpoint.unet.config.sample_size
     contents["unet/config.json"]["sample_size"] = height if height == width else [height, width]
     contents[SETTINGS_FILE] = _settings(checkpoint)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from synfer_rt.export.checkpoint.contents import (
     LAYOUTS_FILE,
     Checkpoint,
 )
+from synfer_rt.export.checkpoint.few_step import Recognised, defaults_of, few_step_of
 from synfer_rt.export.checkpoint.image_sizes import free_sizes, set_size
 from synfer_rt.export.checkpoint.kinds import Kind, check_networks, kind_of
 from synfer_rt.export.checkpoint.scheduler import Scheduler, read_scheduler
@@ -45,6 +46,7 @@ def read_checkpoint(
     loras: Sequence[Lora] = (),
     resolution: Size | None = None,
     sizes: tuple[int, int] | None = None,
+    few_step: str | None = None,
 ) -> Checkpoint:
     """Read `directory`; `au_adapter` replaces its adapter, `classifiers` its classifiers.
 
@@ -52,7 +54,8 @@ def read_checkpoint(
     in pixels, None for the checkpoint's own. `sizes` are the smallest and the largest height and
     width of engines of free size, None for engines of one size. Layouts and ADDITIONS fit latents
     of one size: a checkpoint that is built at another size goes without both, one of free size
-    without the additions.
+    without the additions. `few_step` says how a model of few steps is sampled (few_step.py), None
+    to go by its LoRAs and scheduler.
     Raises UserError for whatever is missing, unreadable, unsupported or does not fit together.
     """
     index = _read_index(directory)
@@ -60,19 +63,20 @@ def read_checkpoint(
     unet, vae, text_encoder = _load_networks(directory, kind)
     resized = set_size(directory, unet, vae, resolution)
     path, adapter = _read_adapter(directory, au_adapter, unet)
-    file = directory / LAYOUTS_FILE
-    layouts = file if file.is_file() and not resized else None
-    scheduler = read_scheduler(directory / "scheduler", index["scheduler"][1])
-    settings = read_settings(
-        directory, adapter, path, unet, text_encoder, layouts is not None, scheduler.solver
+    layouts = None if resized else _layouts(directory)
+    recognised = few_step_of(loras, few_step)
+    scheduler = _read_scheduler(directory, index, recognised)
+    implied = defaults_of(recognised, scheduler.solver, bool(unet.config.time_cond_proj_dim))
+    found = read_settings(
+        directory, adapter, path, unet, text_encoder, layouts is not None, implied
     )
+    settings, remarks = _few_steps(recognised, implied, found)
     adapter = _with_settings(adapter, settings)
     _merge_loras(path, adapter, loras, unet, text_encoder)
     _check_defaults(directory, settings, scheduler)
     classifiers = classifiers or _read_classifiers(directory)
     au_reader = _read_au_reader(directory, settings)
-    one_size = not (resized or sizes)
-    additions = [name for name in ADDITIONS if one_size and (directory / name).is_dir()]
+    additions = () if resized or sizes else _additions(directory)
     folders = [directory / part for part in (*kind.classes, *additions)]
     return Checkpoint(
         directory=directory,
@@ -87,11 +91,12 @@ def read_checkpoint(
         prediction_type=scheduler.prediction_type,
         classifiers=classifiers,
         au_reader=au_reader,
-        additions=tuple(additions),
+        additions=additions,
         layouts=layouts,
         weight_files=_weight_files(folders, adapter, loras, classifiers, au_reader),
         sizes=sizes and free_sizes(directory, unet, vae, *sizes),
-        remarks=scheduler.remarks,
+        scheduler_changes=scheduler.changes,
+        remarks=scheduler.remarks + remarks,
     )
 
 
@@ -130,6 +135,28 @@ def _read_adapter(
     return path, read_adapter(path, adapter_layers(unet), unet.config.cross_attention_dim)
 
 
+def _layouts(directory: Path) -> Path | None:
+    file = directory / LAYOUTS_FILE
+    return file if file.is_file() else None
+
+
+def _read_scheduler(
+    directory: Path, index: Mapping[str, Any], recognised: Recognised | None
+) -> Scheduler:
+    changes = None if recognised is None else recognised.kind.scheduler
+    return read_scheduler(directory / "scheduler", index["scheduler"][1], changes)
+
+
+def _few_steps(
+    recognised: Recognised | None, implied: Mapping[str, Any], settings: Settings
+) -> tuple[Settings, tuple[str, ...]]:
+    """The settings of a recognised model with the `implied` defaults, and the remark on them."""
+    if recognised is None:
+        return settings, ()
+    remark = recognised.remark(implied, settings.defaults)
+    return replace(settings, defaults=settings.defaults | implied), (remark,)
+
+
 def _with_settings(adapter: AUAdapter | None, settings: Settings) -> AUAdapter | None:
     if adapter is None:
         return None
@@ -158,6 +185,10 @@ def _check_defaults(directory: Path, settings: Settings, scheduler: Scheduler) -
 
 def _read_classifiers(directory: Path) -> tuple[ClassifierSource, ...]:
     return tuple(map(read_classifier, sorted((directory / "classifiers").glob("*.onnx"))))
+
+
+def _additions(directory: Path) -> tuple[str, ...]:
+    return tuple(name for name in ADDITIONS if (directory / name).is_dir())
 
 
 def _read_au_reader(directory: Path, settings: Settings) -> AUReaderSource | None:

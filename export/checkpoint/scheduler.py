@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -63,35 +63,41 @@ class Scheduler:
     """A checkpoint's scheduler: the manifest's `schedule` and prediction type, and its solver.
 
     `solver` is the key of SOLVERS that samples like the scheduler, else DEFAULT_SOLVER; `remarks`
-    are sentences on what is done otherwise than the file says.
+    are sentences on what is done otherwise than the file says. `changes` are settings that took the
+    place of those in the file.
     """
 
     schedule: dict[str, Any]
     prediction_type: str
     solver: str
     remarks: tuple[str, ...]
+    changes: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
-def read_scheduler(folder: Path, named: Any = None) -> Scheduler:
+def read_scheduler(
+    folder: Path, named: Any = None, changes: Mapping[str, Any] | None = None
+) -> Scheduler:
     """The scheduler in `folder`, with its class's own defaults.
 
-    `named` is the class in model_index.json. Raises UserError for files that are not a scheduler,
-    and for a model that none of the solvers can sample.
+    `named` is the class in model_index.json. `changes` are settings that take the place of those in
+    the file, also of its class. Raises UserError for files that are not a scheduler, and for a
+    model that none of the solvers can sample.
     """
-    given = read_json(folder / CONFIG, "fetch the checkpoint again")
+    given = read_json(folder / CONFIG, "fetch the checkpoint again") | dict(changes or {})
     name = str(given.get("_class_name") or named)
     own = _settings(folder, name, given)
     _check(folder, name, own, given)
     schedule = _schedule(folder, own, given)
     solver, otherwise = _solver(name, own)
     remarks = [*otherwise, *_unused(name, own, given)]
-    if named not in (None, name):
+    if named not in (None, name) and not changes:
         remarks.append(f"model_index.json names another scheduler, {named}; {name} is used.")
     return Scheduler(
         schedule,
         own["prediction_type"],
         solver,
         tuple(f"{folder / CONFIG}: {remark}" for remark in remarks),
+        dict(changes or {}),
     )
 
 

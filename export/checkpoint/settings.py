@@ -79,13 +79,13 @@ def read_settings(
     unet: Any,
     text_encoder: Any,
     has_layouts: bool,
-    solver: str,
+    implied: Mapping[str, Any],
 ) -> Settings:
     """The settings of the checkpoint `directory`, with defaults for missing fields.
 
-    `solver` is the scheduler's, and the default unless the file names another. Without layouts the
-    default layout is "none", whatever the file says. Raises UserError for unknown fields, and for
-    values that do not fit the adapter or the UNet.
+    `implied` are the default settings that follow from the scheduler and the LoRAs; the file may
+    name others. Without layouts the default layout is "none", whatever the file says. Raises
+    UserError for unknown fields, and for values that do not fit the adapter or the UNet.
     """
     path = directory / SETTINGS_FILE
     given = read_json(path, "mend its permissions") if path.exists() else {}
@@ -123,7 +123,7 @@ def read_settings(
         description=str(given.get("description", "")),
         au_vocabulary=list(names) if isinstance(vocabulary, (list, tuple)) else vocabulary,
         label_scheme=scheme,
-        defaults=_defaults(path, given.get("defaults", {}), has_layouts, solver),
+        defaults=_defaults(path, given.get("defaults", {}), has_layouts, implied),
         class_labels=parts,
         au_maximum=_maximum(says, given.get("au_maximum"), adapter),
         activation=_activation(path, given.get("activation"), adapter),
@@ -168,16 +168,18 @@ def _vocabulary(
     return implied
 
 
-def _defaults(path: Path, own: Any, has_layouts: bool, solver: str) -> dict[str, Any]:
-    """The fields of `bundle.Defaults`: synfer.json's `own`, completed by general defaults."""
+def _defaults(
+    path: Path, own: Any, has_layouts: bool, implied: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The fields of `bundle.Defaults`: synfer.json's `own`, then `implied`, then general ones."""
     defaults = {
-        "solver": solver,
         "steps": 25,
         "guidance": 7.5,
         "au_scale": 1.0,
         "layout": "bank" if has_layouts else "none",
         "layout_strength": 0.8,
         "negative_prompt": "",
+        **implied,
     }
     if not isinstance(own, dict):
         raise UserError(
