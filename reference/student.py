@@ -42,27 +42,24 @@ def teacher(bundle: Bundle, work: Path) -> model.Denoiser:
 def load(path: Path, bundle: Bundle, work: Path) -> model.Denoiser:
     """A student of the bundle's model, in evaluation mode.
 
-    `path` is the state of a training with averaged weights of the whole denoiser, or a diffusers
-    UNet folder, whose student keeps the text encoder and the AU adapter of its teacher. Raises
-    SystemExit for weights that are not those of a student of this model.
+    `path` is the state of a training with averaged weights, or a diffusers UNet folder. What they
+    leave out (the text encoder, the AU adapter, tensors of the UNet that both share) is the
+    teacher's. Raises SystemExit for weights that are not those of a student of this model.
     """
     denoiser = teacher(bundle, work)
     if path.is_dir():
         unet = UNet2DConditionModel.from_pretrained(path, torch_dtype=torch.float32)
-        state = {f"unet.{name}": values for name, values in unet.state_dict().items()}
+        given = unet.state_dict()
     else:
         saved = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
         name = next((name for name in WEIGHTS if name in saved), None)
         if name is None:
             raise SystemExit(f"{path} has none of {', '.join(WEIGHTS)}; give a student's state.")
-        state = saved[name]
-    kept = {} if not path.is_dir() else {
-        name: values
-        for name, values in denoiser.state_dict().items()
-        if not name.startswith("unet.") or "to_v_ip" in name
-    }  # fmt: skip
+        given = saved[name]
+    shared = denoiser.state_dict()
+    own = {name if name in shared else f"unet.{name}": values for name, values in given.items()}
     try:
-        denoiser.load_state_dict(kept | state)
+        denoiser.load_state_dict(shared | own)
     except RuntimeError as error:
         raise SystemExit(f"{path} does not fit {bundle.name}: {error}") from error
     return denoiser

@@ -8,30 +8,27 @@ in `--work`, whose samples of the teacher serve all candidates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import click
 import numpy as np
 
-from reference import classifiers, student
+from reference import classifiers
 from reference.evaluation import action_units, comparison, pages
 from reference.evaluation.comparison import COLUMNS, FRECHET, Row
 from reference.evaluation.diversity import SPLITS, Held, held_out, pooled_features
 from reference.evaluation.pages import plus_minus, table
 from reference.evaluation.readers import Readers
-from reference.evaluation.sampling import kept
 from reference.experiments import setting as settings
 from reference.experiments.setting import Setting
+from reference.experiments.sources import Images, of_candidate, of_teacher
 from reference.tasks import CLASSES
 from synfer_rt.sampling.requests import Request, make_requests
 
 SEED = 1234
 """Differs from the evaluation's, so that no student is chosen on the images that grade it."""
-
-Images = Callable[[Sequence[Request], float, str], np.ndarray]
-"""Images uint8 [n, S, S, 3] of requests at a start's strength; the text labels a progress bar."""
 
 
 @dataclass(frozen=True)
@@ -41,28 +38,6 @@ class Counts:
     per_class: int
     from_noise: int
     faces: int
-
-
-def of_teacher(setting: Setting) -> Images:
-    """The samples of the bundle's guided engine."""
-
-    def images(requests: Sequence[Request], strength: float, title: str) -> np.ndarray:
-        way = setting.bundle.trajectory(strength=strength)
-        title = f"teacher, {title}"
-        return np.asarray(kept(setting.sampler, requests, way, setting.work, title)["images"])
-
-    return images
-
-
-def of_candidate(setting: Setting, path: Path, steps: int) -> Images:
-    """The samples of a student that is not in the bundle, in `steps` steps of DDIM."""
-    one = student.Student(student.load(path, setting.bundle, setting.work), setting.sampler)
-
-    def images(requests: Sequence[Request], strength: float, title: str) -> np.ndarray:
-        way = setting.bundle.trajectory("ddim", steps, strength)
-        return one.kept(requests, way, setting.work, f"student, {title}")
-
-    return images
 
 
 def compare_faces(

@@ -61,8 +61,10 @@ def test_a_state_and_a_unet_folder_are_the_same_student(bundle: Bundle, work: Pa
     with torch.no_grad():
         changed.unet.conv_out.weight.mul_(1.5)
     save_unet(changed, work / "unet")
-    torch.save({"ema": changed.state_dict()}, work / "state.pt")
-    for path in (work / "unet", work / "state.pt"):
+    torch.save({"ema": changed.state_dict()}, work / "whole.pt")
+    part = {"conv_out.weight": changed.unet.conv_out.weight.detach()}
+    torch.save({"average": part}, work / "part.pt")
+    for path in (work / "unet", work / "whole.pt", work / "part.pt"):
         assert student.digest(student.load(path, bundle, work)) == student.digest(changed) != before
 
 
