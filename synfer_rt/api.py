@@ -118,6 +118,7 @@ class Model:
           label. `au_scale`: their strength, -1000 to 1000.
         - `steps`, 1 or more, and `solver`: ddim, euler, dpmpp-2m, dpmpp-3m or unipc.
         - `guidance`: the scale of classifier-free guidance, 0 to 1000; 1 or less is none.
+          `guidance_interval`: (low, high), the noise levels in which it acts; by default in all.
         - `layout`: "bank" starts from a neutral face of the bundle, "none" from noise.
           `layout_from`: starts from the photos in a directory or file; each shows every label.
           `layout_strength`: how much of a start face is made anew, above 0, at most 1.

@@ -110,6 +110,13 @@ RECORD = (
         each=_UNIT,
     ),
     Field("guidance", 0.0, _MADE, "the scale of classifier-free guidance, 1 or more"),
+    Field(
+        "guidance_interval",
+        {"low": 0.0, "high": 0.0},
+        (SAMPLED,),
+        "guidance acts in steps that start at a noise level above `low` and at most `high`; 0 is "
+        "no limit",
+    ),
     Field("au_scale", 0.0, _MADE, "the scale of the action units"),
     Field("solver", "", _MADE, "the solver that removed the noise"),
     Field("steps", 0, _MADE, "the number of its steps"),

@@ -48,7 +48,8 @@ RUNS: dict[str, dict[str, Any]] = {
 BLANK = (
     '{"index": 0, "seed": 0, "requested_label": "", "label": "", "label_scheme": "", '
     '"probabilities": {"sad": 0.0}, "rectified": false, "accepted": false, "prompt": "", '
-    '"negative_prompt": "", "aus": {"AU6": 0.0}, "guidance": 0.0, "au_scale": 0.0, "solver": "", '
+    '"negative_prompt": "", "aus": {"AU6": 0.0}, "guidance": 0.0, "guidance_interval": '
+    '{"low": 0.0, "high": 0.0}, "au_scale": 0.0, "solver": "", '
     '"steps": 0, "layout": -1, "layout_strength": 0.0, "semantic_guidance": {"form": "", '
     '"strength": 0.0, "start": 0.0, "every": 0}, "origin": "sampled", "source": "", '
     '"source_sha256": "", "noise_scale": 0.0, "attempt": 0, "bundle": "", "backend": ""}'
@@ -74,6 +75,7 @@ prompt: string
 negative_prompt: string
 aus: struct<AU6: double>
 guidance: double
+guidance_interval: struct<low: double, high: double>
 au_scale: double
 solver: string
 steps: int64

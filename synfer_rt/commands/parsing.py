@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,6 +79,26 @@ def by_unit(
             raise UserError(f"`aus` contains {unit} twice; write each unit once.")
         aus[unit] = intensity
     return aus or None
+
+
+class NoiseLevels(click.ParamType[tuple[float, float]]):
+    """An interval of noise levels, written as LO:HI; without LO from 0, without HI to no limit."""
+
+    name = "interval"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, float]:
+        """(low, high). Raises UserError for another text."""
+        low, colon, high = value.strip().partition(":")
+        try:
+            if not colon or not (low or high):
+                raise ValueError
+            return float(low or 0), float(high or math.inf)
+        except ValueError:
+            raise UserError(
+                f"`guidance_interval` must be two noise levels such as 0.3:5, got {value!r}."
+            ) from None
 
 
 class Balance(click.ParamType[Literal["max"] | int | Path]):

@@ -56,6 +56,12 @@ if TYPE_CHECKING:
 @click.option(
     "--guidance", type=float, help="Guidance scale; 1 or less: none.  [default: the bundle's]"
 )
+@click.option(
+    "--guidance-interval",
+    type=parsing.NoiseLevels(),
+    metavar="LO:HI",
+    help="Guide only steps that start at a noise level above LO, at most HI.  [default: all]",
+)
 @click.option("--au-scale", type=float, help="Strength of the AUs.  [default: the bundle's]")
 @click.option(
     "--layout",

@@ -16,6 +16,11 @@ import numpy as np
 from synfer_rt import ranges
 from synfer_rt.bundle import Bundle
 from synfer_rt.data.datasets import refuse_inside
+from synfer_rt.diffusion.guidance_interval import (
+    GuidanceInterval,
+    guidance_interval,
+    guided_within,
+)
 from synfer_rt.diffusion.solvers import Trajectory
 from synfer_rt.errors import UserError
 from synfer_rt.jobs.warnings import warn_of_unread
@@ -48,6 +53,7 @@ class SampleSettings(TypedDict, total=False):
     steps: int | None
     solver: str | None
     guidance: float | None
+    guidance_interval: tuple[float, float] | None
     au_scale: float | None
     layout: str | None
     layout_from: str | Path | None
@@ -76,7 +82,8 @@ class Run:
     a layout bank it is 1. `semantic` steers every sample towards its label. `photos` are the faces
     to start from, of which `requests` knows the number. `accept_rate` and `threshold` say what is
     accepted (see judging/acceptance.py). With `quota` the run goes on until each class has so many
-    accepted samples, and `count` is the most that it makes.
+    accepted samples, and `count` is the most that it makes. Classifier-free guidance acts within
+    `interval`, or in every step.
     """
 
     bundle: Bundle
@@ -90,6 +97,7 @@ class Run:
     accept_rate: float | None = None
     threshold: float | None = None
     quota: int | None = None
+    interval: GuidanceInterval | None = None
 
     def check(self) -> None:
         """Raise UserError for what cannot be run, before anything is loaded or written."""
@@ -131,8 +139,14 @@ class Run:
 
     @cached_property
     def trajectory(self) -> Trajectory:
-        """The solver's steps. Raises UserError for a solver, steps or strength that do not fit."""
-        return self.bundle.trajectory(self.solver, self.steps, self.layout_strength)
+        """The solver's steps.
+
+        Raises UserError for a solver, steps, a strength or a guidance interval that do not fit.
+        """
+        way = self.bundle.trajectory(self.solver, self.steps, self.layout_strength)
+        if self.interval is None:
+            return way
+        return guided_within(way, self.interval, self.bundle.prediction_type)
 
     def settings(self, format: str) -> dict[str, Any]:
         """The run as JSON values, for run.json."""
@@ -160,6 +174,7 @@ class Run:
             "label_scheme": self.bundle.label_scheme,
             "classes": list(self.bundle.classes),
             "au_vocabulary": list(self.bundle.au_names) or None,
+            **({} if self.interval is None else {"guidance_interval": self.interval.settings}),
             **({} if size == self.bundle.default_size else {"size": list(size)}),
         }
 
@@ -184,6 +199,7 @@ class Run:
             negative_prompt=request.negative_prompt,
             aus=request.aus,
             guidance=request.guidance,
+            guidance_interval=None if self.interval is None else self.interval.recorded,
             au_scale=request.au_scale,
             solver=self.solver,
             steps=self.steps,
@@ -217,6 +233,7 @@ def make_run(
         ranges.plain(given.get("accept_rate")),
         ranges.plain(given.get("threshold")),
         quota,
+        _interval(given, requests),
     )
     run.check()
     return run
@@ -242,6 +259,16 @@ def _requests(bundle: Bundle, given: Mapping[str, Any], photos: int) -> Requests
         photos=photos,
         seed=given["seed"],
     )
+
+
+def _interval(given: Mapping[str, Any], requests: Requests) -> GuidanceInterval | None:
+    interval = guidance_interval(given.get("guidance_interval"))
+    if interval is not None and requests.guidance == 1:
+        raise UserError(
+            "`guidance_interval` needs guidance, and a scale of 1 is none; raise `guidance`, or "
+            "leave out `guidance_interval`."
+        )
+    return interval
 
 
 def _semantic(bundle: Bundle, given: Mapping[str, Any]) -> SemanticGuidance | None:

@@ -18,6 +18,7 @@ import numpy as np
 from synfer_rt import ranges
 from synfer_rt.bundle import Bundle
 from synfer_rt.data.images import find_images, in_utf8, read_image
+from synfer_rt.diffusion.guidance_interval import levels
 from synfer_rt.diffusion.solvers import HISTORY_SLOTS, Trajectory
 from synfer_rt.errors import UserError
 from synfer_rt.paths import local
@@ -116,11 +117,11 @@ def inverted(trajectory: Trajectory, prediction_type: str, rounds: int = ROUNDS)
     nothing = np.zeros(HISTORY_SLOTS + 2)
     # Row 1 of every solver's matrix is the clean image, a * latents + b * prediction.
     clean = trajectory.coefficients[:, 1, :2].astype(np.float64)
-    levels = [_level(a, b, prediction_type) for a, b in clean.tolist()] + [(1.0, 0.0)]
+    way = [*levels(trajectory, prediction_type), (1.0, 0.0)]
     matrices: list[np.ndarray] = []
     timesteps: list[float] = []
     for i in reversed(range(len(clean))):
-        (signal, noise), (next_signal, next_noise) = levels[i : i + 2]
+        (signal, noise), (next_signal, next_noise) = way[i : i + 2]
         ratio = next_noise / noise
         share = next_signal - signal * ratio
         a, b = ratio + share * clean[i, 0], share * clean[i, 1]
@@ -137,11 +138,6 @@ def inverted(trajectory: Trajectory, prediction_type: str, rounds: int = ROUNDS)
     return Trajectory(
         np.array(timesteps, np.float32), np.stack(matrices).astype(np.float32), 1.0, 0.0
     )
-
-
-def _level(a: float, b: float, prediction_type: str) -> tuple[float, float]:
-    """Signal and noise of a timestep, given the coefficients of its clean image."""
-    return (1 / a, -b / a) if prediction_type == "epsilon" else (a, -b)
 
 
 def check_encoder(bundle: Bundle) -> None:

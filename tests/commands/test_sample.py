@@ -47,8 +47,8 @@ def test_sample_writes_a_whole_dataset(sample, tmp_path, format):
     assert [record["index"] for record in records] == list(range(20))
     expected = (
         "file_name index seed requested_label label label_scheme probabilities rectified accepted "
-        "prompt negative_prompt aus guidance au_scale solver steps bundle layout layout_strength "
-        "semantic_guidance origin source source_sha256 noise_scale attempt backend"
+        "prompt negative_prompt aus guidance guidance_interval au_scale solver steps bundle layout "
+        "layout_strength semantic_guidance origin source source_sha256 noise_scale attempt backend"
     )
     assert set(expected.split()) == set(records[0])
     assert not list((tmp_path / "out").rglob("*.partial"))
@@ -157,6 +157,17 @@ def test_options_given_are_recorded(sample, tmp_path):
             "show, such as --labels sad.",
         ),
         (["--layout", "none", "--layout-strength", "0.5"], "--layout bank"),
+        (["--guidance-interval", "5:0.3"], "--guidance-interval must go from a noise level of 0"),
+        (["--guidance-interval", "-1:2"], "of 0 or more to a higher one, got -1:2"),
+        (["--guidance-interval", "5"], "two noise levels such as 0.3:5, got '5'"),
+        (["--guidance-interval", ":"], "two noise levels such as 0.3:5, got ':'"),
+        (["--guidance-interval", "low:5"], "two noise levels such as 0.3:5, got 'low:5'"),
+        (["--guidance-interval", "900:1e4"], "holds none of the steps, whose noise levels are"),
+        (
+            ["--guidance-interval", "0.3:5", "--guidance", "1"],
+            "--guidance-interval needs guidance, and a scale of 1 is none; raise --guidance, or "
+            "leave out --guidance-interval.",
+        ),
     ],
 )
 def test_bad_options_are_one_sentence_and_nothing_is_written(sample, tmp_path, options, said):
@@ -193,6 +204,26 @@ def test_semantic_guidance_is_part_of_the_run(sample, guided_bundle, tmp_path):
     assert all(a != b for (_, a), (_, b) in zip(guided, unguided, strict=True))
     said = refused(sample(*options, "--resume", engines=guided_bundle.path))
     assert "another semantic guidance" in said
+
+
+def test_a_guidance_interval_is_part_of_the_run(sample, branched_bundle, tmp_path):
+    options = ("--count", "4", "--guidance-interval", "0.3:2.5")
+    result = sample(*options, engines=branched_bundle.path)
+    assert result.exit_code == 0, result.output
+    settings = json.loads((tmp_path / "__out__/run.json").read_text())
+    assert settings["guidance_interval"] == [0.3, 2.5]
+    assert {"denoiser", "denoiser.conditional"} <= settings["ran_on"].keys()
+    samples = list(read(tmp_path / "out"))
+    assert all(r["guidance_interval"] == {"low": 0.3, "high": 2.5} for r, _ in samples)
+    for option, engines in (("2", {"denoiser"}), ("1", {"denoiser.conditional"})):
+        out = tmp_path / option
+        assert sample("--guidance", option, engines=branched_bundle.path, out=out).exit_code == 0
+        ran_on = json.loads((tmp_path / f"__{option}__/run.json").read_text())["ran_on"]
+        assert {name for name in ran_on if name.startswith("denoiser")} == engines
+    plain = list(read(tmp_path / "2"))
+    assert all(a != b for (_, a), (_, b) in zip(samples, plain, strict=False))
+    said = refused(sample(*options[:-1], "0.3:", "--resume", engines=branched_bundle.path))
+    assert "another guidance interval" in said
 
 
 def test_semantic_guidance_needs_its_engine(sample, tmp_path):

@@ -47,6 +47,7 @@ class SmallRun:
             "negative_prompt": "",
             "aus": {"AU6": 0.0, "AU12": 0.5 if label == "happy" else 0.0},
             "guidance": 2.0,
+            "guidance_interval": {"low": 0.0, "high": 0.0},
             "au_scale": 1.0,
             "solver": "unipc",
             "steps": 8,

@@ -53,6 +53,7 @@ def test_every_value_of_a_record_is_in_its_column(run, tmp_path):
         "seed": 2**63 - 1,
         "prompt": 'quotes " and \\ and \n and ünïcode \U0001f642 and \x01',
         "guidance": 1e-300,
+        "guidance_interval": {"low": 0.3, "high": 5.5},
         "au_scale": -0.1,
         "noise_scale": 0.30000000000000004,
         "layout": -(2**63),
