@@ -31,6 +31,7 @@ def build_engines(
     classifier_input: Sequence[str] = (),
     resolution: tuple[int, int] | None = None,
     sizes: tuple[int, int] | None = None,
+    cache_depth: int | None = None,
     precision: str = "fp32",
     target: str | Sequence[str] = (),
     compute_capability: Sequence[str] = (),
@@ -54,6 +55,8 @@ def build_engines(
       "lcm" or "hyper-sd:4"; "none" for other models, None to go by its LoRAs and scheduler.
     - `resolution` is (height, width) in pixels, None for the checkpoint's own; `sizes` are the
       smallest and the largest edge in pixels of engines of free size, None for one size.
+    - `cache_depth` adds engines for `cache_every` of `sample`. It is how many of the UNet's outer
+      skip connections every step computes: 1 is fastest, 3 are a whole block of Stable Diffusion.
     - `precision` is how weights are stored: "fp32", "fp16" or "int8".
     - `target`: "onnx" is always built, with "openvino" every engine must be right there, with
       "cuda" each gets a CUDA engine (add_cuda_engines gives them to a finished bundle), and
@@ -69,13 +72,12 @@ def build_engines(
     """
     targets = (target,) if isinstance(target, str) else tuple(target)
     _check_names(precision, targets, compute_capability, few_step)
-    _check_numbers(batch, sizes, tolerance, jobs)
+    _check_numbers(batch, sizes, tolerance, jobs, cache_depth)
     networks = _classifiers(classifier, classifier_labels, classifier_input)
     loras = tuple(one if isinstance(one, Lora) else parse_lora(one) for one in lora)
     path, adapter = Path(checkpoint), None if au_adapter is None else Path(au_adapter)
-    source = Source(path, adapter, networks, loras, resolution, sizes, few_step)
-    gpus = tuple(compute_capability)
-    options = Options(precision, tolerance, targets, gpus, batch, jobs, force)
+    source = Source(path, adapter, networks, loras, resolution, sizes, few_step, cache_depth)
+    options = Options(precision, tolerance, targets, tuple(compute_capability), batch, jobs, force)
     return build_bundle(source, Path(out), options, report, remark)
 
 
@@ -100,12 +102,18 @@ def _check_names(
 
 
 def _check_numbers(
-    batch: Sequence[int], sizes: Sequence[int] | None, tolerance: float | None, jobs: int
+    batch: Sequence[int],
+    sizes: Sequence[int] | None,
+    tolerance: float | None,
+    jobs: int,
+    cache_depth: int | None,
 ) -> None:
     if tolerance is not None and not (tolerance > 0 and math.isfinite(tolerance)):
         raise UserError(f"`tolerance` must be a number above 0, got {tolerance:g}.")
     if not ranges.is_whole(jobs, 1):
         raise UserError(f"`jobs` must be a whole number of at least 1, got {jobs!r}.")
+    if cache_depth is not None and not ranges.is_whole(cache_depth, 1):
+        raise UserError(f"`cache_depth` must be a whole number of at least 1, got {cache_depth!r}.")
     if not _rises(batch, 3) or not batch[0] >= 1:
         raise UserError(
             "`batch` must be the smallest, the best and the largest batch of the plans, at least "

@@ -89,6 +89,14 @@ _RESUME = "Interrupted; what is finished is kept: run the same command to go on.
     "[default: one size]",
 )
 @click.option(
+    "--cache-depth",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Also build engines for `sample --cache-every`: every step computes the layers of the N "
+    "outermost skip connections, the others are reused. 1 computes least; 3 are the outermost "
+    "blocks of Stable Diffusion.  [default: none]",
+)
+@click.option(
     "--precision",
     type=click.Choice(["fp32", "fp16", "int8"]),
     default="fp32",

@@ -122,6 +122,8 @@ class Model:
         - `layout`: "bank" starts from a neutral face of the bundle, "none" from noise.
           `layout_from`: starts from the photos in a directory or file; each shows every label.
           `layout_strength`: how much of a start face is made anew, above 0, at most 1.
+        - `cache_every`: N computes the UNet's deep part only in every N-th guided step, for a
+          bundle that was built with `--cache-depth`; 1, the default, in every step.
         - `size`: (height, width) in pixels, for a bundle of free sizes.
         - `semantic_guidance`: how far a classifier's gradient moves an image at each step, 0 or
           more. `semantic_form`: latent, text-latent or text. `semantic_start`: the part of the

@@ -121,6 +121,12 @@ RECORD = (
     Field("solver", "", _MADE, "the solver that removed the noise"),
     Field("steps", 0, _MADE, "the number of its steps"),
     Field(
+        "cache_every",
+        0,
+        (SAMPLED,),
+        "1 if every step computed the whole UNet, N if of the guided steps only every N-th did",
+    ),
+    Field(
         "layout",
         -1,
         (SAMPLED,),

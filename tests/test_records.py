@@ -50,7 +50,8 @@ BLANK = (
     '"probabilities": {"sad": 0.0}, "rectified": false, "accepted": false, "prompt": "", '
     '"negative_prompt": "", "aus": {"AU6": 0.0}, "guidance": 0.0, "guidance_interval": '
     '{"low": 0.0, "high": 0.0}, "au_scale": 0.0, "solver": "", '
-    '"steps": 0, "layout": -1, "layout_strength": 0.0, "semantic_guidance": {"form": "", '
+    '"steps": 0, "cache_every": 0, "layout": -1, "layout_strength": 0.0, '
+    '"semantic_guidance": {"form": "", '
     '"strength": 0.0, "start": 0.0, "every": 0}, "origin": "sampled", "source": "", '
     '"source_sha256": "", "noise_scale": 0.0, "attempt": 0, "bundle": "", "backend": ""}'
 )
@@ -79,6 +80,7 @@ guidance_interval: struct<low: double, high: double>
 au_scale: double
 solver: string
 steps: int64
+cache_every: int64
 layout: int64
 layout_strength: double
 semantic_guidance: struct<form: string, strength: double, start: double, every: int64>

@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from synfer_rt.bundle import FERANNO
-from synfer_rt.bundle.engine_specs import CONDITIONAL, DENOISER, DISTILLED
+from synfer_rt.bundle.engine_specs import (
+    CACHING,
+    CONDITIONAL,
+    DENOISER,
+    DISTILLED,
+    REUSING,
+    STORING,
+)
 from synfer_rt.export.build.hashes import EXPORT, code_hash, digest, sha256
 from synfer_rt.export.checkpoint.contents import (
     ADDITIONS,
@@ -34,6 +41,8 @@ _MADE_OF = {
     "conditioner": ("text_encoder",),
     DENOISER: ("unet",),
     CONDITIONAL: ("unet",),
+    STORING: ("unet",),
+    REUSING: ("unet",),
     DISTILLED: ("unet", DISTILLED_FOLDER),
     "decoder": ("vae",),
     "encoder": ("vae",),
@@ -79,6 +88,8 @@ def engine_key(
         shape = {"latent": checkpoint.latent_shape, "sizes": checkpoint.sizes}
     if name.startswith("guide."):
         shape["classes"] = label_schemes.scheme(checkpoint.settings.label_scheme)
+    if name in CACHING:
+        shape["cache_depth"] = checkpoint.cache_depth
     if name == FERANNO:
         shape["schedule"] = checkpoint.schedule
     if not {"unet", "text_encoder"} & {*_MADE_OF[name]}:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from synfer_rt.export.checkpoint.contents import Checkpoint
 from synfer_rt.export.checkpoint.reading import read_checkpoint
 from synfer_rt.export.files.lora.merge import Lora
 from synfer_rt.export.graphs.engine_graphs import engine_graph, images_of
+from synfer_rt.export.networks.cached_unet import check_depth
 from synfer_rt.export.networks.classifier import ClassifierSource
 from synfer_rt.export.networks.image_network import compose_network, reference
 from synfer_rt.export.onnx.forward_graph import export_onnx, save, store_half
@@ -33,7 +34,8 @@ _EXAMPLE_BATCH = 2
 
 @dataclass(frozen=True)
 class Source:
-    """What is built: the arguments of read_checkpoint. Unlike a Checkpoint it has no weights."""
+    """What is built: the arguments of read_checkpoint, and the depth of engines that cache features
+    (cached_unet.py), if there are any. Unlike a Checkpoint it has no weights."""
 
     directory: Path
     au_adapter: Path | None = None
@@ -42,10 +44,11 @@ class Source:
     resolution: Size | None = None
     sizes: tuple[int, int] | None = None
     few_step: str | None = None
+    cache_depth: int | None = None
 
     def read(self) -> Checkpoint:
         """Read the checkpoint; UserError for whatever is wrong with it."""
-        return read_checkpoint(
+        checkpoint = read_checkpoint(
             self.directory,
             self.au_adapter,
             self.classifiers,
@@ -54,6 +57,9 @@ class Source:
             sizes=self.sizes,
             few_step=self.few_step,
         )
+        if self.cache_depth is not None:
+            check_depth(checkpoint.unet, self.cache_depth, free_sizes=self.sizes is not None)
+        return replace(checkpoint, cache_depth=self.cache_depth)
 
 
 @dataclass(frozen=True)
@@ -121,13 +127,13 @@ def _export(job: Job, path: Path) -> tuple[list[Case], dict[str, Any]]:
         scheme = network.expressions if isinstance(network, ClassifierSource) else None
     else:
         graph = engine_graph(checkpoint, job.name, job.max_length)
-        cases = references(graph.module, graph.inputs, job.batches, other)
+        cases = references(graph.reference or graph.module, graph.inputs, job.batches, other)
         # An axis of length 1, or as long as another, would be taken for a fixed one.
         small = sizes and (2 * sizes.multiple_of, 3 * sizes.multiple_of)
         export = (
             export_gradient
             if graph.gradient
-            else partial(export_onnx, free_axes=checkpoint.free_axes)
+            else partial(export_onnx, free_axes=checkpoint.free_axes, optional=graph.optional)
         )
         example = graph.inputs(_EXAMPLE_BATCH, small)
         export(graph.module, example, graph.outputs, graph.static, path, job.precision)

@@ -91,7 +91,10 @@ def _onnxruntime(path: Path) -> Callable[[Arrays], list[np.ndarray]]:
     options = onnxruntime.SessionOptions()
     options.enable_cpu_mem_arena = False  # it would keep the largest batch's activations
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return lambda given: [np.asarray(output) for output in session.run(None, given)]
+    read = [node.name for node in session.get_inputs()]
+    return lambda given: [
+        np.asarray(output) for output in session.run(None, {name: given[name] for name in read})
+    ]
 
 
 def _relative(found: np.ndarray, wanted: np.ndarray) -> float:

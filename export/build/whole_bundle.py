@@ -17,7 +17,7 @@ import synfer_rt
 from synfer_rt.backends import status
 from synfer_rt.backends.parity import OPENVINO, measured, reason
 from synfer_rt.bundle import FERANNO, MANIFEST, Bundle, write_manifest
-from synfer_rt.bundle.engine_specs import CONDITIONAL, DENOISER, DISTILLED
+from synfer_rt.bundle.engine_specs import CONDITIONAL, DENOISER, DISTILLED, REUSING, STORING
 from synfer_rt.diffusion.solvers import HISTORY_SLOTS
 from synfer_rt.errors import UserError
 from synfer_rt.export.build.all_engines import Options, Recipe, make_engines
@@ -46,7 +46,7 @@ from synfer_rt.paths import local
 MODEL_CARD = "README.md"
 """A checkpoint's model card goes with its bundle."""
 SHARING = (
-    *(DENOISER, CONDITIONAL, DISTILLED, "decoder", FERANNO),
+    *(DENOISER, CONDITIONAL, STORING, REUSING, DISTILLED, "decoder", FERANNO),
     *("guide.text", "guide.text-latent", "guide.latent"),
 )
 """Engines that contain the same networks; the first ones are in every bundle."""
@@ -119,6 +119,11 @@ def _check_usable(source: Source, options: Options) -> None:
         )
     if "openvino" in options.targets and not (found := status(OPENVINO)).works:
         raise UserError(f'`target="openvino"` does not work here: {found.reason}; {found.remedy}.')
+    if source.cache_depth is not None and options.precision == "int8":
+        raise UserError(
+            "int8 engines do not cache features; leave out `cache_depth`, or build with "
+            '`precision="fp16"`.'
+        )
     check_plan_options(options)
     if "cuda" in options.targets:
         check_precision(options.precision)

@@ -52,8 +52,9 @@ class Checkpoint:
     LoRAs are merged into the weights, and the UNet's `sample_size` is the size that is built.
     `scheduler_changes` are settings that take the place of those in scheduler_config.json.
     `additions` are those folders of ADDITIONS that fit this size; `remarks` are sentences on what
-    is done otherwise than the checkpoint says. The modules and the tokenizer are Any, since their
-    `config` has no type to check against.
+    is done otherwise than the checkpoint says. `cache_depth` is the depth of engines that cache
+    features (networks/cached_unet.py), None for a bundle without them. The modules and the
+    tokenizer are Any, since their `config` has no type to check against.
     """
 
     directory: Path
@@ -74,6 +75,7 @@ class Checkpoint:
     sizes: Sizes | None
     scheduler_changes: Mapping[str, Any] = field(default_factory=dict[str, Any])
     remarks: tuple[str, ...] = ()
+    cache_depth: int | None = None
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

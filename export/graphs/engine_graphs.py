@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,7 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from synfer_rt.bundle import FERANNO
-from synfer_rt.bundle.engine_specs import CONDITIONAL, DENOISER, DISTILLED, ONE_BRANCH
+from synfer_rt.bundle.engine_specs import (
+    CACHING,
+    CONDITIONAL,
+    DENOISER,
+    DISTILLED,
+    FEATURES,
+    ONE_BRANCH,
+    REUSING,
+    STORING,
+)
 from synfer_rt.bundle.sizes import Size
 from synfer_rt.diffusion.solvers import HISTORY_SLOTS
 from synfer_rt.errors import UserError
@@ -19,6 +28,7 @@ from synfer_rt.export.checkpoint.contents import DISTILLED_FOLDER, FERANNO_FOLDE
 from synfer_rt.export.checkpoint.tokenizer import PROBES
 from synfer_rt.export.files.model_folder import load_model
 from synfer_rt.export.graphs.trained_feranno import read_feranno
+from synfer_rt.export.networks.cached_unet import ReusingDenoiser, StoringDenoiser
 from synfer_rt.export.networks.guide import LatentGuide, TextGuide
 from synfer_rt.export.networks.guiding_classifier import (
     IMAGE_FOLDER,
@@ -60,7 +70,8 @@ class Graph:
 
     `static` are the inputs and outputs whose first dimension is not the batch. With `gradient`, the
     forward calls torch.autograd.grad (gradient_graph.py). `label_scheme` is that of an engine whose
-    outputs are probabilities.
+    outputs are probabilities. Of the inputs that `optional` names, the engine has those that it
+    reads. The engine is compared with `reference`, by default with `module` itself.
     """
 
     module: nn.Module
@@ -69,12 +80,15 @@ class Graph:
     static: frozenset[str] = frozenset()
     gradient: bool = False
     label_scheme: str | None = None
+    optional: frozenset[str] = frozenset()
+    reference: Callable[..., Tensor | tuple[Tensor, ...]] | None = None
 
 
 def engine_names(checkpoint: Checkpoint) -> tuple[str, ...]:
     """The engines from PyTorch modules of `checkpoint`; those from its ONNX files are others."""
     added = [name for name, folder in ADDED_ENGINES.items() if folder in checkpoint.additions]
-    return ("conditioner", DENOISER, CONDITIONAL, "decoder", "encoder", *added)
+    caching = () if checkpoint.cache_depth is None else (STORING, REUSING)
+    return ("conditioner", DENOISER, CONDITIONAL, *caching, "decoder", "encoder", *added)
 
 
 def engine_graph(checkpoint: Checkpoint, name: str, max_length: int) -> Graph:
@@ -120,11 +134,45 @@ def engine_graph(checkpoint: Checkpoint, name: str, max_length: int) -> Graph:
             gradient=True,
         )
     guided = name not in ONE_BRANCH
-    return Graph(
+    graph = Graph(
         denoiser if guided else ConditionalDenoiser(denoiser).eval(),
         _to_denoise(checkpoint, conditioner, given, guided=guided),
         ("next_latents", "next_history", "prediction"),
         frozenset({"timestep", "coefficients"}),
+    )
+    return _caching(graph, name, denoiser, checkpoint.cache_depth) if name in CACHING else graph
+
+
+def _caching(graph: Graph, name: str, denoiser: Denoiser, depth: int | None) -> Graph:
+    """The engine that stores or reuses features, made of the denoiser's `graph`.
+
+    Both are compared with the denoiser, which they equal if the features are those of this step.
+    """
+    assert depth is not None
+    storing = StoringDenoiser(denoiser, depth).eval()
+
+    def features(*given: Tensor) -> Tensor:
+        with torch.no_grad():
+            return storing(*given)[-1]
+
+    if name == STORING:
+        return replace(
+            graph,
+            module=storing,
+            outputs=(*graph.outputs, FEATURES),
+            reference=lambda *given: (*denoiser(*given), features(*given)),
+        )
+
+    def inputs(batch: int, size: Size | None = None) -> dict[str, Tensor]:
+        given = graph.inputs(batch, size)
+        return {FEATURES: features(*given.values()), **given}
+
+    return replace(
+        graph,
+        module=ReusingDenoiser(denoiser, depth).eval(),
+        inputs=inputs,
+        optional=frozenset(denoiser.names),
+        reference=lambda features, *given: denoiser(*given),
     )
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from synfer_rt.errors import UserError
+from synfer_rt.export.networks.modules import Denoiser
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,16 @@ class SplitUNet:
     """The forward pass of `unet`, a UNet2DConditionModel, that can take its deep part from before.
 
     Its blocks must be those of Stable Diffusion (checkpoint/kinds.py). `depth` is the number of
-    shallow skip connections. Raises UserError unless it is at least 1 and leaves a deep part.
+    shallow skip connections. Raises UserError unless it is at least 1 and leaves a deep part, and
+    for a UNet with a guidance embedding.
     """
 
     def __init__(self, unet: Any, depth: int) -> None:
+        if unet.config.time_cond_proj_dim:
+            raise UserError(
+                "`cache_depth` is for models whose steps compute two guidance branches, and this "
+                "UNet has a guidance embedding instead; leave out `cache_depth`."
+            )
         self._unet = unet
         self._down, self._up = list(_way_down(unet)), list(_way_up(unet))
         most = len(self._up) - 1
@@ -74,10 +81,9 @@ class SplitUNet:
         self._depth = depth
 
     @property
-    def reads_text(self) -> bool:
-        """Whether the shallow part has attention; without it, text and AUs act in the deep part."""
-        shallow = (*self._down[: self._depth - 1], *self._up[-self._depth :])
-        return any(layer.attention is not None for layer in shallow)
+    def keeps_size(self) -> bool:
+        """Whether the features are as high and wide as the latents."""
+        return not any(layer.downsamplers for layer in self._down[: self._depth - 1])
 
     def __call__(
         self,
@@ -89,8 +95,7 @@ class SplitUNet:
         """The UNet's output for latents [N, C, h, w], and the features [N, c, h', w'] of its deep
         part; with `features`, those of an earlier pass, the deep part is not computed.
 
-        `given` are the Conditioner's outputs [N, ...] by name, of which the text and what AUs add
-        may be left out if no layer that is computed has attention.
+        `given` are the Conditioner's outputs [N, ...] by name.
         """
         unet = self._unet
         if unet.config.center_input_sample:
@@ -129,7 +134,7 @@ class SplitUNet:
         if unet.time_embed_act is not None:
             embedding = unet.time_embed_act(embedding)
         attention = {name: value for name, value in given.items() if name.startswith("au_")}
-        return _Given(embedding, given.get("text"), attention or None)
+        return _Given(embedding, given["text"], attention or None)
 
     def _rise(
         self,
@@ -147,6 +152,67 @@ class SplitUNet:
             size = skips[-i - 1].shape[2:] if sized and layer.upsamplers else None
             x = layer(torch.cat([x, skips[-i]], 1), told, size)
         return x
+
+
+class StoringDenoiser(nn.Module):
+    """The Denoiser, which also returns the features [B, 2, c, h', w'] of its UNet's deep part."""
+
+    def __init__(self, denoiser: Denoiser, depth: int) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        self._split = SplitUNet(denoiser.unet, depth)
+
+    def forward(
+        self,
+        latents: Tensor,
+        history: Tensor,
+        timestep: Tensor,
+        guidance: Tensor,
+        coefficients: Tensor,
+        *conditioning: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """next_latents, next_history, prediction, features."""
+        both, given = self.denoiser.branches(latents, conditioning)
+        output, features = self._split(both, timestep, given)
+        step = self.denoiser.guided_step(latents, history, guidance, coefficients, output)
+        return *step, features.unflatten(0, (-1, 2))
+
+
+class ReusingDenoiser(nn.Module):
+    """The Denoiser with `features` [B, 2, c, h', w'] of an earlier step for its deep part."""
+
+    def __init__(self, denoiser: Denoiser, depth: int) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        self._split = SplitUNet(denoiser.unet, depth)
+
+    def forward(
+        self,
+        features: Tensor,
+        latents: Tensor,
+        history: Tensor,
+        timestep: Tensor,
+        guidance: Tensor,
+        coefficients: Tensor,
+        *conditioning: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """next_latents, next_history, prediction."""
+        both, given = self.denoiser.branches(latents, conditioning)
+        output, _ = self._split(both, timestep, given, features.flatten(0, 1))
+        return self.denoiser.guided_step(latents, history, guidance, coefficients, output)
+
+
+def check_depth(unet: Any, depth: int, *, free_sizes: bool) -> None:
+    """Raise UserError for a depth that the UNet does not have, or whose engines cannot be built.
+
+    In engines of free size, which `free_sizes` says they are, features must be as large as latents.
+    """
+    if not SplitUNet(unet, depth).keeps_size and free_sizes:
+        most = 1 + len(unet.down_blocks[0].resnets)
+        raise UserError(
+            f"`cache_depth` {depth} keeps features that are smaller than the latents, which "
+            f"engines of free size cannot take; give at most {most}, or leave out `sizes`."
+        )
 
 
 def _way_down(unet: Any) -> Iterator[_Layer]:

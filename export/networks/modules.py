@@ -268,9 +268,27 @@ class Denoiser(nn.Module):
         *conditioning: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """next_latents, next_history, prediction."""
+        both, given = self.branches(latents, conditioning)
+        output = self.predict(both, timestep, given)
+        return self.guided_step(latents, history, guidance, coefficients, output)
+
+    def branches(
+        self, latents: Tensor, conditioning: Sequence[Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Latents and conditioning by name of both guidance branches in turn, [2B, ...]."""
         given = dict(zip(self.names, (c.flatten(0, 1) for c in conditioning), strict=True))
-        both = latents.unsqueeze(1).expand(-1, 2, -1, -1, -1).flatten(0, 1)
-        output = self.predict(both, timestep, given).unflatten(0, (-1, 2))
+        return latents.unsqueeze(1).expand(-1, 2, -1, -1, -1).flatten(0, 1), given
+
+    def guided_step(
+        self,
+        latents: Tensor,
+        history: Tensor,
+        guidance: Tensor,
+        coefficients: Tensor,
+        output: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """next_latents, next_history, prediction, given the UNet's output [2B, C, h, w]."""
+        output = output.unflatten(0, (-1, 2))
         unconditional, conditional = output[:, 0], output[:, 1]
         weight = guidance[:, None, None, None]
         prediction = unconditional + weight * (conditional - unconditional)

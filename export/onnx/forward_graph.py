@@ -33,6 +33,7 @@ def export_onnx(
     path: Path,
     precision: str,
     free_axes: Mapping[str, int] | None = None,
+    optional: frozenset[str] = frozenset(),
 ) -> None:
     """Write `module` to `path`; its inputs and outputs stay float32 (or int64).
 
@@ -40,8 +41,9 @@ def export_onnx(
     `static` have the batch as first dimension. `precision` is "fp32" or "fp16", how weights are
     stored: they are cast to float32 where they are used, which the runtime does once when it loads.
     `free_axes` are the heights and widths (engine_specs.SPATIAL) that stay free, with the number of
-    which each is a multiple; without them the size is that of `inputs`. Raises UserError if the
-    graph would fix the batch or a free axis.
+    which each is a multiple; without them the size is that of `inputs`. Those inputs of `optional`
+    that the graph does not read are left out of it. Raises UserError if the graph would fix the
+    batch or a free axis.
     """
     free_axes = free_axes or {}
     dims = {BATCH: Dim(BATCH, min=1, max=MAX_BATCH)}
@@ -68,6 +70,8 @@ def export_onnx(
     exported.optimize()
     weights += model.graph.initializers.values()
     clear_metadata(model)
+    for value in [v for v in model.graph.inputs if v.name in optional and not v.uses()]:
+        model.graph.inputs.remove(value)
     _name_axes(model, static, free_axes, path.stem)
     if precision == "fp16":
         store_half(model.graph)

@@ -1,6 +1,6 @@
 """Engines with the same weights keep them in one file.
 
-The conditional denoiser, FERAnno and two of the guides contain the denoiser's UNet, and one of
+The model's other denoisers, FERAnno and two of the guides contain the denoiser's UNet, and one of
 these the decoder too. The weights of an ONNX model may be in any file beside it, so
 `denoiser.onnx.data` can serve them all, and a bundle has the UNet once. Large weights are copied
 one at a time, so that they are never in memory together.

@@ -23,7 +23,13 @@ from __future__ import annotations
 import math
 
 from synfer_rt.bundle import FERANNO
-from synfer_rt.bundle.engine_specs import ONE_BRANCH, EngineSpec, denoises
+from synfer_rt.bundle.engine_specs import (
+    CACHING,
+    FEATURES,
+    ONE_BRANCH,
+    EngineSpec,
+    denoises,
+)
 
 WIDTH, HEADS = 320, 8
 _LIVE = 17 * WIDTH
@@ -54,9 +60,12 @@ def share(engine: str) -> float:
 
     Engines keep what they allocated, so the parts of a denoiser of two branches, a decoder and
     eight others are 1 together. A denoiser of one branch has half of the other's part, so that it
-    takes the same pieces; where both are loaded, it has the place of three others. A guide may take
-    as much as a denoiser, whose pieces are then a guide's, and small.
+    takes the same pieces; where both are loaded, it has the place of three others. The two engines
+    that cache features take turns in the denoiser's place and divide its part. A guide may take as
+    much as a denoiser, whose pieces are then a guide's, and small.
     """
+    if engine in CACHING:
+        return _SHARE_OF_A_BRANCH
     if denoises(engine):
         return branches(engine) * _SHARE_OF_A_BRANCH
     return _SHARES.get("guide" if engine.startswith("guide.") else engine, _OTHER_SHARE)
@@ -76,7 +85,7 @@ def bytes_per_image(
     whether it computes in float16, `fused` whether its attention is fused.
     """
     scores = 0 if fused else HEADS * positions**2
-    finished = 0
+    single = 4 * _features(spec, positions)
     if denoises(spec.name):
         values = branches(spec.name) * (_LIVE * positions + 2 * scores)
     elif spec.name == FERANNO:
@@ -88,10 +97,24 @@ def bytes_per_image(
         values = _LIVE * positions
     elif spec.name in ("decoder", "encoder"):
         values = _PIXEL * pixels + (0 if fused else 2 * positions**2)  # one head
-        finished = _FINISHED * pixels
+        single = _FINISHED * pixels
     elif spec.name == "conditioner":
         sizes = (math.prod(int(n) for n in tensor.shape[1:]) for tensor in spec.outputs)
         values = _TEXT * sum(sizes)
     else:
         values = _CLASSIFIER + _RESIZED * pixels
-    return _SLACK * (values * (2 if half else 4) + finished)
+    return _SLACK * (values * (2 if half else 4) + single)
+
+
+def _features(spec: EngineSpec, positions: int) -> int:
+    """How many values of cached features an engine takes or gives, always in float32.
+
+    Their height and width are numbers, or free and then those of the latents.
+    """
+    values = 0
+    for tensor in (*spec.inputs, *spec.outputs):
+        if tensor.name == FEATURES:
+            sizes = [size for size in tensor.shape[1:] if isinstance(size, int)]
+            free = len(sizes) < len(tensor.shape[1:])
+            values += math.prod(sizes) * (positions if free else 1)
+    return values

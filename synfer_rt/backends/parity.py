@@ -23,7 +23,7 @@ from synfer_rt.backends.openvino import (
 )
 from synfer_rt.backends.runtimes import status
 from synfer_rt.bundle import Bundle, write_manifest
-from synfer_rt.bundle.engine_specs import BATCH, EngineSpec, RuntimeParity
+from synfer_rt.bundle.engine_specs import BATCH, REUSING, STORING, EngineSpec, RuntimeParity
 from synfer_rt.errors import UserError
 
 OPENVINO, REFERENCE = "openvino-cpu", "onnxruntime-cpu"
@@ -124,8 +124,12 @@ def references(
 
 def inputs(bundle: Bundle, name: str, batch: int) -> Arrays:
     """Random inputs for a batch of an engine, distributed as in a run."""
-    draws = np.random.default_rng(batch)
     spec = bundle.engines[name]
+    if name == REUSING:
+        given = inputs(bundle, STORING, batch)
+        given |= open_engine(bundle, STORING, REFERENCE).run(given)
+        return {tensor.name: given[tensor.name] for tensor in spec.inputs}
+    draws = np.random.default_rng(batch)
     lengths = {
         BATCH: batch,
         **dict(zip("HW", bundle.image_size, strict=True)),

@@ -14,7 +14,10 @@ BATCH = "B"
 IMAGE_AXES, LATENT_AXES = ("H", "W"), ("h", "w")
 """The names of height and width in pixels and in latents, where they are dynamic."""
 SPATIAL = {"images": IMAGE_AXES} | dict.fromkeys(
-    ("latents", "history", "next_latents", "next_history", "prediction", "mean", "logvar"),
+    (
+        *("latents", "history", "next_latents", "next_history", "prediction", "features"),
+        *("mean", "logvar"),
+    ),
     LATENT_AXES,
 )
 """The inputs and outputs that end in height and width, with the names of these."""
@@ -25,9 +28,15 @@ DENOISER = "denoiser"
 CONDITIONAL, DISTILLED = "denoiser.conditional", "denoiser.distilled"
 """The denoiser's conditional branch alone, and a student of the model that needs few steps and has
 guidance folded into it."""
+STORING, REUSING = "denoiser.storing", "denoiser.reusing"
+"""The denoiser that also returns the features of its UNet's deep part, and the one that takes them
+from an earlier step (arXiv 2312.00858)."""
+FEATURES = "features"
+"""These features [B, 2, c, h', w'], an output of the one and an input of the other."""
+CACHING = frozenset({STORING, REUSING})
 ONE_BRANCH = frozenset({CONDITIONAL, DISTILLED})
 """Engines that denoise without classifier-free guidance, from branch 1 of the conditioning."""
-DENOISERS = frozenset({DENOISER, *ONE_BRANCH})
+DENOISERS = frozenset({DENOISER, STORING, REUSING, *ONE_BRANCH})
 REQUIRED_ENGINES = ("conditioner", DENOISER, "decoder")
 
 
@@ -148,7 +157,8 @@ def mismatch(
     `tokens` is the length of a prompt, `aus` that of the AU vector (0 for a model without AUs), and
     `classes` that of a guide's target, a distribution over the bundle's own labels.
     """
-    for name in REQUIRED_ENGINES:
+    caching = CACHING if CACHING & engines.keys() else ()
+    for name in (*REQUIRED_ENGINES, *caching):
         if name not in engines:
             return f"the engine {name} is missing"
     images = _f32("images", BATCH, 3, *image_size)
@@ -156,8 +166,7 @@ def mismatch(
         if name == "conditioner":
             inputs, outputs = _conditioner_inputs(tokens, aus), spec.outputs
         elif denoises(name):
-            inputs, outputs = _denoiser(latent, guided=name not in ONE_BRANCH)
-            inputs += engines["conditioner"].outputs
+            inputs, outputs = _denoising(name, engines, latent)
         elif name == "decoder":
             inputs, outputs = (_f32("latents", BATCH, *latent),), (images,)
         elif name == "encoder":
@@ -205,6 +214,29 @@ def _denoiser(latent: tuple[int | str, ...], *, guided: bool) -> tuple[Tensors, 
         _f32("next_history", BATCH, HISTORY_SLOTS, *latent),
         _f32("prediction", BATCH, *latent),
     )
+
+
+def _denoising(
+    name: str, engines: Mapping[str, EngineSpec], latent: tuple[int | str, ...]
+) -> tuple[Tensors, Tensors]:
+    """The inputs and outputs of an engine that denoises, conditioning included."""
+    inputs, outputs = _denoiser(latent, guided=name not in ONE_BRANCH)
+    conditioning = engines["conditioner"].outputs
+    if name == STORING:
+        outputs += (_features(engines),)
+    elif name == REUSING:  # its part of the UNet may not read all of the conditioning
+        inputs += (_features(engines),)
+        conditioning = tuple(t for t in conditioning if t in engines[name].inputs)
+    return inputs + conditioning, outputs
+
+
+def _features(engines: Mapping[str, EngineSpec]) -> TensorSpec:
+    """The features as the engine that stores them has them, or as it should."""
+    for tensor in engines[STORING].outputs:
+        form = tensor.dtype, tensor.shape[:2], len(tensor.shape)
+        if tensor.name == FEATURES and form == ("float32", (BATCH, 2), 5):
+            return tensor
+    return _f32(FEATURES, BATCH, 2, "c", *LATENT_AXES)
 
 
 def _text_guide(

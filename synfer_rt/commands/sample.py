@@ -81,6 +81,13 @@ if TYPE_CHECKING:
     "photos 0.7]",
 )
 @click.option(
+    "--cache-every",
+    type=int,
+    metavar="N",
+    help="Compute the UNet's deep part only in every N-th guided step, for a bundle built with "
+    "--cache-depth.  [default: 1]",
+)
+@click.option(
     "--size",
     type=parsing.Size(),
     metavar="HxW",

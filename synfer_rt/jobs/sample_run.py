@@ -15,7 +15,9 @@ import numpy as np
 
 from synfer_rt import ranges
 from synfer_rt.bundle import Bundle
+from synfer_rt.bundle.engine_specs import CACHING
 from synfer_rt.data.datasets import refuse_inside
+from synfer_rt.diffusion.feature_caching import with_cached_features
 from synfer_rt.diffusion.guidance_interval import (
     GuidanceInterval,
     guidance_interval,
@@ -58,6 +60,7 @@ class SampleSettings(TypedDict, total=False):
     layout: str | None
     layout_from: str | Path | None
     layout_strength: float | None
+    cache_every: int | None
     size: tuple[int, int] | None
     semantic_guidance: float | None
     semantic_form: str | None
@@ -83,7 +86,8 @@ class Run:
     to start from, of which `requests` knows the number. `accept_rate` and `threshold` say what is
     accepted (see judging/acceptance.py). With `quota` the run goes on until each class has so many
     accepted samples, and `count` is the most that it makes. Classifier-free guidance acts within
-    `interval`, or in every step.
+    `interval`, or in every step. Only every `cache_every`-th guided step computes the UNet's deep
+    part (diffusion/feature_caching.py).
     """
 
     bundle: Bundle
@@ -98,10 +102,16 @@ class Run:
     threshold: float | None = None
     quota: int | None = None
     interval: GuidanceInterval | None = None
+    cache_every: int = 1
 
     def check(self) -> None:
         """Raise UserError for what cannot be run, before anything is loaded or written."""
         _ = self.trajectory
+        if self.cache_every > 1 and not self.bundle.engines.keys() >= CACHING:
+            raise UserError(
+                f"{self.bundle.name} has no engines that cache features; build it with "
+                "`synfer-rt build-engines --cache-depth`, or leave out `cache_every`."
+            )
         self.acceptance()
 
     def acceptance(self) -> Accept:
@@ -141,12 +151,13 @@ class Run:
     def trajectory(self) -> Trajectory:
         """The solver's steps.
 
-        Raises UserError for a solver, steps, a strength or a guidance interval that do not fit.
+        Raises UserError for a solver, steps, a strength, a guidance interval or a `cache_every`
+        that do not fit.
         """
         way = self.bundle.trajectory(self.solver, self.steps, self.layout_strength)
-        if self.interval is None:
-            return way
-        return guided_within(way, self.interval, self.bundle.prediction_type)
+        if self.interval is not None:
+            way = guided_within(way, self.interval, self.bundle.prediction_type)
+        return with_cached_features(way, self.cache_every)
 
     def settings(self, format: str) -> dict[str, Any]:
         """The run as JSON values, for run.json."""
@@ -175,6 +186,7 @@ class Run:
             "classes": list(self.bundle.classes),
             "au_vocabulary": list(self.bundle.au_names) or None,
             **({} if self.interval is None else {"guidance_interval": self.interval.settings}),
+            **({} if self.cache_every == 1 else {"cache_every": self.cache_every}),
             **({} if size == self.bundle.default_size else {"size": list(size)}),
         }
 
@@ -203,6 +215,7 @@ class Run:
             au_scale=request.au_scale,
             solver=self.solver,
             steps=self.steps,
+            cache_every=self.cache_every,
             layout=request.layout,
             layout_strength=self.layout_strength,
             semantic_guidance=None if self.semantic is None else asdict(self.semantic),
@@ -234,6 +247,7 @@ def make_run(
         ranges.plain(given.get("threshold")),
         quota,
         _interval(given, requests),
+        _cache_every(given, requests),
     )
     run.check()
     return run
@@ -269,6 +283,16 @@ def _interval(given: Mapping[str, Any], requests: Requests) -> GuidanceInterval 
             "leave out `guidance_interval`."
         )
     return interval
+
+
+def _cache_every(given: Mapping[str, Any], requests: Requests) -> int:
+    every = ranges.whole("cache_every", given.get("cache_every", 1), 1, None)
+    if every > 1 and requests.guidance == 1:
+        raise UserError(
+            "`cache_every` acts in guided steps, and a scale of 1 is no guidance; raise "
+            "`guidance`, or leave out `cache_every`."
+        )
+    return every
 
 
 def _semantic(bundle: Bundle, given: Mapping[str, Any]) -> SemanticGuidance | None:

@@ -19,6 +19,7 @@ from synfer_rt.backends.engine import ONE_AT_A_TIME, BoundEngine, Buffer
 from synfer_rt.backends.loaded_engines import LoadedEngines
 from synfer_rt.bundle import FERANNO
 from synfer_rt.bundle.cuda import NEXT_STEP, STEP
+from synfer_rt.bundle.engine_specs import FEATURES, LATENT_AXES, STORING
 from synfer_rt.diffusion.solvers import HISTORY_SLOTS, Trajectory
 from synfer_rt.judging.voting import Opinion
 from synfer_rt.sampling.guidance import SemanticGuidance, engine_name
@@ -154,6 +155,8 @@ class OnDevice:
         shape = (size, HISTORY_SLOTS, *self._bundle.latent.shape)
         state["history"] = self._engines.buffer("history", shape, "float32")
         state[STEP.name] = self._engines.buffer(STEP.name, (), STEP.dtype)
+        if STORING in self._bound:
+            state[FEATURES] = self._features(size)
         with self._observer.stage("condition"):
             conditioning = {
                 tensor.name: self._engines.buffer(
@@ -174,6 +177,8 @@ class OnDevice:
             "prediction": self._other("prediction", state["latents"]),
             NEXT_STEP.name: self._other(STEP.name, state[STEP.name]),
         }
+        if step.engine == STORING:
+            outputs[FEATURES] = state[FEATURES]
         self._bound[step.engine].enqueue(state, outputs, wait=wait)
         return {
             "latents": outputs["next_latents"],
@@ -181,6 +186,13 @@ class OnDevice:
             STEP.name: outputs[NEXT_STEP.name],
             "prediction": outputs["prediction"],
         }
+
+    def _features(self, size: int) -> Buffer:
+        """The buffer of the features, which one engine writes and another reads."""
+        (tensor,) = (t for t in self._bundle.engines[STORING].outputs if t.name == FEATURES)
+        lengths = dict(zip(LATENT_AXES, self._bundle.latent.shape[1:], strict=True))
+        shape = (size, *(int(lengths.get(str(n), n)) for n in tensor.shape[1:]))
+        return self._engines.buffer(FEATURES, shape, tensor.dtype)
 
     def _corrected(
         self, guide: str, step: Step, state: Mapping[str, Buffer], *, wait: bool

@@ -13,6 +13,7 @@ from synfer_rt import ranges
 from synfer_rt.backends import Value, to_numpy
 from synfer_rt.backends.loaded_engines import LoadedEngines
 from synfer_rt.bundle import Bundle
+from synfer_rt.bundle.engine_specs import FEATURES, STORING
 from synfer_rt.data import pixels
 from synfer_rt.diffusion.solvers import HISTORY_SLOTS, Trajectory
 from synfer_rt.errors import UserError
@@ -145,6 +146,8 @@ class Sampler:
                     state |= guide.before(number, state)
                 engine = self.engines[step.engine]
                 outputs: Mapping[str, Value] = engine.run_on_device(state)
+                if step.engine == STORING:
+                    state[FEATURES] = outputs[FEATURES]
                 if guide is not None:
                     outputs = guide.after(number, state, outputs)
                 state["latents"] = outputs["next_latents"]

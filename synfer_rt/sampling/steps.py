@@ -8,7 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from synfer_rt.bundle import Bundle
-from synfer_rt.bundle.engine_specs import CONDITIONAL, DENOISER, ONE_BRANCH
+from synfer_rt.bundle.engine_specs import (
+    CONDITIONAL,
+    DENOISER,
+    ONE_BRANCH,
+    REUSING,
+    STORING,
+)
 from synfer_rt.diffusion.solvers import Trajectory
 
 
@@ -33,15 +39,21 @@ def plan(bundle: Bundle, trajectory: Trajectory, guidance: np.ndarray) -> tuple[
 
     `guidance` [B] are the scales of the piece's images. A distilled model has no branches. Others
     run the conditional branch alone where the trajectory is not guided, and everywhere if each
-    scale is 1; a bundle without an engine for that runs its denoiser.
+    scale is 1; a bundle without an engine for that runs its denoiser. Where the trajectory reuses
+    features, every guided step stores or reuses them, whatever the scales: an image does not depend
+    on those beside it.
     """
     if trajectory.denoiser in ONE_BRANCH:
         return (Step(trajectory.denoiser, guided=False),) * len(trajectory.timesteps)
     alone = without_guidance(bundle)
-    scaled = bool(np.any(guidance != 1))
+    caches = bool(trajectory.reused.any())
+    whole = STORING if caches else DENOISER
+    scaled = caches or bool(np.any(guidance != 1))
     return tuple(
-        Step(DENOISER, guided=True) if scaled and guided else Step(alone, guided=False)
-        for guided in trajectory.guided.tolist()
+        Step(REUSING if reused else whole, guided=True)
+        if scaled and guided
+        else Step(alone, guided=False)
+        for guided, reused in zip(trajectory.guided, trajectory.reused, strict=True)
     )
 
 

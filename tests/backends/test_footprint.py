@@ -79,6 +79,22 @@ def test_a_bundles_engines_take_no_more_than_there_is() -> None:
     assert with_guide + sum(map(share, ["decoder", *others])) <= 1
 
 
+def test_engines_that_cache_features_divide_the_denoisers_part() -> None:
+    both = ["denoiser.storing", "denoiser.reusing"]
+    assert sum(map(share, both)) == share("denoiser")
+
+
+@pytest.mark.parametrize("size", [(64, 64), ("h", "w")])
+def test_cached_features_are_float32(size: tuple[int, int] | tuple[str, str]) -> None:
+    """2 * 320 values at 4096 positions in 4 bytes, doubled, more than the denoiser."""
+    features = TensorSpec("features", "float32", ("B", 2, 320, *size))
+    storing = replace(spec("denoiser.storing"), outputs=(features,))
+    reusing = replace(spec("denoiser.reusing"), inputs=(features,))
+    for one in (storing, reusing):
+        found = bytes_per_image(one, 4096, 262_144, half=True, fused=True)
+        assert found == 178_257_920 + 20_971_520
+
+
 def test_denoisers_take_the_same_pieces() -> None:
     two, one = (
         share(name) / needed(name, half=True, fused=True)

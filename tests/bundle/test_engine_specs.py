@@ -11,6 +11,7 @@ import pytest
 from synfer_rt.bundle import open_bundle
 from synfer_rt.errors import UserError
 from tests import tiny_bundle as tiny
+from tests.caching import with_caching
 from tests.damaged_bundles import change
 
 
@@ -33,6 +34,23 @@ def ask_for_more(engines: dict[str, Any]) -> None:
 
 def shrink_vocabulary(engines: dict[str, Any]) -> None:
     engines["conditioner"]["inputs"][1]["shape"] = ["B", 2, 12]
+
+
+def forget_the_reusing(engines: dict[str, Any]) -> None:
+    del engines["denoiser.reusing"]
+
+
+def flatten_features(engines: dict[str, Any]) -> None:
+    engines["denoiser.storing"]["outputs"][-1]["shape"] = ["B", 16, 1, 1]
+
+
+def shrink_features(engines: dict[str, Any]) -> None:
+    engines["denoiser.reusing"]["inputs"][0]["shape"] = ["B", 2, 4, 1, 1]
+
+
+def reuse_another_text(engines: dict[str, Any]) -> None:
+    tensor = {"name": "text", "dtype": "float32", "shape": ["B", 2, 9]}
+    engines["denoiser.reusing"]["inputs"].append(tensor)
 
 
 def freeze_batch(engines: dict[str, Any]) -> None:
@@ -59,6 +77,25 @@ def test_engines_that_do_not_fit_each_other_are_refused(
     change(copy, lambda fields: edit(fields["engines"]))
     with pytest.raises(UserError, match=message):
         open_bundle(copy)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (forget_the_reusing, "the engine denoiser.reusing is missing"),
+        (flatten_features, r"denoiser.storing has no output features float32 \['B', 2, 'c'"),
+        (shrink_features, r"denoiser.reusing has no input features .* \['B', 2, 8, 1, 1\]"),
+        (reuse_another_text, "denoiser.reusing has the unknown input text"),
+    ],
+)
+def test_engines_that_cache_features_fit_each_other(
+    copy: Path, tmp_path: Path, edit: Callable[[dict[str, Any]], None], message: str
+) -> None:
+    caching = with_caching(open_bundle(copy), tmp_path / "caching").path
+    assert open_bundle(caching).denoisers == ("denoiser", "denoiser.storing", "denoiser.reusing")
+    change(caching, lambda fields: edit(fields["engines"]))
+    with pytest.raises(UserError, match=message):
+        open_bundle(caching)
 
 
 GUIDED = {

@@ -51,6 +51,7 @@ class SmallRun:
             "au_scale": 1.0,
             "solver": "unipc",
             "steps": 8,
+            "cache_every": 1,
             "layout": -1 if index % 2 else index,
             "layout_strength": 0.7,
             "semantic_guidance": {"form": "", "strength": 0.0, "start": 0.0, "every": 0},

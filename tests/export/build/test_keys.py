@@ -14,6 +14,7 @@ from synfer_rt.export.build.keys import file_hashes
 from synfer_rt.export.build.whole_bundle import Options, Source, build_keys
 
 DENOISERS = {"denoiser", "denoiser.conditional"}
+CACHING = {"denoiser.storing", "denoiser.reusing"}
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,18 @@ def keys_of(source: Source, options: Options | None = None) -> dict[str, str]:
     checkpoint = source.read()
     hashes = file_hashes(checkpoint)
     return build_keys(checkpoint, source, options or Options(), 24, hashes)
+
+
+def test_only_engines_that_cache_features_depend_on_the_depth(plain_checkpoint: Path) -> None:
+    source = Source(plain_checkpoint)
+    keys, one = keys_of(source), keys_of(replace(source, cache_depth=1))
+    assert one.keys() - keys.keys() == CACHING and keys.items() <= one.items()
+    assert one["denoiser.storing"] != one["denoiser.reusing"]
+
+
+def test_another_depth_is_another_engine(sd_checkpoint: Path) -> None:
+    one, two = (keys_of(Source(sd_checkpoint, cache_depth=depth)) for depth in (1, 2))
+    assert {name for name in one if one[name] != two[name]} == CACHING
 
 
 def test_precision_and_sizes_are_part_of_the_keys(mini: tuple[Source, Path]) -> None:
