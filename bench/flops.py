@@ -18,7 +18,8 @@ import numpy as np
 
 from synfer_rt.backends.parity import inputs
 from synfer_rt.bundle import Bundle
-from synfer_rt.bundle.engine_specs import REQUIRED_ENGINES
+from synfer_rt.bundle.engine_specs import denoises
+from synfer_rt.jobs.sample_run import make_run
 
 Shape = Sequence[int]
 Shapes = Sequence[Shape]
@@ -109,20 +110,21 @@ def _of_event(about: Mapping[str, Any]) -> int:
 def of_engines(bundle: Bundle) -> dict[str, int]:
     """The operations of each engine that `sample` runs by default, for one image.
 
-    Those of the denoiser are of one step, with both guidance branches.
+    Those of a denoiser are of one step.
     """
-    names = (*REQUIRED_ENGINES, *bundle.annotators)
     return {
         name: of_graph(bundle.path / bundle.engines[name].file, inputs(bundle, name, 1))
-        for name in names
+        for name in make_run(bundle, count=1).engines
     }
 
 
 def of_stages(engines: Mapping[str, int], steps: int) -> dict[str, int]:
     """The operations of each stage for one image, from those of the engines."""
-    made = {
+    denoisers = [name for name in engines if denoises(name)]
+    annotators = engines.keys() - {"conditioner", *denoisers, "decoder"}
+    return {
         "condition": engines["conditioner"],
-        "denoise": steps * engines["denoiser"],
+        "denoise": steps * sum(engines[name] for name in denoisers),
         "decode": engines["decoder"],
+        "label": sum(engines[name] for name in annotators),
     }
-    return {**made, "label": sum(engines[n] for n in engines.keys() - set(REQUIRED_ENGINES))}

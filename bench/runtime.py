@@ -19,7 +19,6 @@ from synfer_rt.backends.placement import described
 from synfer_rt.bench.cuda_events import CudaEvents, cuda_events
 from synfer_rt.bench.systems import EVENTS, HOST_CLOCK, SHOWN, Setup, Stopwatch, requests_of
 from synfer_rt.bundle import open_bundle
-from synfer_rt.bundle.engine_specs import REQUIRED_ENGINES
 from synfer_rt.data.writers import open_output, read
 from synfer_rt.jobs.sample import execute
 from synfer_rt.jobs.sample_run import Run
@@ -42,7 +41,7 @@ class Runtime:
         self._requests = requests_of(self.bundle)
         self._solver = setup.solver
         self._engines = _TimedEngines(self.bundle, setup.backend, setup.threads)
-        self._engines.load((*REQUIRED_ENGINES, *self.bundle.annotators))
+        self._engines.load(self._run_of(1, self.bundle.defaults.steps).engines)
         warn_of_the_cpu(self._engines)
         computed = computation(self.bundle, setup.backend)
         self._on_gpu = setup.on_gpu
@@ -57,7 +56,7 @@ class Runtime:
     def run(self, batch: int, batches: int, steps: int, watch: Stopwatch, out: Path) -> None:
         """Write the images of indices 0 to batch * batches - 1 as an image folder."""
         count = batch * batches
-        run = Run(self.bundle, self._requests, count, self._solver, steps, layout_strength=1.0)
+        run = self._run_of(count, steps)
         self._engines.watch = watch
         self._engines.events = cuda_events() if self._on_gpu else CudaEvents(None)
         writer = open_output(out, run.settings("imagefolder"), resume=False)
@@ -72,6 +71,9 @@ class Runtime:
         if self._on_gpu:
             waited = sum(watch.engines.values()) or sum(times[stage] for stage in _ON_DEVICE)
             watch.device, watch.clock = waited, HOST_CLOCK if by_events is None else EVENTS
+
+    def _run_of(self, count: int, steps: int) -> Run:
+        return Run(self.bundle, self._requests, count, self._solver, steps, layout_strength=1.0)
 
     def images(self, out: Path) -> np.ndarray:
         """The first images of the run in `out`, uint8 [n, H, W, 3]."""

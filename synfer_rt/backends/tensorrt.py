@@ -23,13 +23,7 @@ from synfer_rt.backends.engine import Value, engine_failures
 from synfer_rt.backends.runtimes import TARGETS, BackendStatus
 from synfer_rt.backends.tensorrt_file import run_file as run_compiled
 from synfer_rt.bundle import Bundle
-from synfer_rt.bundle.engine_specs import (
-    BATCH,
-    DENOISER,
-    REQUIRED_ENGINES,
-    EngineSpec,
-    TensorSpec,
-)
+from synfer_rt.bundle.engine_specs import BATCH, DENOISER, EngineSpec, TensorSpec
 from synfer_rt.bundle.plans import PlanSpec
 from synfer_rt.errors import UserError
 
@@ -261,7 +255,7 @@ def plans_obstacle(bundle: Bundle, target: str, version: str, capability: str) -
     `version` is the installed library's, `capability` the GPU's, like "sm89".
     """
     plans = bundle.plans.get(target, {})
-    for name in (*REQUIRED_ENGINES, *bundle.annotators):
+    for name in ("conditioner", *bundle.denoisers, "decoder", *bundle.annotators):
         if name not in plans:
             return lacks_plan(bundle, target, name)
         if problem := plan_obstacle(plans[name], version, capability):

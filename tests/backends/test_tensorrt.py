@@ -390,6 +390,18 @@ def test_a_run_says_with_what_plans_compute(planned: Bundle, gpu: tuple[str, boo
     assert found.device in plan.compute_capabilities
 
 
+def test_every_denoiser_needs_its_plan(branched_bundle: Bundle, tmp_path: Path) -> None:
+    """A run can use any of them."""
+    copy = open_bundle(Path(shutil.copytree(branched_bundle.path, tmp_path / "copy")))
+    whole = tiny.add_plans(copy, "tensorrt-rtx", "1.7.1")
+    assert tensorrt.plans_obstacle(whole, "tensorrt-rtx", "1.7.1", "sm89") is None
+    plans = dict(whole.plans["tensorrt-rtx"])
+    del plans["denoiser.conditional"]
+    less = replace(whole, plans={"tensorrt-rtx": plans})
+    found = tensorrt.plans_obstacle(less, "tensorrt-rtx", "1.7.1", "sm89")
+    assert found is not None and found.endswith("plan for denoiser.conditional")
+
+
 def test_auto_takes_the_plans(planned: Bundle, backend: str) -> None:
     name, _ = choose("auto", planned)
     assert name == backend

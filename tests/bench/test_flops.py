@@ -107,3 +107,6 @@ def test_the_shipped_bundle_has_the_operations_that_its_layers_say():
 def test_engines_without_annotators_label_nothing():
     made = {"conditioner": 1, "denoiser": 2, "decoder": 3}
     assert flops.of_stages(made, 4) == {"condition": 1, "denoise": 8, "decode": 3, "label": 0}
+    student = {"conditioner": 1, "denoiser.distilled": 5, "decoder": 3, "feranno": 2}
+    wanted = {"condition": 1, "denoise": 20, "decode": 3, "label": 2}
+    assert flops.of_stages(student, 4) == wanted

@@ -105,7 +105,7 @@ def test_force_reuses_nothing_and_keeps_the_old_bundle_until_the_new_is_whole(
 
     with pytest.raises(KeyboardInterrupt):
         build_bundle(source, out, Options(force=True), interrupt)
-    assert len(open_bundle(out).engines) == 5
+    assert len(open_bundle(out).engines) == 6
 
 
 def test_a_reused_engine_must_meet_the_tolerance_too(mini: tuple[Source, Path]) -> None:
