@@ -104,7 +104,7 @@ def settle(given: Given, remark: Callable[[str], None], folder: Path) -> Settled
     bundle = open_bundle(given.bundle)
     solver = given.solver or bundle.defaults.solver
     steps = bundle.defaults.steps if given.steps is None else given.steps
-    bundle.trajectory(solver, steps, 1.0)  # refuses what does not fit
+    way = bundle.trajectory(solver, steps, 1.0)  # refuses what does not fit
     names = [given.backend] if isinstance(given.backend, str) else given.backend
     chosen = [choose(name, bundle) for name in names]
     for _, why in chosen:
@@ -112,7 +112,8 @@ def settle(given: Given, remark: Callable[[str], None], folder: Path) -> Settled
     first, *rivals = dict.fromkeys(name for name, _ in chosen)
     device = "cpu" if first.endswith("-cpu") else "gpu"
     batches = _batches(given, device)
-    peers, loaded, left_out = _peers(given, device, bundle, folder)
+    noisy = solver if way.is_stochastic else None
+    peers, loaded, left_out = _peers(given, device, bundle, folder, noisy)
     setup = Setup(bundle.path, solver, steps, first, threads, loaded)
     systems = ("synfer-rt", *rivals, *peers)
     if given.quick:  # a process loads once for all sizes
@@ -138,20 +139,26 @@ def _at_least_1(argument: str, value: Any) -> int:
 
 
 def _peers(
-    given: Given, device: str, bundle: Bundle, folder: Path
+    given: Given, device: str, bundle: Bundle, folder: Path, noisy: str | None
 ) -> tuple[tuple[str, ...], Path | None, tuple[dict[str, str], ...]]:
     """The peers, the checkpoint that they load, and what is left out.
 
     A quick benchmark takes the usual peers if they can be had; peers that are asked for must be.
+    `noisy` is the solver if it adds fresh noise.
     """
+    asked = given.compare is not None or not given.quick
+    peers = tuple(dict.fromkeys(given.compare or ())) if asked else _QUICK_PEERS[device]
     checkpoint = None if given.checkpoint is None else Path(given.checkpoint)
-    if given.compare is not None or not given.quick:
-        peers = tuple(dict.fromkeys(given.compare or ()))
-        return peers, checkpoint_of(bundle, checkpoint, peers, folder), ()
-    peers = _QUICK_PEERS[device]
     try:
+        if peers and noisy:
+            raise UserError(
+                f"{noisy} adds fresh noise, which no peer draws alike, so images cannot be "
+                "compared; leave out `compare`, or give a `solver` without noise, such as ddim."
+            )
         return peers, checkpoint_of(bundle, checkpoint, peers, folder), ()
     except UserError as error:
+        if asked:
+            raise
         left_out = {"section": ", ".join(peers), "why": str(error).rstrip(".")}
         return (), None, (left_out,)
 

@@ -52,7 +52,11 @@ if TYPE_CHECKING:
     help="Intensity of an action unit, 0 to 1; repeatable.  [default: drawn for each label]",
 )
 @click.option("--steps", type=int, help="Solver steps.  [default: the bundle's]")
-@click.option("--solver", help="ddim, euler, dpmpp-2m, dpmpp-3m or unipc.  [default: the bundle's]")
+@click.option(
+    "--solver",
+    help="ddim, euler, dpmpp-2m, dpmpp-3m or unipc; with fresh noise in each step: "
+    "euler-ancestral, dpmpp-sde, lcm or tcd.  [default: the bundle's]",
+)
 @click.option(
     "--guidance", type=float, help="Guidance scale; 1 or less: none.  [default: the bundle's]"
 )

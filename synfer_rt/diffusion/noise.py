@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_STREAMS = {"latents": 0, "request": 1, "layout": 2, "posterior": 3}
+_STREAMS = {"latents": 0, "request": 1, "layout": 2, "posterior": 3, "step": 4}
 
 
 _AT_ONCE = 1 << 13
@@ -28,12 +28,13 @@ def uniform(seed: int, index: int, count: int, stream: str) -> np.ndarray:
     return uniforms([(seed, index)], count, stream)[0]
 
 
-def uniforms(keys: Sequence[Key], count: int, stream: str) -> np.ndarray:
+def uniforms(keys: Sequence[Key], count: int, stream: str, step: int = 0) -> np.ndarray:
     """`count` float64 numbers in [0, 1) for each of B keys, [B, count].
 
-    `stream`, a key of _STREAMS, makes the draws for different purposes independent.
+    `stream`, a key of _STREAMS, makes the draws for different purposes independent, and `step`,
+    from 0, those of different steps.
     """
-    counter = np.array([0, 0, 0, _STREAMS[stream]], np.uint64)
+    counter = np.array([0, 0, step, _STREAMS[stream]], np.uint64)
     generator = np.random.Philox(key=np.zeros(2, np.uint64), counter=counter)
     beginning = generator.state
     bits = np.empty((len(keys), count), np.uint64)
@@ -49,7 +50,9 @@ def normal(seed: int, index: int, shape: tuple[int, ...], stream: str = "latents
     return normals([(seed, index)], shape, stream)[0]
 
 
-def normals(keys: Sequence[Key], shape: tuple[int, ...], stream: str = "latents") -> np.ndarray:
+def normals(
+    keys: Sequence[Key], shape: tuple[int, ...], stream: str = "latents", step: int = 0
+) -> np.ndarray:
     """Standard normal float32 numbers for each of B keys, [B, *shape].
 
     By the Box-Muller transform of `uniforms`. The numbers of a key are the same in any batch.
@@ -60,7 +63,7 @@ def normals(keys: Sequence[Key], shape: tuple[int, ...], stream: str = "latents"
     at_once = max(1, _AT_ONCE // max(count, 1))
     for first in range(0, len(keys), at_once):
         part = slice(first, first + at_once)
-        pairs = uniforms(keys[part], 2 * half, stream)
+        pairs = uniforms(keys[part], 2 * half, stream, step)
         radius = np.sqrt(-2.0 * np.log1p(-pairs[:, :half]))
         angle = 2.0 * np.pi * pairs[:, half:]
         values[part, :half] = radius * np.cos(angle)

@@ -36,6 +36,10 @@ class Schedule:
     spaced by noise level instead of by timestep, from `sigma_max` to `sigma_min`; None takes the
     limits of the schedule. `final_sigmas_type` says where the last step ends: without noise
     ("zero"), or at the noise of timestep 0 ("sigma_min").
+
+    Of a model that was distilled as an LCM or TCD, `original_inference_steps` is the number of
+    timesteps that the distillation visited, and `timestep_scaling` the factor of the timestep in
+    the boundary condition of an LCM (arXiv 2310.04378, section 4.1).
     """
 
     alphas_cumprod: np.ndarray = field(repr=False, compare=False)
@@ -47,6 +51,8 @@ class Schedule:
     sigma_max: float | None = None
     final_sigmas_type: str = "zero"
     beta_schedule: str = "linear"
+    original_inference_steps: int = 50
+    timestep_scaling: float = 10.0
 
     @classmethod
     def from_manifest(cls, fields: Mapping[str, Any]) -> Schedule:
@@ -79,6 +85,8 @@ class Schedule:
             to_one,
             *_sigma_fields(fields),
             fields["beta_schedule"],
+            int(fields.get("original_inference_steps", 50)),
+            float(fields.get("timestep_scaling", 10.0)),
         )
 
 

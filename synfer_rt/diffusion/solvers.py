@@ -12,12 +12,15 @@ on rows. Signal and noise are sqrt(alpha_bar) and sqrt(1 - alpha_bar) of a times
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from synfer_rt import ranges
-from synfer_rt.diffusion.schedule import Schedule, space_sigmas
+from synfer_rt.diffusion.levels import Step, spread, through
+from synfer_rt.diffusion.schedule import Schedule
+from synfer_rt.diffusion.timesteps import EULERS, given
 from synfer_rt.errors import UserError, nearest
 
 SOLVERS: dict[str, str] = {
@@ -26,6 +29,10 @@ SOLVERS: dict[str, str] = {
     "dpmpp-2m": "DPM-Solver++ of second order, multistep (arXiv 2211.01095, algorithm 2)",
     "dpmpp-3m": "DPM-Solver++ of third order, multistep (arXiv 2211.01095, appendix B)",
     "unipc": "UniPC of order 2, predictor and corrector, B(h) = exp(h) - 1 (arXiv 2302.04867)",
+    "euler-ancestral": "Euler's method with fresh noise (arXiv 2010.02502, eq. 12 and 16, eta 1)",
+    "dpmpp-sde": "SDE-DPM-Solver++ of second order, multistep, with fresh noise (arXiv 2211.01095)",
+    "lcm": "multistep sampling of latent consistency models, with fresh noise (arXiv 2310.04378)",
+    "tcd": "strategic stochastic sampling of TCD models, with fresh noise (arXiv 2402.19159)",
 }
 _ORDERS = {
     "ddim": 1,
@@ -33,12 +40,17 @@ _ORDERS = {
     "dpmpp-2m": 2,
     "dpmpp-3m": 3,
     "unipc": 2,
+    "euler-ancestral": 1,
+    "dpmpp-sde": 2,
+    "lcm": 1,
+    "tcd": 1,
 }
 PREDICTION_TYPES = ("epsilon", "v_prediction")
+ETA = 0.3
+"""The share of fresh noise in TCD, by default; diffusers has the same."""
 HISTORY_SLOTS = 3
 """K. UniPC of order 2 needs 3: two earlier clean images and the last corrected latents."""
 
-_CLAMPED_TERMINAL_ALPHA_BAR = 2.0**-24
 _NO_LENGTH = 1e-6
 """A step of less, in log-SNR, has no length: levels that end in sigma_min can contain it twice."""
 
@@ -87,34 +99,16 @@ class Trajectory:
         return bool(self.noises.any())
 
 
-@dataclass(frozen=True)
-class _Step:
-    """From `signal`, `noise` to `next_signal`, `next_noise`."""
-
-    signal: float
-    noise: float
-    next_signal: float
-    next_noise: float
-
-    @property
-    def log_snr(self) -> float:
-        """lambda, half the logarithm of the signal-to-noise ratio, at the start."""
-        return math.log(self.signal / self.noise)
-
-    @property
-    def h(self) -> float:
-        """The length of the step in lambda."""
-        return math.log(self.next_signal / self.next_noise) - self.log_snr
-
-
 def trajectory(
     solver: str,
     schedule: Schedule,
-    steps: int,
+    steps: int | None,
     strength: float = 1.0,
     prediction_type: str = "epsilon",
+    timesteps: Sequence[int] | None = None,
+    eta: float | None = None,
 ) -> Trajectory:
-    """The matrices of `steps` solver steps.
+    """The matrices of `steps` solver steps, or of one step from each of the given `timesteps`.
 
     `solver` is a key of SOLVERS, `prediction_type` one of PREDICTION_TYPES (what the UNet
     predicts). `strength` in (0, 1] is the part of the training timesteps that is run. Below 1 the
@@ -123,39 +117,60 @@ def trajectory(
     same noise, of standard deviation 1 or, for Euler with `linspace` and `trailing`,
     sqrt(1 - alpha_bar). Both approximate x_T = sqrt(alpha_bar) * clean + sqrt(1 - alpha_bar) * eps:
     the first for clean latents of unit variance, the second without them (EDM, algorithm 1, line
-    2).
+    2). `lcm` and `tcd` visit some of the timesteps at which the model was distilled.
+
+    `timesteps` decrease and lie in the part that is run; below strength 1 the first of them decides
+    signal and noise of the start. `eta` in [0, 1], by default ETA, is the part of the way of each
+    step of `tcd` that is fresh noise (gamma in arXiv 2402.19159).
 
     Raises UserError for an unknown solver (naming the nearest), a strength outside (0, 1] or below
-    one timestep, more steps than timesteps, and a first step at zero SNR with epsilon prediction.
+    one timestep, more steps than timesteps, timesteps or an eta that do not fit, and a first step
+    at zero SNR with epsilon prediction.
     """
-    _check(solver, strength, prediction_type)
-    span = round(strength * len(schedule.alphas_cumprod))
-    if not span:
-        least = 1 / len(schedule.alphas_cumprod)
-        raise UserError(
-            f"`strength` must be at least {least:g}, one timestep of this model, got {strength:g}."
-        )
-    if not ranges.is_whole(steps, 1, span):
+    eta = _check(solver, strength, prediction_type, eta)
+    span = _span(schedule, strength)
+    if timesteps is not None:
+        times = given(timesteps, steps, len(schedule.alphas_cumprod), span, strength)
+        way = through(times, solver, schedule, eta)
+    elif steps is not None and ranges.is_whole(steps, 1, span):
+        times, way = spread(solver, schedule, steps, strength, eta)
+    else:
         raise UserError(
             f"`steps` must be a whole number from 1 to {span}, the timesteps of this model at "
             f"strength {strength:g}, got {steps!r}."
         )
-    timesteps, way = _way(solver, schedule, steps, span)
     if prediction_type == "epsilon" and way[0].signal == 0:
         raise UserError(
             f"A model that predicts epsilon cannot find the image at zero SNR, where {solver} "
             "starts; use another `solver`."
         )
-    coefficients = np.stack(
-        [_matrix(solver, way, i, prediction_type) for i in range(steps)]
-    ).astype(np.float32)
+    matrices = [_matrix(solver, way, i, prediction_type) for i in range(len(way))]
     signal, noise = (way[0].signal, way[0].noise) if strength < 1 else (0.0, 1.0)
-    if solver == "euler" and schedule.timestep_spacing != "leading":
+    if solver in EULERS and schedule.timestep_spacing != "leading":
         noise = way[0].noise
-    return Trajectory(timesteps.astype(np.float32), coefficients, signal, noise)
+    return Trajectory(
+        times.astype(np.float32),
+        np.stack(matrices).astype(np.float32),
+        signal,
+        noise,
+        np.array([step.fresh for step in way], np.float32),
+    )
 
 
-def _check(solver: object, strength: object, prediction_type: object) -> None:
+def _span(schedule: Schedule, strength: float) -> int:
+    """How many timesteps are run. Raises UserError for less than one."""
+    count = len(schedule.alphas_cumprod)
+    span = round(strength * count)
+    if not span:
+        raise UserError(
+            f"`strength` must be at least {1 / count:g}, one timestep of this model, got "
+            f"{strength:g}."
+        )
+    return span
+
+
+def _check(solver: object, strength: object, prediction_type: object, eta: object) -> float:
+    """The eta that counts."""
     if not isinstance(solver, str) or solver not in SOLVERS:
         raise UserError(
             f"Unknown solver {solver!r}; the nearest is {nearest(str(solver), SOLVERS)} "
@@ -165,104 +180,12 @@ def _check(solver: object, strength: object, prediction_type: object) -> None:
     if prediction_type not in PREDICTION_TYPES:
         known = " and ".join(PREDICTION_TYPES)
         raise UserError(f"Unknown prediction type {prediction_type!r}; known are {known}.")
+    if eta is not None and solver != "tcd":
+        raise UserError(f"`eta` is a setting of tcd, not of {solver}; leave it out.")
+    return ETA if eta is None else ranges.real("eta", eta, 0, 1)
 
 
-def _way(solver: str, schedule: Schedule, steps: int, span: int) -> tuple[np.ndarray, list[_Step]]:
-    """The timesteps float64 [steps] that the model is given, and the steps between them."""
-    alpha_bar = schedule.alphas_cumprod
-    zero = schedule.final_sigmas_type == "zero"
-    if solver == "ddim" and schedule.sigma_spacing is None:
-        timesteps = _timesteps(solver, schedule, steps, span)
-        here = alpha_bar[timesteps.astype(int)]
-        last = 1.0 if zero and schedule.set_alpha_to_one else alpha_bar[0]
-        there = np.append(here[1:], last)
-        if span == len(alpha_bar):
-            # DDIM of diffusers goes back by span // steps whatever the spacing, so with `linspace`
-            # and `trailing` a step may not end at the next timestep.
-            back = timesteps.astype(int) - span // steps
-            there = np.where(back >= 0, alpha_bar[np.maximum(back, 0)], last)
-    else:
-        # Log-SNR is infinite where alpha_bar is 0; diffusers puts 2**-24 there.
-        alpha_bar = np.where(alpha_bar == 0, _CLAMPED_TERMINAL_ALPHA_BAR, alpha_bar)
-        ratio = np.sqrt((1 - alpha_bar) / alpha_bar)
-        timesteps, sigmas = _sigmas(solver, schedule, ratio, steps, span)
-        spaced = solver == "unipc" and schedule.sigma_spacing is not None
-        least = sigmas[-1] if spaced else min(ratio[0], sigmas[-1])
-        here = 1 / (1 + sigmas**2)
-        there = np.append(here[1:], 1.0 if zero else 1 / (1 + least**2))
-    way = [
-        _Step(math.sqrt(a), math.sqrt(1 - a), math.sqrt(b), math.sqrt(1 - b))
-        for a, b in zip(map(float, here), map(float, there), strict=True)
-    ]
-    if solver == "euler":  # the noise that it leaves is in the variance-exploding frame
-        end = way[-1]
-        way[-1] = replace(end, next_signal=1.0, next_noise=end.next_noise / end.next_signal)
-    return timesteps, way
-
-
-def _sigmas(
-    solver: str, schedule: Schedule, ratio: np.ndarray, steps: int, span: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The timesteps that the model is given and the noise levels, both float64 [steps].
-
-    `ratio`, of noise to signal, is the level of each training timestep. Levels that are spaced by
-    `sigma_spacing` lie between timesteps. Each solver gives the model the timestep that its
-    namesake in diffusers does: Euler a fractional one, the others a whole one.
-    """
-    numbers, spacing = np.arange(len(ratio)), schedule.sigma_spacing
-    if spacing is None or solver == "euler":
-        timesteps = _timesteps(solver, schedule, steps, span)
-        sigmas = np.interp(timesteps, numbers, ratio)
-    else:
-        timesteps, sigmas = numbers[[span - 1, 0]], ratio[[span - 1, 0]]
-    if spacing is None:
-        return timesteps, sigmas
-    ratio = ratio.astype(np.float32)  # as in diffusers: the last bit can decide the timestep
-    most, least = sigmas[[0, -1]].astype(np.float32).tolist()
-    if schedule.sigma_max is not None and span == len(ratio):
-        most = schedule.sigma_max
-    if schedule.sigma_min is not None:
-        least = schedule.sigma_min
-    sigmas = space_sigmas(spacing, most, least, steps)
-    timesteps = np.interp(np.log(sigmas), np.log(ratio), numbers)
-    if solver == "euler":
-        return timesteps, sigmas
-    cosine = schedule.beta_schedule == "squaredcos_cap_v2" and solver.startswith("dpmpp")
-    below = spacing == "exponential" or cosine
-    return np.floor(timesteps) if below else np.round(timesteps), sigmas
-
-
-def _timesteps(solver: str, schedule: Schedule, steps: int, span: int) -> np.ndarray:
-    """Timesteps [steps] in [0, span), decreasing (spacings: arXiv 2305.08891, table 2).
-
-    The solvers in log-SNR leave out the last point of `leading` and `linspace`, since they go to
-    zero noise from the point before it. Only Euler visits fractional timesteps. A part of the
-    schedule is spaced `trailing`, the only spacing that begins where the part does. Raises
-    UserError for more steps than fit.
-    """
-    points = steps if solver in ("ddim", "euler") else steps + 1
-    whole = span == len(schedule.alphas_cumprod)
-    spacing = schedule.timestep_spacing if whole else "trailing"
-    if spacing == "trailing":
-        times = np.round(np.arange(span, 0, -span / steps))[:steps] - 1
-    elif spacing == "leading":
-        times = (np.arange(points) * (span // points))[::-1][:steps] + schedule.steps_offset
-    else:
-        times = np.linspace(0, span - 1, points)[::-1][:steps]
-        times = times.astype(np.float32) if solver == "euler" else np.round(times)
-    if (
-        len(times) != steps
-        or times[0] >= len(schedule.alphas_cumprod)
-        or np.any(np.diff(times) >= 0)
-    ):
-        raise UserError(
-            f"{steps} steps of {solver} do not fit into {span} timesteps with "
-            f"{schedule.timestep_spacing} spacing; lower `steps`."
-        )
-    return times.astype(np.float64)
-
-
-def _matrix(solver: str, way: list[_Step], i: int, prediction_type: str) -> np.ndarray:
+def _matrix(solver: str, way: list[Step], i: int, prediction_type: str) -> np.ndarray:
     """Step i as a matrix float64 [K+1, K+2].
 
     The history holds the clean images predicted one and two steps ago and, for UniPC, the
@@ -284,7 +207,8 @@ def _matrix(solver: str, way: list[_Step], i: int, prediction_type: str) -> np.n
     elif remaining == 2 and len(way) < 15:
         order = min(order, 2)
 
-    row = _first_order(latents, clean, step)
+    consistent = step.out * clean + (1 - step.out**2) * latents
+    row = _first_order(latents, consistent, step)
     if order == 2:
         row += _second_order_term(clean, clean_1, way, i)
     elif order == 3:
@@ -292,33 +216,37 @@ def _matrix(solver: str, way: list[_Step], i: int, prediction_type: str) -> np.n
     return np.stack([row, clean, clean_1, latents])
 
 
-def _needs_first_order(step: _Step) -> bool:
+def _needs_first_order(step: Step) -> bool:
     """Whether higher orders are undefined: zero noise is infinitely far away in log-SNR, and a step
     without length has no curvature."""
     return step.next_noise == 0 or abs(step.h) < _NO_LENGTH
 
 
-def _first_order(latents: np.ndarray, clean: np.ndarray, step: _Step) -> np.ndarray:
+def _first_order(latents: np.ndarray, clean: np.ndarray, step: Step) -> np.ndarray:
     """One step along the line through `clean` and `latents`.
 
     This is DDIM, Euler's method in the variance-exploding frame and DPM-Solver++ of first order;
-    they differ in the timesteps that they visit.
+    they differ in the timesteps that they visit. With fresh noise it is eq. 12 of DDIM (arXiv
+    2010.02502), and they differ in the amount of that noise, too.
     """
-    ratio = step.next_noise / step.noise
+    ratio = step.kept / step.noise
     return ratio * latents + (step.next_signal - step.signal * ratio) * clean
 
 
 def _second_order_term(
-    clean: np.ndarray, clean_1: np.ndarray, way: list[_Step], i: int
+    clean: np.ndarray, clean_1: np.ndarray, way: list[Step], i: int
 ) -> np.ndarray:
-    """What order 2 adds; it is the same for DPM-Solver++ 2M and UniP."""
+    """What order 2 adds; it is the same for DPM-Solver++ 2M and UniP.
+
+    With fresh noise it is that of SDE-DPM-Solver++, which goes twice as far towards `clean`.
+    """
     h, h_1 = way[i].h, way[i].log_snr - way[i - 1].log_snr
     slope = (clean - clean_1) * (h / h_1)
-    return -way[i].next_signal * math.expm1(-h) * 0.5 * slope
+    return -way[i].next_signal * math.expm1(-2 * h if way[i].fresh else -h) * 0.5 * slope
 
 
 def _third_order_terms(
-    clean: np.ndarray, clean_1: np.ndarray, clean_2: np.ndarray, way: list[_Step], i: int
+    clean: np.ndarray, clean_1: np.ndarray, clean_2: np.ndarray, way: list[Step], i: int
 ) -> np.ndarray:
     """What order 3 of DPM-Solver++ adds: the clean image's first two derivatives in lambda."""
     h = way[i].h
@@ -336,7 +264,7 @@ def _corrector(
     clean: np.ndarray,
     clean_1: np.ndarray,
     clean_2: np.ndarray,
-    way: list[_Step],
+    way: list[Step],
     i: int,
 ) -> np.ndarray:
     """UniC: the previous step anew, with the clean image at its end, which is known now.

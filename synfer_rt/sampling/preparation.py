@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from synfer_rt.backends import Value, to_numpy
 from synfer_rt.bundle import Bundle
 from synfer_rt.diffusion import noise
 from synfer_rt.diffusion.solvers import Trajectory
@@ -36,6 +37,11 @@ class Prepared:
     def __len__(self) -> int:
         """B: the images that go through the engines at once."""
         return len(self.requests)
+
+    @property
+    def keys(self) -> list[noise.Key]:
+        """What random numbers are keyed by: seed and index of each request."""
+        return [(request.seed, request.index) for request in self.requests]
 
     def alone(self, row: int) -> Prepared:
         """The request of this row as a piece of its own."""
@@ -117,6 +123,26 @@ def start_latents(
     for noised, row in zip(latents, rows, strict=True):
         noised += np.float32(trajectory.signal) * bundle.layouts.latents[row]
     return latents
+
+
+def with_fresh_noise(
+    latents: Value, trajectory: Trajectory, step: int, keys: Sequence[noise.Key]
+) -> Value:
+    """The latents [B, C, h, w] after `step` with the fresh noise of the trajectory, if any.
+
+    The noise belongs to a sample's key, its seed and index, and to the step. Raises UserError
+    unless there is a key for each of the latents.
+    """
+    deviation = trajectory.noises[step]
+    if deviation == 0:
+        return latents
+    there = to_numpy(latents)
+    if len(keys) != len(there):
+        raise UserError(
+            f"The solver adds fresh noise to {len(there)} samples, but `keys` has {len(keys)}; "
+            "give seed and index of each, or use a solver without fresh noise."
+        )
+    return there + deviation * noise.normals(keys, there.shape[1:], "step", step)
 
 
 def _row_of_bank(request: Request, layouts: int) -> int:

@@ -15,6 +15,7 @@ from synfer_rt.backends.loaded_engines import LoadedEngines
 from synfer_rt.bundle import Bundle
 from synfer_rt.bundle.engine_specs import FEATURES, STORING
 from synfer_rt.data import pixels
+from synfer_rt.diffusion.noise import Key
 from synfer_rt.diffusion.solvers import HISTORY_SLOTS, Trajectory
 from synfer_rt.errors import UserError
 from synfer_rt.judging.annotators import Annotators
@@ -28,6 +29,7 @@ from synfer_rt.sampling.preparation import (
     conditioner_inputs,
     prepare,
     start_latents,
+    with_fresh_noise,
 )
 from synfer_rt.sampling.requests import Request, check
 
@@ -124,10 +126,14 @@ class Sampler:
         guidance: np.ndarray,
         trajectory: Trajectory,
         guide: Guide | None = None,
+        keys: Sequence[Key] = (),
     ) -> Iterator[Value]:
         """Yield the latents [B, C, h, w] after each step; the last are the clean ones.
 
         `guidance` is float32 [B]; `guide` is the semantic guidance of this batch and trajectory.
+        `keys` are the B samples' seeds and indices, by which fresh noise is drawn; only solvers
+        that add noise need them.
+
         Between steps everything stays on the device of the backend; `backends.to_numpy` copies
         latents to host memory.
         """
@@ -150,7 +156,8 @@ class Sampler:
                     state[FEATURES] = outputs[FEATURES]
                 if guide is not None:
                     outputs = guide.after(number, state, outputs)
-                state["latents"] = outputs["next_latents"]
+                latents = outputs["next_latents"]
+                state["latents"] = with_fresh_noise(latents, trajectory, number, keys)
                 state["history"] = outputs["next_history"]
             self._observer.step(len(guidance) / len(trajectory.timesteps))
             yield state["latents"]
@@ -311,14 +318,20 @@ class Sampler:
             engine = self.engines[engine_name(semantic.form)]
             guide = Guide(semantic, engine, piece.targets, trajectory)
         current: Value = piece.latents
-        for step in self.denoise(current, conditioning, piece.guidance, trajectory, guide):
+        keys = piece.keys
+        for step in self.denoise(current, conditioning, piece.guidance, trajectory, guide, keys):
             current = step
         return np.array(to_numpy(current))  # a copy, for the engine may use its memory again
 
     def _on_device(
         self, piece: Prepared, trajectory: Trajectory, semantic: SemanticGuidance | None
     ) -> OnDevice | None:
-        """Bound engines for the piece, if all that it needs can be bound."""
+        """Bound engines for the piece, if all that it needs can be bound.
+
+        Fresh noise comes from the host, after each step.
+        """
+        if trajectory.is_stochastic:
+            return None
         planned = steps.plan(self.bundle, trajectory, piece.guidance)
         return OnDevice.of(self.engines, steps.engines_of(planned), semantic, self._observer)
 

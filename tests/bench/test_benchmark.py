@@ -112,6 +112,16 @@ def test_a_quick_benchmark_says_which_peers_it_lacks(
         settled(tmp_path, bundle=tiny_bundle_path, quick=True, compare=["diffusers"])
 
 
+def test_a_solver_that_adds_noise_is_not_compared_with_peers(
+    tiny_bundle_path: Path, tmp_path: Path
+):
+    found = settled(tmp_path, bundle=tiny_bundle_path, quick=True, solver="lcm", steps=4)
+    assert found.cases == (Case("synfer-rt", (1, 16)),)
+    assert "lcm adds fresh noise" in found.left_out[0]["why"]
+    with pytest.raises(UserError, match=r"lcm adds fresh noise.*leave out `compare`"):
+        settled(tmp_path, bundle=tiny_bundle_path, quick=False, solver="lcm", compare=["diffusers"])
+
+
 def test_a_benchmark_that_measured_nothing_says_why(
     tiny_bundle_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

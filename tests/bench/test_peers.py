@@ -20,7 +20,6 @@ from synfer_rt.bench.peers import PEERS, Diffusers, check_weights, load
 from synfer_rt.bench.runtime import Runtime
 from synfer_rt.bench.systems import EVENTS, MODEL_STAGES, Setup, Stopwatch
 from synfer_rt.bundle import Bundle
-from synfer_rt.diffusion.solvers import SOLVERS
 from synfer_rt.errors import UserError
 from synfer_rt.export.build.one_engine import Source
 from synfer_rt.export.build.whole_bundle import build_bundle
@@ -36,7 +35,7 @@ def images(system: Any, out: Path) -> np.ndarray:
     return system.images(out).astype(int)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", peers._SCHEDULERS)
 def test_the_images_are_the_same(
     solver: str,
     mini_bundle: Bundle,

@@ -9,7 +9,7 @@ import pytest
 
 from synfer_rt.diffusion import noise
 
-STREAMS = ("latents", "request", "layout", "posterior")
+STREAMS = ("latents", "request", "layout", "posterior", "step")
 
 
 def test_the_bits_are_those_of_philox4x64_10() -> None:
@@ -28,6 +28,7 @@ def test_the_bits_are_those_of_philox4x64_10() -> None:
         ("request", "16675cd73ede3887"),
         ("layout", "93062ec31f05ac1f"),
         ("posterior", "21f60573d5b1616a"),
+        ("step", "87317971345c5864"),
     ],
 )
 def test_the_numbers_of_a_sample_never_change(stream: str, known: str) -> None:
@@ -125,3 +126,18 @@ def test_each_key_has_a_generator_of_its_own(stream: str) -> None:
 def test_no_keys_draw_no_numbers() -> None:
     assert noise.uniforms([], 3, "layout").shape == (0, 3)
     assert noise.normals([], (2, 3)).shape == (0, 2, 3)
+
+
+def test_the_numbers_of_a_step_are_those_of_the_next_counter() -> None:
+    key = np.array([3, 9], np.uint64)
+    for step in (0, 1, 999):
+        counter = np.array([0, 0, step, STREAMS.index("step")], np.uint64)
+        bits = np.random.Philox(key=key, counter=counter).random_raw(7)
+        found = noise.uniforms([(1, 1), (3, 9)], 7, "step", step)[1]
+        np.testing.assert_array_equal(found, (bits >> np.uint64(11)) * 2.0**-53)
+
+
+def test_the_noise_of_steps_is_independent() -> None:
+    draws = [noise.normals([(5, 6)], (2000,), "step", step)[0] for step in range(4)]
+    draws += [noise.normal(5, 6, (2000,)), noise.normal(5, 6, (2000,), "posterior")]
+    assert np.abs(np.corrcoef(draws) - np.eye(len(draws))).max() < 0.1
