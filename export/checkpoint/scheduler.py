@@ -17,7 +17,14 @@ from typing import Any
 import diffusers
 import numpy as np
 
-from synfer_rt.diffusion.schedule import BETA_SCHEDULES, FINAL_SIGMAS, SPACINGS, Schedule
+from synfer_rt import ranges
+from synfer_rt.diffusion.schedule import (
+    BETA_SCHEDULES,
+    FINAL_SIGMAS,
+    SCALINGS,
+    SPACINGS,
+    Schedule,
+)
 from synfer_rt.diffusion.solvers import PREDICTION_TYPES
 from synfer_rt.errors import UserError
 from synfer_rt.export.files.json_files import read_json
@@ -36,17 +43,24 @@ _SOLVERS: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("EulerDiscreteScheduler", {"interpolation_type": "linear"}, "euler"),
     ("DPMSolverMultistepScheduler", {"solver_order": 2, **_DPM}, "dpmpp-2m"),
     ("DPMSolverMultistepScheduler", {"solver_order": 3, **_DPM}, "dpmpp-3m"),
+    (
+        "DPMSolverMultistepScheduler",
+        {"solver_order": 2, **_DPM, "algorithm_type": "sde-dpmsolver++"},
+        "dpmpp-sde",
+    ),
     ("UniPCMultistepScheduler", {**_UNIPC, "disable_corrector": [], "solver_p": None}, "unipc"),
+    ("EulerAncestralDiscreteScheduler", {}, "euler-ancestral"),
+    ("LCMScheduler", {}, "lcm"),
+    ("TCDScheduler", {}, "tcd"),
 )
 """The schedulers that equal one of our solvers, and the settings with which they do."""
 _OTHERS = (
-    *("PNDMScheduler", "DDPMScheduler", "DDPMParallelScheduler", "EulerAncestralDiscreteScheduler"),
-    *("HeunDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler"),
-    *("LMSDiscreteScheduler", "DEISMultistepScheduler", "DPMSolverSinglestepScheduler"),
-    *("DPMSolverSDEScheduler", "SASolverScheduler"),
+    *("PNDMScheduler", "DDPMScheduler", "DDPMParallelScheduler", "HeunDiscreteScheduler"),
+    *("KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "LMSDiscreteScheduler"),
+    *("DEISMultistepScheduler", "DPMSolverSinglestepScheduler", "DPMSolverSDEScheduler"),
+    "SASolverScheduler",
 )
 """Other schedulers for models of the same kind."""
-_DISTILLED = ("LCMScheduler", "TCDScheduler")
 _DEFAULTS_OF = {"DPMSolverSDEScheduler": "KDPM2DiscreteScheduler"}
 """A class that cannot be made without another package, and one with the same defaults."""
 _SIGMA_SPACINGS = {
@@ -103,13 +117,6 @@ def read_scheduler(
 
 def _settings(folder: Path, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of the scheduler class, from the file or with their defaults."""
-    if name in _DISTILLED:
-        raise UserError(
-            f"{folder} has a {name}, for models distilled to few steps with new noise in each, "
-            "which no solver here adds; give the model that it was distilled from, without the "
-            "LoRA if it is one, or, if this is an ordinary model, write DDIMScheduler into "
-            f"{CONFIG}."
-        )
     known = dict.fromkeys([entry[0] for entry in _SOLVERS] + [*_OTHERS])
     if name not in known:
         raise UserError(
@@ -185,6 +192,7 @@ def _schedule(folder: Path, own: Mapping[str, Any], given: Mapping[str, Any]) ->
     final = own.get("final_sigmas_type", "zero")
     if final != "zero":
         schedule["final_sigmas_type"] = final
+    schedule |= _distillation(folder, own)
     if (betas := own.get("trained_betas")) is not None:
         schedule["trained_betas"] = np.asarray(betas, np.float32).ravel().tolist()
         if len(schedule["trained_betas"]) != schedule["num_train_timesteps"]:
@@ -208,6 +216,25 @@ def _schedule(folder: Path, own: Mapping[str, Any], given: Mapping[str, Any]) ->
     return schedule
 
 
+def _distillation(folder: Path, own: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of LCM and TCD: the timesteps of the distillation, the boundary condition."""
+    if "original_inference_steps" not in own:
+        return {}
+    steps, scaling = own["original_inference_steps"], own["timestep_scaling"]
+    most = own["num_train_timesteps"]
+    if not ranges.is_whole(steps, 1, most):
+        raise UserError(
+            f"{folder} has original_inference_steps {steps!r}, not a whole number from 1 to "
+            f"{most}; correct its {CONFIG}."
+        )
+    if not ranges.is_real(scaling, *SCALINGS):
+        raise UserError(
+            f"{folder} has timestep_scaling {scaling!r}, not a number from {SCALINGS[0]:g} to "
+            f"{SCALINGS[1]:g}; correct its {CONFIG}."
+        )
+    return {"original_inference_steps": steps, "timestep_scaling": scaling}
+
+
 def _solver(name: str, own: Mapping[str, Any]) -> tuple[str, list[str]]:
     """The solver for the scheduler, and sentences on what the solver does otherwise."""
     remarks = []
@@ -228,6 +255,11 @@ def _solver(name: str, own: Mapping[str, Any]) -> tuple[str, list[str]]:
     lambda_min = own.get("lambda_min_clipped", -math.inf)
     for key, changes, instead in (
         ("use_beta_sigmas", own.get("use_beta_sigmas"), "steps are spaced by timestep_spacing"),
+        (
+            "clip_sample",
+            name == "LCMScheduler" and own.get("clip_sample"),  # its pipeline leaves it on
+            "latents are not clipped",
+        ),
         ("lambda_min_clipped", lambda_min > -math.inf, "steps begin at the last timestep"),
         (
             "euler_at_final",
@@ -242,7 +274,7 @@ def _solver(name: str, own: Mapping[str, Any]) -> tuple[str, list[str]]:
 
 def _unused(name: str, own: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
     """Sentences on settings in the file that the scheduler class does not have."""
-    classes = {entry[0] for entry in _SOLVERS} | {*_OTHERS, *_DISTILLED}
+    classes = {entry[0] for entry in _SOLVERS} | {*_OTHERS}
     elsewhere = set().union(*map(_parameters, classes)) | _NO_DEFAULTS
     matters = {"rescale_betas_zero_snr", "timestep_spacing", "use_beta_sigmas", *_SIGMA_SPACINGS}
     matters |= {"final_sigmas_type"}

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from synfer_rt import ranges
+from synfer_rt.diffusion.schedule import SCALINGS
 
 _LENGTH = 1 << 20
 """The largest length of an axis, and the largest count of what is held in memory."""
@@ -47,7 +48,7 @@ _REAL: Mapping[str, tuple[float, float]] = {
     "schedule.trained_betas.*": (0, 1),
     "schedule.sigma_min": (0, 1e6),
     "schedule.sigma_max": (0, 1e6),
-    "schedule.timestep_scaling": (1e-6, 1e6),
+    "schedule.timestep_scaling": SCALINGS,
     "defaults.guidance": (0, ranges.LARGEST_SCALE),
     "defaults.au_scale": (-ranges.LARGEST_SCALE, ranges.LARGEST_SCALE),
     "defaults.layout_strength": (0, 1),

@@ -21,6 +21,8 @@ BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 SPACINGS = ("leading", "linspace", "trailing")
 SIGMA_SPACINGS = ("karras", "exponential", "lu")
 FINAL_SIGMAS = ("zero", "sigma_min")
+SCALINGS = (1e-6, 1e6)
+"""The least and the largest `timestep_scaling`."""
 _RHO = 7.0
 """Rho of the noise levels of Karras et al. (EDM, arXiv 2206.00364, table 1)."""
 _REBUILD = "build the bundle again with `synfer-rt build-engines`"

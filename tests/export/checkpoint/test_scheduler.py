@@ -30,6 +30,8 @@ STABLE_DIFFUSION = {
 }
 DDIM, EULER = "DDIMScheduler", "EulerDiscreteScheduler"
 DPM, UNIPC = "DPMSolverMultistepScheduler", "UniPCMultistepScheduler"
+LCM, TCD, ANCESTRAL = "LCMScheduler", "TCDScheduler", "EulerAncestralDiscreteScheduler"
+SDE = {"algorithm_type": "sde-dpmsolver++"}
 BETAS = np.linspace(0.001, 0.02, 1000).tolist()
 
 
@@ -58,6 +60,15 @@ HONOURED: list[tuple[str, str, dict[str, Any]]] = [
     (DPM, "dpmpp-3m", {"solver_order": 3, "use_exponential_sigmas": True}),
     (UNIPC, "unipc", {"use_karras_sigmas": True, "sigma_min": 0.05, "sigma_max": 12.0}),
     (UNIPC, "unipc", {"final_sigmas_type": "sigma_min", "trained_betas": BETAS}),
+    (ANCESTRAL, "euler-ancestral", {"timestep_spacing": "trailing"}),
+    (ANCESTRAL, "euler-ancestral", {"timestep_spacing": "leading", "trained_betas": BETAS}),
+    (DPM, "dpmpp-sde", SDE),
+    (DPM, "dpmpp-sde", SDE | {"use_karras_sigmas": True, "prediction_type": "v_prediction"}),
+    (LCM, "lcm", {}),
+    (LCM, "lcm", {"original_inference_steps": 100, "timestep_scaling": 0.001}),
+    (LCM, "lcm", {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}),
+    (TCD, "tcd", {"original_inference_steps": 32, "timestep_spacing": "trailing"}),
+    (TCD, "tcd", {"trained_betas": BETAS}),
 ]
 
 
@@ -115,13 +126,16 @@ NAMED: list[tuple[str, dict[str, Any], str]] = [
     *(
         (name, {}, f"{name} has no solver here; .* sampled with dpmpp-2m on the same noise")
         for name in (
-            *("PNDMScheduler", "DDPMScheduler", "EulerAncestralDiscreteScheduler"),
-            *("HeunDiscreteScheduler", "KDPM2DiscreteScheduler", "LMSDiscreteScheduler"),
+            *("PNDMScheduler", "DDPMScheduler", "LMSDiscreteScheduler"),
+            *("HeunDiscreteScheduler", "KDPM2DiscreteScheduler"),
             *("KDPM2AncestralDiscreteScheduler", "DEISMultistepScheduler", "SASolverScheduler"),
             *("DPMSolverSinglestepScheduler", "DPMSolverSDEScheduler"),
         )
     ),
-    (DPM, {"algorithm_type": "sde-dpmsolver++"}, r"with algorithm_type 'sde-dpmsolver\+\+' has no"),
+    (DPM, SDE | {"solver_order": 1}, "with solver_order 1 has no"),
+    (DPM, SDE | {"solver_type": "heun"}, "with solver_type 'heun' has no"),
+    (LCM, {"clip_sample": True}, "clip_sample is not supported; latents are not clipped"),
+    (ANCESTRAL, {"use_karras_sigmas": True}, "no setting use_karras_sigmas, so True is not used"),
     (
         DPM,
         {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"},
@@ -151,7 +165,7 @@ def test_what_is_done_otherwise_is_named(
     tmp_path: Path, name: str, fields: dict[str, Any], words: str
 ) -> None:
     found = read(tmp_path, name, **fields)
-    assert found.solver in ("dpmpp-2m", "euler", "ddim")
+    assert found.solver in ("dpmpp-2m", "euler", "ddim", "lcm", "euler-ancestral")
     assert re.search(words, "\n".join(found.remarks))
 
 
@@ -167,8 +181,12 @@ def test_settings_that_change_nothing_are_not_named(tmp_path: Path) -> None:
 
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
-    ("LCMScheduler", {}, "distilled to few steps .*; give the model that it was distilled from"),
-    ("TCDScheduler", {}, "distilled to few steps"),
+    (LCM, {"original_inference_steps": 1001}, "steps 1001, not a whole number from 1 to 1000"),
+    (LCM, {"original_inference_steps": 0}, "original_inference_steps 0, not a whole number"),
+    (TCD, {"original_inference_steps": None}, "original_inference_steps None, not a whole"),
+    (LCM, {"timestep_scaling": 0}, "timestep_scaling 0, not a number from 1e-06 to 1e"),
+    (LCM, {"thresholding": True}, 'write "thresholding": false'),
+    (TCD, {"prediction_type": "sample"}, "the prediction type 'sample'"),
     (DPM, {"use_flow_sigmas": True}, "use_flow_sigmas, as models of flow matching have; give"),
     (UNIPC, {"use_flow_sigmas": True, "flow_shift": 3.0}, "flow matching"),
     (UNIPC, {"prediction_type": "flow_prediction"}, "type 'flow_prediction'; known are epsilon"),
