@@ -72,7 +72,7 @@ class InstantEngines(LoadedEngines):
     def __getitem__(self, name: str) -> _InstantEngine:
         return _InstantEngine(self, name)
 
-    def load(self, names: Iterable[str]) -> None:
+    def load(self, names: Iterable[str], rows: int | None = None) -> None:
         """Do nothing: there is nothing to load."""
 
     def piece_size(self, count: int, *names: str) -> int:

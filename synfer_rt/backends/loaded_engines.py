@@ -6,7 +6,7 @@ import logging
 import math
 import sys
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from synfer_rt.backends.memory import free_memory
 from synfer_rt.backends.opening import batch_limits, open_engine
 from synfer_rt.backends.placement import Placement, placement
 from synfer_rt.backends.runtimes import TARGETS
+from synfer_rt.backends.streams import at_once
 from synfer_rt.bundle import Bundle
 from synfer_rt.bundle.cuda import keeps_interface
 from synfer_rt.bundle.engine_specs import denoises
@@ -65,14 +66,24 @@ class LoadedEngines:
         if name not in self._loaded:
             with ONE_AT_A_TIME:
                 if name not in self._loaded:
-                    engine = open_engine(self.bundle, name, self.backend, self.threads)
-                    self._loaded[name] = engine
+                    self._loaded[name] = self._open(name)
         return self._loaded[name]
 
-    def load(self, names: Iterable[str]) -> None:
-        """Load several engines now. Raises UserError when one does not load."""
-        for name in names:
-            _ = self[name]
+    def load(self, names: Iterable[str], rows: int | None = None) -> None:
+        """Load several engines now, on a CPU at once, ready for pieces of `rows` images if given.
+
+        Raises UserError when one does not load.
+        """
+        with ONE_AT_A_TIME:
+            missing = [name for name in dict.fromkeys(names) if name not in self._loaded]
+            opening = [partial(self._open, name, rows) for name in missing]
+            on_cpu = self.backend.endswith("-cpu")
+            opened = at_once(opening) if on_cpu else [call() for call in opening]
+            self._loaded |= dict(zip(missing, opened, strict=True))
+
+    def _open(self, name: str, rows: int | None = None) -> Engine:
+        rows = None if rows is None else self.piece_size(rows, name)
+        return open_engine(self.bundle, name, self.backend, self.threads, rows)
 
     def placements(self) -> dict[str, Placement]:
         """Where each engine that is loaded really runs."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
-from synfer_rt.backends import libraries
+from synfer_rt.backends import libraries, onnxruntime_cpu
 from synfer_rt.backends.caches import cache_directory
 from synfer_rt.backends.cuda_engine import CudaEngine
 from synfer_rt.backends.engine import ONE_AT_A_TIME, Engine, Value, engine_failures, first_line
@@ -24,6 +23,7 @@ from synfer_rt.errors import UserError
 
 CUDA_ENGINES_ON = {"onnxruntime-cuda": "cuda"}
 """The backends that run CUDA engines, each with ONNX Runtime's name of its device."""
+_DEVICE = "cuda"
 _PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 _GPU_INSTALL = (
     f"pip uninstall -y onnxruntime onnxruntime-gpu && pip install {libraries.CUDA_PACKAGE}"
@@ -31,13 +31,11 @@ _GPU_INSTALL = (
 
 
 class OnnxRuntimeEngine:
-    """One ONNX file in an inference session. See `backends.engine.Engine`."""
+    """One ONNX file in an inference session on a GPU. See `backends.engine.Engine`."""
 
     def __init__(self, bundle: Bundle, name: str, backend: str, threads: int) -> None:
         self.spec = bundle.engines[name]
         self.backend = backend
-        self._device = "cpu" if backend == "onnxruntime-cpu" else "cuda"
-        self._turn = nullcontext() if self._device == "cpu" else ONE_AT_A_TIME
         file = bundle.path / self.spec.file
         try:
             tensorrt = backend == "onnxruntime-tensorrt"
@@ -53,12 +51,11 @@ class OnnxRuntimeEngine:
 
     def placement(self) -> Placement:
         """See `Placed.placement`."""
-        nodes = {} if self._device == "cpu" else nodes_by_provider(self._session)
-        return Placement(self.backend, self.spec.file, nodes)
+        return Placement(self.backend, self.spec.file, nodes_by_provider(self._session))
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name, in host memory."""
-        with self._turn, engine_failures(self.spec.name, self.backend):
+        with ONE_AT_A_TIME, engine_failures(self.spec.name, self.backend):
             values = self._session.run(self._outputs, {name: inputs[name] for name in self._inputs})
         return dict(zip(self._outputs, values, strict=True))
 
@@ -66,22 +63,24 @@ class OnnxRuntimeEngine:
         """Outputs by name, as OrtValues in the memory of the engine's device."""
         ort_value = library().OrtValue
         binding = self._session.io_binding()
-        with self._turn, engine_failures(self.spec.name, self.backend):
+        with ONE_AT_A_TIME, engine_failures(self.spec.name, self.backend):
             for name in self._inputs:
                 value = inputs[name]
                 if isinstance(value, np.ndarray):
                     array = cast(np.ndarray, value)
                     contiguous = np.ascontiguousarray(array).reshape(array.shape)
-                    value = ort_value.ortvalue_from_numpy(contiguous, self._device, 0)
+                    value = ort_value.ortvalue_from_numpy(contiguous, _DEVICE, 0)
                 binding.bind_ortvalue_input(name, value)
             for name in self._outputs:
-                binding.bind_output(name, self._device)
+                binding.bind_output(name, _DEVICE)
             self._session.run_with_iobinding(binding)
         return dict(zip(self._outputs, binding.get_outputs(), strict=True))
 
 
-def open_engine(bundle: Bundle, name: str, backend: str, threads: int) -> Engine:
+def open_engine(bundle: Bundle, name: str, backend: str, threads: int, rows: int | None) -> Engine:
     """See `Runtime.open_engine`."""
+    if backend == onnxruntime_cpu.NAME:
+        return onnxruntime_cpu.OnnxRuntimeCpuEngine(bundle, name, threads, rows)
     device = CUDA_ENGINES_ON.get(backend)
     if device is not None and (name in bundle.cuda or keeps_interface(bundle.engines[name])):
         return CudaEngine(bundle, name, backend, threads, device)

@@ -20,11 +20,16 @@ def default_threads() -> int:
 
 
 def open_engine(
-    bundle: Bundle, name: str, backend: str = "auto", threads: int | None = None
+    bundle: Bundle,
+    name: str,
+    backend: str = "auto",
+    threads: int | None = None,
+    rows: int | None = None,
 ) -> Engine:
     """Load the engine `name` of a checked bundle.
 
-    `threads` is the number of CPU threads of one call; None means every usable core. Raises
+    `threads` is the number of CPU threads of one call; None means every usable core. `rows` is the
+    number of images in the calls to come, if it is known: the engine is made ready for them. Raises
     UserError for a backend that does not work here, an engine that the bundle lacks, fewer than
     one thread, a plan that is not for this GPU and this version of its library, and a file that
     the runtime refuses.
@@ -35,7 +40,8 @@ def open_engine(
         raise UserError(f"{bundle.name} has no engine {name}; it has {', '.join(bundle.engines)}.")
     backend, _ = choose(backend, bundle if backend == "auto" else None)
     backend = runs_on(bundle.engines[name], backend)
-    return runtime(backend).open_engine(bundle, name, backend, threads or default_threads())
+    threads = threads or default_threads()
+    return runtime(backend).open_engine(bundle, name, backend, threads, rows)
 
 
 def batch_limits(bundle: Bundle, name: str, backend: str) -> tuple[int, int | None]:

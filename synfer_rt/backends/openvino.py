@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
+import threading
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,11 +15,13 @@ from typing import Any, cast
 
 import numpy as np
 
+from synfer_rt.backends import streams
 from synfer_rt.backends.caches import cache_directory
 from synfer_rt.backends.engine import Value, engine_failures, first_line, to_numpy
 from synfer_rt.backends.runtimes import BackendStatus
+from synfer_rt.backends.streams import Arrays
 from synfer_rt.bundle import Bundle, EngineSpec
-from synfer_rt.bundle.engine_specs import DENOISER, denoises
+from synfer_rt.bundle.engine_specs import BATCH, DENOISER, denoises
 from synfer_rt.errors import UserError
 
 NAME = "openvino-cpu"
@@ -35,11 +39,14 @@ class OpenVinoEngine:
     """One ONNX file, compiled for each shape of its inputs. See `backends.engine.Engine`.
 
     A fixed shape costs a compilation. It makes the denoiser faster than ONNX Runtime; a dynamic
-    shape makes it slower. Compiled models are kept in `cache`.
+    shape makes it slower. Compiled models are kept in `cache`. The rows of a call are divided among
+    streams (streams.py), which compute at once; calls take turns.
 
     The graph is computed in `precision`, "f32" or "bf16" (see precision_of), but not the solver's
     step: its coefficients are large and cancel each other, for which eight bits are too few. A
     denoiser's step is taken outside the graph, always in float32.
+
+    `positions` are the latent positions of an image.
     """
 
     def __init__(
@@ -48,6 +55,7 @@ class OpenVinoEngine:
         file: Path,
         threads: int,
         precision: str,
+        positions: int,
         cache: Path | None = None,
     ) -> None:
         import openvino
@@ -59,7 +67,6 @@ class OpenVinoEngine:
         self._properties: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": precision,
             "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,  # parallel runs would be pinned to the same cores
         }
         if cache is not None:
@@ -77,28 +84,29 @@ class OpenVinoEngine:
             for output in self._model.outputs:
                 if not output.get_names().isdisjoint(_STEPPED):
                     self._model.remove_result(output.get_node())
-        self._requests: dict[tuple[tuple[int, ...], ...], Any] = {}
+        self._threads, self._positions = threads, positions
+        self._requests: dict[tuple[tuple[int, ...], ...], list[Any]] = {}
+        self._turn = threading.Lock()
+
+    def compile(self, rows: int) -> None:
+        """Compile now for calls of `rows` images, unless the interface leaves other sizes open."""
+        shapes = [[rows if size == BATCH else size for size in t.shape] for t in self.spec.inputs]
+        if any(isinstance(size, str) for shape in shapes for size in shape):
+            return
+        given = {
+            tensor.name: np.broadcast_to(np.zeros((), tensor.dtype), cast("list[int]", shape))
+            for tensor, shape in zip(self.spec.inputs, shapes, strict=True)
+        }
+        with self._turn, engine_failures(self.spec.name, NAME):
+            self._requests_for(given)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name."""
         given = {
             tensor.name: np.asarray(to_numpy(inputs[tensor.name])) for tensor in self.spec.inputs
         }
-        with engine_failures(self.spec.name, NAME):
-            request = self._request(
-                {
-                    tensor.name: [
-                        length if isinstance(size, str) else size
-                        for size, length in zip(tensor.shape, given[tensor.name].shape, strict=True)
-                    ]
-                    for tensor in self.spec.inputs
-                }
-            )
-            results = request.infer(given, share_inputs=True)
-            # A tensor that goes through Identity has the names of both.
-            ports = {name: port for port in request.model_outputs for name in port.get_names()}
-            names = [tensor.name for tensor in self.spec.outputs if tensor.name in ports]
-            outputs = {name: results[ports[name]] for name in names}
+        with self._turn, engine_failures(self.spec.name, NAME):
+            outputs = self._outputs(given)
         if self._steps_outside:
             outputs = {**_solver_step(given, outputs["prediction"]), **outputs}
         return outputs
@@ -107,19 +115,53 @@ class OpenVinoEngine:
         """The same as `run`: the device's memory is the host's."""
         return self.run(inputs)
 
-    def _request(self, shapes: Mapping[str, list[int]]) -> Any:
-        """The engine compiled for inputs of `shapes`; the last ones used are kept."""
-        key = tuple(map(tuple, shapes.values()))
-        request = self._requests.pop(key, None)
-        if request is None:
+    def _outputs(self, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The graph's outputs by name."""
+        rows = streams.rows_of(given, self.spec.inputs)
+        requests, parts = self._requests_for(given)
+        with ExitStack() as under_way:  # what has begun ends before its inputs are let go
+            for request, part in zip(requests, parts, strict=True):
+                request.start_async(part, share_inputs=True)
+                under_way.callback(request.wait)
+        # A tensor that goes through Identity has the names of both.
+        ports = {name: port for port in requests[0].model_outputs for name in port.get_names()}
+        names = [tensor.name for tensor in self.spec.outputs if tensor.name in ports]
+        # A request writes its outputs where it did before, so the caller gets copies.
+        found = [{name: r.get_tensor(ports[name]).data for name in names} for r in requests]
+        return streams.joined(found, rows)
+
+    def _requests_for(self, given: Mapping[str, np.ndarray]) -> tuple[list[Any], list[Arrays]]:
+        """A request for each stream, and its inputs."""
+        rows = streams.rows_of(given, self.spec.inputs)
+        count = streams.most(rows, self._threads, self._positions)
+        parts = streams.parts(given, self.spec.inputs, count)
+        return self._compiled(parts[0], count), parts
+
+    def _compiled(self, part: Mapping[str, np.ndarray], count: int) -> list[Any]:
+        """Requests of the engine, one for each stream, for inputs of the shapes of `part`.
+
+        Those of the last shapes used are kept.
+        """
+        shapes = {
+            tensor.name: [
+                length if isinstance(size, str) else size
+                for size, length in zip(tensor.shape, part[tensor.name].shape, strict=True)
+            ]
+            for tensor in self.spec.inputs
+        }
+        key = ((count,), *map(tuple, shapes.values()))
+        requests = self._requests.pop(key, None)
+        if requests is None:
             if len(self._requests) == _MOST_SHAPES:
                 del self._requests[next(iter(self._requests))]
             model = self._model.clone()
-            model.reshape(dict(shapes))
-            compiled = self._core.compile_model(model, "CPU", self._properties)
-            request = compiled.create_infer_request()
-        self._requests[key] = request
-        return request
+            model.reshape(shapes)
+            compiled = self._core.compile_model(
+                model, "CPU", self._properties | {"NUM_STREAMS": count}
+            )
+            requests = [compiled.create_infer_request() for _ in range(count)]
+        self._requests[key] = requests
+        return requests
 
 
 @contextmanager
@@ -227,12 +269,19 @@ def _solver_step(inputs: Mapping[str, np.ndarray], prediction: np.ndarray) -> di
     return dict(zip(_STEPPED, (rows[:, 0], rows[:, 1:]), strict=True))
 
 
-def open_engine(bundle: Bundle, name: str, backend: str, threads: int) -> OpenVinoEngine:
+def open_engine(
+    bundle: Bundle, name: str, backend: str, threads: int, rows: int | None
+) -> OpenVinoEngine:
     """See `Runtime.open_engine`."""
     spec = bundle.engines[name]
     precision = precision_of(name, bfloat16=has_bfloat16())
     cache = cache_directory("openvino", bundle)
-    return OpenVinoEngine(spec, bundle.path / spec.file, threads, precision, cache)
+    positions = math.prod(bundle.latent.shape[1:])
+    file = bundle.path / spec.file
+    engine = OpenVinoEngine(spec, file, threads, precision, positions, cache)
+    if rows is not None:
+        engine.compile(rows)
+    return engine
 
 
 def run_file(file: Path, inputs: Mapping[str, np.ndarray], backend: str) -> np.ndarray:

@@ -192,12 +192,13 @@ def _error(
     bundle: Bundle, name: str, precision: str, given: list[Arrays], wanted: list[Arrays]
 ) -> float | None:
     """OpenVINO's largest deviation; None if it fails, or returns NaN or infinity."""
-    spec = bundle.engines[name]
+    spec, positions = bundle.engines[name], math.prod(bundle.latent.shape[1:])
+    file, threads = bundle.path / spec.file, default_threads()
     errors: list[float] = []
     try:
         for case, arrays in zip(given, wanted, strict=True):
             # An engine that keeps other compiled shapes would take twice the memory.
-            engine = OpenVinoEngine(spec, bundle.path / spec.file, default_threads(), precision)
+            engine = OpenVinoEngine(spec, file, threads, precision, positions)
             errors += [
                 difference(key, found, arrays[key]) for key, found in engine.run(case).items()
             ]

@@ -64,8 +64,13 @@ class Runtime(Protocol):
         """The only output of a small ONNX file, in host memory. Raises any exception."""
         ...
 
-    def open_engine(self, bundle: Bundle, name: str, backend: str, threads: int) -> Engine:
-        """Load an engine. Raises UserError for a file or plan that the runtime refuses."""
+    def open_engine(
+        self, bundle: Bundle, name: str, backend: str, threads: int, rows: int | None
+    ) -> Engine:
+        """Load an engine, ready for calls of `rows` images if they are known; it takes any number.
+
+        Raises UserError for a file or plan that the runtime refuses.
+        """
         ...
 
     def computes(self, bundle: Bundle, backend: str) -> tuple[str, str, str]:

@@ -206,8 +206,10 @@ class _KernelCache:
                 raise
 
 
-def open_engine(bundle: Bundle, name: str, backend: str, threads: int) -> TensorRTEngine:
-    """See `Runtime.open_engine`; a GPU does not use `threads`."""
+def open_engine(
+    bundle: Bundle, name: str, backend: str, threads: int, rows: int | None
+) -> TensorRTEngine:
+    """See `Runtime.open_engine`; a GPU uses neither `threads` nor `rows`."""
     return TensorRTEngine(bundle, name, backend)
 
 

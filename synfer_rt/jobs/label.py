@@ -86,7 +86,7 @@ def label_dataset(
     Raises UserError for a bundle without annotators, and as `Table` and `label_images` do.
     """
     annotators = Annotators(engines)
-    annotators.load()
+    annotators.load(min(batch, max(len(job.dataset.items), 1)))
     form = blank_line(engines.bundle, annotators.members, engines.backend)
     table = Lines(form) if out is None else Table(out, job.settings(annotators, out), form, resume)
     if isinstance(table, Table) and table.finished:

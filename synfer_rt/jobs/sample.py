@@ -149,7 +149,7 @@ def execute(
     batch = ranges.whole("batch", batch, 1, None)
     starts = None
     if writer.lacking:
-        engines.load(run.engines)  # no part of the run's time
+        engines.load(run.engines, _at_once(run, engines, batch))  # no part of the run's time
         starts = photo_starts(run, engines)
     selection = Selection(run, writer.records())
     started = time.perf_counter()
@@ -224,7 +224,8 @@ def write_samples(
     skipped = () if run.photos is None else tuple(run.photos.skipped.items())
     run.warn()
     if to.begun is None:
-        engines.load(run.engines)  # what does not load leaves nothing behind
+        rows = _at_once(run, engines, batch)
+        engines.load(run.engines, rows)  # what does not load leaves nothing behind
         warn_of_the_cpu(engines)
     writer = to.open(run.settings(to.format), engines)
     if writer.done and writer.lacking:
@@ -243,6 +244,11 @@ def write_samples(
     if summary.images or not sheet.exists():
         sheet = write_contact_sheet(to.out, run.requests.labels)
     return Written(to.out, writer.done, sheet, summary, skipped, skipped_file(to.out))
+
+
+def _at_once(run: Run, engines: LoadedEngines, batch: int) -> int:
+    """How many of the run's images go through the engines at once."""
+    return Sampler(engines).at_once(min(batch, run.count), run.semantic)
 
 
 def photo_starts(run: Run, engines: LoadedEngines) -> PhotoStarts | None:

@@ -31,9 +31,10 @@ class Annotators:
             )
         self.reads_aus = AU_READER in self.bundle.engines
 
-    def load(self) -> None:
-        """Load the engines now. Raises UserError when one does not load."""
-        self.engines.load((*self.members, *((AU_READER,) if self.reads_aus else ())))
+    def load(self, batch: int) -> None:
+        """Load the engines now, for `batch` images. Raises UserError when one does not load."""
+        rows = self.at_once(batch)
+        self.engines.load((*self.members, *((AU_READER,) if self.reads_aus else ())), rows)
 
     def at_once(self, batch: int) -> int:
         """How many images of a batch the engines take at once (`LoadedEngines.piece_size`)."""

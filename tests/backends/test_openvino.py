@@ -178,7 +178,8 @@ def test_where_nothing_can_be_kept_it_runs_all_the_same(
 
 def test_the_threads_are_those_asked_for(tiny_bundle: Bundle) -> None:
     engine = open_openvino(tiny_bundle, "decoder")
-    compiled = engine._request({"latents": [2, 4, 8, 8]}).get_compiled_model()
+    (request,) = engine._compiled(inputs(engine.spec, 2), 1)
+    compiled = request.get_compiled_model()
     assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
 
 
