@@ -82,7 +82,8 @@ class LoadedEngines:
             self._loaded |= dict(zip(missing, opened, strict=True))
 
     def _open(self, name: str, rows: int | None = None) -> Engine:
-        rows = None if rows is None else self.piece_size(rows, name)
+        # The conditioner computes the distinct rows of a piece, which are not known here.
+        rows = None if rows is None or name == "conditioner" else self.piece_size(rows, name)
         return open_engine(self.bundle, name, self.backend, self.threads, rows)
 
     def placements(self) -> dict[str, Placement]:

@@ -21,6 +21,7 @@ from synfer_rt.errors import UserError
 from synfer_rt.judging.annotators import Annotators
 from synfer_rt.judging.voting import Opinion, Verdict, vote
 from synfer_rt.sampling import steps
+from synfer_rt.sampling.conditioning import distinct, restored
 from synfer_rt.sampling.guidance import Guide, SemanticGuidance, engine_name
 from synfer_rt.sampling.observer import Observer
 from synfer_rt.sampling.on_device import OnDevice
@@ -112,8 +113,12 @@ class Sampler:
         return self._conditioning(conditioner_inputs(requests, self.bundle))
 
     def _conditioning(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Value]:
+        engine = self.engines["conditioner"]
         with self._observer.stage("condition"):
-            return self.engines["conditioner"].run_on_device(inputs)
+            if not self.backend.endswith("-cpu"):
+                return engine.run_on_device(inputs)
+            packed, places = distinct(inputs)
+            return restored(engine.run_on_device(packed), places)
 
     def start(self, requests: Sequence[Request], trajectory: Trajectory) -> np.ndarray:
         """Where the trajectory starts, float32 [B, C, h, w]; see `preparation.start_latents`."""
