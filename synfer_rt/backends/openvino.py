@@ -200,12 +200,24 @@ def has_bfloat16() -> bool:
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def precision_of(engine: str, *, bfloat16: bool) -> str:
-    """The precision of an engine: bf16 for denoisers, which take most time, if the CPU can.
+def precision_of(spec: EngineSpec, *, bfloat16: bool) -> str:
+    """The precision that an engine is computed in; `bfloat16` says whether the CPU can.
 
-    `bfloat16` says whether the CPU can.
+    Denoisers, which take most time, are computed in bf16 unless the bundle's measurement says that
+    one deviates too far; the decoder, the encoder and the annotators only if it says that they do
+    not. Gradients need float32.
     """
-    return "bf16" if bfloat16 and denoises(engine) else "f32"
+    measured = spec.parity_openvino and spec.parity_openvino.bfloat16
+    fits = denoises(spec.name) if measured is None else measured.holds
+    return "bf16" if bfloat16 and fits and may_round(spec.name) else "f32"
+
+
+def may_round(engine: str) -> bool:
+    """Whether an engine may be computed in bf16: each but the guides and the conditioner.
+
+    The conditioner runs once for an image, and all steps start from what it says.
+    """
+    return engine != "conditioner" and not engine.startswith("guide.")
 
 
 def read_model(file: Path, core: Any) -> Any:
@@ -274,7 +286,7 @@ def open_engine(
 ) -> OpenVinoEngine:
     """See `Runtime.open_engine`."""
     spec = bundle.engines[name]
-    precision = precision_of(name, bfloat16=has_bfloat16())
+    precision = precision_of(spec, bfloat16=has_bfloat16())
     cache = cache_directory("openvino", bundle)
     positions = math.prod(bundle.latent.shape[1:])
     file = bundle.path / spec.file
@@ -295,8 +307,17 @@ def run_file(file: Path, inputs: Mapping[str, np.ndarray], backend: str) -> np.n
 
 def computes(bundle: Bundle, backend: str) -> tuple[str, str, str]:
     """See `Runtime.computes`."""
-    half = precision_of(DENOISER, bfloat16=has_bfloat16()) == "bf16"
-    return ("bf16" if half else "fp32"), f"openvino {metadata.version('openvino')}", "cpu"
+    capable = has_bfloat16()
+    rounded = [
+        spec.name
+        for spec in bundle.engines.values()
+        if precision_of(spec, bfloat16=capable) == "bf16"
+    ]
+    others = [name for name in rounded if not denoises(name)]
+    precision = "bf16" if DENOISER in rounded else "fp32"
+    if others:
+        precision += f", bf16 in {', '.join(others)}"
+    return precision, f"openvino {metadata.version('openvino')}", "cpu"
 
 
 def status(backend: str) -> BackendStatus:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from onnx import numpy_helper, parser
 from synfer_rt import backends
 from synfer_rt.backends import choose, open_engine, to_numpy
 from synfer_rt.backends.caches import cache_directory
-from synfer_rt.backends.openvino import OpenVinoEngine, read_model
+from synfer_rt.backends.choice import runs_on
+from synfer_rt.backends.openvino import OpenVinoEngine, precision_of, read_model
+from synfer_rt.backends.runtimes import computes
 from synfer_rt.bundle import Bundle, open_bundle
-from synfer_rt.bundle.engine_specs import EngineSpec
+from synfer_rt.bundle.engine_specs import EngineSpec, RuntimeParity
 from synfer_rt.diffusion.solvers import trajectory
 from synfer_rt.errors import UserError
 from synfer_rt.sampling.sampler import Sampler
@@ -140,7 +143,7 @@ def test_the_solver_computes_in_float32_whatever_the_denoiser_does(tiny_bundle: 
     np.testing.assert_allclose(found, -0.1 * given["latents"], atol=1e-3)
 
 
-def test_bfloat16_is_used_where_the_cpu_has_it_and_for_the_denoiser_alone(
+def test_bfloat16_is_used_where_the_cpu_has_it_and_without_measurement_for_the_denoiser_alone(
     tiny_bundle: Bundle,
 ) -> None:
     import openvino
@@ -149,6 +152,43 @@ def test_bfloat16_is_used_where_the_cpu_has_it_and_for_the_denoiser_alone(
     precisions = {name: open_openvino(tiny_bundle, name).precision for name in ENGINES}
     assert precisions.pop("denoiser") == ("bf16" if capable else "f32")
     assert set(precisions.values()) == {"f32"}
+
+
+def test_what_a_run_computes_in_names_the_engines_that_are_rounded(
+    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("synfer_rt.backends.openvino.has_bfloat16", lambda: True)
+    assert computes(tiny_bundle, OPENVINO)[0] == "bf16"
+    rounded = RuntimeParity("1", 1e-3, 0.0, RuntimeParity("1", 0.1, 0.01))
+    decoder = replace(tiny_bundle.engines["decoder"], parity_openvino=rounded)
+    measured = replace(tiny_bundle, engines={**tiny_bundle.engines, "decoder": decoder})
+    assert computes(measured, OPENVINO)[0] == "bf16, bf16 in decoder"
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "precision"),
+    [
+        ("denoiser", None, "bf16"),
+        ("denoiser", 0.1, "bf16"),
+        ("denoiser", 0.3, "f32"),
+        ("decoder", None, "f32"),
+        ("decoder", 0.01, "bf16"),
+        ("decoder", 0.3, "f32"),
+        ("classifier.small", 0.01, "bf16"),
+        ("conditioner", 0.01, "f32"),
+    ],
+)
+def test_an_engine_is_computed_in_bfloat16_where_the_bundle_measured_that_it_may(
+    tiny_bundle: Bundle, name: str, error: float | None, precision: str
+) -> None:
+    rounded = None if error is None else RuntimeParity("1", 0.2, error)
+    parity = RuntimeParity("1", 1e-3, 0.0, rounded)
+    spec = replace(tiny_bundle.engines[name], parity_openvino=parity)
+    assert precision_of(spec, bfloat16=True) == precision
+    assert precision_of(spec, bfloat16=False) == "f32"
+    assert runs_on(spec, OPENVINO) == OPENVINO
+    guide = replace(spec, name="guide.text")
+    assert precision_of(guide, bfloat16=True) == "f32"
 
 
 def test_what_was_compiled_is_loaded_from_the_disk_the_next_time(

@@ -207,12 +207,16 @@ def test_what_was_measured_with_this_version_stays_unless_it_is_to_be_measured_a
 
 
 @needs_openvino
-def test_bfloat16_is_measured_for_the_denoiser_where_the_cpu_has_it(
+def test_bfloat16_is_measured_where_the_cpu_has_it_of_what_may_be_rounded(
     tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parity, "has_bfloat16", lambda: True)
-    assert 0 < parity.measure(tiny_bundle, "denoiser")["bf16"]["max_relative_error"] < 0.2
-    assert "bf16" not in parity.measure(tiny_bundle, "decoder")
+    found = {name: parity.measure(tiny_bundle, name).get("bf16") for name in tiny_bundle.engines}
+    assert found.pop("conditioner") is None
+    assert all(entry["max_relative_error"] > 0 for entry in found.values())
+    tolerances = {name: entry["tolerance"] for name, entry in found.items()}
+    assert tolerances["denoiser"] == 0.2 and tolerances["decoder"] == 1 / 32
+    assert tolerances[CLASSIFIER] == 0.01
 
 
 @needs_openvino
@@ -237,7 +241,7 @@ def test_an_engine_that_openvino_cannot_load_fails_there_and_nowhere_else(copy: 
         (RuntimeParity("1", 1e-3, 2e-3), False),
         (RuntimeParity("1", 1e-3, None), False),
         (RuntimeParity("1", 1e-3, 0.0, RuntimeParity("1", 0.2, 0.1)), True),
-        (RuntimeParity("1", 1e-3, 0.0, RuntimeParity("1", 0.2, 0.3)), False),
+        (RuntimeParity("1", 1e-3, 0.0, RuntimeParity("1", 0.2, 0.3)), True),  # in float32
     ],
 )
 def test_an_engine_runs_on_openvino_where_rounding_explains_the_error(
