@@ -224,6 +224,7 @@ def _manifest(
         "au_vocabulary": settings.au_vocabulary,
         "label_scheme": settings.label_scheme,
         "tokenizer": {"file": "tokenizer.json", "max_length": max_length},
+        **({"guidance_embedding": True} if checkpoint.embeds_guidance else {}),
         "defaults": settings.defaults,
         "layouts": layouts,
         "source": {

@@ -84,6 +84,11 @@ class Checkpoint:
         return self.unet.config.in_channels, height, width
 
     @property
+    def embeds_guidance(self) -> bool:
+        """Whether the UNet takes the scale of guidance as an input, instead of two branches."""
+        return bool(self.unet.config.time_cond_proj_dim)
+
+    @property
     def image_size(self) -> tuple[int, int]:
         """(H, W) in pixels."""
         _, height, width = self.latent_shape

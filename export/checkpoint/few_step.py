@@ -24,11 +24,10 @@ from synfer_rt.errors import UserError, nearest
 from synfer_rt.export.build.hashes import sha256
 from synfer_rt.export.checkpoint.settings import model_name
 from synfer_rt.export.files.lora.merge import Lora
+from synfer_rt.export.networks.modules import EMBEDDED_GUIDANCE
 
 NONE = "none"
 """The `few_step` of a model that is sampled like any other."""
-EMBEDDED_GUIDANCE = 8.5
-"""The guidance of models that embed it, unless they say otherwise; as diffusers' LCM pipeline."""
 _DDIM = {"_class_name": "DDIMScheduler", "timestep_spacing": "trailing"}
 _NAMES_OF_ALL = ("pytorch_lora_weights", "adapter_model")
 """The names, without suffix, that diffusers and PEFT give to every LoRA."""

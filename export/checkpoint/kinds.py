@@ -12,6 +12,7 @@ the reader takes from their files what differs:
     cross_attention_dim 768              1024               128               unet/config.json
     prediction_type     epsilon          v_prediction       v_prediction      scheduler/
     class embedding     none             none               projection        unet/config.json
+    guidance embedding  of LCM's models  none               none              unet/config.json
     image size          512              768                64                unet/, vae/config.json
 
 To add a kind:
@@ -82,11 +83,6 @@ def _unlike_stable_diffusion(unet: Any, vae: Any, text_encoder: Any) -> str | No
         return f"the UNet reads text of width {config.cross_attention_dim}, not {width}"
     if config.class_embed_type not in (None, "projection") or config.num_class_embeds:
         return "the UNet has a class embedding that is no projection"
-    if config.time_cond_proj_dim:
-        return (
-            f"the UNet has a guidance embedding (time_cond_proj_dim {config.time_cond_proj_dim}), "
-            "as models distilled to few steps have"
-        )
     if config.addition_embed_type or config.encoder_hid_dim_type:
         return "the UNet takes more conditioning than text and class labels"
     if not config.sample_size:

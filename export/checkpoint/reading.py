@@ -73,7 +73,7 @@ def read_checkpoint(
     settings, remarks = _few_steps(recognised, implied, found)
     adapter = _with_settings(adapter, settings)
     _merge_loras(path, adapter, loras, unet, text_encoder)
-    _check_defaults(directory, settings, scheduler)
+    _check_defaults(directory, settings, scheduler, unet)
     classifiers = classifiers or _read_classifiers(directory)
     au_reader = _read_au_reader(directory, settings)
     additions = () if resized or sizes else _additions(directory)
@@ -178,8 +178,13 @@ def _merge_loras(
             merge_lora(lora, unet, text_encoder)
 
 
-def _check_defaults(directory: Path, settings: Settings, scheduler: Scheduler) -> None:
+def _check_defaults(directory: Path, settings: Settings, scheduler: Scheduler, unet: Any) -> None:
     path = directory / SETTINGS_FILE
+    if settings.defaults["negative_prompt"] and unet.config.time_cond_proj_dim:
+        raise UserError(
+            f"{path} has a default negative_prompt, but the UNet embeds guidance and has no branch "
+            "that reads one; remove it."
+        )
     check_defaults(path, settings.defaults, scheduler.schedule, scheduler.prediction_type)
 
 

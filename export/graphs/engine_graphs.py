@@ -43,6 +43,7 @@ from synfer_rt.export.networks.modules import (
     Decoder,
     Denoiser,
     Encoder,
+    GuidanceEmbeddingDenoiser,
 )
 from synfer_rt.vocabulary import label_schemes
 
@@ -87,8 +88,9 @@ class Graph:
 def engine_names(checkpoint: Checkpoint) -> tuple[str, ...]:
     """The engines from PyTorch modules of `checkpoint`; those from its ONNX files are others."""
     added = [name for name, folder in ADDED_ENGINES.items() if folder in checkpoint.additions]
+    alone = () if checkpoint.embeds_guidance else (CONDITIONAL,)
     caching = () if checkpoint.cache_depth is None else (STORING, REUSING)
-    return ("conditioner", DENOISER, CONDITIONAL, *caching, "decoder", "encoder", *added)
+    return ("conditioner", DENOISER, *alone, *caching, "decoder", "encoder", *added)
 
 
 def engine_graph(checkpoint: Checkpoint, name: str, max_length: int) -> Graph:
@@ -134,8 +136,11 @@ def engine_graph(checkpoint: Checkpoint, name: str, max_length: int) -> Graph:
             gradient=True,
         )
     guided = name not in ONE_BRANCH
+    step: nn.Module = denoiser if guided else ConditionalDenoiser(denoiser).eval()
+    if denoiser.embeds_guidance:
+        step = GuidanceEmbeddingDenoiser(denoiser).eval()
     graph = Graph(
-        denoiser if guided else ConditionalDenoiser(denoiser).eval(),
+        step,
         _to_denoise(checkpoint, conditioner, given, guided=guided),
         ("next_latents", "next_history", "prediction"),
         frozenset({"timestep", "coefficients"}),
@@ -177,9 +182,15 @@ def _caching(graph: Graph, name: str, denoiser: Denoiser, depth: int | None) -> 
 
 
 def distilled_unet(checkpoint: Checkpoint) -> Any:
-    """The student in the checkpoint's folder; UserError if it cannot be read."""
+    """The student in the checkpoint's folder; UserError if it cannot be read or embeds guidance."""
     folder = checkpoint.directory / DISTILLED_FOLDER
-    return load_model(type(checkpoint.unet), folder)
+    unet = load_model(type(checkpoint.unet), folder)
+    if unet.config.time_cond_proj_dim:
+        raise UserError(
+            f"{folder} embeds guidance (time_cond_proj_dim), but a student has one scale folded "
+            "in; remove the folder, or give such a student."
+        )
+    return unet
 
 
 def _latent_loss(checkpoint: Checkpoint) -> ExpressionLoss:
@@ -254,7 +265,7 @@ def _to_denoise(
             **_latents(checkpoint)(batch, size),
             "history": torch.randn(batch, HISTORY_SLOTS, *latents, generator=draw),
             "timestep": _timestep(checkpoint),
-            **({"guidance": 1 + 4 * torch.rand(batch, generator=draw)} if guided else {}),
+            **(_guidance(checkpoint, draw, batch) if guided else {}),
             "coefficients": torch.randn(HISTORY_SLOTS + 1, HISTORY_SLOTS + 2, generator=draw),
             **_conditioned(conditioner, given, batch),
         }
@@ -271,6 +282,11 @@ def _to_guide_text(checkpoint: Checkpoint, conditioner: Conditioner, given: Inpu
             **_latents(checkpoint)(batch, size),
             "timestep": _timestep(checkpoint),
             **_aim(checkpoint, batch, float(length)),
+            **(
+                _guidance(checkpoint, _generator(batch), batch)
+                if checkpoint.embeds_guidance
+                else {}
+            ),
             **conditioning,
         }
 
@@ -290,6 +306,11 @@ def _to_guide_latents(checkpoint: Checkpoint) -> Inputs:
         }
 
     return inputs
+
+
+def _guidance(checkpoint: Checkpoint, draw: torch.Generator, batch: int) -> dict[str, Tensor]:
+    most = 15 if checkpoint.embeds_guidance else 5
+    return {"guidance": 1 + (most - 1) * torch.rand(batch, generator=draw)}
 
 
 def _aim(checkpoint: Checkpoint, batch: int, strength: float) -> dict[str, Tensor]:

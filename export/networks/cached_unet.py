@@ -207,6 +207,11 @@ def check_depth(unet: Any, depth: int, *, free_sizes: bool) -> None:
 
     In engines of free size, which `free_sizes` says they are, features must be as large as latents.
     """
+    if unet.config.time_cond_proj_dim:
+        raise UserError(
+            "`cache_depth` is for models with two branches of guidance, and this UNet embeds "
+            "guidance, as models of few steps do; leave out `cache_depth`."
+        )
     if not SplitUNet(unet, depth).keeps_size and free_sizes:
         most = 1 + len(unet.down_blocks[0].resnets)
         raise UserError(

@@ -6,7 +6,8 @@ cross-attention block and a linear head (He et al., SynFER, arXiv 2410.09865, se
 
 Every image is read with the same prompt, which names all classes, and with zero AUs: FERAnno
 is never told the requested label, and each class has attention maps of its own words. No noise is
-drawn for t = 1: the UNet sees the expected value, so a label depends on its latents alone.
+drawn for t = 1: the UNet sees the expected value, so a label depends on its latents alone. A UNet
+that embeds guidance is always read at the same scale.
 """
 
 from __future__ import annotations

@@ -28,7 +28,8 @@ class TextGuide(nn.Module):
     from the UNet's conditional branch alone.
 
     forward(latents [B, C, h, w], timestep [], clean [2] = (a, b), target [B, classes] (a
-    distribution), strength [B], and the conditioning [B, 2, ...]) -> text [B, 2, L, D].
+    distribution), strength [B], of a UNet that embeds guidance also guidance [B], and the
+    conditioning [B, 2, ...]) -> text [B, 2, L, D].
     """
 
     def __init__(self, denoiser: Denoiser, loss: nn.Module) -> None:
@@ -43,14 +44,18 @@ class TextGuide(nn.Module):
         clean: Tensor,
         target: Tensor,
         strength: Tensor,
-        *conditioning: Tensor,
+        *rest: Tensor,
     ) -> Tensor:
         """The moved text."""
+        embeds = self.denoiser.embeds_guidance
+        guidance, conditioning = (rest[0], rest[1:]) if embeds else (None, rest)
         given = dict(zip(self.denoiser.names, (c[:, 1] for c in conditioning), strict=True))
         timesteps = timestep + 0 * strength  # [B], without a batch size in the graph
 
         def loss_of(text: Tensor) -> Tensor:
-            prediction = self.denoiser.predict(latents, timesteps, {**given, "text": text})
+            prediction = self.denoiser.predict(
+                latents, timesteps, {**given, "text": text}, guidance
+            )
             return self.loss(clean[0] * latents + clean[1] * prediction, target)
 
         gradient = _gradient(loss_of, given["text"])

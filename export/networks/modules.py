@@ -15,6 +15,10 @@ from torch import Tensor, nn
 
 from synfer_rt.export.files.au_adapter import AUAdapter, CrossAttention
 
+EMBEDDED_GUIDANCE = 8.5
+"""The scale at which a UNet that embeds guidance is read where no request names one, and the
+default of requests: that of diffusers' pipeline for such models, whose training used 3 to 15."""
+
 
 class AUBiasAttention(AttnProcessor2_0):
     """Attention whose output gains its layer's slice of the AU bias [N, 1, width].
@@ -230,7 +234,8 @@ class Denoiser(nn.Module):
     `conditioning` are the Conditioner's outputs in the order of `conditioning_names`; `adapter` is
     the Conditioner's, and is needed for `au_tokens`. The UNet is changed in place. The stack is
     [latents, prediction, history]; the first row of the product is next_latents, the other rows are
-    next_history. Guidance is `u + guidance * (c - u)` (Ho and Salimans, arXiv 2207.12598).
+    next_history. Guidance is `u + guidance * (c - u)` (Ho and Salimans, arXiv 2207.12598). A UNet
+    that embeds guidance (`embeds_guidance`) has no branches; GuidanceEmbeddingDenoiser is its step.
     """
 
     def __init__(
@@ -257,6 +262,10 @@ class Denoiser(nn.Module):
                 processors[name] = PlainAttention()
         unet.set_attn_processor(processors)
         free_batch(unet)
+        width = unet.config.time_cond_proj_dim
+        self.embeds_guidance = bool(width)
+        if width:
+            self.guidance_embedding = GuidanceEmbedding(width)
 
     def forward(
         self,
@@ -294,12 +303,26 @@ class Denoiser(nn.Module):
         prediction = unconditional + weight * (conditional - unconditional)
         return *solver_step(latents, prediction, history, coefficients), prediction
 
-    def predict(self, latents: Tensor, timestep: Tensor, given: Mapping[str, Tensor]) -> Tensor:
-        """The UNet's output for latents [N, C, h, w], with the conditioning [N, ...] by name."""
+    def predict(
+        self,
+        latents: Tensor,
+        timestep: Tensor,
+        given: Mapping[str, Tensor],
+        guidance: Tensor | None = None,
+    ) -> Tensor:
+        """The UNet's output for latents [N, C, h, w], with the conditioning [N, ...] by name.
+
+        `guidance` [N] is for a UNet that embeds it, None for EMBEDDED_GUIDANCE.
+        """
         kwargs = {name: value for name, value in given.items() if name.startswith("au_")}
+        embedded = None
+        if self.embeds_guidance:
+            scale = torch.full((1,), EMBEDDED_GUIDANCE) if guidance is None else guidance
+            embedded = self.guidance_embedding(scale)
         return self.unet(
             latents,
             timestep,
+            timestep_cond=embedded,
             encoder_hidden_states=given["text"],
             class_labels=given.get("class_labels"),
             cross_attention_kwargs=kwargs or None,
@@ -328,6 +351,50 @@ class ConditionalDenoiser(nn.Module):
         """next_latents, next_history, prediction."""
         given = dict(zip(self.denoiser.names, (c[:, 1] for c in conditioning), strict=True))
         prediction = self.denoiser.predict(latents, timestep, given)
+        return *solver_step(latents, prediction, history, coefficients), prediction
+
+
+class GuidanceEmbedding(nn.Module):
+    """Scales of guidance [N] -> the UNet's `timestep_cond` [N, width].
+
+    They are the sines, then the cosines, of 1000 * (scale - 1) times geometrically falling
+    frequencies: scale - 1 is the w of Luo et al. (Latent Consistency Models, arXiv 2310.04378),
+    embedded as a timestep of 1000 * w is in diffusers' pipeline. An odd width ends in a zero.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        half = width // 2
+        step = torch.log(torch.tensor(10000.0)) / (half - 1)
+        frequencies = torch.exp(torch.arange(half, dtype=torch.float32) * -step)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.odd = width % 2
+
+    def forward(self, guidance: Tensor) -> Tensor:
+        """The embedding."""
+        angles = (1000.0 * (guidance - 1))[:, None] * self.frequencies
+        return F.pad(torch.cat([angles.sin(), angles.cos()], 1), (0, self.odd))
+
+
+class GuidanceEmbeddingDenoiser(nn.Module):
+    """One solver step of a UNet that embeds guidance: once through it, on branch 1."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+
+    def forward(
+        self,
+        latents: Tensor,
+        history: Tensor,
+        timestep: Tensor,
+        guidance: Tensor,
+        coefficients: Tensor,
+        *conditioning: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """next_latents, next_history, prediction."""
+        given = dict(zip(self.denoiser.names, (c[:, 1] for c in conditioning), strict=True))
+        prediction = self.denoiser.predict(latents, timestep, given, guidance)
         return *solver_step(latents, prediction, history, coefficients), prediction
 
 

@@ -16,7 +16,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
 
 from synfer_rt.export.onnx.shared_weights import tensor_array
 
-EXACT_INPUTS = frozenset({"guidance", "coefficients"})
+GUIDANCE_INPUT, SOLVER_INPUT = "guidance", "coefficients"
 """The algebra of guidance and solver depends on these; its errors would add up over the steps."""
 
 _PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -157,8 +157,18 @@ def spell_out_roundings(graph: ir.Graph, fused: Collection[str] = ()) -> None:
 
 
 def _exact_nodes(graph: ir.Graph) -> set[ir.Node]:
-    """The nodes of the guidance and solver algebra."""
-    given = (value for value in graph.inputs if value.name in EXACT_INPUTS)
+    """The nodes of the guidance and solver algebra.
+
+    A network that embeds guidance has no algebra of it: all of the network depends on the scale.
+    """
+    solver, guided = (_read_by(graph, name) for name in (SOLVER_INPUT, GUIDANCE_INPUT))
+    embedded = any(node.op_type in _PRODUCTS for node in guided - solver)
+    return solver if embedded else solver | guided
+
+
+def _read_by(graph: ir.Graph, name: str) -> set[ir.Node]:
+    """The nodes that depend on the input `name`; none if there is no such input."""
+    given = (value for value in graph.inputs if value.name == name)
     return _reached(reader for value in given for reader in value.consumers())
 
 

@@ -113,6 +113,11 @@ class Bundle:
         return self.manifest.get("annotators_know") or None
 
     @property
+    def guidance_embedding(self) -> bool:
+        """Whether the denoiser embeds the scale of guidance, and so has no unconditional branch."""
+        return bool(self.manifest.get("guidance_embedding"))
+
+    @property
     def former_hash(self) -> str:
         """The hash that releases up to 0.11 wrote into runs and records."""
         return former_identity(self.manifest)

@@ -149,12 +149,14 @@ def mismatch(
     tokens: int,
     aus: int,
     classes: int,
+    guidance_embedding: bool = False,
 ) -> str | None:
     """The first reason why the engines do not fit each other, or None.
 
     `latent` is one image's [C, h, w] and `image_size` its [H, W], names where they are dynamic.
     `tokens` is the length of a prompt, `aus` that of the AU vector (0 for a model without AUs), and
-    `classes` that of a guide's target, a distribution over the bundle's own labels.
+    `classes` that of a guide's target, a distribution over the bundle's own labels. With
+    `guidance_embedding` the UNet takes the scale of guidance as an input and has no branches.
     """
     caching = CACHING if CACHING & engines.keys() else ()
     for name in (*REQUIRED_ENGINES, *caching):
@@ -177,6 +179,7 @@ def mismatch(
             inputs, outputs = (given,), (_f32("probabilities", BATCH, known),)
         elif name in ("guide.text", "guide.text-latent"):
             inputs, outputs = _text_guide(latent, classes, engines["conditioner"].outputs)
+            inputs += (_f32("guidance", BATCH),) if guidance_embedding else ()
         elif name == "guide.latent":
             inputs, outputs = _latent_guide(latent, classes)
         elif name == "au-reader":

@@ -71,6 +71,8 @@ def _parse(path: Path, fields: Mapping[str, Any]) -> Bundle:
         fields[key]
     if not isinstance(fields.get("annotators_know", ""), str):
         raise TypeError(f"annotators_know {fields['annotators_know']!r} is not a text")
+    if not isinstance(fields.get("guidance_embedding", False), bool):
+        raise TypeError(f"guidance_embedding {fields['guidance_embedding']!r} is not true or false")
     label_schemes.scheme(fields["label_scheme"])
     height, width = fields["image_size"]
     latent = _section(Latent, fields["latent"])
@@ -142,6 +144,7 @@ def _check_values(bundle: Bundle) -> None:
         bundle.max_length,
         len(bundle.au_names),
         len(bundle.classes),
+        bundle.guidance_embedding,
     )
     if bundle.prediction_type not in PREDICTION_TYPES:
         problem = f"unknown prediction type {bundle.prediction_type!r}"

@@ -53,7 +53,8 @@ def check(request: object, bundle: Bundle) -> None:
     These are a seed or index outside 0 to 2^63 - 1, a guidance outside 0 to 1000, an AU scale
     outside -1000 to 1000, an intensity outside 0 to 1, an unknown action unit (a known one that the
     model lacks is left out, see `facs.au_vector`), a label that is not spelt as in
-    `bundle.classes`, and any value of another type, such as something else than a request.
+    `bundle.classes`, a negative prompt to a model that embeds guidance, and any value of another
+    type, such as something else than a request.
     """
     if not isinstance(request, Request):
         raise UserError(
@@ -71,6 +72,7 @@ def check(request: object, bundle: Bundle) -> None:
         )
     for name in ("label", "prompt", "negative_prompt"):
         check_text(name, getattr(request, name))
+    _check_negative_prompt(request.negative_prompt, bundle)
     known = {name.upper() for name in bundle.au_names} | facs.ACTION_UNITS.keys()
     for name in request.aus:
         if name.upper() not in known:
@@ -92,6 +94,15 @@ def check_text(name: str, text: object) -> None:
         text.encode()
     except UnicodeEncodeError:
         raise UserError(f"`{name}` cannot be encoded as UTF-8; correct it.") from None
+
+
+def _check_negative_prompt(text: str, bundle: Bundle) -> None:
+    """Raise UserError for a negative prompt to a model that has no branch to read it."""
+    if text and bundle.guidance_embedding:
+        raise UserError(
+            f"{bundle.name} embeds guidance and has no branch for a `negative_prompt`; leave it "
+            "out, or choose another `bundle`."
+        )
 
 
 @dataclass(frozen=True)
@@ -241,7 +252,7 @@ def make_requests(
     for a model without AUs, an intensity outside its range, several labels of which the prompt and
     AUs leave nothing to decide, a guidance outside 0 to 1000, an AU scale outside -1000 to 1000, a
     seed outside 0 to 2^63 - 1, an unknown layout, a bundle without a layout bank, a layout together
-    with photos, and any value of another type.
+    with photos, a negative prompt to a model that embeds guidance, and any value of another type.
     """
     _check_bundle(bundle)
     defaults = bundle.defaults
@@ -253,6 +264,7 @@ def make_requests(
         check_text("prompt", prompt)
     if negative_prompt is not None:
         check_text("negative_prompt", negative_prompt)
+        _check_negative_prompt(negative_prompt, bundle)
     chosen = expressions.choose_labels(labels, bundle.classes)
     intensities = _intensities(aus, bundle)
     if prompt is not None and len(chosen) > 1:

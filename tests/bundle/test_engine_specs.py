@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from synfer_rt.bundle import open_bundle
+from synfer_rt.bundle import Bundle, open_bundle
+from synfer_rt.bundle.engine_specs import TensorSpec, mismatch
 from synfer_rt.errors import UserError
 from tests import tiny_bundle as tiny
 from tests.caching import with_caching
@@ -214,3 +216,22 @@ def test_a_model_without_aus_has_no_au_inputs(tmp_path: Path) -> None:
     bundle = tiny.build(tmp_path / "plain", with_aus=False)
     assert bundle.au_names == ()
     assert [tensor.name for tensor in bundle.engines["conditioner"].inputs] == ["tokens"]
+
+
+def test_a_guide_through_a_unet_that_embeds_guidance_takes_the_scale(guided_bundle: Bundle) -> None:
+    sizes = guided_bundle.latent.shape, guided_bundle.image_size, guided_bundle.max_length
+    numbers = len(guided_bundle.au_names), len(guided_bundle.classes)
+    engines = dict(guided_bundle.engines)
+    assert mismatch(engines, *sizes, *numbers) is None
+    said = "has no input guidance float32 ['B']"
+    assert said in (mismatch(engines, *sizes, *numbers, True) or "")
+    scale = TensorSpec("guidance", "float32", ("B",))
+    for name in ("guide.text", "guide.text-latent"):
+        engines[name] = replace(engines[name], inputs=(*engines[name].inputs, scale))
+    assert mismatch(engines, *sizes, *numbers, True) is None
+
+
+def test_the_guidance_embedding_is_true_or_false(copy: Path) -> None:
+    change(copy, lambda fields: fields.update(guidance_embedding="yes"))
+    with pytest.raises(UserError, match="guidance_embedding 'yes' is not true or false"):
+        open_bundle(copy)

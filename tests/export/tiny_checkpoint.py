@@ -146,6 +146,26 @@ def make_sd2(
     (directory / "model_index.json").write_text(json.dumps(index))
 
 
+def make_lcm(directory: Path) -> None:
+    """A latent consistency model as SimianLuo/LCM_Dreamshaper_v7: its UNet embeds guidance."""
+    make_sd(directory, adapter=False)
+    torch.manual_seed(3)
+    _unet(2, time_cond_proj_dim=8).save_pretrained(directory / "unet")
+    diffusers.LCMScheduler(clip_sample=False, steps_offset=0).save_pretrained(
+        directory / "scheduler"
+    )
+    index = json.loads((directory / "model_index.json").read_text())
+    index |= {
+        "_class_name": "LatentConsistencyModelPipeline",
+        "scheduler": ["diffusers", "LCMScheduler"],
+        "feature_extractor": [None, None],
+        "image_encoder": [None, None],
+        "safety_checker": [None, None],
+        "requires_safety_checker": True,
+    }
+    (directory / "model_index.json").write_text(json.dumps(index))
+
+
 def save_additions(directory: Path) -> None:
     """FERAnno, both guiding classifiers and an AU reader for `make_mini`'s, of random weights."""
     from synfer_rt.export.checkpoint.reading import read_checkpoint

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from synfer_rt.errors import UserError
-from synfer_rt.sampling.requests import Request, make_requests
+from synfer_rt.sampling.requests import Request, check, make_requests
 from synfer_rt.vocabulary import facs, prompts
 from tests import tiny_bundle as tiny
 
@@ -123,9 +124,19 @@ def test_guidance_up_to_1_is_none_and_recorded_as_1(tiny_bundle, scale: Any):
     assert Request(0, 0, "happy", "", "", {}, scale, 1.0, None).guidance == 1.0
 
 
-def test_a_bundles_default_guidance_of_0_is_none(tiny_bundle):
-    from dataclasses import replace
+def test_a_model_that_embeds_guidance_has_no_negative_prompt(tiny_bundle):
+    bundle = replace(tiny_bundle, manifest={**tiny_bundle.manifest, "guidance_embedding": True})
+    assert bundle.guidance_embedding and not tiny_bundle.guidance_embedding
+    assert make_requests(bundle, negative_prompt="")[0].negative_prompt == ""
+    with pytest.raises(UserError, match=r"embeds guidance .* `negative_prompt`; leave it out"):
+        make_requests(bundle, negative_prompt="blurry")
+    request = make_requests(tiny_bundle, negative_prompt="blurry")[0]
+    check(request, tiny_bundle)
+    with pytest.raises(UserError, match="no branch for a `negative_prompt`"):
+        check(request, bundle)
 
+
+def test_a_bundles_default_guidance_of_0_is_none(tiny_bundle):
     defaults = replace(tiny_bundle.defaults, guidance=0.0)
     assert make_requests(replace(tiny_bundle, defaults=defaults))[0].guidance == 1.0
 

@@ -21,7 +21,8 @@ from synfer_rt.export.checkpoint.contents import Checkpoint
 from synfer_rt.export.checkpoint.few_step import by_name, parse_few_step
 from synfer_rt.export.checkpoint.reading import read_checkpoint
 from synfer_rt.export.files.lora.merge import Lora
-from tests.export.tiny_checkpoint import change, save_lora
+from synfer_rt.export.graphs.engine_graphs import engine_names
+from tests.export.tiny_checkpoint import change, refusal, save_lora
 
 PUBLISHED = {
     "pytorch_lora_weights.safetensors": None,
@@ -169,3 +170,34 @@ def test_a_checkpoint_without_few_steps_keeps_the_general_defaults(sd: Path) -> 
     path: Any = sd / "scheduler" / "scheduler_config.json"
     change(path, _class_name="DDIMScheduler")
     assert defaults(read_checkpoint(sd)) == ("ddim", 25, 7.5)
+
+
+def embedding(plain_checkpoint: Path, place: Path) -> Path:
+    """A copy of the checkpoint whose UNet embeds guidance."""
+    directory = Path(shutil.copytree(plain_checkpoint, place))
+    unet: Any = diffusers.UNet2DConditionModel.from_pretrained(directory / "unet")
+    other: Any = diffusers.UNet2DConditionModel.from_config(
+        {**unet.config, "time_cond_proj_dim": 8}
+    )
+    other.save_pretrained(directory / "unet")
+    return directory
+
+
+def test_a_unet_that_embeds_guidance_is_read_and_has_one_branch(
+    plain_checkpoint: Path, tmp_path: Path
+) -> None:
+    found = read_checkpoint(embedding(plain_checkpoint, tmp_path / "model"))
+    assert found.embeds_guidance
+    assert found.settings.defaults["guidance"] == 8.5
+    assert engine_names(found) == ("conditioner", "denoiser", "decoder", "encoder")
+
+
+def test_a_unet_that_embeds_guidance_has_no_default_negative_prompt(
+    plain_checkpoint: Path, tmp_path: Path
+) -> None:
+    directory = embedding(plain_checkpoint, tmp_path / "model")
+    own = {"guidance": 4.0, "negative_prompt": "blurry"}
+    (directory / "synfer.json").write_text(json.dumps({"defaults": own}))
+    assert "embeds guidance and has no branch that reads one; remove it" in refusal(directory)
+    change(directory / "synfer.json", defaults={"guidance": 4.0})
+    assert read_checkpoint(directory).settings.defaults["guidance"] == 4.0

@@ -39,6 +39,34 @@ def save_product(path: Path, weight: np.ndarray) -> Path:
     return path
 
 
+def test_a_network_that_embeds_guidance_computes_in_float16(tmp_path: Path) -> None:
+    """y = c (x W + sin(1000 g) W) W: only the sine and the product with c are exact."""
+    nodes = [
+        helper.make_node("Mul", ["guidance", "thousand"], ["angle"]),
+        helper.make_node("Sin", ["angle"], ["sine"]),
+        helper.make_node("MatMul", ["sine", "w"], ["embedded"]),
+        helper.make_node("MatMul", ["x", "w"], ["read"]),
+        helper.make_node("Add", ["read", "embedded"], ["sum"]),
+        helper.make_node("MatMul", ["sum", "w"], ["prediction"]),
+        helper.make_node("Mul", ["prediction", "coefficients"], ["y"]),
+    ]
+    shapes = {"x": ["B", 4], "guidance": ["B", 4], "coefficients": [1]}
+    inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in shapes.items()]
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["B", 4])
+    constants = {"w": np.eye(4, dtype="f4"), "thousand": np.array([1000], "f4")}
+    weights = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    graph = helper.make_graph(nodes, "g", inputs, [y], weights)
+    opsets = [helper.make_opsetid("", 21)]
+    source, half = tmp_path / "source.onnx", tmp_path / "half.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), source)
+    compute_half(source, half)
+    model = onnx.load(half)
+    known = types(model)
+    found = {node.op_type: known[node.output[0]] for node in model.graph.node}
+    assert (found["MatMul"], found["Add"]) == (TensorProto.FLOAT16, TensorProto.FLOAT16)
+    assert (found["Sin"], found["Mul"]) == (TensorProto.FLOAT, TensorProto.FLOAT)
+
+
 @pytest.fixture(scope="module")
 def halves(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The float16 graphs of synfer-mini."""
