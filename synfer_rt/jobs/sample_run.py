@@ -246,7 +246,7 @@ def make_run(
         ranges.plain(given.get("accept_rate")),
         ranges.plain(given.get("threshold")),
         quota,
-        _interval(given, requests),
+        _interval(given, requests, bundle),
         _cache_every(given, requests),
     )
     run.check()
@@ -275,8 +275,15 @@ def _requests(bundle: Bundle, given: Mapping[str, Any], photos: int) -> Requests
     )
 
 
-def _interval(given: Mapping[str, Any], requests: Requests) -> GuidanceInterval | None:
+def _interval(
+    given: Mapping[str, Any], requests: Requests, bundle: Bundle
+) -> GuidanceInterval | None:
     interval = guidance_interval(given.get("guidance_interval"))
+    if interval is not None and bundle.guidance_embedding:
+        raise UserError(
+            f"{bundle.name} embeds guidance and has no branches for a `guidance_interval`; leave "
+            "it out, or choose another `bundle`."
+        )
     if interval is not None and requests.guidance == 1:
         raise UserError(
             "`guidance_interval` needs guidance, and a scale of 1 is none; raise `guidance`, or "

@@ -19,7 +19,7 @@ from synfer_rt.bundle import open_bundle
 from synfer_rt.data.writers import FORMATS, open_output, read
 from synfer_rt.errors import UserError
 from synfer_rt.jobs.sample import execute
-from synfer_rt.jobs.sample_run import Run
+from synfer_rt.jobs.sample_run import Run, make_run
 from synfer_rt.jobs.verify import faults, settings_of
 from synfer_rt.judging.acceptance import RunningQuantile
 from synfer_rt.judging.voting import Verdict
@@ -39,6 +39,13 @@ def engines(tiny_bundle):
 @pytest.fixture
 def run(tiny_bundle):
     return Run(tiny_bundle, make_requests(tiny_bundle, seed=5), 21, "dpmpp-2m", 4, 0.9)
+
+
+def test_a_model_that_embeds_guidance_has_no_branches_for_an_interval(tiny_bundle):
+    bundle = replace(tiny_bundle, manifest={**tiny_bundle.manifest, "guidance_embedding": True})
+    make_run(bundle, count=1, guidance=3.0)
+    with pytest.raises(UserError, match="no branches for a `guidance_interval`; leave it out"):
+        make_run(bundle, count=1, guidance=3.0, guidance_interval=(0.3, 5.0))
 
 
 def output(run, out, resume=False, format="imagefolder", **options):

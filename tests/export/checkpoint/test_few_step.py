@@ -19,6 +19,7 @@ from synfer_rt.export.build.hashes import sha256
 from synfer_rt.export.checkpoint import few_step
 from synfer_rt.export.checkpoint.contents import Checkpoint
 from synfer_rt.export.checkpoint.few_step import by_name, parse_few_step
+from synfer_rt.export.checkpoint.index import _json_files
 from synfer_rt.export.checkpoint.reading import read_checkpoint
 from synfer_rt.export.files.lora.merge import Lora
 from synfer_rt.export.graphs.engine_graphs import engine_names
@@ -201,3 +202,21 @@ def test_a_unet_that_embeds_guidance_has_no_default_negative_prompt(
     assert "embeds guidance and has no branch that reads one; remove it" in refusal(directory)
     change(directory / "synfer.json", defaults={"guidance": 4.0})
     assert read_checkpoint(directory).settings.defaults["guidance"] == 4.0
+
+
+def test_an_unpacked_checkpoint_is_sampled_as_its_bundle_was(
+    plain_checkpoint: Path, tmp_path: Path
+) -> None:
+    given = lora(plain_checkpoint, tmp_path / "lora", "Hyper-SD15-4steps-lora.safetensors")
+    built = read_checkpoint(plain_checkpoint, loras=[given])
+    directory = Path(shutil.copytree(plain_checkpoint, tmp_path / "unpacked"))
+    for name, content in _json_files(built).items():
+        (directory / name).write_text(json.dumps(content))
+    again = read_checkpoint(directory)
+    assert (again.schedule, again.settings.defaults) == (built.schedule, built.settings.defaults)
+    assert again.remarks == ()
+    pipeline: Any = diffusers.StableDiffusionPipeline.from_pretrained(
+        directory, safety_checker=None, feature_extractor=None
+    )
+    assert isinstance(pipeline.scheduler, diffusers.DDIMScheduler)
+    assert pipeline.scheduler.config["timestep_spacing"] == "trailing"

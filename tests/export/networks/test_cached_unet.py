@@ -11,7 +11,7 @@ import diffusers
 import torch
 
 from synfer_rt.errors import UserError
-from synfer_rt.export.networks.cached_unet import SplitUNet
+from synfer_rt.export.networks.cached_unet import SplitUNet, check_depth
 
 WIDTH, CLASSES, SHAPE = 8, 5, (3, 4, 12, 8)
 ATTENTION, PLAIN = ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D"), ("DownBlock2D", "UpBlock2D")
@@ -152,3 +152,8 @@ def test_a_shallow_part_without_attention_needs_no_text() -> None:
 def test_a_depth_below_one_is_refused(depth: int) -> None:
     with pytest.raises(UserError, match=rf"`cache_depth` must be from 1 to 5, .* got {depth}\."):
         SplitUNet(make_unet(), depth)
+
+
+def test_a_unet_that_embeds_guidance_caches_nothing() -> None:
+    with pytest.raises(UserError, match=r"this UNet embeds guidance, .* leave out `cache_depth`"):
+        check_depth(make_unet(time_cond_proj_dim=8), 1, free_sizes=False)
