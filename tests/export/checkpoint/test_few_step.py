@@ -220,3 +220,35 @@ def test_an_unpacked_checkpoint_is_sampled_as_its_bundle_was(
     )
     assert isinstance(pipeline.scheduler, diffusers.DDIMScheduler)
     assert pipeline.scheduler.config["timestep_spacing"] == "trailing"
+
+
+FRESH_NOISE = {
+    "lcm-lora-sdv1-5.safetensors": ("lcm", 4, 1.0),
+    "tcd_lora.safetensors": ("tcd", 4, 1.0),
+    "Hyper-SD15-1step-lora.safetensors": ("tcd", 1, 1.0),
+}
+
+
+@pytest.mark.parametrize(("name", "wanted"), FRESH_NOISE.items())
+def test_a_lora_with_fresh_noise_gets_its_solver(
+    plain_checkpoint: Path, tmp_path: Path, name: str, wanted: tuple[str, int, float]
+) -> None:
+    given = lora(plain_checkpoint, tmp_path, name)
+    found = read_checkpoint(plain_checkpoint, loras=[given])
+    assert defaults(found) == wanted
+    (said,) = found.remarks
+    assert f"with the solver {wanted[0]}, {wanted[1]} steps and guidance 1 by default" in said
+    more = read_checkpoint(plain_checkpoint, loras=[given], few_step="hyper-sd-unified:6")
+    assert defaults(more) == ("tcd", 6, 1.0)
+
+
+@pytest.mark.parametrize(("name", "solver"), [("LCMScheduler", "lcm"), ("TCDScheduler", "tcd")])
+def test_the_scheduler_of_a_distilled_checkpoint_implies_few_steps(
+    sd: Path, name: str, solver: str
+) -> None:
+    change(sd / "scheduler" / "scheduler_config.json", _class_name=name)
+    change(sd / "model_index.json", scheduler=["diffusers", name])
+    found = read_checkpoint(sd)
+    assert (defaults(found), found.remarks) == ((solver, 4, 1.0), ())
+    (sd / "synfer.json").write_text(json.dumps({"defaults": {"steps": 6}}))
+    assert defaults(read_checkpoint(sd)) == (solver, 6, 1.0)
