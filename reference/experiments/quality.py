@@ -70,15 +70,17 @@ def compare_units(
 ) -> list[Row]:
     """Control of single units and of the sides of the face, of both."""
 
-    def readings(requests: Sequence[Request], title: str, shape: tuple[int, ...]):
-        for make in both:
-            images = make(requests, strength, title)
-            yield classifiers.predict(readers.aus, images).reshape(*shape, 41)
-
     names, levels = action_units.MAIN, len(action_units.STRENGTHS)
-    swept = readings(sweeps, "sweeps", (len(names), -1, levels))
-    sided = readings(sides, "sides", (len(action_units.ONE_SIDED), -1, len(action_units.SIDES)))
-    return [*comparison.units(*swept, names), *comparison.sides(*sided)]
+    one_sided, poses = action_units.ONE_SIDED, len(action_units.SIDES)
+    swept, sided = [], []
+    for make in both:
+        images = make(sweeps, strength, "sweeps")
+        swept.append(classifiers.predict(readers.aus, images).reshape(len(names), -1, levels, 41))
+        images = make(sides, strength, "sides")
+        sided.append(
+            classifiers.predict(readers.aus, images).reshape(len(one_sided), -1, poses, 41)
+        )
+    return [*comparison.units(swept[0], swept[1], names), *comparison.sides(sided[0], sided[1])]
 
 
 def renders_to_meet(setting: Setting, judge, most: int) -> Held:
