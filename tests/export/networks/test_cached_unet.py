@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnxruntime
 import pytest
 
 pytest.importorskip("diffusers", reason="the build side needs synfer-rt[export]")
@@ -11,7 +14,14 @@ import diffusers
 import torch
 
 from synfer_rt.errors import UserError
-from synfer_rt.export.networks.cached_unet import SplitUNet, check_depth
+from synfer_rt.export.networks.cached_unet import (
+    ReusingDenoiser,
+    SplitUNet,
+    StoringDenoiser,
+    check_depth,
+)
+from synfer_rt.export.networks.modules import Denoiser
+from synfer_rt.export.onnx.forward_graph import export_onnx
 
 WIDTH, CLASSES, SHAPE = 8, 5, (3, 4, 12, 8)
 ATTENTION, PLAIN = ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D"), ("DownBlock2D", "UpBlock2D")
@@ -137,15 +147,36 @@ def test_old_features_change_the_output_and_the_deep_part_is_not_computed() -> N
         split(latents, timestep, given)
 
 
-@torch.no_grad()
-def test_a_shallow_part_without_attention_needs_no_text() -> None:
-    unet, (latents, timestep, given) = make_unet(outermost=PLAIN), inputs()
-    output, features = SplitUNet(unet, 3)(latents, timestep, given)
-    assert not SplitUNet(unet, 3).reads_text
-    again, _ = SplitUNet(unet, 3)(latents, timestep, {}, features)
-    torch.testing.assert_close(again, output, rtol=0, atol=0)
-    assert SplitUNet(unet, 4).reads_text
-    assert SplitUNet(make_unet(), 1).reads_text
+def test_an_engine_of_layers_without_attention_takes_no_text(tmp_path: Path) -> None:
+    unet, (latents, timestep, _) = make_unet(outermost=PLAIN), inputs((2, 4, 8, 8))
+    denoiser = Denoiser(unet, ("text",)).eval()
+    draw = torch.Generator().manual_seed(2)
+    given = {
+        "latents": latents,
+        "history": torch.randn(2, 3, 4, 8, 8, generator=draw),
+        "timestep": timestep,
+        "guidance": torch.tensor([1.5, 3.0]),
+        "coefficients": torch.randn(4, 5, generator=draw),
+        "text": torch.randn(2, 2, 6, WIDTH, generator=draw),
+    }
+    with torch.no_grad():
+        *wanted, features = StoringDenoiser(denoiser, 3)(*given.values())
+    file, static = tmp_path / "denoiser.reusing.onnx", frozenset({"timestep", "coefficients"})
+    export_onnx(
+        ReusingDenoiser(denoiser, 3).eval(),
+        {"features": features, **given},
+        ("next_latents", "next_history", "prediction"),
+        static,
+        file,
+        "fp32",
+        optional=frozenset({"text"}),
+    )
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    del given["text"]
+    arrays = {name: value.numpy() for name, value in {"features": features, **given}.items()}
+    assert {node.name for node in session.get_inputs()} == arrays.keys()
+    for found, value in zip(session.run(None, arrays), wanted, strict=True):
+        torch.testing.assert_close(torch.from_numpy(np.asarray(found)), value, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("depth", [0, -1])
