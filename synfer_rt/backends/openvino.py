@@ -18,6 +18,7 @@ import numpy as np
 from synfer_rt.backends import streams
 from synfer_rt.backends.caches import cache_directory
 from synfer_rt.backends.engine import Value, engine_failures, first_line, to_numpy
+from synfer_rt.backends.openvino_group_norm import by_channel
 from synfer_rt.backends.runtimes import BackendStatus
 from synfer_rt.backends.streams import Arrays
 from synfer_rt.bundle import Bundle, EngineSpec
@@ -31,6 +32,8 @@ _PRODUCTS = (
 )
 _STEPPED = ("next_latents", "next_history")
 """What the solver's step makes of a denoiser's prediction."""
+_OF_IMAGES = ("decoder", "encoder")
+"""Engines whose layers are as large as images, of which reordering takes long."""
 _MOST_SHAPES = 2
 """The number of input shapes for which an engine stays compiled; each has its own weights."""
 
@@ -79,6 +82,9 @@ class OpenVinoEngine:
                 f"{file} cannot be loaded by {NAME} ({first_line(error)}); build the bundle again "
                 "with `synfer-rt build-engines`."
             ) from None
+        # Means that are rounded to bfloat16 would move every pixel.
+        if spec.name in _OF_IMAGES and precision == "f32":
+            by_channel(self._model)
         self._steps_outside = denoises(spec.name)
         if self._steps_outside:
             for output in self._model.outputs:
