@@ -10,6 +10,7 @@ from click.core import ParameterSource
 
 from synfer_rt.commands import options
 from synfer_rt.commands.notes import note
+from synfer_rt.commands.parsing import Size
 from synfer_rt.commands.progress import console
 from synfer_rt.errors import UserError
 
@@ -39,6 +40,22 @@ _QUICK = "synfer-rt-bench"
 @click.option("--steps", type=int, help="Solver steps.  [default: the bundle's]")
 @click.option("--solver", help="Solver.  [default: the bundle's]")
 @click.option(
+    "--size", type=Size(), metavar="HxW", help="Size of the images, for a bundle of free sizes."
+)
+@click.option(
+    "--quality",
+    metavar="NAME,NAME,…",
+    help="Measure these qualities of the bundle as well, with their own defaults.",
+)
+@click.option(
+    "--variant",
+    "variants",
+    metavar="SETTING=VALUE,…",
+    multiple=True,
+    help="Measure synfer-rt with these settings of `sample` as well, such as "
+    "guidance=1,steps=4; may be repeated.",
+)
+@click.option(
     "--backend",
     "backends",
     default="auto",
@@ -55,11 +72,19 @@ _QUICK = "synfer-rt-bench"
 @click.option(
     "--compare",
     "peers",
-    metavar="NAME",
+    metavar="NAME,NAME,…",
     multiple=True,
-    help="Also run the same weights, solver and steps in this system: diffusers (float16 on a GPU, "
-    "float32 on a CPU), diffusers-fp16, diffusers-bf16, and with torch.compile "
-    "diffusers-fp16-compiled, diffusers-bf16-compiled; may be repeated.",
+    help="Also run the same weights, solver and steps in these systems: diffusers (float16 on a "
+    "GPU, float32 on a CPU), diffusers-fp16, diffusers-bf16; with torch.compile "
+    "diffusers-compiled, diffusers-fp16-compiled, diffusers-bf16-compiled; in environments of "
+    "their own optimum-intel, openvino-genai, optimum-onnx. synfer-rt==VERSION and "
+    "synfer-rt=PYTHON are other releases with their own bundle and defaults; may be repeated.",
+)
+@click.option(
+    "--set-up",
+    is_flag=True,
+    help="Make the environments that --compare needs: a virtual environment each, in the user's "
+    "cache, filled by pip.",
 )
 @click.option(
     "--checkpoint",
@@ -70,7 +95,13 @@ _QUICK = "synfer-rt-bench"
     "--json",
     "file",
     type=options.LocalPath(),
-    help=f"Write every number there.  [default with --quick: {_QUICK}.json]",
+    help=f"Write every number there, after each visit.  [default with --quick: {_QUICK}.json]",
+)
+@click.option("--resume", is_flag=True, help="Go on with what an interrupted run left in --json.")
+@click.option(
+    "--estimate",
+    is_flag=True,
+    help="Say how long this would take, from the peak and the FLOPs, and measure nothing else.",
 )
 @click.option(
     "--markdown",
@@ -84,6 +115,9 @@ def bench(
     batches: str | None,
     backends: str,
     peers: tuple[str, ...],
+    quality: str | None,
+    variants: tuple[str, ...],
+    estimate: bool,
     file: Path | None,
     page: Path | None,
     **settings: Any,
@@ -101,23 +135,34 @@ def bench(
     """
     from synfer_rt.bench import benchmark, report
 
+    names = [name for given in peers for name in _words(given)]
+    asked: dict[str, Any] = {
+        "quick": quick,
+        "batch": None if batches is None else parse_batches(batches),
+        "backend": _words(backends),
+        "compare": names or None,
+        "quality": _words(quality or ""),
+        "variants": [parse_settings(text) for text in variants],
+        "remark": note,
+        **settings,
+    }
+    if estimate:
+        del asked["resume"]
+        for sentence in benchmark.estimate(bundle, **asked):
+            click.echo(sentence)
+        return
     file, page = (
         Path(f"{_QUICK}.{kind}") if quick and path is None else path
         for path, kind in ((file, "json"), (page, "md"))
     )
     result = benchmark.bench(
         bundle,
-        quick=quick,
-        batch=None if batches is None else parse_batches(batches),
-        backend=[name.strip() for name in backends.split(",")],
-        compare=peers or None,
         json=file,
         markdown=page,
         progress=lambda number, count, section: note(f"{number + 1} of {count}: {section}"),
-        remark=note,
         show=lambda result: report.show(console(), result),
         command=_command(),
-        **settings,
+        **asked,
     )
     if quick:
         note(f"The report is in {page}, every number in {file}.")
@@ -141,6 +186,37 @@ def parse_batches(text: str) -> list[int]:
     return sizes
 
 
+def parse_settings(text: str) -> dict[str, Any]:
+    """Read `steps=4,guidance-interval=0.2:5` into settings of `sample` by their names.
+
+    Values are numbers where they can be read as such, and pairs of them where a colon is between.
+    Raises UserError for anything without a name and a value.
+    """
+    settings: dict[str, Any] = {}
+    for word in _words(text):
+        name, equals, value = word.partition("=")
+        if not name.strip() or not equals or not value.strip():
+            raise UserError(
+                f"--variant must be settings with values, such as steps=4,guidance=1, got {text!r}."
+            )
+        parts = [_value(part) for part in value.strip().split(":")]
+        settings[name.strip().replace("-", "_")] = parts[0] if len(parts) == 1 else tuple(parts)
+    return settings
+
+
+def _value(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
 def _command() -> str:
     """How the benchmark was called, without paths."""
     context = click.get_current_context()
@@ -149,7 +225,7 @@ def _command() -> str:
         name, value = option.name or "", context.params[option.name or ""]
         given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
         for one in value if isinstance(value, tuple) else (value,):
-            if given and not isinstance(one, Path):
+            if given and not isinstance(one, Path) and "/" not in str(one):
                 said = f"{one:g}" if isinstance(one, float) else str(one)
                 words.append(option.opts[0] if one is True else f"{option.opts[0]} {said}")
     return " ".join(words)

@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 
 from synfer_rt.backends.parity import inputs
+from synfer_rt.bench.systems import MODEL_STAGES
 from synfer_rt.bundle import Bundle
-from synfer_rt.bundle.engine_specs import denoises
-from synfer_rt.jobs.sample_run import make_run
+from synfer_rt.bundle.engine_specs import DENOISER, denoises
 
+_STAGES = {"conditioner": "condition", DENOISER: "denoise", "decoder": "decode"}
+"""The stage of an engine, by the first part of its name."""
 Shape = Sequence[int]
 Shapes = Sequence[Shape]
 
@@ -108,23 +110,28 @@ def _of_event(about: Mapping[str, Any]) -> int:
 
 
 def of_engines(bundle: Bundle) -> dict[str, int]:
-    """The operations of each engine that `sample` runs by default, for one image.
+    """The operations of each engine that `sample` runs without guides, for one image.
 
-    Those of a denoiser are of one step.
+    Those of an engine that denoises are of one step.
     """
+    denoisers = [name for name in bundle.engines if denoises(name)]
+    names = ("conditioner", *denoisers, "decoder", *bundle.annotators)
     return {
         name: of_graph(bundle.path / bundle.engines[name].file, inputs(bundle, name, 1))
-        for name in make_run(bundle, count=1).engines
+        for name in names
     }
 
 
-def of_stages(engines: Mapping[str, int], steps: int) -> dict[str, int]:
-    """The operations of each stage for one image, from those of the engines."""
-    denoisers = [name for name in engines if denoises(name)]
-    annotators = engines.keys() - {"conditioner", *denoisers, "decoder"}
-    return {
-        "condition": engines["conditioner"],
-        "denoise": steps * sum(engines[name] for name in denoisers),
-        "decode": engines["decoder"],
-        "label": sum(engines[name] for name in annotators),
-    }
+def of_stages(engines: Mapping[str, int], calls: Mapping[str, float]) -> dict[str, float] | None:
+    """The operations of MODEL_STAGES for one image, from those of the engines.
+
+    `calls` is how often each engine ran for an image. None if one of them was not counted.
+    """
+    stages = dict.fromkeys(MODEL_STAGES, 0.0)
+    for name, count in calls.items():
+        stage = _STAGES.get(name.partition(".")[0])
+        if stage is not None:
+            if name not in engines:
+                return None
+            stages[stage] += count * engines[name]
+    return stages

@@ -18,7 +18,7 @@ import click
 from rich import box
 
 from synfer_rt.bench import report
-from synfer_rt.bench.benchmark import FORMAT
+from synfer_rt.bench.results import FORMAT
 from synfer_rt.commands.options import LocalPath
 from synfer_rt.data.writers.atomic import write_whole
 from synfer_rt.errors import UserError
@@ -53,7 +53,11 @@ def measured(result: Result) -> str:
 
 def _aims(result: Result) -> Iterator[str]:
     """What was aimed at, and what came out."""
-    found = {(entry["peer"], entry["batch"]): entry["whole"] for entry in result["speedups"]}
+    found = {
+        (entry["peer"], entry["batch"]): entry["whole"]
+        for entry in result["speedups"]
+        if entry["system"] == "synfer-rt"
+    }
     for peer, aim in AIMS.items():
         speedup = found.get((peer, BATCH))
         came = "not measured" if speedup is None else f"{speedup:.2f}, {_verdict(speedup >= aim)}"

@@ -23,7 +23,7 @@ def describe(threads: int, packages: Iterable[str]) -> dict[str, Any]:
     system, python, versions, date (UTC, ISO 8601).
     """
     return {
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": default_threads(),
         "threads": threads,
         "ram_bytes": _ram_bytes(),
@@ -59,7 +59,8 @@ def peak_rss_bytes() -> int | None:
     return peak if platform.system() == "Darwin" else peak * 1024
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
+    """The name of the CPU."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -12,7 +12,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,14 @@ from typing import Any
 import numpy as np
 
 from synfer_rt.backends import BACKENDS
-from synfer_rt.bench import flops, machine, matmul_peak, sections
+from synfer_rt.bench import flops, matmul_peak, sections
 from synfer_rt.bench.gpu_monitor import Meter, Usage, Watch, open_meter
 from synfer_rt.bench.systems import STAGES, Case, Setup, Stopwatch, System
-from synfer_rt.bundle import open_bundle
 
 WARM_UP_STEPS = 2
 RUNS = 3
 """Runs of a visit at each batch size, unless a single batch takes as long as all should."""
-_ON_CPU, _ON_GPU = 1.0, 3.0
+ON_CPU, _ON_GPU = 1.0, 3.0
 """Seconds that all runs of a visit take together at each batch size. The driver of a GPU averages
 its utilisation over up to a second."""
 _LEAST = 10.0
@@ -76,20 +75,23 @@ def measure(
     repeats: int,
     progress: Callable[[int, int, str], None],
     seconds: float | None = None,
+    begun: Measured | None = None,
+    keep: Callable[[Measured], None] = lambda measured: None,
 ) -> Measured:
     """Visit every case `repeats` times, count FLOPs and measure the peak, within `seconds` if any.
 
-    `progress(number, count, name)` is called before each section. What fails is not tried again.
+    `progress(number, count, name)` is called before each section, and `keep` with what is measured
+    so far after each. What fails is not tried again. What `begun` has is not measured again.
     """
     parts = [_Part(repeat, case) for repeat, case in interleaved(cases, repeats)]
     parts[1:1] = (_Part(0, name) for name in _ARITHMETIC)  # after what matters most
     deadline = None if seconds is None else time.monotonic() + seconds
-    measured = Measured()
+    measured = begun or Measured()
     took: dict[str, float] = {}
     given_up: set[str] = set()
     for number, part in enumerate(parts):
         left = None if deadline is None else deadline - time.monotonic()
-        if part.name in given_up:
+        if part.name in given_up or _is_there(measured, part):
             continue
         if left is not None and left < took.get(part.name, _LEAST):
             if part.repeat == 0:
@@ -102,7 +104,15 @@ def measure(
         _keep(measured, part, outcome)
         if outcome.problem is not None:
             given_up.add(part.name)
+        keep(measured)
     return measured
+
+
+def _is_there(measured: Measured, part: _Part) -> bool:
+    if not isinstance(part.what, Case):
+        return getattr(measured, _FIELDS[part.what]) is not None
+    there = {(v["repeat"], v["system"], v["batch"]) for v in measured.visits}
+    return all((part.repeat, part.what.system, batch) in there for batch in part.what.batches)
 
 
 def _outcome(setup: Setup, part: _Part, seconds: float | None) -> sections.Outcome:
@@ -118,6 +128,8 @@ def _keep(measured: Measured, part: _Part, outcome: sections.Outcome) -> None:
         for record, shown in outcome.rows:
             order = len(measured.visits)
             measured.visits.append({"order": order, "repeat": part.repeat, **record})
+            if part.what.settings:  # meant to make other images
+                continue
             if len(shown) >= len(measured.images.get(part.what.system, ())):
                 measured.images[part.what.system] = shown
         if lacking := part.what.batches[len(outcome.rows) :][:1]:
@@ -138,10 +150,11 @@ def peak(setup: Setup) -> Iterator[tuple[str, Any]]:
 
 def operations(setup: Setup) -> Iterator[tuple[str, Any]]:
     """The field `flops` of Measured; the engines run once, on the CPU."""
-    yield "flops", flops.of_engines(open_bundle(setup.bundle))
+    yield "flops", flops.of_engines(setup.open())
 
 
 _ARITHMETIC = {"the peak": peak, "FLOPs": operations}
+_FIELDS = {"the peak": "peak", "FLOPs": "flops"}
 _LONGEST_ARITHMETIC = 60.0
 """Seconds for each of these, if there is a limit at all."""
 
@@ -154,25 +167,28 @@ def visit(setup: Setup, case: Case) -> Iterator[tuple[dict[str, Any], np.ndarray
     used_before = 0 if meter is None else meter.read().memory_bytes or 0
     started = time.perf_counter()
     with _noting() as notes:
-        system = _load(setup, case.system)
+        system = _load(setup, case)
         loaded = time.perf_counter() - started
-        for batch in case.batches:
-            record, images = _measured(system, setup, batch, meter)
-            usage = record.pop("usage")
-            gpu = None if usage is None else _gpu(usage, used_before, record["runs"], batch)
-            yield (
-                {
-                    "system": case.system,
-                    "batch": batch,
-                    "ran": dict(system.ran),
-                    "notes": list(notes),
-                    "load_seconds": loaded,
-                    **record,
-                    "peak_rss_bytes": machine.peak_rss_bytes(),
-                    "gpu": gpu,
-                },
-                images,
-            )
+        with closing(system):
+            for batch in case.batches:
+                record, images = _measured(system, setup, batch, meter)
+                usage = record.pop("usage")
+                gpu = None if usage is None else _gpu(usage, used_before, record["runs"], batch)
+                yield (
+                    {
+                        "system": case.system,
+                        "settings": dict(case.settings) if case.own else None,
+                        "batch": batch,
+                        "ran": dict(system.ran),
+                        "notes": [*system.notes, *notes],
+                        "load_seconds": loaded,
+                        **record,
+                        "flops": system.flops(),
+                        "peak_rss_bytes": system.peak_rss_bytes(),
+                        "gpu": gpu,
+                    },
+                    images,
+                )
 
 
 @contextmanager
@@ -200,7 +216,7 @@ def _measured(
     The warm-up is a batch of at most WARM_UP_STEPS steps, which touches every shape, and then one
     of all steps; if that takes long enough, it is already the measurement.
     """
-    least = _ON_GPU if setup.on_gpu else _ON_CPU
+    least = _ON_GPU if setup.on_gpu else ON_CPU
     with tempfile.TemporaryDirectory(prefix="synfer-rt-bench-") as directory:
         folder = Path(directory)
         started = time.perf_counter()
@@ -226,7 +242,7 @@ def _run(system: System, batch: int, batches: int, steps: int, out: Path) -> dic
     out.mkdir(parents=True)
     started = time.perf_counter()
     system.run(batch, batches, steps, watch, out)
-    total = time.perf_counter() - started
+    total = time.perf_counter() - started if watch.total is None else watch.total
     stages = {name: watch.stages.get(name, 0.0) for name in STAGES}
     stages["other"] = total - sum(stages.values())
     return {
@@ -234,6 +250,7 @@ def _run(system: System, batch: int, batches: int, steps: int, out: Path) -> dic
         "total": total,
         "stages": stages,
         "engines": dict(watch.engines),
+        "calls": {name: rows / (batch * batches) for name, rows in watch.rows.items()},
         "device_seconds": None if watch.clock is None else watch.device,
         "device_clock": watch.clock,
     }
@@ -254,11 +271,15 @@ def _gpu(
     }
 
 
-def _load(setup: Setup, system: str) -> System:
-    if system == "synfer-rt" or system in BACKENDS:
+def _load(setup: Setup, case: Case) -> System:
+    if case.compared is not None:
+        from synfer_rt.bench import worker
+
+        return worker.load(setup, case.system, case.compared)
+    if case.settings or case.system == "synfer-rt" or case.system in BACKENDS:
         from synfer_rt.bench.runtime import Runtime
 
-        return Runtime(setup)
+        return Runtime(setup, dict(case.settings))
     from synfer_rt.bench import peers
 
-    return peers.load(system, setup)
+    return peers.load(case.system, setup)

@@ -7,6 +7,7 @@ are imported here alone, when a peer is loaded.
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from synfer_rt.bench.systems import EVENTS, SHOWN, Setup, Stopwatch, System, requests_of
-from synfer_rt.bundle import Bundle, open_bundle
+from synfer_rt.bundle import Bundle
 from synfer_rt.bundle.files import file_entry
 from synfer_rt.diffusion import noise
 from synfer_rt.errors import UserError, installing
@@ -43,6 +44,7 @@ class Form:
 
 PEERS: Mapping[str, Form] = {
     "diffusers": Form(),
+    "diffusers-compiled": Form(compiled=True),
     "diffusers-fp16": Form("float16"),
     "diffusers-bf16": Form("bfloat16"),
     "diffusers-fp16-compiled": Form("float16", compiled=True),
@@ -52,7 +54,7 @@ PEERS: Mapping[str, Form] = {
 
 _MOST_SHAPES = 64
 """Batch sizes for which torch.compile makes code of its own."""
-_SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
+SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {"clip_sample": False}),
     "euler": ("EulerDiscreteScheduler", {}),
     "dpmpp-2m": ("DPMSolverMultistepScheduler", {"solver_order": 2}),
@@ -103,7 +105,7 @@ def check_weights(checkpoint: Path, bundle: Bundle) -> None:
             )
 
 
-class Diffusers:
+class Diffusers(System):
     """Stable Diffusion as diffusers runs it: its UNet, scheduler and VAE in PyTorch.
 
     The AU adapter is diffusers' own decoupled cross-attention (IPAdapterAttnProcessor2_0). On a GPU
@@ -120,7 +122,7 @@ class Diffusers:
         from synfer_rt.export.checkpoint.reading import read_checkpoint
 
         assert setup.checkpoint is not None
-        self.bundle = open_bundle(setup.bundle)
+        self.bundle = setup.open()
         self._requests = requests_of(self.bundle)
         self._torch = torch
         torch.set_num_threads(setup.threads)
@@ -150,17 +152,16 @@ class Diffusers:
                 torch.compile(part, mode="max-autotune", dynamic=False)
                 for part in (self._unet, self._decoder)
             )
-        name, options = _SCHEDULERS[setup.solver]
-        scheduler = getattr(diffusers, name)
-        config = scheduler.load_config(setup.checkpoint / "scheduler")
-        offset = checkpoint.schedule["steps_offset"]  # the pipeline's, whatever the file says
-        self._scheduler = scheduler.from_config({**config, "steps_offset": offset, **options})
+        name, config = scheduler_of(setup, self.bundle)
+        self._scheduler = getattr(diffusers, name).from_config(config)
 
     def run(self, batch: int, batches: int, steps: int, watch: Stopwatch, out: Path) -> None:
         """Write the samples that synfer-rt makes, as PNG files named by their indices."""
         from PIL import Image
 
         with self._torch.inference_mode():
+            count = batch * batches
+            watch.rows.update(conditioner=count, denoiser=count * steps, decoder=count)
             for first in range(0, batch * batches, batch):
                 images = self._batch(self._requests[first : first + batch], steps, watch)
                 with watch.stage("write"):
@@ -256,6 +257,15 @@ class Diffusers:
             end.synchronize()
         watch.device += begin.elapsed_time(end) / 1000
         watch.clock = EVENTS
+
+
+def scheduler_of(setup: Setup, bundle: Bundle) -> tuple[str, dict[str, Any]]:
+    """The class of diffusers that is the setup's solver, and its configuration."""
+    assert setup.checkpoint is not None
+    name, options = SCHEDULERS[setup.solver]
+    config = json.loads((setup.checkpoint / "scheduler" / "scheduler_config.json").read_text())
+    offset = bundle.schedule.steps_offset  # the pipeline's, whatever the file says
+    return name, {**config, "steps_offset": offset, **options}
 
 
 def _where(torch: Any, setup: Setup, form: Form) -> dict[str, Any]:

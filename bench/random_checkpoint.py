@@ -4,7 +4,8 @@ It measures what a real one would cost (time, memory, numeric error) without fet
 
     python -m synfer_rt.bench.random_checkpoint DIRECTORY
 
-`--thin` keeps the structure, every layer of it, and makes the layers narrow: its engines have the
+`--plain` leaves the adapter out, so that other systems can make the same images. `--thin` keeps the
+structure, every layer of it, and makes the layers narrow: its engines have the
 nodes of the real ones, and are built and run within minutes.
 """
 
@@ -46,12 +47,12 @@ THIN = Widths(64, (64, 128, 256, 256), (64, 128, 256, 256), 128)
 """Each group of a normalisation has two channels, as few as fused kernels take."""
 
 
-def make_checkpoint(directory: Path, widths: Widths = FULL) -> None:
+def make_checkpoint(directory: Path, widths: Widths = FULL, adapter: bool = True) -> None:
     """Write the checkpoint (4.5 GB) part by part: no more than the UNet is in memory."""
     import torch
 
     torch.manual_seed(0)
-    _write_unet_and_adapter(directory, widths)
+    _write_unet(directory, widths, adapter)
     _write_vae(directory, widths)
     _write_text_encoder(directory, widths)
     _write_scheduler(directory)
@@ -67,10 +68,8 @@ def make_checkpoint(directory: Path, widths: Widths = FULL) -> None:
     (directory / "model_index.json").write_text(json.dumps(index, indent=1))
 
 
-def _write_unet_and_adapter(directory: Path, widths: Widths) -> None:
+def _write_unet(directory: Path, widths: Widths, adapter: bool) -> None:
     import diffusers
-    import torch
-    from safetensors.torch import save_file
 
     unet: Any = diffusers.UNet2DConditionModel(
         sample_size=widths.image // 8,
@@ -79,6 +78,14 @@ def _write_unet_and_adapter(directory: Path, widths: Widths) -> None:
         block_out_channels=widths.unet,
     )
     unet.save_pretrained(directory / "unet")
+    if adapter:
+        _write_adapter(directory, widths, unet)
+
+
+def _write_adapter(directory: Path, widths: Widths, unet: Any) -> None:
+    import torch
+    from safetensors.torch import save_file
+
     tensors = {
         "image_proj.proj.weight": torch.randn(widths.text, UNITS) / UNITS**0.5,
         "image_proj.proj.bias": torch.zeros(widths.text),
@@ -157,7 +164,8 @@ def _write_tokenizer(folder: Path) -> None:
 @click.command()
 @click.argument("directory", type=LocalPath())
 @click.option("--thin", is_flag=True, help="The same layers, narrow, at 128x128 pixels.")
-def main(directory: Path, thin: bool) -> None:
+@click.option("--plain", is_flag=True, help="Plain Stable Diffusion, without the adapter.")
+def main(directory: Path, thin: bool, plain: bool) -> None:
     """Write a random checkpoint of Stable Diffusion 1.5's size into the new DIRECTORY."""
     try:
         directory.mkdir(parents=True)
@@ -165,7 +173,7 @@ def main(directory: Path, thin: bool) -> None:
         raise click.UsageError(
             f"{directory} cannot be made ({error.strerror}); name a directory that is not there."
         ) from None
-    make_checkpoint(directory, THIN if thin else FULL)
+    make_checkpoint(directory, THIN if thin else FULL, adapter=not plain)
     click.echo(f"{directory} holds {sum(f.stat().st_size for f in directory.rglob('*'))} bytes.")
 
 

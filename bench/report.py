@@ -99,16 +99,23 @@ def speeds(result: Result, form: box.Box) -> Table:
     for entry in result["summary"]:
         cells = [entry["system"], str(entry["batch"])]
         for key in ("images_per_second", "model_images_per_second"):
-            spread = entry[key]
-            cells.append(_number(spread["median"]))
-            cells.append(f"[{_number(spread['min'])}, {_number(spread['max'])}]")
+            cells += _spread(entry[key])
         cells.append(_megabytes(entry["peak_rss_bytes"]))
+        achieved = entry["flops_per_second"]
         if counted:
-            cells.append(_number(entry["flops_per_second"] / 1e12))
+            cells.append("" if achieved is None else _number(achieved / 1e12))
             if peak:
-                cells.append(_share(entry["flops_per_second"], peak["flops_per_second"]))
+                cells.append("" if achieved is None else _share(achieved, peak["flops_per_second"]))
         _add(table, cells)
     return table
+
+
+def _spread(spread: Mapping[str, float] | None) -> list[str]:
+    """The median, and the extremes in brackets; empty where nothing was told."""
+    if spread is None:
+        return ["", ""]
+    low, high = _number(spread["min"]), _number(spread["max"])
+    return [_number(spread["median"]), f"[{low}, {high}]"]
 
 
 def _share(found: float, peak: float) -> str:
@@ -143,8 +150,10 @@ def stages(result: Result, form: box.Box) -> Table:
     table = _right_aligned(form, "system", "batch", *STAGES, "engines")
     for entry in result["summary"]:
         cells = [entry["system"], str(entry["batch"])]
+        told = entry["model_images_per_second"] is not None
         for stage in STAGES:
-            cells.append(_number(1000 * entry["stages"][stage]["median"] / entry["batch"]))
+            each = 1000 * entry["stages"][stage]["median"] / entry["batch"]
+            cells.append(_number(each) if told else "")
         share = entry["engine_share"]
         cells.append(f"{share['median']:.0%}" if share else "")
         _add(table, cells)
@@ -154,10 +163,11 @@ def stages(result: Result, form: box.Box) -> Table:
 def comparisons(result: Result) -> Iterator[str]:
     """How fast synfer-rt is beside each peer, and whether both made the same images."""
     for entry in result["speedups"]:
+        model = entry["model"]
         yield (
-            f"Batch {entry['batch']}: synfer-rt is {entry['whole']:.2f} times as fast as "
-            f"{entry['peer']} from prompt to files, {entry['model']:.2f} times in condition, "
-            "denoise and decode."
+            f"Batch {entry['batch']}: {entry['system']} is {entry['whole']:.2f} times as fast as "
+            f"{entry['peer']} from prompt to files"
+            + ("." if model is None else f", {model:.2f} times in condition, denoise and decode.")
         )
     for entry in result["differences"]:
         verdict = "the same" if entry["mean"] <= _SAME else "NOT THE SAME: do not compare speeds"
@@ -196,9 +206,10 @@ def _arithmetic(result: Result) -> Iterator[str]:
     if flops is not None:
         counted = ", ".join(f"{name} {count / 1e9:.2f}" for name, count in flops.items())
         yield (
-            f"GFLOP for an image, counted in the ONNX graphs: {counted} (the denoiser a step). "
+            f"GFLOP for an image, counted in the ONNX graphs: {counted} (denoisers a step). "
             "`TFLOP/s` is what condition, denoise and decode achieve"
-            + (", `of peak` its share of the measured peak." if peak else ".")
+            + (", `of peak` its share of the measured peak" if peak else "")
+            + "; of a system that does not tell its stages, what the whole run achieves."
         )
     if peak is not None:
         yield (

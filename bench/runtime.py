@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import io
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,11 +18,11 @@ from synfer_rt.backends.engine import BoundEngine, Buffer
 from synfer_rt.backends.loaded_engines import LoadedEngines
 from synfer_rt.backends.placement import described
 from synfer_rt.bench.cuda_events import CudaEvents, cuda_events
-from synfer_rt.bench.systems import EVENTS, HOST_CLOCK, SHOWN, Setup, Stopwatch, requests_of
-from synfer_rt.bundle import open_bundle
+from synfer_rt.bench.systems import EVENTS, HOST_CLOCK, SHOWN, Setup, Stopwatch, System
+from synfer_rt.bundle import Bundle
 from synfer_rt.data.writers import open_output, read
 from synfer_rt.jobs.sample import execute
-from synfer_rt.jobs.sample_run import Run
+from synfer_rt.jobs.sample_run import Run, make_run
 from synfer_rt.jobs.warnings import warn_of_the_cpu
 
 LOG = logging.getLogger(__name__)
@@ -29,19 +30,21 @@ _ON_DEVICE = ("condition", "denoise", "decode", "label")
 """The stages that end when the device has done their work."""
 
 
-class Runtime:
+class Runtime(System):
     """The bundle's engines, from requests to files on the disk. See `systems.System`.
+
+    `settings` of `sample` replace the setup's; a run then has its own steps, whatever it is asked
+    for.
 
     The writing of a run's last piece (on a GPU, of its last batch) overlaps with nothing, as in a
     long run.
     """
 
-    def __init__(self, setup: Setup) -> None:
-        self.bundle = open_bundle(setup.bundle)
-        self._requests = requests_of(self.bundle)
-        self._solver = setup.solver
+    def __init__(self, setup: Setup, settings: Mapping[str, Any] | None = None) -> None:
+        self.bundle = setup.open()
+        self._solver, self._settings = setup.solver, settings or {}
         self._engines = _TimedEngines(self.bundle, setup.backend, setup.threads)
-        self._engines.load(self._run_of(1, self.bundle.defaults.steps).engines)
+        self._engines.load(self._run(1, setup.steps).engines)
         warn_of_the_cpu(self._engines)
         computed = computation(self.bundle, setup.backend)
         self._on_gpu = setup.on_gpu
@@ -55,8 +58,7 @@ class Runtime:
 
     def run(self, batch: int, batches: int, steps: int, watch: Stopwatch, out: Path) -> None:
         """Write the images of indices 0 to batch * batches - 1 as an image folder."""
-        count = batch * batches
-        run = self._run_of(count, steps)
+        run = self._run(batch * batches, steps)
         self._engines.watch = watch
         self._engines.events = cuda_events() if self._on_gpu else CudaEvents(None)
         writer = open_output(out, run.settings("imagefolder"), resume=False)
@@ -72,8 +74,8 @@ class Runtime:
             waited = sum(watch.engines.values()) or sum(times[stage] for stage in _ON_DEVICE)
             watch.device, watch.clock = waited, HOST_CLOCK if by_events is None else EVENTS
 
-    def _run_of(self, count: int, steps: int) -> Run:
-        return Run(self.bundle, self._requests, count, self._solver, steps, layout_strength=1.0)
+    def _run(self, count: int, steps: int) -> Run:
+        return run_of(self.bundle, count, self._solver, steps, self._settings)
 
     def images(self, out: Path) -> np.ndarray:
         """The first images of the run in `out`, uint8 [n, H, W, 3]."""
@@ -83,8 +85,20 @@ class Runtime:
         return np.stack([np.asarray(Image.open(io.BytesIO(png))) for png in pngs])
 
 
+def run_of(bundle: Bundle, count: int, solver: str, steps: int, settings: Mapping[str, Any]) -> Run:
+    """The run of so many images with these settings of `sample`, and the bundle's defaults.
+
+    Without `settings` it does what peers can do: this solver and so many steps from pure noise.
+    From a layout a solver starts midway, which the schedulers of peers cannot do.
+    """
+    if settings:
+        return make_run(bundle, count=count, **dict(settings))
+    best: Any = {"quality": "best"} if len(getattr(bundle, "qualities", ())) > 1 else {}
+    return make_run(bundle, count=count, solver=solver, steps=steps, layout="none", **best)
+
+
 class _TimedEngines(LoadedEngines):
-    """Counts the time inside engine calls on `watch`, that of bound engines by `events`."""
+    """Counts calls of engines and the time inside on `watch`, that of bound engines by `events`."""
 
     watch = Stopwatch()
     events = CudaEvents(None)
@@ -103,11 +117,17 @@ class _TimedEngine:
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         with self._watch.engine(self.spec.name):
-            return self._engine.run(inputs)
+            outputs = self._engine.run(inputs)
+        return self._counted(outputs)
 
     def run_on_device(self, inputs: Mapping[str, Value]) -> dict[str, Value]:
         with self._watch.engine(self.spec.name):
-            return self._engine.run_on_device(inputs)
+            outputs = self._engine.run_on_device(inputs)
+        return self._counted(outputs)
+
+    def _counted(self, outputs: dict[str, Value]) -> dict[str, Value]:
+        self._watch.rows[self.spec.name] += _rows(outputs)
+        return outputs
 
 
 class _TimedBoundEngine(_TimedEngine):
@@ -125,3 +145,15 @@ class _TimedBoundEngine(_TimedEngine):
     ) -> None:
         with self._events.around(self.spec.name):
             self._bound.enqueue(inputs, outputs, wait=wait)
+        self._watch.rows[self.spec.name] += _rows(outputs)
+
+
+def _rows(outputs: Mapping[str, Value]) -> int:
+    """The images that a call computed: the size of its outputs' first axis."""
+    shapes = (tensor.shape for tensor in outputs.values())
+    return max((_shape(shape)[0] for shape in shapes if len(_shape(shape))), default=0)
+
+
+def _shape(shape: Any) -> Sequence[int]:
+    """ONNX Runtime's handles have a method where arrays and buffers have an attribute."""
+    return shape() if callable(shape) else shape

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from synfer_rt import ranges
 from synfer_rt.backends import choose, default_threads
 from synfer_rt.bench import measure
-from synfer_rt.bench.peers import PEERS, check_packages, check_weights
-from synfer_rt.bench.systems import Case, Setup
+from synfer_rt.bench.compared import FOREIGN, RELEASE, compared, refusal
+from synfer_rt.bench.peers import PEERS, SCHEDULERS, check_packages, check_weights
+from synfer_rt.bench.runtime import run_of
+from synfer_rt.bench.systems import Case, Compared, Setup
 from synfer_rt.bundle import Bundle, open_bundle
-from synfer_rt.errors import UserError, nearest
+from synfer_rt.errors import UserError
 
 MOST_THREADS = 1024
 _BATCHES = (1, 8, 64, 256)
@@ -34,11 +37,13 @@ class Given:
     sizes, runs all sizes of a system in one process, and takes diffusers as a peer if it is
     installed. `seconds` limits the whole benchmark, by default to 270 if it is quick; what no time
     is left for is left out. Each of `batch` is a number of images made at once, by default 1, 8, 64
-    and 256. `steps` and `solver` are the bundle's own unless given. The first `backend` is the one
-    that is measured, further ones are compared with it, as are the systems that `compare` names
-    (keys of peers.PEERS). These load `checkpoint`, the diffusers directory that the bundle was
-    built from, by default the bundle unpacked. `threads` are CPU threads of each engine, None for
-    all cores. `repeats` (3) are the visits to each system and batch.
+    and 256. `steps`, `solver` and `size` (H, W) are the bundle's own unless given. The first
+    `backend` is the one that is measured, further ones are compared with it, as are the systems
+    that `compare` names (see compared.compared). These load `checkpoint`, the diffusers directory
+    that the bundle was built from, by default the bundle unpacked; `set_up` makes the environments
+    that they lack. Each of `variants` are settings of `sample` with which synfer-rt is measured as
+    well. `threads` are CPU threads of each engine, None for all cores. `repeats` (3) are the visits
+    to each system and batch.
     """
 
     bundle: str | Path | None
@@ -52,6 +57,9 @@ class Given:
     repeats: int | None
     compare: Sequence[str] | None
     checkpoint: str | Path | None
+    set_up: bool = False
+    size: tuple[int, int] | None = None
+    variants: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -76,6 +84,7 @@ class Settled:
             "bundle_hash": bundle.bundle_hash,
             "solver": setup.solver,
             "steps": setup.steps,
+            "size": list(setup.open().image_size),
             "guidance": ranges.guidance(bundle.defaults.guidance),
             "backend": setup.backend,
             "threads": setup.threads,
@@ -83,6 +92,7 @@ class Settled:
             "repeats": self.repeats,
             "seconds": self.seconds,
             "peers": list(self.peers),
+            "systems": list(dict.fromkeys(case.system for case in self.cases)),
             "warm_up_steps": min(setup.steps, measure.WARM_UP_STEPS),
         }
 
@@ -104,7 +114,9 @@ def settle(given: Given, remark: Callable[[str], None], folder: Path) -> Settled
     bundle = open_bundle(given.bundle)
     solver = given.solver or bundle.defaults.solver
     steps = bundle.defaults.steps if given.steps is None else given.steps
-    way = bundle.trajectory(solver, steps, 1.0)  # refuses what does not fit
+    bundle = bundle if given.size is None else bundle.resized(given.size)
+    way = run_of(bundle, 1, solver, steps, {}).trajectory  # refuses what does not fit
+    variants = [_variant(bundle, settings) for settings in given.variants]
     names = [given.backend] if isinstance(given.backend, str) else given.backend
     chosen = [choose(name, bundle) for name in names]
     for _, why in chosen:
@@ -113,14 +125,16 @@ def settle(given: Given, remark: Callable[[str], None], folder: Path) -> Settled
     device = "cpu" if first.endswith("-cpu") else "gpu"
     batches = _batches(given, device)
     noisy = solver if way.is_stochastic else None
-    peers, loaded, left_out = _peers(given, device, bundle, folder, noisy)
-    setup = Setup(bundle.path, solver, steps, first, threads, loaded)
-    systems = ("synfer-rt", *rivals, *peers)
+    peers, loaded, left_out = _peers(given, device, bundle, solver, noisy, folder, remark)
+    setup = Setup(bundle.path, solver, steps, first, threads, loaded, given.size)
+    systems = [Case(name, batches) for name in ("synfer-rt", *rivals)]
+    systems[1:1] = [replace(variant, batches=batches) for variant in variants]
+    systems += [Case(name, batches, compared=where) for name, where in peers.items()]
     if given.quick:  # a process loads once for all sizes
-        cases = tuple(Case(system, batches) for system in systems)
+        cases = tuple(systems)
     else:
-        cases = tuple(Case(system, (size,)) for size in batches for system in systems)
-    return Settled(bundle, setup, cases, batches, repeats, seconds, peers, left_out)
+        cases = tuple(replace(case, batches=(size,)) for size in batches for case in systems)
+    return Settled(bundle, setup, cases, batches, repeats, seconds, tuple(peers), left_out)
 
 
 def _batches(given: Given, device: str) -> tuple[int, ...]:
@@ -138,49 +152,102 @@ def _at_least_1(argument: str, value: Any) -> int:
     return int(value)
 
 
+Peers = dict[str, Compared | None]
+"""Systems to compare with by the names that results call them, and where they run."""
+LeftOut = tuple[dict[str, str], ...]
+
+
 def _peers(
-    given: Given, device: str, bundle: Bundle, folder: Path, noisy: str | None
-) -> tuple[tuple[str, ...], Path | None, tuple[dict[str, str], ...]]:
+    given: Given,
+    device: str,
+    bundle: Bundle,
+    solver: str,
+    noisy: str | None,
+    folder: Path,
+    remark: Callable[[str], None],
+) -> tuple[Peers, Path | None, LeftOut]:
     """The peers, the checkpoint that they load, and what is left out.
 
     A quick benchmark takes the usual peers if they can be had; peers that are asked for must be.
     `noisy` is the solver if it adds fresh noise.
     """
-    asked = given.compare is not None or not given.quick
-    peers = tuple(dict.fromkeys(given.compare or ())) if asked else _QUICK_PEERS[device]
     checkpoint = None if given.checkpoint is None else Path(given.checkpoint)
+    if given.compare is None and given.quick:
+        names = _QUICK_PEERS[device]
+        try:
+            loaded = checkpoint_of(bundle, checkpoint, names, folder, noisy)
+        except UserError as error:
+            left_out = {"section": ", ".join(names), "why": str(error).rstrip(".")}
+            return {}, None, (left_out,)
+        return dict.fromkeys(names), loaded, ()
+    peers = dict(compared(name, given.set_up, remark) for name in given.compare or ())
+    loaders = [name for name, where in peers.items() if where is None or where.worker != RELEASE]
+    loaded = checkpoint_of(bundle, checkpoint, loaders, folder, noisy)
+    unfit = {
+        name: why
+        for name in loaders
+        if (why := _unfit(name, bundle, loaded, solver, device)) is not None
+    }
+    left_out = tuple({"section": name, "why": why} for name, why in unfit.items())
+    return {k: v for k, v in peers.items() if k not in unfit}, loaded, left_out
+
+
+def _unfit(
+    name: str, bundle: Bundle, checkpoint: Path | None, solver: str, device: str
+) -> str | None:
+    """Why a peer that loads the checkpoint cannot be compared; None if it can."""
+    assert checkpoint is not None
+    if name in PEERS:
+        return None if solver in SCHEDULERS else f"it is not compared with the solver {solver}"
+    if device != "cpu":
+        return "it is measured on the CPU alone; add `--backend onnxruntime-cpu`"
+    config = json.loads((checkpoint / "unet" / "config.json").read_text())
+    return refusal(name, bundle, config, solver)
+
+
+def _variant(bundle: Bundle, settings: Mapping[str, Any]) -> Case:
+    """synfer-rt with these settings of `sample`. Raises UserError for what cannot be run."""
+    if not settings:
+        raise UserError("`variants` must name a setting of `sample` each, such as steps=4.")
     try:
-        if peers and noisy:
-            raise UserError(
-                f"{noisy} adds fresh noise, which no peer draws alike, so images cannot be "
-                "compared; leave out `compare`, or give a `solver` without noise, such as ddim."
-            )
-        return peers, checkpoint_of(bundle, checkpoint, peers, folder), ()
-    except UserError as error:
-        if asked:
-            raise
-        left_out = {"section": ", ".join(peers), "why": str(error).rstrip(".")}
-        return (), None, (left_out,)
+        run_of(bundle, 1, "", 0, settings)
+    except TypeError:
+        raise UserError(
+            f"`variants` has {', '.join(settings)}, which are not all settings of `sample`; "
+            "`synfer-rt sample --help` lists them."
+        ) from None
+    said = ", ".join(f"{name}={_said(value)}" for name, value in settings.items())
+    name = settings["quality"] if settings.keys() == {"quality"} else said
+    return Case(f"synfer-rt {name}", (), tuple(settings.items()))
+
+
+def _said(value: Any) -> str:
+    return ":".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def checkpoint_of(
-    bundle: Bundle, given: Path | None, peers: Sequence[str], folder: Path
+    bundle: Bundle,
+    given: Path | None,
+    peers: Sequence[str],
+    folder: Path,
+    noisy: str | None = None,
 ) -> Path | None:
-    """The checkpoint that peers load: the one given, or `bundle` unpacked into `folder`.
+    """The checkpoint that `peers` load: the one given, or `bundle` unpacked into `folder`.
 
-    None without peers. Raises UserError for an unknown peer, packages that are missing, and a
-    checkpoint that is not the bundle's.
+    None without peers. `noisy` is the solver if it adds fresh noise. Raises UserError for that, for
+    packages that are missing, and for a checkpoint that is not the bundle's.
     """
-    for peer in peers:
-        if peer not in PEERS:
-            raise UserError(
-                f"`compare` has the unknown system {peer!r}; the nearest is {nearest(peer, PEERS)}."
-            )
     if not peers:
         if given is not None:
             raise UserError('`checkpoint` is what a peer loads; add `compare="diffusers"`.')
         return None
-    check_packages()
+    if noisy:
+        raise UserError(
+            f"{noisy} adds fresh noise, which no peer draws alike, so images cannot be compared; "
+            "leave out `compare`, or give a `solver` without noise, such as ddim."
+        )
+    if any(peer not in FOREIGN for peer in peers):
+        check_packages()
     if given is None:
         return _unpacked(bundle, folder)
     if not (given / "model_index.json").is_file():

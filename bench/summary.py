@@ -18,13 +18,12 @@ def summary_of(
     visits: Sequence[Record],
     images: Mapping[str, np.ndarray],
     flops: Mapping[str, int] | None,
-    steps: int,
 ) -> dict[str, Any]:
     """The `summary`, `speedups` and `differences` of a benchmark's result.
 
     `visits`, `images` and `flops` are those of measure.Measured.
     """
-    summary = summarise(visits, None if flops is None else of_stages(flops, steps))
+    summary = summarise(visits, flops)
     return {
         "summary": summary,
         "speedups": speedups(summary),
@@ -41,8 +40,9 @@ def summarise(
     seconds per batch; `images_per_second` is of whole runs, `model_images_per_second` of
     MODEL_STAGES alone; `engine_share` is the part of a run that is spent in engine calls, None for
     systems without engines; `device` is the device's own time, with the clock that measured it.
-    `flops_per_second` is what MODEL_STAGES achieve, given the `flops` for an image by stage. Memory
-    is the largest of any visit; what a GPU did is the median.
+    `flops` are those for an image by stage, from the `flops` of the engines and the calls of each,
+    and `flops_per_second` is what MODEL_STAGES achieve; both are None if an engine was not counted.
+    Memory is the largest of any visit; what a GPU did is the median.
     """
     by_case: dict[tuple[str, int], list[Record]] = {}
     for record in visits:
@@ -63,11 +63,14 @@ def _entry(
         return run["batches"] * batch / sum(run["stages"][stage] for stage in MODEL_STAGES)
 
     first = visited[0][0]
-    model = spread(of_model)
-    work = None if flops is None else sum(flops[stage] for stage in MODEL_STAGES)
+    counted = records[0]["flops"] or flops
+    work = None if not counted or not first["calls"] else of_stages(counted, first["calls"])
+    told = any(first["stages"][stage] for stage in MODEL_STAGES)
+    done = spread(of_model if told else lambda run: run["batches"] * batch / run["total"])
     clock = first["device_clock"]
     return {
         "system": system,
+        "settings": records[0]["settings"],
         "batch": batch,
         "ran": records[0]["ran"],
         "notes": list(dict.fromkeys(note for record in records for note in record["notes"])),
@@ -79,7 +82,7 @@ def _entry(
             for stage in STAGES
         },
         "images_per_second": spread(lambda run: run["batches"] * batch / run["total"]),
-        "model_images_per_second": model,
+        "model_images_per_second": done if told else None,
         "engine_share": (
             spread(lambda run: sum(run["engines"].values()) / run["total"])
             if first["engines"]
@@ -90,7 +93,8 @@ def _entry(
             if clock is None
             else {"clock": clock, **spread(lambda run: run["device_seconds"] / run["batches"])}
         ),
-        "flops_per_second": None if work is None else work * model["median"],
+        "flops": work,
+        "flops_per_second": None if work is None else sum(work.values()) * done["median"],
         "load_seconds": _spread([record["load_seconds"]] for record in records),
         "warm_up_seconds": _spread([record["warm_up_seconds"]] for record in records),
         "peak_rss_bytes": _largest(record["peak_rss_bytes"] for record in records),
@@ -110,26 +114,34 @@ def _gpu(told: Sequence[Record]) -> dict[str, Any] | None:
 
 
 def speedups(summary: Sequence[Record]) -> list[dict[str, Any]]:
-    """How many times as fast as each peer synfer-rt is at each batch: whole, and MODEL_STAGES."""
-    own = {entry["batch"]: entry for entry in summary if entry["system"] == "synfer-rt"}
+    """How many times as fast as each peer synfer-rt is at each batch: whole, and MODEL_STAGES.
+
+    That holds for synfer-rt with each of its settings that was measured.
+    """
     return [
         {
+            "system": own["system"],
             "peer": entry["system"],
             "batch": entry["batch"],
-            "whole": _ratio(own[entry["batch"]], entry, "images_per_second"),
-            "model": _ratio(own[entry["batch"]], entry, "model_images_per_second"),
+            "whole": _ratio(own, entry, "images_per_second"),
+            "model": _ratio(own, entry, "model_images_per_second"),
         }
         for entry in summary
-        if entry["system"] != "synfer-rt" and entry["batch"] in own
+        for own in summary
+        if entry["settings"] is None and own["settings"] is not None
+        if entry["batch"] == own["batch"]
     ]
 
 
-def _ratio(ours: Record, theirs: Record, key: str) -> float:
+def _ratio(ours: Record, theirs: Record, key: str) -> float | None:
+    """None where one of them does not tell its stages."""
+    if ours[key] is None or theirs[key] is None:
+        return None
     return ours[key]["median"] / theirs[key]["median"]
 
 
 def differences(images: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-    """How far each peer's images are from synfer-rt's, in 8-bit levels.
+    """How far each system's images are from synfer-rt's, in 8-bit levels.
 
     Both were asked for the same samples, so anything but rounding means that the systems did not
     do the same work.
@@ -138,7 +150,7 @@ def differences(images: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
         return []
     found = []
     for system, theirs in images.items():
-        if system != "synfer-rt":
+        if system != "synfer-rt" and len(theirs):
             count = min(len(theirs), len(images["synfer-rt"]))
             own, other = (array[:count].astype(np.int16) for array in (images["synfer-rt"], theirs))
             found.append(

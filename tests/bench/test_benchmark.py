@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from synfer_rt.bench import bench, benchmark, measure, settings
+from synfer_rt.bench import bench, measure, results, settings
 from synfer_rt.bench.systems import Case
 from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError
@@ -24,7 +24,7 @@ def test_the_result_is_returned_shown_and_written(tiny_bundle_path: Path, tmp_pa
     )
     assert shown == [result] == [json.loads(file.read_text())]
     assert [entry["batch"] for entry in result["summary"]] == [2]
-    assert (result["format"], result["failed"], result["left_out"]) == (2, [], [])
+    assert (result["format"], result["failed"], result["left_out"]) == (3, [], [])
     assert result["peak"]["flops_per_second"] > result["summary"][0]["flops_per_second"] > 0
     assert result["settings"]["command"] in page.read_text()
 
@@ -70,7 +70,7 @@ def test_an_old_report_stays_where_the_new_one_cannot_be_written(tmp_path: Path)
     file.write_text("last week's")
     (tmp_path / "bench.json.partial").mkdir()
     with pytest.raises(UserError, match="give `json` another file"):
-        benchmark._write("json", file, "this week's")
+        results.write("json", file, "this week's")
     assert file.read_text() == "last week's"
 
 

@@ -20,13 +20,16 @@ def result(*, batch: int = 256, busy: float = 0.93, whole: float = 2.5) -> dict[
     (entry,) = ON_GPU["summary"]
     return {
         **ON_GPU,
-        "format": 2,
+        "format": 3,
         "machine": {
             **ON_GPU["machine"],
             **{"gpus": ["NVIDIA H200, 141 GB, 580.1"], "date": "2026-11-30T06:00:00+00:00"},
         },
         "summary": [{**entry, "batch": batch, "gpu": {**entry["gpu"], "busy": busy}}],
-        "speedups": [{"peer": "diffusers-fp16", "batch": 256, "whole": whole, "model": 1.0}],
+        "speedups": [
+            {"system": system, "peer": "diffusers-fp16", "batch": 256, "whole": times, "model": 1.0}
+            for system, times in (("synfer-rt", whole), ("synfer-rt fast", 4 * whole))
+        ],
     }
 
 
@@ -62,8 +65,8 @@ def test_another_batch_proves_no_aim():
 
 def test_what_no_gpu_measured_is_refused():
     with pytest.raises(UserError, match="No GPU has measured it"):
-        gpu_page.measured({**RESULT, "format": 2})
-    with pytest.raises(UserError, match="format 2"):
+        gpu_page.measured({**RESULT, "format": 3})
+    with pytest.raises(UserError, match="format 3"):
         gpu_page.measured({**RESULT, "format": 1})
     with pytest.raises(UserError, match="no line <!-- measured -->"):
         gpu_page.filled("# Page", "part")

@@ -16,7 +16,7 @@ import pytest
 from synfer_rt.bench import measure
 from synfer_rt.bench.gpu_monitor import Nvml, Usage
 from synfer_rt.bench.sections import Outcome
-from synfer_rt.bench.systems import Case, Setup, Stopwatch
+from synfer_rt.bench.systems import Case, Setup, Stopwatch, System
 from synfer_rt.data.writers import open_output, read
 from tests.bench.fake_nvml import Card, FakeNvml
 from tests.data.writers.small_run import SmallRun
@@ -29,7 +29,7 @@ def test_visits_go_round_all_cases_before_any_comes_again():
     assert measure.interleaved([OURS, PEER], 2) == [(0, OURS), (0, PEER), (1, OURS), (1, PEER)]
 
 
-class Writing:
+class Writing(System):
     """A system that writes the small run as synfer-rt writes one, and takes `seconds` a batch."""
 
     def __init__(self, seconds: float = 0.0) -> None:
@@ -53,13 +53,13 @@ class Writing:
 
 def test_a_measured_run_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(measure, "_ON_CPU", 0.0)
+    monkeypatch.setattr(measure, "ON_CPU", 0.0)
     _, images = measure._measured(Writing(), SETUP, 4, None)
     assert len(images) == 4 and not list(tmp_path.iterdir())
 
 
 def test_short_batches_warm_up_and_then_run_in_numbers(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(measure, "_ON_CPU", 0.6)
+    monkeypatch.setattr(measure, "ON_CPU", 0.6)
     system = Writing(0.1)
     found, _ = measure._measured(system, SETUP, 4, None)
     warm_up, first, *runs = system.asked
@@ -72,7 +72,7 @@ def test_short_batches_warm_up_and_then_run_in_numbers(monkeypatch: pytest.Monke
 
 
 def test_a_batch_that_takes_long_is_the_measurement(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(measure, "_ON_CPU", 0.1)
+    monkeypatch.setattr(measure, "ON_CPU", 0.1)
     system = Writing(0.15)
     found, _ = measure._measured(system, SETUP, 4, None)
     assert system.asked == [(4, 1, measure.WARM_UP_STEPS), (4, 1, 4)]
@@ -90,7 +90,7 @@ def test_what_a_gpu_did_is_told_for_each_image(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_gpu_is_watched_in_the_runs_of_a_visit(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(measure, "_load", lambda setup, system: Writing())
+    monkeypatch.setattr(measure, "_load", lambda setup, case: Writing())
     monkeypatch.setattr(measure, "_ON_GPU", 0.0)
     card = Card(percent=[80], used=[1 * 2**30, 3 * 2**30], millijoules=[1000, 9000])
     monkeypatch.setattr(measure, "open_meter", lambda: Nvml(FakeNvml(card), "0"))

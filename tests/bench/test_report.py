@@ -36,9 +36,11 @@ ENTRY: dict[str, Any] = {
     "seconds": spread(0.64),
     "engine_share": spread(0.99),
     "flops_per_second": None,
+    "settings": {},
     "ran": {"precision": "fp32", "runtime": "onnxruntime 1", "device": "cpu"},
     "notes": ["guide.text runs without CUDA graphs."],
 }
+SPEEDUP = {"batch": 256, "whole": 2.345, "model": 1.5}
 PEAK = {
     **{"flops_per_second": 40e12, "dtype": "float16", "side": 8192, "clock": "CUDA events"},
     "runtime": "torch 2",
@@ -89,7 +91,7 @@ def test_a_gpu_has_a_table_of_its_own():
         **{"GPU busy": "93%", "GPU memory": "3000 MB", "watts": "412", "joules an image": "0.060"},
     }
     assert "Peak: 40 TFLOP/s, the product of two float16 matrices of 8192 x 8192 on torch 2" in text
-    assert "conditioner 0.08, denoiser 1.70 (the denoiser a step)" in text
+    assert "conditioner 0.08, denoiser 1.70 (denoisers a step)" in text
     assert "an image's time on the GPU, by CUDA events. The GPU was read through NVML." in text
 
 
@@ -102,11 +104,23 @@ def test_what_a_gpu_does_not_tell_stays_empty():
     assert cells[0][-1] == "TFLOP/s"
 
 
+def test_a_system_that_does_not_tell_its_stages_has_its_speed_alone():
+    untold = {**ENTRY, "model_images_per_second": None, "flops_per_second": 5e12}
+    cells = rows(report.page({**ON_GPU, "summary": [untold]}))
+    assert cells[2] == [
+        *("synfer-rt", "64", "8.00", "[4.00, 16.0]", "", "", "673 MB", "5.00", "12%")
+    ]
+    assert cells[5] == ["synfer-rt", "64", *[""] * len(STAGES), "99%"]
+
+
 def test_comparisons_failures_and_what_is_left_out_are_told():
     text = report.page(
         {
             **RESULT,
-            "speedups": [{"peer": "diffusers-fp16", "batch": 256, "whole": 2.345, "model": 1.5}],
+            "speedups": [
+                {**SPEEDUP, "system": "synfer-rt", "peer": "diffusers-fp16"},
+                {**SPEEDUP, "system": "synfer-rt fast", "peer": "synfer-rt 0.1.0", "model": None},
+            ],
             "differences": [{"peer": "diffusers-fp16", "images": 8, "mean": 0.5, "max": 9}],
             "failed": [{"section": "diffusers-bf16, batch 256", "why": "no memory"}],
             "left_out": [{"section": "diffusers", "why": "it is not installed"}],
@@ -116,6 +130,10 @@ def test_comparisons_failures_and_what_is_left_out_are_told():
         "Batch 256: synfer-rt is 2.35 times as fast as diffusers-fp16 from prompt to files, 1.50 "
         "times in condition, denoise and decode."
     ) in text
+    assert (
+        "Batch 256: synfer-rt fast is 2.35 times as fast as synfer-rt 0.1.0 from prompt to files."
+        in text
+    )
     assert "8 images of diffusers-fp16 and synfer-rt are the same" in text
     assert "FAILED: diffusers-bf16, batch 256: no memory." in text
     assert "Left out: diffusers: it is not installed." in text

@@ -25,6 +25,7 @@ def visit(system: str, *totals: float, batches: int = 1, busy: float | None = No
             "total": total,
             "stages": {stage: total * parts.get(stage, 0.0) for stage in STAGES},
             "engines": {"denoiser": total * 0.4} if system == OURS else {},
+            "calls": {"conditioner": 1, "denoiser": 7, "decoder": 1},
             "device_seconds": None if busy is None else total / 2,
             "device_clock": None if busy is None else "CUDA events",
         }
@@ -32,6 +33,8 @@ def visit(system: str, *totals: float, batches: int = 1, busy: float | None = No
     ]
     return {
         "system": system,
+        "settings": {} if system == OURS else None,
+        "flops": None,
         "batch": 4,
         "ran": {"precision": "fp16"},
         "notes": ["slow"] if len(totals) == 1 else ["odd", "slow"],
@@ -69,8 +72,29 @@ def test_writing_is_no_part_of_the_model():
 def test_a_speedup_is_the_ratio_of_medians():
     entries = summary.summarise([visit(OURS, 1.0), visit(PEER, 3.0), visit(OURS, 1.0)])
     assert summary.speedups(entries) == [
-        {"peer": PEER, "batch": 4, "whole": pytest.approx(3.0), "model": pytest.approx(3.0)}
+        {
+            **{"system": OURS, "peer": PEER, "batch": 4},
+            **{"whole": pytest.approx(3.0), "model": pytest.approx(3.0)},
+        }
     ]
+
+
+def test_each_setting_of_synfer_rt_is_held_against_each_peer():
+    fast = {**visit("synfer-rt fast", 0.5), "settings": {"quality": "fast"}}
+    entries = summary.summarise([visit(OURS, 1.0), fast, visit(PEER, 3.0)])
+    found = {(e["system"], e["peer"]): e["whole"] for e in summary.speedups(entries)}
+    assert found == {(OURS, PEER): pytest.approx(3.0), ("synfer-rt fast", PEER): pytest.approx(6.0)}
+
+
+def test_a_system_that_does_not_tell_its_stages_has_no_speed_of_the_model():
+    release = visit("synfer-rt 0.1.0 (old)", 2.0)
+    release["runs"][0]["stages"] = dict.fromkeys(STAGES, 0.0)
+    release["flops"] = {"conditioner": 0, "denoiser": 10**9, "decoder": 10**9}
+    own, other = summary.summarise([visit(OURS, 1.0), release], {"conditioner": 1})
+    assert own["flops"] is None and other["model_images_per_second"] is None
+    assert other["flops_per_second"] == pytest.approx(8e9 * 4 / 2.0)
+    (speedup,) = summary.speedups([own, other])
+    assert (speedup["whole"], speedup["model"]) == (pytest.approx(2.0), None)
 
 
 def test_a_peer_without_a_rival_at_its_size_has_no_speedup():
@@ -86,7 +110,7 @@ def test_a_run_of_many_batches_counts_for_each_of_them():
 
 
 def test_flops_are_those_of_the_stages_that_are_timed():
-    flops = {"condition": 10**9, "denoise": 14 * 10**9, "decode": 10**9, "label": 50 * 10**9}
+    flops = {"conditioner": 10**9, "denoiser": 2 * 10**9, "decoder": 10**9, "feranno": 50 * 10**9}
     (entry,) = summary.summarise([visit(OURS, 1.0)], flops)
     assert entry["flops_per_second"] == pytest.approx(16e9 * 4 / 0.75)
     assert summary.summarise([visit(OURS, 1.0)])[0]["flops_per_second"] is None
