@@ -59,12 +59,9 @@ def parts(result: Result, form: box.Box) -> Iterator[str | Table]:
         yield gpu(result, form)
     yield stages(result, form)
     yield _legend(result)
-    yield from _arithmetic(result)
+    yield from arithmetic(result)
     yield from comparisons(result)
-    for entry in result["failed"]:
-        yield f"FAILED: {entry['section']}: {entry['why']}."
-    for entry in result["left_out"]:
-        yield f"Left out: {entry['section']}: {entry['why']}."
+    yield from lacking(result)
 
 
 def about(result: Result) -> Iterator[str]:
@@ -93,38 +90,39 @@ def about(result: Result) -> Iterator[str]:
 def speeds(result: Result, form: box.Box) -> Table:
     """Images per second, whole and of the model alone, memory, and FLOP/s if they were counted."""
     counted, peak = result["flops"] is not None, result["peak"]
-    table = _right_aligned(form, "system", "batch", "images/s", "", "model only", "", "RAM")
+    table = right_aligned(form, "system", "batch", "images/s", "", "model only", "", "RAM")
     for name in ("TFLOP/s", *(["of peak"] if peak else [])) if counted else ():
         table.add_column(name, justify="right", no_wrap=True)
     for entry in result["summary"]:
         cells = [entry["system"], str(entry["batch"])]
         for key in ("images_per_second", "model_images_per_second"):
-            cells += _spread(entry[key])
-        cells.append(_megabytes(entry["peak_rss_bytes"]))
+            cells += spread_of(entry[key])
+        cells.append(megabytes(entry["peak_rss_bytes"]))
         achieved = entry["flops_per_second"]
         if counted:
-            cells.append("" if achieved is None else _number(achieved / 1e12))
+            cells.append("" if achieved is None else number(achieved / 1e12))
             if peak:
-                cells.append("" if achieved is None else _share(achieved, peak["flops_per_second"]))
-        _add(table, cells)
+                cells.append("" if achieved is None else share(achieved, peak["flops_per_second"]))
+        add(table, cells)
     return table
 
 
-def _spread(spread: Mapping[str, float] | None) -> list[str]:
+def spread_of(spread: Mapping[str, float] | None) -> list[str]:
     """The median, and the extremes in brackets; empty where nothing was told."""
     if spread is None:
         return ["", ""]
-    low, high = _number(spread["min"]), _number(spread["max"])
-    return [_number(spread["median"]), f"[{low}, {high}]"]
+    low, high = number(spread["min"]), number(spread["max"])
+    return [number(spread["median"]), f"[{low}, {high}]"]
 
 
-def _share(found: float, peak: float) -> str:
+def share(found: float, peak: float) -> str:
+    """Operations a second as a part of the peak's."""
     return f"{found / peak:.0%}" if found <= peak else "> 100%"
 
 
 def gpu(result: Result, form: box.Box) -> Table:
     """What the GPU did: its time beside the host's, busy share, memory, power and energy."""
-    table = _right_aligned(
+    table = right_aligned(
         *(form, "system", "batch", "ms an image", "device ms", "GPU busy", "GPU memory"),
         *("watts", "joules an image"),
     )
@@ -134,29 +132,29 @@ def gpu(result: Result, form: box.Box) -> Table:
         cells = [
             entry["system"],
             str(batch),
-            _number(1000 * entry["seconds"]["median"] / batch),
-            "" if device is None else _number(1000 * device["median"] / batch),
+            number(1000 * entry["seconds"]["median"] / batch),
+            "" if device is None else number(1000 * device["median"] / batch),
             "" if busy is None else f"{busy:.0%}",
-            _megabytes(told.get("memory_bytes")),
+            megabytes(told.get("memory_bytes")),
             "" if watts is None else f"{watts:.0f}",
-            "" if joules is None else _number(joules),
+            "" if joules is None else number(joules),
         ]
-        _add(table, cells)
+        add(table, cells)
     return table
 
 
 def stages(result: Result, form: box.Box) -> Table:
     """Milliseconds for an image in each stage, and the share of engine calls."""
-    table = _right_aligned(form, "system", "batch", *STAGES, "engines")
+    table = right_aligned(form, "system", "batch", *STAGES, "engines")
     for entry in result["summary"]:
         cells = [entry["system"], str(entry["batch"])]
         told = entry["model_images_per_second"] is not None
         for stage in STAGES:
             each = 1000 * entry["stages"][stage]["median"] / entry["batch"]
-            cells.append(_number(each) if told else "")
-        share = entry["engine_share"]
-        cells.append(f"{share['median']:.0%}" if share else "")
-        _add(table, cells)
+            cells.append(number(each) if told else "")
+        in_engines = entry["engine_share"]
+        cells.append(f"{in_engines['median']:.0%}" if in_engines else "")
+        add(table, cells)
     return table
 
 
@@ -175,6 +173,14 @@ def comparisons(result: Result) -> Iterator[str]:
             f"{entry['images']} images of {entry['peer']} and synfer-rt are {verdict}; their "
             f"pixels differ by {entry['mean']:.3f} of 255 on average, {entry['max']} at most."
         )
+
+
+def lacking(result: Result) -> Iterator[str]:
+    """What failed and what was left out."""
+    for entry in result["failed"]:
+        yield f"FAILED: {entry['section']}: {entry['why']}."
+    for entry in result["left_out"]:
+        yield f"Left out: {entry['section']}: {entry['why']}."
 
 
 def _legend(result: Result) -> str:
@@ -201,7 +207,8 @@ def _legend(result: Result) -> str:
     return said + (f" The GPU was read through {', '.join(sorted(sources))}." if sources else "")
 
 
-def _arithmetic(result: Result) -> Iterator[str]:
+def arithmetic(result: Result) -> Iterator[str]:
+    """The operations for an image and the peak, if they were measured."""
     flops, peak = result["flops"], result["peak"]
     if flops is not None:
         counted = ", ".join(f"{name} {count / 1e9:.2f}" for name, count in flops.items())
@@ -223,7 +230,8 @@ def _on_gpu(result: Result) -> bool:
     return any(e["gpu"] is not None or e["device"] is not None for e in result["summary"])
 
 
-def _right_aligned(form: box.Box, first: str, *others: str) -> Table:
+def right_aligned(form: box.Box, first: str, *others: str) -> Table:
+    """An empty table whose columns after the first are numbers."""
     table = Table(box=form, padding=(0, 1, 0, 0))
     table.add_column(first, no_wrap=True)
     for name in others:
@@ -231,11 +239,12 @@ def _right_aligned(form: box.Box, first: str, *others: str) -> Table:
     return table
 
 
-def _add(table: Table, cells: Sequence[str]) -> None:
+def add(table: Table, cells: Sequence[str]) -> None:
+    """Append a row, whatever characters its cells have."""
     table.add_row(*map(Text, cells))  # names and intervals have brackets
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Three significant digits, without an exponent."""
     digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
     if 0 < abs(value) < 0.1:
@@ -243,5 +252,6 @@ def _number(value: float) -> str:
     return f"{value:.{digits}f}"
 
 
-def _megabytes(count: int | None) -> str:
+def megabytes(count: int | None) -> str:
+    """Bytes in MB; empty where they are not known."""
     return "" if count is None else f"{count / 1e6:.0f} MB"
