@@ -116,6 +116,8 @@ class Model:
           `negative_prompt`: what the images should not show.
         - `aus`: intensities of action units, 0 to 1: {"AU12": 0.8}; by default drawn for each
           label. `au_scale`: their strength, -1000 to 1000.
+        - `quality`: "fast" takes few steps of the bundle's distilled denoiser, "best" follows every
+          setting. By default it is the bundle's, and "best" for settings that "fast" cannot follow.
         - `steps`, 1 or more, and `solver`: ddim, euler, dpmpp-2m, dpmpp-3m or unipc, or, with
           fresh noise in each step, euler-ancestral, dpmpp-sde, lcm or tcd.
         - `guidance`: the scale of classifier-free guidance, 0 to 1000; 1 or less is none.

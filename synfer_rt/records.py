@@ -118,6 +118,7 @@ RECORD = (
         "no limit",
     ),
     Field("au_scale", 0.0, _MADE, "the scale of the action units"),
+    Field("quality", "", _MADE, "`best`, or `fast`: made by the bundle's distilled denoiser"),
     Field("solver", "", _MADE, "the solver that removed the noise"),
     Field("steps", 0, _MADE, "the number of its steps"),
     Field(
@@ -223,14 +224,15 @@ def blank_line(bundle: Bundle, annotators: Sequence[str], backend: str) -> Recor
     }
 
 
-def record(bundle: Bundle, **values: Any) -> Record:
+def record(bundle: Bundle, /, **values: Any) -> Record:
     """The record of an image that `bundle` made; fields without a value, or with None, are empty.
 
-    `aus` may leave out units, as in a request, and `probabilities` classes. Raises KeyError for a
-    field that records do not have.
+    `aus` may leave out units, as in a request, and `probabilities` classes. `bundle` is the
+    bundle's hash unless it is given (`Bundle.hash_with`). Raises KeyError for a field that records
+    do not have.
     """
     fields = _form(bundle.classes, bundle.au_names or OPENGRAPHAU_41)
-    values |= {"label_scheme": bundle.label_scheme, "bundle": bundle.bundle_hash}
+    values = {"bundle": bundle.bundle_hash} | values | {"label_scheme": bundle.label_scheme}
     if values.get("aus"):
         values["aus"] = au_intensities(values["aus"], bundle.au_names)
     return filled(fields, values)

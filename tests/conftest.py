@@ -19,6 +19,7 @@ from tests.annotators import with_annotators
 from tests.branches import with_branches
 from tests.guides import with_guides
 from tests.samples import request
+from tests.students import with_student
 
 Once = Callable[[str, Callable[[Path], object]], Path]
 
@@ -109,6 +110,12 @@ def branched_bundle(guided_bundle: Bundle, tmp_path_factory: pytest.TempPathFact
     return with_branches(
         guided_bundle, tmp_path_factory.mktemp("bundle") / "branched", student=True
     )
+
+
+@pytest.fixture(scope="session")
+def student_bundle(branched_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The branched bundle, whose student makes images unless "best" is needed."""
+    return with_student(branched_bundle, tmp_path_factory.mktemp("bundle") / "student")
 
 
 @pytest.fixture(scope="session")

@@ -44,16 +44,18 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 
 
-# As releases before the tables of fields wrote them: names, order, types and values.
+# As releases before the tables of fields wrote them: names, order, types and values; with the
+# quality, which came later.
 BLANK = (
     '{"index": 0, "seed": 0, "requested_label": "", "label": "", "label_scheme": "", '
     '"probabilities": {"sad": 0.0}, "rectified": false, "accepted": false, "prompt": "", '
-    '"negative_prompt": "", "aus": {"AU6": 0.0}, "guidance": 0.0, "guidance_interval": '
-    '{"low": 0.0, "high": 0.0}, "au_scale": 0.0, "solver": "", '
-    '"steps": 0, "cache_every": 0, "layout": -1, "layout_strength": 0.0, '
-    '"semantic_guidance": {"form": "", '
-    '"strength": 0.0, "start": 0.0, "every": 0}, "origin": "sampled", "source": "", '
-    '"source_sha256": "", "noise_scale": 0.0, "attempt": 0, "bundle": "", "backend": ""}'
+    '"negative_prompt": "", "aus": {"AU6": 0.0}, "guidance": 0.0, '
+    '"guidance_interval": {"low": 0.0, "high": 0.0}, "au_scale": 0.0, '
+    '"quality": "", "solver": "", "steps": 0, "cache_every": 0, "layout": -1, '
+    '"layout_strength": 0.0, '
+    '"semantic_guidance": {"form": "", "strength": 0.0, "start": 0.0, "every": 0}, '
+    '"origin": "sampled", "source": "", "source_sha256": "", "noise_scale": 0.0, "attempt": 0, '
+    '"bundle": "", "backend": ""}'
 )
 BLANK_LINE = (
     '{"index": 0, "file_name": "", "label": "", "asked": false, "accepted": false, '
@@ -78,6 +80,7 @@ aus: struct<AU6: double>
 guidance: double
 guidance_interval: struct<low: double, high: double>
 au_scale: double
+quality: string
 solver: string
 steps: int64
 cache_every: int64

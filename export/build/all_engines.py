@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from synfer_rt.bundle import Bundle, write_manifest
-from synfer_rt.bundle.engine_specs import DENOISER, denoises
+from synfer_rt.bundle.engine_specs import DENOISER, DISTILLED, denoises
 from synfer_rt.bundle.sizes import Sizes
 from synfer_rt.export.build.at_once import at_once
 from synfer_rt.export.build.entries import Built, Entry, finished, interface
@@ -50,10 +50,13 @@ class Options:
     force: bool = False
 
     def precision_of(self, engine: str) -> str:
-        """An engine's precision: int8 is for denoisers and classifiers, the rest is fp16."""
+        """An engine's precision: int8 is for denoisers and classifiers, the rest is fp16.
+
+        So is a student, whose few steps do not average the errors of int8 out.
+        """
         if self.precision == "int8":
-            quantized = denoises(engine) or engine.startswith("classifier.")
-            return "int8" if quantized else "fp16"
+            denoiser = denoises(engine) and engine != DISTILLED
+            return "int8" if denoiser or engine.startswith("classifier.") else "fp16"
         return self.precision
 
     def exported_precision_of(self, engine: str) -> str:

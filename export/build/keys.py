@@ -23,12 +23,8 @@ from synfer_rt.bundle.engine_specs import (
     STORING,
 )
 from synfer_rt.export.build.hashes import EXPORT, code_hash, digest, sha256
-from synfer_rt.export.checkpoint.contents import (
-    ADDITIONS,
-    DISTILLED_FOLDER,
-    FERANNO_FOLDER,
-    Checkpoint,
-)
+from synfer_rt.export.checkpoint.contents import ADDITIONS, FERANNO_FOLDER, Checkpoint
+from synfer_rt.export.checkpoint.distilled import DISTILLED_FOLDER
 from synfer_rt.export.networks.guiding_classifier import IMAGE_FOLDER, LATENT_FOLDER
 from synfer_rt.export.networks.image_network import ImageNetwork
 from synfer_rt.export.onnx.shared_weights import data_files
@@ -65,6 +61,7 @@ _AFTER_THE_EXPORT = ("cuda", "tensorrt")
 """Folders of such code."""
 _SAYS_ONLY = {
     *("name", "version", "licence", "description", "annotators_know", "label_scheme", "defaults"),
+    "distilled",
 }
 
 

@@ -18,6 +18,7 @@ from synfer_rt.backends import status
 from synfer_rt.backends.parity import OPENVINO, measured, reason
 from synfer_rt.bundle import FERANNO, MANIFEST, Bundle, write_manifest
 from synfer_rt.bundle.engine_specs import CONDITIONAL, DENOISER, DISTILLED, REUSING, STORING
+from synfer_rt.bundle.qualities import BEST, FAST
 from synfer_rt.diffusion.solvers import HISTORY_SLOTS
 from synfer_rt.errors import UserError
 from synfer_rt.export.build.all_engines import Options, Recipe, make_engines
@@ -226,6 +227,7 @@ def _manifest(
         "tokenizer": {"file": "tokenizer.json", "max_length": max_length},
         **({"guidance_embedding": True} if checkpoint.embeds_guidance else {}),
         "defaults": settings.defaults,
+        **({"qualities": _qualities(settings.distilled)} if settings.distilled else {}),
         "layouts": layouts,
         "source": {
             "name": model_name(checkpoint.directory),
@@ -237,6 +239,10 @@ def _manifest(
             "python": platform.python_version(),
         },
     }
+
+
+def _qualities(distilled: Mapping[str, Any]) -> dict[str, Any]:
+    return {BEST: {"denoiser": DENOISER}, FAST: {"denoiser": DISTILLED, **distilled}}
 
 
 def _copy_layouts(checkpoint: Checkpoint, making: Path) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@
     au_reader.onnx            with au_reader.json (networks/au_reader.py)
     annotator/                FERAnno (graphs/trained_feranno.py)
     latent_classifier/, image_classifier/    networks that guide (networks/guiding_classifier.py)
-    distilled_unet/           a student of the UNet: the same config, with guidance folded in
+    distilled_unet/           a student of the UNet (distilled.py)
     layouts.npz               latents of neutral faces to start from
 
 Only the first line is required.
@@ -24,6 +24,7 @@ from typing import Any
 
 from synfer_rt.bundle.engine_specs import IMAGE_AXES, LATENT_AXES
 from synfer_rt.bundle.sizes import Size, Sizes
+from synfer_rt.export.checkpoint.distilled import DISTILLED_FOLDER
 from synfer_rt.export.checkpoint.image_sizes import pixels_per_latent
 from synfer_rt.export.checkpoint.kinds import Kind
 from synfer_rt.export.checkpoint.settings import Settings
@@ -40,7 +41,6 @@ AU_READER_FILE = "au_reader.onnx"
 LAYOUTS_FILE = "layouts.npz"
 FERANNO_FOLDER = "annotator"
 """FERAnno's folder, which keeps its first name so that checkpoints stay readable."""
-DISTILLED_FOLDER = "distilled_unet"
 ADDITIONS = (FERANNO_FOLDER, LATENT_FOLDER, IMAGE_FOLDER, DISTILLED_FOLDER)
 """Folders of networks that were trained on the images of this very model, at its own size."""
 

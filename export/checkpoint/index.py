@@ -35,12 +35,13 @@ from synfer_rt.export.checkpoint.contents import (
     AU_READER_FILE,
     Checkpoint,
 )
+from synfer_rt.export.checkpoint.distilled import DISTILLED_FOLDER
 from synfer_rt.export.checkpoint.scheduler import CONFIG as SCHEDULER_CONFIG
 from synfer_rt.export.checkpoint.settings import SETTINGS_FILE
 from synfer_rt.export.files.au_adapter import AUAdapter
 from synfer_rt.export.files.json_files import read_json
 from synfer_rt.export.files.model_folder import weight_files
-from synfer_rt.export.files.tensor_files import read_tensors
+from synfer_rt.export.files.tensor_files import read_tensors, unwrapped
 from synfer_rt.export.networks.au_reader import AUReaderSource
 from synfer_rt.export.networks.classifier import ClassifierSource
 from synfer_rt.export.networks.image_network import INPUT_FIELDS, ImageNetwork
@@ -118,9 +119,10 @@ def _parts(checkpoint: Checkpoint) -> Iterator[tuple[str, Mapping[str, Tensor]]]
         yield _ADAPTER_FILE, adapter_tensors(checkpoint.adapter)
     for folder in checkpoint.additions:
         files = weight_files(checkpoint.directory / folder)
+        file = "diffusion_pytorch_model" if folder == DISTILLED_FOLDER else "model"
         yield (
-            f"{folder}/model.safetensors",
-            {k: v for file in files for k, v in read_tensors(file, "weights").items()},
+            f"{folder}/{file}.safetensors",
+            {unwrapped(k): v for f in files for k, v in read_tensors(f, "weights").items()},
         )
 
 
@@ -175,6 +177,7 @@ def _settings(checkpoint: Checkpoint) -> dict[str, Any]:
     stated = asdict(checkpoint.settings)
     if checkpoint.adapter is None:
         del stated["au_maximum"]
+    settings.pop("distilled", None)  # of a student that is left out
     return settings | {name: value for name, value in stated.items() if value not in (None, "", ())}
 
 

@@ -18,6 +18,12 @@ from synfer_rt.export.checkpoint.contents import (
     LAYOUTS_FILE,
     Checkpoint,
 )
+from synfer_rt.export.checkpoint.distilled import (
+    DISTILLED_FOLDER,
+    check_sampling,
+    check_student,
+    why_left_out,
+)
 from synfer_rt.export.checkpoint.few_step import Recognised, defaults_of, few_step_of
 from synfer_rt.export.checkpoint.image_sizes import free_sizes, set_size
 from synfer_rt.export.checkpoint.kinds import Kind, check_networks, kind_of
@@ -67,16 +73,17 @@ def read_checkpoint(
     recognised = few_step_of(loras, few_step)
     scheduler = _read_scheduler(directory, index, recognised)
     implied = defaults_of(recognised, scheduler.solver, bool(unet.config.time_cond_proj_dim))
-    found = read_settings(
-        directory, adapter, path, unet, text_encoder, layouts is not None, implied
-    )
+    additions, left_out = _additions(directory, not (resized or sizes), au_adapter, loras)
+    has = layouts is not None, DISTILLED_FOLDER in additions
+    found = read_settings(directory, adapter, path, unet, text_encoder, *has, implied)
     settings, remarks = _few_steps(recognised, implied, found)
     adapter = _with_settings(adapter, settings)
     _merge_loras(path, adapter, loras, unet, text_encoder)
-    _check_defaults(directory, settings, scheduler, unet)
+    _check_sampling(directory, settings, scheduler, unet)
+    if settings.distilled is not None:
+        check_student(directory, unet)
     classifiers = classifiers or _read_classifiers(directory)
     au_reader = _read_au_reader(directory, settings)
-    additions = () if resized or sizes else _additions(directory)
     folders = [directory / part for part in (*kind.classes, *additions)]
     return Checkpoint(
         directory=directory,
@@ -96,7 +103,7 @@ def read_checkpoint(
         weight_files=_weight_files(folders, adapter, loras, classifiers, au_reader),
         sizes=sizes and free_sizes(directory, unet, vae, *sizes),
         scheduler_changes=scheduler.changes,
-        remarks=scheduler.remarks + remarks,
+        remarks=(*scheduler.remarks, *remarks, *left_out),
     )
 
 
@@ -157,6 +164,23 @@ def _few_steps(
     return replace(settings, defaults=settings.defaults | implied), (remark,)
 
 
+def _additions(
+    directory: Path, one_size: bool, au_adapter: Path | None, loras: Sequence[Lora]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The folders of ADDITIONS that are built, and sentences on others.
+
+    `one_size` is whether images have the checkpoint's own size alone.
+    """
+    own = {(directory / name).resolve() for name in ADAPTER_FILES}
+    other_adapter = au_adapter is not None and au_adapter.resolve() not in own
+    changed = "lora" if loras else "au_adapter" if other_adapter else None
+    left_out = why_left_out(directory, one_size=one_size, changed=changed)
+    names = [name for name in ADDITIONS if one_size and (directory / name).is_dir()]
+    if left_out is None:
+        return tuple(names), ()
+    return tuple(name for name in names if name != DISTILLED_FOLDER), (left_out,)
+
+
 def _with_settings(adapter: AUAdapter | None, settings: Settings) -> AUAdapter | None:
     if adapter is None:
         return None
@@ -178,22 +202,20 @@ def _merge_loras(
             merge_lora(lora, unet, text_encoder)
 
 
-def _check_defaults(directory: Path, settings: Settings, scheduler: Scheduler, unet: Any) -> None:
+def _check_sampling(directory: Path, settings: Settings, scheduler: Scheduler, unet: Any) -> None:
     path = directory / SETTINGS_FILE
     if settings.defaults["negative_prompt"] and unet.config.time_cond_proj_dim:
         raise UserError(
             f"{path} has a default negative_prompt, but the UNet embeds guidance and has no branch "
             "that reads one; remove it."
         )
-    check_defaults(path, settings.defaults, scheduler.schedule, scheduler.prediction_type)
+    schedule, kind = scheduler.schedule, scheduler.prediction_type
+    check_defaults(path, settings.defaults, schedule, kind)
+    check_sampling(path, settings.distilled, settings.defaults, schedule, kind)
 
 
 def _read_classifiers(directory: Path) -> tuple[ClassifierSource, ...]:
     return tuple(map(read_classifier, sorted((directory / "classifiers").glob("*.onnx"))))
-
-
-def _additions(directory: Path) -> tuple[str, ...]:
-    return tuple(name for name in ADDITIONS if (directory / name).is_dir())
 
 
 def _read_au_reader(directory: Path, settings: Settings) -> AUReaderSource | None:

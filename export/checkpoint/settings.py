@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from synfer_rt.bundle.qualities import BEST, QUALITIES
 from synfer_rt.diffusion.schedule import Schedule
 from synfer_rt.diffusion.solvers import SOLVERS, trajectory
 from synfer_rt.errors import UserError
+from synfer_rt.export.checkpoint.distilled import DISTILLED_FOLDER, read_distilled
 from synfer_rt.export.files.au_adapter import ACTIVATIONS, AUAdapter
 from synfer_rt.export.files.au_vocabulary import au_names
 from synfer_rt.export.files.json_files import check_fields, read_json
@@ -30,7 +32,7 @@ SETTINGS_FILE = "synfer.json"
 _ADAPTER_FIELDS = ("au_vocabulary", "au_maximum", "activation")
 _FIELDS = (
     *("name", "version", "licence", "description", "annotators_know", "images_seen"),
-    *("label_scheme", "class_labels", "defaults", *_ADAPTER_FIELDS),
+    *("label_scheme", "class_labels", "defaults", "distilled", *_ADAPTER_FIELDS),
 )
 _ALIKE = 0.9
 """From this ratio of difflib on, an unknown field in an adapter's file counts as misspelt."""
@@ -47,8 +49,10 @@ class Settings:
     `au_maximum` is the AU intensity that a request's 1.0 stands for. `activation` is between the
     two linear layers of the adapter, None unless there are two. `annotators_know` are the only
     images that the annotators were trained on, such as "rendered faces"; empty if they are not
-    limited. `defaults` has the fields of `bundle.Defaults`. `class_labels` names the parts of the
-    UNet's class embedding vector in their order: `pooled_text`, `aus`.
+    limited. `defaults` has the fields of `bundle.Defaults`, `quality` only with a student.
+    `class_labels` names the parts of the UNet's class embedding vector in their order:
+    `pooled_text`, `aus`. `distilled` says what the student was distilled for (distilled.py), None
+    if none is built.
     """
 
     name: str
@@ -62,6 +66,7 @@ class Settings:
     au_maximum: float = 1.0
     activation: str | None = None
     annotators_know: str = ""
+    distilled: dict[str, Any] | None = None
 
     @property
     def au_names(self) -> tuple[str, ...]:
@@ -79,27 +84,18 @@ def read_settings(
     unet: Any,
     text_encoder: Any,
     has_layouts: bool,
+    has_student: bool,
     implied: Mapping[str, Any],
 ) -> Settings:
     """The settings of the checkpoint `directory`, with defaults for missing fields.
 
     `implied` are the default settings that follow from the scheduler and the LoRAs; the file may
-    name others. Without layouts the default layout is "none", whatever the file says. Raises
-    UserError for unknown fields, and for values that do not fit the adapter or the UNet.
+    name others. Without layouts the default layout is "none", whatever the file says; so is the
+    quality "best" without a student that is built. Raises UserError for unknown fields, and for
+    values that do not fit the adapter, the UNet or the student.
     """
     path = directory / SETTINGS_FILE
-    given = read_json(path, "mend its permissions") if path.exists() else {}
-    check_fields(path, given, _FIELDS)
-    says = path
-    if adapter is not None and (beside := _beside(adapter_path)).is_file():
-        read = read_json(beside, "mend its permissions")
-        # The file may come from training code, with fields of its own.
-        check_fields(beside, read, _ADAPTER_FIELDS, _ALIKE)
-        own = {name: read[name] for name in _ADAPTER_FIELDS if name in read}
-        if not adapter.projection.two_layers:
-            own.pop("activation", None)  # it belongs to another network of the training code
-        given |= own
-        says = beside if own else path
+    given, says = _read_fields(path, adapter, adapter_path)
     parts = _class_label_parts(path, given)
     vocabulary = _vocabulary(path, given.get("au_vocabulary"), adapter, "aus" in parts, says)
     names = () if vocabulary is None else au_names(says, vocabulary)
@@ -116,6 +112,16 @@ def read_settings(
             f"{path} has the label_scheme {scheme!r}, in which not every class is an expression; "
             "write expressions alone, because the model makes images of each class."
         )
+    present = (directory / DISTILLED_FOLDER).is_dir()
+    distilled = read_distilled(path, given.get("distilled"), present)
+    defaults = _defaults(path, given.get("defaults", {}), has_layouts, implied)
+    if defaults["quality"] != BEST and distilled is None:
+        raise UserError(
+            f"{path} has the default quality {defaults['quality']}, but there is no "
+            f"{DISTILLED_FOLDER}/; write the quality {BEST}."
+        )
+    if not has_student:
+        del defaults["quality"]
     return Settings(
         name=str(given.get("name", model_name(directory))),
         version=str(given.get("version", "0")),
@@ -123,12 +129,31 @@ def read_settings(
         description=str(given.get("description", "")),
         au_vocabulary=list(names) if isinstance(vocabulary, (list, tuple)) else vocabulary,
         label_scheme=scheme,
-        defaults=_defaults(path, given.get("defaults", {}), has_layouts, implied),
+        defaults=defaults,
         class_labels=parts,
         au_maximum=_maximum(says, given.get("au_maximum"), adapter),
         activation=_activation(path, given.get("activation"), adapter),
         annotators_know=str(given.get("annotators_know", "")),
+        distilled=distilled if has_student else None,
     )
+
+
+def _read_fields(
+    path: Path, adapter: AUAdapter | None, adapter_path: Path
+) -> tuple[dict[str, Any], Path]:
+    """The fields of the file `path` and of the one beside the adapter, which says the adapter's."""
+    given = read_json(path, "mend its permissions") if path.exists() else {}
+    check_fields(path, given, _FIELDS)
+    beside = _beside(adapter_path)
+    if adapter is None or not beside.is_file():
+        return given, path
+    read = read_json(beside, "mend its permissions")
+    # The file may come from training code, with fields of its own.
+    check_fields(beside, read, _ADAPTER_FIELDS, _ALIKE)
+    own = {name: read[name] for name in _ADAPTER_FIELDS if name in read}
+    if not adapter.projection.two_layers:
+        own.pop("activation", None)  # it belongs to another network of the training code
+    return given | own, beside if own else path
 
 
 def _class_label_parts(path: Path, given: Mapping[str, Any]) -> tuple[str, ...]:
@@ -179,6 +204,7 @@ def _defaults(
         "layout": "bank" if has_layouts else "none",
         "layout_strength": 0.8,
         "negative_prompt": "",
+        "quality": BEST,
         **implied,
     }
     if not isinstance(own, dict):
@@ -194,6 +220,11 @@ def _defaults(
     if defaults["layout"] not in ("bank", "none"):
         raise UserError(
             f"{path} has the default layout {defaults['layout']!r}; write bank or none."
+        )
+    if defaults["quality"] not in QUALITIES:
+        raise UserError(
+            f"{path} has the default quality {defaults['quality']!r}; write one of "
+            f"{', '.join(QUALITIES)}."
         )
     if not has_layouts:
         defaults["layout"] = "none"

@@ -24,7 +24,8 @@ from synfer_rt.bundle.engine_specs import (
 from synfer_rt.bundle.sizes import Size
 from synfer_rt.diffusion.solvers import HISTORY_SLOTS
 from synfer_rt.errors import UserError
-from synfer_rt.export.checkpoint.contents import DISTILLED_FOLDER, FERANNO_FOLDER, Checkpoint
+from synfer_rt.export.checkpoint.contents import FERANNO_FOLDER, Checkpoint
+from synfer_rt.export.checkpoint.distilled import DISTILLED_FOLDER
 from synfer_rt.export.checkpoint.tokenizer import PROBES
 from synfer_rt.export.files.model_folder import load_model
 from synfer_rt.export.graphs.trained_feranno import read_feranno

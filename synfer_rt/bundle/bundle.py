@@ -14,9 +14,10 @@ from synfer_rt import ranges
 from synfer_rt.bundle.cuda import CudaSpec
 from synfer_rt.bundle.engine_specs import FERANNO, EngineSpec, denoises
 from synfer_rt.bundle.files import file_entry
-from synfer_rt.bundle.identity import former_identity
+from synfer_rt.bundle.identity import DIFFERING, former_identity, identity
 from synfer_rt.bundle.layouts import Layouts, read_layouts
 from synfer_rt.bundle.plans import PlanSpec
+from synfer_rt.bundle.qualities import BEST, QUALITIES, Distilled, settled
 from synfer_rt.bundle.sizes import Size, Sizes, format_size
 from synfer_rt.bundle.stamps import Stamp, stamp
 from synfer_rt.bundle.tokenizing import PromptTokenizer
@@ -43,7 +44,10 @@ class Latent:
 
 @dataclass(frozen=True)
 class Defaults:
-    """The sampling settings that the model's makers recommend."""
+    """The sampling settings that the model's makers recommend.
+
+    `quality` is one of the bundle's qualities; the other settings are those of the quality "best".
+    """
 
     solver: str
     steps: int
@@ -52,18 +56,20 @@ class Defaults:
     layout: str
     layout_strength: float
     negative_prompt: str
+    quality: str = BEST
 
 
 @dataclass(frozen=True)
 class Bundle:
     """A checked bundle; `open_bundle` makes it.
 
-    `bundle_hash` is a SHA-256 of everything that a sample depends on (identity.py). `image_size` is
-    (H, W); `sizes` are the other sizes that the engines take, None where theirs is fixed.
-    `au_names` are the units of the AU vector in order, empty for a model without AUs. `plans` are
-    the compiled engines by target and engine, usually none; `cuda` are the CUDA engines by engine.
-    `manifest` is bundle.json as read, and `stamps` are the file system's stamps of the files at
-    that time.
+    `bundle_hash` is a SHA-256 of everything that a sample of the denoiser depends on (identity.py);
+    `hash_with` is that of samples in which other engines have a part. `image_size` is (H, W);
+    `sizes` are the other sizes that the engines take, None where theirs is fixed. `au_names` are
+    the units of the AU vector in order, empty for a model without AUs. `distilled` is the student
+    of the quality "fast", None if the bundle has none. `plans` are the compiled engines by target
+    and engine, usually none; `cuda` are the CUDA engines by engine. `manifest` is bundle.json as
+    read, and `stamps` are the file system's stamps of the files at that time.
     """
 
     path: Path
@@ -81,6 +87,7 @@ class Bundle:
     label_scheme: str
     max_length: int
     defaults: Defaults
+    distilled: Distilled | None
     engines: Mapping[str, EngineSpec]
     plans: Mapping[str, Mapping[str, PlanSpec]]
     cuda: Mapping[str, CudaSpec]
@@ -118,6 +125,27 @@ class Bundle:
         return bool(self.manifest.get("guidance_embedding"))
 
     @property
+    def qualities(self) -> tuple[str, ...]:
+        """The names of the qualities in which images can be made."""
+        return QUALITIES if self.distilled is not None else (BEST,)
+
+    def defaults_of(self, quality: str) -> Defaults:
+        """The default settings of one of the qualities."""
+        student = None if quality == BEST else self.distilled
+        if student is None:
+            return self.defaults
+        own = {"solver": student.solver, "steps": student.steps, "guidance": student.guidance}
+        return replace(self.defaults, **own)
+
+    def hash_with(self, *denoisers: str) -> str:
+        """The hash by which records name the bundle whose engines `denoisers` made the image.
+
+        It is `bundle_hash` unless one of them predicts otherwise than the model itself.
+        """
+        used = DIFFERING.intersection(denoisers)
+        return identity(self.manifest, used) if used else self.bundle_hash
+
+    @property
     def former_hash(self) -> str:
         """The hash that releases up to 0.11 wrote into runs and records."""
         return former_identity(self.manifest)
@@ -129,23 +157,36 @@ class Bundle:
         return height, width
 
     def trajectory(
-        self, solver: str | None = None, steps: int | None = None, strength: float | None = None
+        self,
+        solver: str | None = None,
+        steps: int | None = None,
+        strength: float | None = None,
+        *,
+        quality: str = BEST,
     ) -> Trajectory:
-        """The solver's steps for this model; None means its default.
+        """The solver's steps for this model; None means the default of the quality.
 
         `strength` in (0, 1] is the part of the noise schedule that is run, by default that of
-        layouts where they are the default start, else 1. Raises UserError as `solvers.trajectory`.
+        layouts where they are the default start, else 1. At the quality "fast" the student makes
+        the steps, whatever the guidance of the requests. Raises UserError as `solvers.trajectory`,
+        and for a quality that the bundle lacks or that does not go with the other arguments.
         """
-        defaults = self.defaults
         if strength is None:
+            defaults = self.defaults
             strength = defaults.layout_strength if defaults.layout == "bank" else 1.0
-        return trajectory(
+        given = {"solver": solver, "steps": steps}
+        settled(self.distilled, quality, quality, given, strength, self.name)
+        defaults = self.defaults_of(quality)
+        student = None if quality == BEST else self.distilled
+        way = trajectory(
             defaults.solver if solver is None else solver,
             self.schedule,
             defaults.steps if steps is None else steps,
             strength,
             self.prediction_type,
+            None if student is None else student.timesteps_at(strength),
         )
+        return way if student is None else replace(way, denoiser=student.denoiser)
 
     @property
     def layout_count(self) -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from synfer_rt.bundle.engine_specs import DISTILLED
 from synfer_rt.bundle.former_names import former_manifest
 
 CARD = "README.md"
@@ -19,10 +20,20 @@ _MEASURED = ("parity", "parity_openvino")
 """The fields of an engine that hold measurements of the finished engine."""
 _SINCE_0_11 = ("annotators_know", "cuda")
 """The fields that later releases added to the manifest."""
+_STUDENT = "distilled_unet/"
+"""A student's folder in the checkpoint."""
+_IN_ITS_PLACE = "denoiser."
+"""How the names of engines begin that denoise in the denoiser's place."""
+DIFFERING = frozenset({DISTILLED, "denoiser.reusing"})
+"""Those of them that predict otherwise than the denoiser; the others compute what it computes."""
 
 
-def identity(fields: Mapping[str, Any]) -> str:
+def identity(fields: Mapping[str, Any], differing: Collection[str] = ()) -> str:
     """SHA-256 of a manifest without the fields that samples do not depend on.
+
+    The samples are those of the denoiser or, if `differing` names some of DIFFERING, those in which
+    these engines have a part. So a bundle that gets a student makes the samples that it made
+    before under the same hash.
 
     These are the exporter's versions, the model card, what is kept of the checkpoint, and what was
     measured of the engines. Plans and CUDA engines are left out too: they compute what the engines
@@ -30,7 +41,7 @@ def identity(fields: Mapping[str, Any]) -> str:
     version say where they ran. The names of engines are those that older releases wrote
     (former_names.py).
     """
-    fields = former_manifest(fields)
+    fields = former_manifest(_without_others(fields, differing))
     made = _cuda_files(fields) | {
         entry["file"] for entries in fields.get("plans", {}).values() for entry in entries.values()
     }
@@ -47,12 +58,40 @@ def former_identity(fields: Mapping[str, Any]) -> str:
     It covers the plans and the model card, so it holds only while these stay the same; CUDA engines
     came later.
     """
-    fields = former_manifest(fields)
+    fields = former_manifest(_without_others(fields, ()))
     kept = {name: value for name, value in fields.items() if name not in _SINCE_0_11}
     kept["engines"] = _without(fields["engines"], ("parity_openvino",))
     added = {CHECKPOINT_INDEX, CHECKPOINT_TENSORS, *_cuda_files(fields)}
     kept["files"] = {name: e for name, e in fields["files"].items() if name not in added}
     return _sha256(json.dumps(kept, indent=1, ensure_ascii=False))
+
+
+def _without_others(fields: Mapping[str, Any], used: Collection[str]) -> dict[str, Any]:
+    """A manifest without the engines in the denoiser's place that are not `used`.
+
+    That is without their files and plans, the qualities unless they name one that is used, and the
+    file of weights that a student comes from.
+    """
+    others = {name for name in fields["engines"] if name.startswith(_IN_ITS_PLACE)} - {*used}
+    kept = {k: value for k, value in fields.items() if k != "qualities" or DISTILLED in used}
+    files: set[str] = set()
+
+    def without(entries: Mapping[str, Any]) -> dict[str, Any]:
+        files.update(entries[name]["file"] for name in others & entries.keys())
+        return {name: value for name, value in entries.items() if name not in others}
+
+    kept["engines"] = without(fields["engines"])
+    files |= {f"{file}.data" for file in files}
+    if "cuda" in fields:
+        kept["cuda"] = without(fields["cuda"])
+    if "plans" in fields:
+        kept["plans"] = {target: without(entries) for target, entries in fields["plans"].items()}
+    kept["files"] = {name: value for name, value in fields["files"].items() if name not in files}
+    kept["defaults"] = {k: value for k, value in fields["defaults"].items() if k != "quality"}
+    if hashes := fields["source"].get("sha256"):
+        weights = {k: value for k, value in hashes.items() if not k.startswith(_STUDENT)}
+        kept["source"] = {**fields["source"], "sha256": weights}
+    return kept
 
 
 def _cuda_files(fields: Mapping[str, Any]) -> set[str]:

@@ -17,6 +17,7 @@ from synfer_rt.bundle.files import MANIFEST, remedy
 from synfer_rt.bundle.former_names import current_manifest
 from synfer_rt.bundle.identity import NOT_SAMPLED, identity
 from synfer_rt.bundle.plans import read_plans
+from synfer_rt.bundle.qualities import BEST, FAST, read_distilled
 from synfer_rt.bundle.sizes import Sizes
 from synfer_rt.bundle.stamps import stamp
 from synfer_rt.diffusion.schedule import Schedule
@@ -84,6 +85,7 @@ def _parse(path: Path, fields: Mapping[str, Any]) -> Bundle:
     try:
         plans = read_plans(fields.get("plans", {}), engines, fields["files"], axes)
         cuda = read_cuda(fields.get("cuda", {}), engines, fields["files"])
+        distilled = read_distilled(fields["qualities"]) if "qualities" in fields else None
     except ValueError as problem:
         raise UserError(f"{path / MANIFEST}: {problem}; {remedy(path)}.") from None
     return Bundle(
@@ -101,7 +103,8 @@ def _parse(path: Path, fields: Mapping[str, Any]) -> Bundle:
         au_names=_au_names(fields["au_vocabulary"]),
         label_scheme=fields["label_scheme"],
         max_length=fields["tokenizer"]["max_length"],
-        defaults=_section(Defaults, fields["defaults"]),
+        defaults=_section(Defaults, {"quality": BEST, **fields["defaults"]}),
+        distilled=distilled,
         engines=engines,
         plans=plans,
         cuda=cuda,
@@ -165,8 +168,27 @@ def _check_values(bundle: Bundle) -> None:
             bundle.trajectory()
         except UserError as error:
             problem = f"its default settings cannot be sampled ({str(error).rstrip('.')})"
+    problem = problem or _quality_problem(bundle)
     if problem is not None:
         raise UserError(f"{bundle.path / MANIFEST}: {problem}; {remedy(bundle.path)}.")
+
+
+def _quality_problem(bundle: Bundle) -> str | None:
+    """Why images cannot be made in one of the qualities, or None."""
+    student, default = bundle.distilled, bundle.defaults.quality
+    if default not in bundle.qualities:
+        return f"the default quality is {default!r}, not one of {', '.join(bundle.qualities)}"
+    if student is None:
+        return None
+    if student.denoiser not in bundle.engines:
+        return f"its quality {FAST} needs the engine {student.denoiser}, which is missing"
+    try:
+        for strength in student.strengths:
+            bundle.trajectory(strength=strength, quality=FAST)
+        bundle.trajectory(quality=default)
+    except UserError as error:
+        return f"its quality {FAST} cannot be sampled ({str(error).rstrip('.')})"
+    return None
 
 
 def _decreases(alphas_cumprod: np.ndarray) -> bool:

@@ -62,6 +62,7 @@ def _print_bundle(bundle: Bundle) -> None:
         ("layout bank", f"{bundle.layout_count} faces" if bundle.layout_count else "none"),
         ("predicts", bundle.prediction_type),
         ("schedule", ", ".join(f"{name} {value}" for name, value in schedule.items())),
+        ("qualities", _qualities(bundle)),
         ("defaults", ", ".join(f"{name} {value!r}" for name, value in defaults.items())),
     ):
         facts.add_row(name, str(value))
@@ -109,6 +110,18 @@ def _cuda_engines(bundle: Bundle) -> str:
     for name, spec in bundle.cuda.items():
         by_precision.setdefault(spec.precision, []).append(name)
     return "; ".join(f"{kind} ({', '.join(names)})" for kind, names in by_precision.items())
+
+
+def _qualities(bundle: Bundle) -> str:
+    """The qualities of a bundle, with what the student of "fast" was distilled for."""
+    student = bundle.distilled
+    if student is None:
+        return ", ".join(bundle.qualities)
+    strengths = " or ".join(f"{strength:g}" for strength in student.strengths)
+    return (
+        f"best; fast: {student.denoiser}, {student.steps} steps of {student.solver} from strength "
+        f"{strengths}, guidance {student.guidance:g} built in"
+    )
 
 
 def _annotators(bundle: Bundle) -> str:

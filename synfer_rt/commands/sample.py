@@ -51,6 +51,12 @@ if TYPE_CHECKING:
     metavar="AU12=0.8",
     help="Intensity of an action unit, 0 to 1; repeatable.  [default: drawn for each label]",
 )
+@click.option(
+    "--quality",
+    metavar="fast|best",
+    help="fast: few steps of the bundle's distilled denoiser; best: every setting.  [default: the "
+    "bundle's, and best for settings that fast cannot follow]",
+)
 @click.option("--steps", type=int, help="Solver steps.  [default: the bundle's]")
 @click.option(
     "--solver",
@@ -150,7 +156,7 @@ def sample(
     if written.summary.images:
         _print_table(model, written)
         click.echo(
-            f"{_speed(written.summary)}\n{out} holds {written.count} images; look at "
+            f"{_speed(model, written.summary)}\n{out} holds {written.count} images; look at "
             f"{written.contact_sheet}"
         )
     else:
@@ -181,14 +187,16 @@ def _print_table(model: Model, written: Written) -> None:
     console().print(table)
 
 
-def _speed(summary: Summary) -> str:
+def _speed(model: Model, summary: Summary) -> str:
     shares = ", ".join(
         f"{name} {seconds / summary.seconds:.0%}" for name, seconds in asdict(summary.times).items()
     )
     again = f"; {summary.retried} came out broken and were made again" if summary.retried else ""
+    quality = f"quality {summary.quality}, " if len(model.bundle.qualities) > 1 else ""
     return (
         f"{summary.images} images in {summary.seconds:.1f} s, "
-        f"{summary.images_per_second:.1f} images/s ({shares}){again}; ran on {summary.ran_on}"
+        f"{summary.images_per_second:.1f} images/s ({shares}){again}; {quality}ran on "
+        f"{summary.ran_on}"
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from synfer_rt.bundle.qualities import BEST
 from synfer_rt.data import pixels, png
 from synfer_rt.data.datasets import Item
 from synfer_rt.data.images import FORMATS, upright_rgb
@@ -67,6 +68,7 @@ class Augmenter:
             "noise_scale": job.noise_scale,
             "repair_steps": job.repair_steps,
             "repair_strength": job.repair_strength,
+            "quality": BEST,
             "attempts": job.attempts,
             "seed": job.seed,
             "decode_originals": bool(job.decode_originals)
@@ -164,6 +166,7 @@ class Augmenter:
                 "aus": request.aus,
                 "guidance": request.guidance,
                 "au_scale": request.au_scale,
+                "quality": BEST,
                 "solver": self.bundle.defaults.solver,
                 "steps": self.job.repair_steps,
                 "layout_strength": self.job.repair_strength,

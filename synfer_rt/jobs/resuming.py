@@ -13,6 +13,7 @@ from synfer_rt import ranges
 from synfer_rt.backends import choose
 from synfer_rt.backends.computation import FIELDS, Computation, computation
 from synfer_rt.bundle import Bundle
+from synfer_rt.bundle.qualities import BEST
 from synfer_rt.errors import UserError
 
 LOG = logging.getLogger(__name__)
@@ -20,10 +21,19 @@ Settings = Mapping[str, Any]
 
 
 def as_begun(bundle: Bundle, begun: Settings | None) -> Bundle:
-    """The bundle under the hash that the run `begun` knows it by, which may be a former one."""
-    if begun is not None and begun.get("bundle") == bundle.former_hash:
-        return replace(bundle, bundle_hash=bundle.former_hash)
-    return bundle
+    """The bundle as the run `begun` knows it.
+
+    That is under its hash, which may be a former one, and with its quality as the default. A run
+    that names none is of a release that knew none.
+    """
+    if begun is None:
+        return bundle
+    if begun.get("bundle") == bundle.former_hash:
+        bundle = replace(bundle, bundle_hash=bundle.former_hash)
+    quality = begun.get("quality", BEST)
+    if quality == bundle.defaults.quality or quality not in bundle.qualities:
+        return bundle
+    return replace(bundle, defaults=replace(bundle.defaults, quality=quality))
 
 
 @contextmanager

@@ -47,7 +47,7 @@ class Summary:
     `retried` counts the samples that came out broken and were made again, `broken` those that are
     broken in the end. `missing` is how many accepted samples each class lacks of those wanted,
     after the last image of the run. `ran_on` says on what the engines really ran: backends, and the
-    nodes of ONNX Runtime's graphs by execution provider.
+    nodes of ONNX Runtime's graphs by execution provider. `quality` is that of the run.
     """
 
     images: int
@@ -59,6 +59,7 @@ class Summary:
     broken: int
     times: StageTimes
     ran_on: str
+    quality: str
 
     @property
     def images_per_second(self) -> float:
@@ -184,6 +185,7 @@ def execute(
         tally.broken,
         observer.times,
         described(engines.placements().values()),
+        run.quality,
     )
 
 

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
@@ -16,6 +17,7 @@ import numpy as np
 from synfer_rt import ranges
 from synfer_rt.bundle import Bundle
 from synfer_rt.bundle.engine_specs import CACHING
+from synfer_rt.bundle.qualities import BEST, settled
 from synfer_rt.data.datasets import refuse_inside
 from synfer_rt.diffusion.feature_caching import with_cached_features
 from synfer_rt.diffusion.guidance_interval import (
@@ -38,6 +40,7 @@ from synfer_rt.sampling.requests import Requests, make_requests
 from synfer_rt.sampling.sampler import Sample
 from synfer_rt.sampling.steps import engines_of, plan, without_guidance
 
+LOG = logging.getLogger(__name__)
 _PER_WANTED = 10
 """Images that are made at most for each accepted one that is wanted, by default."""
 
@@ -52,6 +55,7 @@ class SampleSettings(TypedDict, total=False):
     prompt: str | None
     negative_prompt: str | None
     aus: Mapping[str, float] | None
+    quality: str | None
     steps: int | None
     solver: str | None
     guidance: float | None
@@ -87,7 +91,8 @@ class Run:
     accepted (see judging/acceptance.py). With `quota` the run goes on until each class has so many
     accepted samples, and `count` is the most that it makes. Classifier-free guidance acts within
     `interval`, or in every step. Only every `cache_every`-th guided step computes the UNet's deep
-    part (diffusion/feature_caching.py).
+    part (diffusion/feature_caching.py). `quality` is one of the bundle's, and `remark` a sentence
+    on why it is not the default, if it is not and was not asked for.
     """
 
     bundle: Bundle
@@ -103,6 +108,8 @@ class Run:
     quota: int | None = None
     interval: GuidanceInterval | None = None
     cache_every: int = 1
+    quality: str = BEST
+    remark: str | None = None
 
     def check(self) -> None:
         """Raise UserError for what cannot be run, before anything is loaded or written."""
@@ -126,7 +133,9 @@ class Run:
         return acceptance(self.accept_rate, self.threshold)
 
     def warn(self) -> None:
-        """Warn of what the model does not read of the run's prompts."""
+        """Log the remark, and warn of what the model does not read of the run's prompts."""
+        if self.remark is not None:
+            LOG.info(self.remark)
         warn_of_unread(self.bundle, "prompt", self.requests.prompt or "")
         warn_of_unread(self.bundle, "negative_prompt", self.requests.negative_prompt)
 
@@ -154,22 +163,30 @@ class Run:
         Raises UserError for a solver, steps, a strength, a guidance interval or a `cache_every`
         that do not fit.
         """
-        way = self.bundle.trajectory(self.solver, self.steps, self.layout_strength)
+        way = self.bundle.trajectory(
+            self.solver, self.steps, self.layout_strength, quality=self.quality
+        )
         if self.interval is not None:
             way = guided_within(way, self.interval, self.bundle.prediction_type)
         return with_cached_features(way, self.cache_every)
+
+    @cached_property
+    def bundle_hash(self) -> str:
+        """The hash by which run.json and records name the bundle."""
+        return self.bundle.hash_with(*self.engines)
 
     def settings(self, format: str) -> dict[str, Any]:
         """The run as JSON values, for run.json."""
         requests, size = self.requests, self.bundle.image_size
         return {
-            "bundle": self.bundle.bundle_hash,
+            "bundle": self.bundle_hash,
             "format": format,
             "count": self.count,
             "labels": list(requests.labels),
             "prompt": requests.prompt,
             "negative_prompt": requests.negative_prompt,
             "aus": None if requests.aus is None else dict(requests.aus),
+            "quality": self.quality,
             "solver": self.solver,
             "steps": self.steps,
             "guidance": requests.guidance,
@@ -200,6 +217,7 @@ class Run:
             }
         return record(
             self.bundle,
+            bundle=self.bundle_hash,
             index=request.index,
             seed=request.seed,
             requested_label=request.label,
@@ -213,6 +231,7 @@ class Run:
             guidance=request.guidance,
             guidance_interval=None if self.interval is None else self.interval.recorded,
             au_scale=request.au_scale,
+            quality=self.quality,
             solver=self.solver,
             steps=self.steps,
             cache_every=self.cache_every,
@@ -234,20 +253,26 @@ def make_run(
     photos = _photos(given.get("layout_from"), bundle, out)
     requests = _requests(bundle, given, len(photos or ()))
     most, quota = _counts(count, given, len(requests.labels))
+    strength = _strength(given.get("layout_strength"), requests, bundle)
+    semantic = _semantic(bundle, given)
+    quality, remark = _quality(bundle, given, requests, semantic, strength)
+    defaults = bundle.defaults_of(quality)
     run = Run(
         bundle,
-        requests,
+        replace(requests, guidance=ranges.guidance(given.get("guidance", defaults.guidance))),
         most,
-        given.get("solver", bundle.defaults.solver),
-        ranges.plain(given.get("steps", bundle.defaults.steps)),
-        _strength(given.get("layout_strength"), requests, bundle),
-        _semantic(bundle, given),
+        given.get("solver", defaults.solver),
+        ranges.plain(given.get("steps", defaults.steps)),
+        strength,
+        semantic,
         photos,
         ranges.plain(given.get("accept_rate")),
         ranges.plain(given.get("threshold")),
         quota,
         _interval(given, requests, bundle),
         _cache_every(given, requests),
+        quality,
+        remark,
     )
     run.check()
     return run
@@ -309,6 +334,31 @@ def _semantic(bundle: Bundle, given: Mapping[str, Any]) -> SemanticGuidance | No
         given.get("semantic_form"),
         given.get("semantic_start"),
         given.get("semantic_every"),
+    )
+
+
+def _quality(
+    bundle: Bundle,
+    given: Mapping[str, Any],
+    requests: Requests,
+    semantic: SemanticGuidance | None,
+    strength: float,
+) -> tuple[str, str | None]:
+    """The run's quality, and why it is not the default; see `qualities.settled`."""
+    own = {**given, "semantic_guidance": semantic}
+    if requests.negative_prompt == bundle.defaults.negative_prompt:
+        own["negative_prompt"] = None
+    if "guidance" in given:
+        own["guidance"] = requests.guidance
+    if given.get("cache_every") == 1:
+        own["cache_every"] = None
+    return settled(
+        bundle.distilled,
+        given.get("quality"),
+        bundle.defaults.quality,
+        own,
+        strength,
+        bundle.name,
     )
 
 

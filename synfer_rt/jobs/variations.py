@@ -70,7 +70,8 @@ class Variation:
 class Variations:
     """Makes variations of an augmentation's originals with the engines of a bundle.
 
-    Raises UserError for repair steps that do not fit.
+    Repair steps are the denoiser's, at the quality "best": a student is distilled for other steps
+    than these, from noise or start faces. Raises UserError for repair steps that do not fit.
     """
 
     def __init__(self, job: Augmentation, sampler: Sampler) -> None:

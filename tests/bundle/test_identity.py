@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 from synfer_rt.bundle import MANIFEST, Bundle, open_bundle
+from tests import tiny_bundle as tiny
 from tests.damaged_bundles import change, rehash
+from tests.students import with_student
 
 
 def test_its_hash_is_that_of_what_a_sample_depends_on(tiny_bundle: Bundle, copy: Path) -> None:
@@ -72,3 +75,51 @@ def test_its_former_hash_is_that_of_the_manifests_bytes(copy: Path) -> None:
 def test_a_changed_manifest_changes_the_hash(tiny_bundle: Bundle, copy: Path) -> None:
     change(copy, lambda fields: fields.update(description="another"))
     assert open_bundle(copy).bundle_hash != tiny_bundle.bundle_hash
+
+
+def test_a_student_changes_no_hash_of_what_the_denoiser_makes(
+    guided_bundle: Bundle, student_bundle: Bundle
+) -> None:
+    """Nor do the engine of the conditional branch and the default quality."""
+    assert {"denoiser.distilled", "denoiser.conditional"} < student_bundle.engines.keys()
+    assert student_bundle.bundle_hash == guided_bundle.bundle_hash
+    assert student_bundle.former_hash == guided_bundle.former_hash
+    for engines in ((), ("denoiser",), ("denoiser.conditional",)):
+        assert student_bundle.hash_with(*engines) == guided_bundle.bundle_hash
+
+
+def test_its_weight_files_are_no_source_of_what_the_denoiser_makes(copy: Path) -> None:
+    before = open_bundle(copy).bundle_hash
+
+    def hash_with_sources(**files: str) -> str:
+        change(copy, lambda fields: fields.update(source={"name": "tiny", "sha256": files}))
+        return open_bundle(copy).bundle_hash
+
+    teacher = {"unet/model.safetensors": "ab"}
+    both = teacher | {"distilled_unet/model.safetensors": "cd"}
+    assert hash_with_sources(**both) == hash_with_sources(**teacher) != before
+
+
+def test_a_students_images_are_named_by_another_hash(
+    branched_bundle: Bundle, student_bundle: Bundle, tmp_path: Path
+) -> None:
+    fast = student_bundle.hash_with("denoiser.distilled")
+    assert fast != student_bundle.bundle_hash
+    other = with_student(branched_bundle, tmp_path / "other", "best")
+    assert other.hash_with("denoiser.distilled") == fast  # whatever the default quality
+    with (tmp_path / "other/denoiser.distilled.onnx").open("ab") as file:
+        file.write(b"\0")
+    rehash(tmp_path / "other", "denoiser.distilled.onnx")
+    other = open_bundle(tmp_path / "other")
+    assert other.hash_with("denoiser.distilled") != fast
+    assert other.bundle_hash == student_bundle.bundle_hash
+
+
+def test_plans_and_cuda_engines_of_a_student_change_no_hash(
+    student_bundle: Bundle, tmp_path: Path
+) -> None:
+    bundle = open_bundle(shutil.copytree(student_bundle.path, tmp_path / "copy"))
+    bundle = tiny.add_cuda_engines(tiny.add_plans(bundle))
+    assert "denoiser.distilled" in bundle.cuda
+    assert bundle.bundle_hash == student_bundle.bundle_hash
+    assert bundle.hash_with("denoiser.distilled") == student_bundle.hash_with("denoiser.distilled")

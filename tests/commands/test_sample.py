@@ -47,8 +47,9 @@ def test_sample_writes_a_whole_dataset(sample, tmp_path, format):
     assert [record["index"] for record in records] == list(range(20))
     expected = (
         "file_name index seed requested_label label label_scheme probabilities rectified accepted "
-        "prompt negative_prompt aus guidance guidance_interval au_scale solver steps bundle layout "
-        "layout_strength semantic_guidance origin source source_sha256 noise_scale attempt backend"
+        "prompt negative_prompt aus guidance guidance_interval au_scale quality solver steps "
+        "bundle layout layout_strength semantic_guidance origin source source_sha256 noise_scale "
+        "attempt backend"
     )
     assert set(expected.split()) == set(records[0])
     assert not list((tmp_path / "out").rglob("*.partial"))

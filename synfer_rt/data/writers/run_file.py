@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from synfer_rt.backends import computation
+from synfer_rt.bundle.qualities import BEST
 from synfer_rt.data.writers.atomic import commit, disk_errors, open_growing, partial, write_whole
 from synfer_rt.errors import UserError
 from synfer_rt.paths import resolved
@@ -24,6 +25,7 @@ from synfer_rt.records import json_object
 FILE = "run.json"
 RAN_ON = "ran_on"
 """The key of where each engine ran when the run was begun, which may differ when it continues."""
+_QUALITY = "quality"
 _MADE = "made"
 _INSIDE = "__run__"
 OLD_SHEET = "contact-sheet.png"
@@ -118,10 +120,11 @@ def load(out: Path) -> dict[str, Any]:
 def check_same(out: Path, settings: Mapping[str, Any]) -> None:
     """Raise UserError unless the run in `out` was begun with these settings.
 
-    A setting that one of them lacks is None there. Where and how the images are computed is left
-    to `Computation.differs`.
+    A setting that one of them lacks is None there, and the quality is the one that older releases
+    knew. Where and how the images are computed is left to `Computation.differs`.
     """
-    before, settings = load(out), json.loads(json.dumps(settings))
+    before = {_QUALITY: BEST, **load(out)}  # first, since the bundle's hash depends on it
+    settings = {_QUALITY: BEST, **json.loads(json.dumps(settings))}
     for name in [*before, *settings]:
         old, new = before.get(name), settings.get(name)
         if old != new and name not in (_MADE, RAN_ON, *computation.FIELDS):
