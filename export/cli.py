@@ -101,7 +101,7 @@ _RESUME = "Interrupted; what is finished is kept: run the same command to go on.
     type=click.Choice(["fp32", "fp16", "int8"]),
     default="fp32",
     show_default=True,
-    help="How weights are stored. With int8 the denoiser and the classifiers also compute in int8, "
+    help="How weights are stored. With int8, denoisers and classifiers also compute in int8, "
     "and the other engines are fp16.",
 )
 @click.option(

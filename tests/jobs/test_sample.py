@@ -410,6 +410,29 @@ def test_records_say_how_a_sample_was_steered_and_what_from(guided_bundle, photo
         assert record["source_sha256"] in photos.sha256
 
 
+def test_a_run_loads_the_denoisers_that_it_uses(branched_bundle, photos):
+    """Photos are inverted without guidance."""
+
+    def denoisers(run: Run) -> list[str]:
+        assert {"conditioner", "decoder", *branched_bundle.annotators} <= set(run.engines)
+        return [name for name in run.engines if name.startswith("denoiser")]
+
+    alone = "denoiser.conditional"
+    assert denoisers(make_run(branched_bundle, count=1)) == ["denoiser"]
+    assert denoisers(make_run(branched_bundle, count=1, guidance=1)) == [alone]
+    assert denoisers(photo_run(branched_bundle, photos)) == ["denoiser", alone]
+    part = make_run(branched_bundle, count=1, guidance_interval=(0.0, 1.0))
+    assert sorted(denoisers(part)) == ["denoiser", alone]
+    whole = make_run(branched_bundle, count=1, guidance_interval=(0.0, 1e6))
+    assert denoisers(whole) == ["denoiser"]
+
+
+def test_an_open_interval_is_recorded_in_numbers(branched_bundle):
+    run = make_run(branched_bundle, count=1, guidance_interval=(0.5, np.inf))
+    assert run.settings("parquet")["guidance_interval"] == [0.5, None]
+    assert "guidance_interval" not in make_run(branched_bundle, count=1).settings("parquet")
+
+
 def test_a_batch_below_one_is_refused(run, engines, tmp_path):
     with pytest.raises(UserError, match="`batch` must be at least 1"):
         execute(run, engines, output(run, tmp_path / "out"), batch=0)

@@ -14,16 +14,17 @@ import onnx
 import torch
 
 from synfer_rt.export.cuda.engine import cuda_engine
-from synfer_rt.export.networks.modules import Denoiser
+from synfer_rt.export.networks.modules import ConditionalDenoiser, Denoiser
 from synfer_rt.export.onnx.forward_graph import export_onnx
 
 MOST_NODES = 850
 
 
 @pytest.mark.slow
-def test_it_is_fused_in_few_nodes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["denoiser", "denoiser.conditional"])
+def test_it_is_fused_in_few_nodes(tmp_path: Path, engine: str) -> None:
     """ONNX Runtime removes the transposes between channels last, and casts of weights."""
-    source, target = tmp_path / "denoiser.onnx", tmp_path / "denoiser.cuda.onnx"
+    source, target = tmp_path / f"{engine}.onnx", tmp_path / f"{engine}.cuda.onnx"
     unet: Any = diffusers.UNet2DConditionModel(
         sample_size=8,
         cross_attention_dim=16,
@@ -40,8 +41,12 @@ def test_it_is_fused_in_few_nodes(tmp_path: Path) -> None:
     }
     outputs = ("next_latents", "next_history", "prediction")
     static = frozenset({"timestep", "coefficients"})
-    export_onnx(Denoiser(unet, ("text",)).eval(), given, outputs, static, source, "fp16")
-    cuda_engine(source, target, "denoiser")
+    denoiser: Any = Denoiser(unet, ("text",))
+    if engine == "denoiser.conditional":
+        denoiser = ConditionalDenoiser(denoiser)
+        del given["guidance"]
+    export_onnx(denoiser.eval(), given, outputs, static, source, "fp16")
+    cuda_engine(source, target, engine)
     graph = onnx.load(target, load_external_data=False).graph
     found = Counter(node.op_type for node in graph.node)
     assert found["MultiHeadAttention"] == 32
