@@ -39,13 +39,12 @@ from synfer_rt.export.networks.guiding_classifier import (
     read_guiding,
 )
 from synfer_rt.export.networks.modules import (
-    ConditionalDenoiser,
     Conditioner,
     Decoder,
     Denoiser,
     Encoder,
-    GuidanceEmbeddingDenoiser,
 )
+from synfer_rt.export.networks.one_branch import ConditionalDenoiser, GuidanceEmbeddingDenoiser
 from synfer_rt.vocabulary import label_schemes
 
 ADDED_ENGINES = {

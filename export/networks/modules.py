@@ -330,30 +330,6 @@ class Denoiser(nn.Module):
         )[0]
 
 
-class ConditionalDenoiser(nn.Module):
-    """One solver step of `denoiser` without guidance: its UNet on branch 1 of the conditioning.
-
-    It is the Denoiser at guidance 1, for half the work.
-    """
-
-    def __init__(self, denoiser: Denoiser) -> None:
-        super().__init__()
-        self.denoiser = denoiser
-
-    def forward(
-        self,
-        latents: Tensor,
-        history: Tensor,
-        timestep: Tensor,
-        coefficients: Tensor,
-        *conditioning: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """next_latents, next_history, prediction."""
-        given = dict(zip(self.denoiser.names, (c[:, 1] for c in conditioning), strict=True))
-        prediction = self.denoiser.predict(latents, timestep, given)
-        return *solver_step(latents, prediction, history, coefficients), prediction
-
-
 class GuidanceEmbedding(nn.Module):
     """Scales of guidance [N] -> the UNet's `timestep_cond` [N, width].
 
@@ -374,28 +350,6 @@ class GuidanceEmbedding(nn.Module):
         """The embedding."""
         angles = (1000.0 * (guidance - 1))[:, None] * self.frequencies
         return F.pad(torch.cat([angles.sin(), angles.cos()], 1), (0, self.odd))
-
-
-class GuidanceEmbeddingDenoiser(nn.Module):
-    """One solver step of a UNet that embeds guidance: once through it, on branch 1."""
-
-    def __init__(self, denoiser: Denoiser) -> None:
-        super().__init__()
-        self.denoiser = denoiser
-
-    def forward(
-        self,
-        latents: Tensor,
-        history: Tensor,
-        timestep: Tensor,
-        guidance: Tensor,
-        coefficients: Tensor,
-        *conditioning: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """next_latents, next_history, prediction."""
-        given = dict(zip(self.denoiser.names, (c[:, 1] for c in conditioning), strict=True))
-        prediction = self.denoiser.predict(latents, timestep, given, guidance)
-        return *solver_step(latents, prediction, history, coefficients), prediction
 
 
 def solver_step(

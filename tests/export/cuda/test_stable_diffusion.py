@@ -14,7 +14,8 @@ import onnx
 import torch
 
 from synfer_rt.export.cuda.engine import cuda_engine
-from synfer_rt.export.networks.modules import ConditionalDenoiser, Denoiser
+from synfer_rt.export.networks.modules import Denoiser
+from synfer_rt.export.networks.one_branch import ConditionalDenoiser
 from synfer_rt.export.onnx.forward_graph import export_onnx
 
 MOST_NODES = 850

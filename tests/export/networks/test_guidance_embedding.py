@@ -16,8 +16,8 @@ from synfer_rt.export.networks.guide import TextGuide
 from synfer_rt.export.networks.modules import (
     Denoiser,
     GuidanceEmbedding,
-    GuidanceEmbeddingDenoiser,
 )
+from synfer_rt.export.networks.one_branch import GuidanceEmbeddingDenoiser
 from tests.export.tiny_checkpoint import make_lcm
 
 SCALES = torch.tensor([1.0, 2.5, 8.5])

@@ -15,12 +15,12 @@ import torch
 from synfer_rt.export.checkpoint.contents import Checkpoint
 from synfer_rt.export.checkpoint.reading import read_checkpoint
 from synfer_rt.export.networks.modules import (
-    ConditionalDenoiser,
     Conditioner,
     Decoder,
     Denoiser,
     Encoder,
 )
+from synfer_rt.export.networks.one_branch import ConditionalDenoiser
 from tests.export.decoupled import Decoupled, DecoupledUNet, fineface, synfer
 from tests.export.tiny_checkpoint import make_sd2, save_adapter, save_fineface
 
