@@ -60,16 +60,10 @@ class SplitUNet:
     """The forward pass of `unet`, a UNet2DConditionModel, that can take its deep part from before.
 
     Its blocks must be those of Stable Diffusion (checkpoint/kinds.py). `depth` is the number of
-    shallow skip connections. Raises UserError unless it is at least 1 and leaves a deep part, and
-    for a UNet with a guidance embedding.
+    shallow skip connections. Raises UserError unless it is at least 1 and leaves a deep part.
     """
 
     def __init__(self, unet: Any, depth: int) -> None:
-        if unet.config.time_cond_proj_dim:
-            raise UserError(
-                "`cache_depth` is for models whose steps compute two guidance branches, and this "
-                "UNet has a guidance embedding instead; leave out `cache_depth`."
-            )
         self._unet = unet
         self._down, self._up = list(_way_down(unet)), list(_way_up(unet))
         most = len(self._up) - 1
