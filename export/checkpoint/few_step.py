@@ -28,7 +28,7 @@ from synfer_rt.export.networks.modules import EMBEDDED_GUIDANCE
 
 NONE = "none"
 """The `few_step` of a model that is sampled like any other."""
-_DDIM = {"_class_name": "DDIMScheduler", "timestep_spacing": "trailing"}
+_DDIM = {"_class_name": "DDIMScheduler", "timestep_spacing": "trailing", "clip_sample": False}
 _NAMES_OF_ALL = ("pytorch_lora_weights", "adapter_model")
 """The names, without suffix, that diffusers and PEFT give to every LoRA."""
 

@@ -173,6 +173,10 @@ def test_a_checkpoint_without_few_steps_keeps_the_general_defaults(sd: Path) -> 
     assert defaults(read_checkpoint(sd)) == ("ddim", 25, 7.5)
 
 
+def content_of(directory: Path) -> dict[str, Any]:
+    return json.loads((directory / "scheduler" / "scheduler_config.json").read_text())
+
+
 def embedding(plain_checkpoint: Path, place: Path) -> Path:
     """A copy of the checkpoint whose UNet embeds guidance."""
     directory = Path(shutil.copytree(plain_checkpoint, place))
@@ -220,6 +224,7 @@ def test_an_unpacked_checkpoint_is_sampled_as_its_bundle_was(
     )
     assert isinstance(pipeline.scheduler, diffusers.DDIMScheduler)
     assert pipeline.scheduler.config["timestep_spacing"] == "trailing"
+    assert content_of(directory)["clip_sample"] is False  # DDIM's own default, which spoils latents
 
 
 FRESH_NOISE = {
