@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,11 @@ pytest.importorskip("diffusers", reason="the build side needs synfer-rt[export]"
 
 from synfer_rt.backends import parity
 from synfer_rt.bundle import Bundle, open_bundle
+from synfer_rt.bundle.cuda import cuda_file
 from synfer_rt.errors import UserError
 from synfer_rt.export.api import build_engines
+from synfer_rt.export.cuda.engine import cuda_engine
+from synfer_rt.export.cuda.parity import TOLERANCES, max_relative_error
 from synfer_rt.export.onnx.shared_weights import data_files
 from tests.conftest import Once
 
@@ -88,3 +92,11 @@ def test_what_cannot_be_built_is_refused_before_anything_is(
     with pytest.raises(UserError, match=message):
         build_engines(sd_checkpoint, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_both_become_cuda_engines(caching_bundle: Bundle, tmp_path: Path) -> None:
+    copy = open_bundle(shutil.copytree(caching_bundle.path, tmp_path / "copy"))
+    for name in (STORING, REUSING):
+        file = copy.path / cuda_file(copy.engines[name])
+        cuda_engine(copy.path / copy.engines[name].file, file, name, "fp16")
+        assert 0 < max_relative_error(copy, name, file) < TOLERANCES["fp16"]
