@@ -7,7 +7,7 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from synfer_rt.bundle.engine_specs import DISTILLED
+from synfer_rt.bundle.engine_specs import DISTILLED, REUSING
 from synfer_rt.bundle.former_names import former_manifest
 
 CARD = "README.md"
@@ -24,7 +24,7 @@ _STUDENT = "distilled_unet/"
 """A student's folder in the checkpoint."""
 _IN_ITS_PLACE = "denoiser."
 """How the names of engines begin that denoise in the denoiser's place."""
-DIFFERING = frozenset({DISTILLED, "denoiser.reusing"})
+DIFFERING = frozenset({DISTILLED, REUSING})
 """Those of them that predict otherwise than the denoiser; the others compute what it computes."""
 
 

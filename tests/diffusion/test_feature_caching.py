@@ -46,6 +46,15 @@ def test_nothing_else_of_the_trajectory_changes(seven: Trajectory) -> None:
     assert (found.signal, found.noise, found.denoiser) == (seven.signal, seven.noise, "denoiser")
 
 
+def test_a_students_steps_reuse_nothing(seven: Trajectory) -> None:
+    student = replace(seven, denoiser="denoiser.distilled")
+    assert not with_cached_features(student, 1).reused.any()
+    with pytest.raises(
+        UserError, match=r'denoiser\.distilled makes these steps; write `quality="best'
+    ):
+        with_cached_features(student, 2)
+
+
 @pytest.mark.parametrize("every", [0, -1, 1.5, True, "2", None])
 def test_a_number_below_one_is_refused(seven: Trajectory, every: Any) -> None:
     with pytest.raises(UserError, match=r"`cache_every` must be .*at least 1, got"):
