@@ -58,7 +58,7 @@ def test_a_run_goes_on_with_the_same_number_only(caching_bundle: Bundle, tmp_pat
     assert model.write(out, count=2, cache_every=2, resume=True).count == 2
     with pytest.raises(UserError, match="begun with another cache every: 2, now 3"):
         model.write(out, count=2, cache_every=3, resume=True)
-    with pytest.raises(UserError, match="begun with another cache every: 2"):
+    with pytest.raises(UserError, match="begun with another cache every: 2, now 1"):
         model.write(out, count=2, resume=True)
 
 

@@ -25,7 +25,9 @@ from synfer_rt.records import json_object
 FILE = "run.json"
 RAN_ON = "ran_on"
 """The key of where each engine ran when the run was begun, which may differ when it continues."""
-_QUALITY = "quality"
+_FIRST = {"quality": BEST, "cache_every": 1}
+"""Settings that decide which engines make images, and so the bundle's hash, with the values of runs
+that do not name them; they are compared first."""
 _MADE = "made"
 _INSIDE = "__run__"
 OLD_SHEET = "contact-sheet.png"
@@ -120,11 +122,11 @@ def load(out: Path) -> dict[str, Any]:
 def check_same(out: Path, settings: Mapping[str, Any]) -> None:
     """Raise UserError unless the run in `out` was begun with these settings.
 
-    A setting that one of them lacks is None there, and the quality is the one that older releases
-    knew. Where and how the images are computed is left to `Computation.differs`.
+    A setting that one of them lacks is that of _FIRST there, or None. Where and how the images are
+    computed is left to `Computation.differs`.
     """
-    before = {_QUALITY: BEST, **load(out)}  # first, since the bundle's hash depends on it
-    settings = {_QUALITY: BEST, **json.loads(json.dumps(settings))}
+    before = {**_FIRST, **load(out)}
+    settings = {**_FIRST, **json.loads(json.dumps(settings))}
     for name in [*before, *settings]:
         old, new = before.get(name), settings.get(name)
         if old != new and name not in (_MADE, RAN_ON, *computation.FIELDS):
