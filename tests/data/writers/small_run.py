@@ -49,6 +49,7 @@ class SmallRun:
             "guidance": 2.0,
             "guidance_interval": {"low": 0.0, "high": 0.0},
             "au_scale": 1.0,
+            "quality": "best",
             "solver": "unipc",
             "steps": 8,
             "cache_every": 1,
