@@ -16,7 +16,8 @@ def cache_home() -> Path:
 def cache_directory(runtime: str, bundle: Bundle) -> Path | None:
     """The folder in which a runtime keeps what it compiled of a bundle; None if not writable."""
     try:
-        directory = cache_home() / runtime / bundle.bundle_hash
+        hash_ = bundle.hash_with(*bundle.engines)  # of all engines, for a runtime may use names
+        directory = cache_home() / runtime / hash_
         directory.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):  # a user without a home
         return None

@@ -216,6 +216,14 @@ def test_what_a_runtime_compiles_is_kept_by_bundle(
     assert directory.is_dir()
 
 
+def test_what_it_compiles_of_another_student_is_kept_elsewhere(
+    tiny_bundle: Bundle, student_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folders = {cache_directory("tensorrt-rtx", bundle) for bundle in (tiny_bundle, student_bundle)}
+    assert len(folders) == 2
+
+
 def test_where_nothing_can_be_written_nothing_is_kept(
     tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

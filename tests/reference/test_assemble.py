@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +15,11 @@ pytest.importorskip("diffusers", reason="training needs synfer-rt[reference]")
 
 import onnxruntime
 import torch
+from diffusers import UNet2DConditionModel
 
 from reference import assemble, classifiers, model
 from reference.renders import Renders
+from synfer_rt.export.checkpoint.reading import read_checkpoint
 
 AGES, YAWS = (0.3, 0.65), (0.0, 0.1, 0.5)
 
@@ -39,6 +43,51 @@ def faces() -> Renders:
         **{name: np.zeros(n, int) for name in ("hair_style", "hair_color")},
     }
     return Renders(rng.integers(0, 256, (n, 64, 64, 3), np.uint8), annotations, "key")
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint without a student."""
+    torch.manual_seed(0)
+    out = tmp_path_factory.mktemp("teacher") / "checkpoint"
+    settings = assemble.SETTINGS | {"version": "1", "defaults": assemble.DEFAULTS}
+    model.save(out, model.new_denoiser(), model.new_vae(), settings)
+    return out
+
+
+def student_of(teacher: Path, moved: str) -> dict[str, torch.Tensor]:
+    """The teacher's weights, of which those whose name begins with `moved` are others."""
+    state = model.load(teacher)[0].state_dict()
+    return {n: x + 0.5 if n.startswith(moved) else x for n, x in state.items()}
+
+
+@pytest.mark.parametrize("kind", ["state", "folder"])
+def test_a_student_becomes_part_of_the_checkpoint(teacher: Path, tmp_path: Path, kind: str) -> None:
+    checkpoint = Path(shutil.copytree(teacher, tmp_path / "checkpoint"))
+    state = student_of(teacher, "unet.conv_in")
+    source = tmp_path / "student.pt"
+    torch.save({"average": state, "seen": 9}, source)
+    if kind == "folder":
+        source = tmp_path / "unet"
+        denoiser = model.load(teacher)[0]
+        denoiser.load_state_dict(state)
+        settings = assemble.SETTINGS | {"version": "1", "defaults": assemble.DEFAULTS}
+        model.save(tmp_path / "whole", denoiser, model.new_vae(), settings)
+        shutil.move(tmp_path / "whole" / "unet", source)
+    assemble.add_student(source, checkpoint)
+    read = read_checkpoint(checkpoint)
+    assert read.settings.distilled == assemble.DISTILLED
+    assert read.settings.defaults == assemble.DEFAULTS | {"quality": "fast", "layout": "none"}
+    found: Any = UNet2DConditionModel.from_pretrained(checkpoint / "distilled_unet")
+    for name, weights in found.state_dict().items():
+        torch.testing.assert_close(weights.half(), state[f"unet.{name}"].half(), msg=name)
+
+
+def test_a_student_with_another_text_encoder_is_refused(teacher: Path, tmp_path: Path) -> None:
+    torch.save({"ema": student_of(teacher, "text_encoder")}, tmp_path / "student.pt")
+    with pytest.raises(SystemExit, match=r"another text_encoder\..* than its teacher"):
+        assemble.add_student(tmp_path / "student.pt", teacher)
+    assert not (teacher / "distilled_unet").exists()
 
 
 @torch.no_grad()

@@ -117,6 +117,14 @@ def test_weights_that_the_teacher_has_too_are_stored_once(bundle: Bundle) -> Non
     assert "denoiser.onnx.data" in data_files(bundle.path / "denoiser.distilled.onnx")
 
 
+def test_a_student_changes_no_other_file(bundle: Bundle, mini_bundle: Bundle) -> None:
+    """So what the denoiser makes keeps its hash."""
+    without, with_it = mini_bundle.manifest["files"], bundle.manifest["files"]
+    kept = {CHECKPOINT_INDEX, CHECKPOINT_TENSORS}
+    assert without.keys() <= with_it.keys()
+    assert {n for n in without if without[n]["sha256"] != with_it[n]["sha256"]} <= kept
+
+
 def test_a_student_changes_no_other_engine(with_student: Path, mini_checkpoint: Path) -> None:
     plain = keys(Source(mini_checkpoint))
     assert {name: key for name, key in keys(Source(with_student)).items() if name in plain} == plain
