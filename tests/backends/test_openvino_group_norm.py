@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -16,6 +19,11 @@ _NORM = "GroupNormalization"
 pytestmark = pytest.mark.skipif(
     not backends.status(OPENVINO).works, reason=backends.status(OPENVINO).reason
 )
+
+
+def library() -> tuple[Any, Any]:
+    """OpenVINO and its operators, whose types contradict each other."""
+    return import_module("openvino"), import_module("openvino.opset13")
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +44,7 @@ def group_norm(x: np.ndarray, groups: int, epsilon: float) -> np.ndarray:
 def test_images_are_normalised_by_groups_of_channels(
     channels: int, groups: int, offset: float
 ) -> None:
-    import openvino
-    from openvino import opset13 as op
+    openvino, op = library()
 
     draws = np.random.default_rng(0)
     images = (offset + draws.standard_normal((3, channels, 5, 7))).astype(np.float32)
@@ -54,8 +61,7 @@ def test_images_are_normalised_by_groups_of_channels(
 
 
 def test_sequences_are_left_alone() -> None:
-    import openvino
-    from openvino import opset13 as op
+    openvino, op = library()
 
     given = op.parameter([-1, 8, -1], np.float32)
     ones = op.constant(np.ones(8, np.float32))
