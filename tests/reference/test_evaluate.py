@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -11,6 +14,8 @@ import torch
 
 from reference import classifiers, evaluate, renders
 from reference.evaluate import Faces, Readers
+from synfer_rt.bundle import Bundle
+from synfer_rt.sampling.sampler import Sampler
 from synfer_rt.vocabulary import prompts
 
 FACE = prompts.Attributes(prompts.AGES[1], prompts.GENDERS[0], prompts.ANCESTRIES[0])
@@ -54,3 +59,33 @@ def test_both_networks_are_asked_who_is_who() -> None:
     assert found.keys() == {"attribute reader", "judge"}
     for one in found.values():
         assert one["share"][0] == 1 and one["chance"] == pytest.approx(1 / 47)
+
+
+def test_settings_that_a_student_cannot_follow_are_evaluated_on_its_teacher(
+    student_bundle: Bundle, capsys: pytest.CaptureFixture
+) -> None:
+    none = dict.fromkeys(("solver", "steps", "guidance"))
+    default = evaluate.quality_of(student_bundle, None, none, 1.0)
+    assert default.quality == student_bundle.defaults.quality == "fast"
+    assert default.steps == student_bundle.distilled.steps and not capsys.readouterr().err
+    assert evaluate.quality_of(student_bundle, "best", none, 1.0) == replace(
+        student_bundle.defaults, quality="best"
+    )
+    other = evaluate.quality_of(student_bundle, None, none | {"guidance": 9.0}, 1.0)
+    assert other.quality == "best" and "fast cannot follow `guidance`" in capsys.readouterr().err
+
+
+def test_what_is_not_given_is_the_default_of_the_quality(
+    student_bundle: Bundle, tmp_path: Path
+) -> None:
+    sampler = Sampler.of(student_bundle, "onnxruntime-cpu", 1)
+    none = dict.fromkeys(("solver", "steps", "guidance"))
+    fast = evaluate.sampling_of(sampler, None, none, "none", None, tmp_path)
+    assert (fast.quality, fast.solver, fast.steps, fast.strength) == ("fast", "ddim", 2, 1.0)
+    best = evaluate.sampling_of(sampler, "best", none, "none", None, tmp_path)
+    defaults = student_bundle.defaults
+    assert (best.quality, best.solver, best.steps) == ("best", defaults.solver, defaults.steps)
+    made = [sampling.sample(fast.requests[:2], "testing")["images"] for sampling in (fast, best)]
+    assert not np.array_equal(made[0], made[1])
+    other = evaluate.sampling_of(sampler, None, none | {"steps": 3}, "none", None, tmp_path)
+    assert (other.quality, other.solver, other.steps) == ("best", defaults.solver, 3)

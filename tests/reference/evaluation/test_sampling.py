@@ -42,3 +42,12 @@ def test_faces_go_through_the_vae_and_back(tiny_bundle, tmp_path: Path) -> None:
     wanted = sampler.decode(sampler.encode(pixels)[0]).clip(0, 1).transpose(0, 2, 3, 1) * 255
     np.testing.assert_allclose(rebuilt, wanted, atol=0.51)
     assert not np.array_equal(rebuilt, sampling.reconstructed(sampler, faces[::-1], tmp_path))
+
+
+def test_samples_of_another_student_are_others(student_bundle, tmp_path: Path) -> None:
+    requests = make_requests(student_bundle, layout="none", seed=3)[:1]
+    sampler = Sampler.of(student_bundle, "onnxruntime-cpu", 1)
+    ways = (student_bundle.trajectory(strength=1.0, quality=q) for q in ("best", "fast"))
+    best, fast = (sampling.facts(sampler, requests, way)[0] for way in ways)
+    assert best == student_bundle.bundle_hash != fast
+    assert fast == student_bundle.hash_with("denoiser.distilled")
