@@ -119,7 +119,9 @@ class Model:
         - `quality`: "fast" takes few steps of the bundle's distilled denoiser, "best" follows every
           setting. By default it is the bundle's, and "best" for settings that "fast" cannot follow.
         - `steps`, 1 or more, and `solver`: ddim, euler, dpmpp-2m, dpmpp-3m or unipc, or, with
-          fresh noise in each step, euler-ancestral, dpmpp-sde, lcm or tcd.
+          fresh noise in each step, euler-ancestral, dpmpp-sde, lcm or tcd. `timesteps`: those
+          that the solver visits, such as [999, 749, 499, 249], instead of `steps`. `eta`: the
+          share of fresh noise of tcd, 0 to 1, by default 0.3.
         - `guidance`: the scale of classifier-free guidance, 0 to 1000; 1 or less is none.
           `guidance_interval`: (low, high), the noise levels in which it acts; by default in all.
         - `layout`: "bank" starts from a neutral face of the bundle, "none" from noise.

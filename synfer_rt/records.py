@@ -122,6 +122,13 @@ RECORD = (
     Field("solver", "", _MADE, "the solver that removed the noise"),
     Field("steps", 0, _MADE, "the number of its steps"),
     Field(
+        "timesteps",
+        "",
+        (SAMPLED,),
+        "the timesteps of the steps, with commas between, if they were given",
+    ),
+    Field("eta", 0.0, (SAMPLED,), "the share of fresh noise of the solver `tcd`"),
+    Field(
         "cache_every",
         0,
         (SAMPLED,),

@@ -51,8 +51,8 @@ BLANK = (
     '"probabilities": {"sad": 0.0}, "rectified": false, "accepted": false, "prompt": "", '
     '"negative_prompt": "", "aus": {"AU6": 0.0}, "guidance": 0.0, '
     '"guidance_interval": {"low": 0.0, "high": 0.0}, "au_scale": 0.0, '
-    '"quality": "", "solver": "", "steps": 0, "cache_every": 0, "layout": -1, '
-    '"layout_strength": 0.0, '
+    '"quality": "", "solver": "", "steps": 0, "timesteps": "", "eta": 0.0, "cache_every": 0, '
+    '"layout": -1, "layout_strength": 0.0, '
     '"semantic_guidance": {"form": "", "strength": 0.0, "start": 0.0, "every": 0}, '
     '"origin": "sampled", "source": "", "source_sha256": "", "noise_scale": 0.0, "attempt": 0, '
     '"bundle": "", "backend": ""}'
@@ -83,6 +83,8 @@ au_scale: double
 quality: string
 solver: string
 steps: int64
+timesteps: string
+eta: double
 cache_every: int64
 layout: int64
 layout_strength: double

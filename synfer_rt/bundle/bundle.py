@@ -23,6 +23,7 @@ from synfer_rt.bundle.stamps import Stamp, stamp
 from synfer_rt.bundle.tokenizing import PromptTokenizer
 from synfer_rt.diffusion.schedule import Schedule
 from synfer_rt.diffusion.solvers import Trajectory, trajectory
+from synfer_rt.diffusion.timesteps import decreasing
 from synfer_rt.errors import UserError
 from synfer_rt.vocabulary import label_schemes
 
@@ -161,30 +162,37 @@ class Bundle:
         solver: str | None = None,
         steps: int | None = None,
         strength: float | None = None,
+        timesteps: Sequence[int] | None = None,
+        eta: float | None = None,
         *,
         quality: str = BEST,
     ) -> Trajectory:
         """The solver's steps for this model; None means the default of the quality.
 
         `strength` in (0, 1] is the part of the noise schedule that is run, by default that of
-        layouts where they are the default start, else 1. At the quality "fast" the student makes
-        the steps, whatever the guidance of the requests. Raises UserError as `solvers.trajectory`,
-        and for a quality that the bundle lacks or that does not go with the other arguments.
+        layouts where they are the default start, else 1. `timesteps` are given instead of `steps`.
+        At the quality "fast" the student makes the steps, whatever the guidance of the requests.
+        Raises UserError as `solvers.trajectory`, and for a quality that the bundle lacks or that
+        does not go with the other arguments.
         """
+        timesteps = None if timesteps is None else decreasing(timesteps)
         if strength is None:
             defaults = self.defaults
             strength = defaults.layout_strength if defaults.layout == "bank" else 1.0
-        given = {"solver": solver, "steps": steps}
+        given = {"solver": solver, "steps": steps, "timesteps": timesteps, "eta": eta}
         settled(self.distilled, quality, quality, given, strength, self.name)
         defaults = self.defaults_of(quality)
         student = None if quality == BEST else self.distilled
+        if student is not None:
+            timesteps = student.timesteps_at(strength)
         way = trajectory(
             defaults.solver if solver is None else solver,
             self.schedule,
-            defaults.steps if steps is None else steps,
+            defaults.steps if steps is None and timesteps is None else steps,
             strength,
             self.prediction_type,
-            None if student is None else student.timesteps_at(strength),
+            timesteps,
+            eta,
         )
         return way if student is None else replace(way, denoiser=student.denoiser)
 

@@ -21,9 +21,9 @@ BEST, FAST = "best", "fast"
 QUALITIES = (BEST, FAST)
 """The names that a manifest may use."""
 
-_NEVER = ("guidance_interval", "semantic_guidance", "layout_from", "cache_every")
-"""Settings that a student never follows: they act on both branches, on other engines, or on the
-way back from a photo to noise."""
+_NEVER = ("guidance_interval", "semantic_guidance", "layout_from", "cache_every", "eta")
+"""Settings that a student never follows: they act on both branches, on other engines, on the way
+back from a photo to noise, or on the noise of its steps."""
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,24 @@ class NoiseLevels(click.ParamType[tuple[float, float]]):
             ) from None
 
 
+class Timesteps(click.ParamType[list[int]]):
+    """Timesteps, written with commas between them: 999,749,499,249."""
+
+    name = "timesteps"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[int]:
+        """The numbers. Raises UserError for another text."""
+        words = [word.strip() for word in value.split(",")]
+        if not all(re.fullmatch(r"\d{1,9}", word, re.ASCII) for word in words):
+            raise UserError(
+                "`timesteps` must be whole numbers with commas between them, such as "
+                f"999,749,499,249, got {value!r}."
+            )
+        return [int(word) for word in words]
+
+
 class Balance(click.ParamType[Literal["max"] | int | Path]):
     """How many images the classes of a dataset get: `max`, a number, or a JSON file of numbers."""
 

@@ -59,10 +59,17 @@ if TYPE_CHECKING:
 )
 @click.option("--steps", type=int, help="Solver steps.  [default: the bundle's]")
 @click.option(
+    "--timesteps",
+    type=parsing.Timesteps(),
+    metavar="999,749,…",
+    help="The timesteps of the steps, instead of --steps.  [default: the solver's]",
+)
+@click.option(
     "--solver",
     help="ddim, euler, dpmpp-2m, dpmpp-3m or unipc; with fresh noise in each step: "
     "euler-ancestral, dpmpp-sde, lcm or tcd.  [default: the bundle's]",
 )
+@click.option("--eta", type=float, help="The share of fresh noise of tcd, 0 to 1.  [default: 0.3]")
 @click.option(
     "--guidance", type=float, help="Guidance scale; 1 or less: none.  [default: the bundle's]"
 )

@@ -181,7 +181,7 @@ def _check(solver: object, strength: object, prediction_type: object, eta: objec
         known = " and ".join(PREDICTION_TYPES)
         raise UserError(f"Unknown prediction type {prediction_type!r}; known are {known}.")
     if eta is not None and solver != "tcd":
-        raise UserError(f"`eta` is a setting of tcd, not of {solver}; leave it out.")
+        raise UserError(f"`eta` is a setting of the solver tcd, not of {solver}; leave it out.")
     return ETA if eta is None else ranges.real("eta", eta, 0, 1)
 
 

@@ -18,35 +18,46 @@ DISTILLED = ("lcm", "tcd")
 """The solvers for distilled models, which visit timesteps of the distillation."""
 
 
+def decreasing(timesteps: Any) -> tuple[int, ...]:
+    """Timesteps as a user gives them. Raises UserError unless they are whole and decrease."""
+    several = isinstance(timesteps, (Sequence, np.ndarray)) and not isinstance(timesteps, str)
+    numbers = list(cast("Sequence[Any]", timesteps)) if several else []
+    example = "such as 999, 749, 499, 249"
+    if not numbers or not all(ranges.is_whole(number) for number in numbers):
+        raise UserError(f"`timesteps` must be whole numbers, {example}, got {timesteps!r}.")
+    found = tuple(int(number) for number in numbers)
+    if any(after >= before for before, after in pairwise(found)):
+        raise UserError(f"`timesteps` must decrease, {example}, got {_listed(found)}.")
+    return found
+
+
 def given(timesteps: Any, steps: int | None, count: int, span: int, strength: float) -> np.ndarray:
     """Timesteps that a user gives, float64 [steps], checked.
 
     The model has `count` timesteps, of which those below `span` are run at `strength`. Raises
     UserError for anything but whole numbers in [0, span) that decrease, and for another `steps`.
     """
-    several = isinstance(timesteps, (Sequence, np.ndarray))
-    numbers = list(cast("Sequence[Any]", timesteps)) if several else [timesteps]
-    example = "such as [999, 749, 499, 249]"
-    if isinstance(timesteps, str) or not numbers or not all(ranges.is_whole(t) for t in numbers):
-        raise UserError(f"`timesteps` must be whole numbers, {example}, got {timesteps!r}.")
-    found = [int(t) for t in numbers]
-    if any(after >= before for before, after in pairwise(found)):
-        raise UserError(f"`timesteps` must decrease, {example}, got {found}.")
+    found = decreasing(timesteps)
     if found[0] >= count:
         raise UserError(
-            f"`timesteps` must be from {count - 1} to 0, the timesteps of this model, got "
-            f"{found[0]}."
+            f"`timesteps` must lie from 0 to {count - 1}, the timesteps of this model, got "
+            f"{_listed(found)}."
         )
     if found[0] >= span:
         raise UserError(
-            f"`timesteps` must be below {span}, since strength {strength:g} runs only that part of "
-            f"the noise schedule, got {found[0]}; lower them, or raise the strength."
+            f"`timesteps` must be below {span}, where the noise schedule begins at strength "
+            f"{strength:g}, got {_listed(found)}; lower them, or raise the strength."
         )
-    if steps is not None and steps != len(found):
+    if steps is not None and (not ranges.is_whole(steps) or steps != len(found)):
         raise UserError(
-            f"`steps` is {steps!r}, but `timesteps` has {len(found)}; leave out `steps`."
+            f"`steps` is {ranges.shown(steps)}, but there are {len(found)} `timesteps`; leave out "
+            "`steps`."
         )
     return np.array(found, np.float64)
+
+
+def _listed(timesteps: Sequence[int]) -> str:
+    return ", ".join(map(str, timesteps))
 
 
 def of_distillation(solver: str, schedule: Schedule, steps: int, strength: float) -> np.ndarray:

@@ -25,7 +25,8 @@ from synfer_rt.diffusion.guidance_interval import (
     guidance_interval,
     guided_within,
 )
-from synfer_rt.diffusion.solvers import Trajectory
+from synfer_rt.diffusion.solvers import ETA, Trajectory
+from synfer_rt.diffusion.timesteps import decreasing
 from synfer_rt.errors import UserError
 from synfer_rt.jobs.warnings import warn_of_unread
 from synfer_rt.judging.acceptance import Accept, acceptance
@@ -57,7 +58,9 @@ class SampleSettings(TypedDict, total=False):
     aus: Mapping[str, float] | None
     quality: str | None
     steps: int | None
+    timesteps: Sequence[int] | None
     solver: str | None
+    eta: float | None
     guidance: float | None
     guidance_interval: tuple[float, float] | None
     au_scale: float | None
@@ -92,7 +95,8 @@ class Run:
     accepted samples, and `count` is the most that it makes. Classifier-free guidance acts within
     `interval`, or in every step. Only every `cache_every`-th guided step computes the UNet's deep
     part (diffusion/feature_caching.py). `quality` is one of the bundle's, and `remark` a sentence
-    on why it is not the default, if it is not and was not asked for.
+    on why it is not the default, if it is not and was not asked for. `timesteps` are those that the
+    solver visits, its own if None, and `eta` is the share of fresh noise of `tcd`.
     """
 
     bundle: Bundle
@@ -110,6 +114,8 @@ class Run:
     cache_every: int = 1
     quality: str = BEST
     remark: str | None = None
+    timesteps: tuple[int, ...] | None = None
+    eta: float | None = None
 
     def check(self) -> None:
         """Raise UserError for what cannot be run, before anything is loaded or written."""
@@ -160,11 +166,16 @@ class Run:
     def trajectory(self) -> Trajectory:
         """The solver's steps.
 
-        Raises UserError for a solver, steps, a strength, a guidance interval or a `cache_every`
-        that do not fit.
+        Raises UserError for a solver, steps, timesteps, a strength, an eta, a guidance interval or
+        a `cache_every` that do not fit.
         """
         way = self.bundle.trajectory(
-            self.solver, self.steps, self.layout_strength, quality=self.quality
+            self.solver,
+            self.steps,
+            self.layout_strength,
+            self.timesteps,
+            self.eta,
+            quality=self.quality,
         )
         if self.interval is not None:
             way = guided_within(way, self.interval, self.bundle.prediction_type)
@@ -204,6 +215,8 @@ class Run:
             "au_vocabulary": list(self.bundle.au_names) or None,
             **({} if self.interval is None else {"guidance_interval": self.interval.settings}),
             **({} if self.cache_every == 1 else {"cache_every": self.cache_every}),
+            **({} if self.timesteps is None else {"timesteps": list(self.timesteps)}),
+            **({} if self.eta is None else {"eta": self.eta}),
             **({} if size == self.bundle.default_size else {"size": list(size)}),
         }
 
@@ -234,6 +247,8 @@ class Run:
             quality=self.quality,
             solver=self.solver,
             steps=self.steps,
+            timesteps=",".join(map(str, self.timesteps or ())),
+            eta=self.eta if self.eta is not None or self.solver != "tcd" else ETA,
             cache_every=self.cache_every,
             layout=request.layout,
             layout_strength=self.layout_strength,
@@ -248,6 +263,8 @@ def make_run(
 ) -> Run:
     """The run of these settings, see `Model.sample`. Raises UserError for what cannot be run."""
     given = _given(settings)
+    if "timesteps" in given:
+        given["timesteps"] = decreasing(given["timesteps"])
     size = given.get("size")
     bundle = bundle if size is None else bundle.resized(size)
     photos = _photos(given.get("layout_from"), bundle, out)
@@ -257,12 +274,14 @@ def make_run(
     semantic = _semantic(bundle, given)
     quality, remark = _quality(bundle, given, requests, semantic, strength)
     defaults = bundle.defaults_of(quality)
+    timesteps = given.get("timesteps")
+    steps = defaults.steps if timesteps is None else len(timesteps)
     run = Run(
         bundle,
         replace(requests, guidance=ranges.guidance(given.get("guidance", defaults.guidance))),
         most,
         given.get("solver", defaults.solver),
-        ranges.plain(given.get("steps", defaults.steps)),
+        ranges.plain(given.get("steps", steps)),
         strength,
         semantic,
         photos,
@@ -273,6 +292,8 @@ def make_run(
         _cache_every(given, requests),
         quality,
         remark,
+        timesteps,
+        ranges.plain(given.get("eta")),
     )
     run.check()
     return run

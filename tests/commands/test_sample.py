@@ -48,8 +48,9 @@ def test_sample_writes_a_whole_dataset(sample, tmp_path, format):
     expected = (
         "file_name index seed requested_label label label_scheme probabilities rectified accepted "
         "prompt negative_prompt aus guidance guidance_interval au_scale quality solver steps "
+        "timesteps eta cache_every "
         "bundle layout layout_strength semantic_guidance origin source source_sha256 noise_scale "
-        "attempt backend"
+        "attempt backend cache_every"
     )
     assert set(expected.split()) == set(records[0])
     assert not list((tmp_path / "out").rglob("*.partial"))
@@ -225,6 +226,41 @@ def test_a_guidance_interval_is_part_of_the_run(sample, branched_bundle, tmp_pat
     assert all(a != b for (_, a), (_, b) in zip(samples, plain, strict=False))
     said = refused(sample(*options[:-1], "0.3:", "--resume", engines=branched_bundle.path))
     assert "another guidance interval" in said
+
+
+def test_given_timesteps_and_eta_are_part_of_the_run(sample, tmp_path):
+    options = ("--count", "4", "--solver", "tcd", "--timesteps", "799, 399,99", "--eta", "0.5")
+    options = (*options, "--layout", "none")
+    result = sample(*options)
+    assert result.exit_code == 0, result.output
+    settings = json.loads((tmp_path / "__out__/run.json").read_text())
+    found = {name: settings[name] for name in ("solver", "steps", "timesteps", "eta")}
+    assert found == {"solver": "tcd", "steps": 3, "timesteps": [799, 399, 99], "eta": 0.5}
+    samples = list(read(tmp_path / "out"))
+    for record, _ in samples:
+        assert (record["steps"], record["timesteps"]) == (3, "799,399,99")
+        assert record["eta"] == 0.5
+    assert sample(*options, "--resume").exit_code == 0
+    other = (*options[:5], "799,399,98", *options[6:])
+    assert "another timesteps" in refused(sample(*other, "--resume"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--timesteps", "999,x"], "--timesteps must be whole numbers with commas between them"),
+        (["--timesteps", ""], "999,749,499,249, got ''"),
+        (["--timesteps", "1,2"], "--timesteps must decrease, such as 999, 749, 499, 249, got 1, 2"),
+        (["--timesteps", "1000"], "--timesteps must lie from 0 to 999"),
+        (["--timesteps", "899,1", "--steps", "3"], "--steps is 3, but there are 2 --timesteps"),
+        (["--timesteps", "900", "--layout-strength", "0.9", "--layout", "bank"], "below 900"),
+        (["--eta", "0.5"], "--eta is a setting of the solver tcd, not of"),
+        (["--solver", "tcd", "--eta", "2"], "--eta must be from 0 to 1, got 2"),
+    ],
+)
+def test_timesteps_and_an_eta_that_do_not_fit_are_refused(sample, options, words, tmp_path):
+    assert words in refused(sample(*options))
+    assert not (tmp_path / "out").exists()
 
 
 def test_semantic_guidance_needs_its_engine(sample, tmp_path):

@@ -45,5 +45,5 @@ def test_records_of_sample(sampler: Sampler, tmp_path: Path):
     execute(run, engines, open_output(tmp_path, run.settings("parquet"), resume=False), 8)
     filled = filled_in([made for made, _ in read(tmp_path)], sampler)
     elsewhere = {"rectified", "semantic_guidance", "source", "source_sha256", "origin"}
-    elsewhere |= {"guidance_interval"}
+    elsewhere |= {"guidance_interval", "timesteps", "eta"}
     assert filled == named(SAMPLED) - elsewhere  # one annotator, no guidance, no photos

@@ -52,6 +52,8 @@ class SmallRun:
             "quality": "best",
             "solver": "unipc",
             "steps": 8,
+            "timesteps": "",
+            "eta": 0.0,
             "cache_every": 1,
             "layout": -1 if index % 2 else index,
             "layout_strength": 0.7,

@@ -54,6 +54,8 @@ def test_every_value_of_a_record_is_in_its_column(run, tmp_path):
         "prompt": 'quotes " and \\ and \n and ünïcode \U0001f642 and \x01',
         "guidance": 1e-300,
         "guidance_interval": {"low": 0.3, "high": 5.5},
+        "timesteps": "999,499",
+        "eta": 0.3,
         "au_scale": -0.1,
         "noise_scale": 0.30000000000000004,
         "layout": -(2**63),
