@@ -18,6 +18,7 @@ from synfer_rt.bundle import Bundle
 from synfer_rt.bundle.engine_specs import DENOISER, denoises
 from synfer_rt.diffusion.solvers import HISTORY_SLOTS
 from synfer_rt.errors import UserError
+from synfer_rt.sampling.preparation import with_fresh_noise
 from synfer_rt.sampling.requests import make_requests
 from synfer_rt.sampling.sampler import Sampler
 
@@ -50,12 +51,14 @@ def calibration_inputs(
         state["latents"] = sampler.start(requests, way)
         shape = (len(requests), HISTORY_SLOTS, *bundle.latent.shape)
         state["history"] = np.zeros(shape, np.float32)
-        for timestep, matrix in zip(way.timesteps, way.coefficients, strict=True):
-            state |= {"timestep": np.asarray(timestep), "coefficients": matrix}
+        keys = [(request.seed, request.index) for request in requests]
+        for step, timestep in enumerate(way.timesteps):
+            state |= {"timestep": np.asarray(timestep), "coefficients": way.coefficients[step]}
             if denoises(engine):
                 yield {tensor.name: state[tensor.name] for tensor in bundle.engines[engine].inputs}
             outputs = denoiser.run(state)
-            state["latents"], state["history"] = outputs["next_latents"], outputs["next_history"]
+            latents = with_fresh_noise(outputs["next_latents"], way, step, keys)
+            state |= {"latents": to_numpy(latents), "history": outputs["next_history"]}
         if not denoises(engine):
             yield {"images": sampler.decode(state["latents"])}
 

@@ -50,7 +50,7 @@ def test_sample_writes_a_whole_dataset(sample, tmp_path, format):
         "prompt negative_prompt aus guidance guidance_interval au_scale quality solver steps "
         "timesteps eta cache_every "
         "bundle layout layout_strength semantic_guidance origin source source_sha256 noise_scale "
-        "attempt backend cache_every"
+        "attempt backend"
     )
     assert set(expected.split()) == set(records[0])
     assert not list((tmp_path / "out").rglob("*.partial"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -171,10 +172,14 @@ def test_repair_is_recorded_and_changes_the_image(dataset: Dataset, sampler: Sam
     assert before != after
 
 
+@pytest.mark.parametrize("solver", ["dpmpp-2m", "lcm"])
 def test_variations_are_repaired_in_equal_pieces_and_the_last_is_padded(
-    dataset: Dataset, sampler: Sampler, monkeypatch: pytest.MonkeyPatch
+    dataset: Dataset, sampler: Sampler, monkeypatch: pytest.MonkeyPatch, solver: str
 ):
-    whole = made_of(dataset, sampler, attempts=1, repair_steps=2)
+    defaults = replace(sampler.bundle.defaults, solver=solver)
+    bundle = replace(sampler.bundle, defaults=defaults)
+    in_one = Sampler.of(bundle, "onnxruntime-cpu", threads=1)
+    whole = made_of(dataset, in_one, attempts=1, repair_steps=2)
     assert len(whole) == 7
     sizes: list[int] = []
 
@@ -186,7 +191,7 @@ def test_variations_are_repaired_in_equal_pieces_and_the_last_is_padded(
     monkeypatch.setattr(
         "synfer_rt.backends.loaded_engines._POSITIONS_PER_CALL", 3 * math.prod(tiny.LATENT[1:])
     )
-    pieces = Counting.of(sampler.bundle, "onnxruntime-cpu", threads=1)
+    pieces = Counting.of(bundle, "onnxruntime-cpu", threads=1)
     again = made_of(dataset, pieces, attempts=1, repair_steps=2)
     assert sizes == [3, 3, 3]
     for (one, a), (other, b) in zip(whole, again, strict=True):

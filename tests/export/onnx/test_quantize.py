@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,12 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper
 
+from synfer_rt.backends import to_numpy
 from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError
-from synfer_rt.export.onnx.quantize import calibration_inputs, quantize
+from synfer_rt.export.onnx.quantize import _SEED, calibration_inputs, quantize
+from synfer_rt.sampling.requests import make_requests
+from synfer_rt.sampling.sampler import Sampler
 
 ENGINES = ("denoiser", "classifier.small")
 
@@ -40,6 +44,23 @@ def quantized(
         source = bundle.path / bundle.engines[name].file
         quantize(source, folder / f"{name}.onnx", calibration[name], name)
     return {name: folder / f"{name}.onnx" for name in ENGINES}
+
+
+def test_calibration_adds_the_solvers_fresh_noise(tiny_bundle: Bundle) -> None:
+    noisy = replace(tiny_bundle, defaults=replace(tiny_bundle.defaults, solver="lcm", steps=3))
+    given = list(calibration_inputs(noisy, "denoiser", 2, 2))
+    sampler, way = Sampler.of(noisy, "onnxruntime-cpu"), noisy.trajectory()
+    requests = make_requests(noisy, seed=_SEED)[:2]
+    steps = sampler.denoise(
+        sampler.start(requests, way),
+        sampler.condition(requests),
+        np.array([request.guidance for request in requests], np.float32),
+        way,
+        keys=[(request.seed, request.index) for request in requests],
+    )
+    assert len(given) == 3
+    for inputs, latents in zip(given[1:], steps, strict=False):
+        np.testing.assert_allclose(inputs["latents"], to_numpy(latents), atol=1e-4)
 
 
 def run(path: Path, given: dict[str, np.ndarray]) -> list[np.ndarray]:
