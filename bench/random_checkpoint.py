@@ -115,6 +115,7 @@ def _write_vae(directory: Path, widths: Widths) -> None:
 
 def _write_text_encoder(directory: Path, widths: Widths) -> None:
     import transformers
+    from safetensors.torch import load_file, save_file
 
     config: Any = transformers.CLIPTextConfig(
         vocab_size=_VOCABULARY,
@@ -130,6 +131,10 @@ def _write_text_encoder(directory: Path, widths: Widths) -> None:
         pad_token_id=_VOCABULARY - 1,
     )
     transformers.CLIPTextModel(config).save_pretrained(directory / "text_encoder")
+    file = directory / "text_encoder" / "model.safetensors"
+    saved = load_file(file)
+    tensors = {f"text_model.{name.removeprefix('text_model.')}": t for name, t in saved.items()}
+    save_file(tensors, file, {"format": "pt"})  # named as in published files, for every reader
 
 
 def _write_scheduler(directory: Path) -> None:
