@@ -20,6 +20,7 @@ from synfer_rt.backends.placement import described
 from synfer_rt.bench.cuda_events import CudaEvents, cuda_events
 from synfer_rt.bench.systems import EVENTS, HOST_CLOCK, SHOWN, Setup, Stopwatch, System
 from synfer_rt.bundle import Bundle
+from synfer_rt.bundle.qualities import BEST
 from synfer_rt.data.writers import open_output, read
 from synfer_rt.jobs.sample import execute
 from synfer_rt.jobs.sample_run import Run, make_run
@@ -93,8 +94,7 @@ def run_of(bundle: Bundle, count: int, solver: str, steps: int, settings: Mappin
     """
     if settings:
         return make_run(bundle, count=count, **dict(settings))
-    best: Any = {"quality": "best"} if len(getattr(bundle, "qualities", ())) > 1 else {}
-    return make_run(bundle, count=count, solver=solver, steps=steps, layout="none", **best)
+    return make_run(bundle, count=count, solver=solver, steps=steps, layout="none", quality=BEST)
 
 
 class _TimedEngines(LoadedEngines):

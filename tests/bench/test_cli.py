@@ -15,7 +15,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from synfer_rt.bench import measure, sections
-from synfer_rt.bench.cli import bench, parse_batches
+from synfer_rt.bench.cli import bench, parse_batches, parse_settings
+from synfer_rt.bench.estimates import visit_seconds
 from synfer_rt.bench.measure import RUNS
 from synfer_rt.bench.systems import STAGES, Setup
 from synfer_rt.commands.cli import main
@@ -230,6 +231,66 @@ def test_a_thin_checkpoint_has_the_layers_of_stable_diffusion(tmp_path: Path):
         assert len(names) == tensors
         published = file != text_encoder or all(name.startswith("text_model.") for name in names)
         assert published
+
+
+def test_settings_are_read_as_numbers_pairs_and_words():
+    assert parse_settings("steps=4, guidance=1.5,guidance-interval=0.2:5,solver=ddim") == {
+        **{"steps": 4, "guidance": 1.5, "guidance_interval": (0.2, 5), "solver": "ddim"}
+    }
+
+
+@pytest.mark.parametrize("text", ["steps", "=4", "steps=", "4"])
+def test_settings_without_name_or_value_are_refused(text: str):
+    with pytest.raises(UserError, match="must be settings with values, such as steps=4"):
+        parse_settings(text)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--compare", "diffusers,optimum-intell"), "the nearest is optimum-intel"),
+        (("--compare", "optimum-intel"), "add `--set-up`"),
+        (("--variant", "stepps=4"), "which are not all settings of `sample`"),
+        (("--variant", "steps=0"), "steps` must be a whole number from 1 to"),
+        (("--quality", "fastt"), "quality"),
+        (("--resume",), "`resume` goes on with the file `json`"),
+        (("--size", "64"), "such as 512x512, got '64'"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_at_once(
+    tiny_bundle_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    message: str,
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    result = invoke("--bundle", tiny_bundle_path, "--backend", "onnxruntime-cpu", *arguments)
+    assert isinstance(result.exception, UserError)
+    assert message in str(result.exception)
+
+
+def test_an_estimate_has_a_line_for_each_visit_and_measures_none(
+    tiny_bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(measure, "measure", None)
+    result = invoke(
+        *("--bundle", tiny_bundle_path, "--backend", "onnxruntime-cpu", "--batch", "1,8"),
+        *("--variant", "steps=8", "--estimate", "--repeats", 2),
+    )
+    assert result.exit_code == 0, result.output
+    lines = [line for line in result.output.splitlines() if "GFLOP an image" in line]
+    assert [line.partition(":")[0] for line in lines] == [
+        *("synfer-rt, batch 1", "synfer-rt steps=8, batch 1"),
+        *("synfer-rt, batch 8", "synfer-rt steps=8, batch 8"),
+    ]
+    assert all(": 2 x " in line for line in lines)
+    assert "All visits: about" in result.output
+
+
+def test_a_visit_is_its_work_over_the_speed():
+    assert visit_seconds(1e12, (2,), 4, 1e12) == pytest.approx(2 * 1.5)  # two of four steps warm up
+    assert visit_seconds(1e9, (1,), 1, 1e12) == pytest.approx(0.002 + measure.ON_CPU)
 
 
 def test_a_batch_given_twice_is_measured_once():

@@ -94,3 +94,14 @@ def test_engines_that_wait_are_timed_by_their_calls(voting_bundle: Bundle, tmp_p
     watch, _ = run(voting_bundle, tmp_path / "out")
     assert set(watch.engines) == {"conditioner", "denoiser", "decoder", *voting_bundle.annotators}
     assert watch.clock is None and watch.stages["prepare"] > 0
+
+
+def test_each_row_counts_the_engines_that_it_calls(student_bundle: Bundle, tmp_path: Path):
+    setup = Setup(student_bundle.path, "ddim", 4, CPU, 1, None)
+    guided, fast = Stopwatch(), Stopwatch()
+    Runtime(setup).run(3, 2, 4, guided, tmp_path / "guided")
+    Runtime(setup, {"quality": "fast"}).run(3, 2, 4, fast, tmp_path / "fast")
+    assert student_bundle.distilled is not None
+    assert guided.rows["denoiser"] == 6 * 4 and "denoiser.distilled" not in guided.rows
+    assert fast.rows["denoiser.distilled"] == 6 * student_bundle.distilled.steps
+    assert "denoiser" not in fast.rows and fast.rows["decoder"] == guided.rows["decoder"] == 6
