@@ -338,6 +338,8 @@ class GuidanceEmbedding(nn.Module):
     embedded as a timestep of 1000 * w is in diffusers' pipeline. An odd width ends in a zero.
     """
 
+    frequencies: Tensor
+
     def __init__(self, width: int) -> None:
         super().__init__()
         half = width // 2
