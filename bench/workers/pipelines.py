@@ -49,13 +49,27 @@ def load(
         converting = {"compile": False} if library == "optimum-intel" else {}
         partial = f"{converted}.partial"
         shutil.rmtree(partial, ignore_errors=True)
-        kind.from_pretrained(checkpoint, export=True, **converting).save_pretrained(partial)
+        exported = kind.from_pretrained(checkpoint, export=True, **converting)
+        exported.save_pretrained(partial)
+        if library == "optimum-intel":
+            _save_tokenizer(exported.tokenizer, Path(partial, "tokenizer"))
         Path(partial).rename(converted)
     pipeline = kind.from_pretrained(converted, **_running(library, threads))
     pipeline.scheduler = getattr(diffusers, scheduler["name"]).from_config(scheduler["config"])
     pipeline.set_progress_bar_config(disable=True)
     runtime = ", ".join(f"{package} {version(package)}" for package in versions)
     return Pipeline(pipeline, runtime, _precision(library, pipeline))
+
+
+def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Write the tokenizer as OpenVINO GenAI reads it, beside transformers' own files."""
+    import openvino
+    import openvino_tokenizers
+
+    converter: Any = openvino_tokenizers
+    models = converter.convert_tokenizer(tokenizer, with_detokenizer=True)
+    for model, name in zip(models, ("tokenizer", "detokenizer"), strict=True):
+        openvino.save_model(model, folder / f"openvino_{name}.xml")
 
 
 def _running(library: str, threads: int) -> dict[str, Any]:
@@ -72,8 +86,7 @@ def _precision(library: str, pipeline: Any) -> str:
     if library == "optimum-onnx":
         return "float32"
     pipeline.unet.compile()
-    compiled = pipeline.unet.request.get_compiled_model()
-    hint = compiled.get_property("INFERENCE_PRECISION_HINT")
+    hint = pipeline.unet.request.get_property("INFERENCE_PRECISION_HINT")
     return {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}.get(
         hint.get_type_name(), hint.get_type_name()
     )
