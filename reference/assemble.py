@@ -1,7 +1,7 @@
 """Put trained parts together as the checkpoint that `synfer-rt build-engines` reads.
 
 python -m reference.assemble --renders DIR --diffusion DIR --vae DIR --version X.Y.Z --out DIR
-                             [--student FILE|DIR]
+                             [--student DIR]
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ import click
 import numpy as np
 import onnx_ir as ir
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
 from reference import captions, classifiers, model, renders
-from reference.student import WEIGHTS
 from synfer_rt.engines import default_bundle
 
 LAYOUTS = 512
@@ -46,8 +45,6 @@ DEFAULTS = {
     "layout_strength": 0.8,
     "negative_prompt": "",
 }
-DISTILLED = {"solver": "ddim", "steps": 4, "guidance": 2.5, "strengths": [0.8, 1.0]}
-"""What the student is distilled for."""
 
 
 def layout_bank(data: renders.Renders, vae: AutoencoderKL) -> dict[str, Any]:
@@ -109,29 +106,12 @@ def export_networks(directory: Path, checkpoint: Path) -> None:
 
 
 def add_student(student: Path, checkpoint: Path) -> None:
-    """Give a checkpoint the student that makes its images by default.
-
-    `student` is the state of a training, or a diffusers UNet folder. Raises SystemExit for a state
-    in which more than the UNet was trained, since the rest is the teacher's.
-    """
-    teacher, _ = model.load(checkpoint)
-    unet = UNet2DConditionModel.from_config(teacher.unet.config)
-    assert isinstance(unet, UNet2DConditionModel)
-    if student.is_dir():
-        found: Any = UNet2DConditionModel.from_pretrained(student)
-        unet.load_state_dict(found.state_dict())
-    else:
-        state = torch.load(student, weights_only=True, map_location="cpu")
-        trained = state[next(name for name in WEIGHTS if name in state)]
-        own = {n: x for n, x in trained.items() if n.startswith("unet.") and "to_v_ip" not in n}
-        for name, weights in teacher.state_dict().items():
-            if name not in own and not torch.equal(trained[name].half(), weights.half()):
-                raise SystemExit(f"{student} has another {name} than its teacher in {checkpoint}")
-        unet.load_state_dict({n.removeprefix("unet."): x.float() for n, x in own.items()})
-    unet.half().save_pretrained(checkpoint / "distilled_unet")
+    """Give a checkpoint the student in a folder of train_student, which then makes its images."""
+    shutil.copytree(student / "distilled_unet", checkpoint / "distilled_unet", dirs_exist_ok=True)
     file = checkpoint / "synfer.json"
     settings = json.loads(file.read_text())
-    settings |= {"distilled": DISTILLED, "defaults": settings["defaults"] | {"quality": "fast"}}
+    settings["distilled"] = json.loads((student / "distilled.json").read_text())
+    settings["defaults"]["quality"] = "fast"
     file.write_text(json.dumps(settings, indent=2) + "\n")
 
 
@@ -140,7 +120,7 @@ def add_student(student: Path, checkpoint: Path) -> None:
 @click.option("--diffusion", type=Path, required=True)
 @click.option("--vae", "vae_directory", type=Path, required=True)
 @classifiers.directory_option("classifier_directory")
-@click.option("--student", type=Path, help="A student's state or UNet folder.")
+@click.option("--student", type=Path, help="The --out of train_student.")
 @click.option("--version", required=True, help="Of the model, as MAJOR.MINOR.PATCH.")
 @click.option("--out", type=Path, required=True)
 def main(directory, diffusion, vae_directory, classifier_directory, student, version, out):

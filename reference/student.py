@@ -27,9 +27,6 @@ from synfer_rt.sampling.requests import Request
 from synfer_rt.sampling.sampler import Sampler
 from synfer_rt.vocabulary import facs
 
-WEIGHTS = ("average", "ema")
-"""The averaged weights in the state of a training, whichever name it has for them."""
-
 
 def teacher(bundle: Bundle, work: Path) -> model.Denoiser:
     """The denoiser whose engines `bundle` has, in evaluation mode; `work` keeps the checkpoint."""
@@ -42,8 +39,7 @@ def teacher(bundle: Bundle, work: Path) -> model.Denoiser:
 def load(path: Path, bundle: Bundle, work: Path) -> model.Denoiser:
     """A student of the bundle's model, in evaluation mode.
 
-    `path` is the state of a training with averaged weights, or a diffusers UNet folder. What they
-    leave out (the text encoder, the AU adapter, tensors of the UNet that both share) is the
+    `path` is a diffusers UNet folder or the state of train_student, which leaves out what is the
     teacher's. Raises SystemExit for weights that are not those of a student of this model.
     """
     denoiser = teacher(bundle, work)
@@ -51,13 +47,11 @@ def load(path: Path, bundle: Bundle, work: Path) -> model.Denoiser:
         unet = UNet2DConditionModel.from_pretrained(path, torch_dtype=torch.float32)
         given = unet.state_dict()
     else:
-        saved = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
-        name = next((name for name in WEIGHTS if name in saved), None)
-        if name is None:
-            raise SystemExit(f"{path} has none of {', '.join(WEIGHTS)}; give a student's state.")
-        given = saved[name]
+        given = torch.load(path, weights_only=True, map_location="cpu", mmap=True).get("average")
+        if given is None:
+            raise SystemExit(f"{path} has no average; give the state of train_student.")
     shared = denoiser.state_dict()
-    own = {name if name in shared else f"unet.{name}": values for name, values in given.items()}
+    own = {f"unet.{name}": values for name, values in given.items()}
     try:
         denoiser.load_state_dict(shared | own)
     except RuntimeError as error:

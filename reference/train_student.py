@@ -13,7 +13,8 @@ it) with the teacher, and every tensor of more than LARGEST elements, which woul
 its size. Both are the teacher's in the bundle, byte for byte.
 
 Training resumes from `--out`. At its end `distilled_unet/`, the averaged weights, and
-`distilled.json` are written there; `reference.assemble --student` takes them.
+`distilled.json`, what they were distilled for, are written there, where `reference.assemble
+--student` reads them.
 """
 
 from __future__ import annotations
@@ -237,11 +238,12 @@ def parts_of_rate(minutes: float) -> Iterator[float]:
 
 
 def write(student: model.Denoiser, out: Path, settings: Mapping[str, object]) -> None:
-    """Write `distilled_unet/` in float16, and `distilled.json`."""
+    """Write the student's UNet in float16, and what it was distilled for."""
     state = {k: v for k, v in student.unet.state_dict().items() if "to_v_ip" not in k}
     bare = UNet2DConditionModel.from_config(student.unet.config)
     assert isinstance(bare, UNet2DConditionModel)
     bare.load_state_dict(state)
+    out.mkdir(parents=True, exist_ok=True)
     bare.half().save_pretrained(out / "distilled_unet")
     (out / "distilled.json").write_text(json.dumps(settings, indent=2) + "\n")
 
@@ -305,7 +307,6 @@ def main(
         "steps": int(steps),
         "guidance": teacher.defaults.guidance,
         "strengths": strengths,
-        "default": True,
     }
     write(student, out, settings)
 
