@@ -4,7 +4,8 @@
 
     result = bench(batch=[1, 64], repeats=1)
 
-`bench` loads on first use, so that importing the package costs nothing.
+`estimate` says beforehand how long `bench` would take. Both load on first use, so that importing
+the package costs nothing.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from synfer_rt.bench.benchmark import bench
+    from synfer_rt.bench.benchmark import bench, estimate
 
-__all__ = ["bench"]
+__all__ = ["bench", "estimate"]
 
 
 def __getattr__(name: str) -> Any:
-    if name != "bench":
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from synfer_rt.bench.benchmark import bench
+    from synfer_rt.bench import benchmark
 
-    return bench
+    return getattr(benchmark, name)

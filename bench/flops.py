@@ -127,7 +127,7 @@ def of_stages(engines: Mapping[str, int], calls: Mapping[str, float]) -> dict[st
 
     `calls` is how often each engine ran for an image. None if one of them was not counted.
     """
-    stages = dict.fromkeys(MODEL_STAGES, 0.0)
+    stages: dict[str, float] = dict.fromkeys(MODEL_STAGES, 0.0)
     for name, count in calls.items():
         stage = _STAGES.get(name.partition(".")[0])
         if stage is not None:

@@ -19,7 +19,6 @@ from rich.table import Table
 
 from synfer_rt.bench import report
 from synfer_rt.bench.results import FORMAT
-from synfer_rt.bench.systems import MODEL_STAGES
 from synfer_rt.commands.options import LocalPath
 from synfer_rt.data.writers.atomic import write_whole
 from synfer_rt.errors import UserError
@@ -98,8 +97,7 @@ def _rows(entry: Result) -> Iterator[tuple[str, Mapping[str, float], float | Non
         return
     for stage, seconds in entry["stages"].items():
         if seconds["median"] > 0:
-            known = work is not None and stage in MODEL_STAGES
-            yield stage, seconds, work[stage] if known else None
+            yield stage, seconds, None if work is None else work.get(stage)
 
 
 @click.command()

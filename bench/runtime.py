@@ -150,10 +150,11 @@ class _TimedBoundEngine(_TimedEngine):
 
 def _rows(outputs: Mapping[str, Value]) -> int:
     """The images that a call computed: the size of its outputs' first axis."""
-    shapes = (tensor.shape for tensor in outputs.values())
-    return max((_shape(shape)[0] for shape in shapes if len(_shape(shape))), default=0)
+    shapes = (_shape(tensor) for tensor in outputs.values())
+    return max((shape[0] for shape in shapes if len(shape)), default=0)
 
 
-def _shape(shape: Any) -> Sequence[int]:
+def _shape(tensor: Any) -> Sequence[int]:
     """ONNX Runtime's handles have a method where arrays and buffers have an attribute."""
-    return shape() if callable(shape) else shape
+    shape: Any = tensor.shape
+    return shape if isinstance(shape, tuple) else shape()

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -103,14 +103,15 @@ class ForeignPeer(System):
         self._worker = Worker(compared.python, compared.worker, setup.threads)
         told = self._worker.ask("load", **given)
         self.ran: Mapping[str, str] = told["ran"]
-        self.notes: list[str] = told["notes"]
+        notes: list[str] = told["notes"]
         self._alike = SHOWN if told["alike"] is None else int(told["alike"])
         if self.bundle.au_names:
             self._alike = 0
-            self.notes.append(
+            notes.append(
                 "runs without the AU adapter, which it cannot load: it does less, and its images "
                 "are others"
             )
+        self.notes: Sequence[str] = notes
 
     def run(self, batch: int, batches: int, steps: int, watch: Stopwatch, out: Path) -> None:
         """Write the samples that synfer-rt makes, as PNG files named by their indices."""
@@ -183,7 +184,7 @@ class ReleasePeer(System):
         self._worker = Worker(compared.python, compared.worker, setup.threads)
         told = self._worker.ask("load", versions=compared.versions, threads=setup.threads)
         self.ran: Mapping[str, str] = told["ran"]
-        self.notes: list[str] = told["notes"]
+        self.notes: Sequence[str] = told["notes"]
         self._bundle = open_bundle(told["bundle"])
         self._calls = _calls(self._bundle)
 

@@ -25,6 +25,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -194,7 +195,7 @@ class Training:
         if self.file.exists():
             self._read(torch.load(self.file, weights_only=True))
 
-    def _read(self, state: Mapping[str, dict]) -> None:
+    def _read(self, state: Mapping[str, Any]) -> None:
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(state["parameters"][name])

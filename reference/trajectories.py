@@ -23,7 +23,7 @@ from rich.progress import track
 from synfer_rt.backends import to_numpy
 from synfer_rt.bundle import Bundle, open_bundle
 from synfer_rt.diffusion.solvers import Trajectory
-from synfer_rt.sampling.requests import Request, make_requests
+from synfer_rt.sampling.requests import Request, Requests, make_requests
 from synfer_rt.sampling.sampler import Sampler
 from synfer_rt.vocabulary.facs import OPENGRAPHAU_41, au_vector
 
@@ -75,7 +75,7 @@ def read(files: Sequence[Path]) -> dict[str, Trajectories]:
     }
 
 
-def drawn(index: int, requests: Mapping[str, Sequence[Request]]) -> tuple[str, Request]:
+def drawn(index: int, requests: Mapping[str, Requests]) -> tuple[str, Request]:
     """The start and the request of trajectory `index`, from those of each start."""
     draw = np.random.default_rng([_SEED, index])
     start = "bank" if draw.random() < _FROM_BANK else "none"
@@ -141,8 +141,9 @@ def main(bundle: Path, out: Path, count: int, backend: str) -> None:
         arrays: dict[str, np.ndarray] = {}
         for start, some in by_start.items():
             arrays |= _sampled(sampler, some, start)
-        part = file.with_suffix(".part.npz")
-        np.savez(part, **arrays)
+        part = file.with_suffix(".part")
+        with part.open("wb") as opened:
+            np.savez(opened, **arrays)  # pyright: ignore[reportArgumentType]
         part.replace(file)
 
 

@@ -64,7 +64,7 @@ def load(
 def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
     """Write the tokenizer as OpenVINO GenAI reads it, beside transformers' own files."""
     import openvino
-    import openvino_tokenizers
+    import openvino_tokenizers  # pyright: ignore[reportMissingImports]
 
     converter: Any = openvino_tokenizers
     models = converter.convert_tokenizer(tokenizer, with_detokenizer=True)
@@ -87,9 +87,8 @@ def _precision(library: str, pipeline: Any) -> str:
         return "float32"
     pipeline.unet.compile()
     hint = pipeline.unet.request.get_property("INFERENCE_PRECISION_HINT")
-    return {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}.get(
-        hint.get_type_name(), hint.get_type_name()
-    )
+    name = str(hint.get_type_name())
+    return {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}.get(name, name)
 
 
 class Pipeline:
@@ -117,7 +116,8 @@ class Pipeline:
         `start` is a .npy file of the noise that each image starts from, float32 [N, C, h, w].
         """
         noise = np.load(start)
-        seconds = dict.fromkeys(("condition", "denoise", "decode", "write"), 0.0)
+        stages = ("condition", "denoise", "decode", "write")
+        seconds: dict[str, float] = dict.fromkeys(stages, 0.0)
         for first in range(0, len(prompts), batch):
             rows = slice(first, first + batch)
             images = self._batch(

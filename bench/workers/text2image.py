@@ -28,7 +28,7 @@ def load(
 
     `scheduler` has the `name` of a class of diffusers and its `config`.
     """
-    import openvino_genai
+    import openvino_genai  # pyright: ignore[reportMissingImports]
 
     genai: Any = openvino_genai
     pipeline = genai.Text2ImagePipeline(converted, "CPU", INFERENCE_NUM_THREADS=threads)
@@ -74,7 +74,8 @@ class Text2Image:
         from PIL import Image
 
         noise = np.load(start)
-        seconds = dict.fromkeys(("condition", "denoise", "decode", "write"), 0.0)
+        stages = ("condition", "denoise", "decode", "write")
+        seconds: dict[str, float] = dict.fromkeys(stages, 0.0)
         for first in range(0, len(prompts), batch):
             rows = noise[first : first + batch]
             given: dict[str, Any] = {
@@ -106,7 +107,7 @@ class Text2Image:
 def _generator(noise: np.ndarray) -> Any:
     """A generator that gives this noise, [B, C, h, w], to whoever asks for a normal tensor."""
     import openvino
-    import openvino_genai
+    import openvino_genai  # pyright: ignore[reportMissingImports]
 
     genai: Any = openvino_genai
 

@@ -161,7 +161,7 @@ def _few_steps(
     if recognised is None:
         return settings, ()
     remark = recognised.remark(implied, settings.defaults)
-    return replace(settings, defaults=settings.defaults | implied), (remark,)
+    return replace(settings, defaults=settings.defaults | dict(implied)), (remark,)
 
 
 def _additions(

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -211,7 +212,9 @@ def test_bfloat16_is_measured_where_the_cpu_has_it_of_what_may_be_rounded(
     tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parity, "has_bfloat16", lambda: True)
-    found = {name: parity.measure(tiny_bundle, name).get("bf16") for name in tiny_bundle.engines}
+    found: dict[str, Any] = {
+        name: parity.measure(tiny_bundle, name).get("bf16") for name in tiny_bundle.engines
+    }
     assert found.pop("conditioner") is None
     assert all(entry["max_relative_error"] > 0 for entry in found.values())
     tolerances = {name: entry["tolerance"] for name, entry in found.items()}

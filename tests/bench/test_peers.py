@@ -35,7 +35,7 @@ def images(system: Any, out: Path) -> np.ndarray:
     return system.images(out).astype(int)
 
 
-@pytest.mark.parametrize("solver", peers._SCHEDULERS)
+@pytest.mark.parametrize("solver", peers.SCHEDULERS)
 def test_the_images_are_the_same(
     solver: str,
     mini_bundle: Bundle,

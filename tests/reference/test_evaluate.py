@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,7 +65,7 @@ def test_both_networks_are_asked_who_is_who() -> None:
 def test_settings_that_a_student_cannot_follow_are_evaluated_on_its_teacher(
     student_bundle: Bundle, capsys: pytest.CaptureFixture
 ) -> None:
-    none = dict.fromkeys(("solver", "steps", "guidance"))
+    none: dict[str, Any] = dict.fromkeys(("solver", "steps", "guidance"))
     default = evaluate.quality_of(student_bundle, None, none, 1.0)
     assert default.quality == student_bundle.defaults.quality == "fast"
     assert student_bundle.distilled is not None and not capsys.readouterr().err
@@ -80,7 +81,7 @@ def test_what_is_not_given_is_the_default_of_the_quality(
     student_bundle: Bundle, tmp_path: Path
 ) -> None:
     sampler = Sampler.of(student_bundle, "onnxruntime-cpu", 1)
-    none = dict.fromkeys(("solver", "steps", "guidance"))
+    none: dict[str, Any] = dict.fromkeys(("solver", "steps", "guidance"))
     fast = evaluate.sampling_of(sampler, None, none, "none", None, tmp_path)
     assert (fast.quality, fast.solver, fast.steps, fast.strength) == ("fast", "ddim", 2, 1.0)
     best = evaluate.sampling_of(sampler, "best", none, "none", None, tmp_path)
