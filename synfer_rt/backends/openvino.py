@@ -36,6 +36,9 @@ _OF_IMAGES = ("decoder", "encoder")
 """Engines whose layers are as large as images, of which reordering takes long."""
 _MOST_SHAPES = 2
 """The number of input shapes for which an engine stays compiled; each has its own weights."""
+_READING = threading.Lock()
+"""Held while a model is read and changed. OpenVINO's Python package waits for ever when two threads
+ask for the values of a constant and it has not done so before (seen in 2026.4)."""
 
 
 class OpenVinoEngine:
@@ -74,25 +77,31 @@ class OpenVinoEngine:
         }
         if cache is not None:
             self._properties["CACHE_DIR"] = str(cache)
+        self._steps_outside = denoises(spec.name)
+        with _READING:
+            self._model = self._read(file, cache)
+        self._threads, self._positions = threads, positions
+        self._requests: dict[tuple[tuple[int, ...], ...], list[Any]] = {}
+        self._turn = threading.Lock()
+
+    def _read(self, file: Path, cache: Path | None) -> Any:
+        """The file as a model, without the solver's step and with its layers as they run best."""
         try:
             with _without_links(file, cache) as plain:
-                self._model = read_model(plain, self._core)
+                model = read_model(plain, self._core)
         except Exception as error:  # the runtime's exceptions share no base class but this
             raise UserError(
                 f"{file} cannot be loaded by {NAME} ({first_line(error)}); build the bundle again "
                 "with `synfer-rt build-engines`."
             ) from None
         # Means that are rounded to bfloat16 would move every pixel.
-        if spec.name in _OF_IMAGES and precision == "f32":
-            by_channel(self._model)
-        self._steps_outside = denoises(spec.name)
+        if self.spec.name in _OF_IMAGES and self.precision == "f32":
+            by_channel(model)
         if self._steps_outside:
-            for output in self._model.outputs:
+            for output in model.outputs:
                 if not output.get_names().isdisjoint(_STEPPED):
-                    self._model.remove_result(output.get_node())
-        self._threads, self._positions = threads, positions
-        self._requests: dict[tuple[tuple[int, ...], ...], list[Any]] = {}
-        self._turn = threading.Lock()
+                    model.remove_result(output.get_node())
+        return model
 
     def compile(self, rows: int) -> None:
         """Compile now for calls of `rows` images, unless the interface leaves other sizes open."""
@@ -236,6 +245,7 @@ def read_model(file: Path, core: Any) -> Any:
     """
     from openvino import op
 
+    _ = op.Constant(np.zeros(1, np.float32)).data  # see _READING
     model = core.read_model(file)
     uses: dict[int, set[str]] = {}
     for node in model.get_ordered_ops():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -311,3 +313,18 @@ def test_products_of_several_kinds_may_share_a_weight(
         session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
         wanted = np.asarray(session.run(None, {"x": x})[0])
     np.testing.assert_allclose(found, wanted, atol=1e-5 * np.abs(wanted).max())
+
+
+AT_ONCE = """
+import sys
+from synfer_rt.backends.loaded_engines import LoadedEngines
+from synfer_rt.bundle import open_bundle
+bundle = open_bundle(sys.argv[1])
+LoadedEngines(bundle, "openvino-cpu", 1).load(bundle.engines)
+"""
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_a_new_process_opens_all_engines_at_once(tiny_bundle: Bundle, attempt: int) -> None:
+    command = [sys.executable, "-c", AT_ONCE, str(tiny_bundle.path)]
+    subprocess.run(command, check=True, timeout=120)
