@@ -55,7 +55,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def works(name: str) -> BackendStatus:
         return BackendStatus(name, True, "works", "")
 
-    def open_plan(bundle: Any, name: str, backend: str, threads: int) -> None:
+    def open_plan(bundle: Any, name: str, backend: str, *_: object) -> None:
         tensorrt.checked_plan(bundle, name, backend)
         names.append(name)
 

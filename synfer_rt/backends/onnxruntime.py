@@ -79,11 +79,11 @@ class OnnxRuntimeEngine:
 
 def open_engine(bundle: Bundle, name: str, backend: str, threads: int, rows: int | None) -> Engine:
     """See `Runtime.open_engine`."""
-    if backend == onnxruntime_cpu.NAME:
-        return onnxruntime_cpu.OnnxRuntimeCpuEngine(bundle, name, threads, rows)
     device = CUDA_ENGINES_ON.get(backend)
     if device is not None and (name in bundle.cuda or keeps_interface(bundle.engines[name])):
         return CudaEngine(bundle, name, backend, threads, device)
+    if backend == onnxruntime_cpu.NAME:
+        return onnxruntime_cpu.OnnxRuntimeCpuEngine(bundle, name, threads, rows)
     return OnnxRuntimeEngine(bundle, name, backend, threads)
 
 

@@ -118,7 +118,7 @@ class Sampler:
             if not self.backend.endswith("-cpu"):
                 return engine.run_on_device(inputs)
             packed, places = distinct(inputs)
-            return restored(engine.run_on_device(packed), places)
+            return restored(engine.run(packed), places)
 
     def start(self, requests: Sequence[Request], trajectory: Trajectory) -> np.ndarray:
         """Where the trajectory starts, float32 [B, C, h, w]; see `preparation.start_latents`."""

@@ -80,13 +80,13 @@ def test_a_batch_is_conditioned_bit_for_bit_as_each_image_was(
     wanted = open_engine(shipped, "conditioner", backend, threads=1).run(given)
     sampler, pairs = Sampler.of(shipped, backend, threads=2), list[int]()
     engine = sampler.engines["conditioner"]
-    run = engine.run_on_device
+    run = engine.run
 
     def counting(inputs: Arrays) -> dict[str, np.ndarray]:
         pairs.append(len(inputs["tokens"]))
         return run(inputs)
 
-    monkeypatch.setattr(engine, "run_on_device", counting)
+    monkeypatch.setattr(engine, "run", counting)
     found = sampler.condition(requests)
     assert pairs == [5]
     assert list(found) == list(wanted)
