@@ -221,7 +221,8 @@ def test_the_notice_names_what_the_faces_are_made_of():
 
 def documented_commands() -> list[str]:
     files = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
-    lines = [line.strip() for file in files for line in file.read_text().splitlines()]
+    texts = (file.read_text().replace("\\\n", " ") for file in files)
+    lines = [line.strip() for text in texts for line in text.splitlines()]
     commands = "|".join(main.list_commands(click.Context(main)))
     return [line for line in lines if re.match(rf"synfer-rt ({commands})\b", line)]
 
