@@ -20,7 +20,7 @@ from synfer_rt.export.graphs import trained_feranno as feranno
 from synfer_rt.export.networks.feranno import FERAnno
 from synfer_rt.export.networks.modules import Conditioner, Denoiser
 from synfer_rt.export.onnx.forward_graph import export_onnx
-from synfer_rt.export.onnx.shared_weights import share_weights
+from synfer_rt.export.onnx.shared_weights import copy_with_weights, share_weights
 
 SCHEME = "affectnet-7"
 
@@ -171,7 +171,7 @@ def test_the_engine_shares_the_weights_of_the_denoiser(
     checkpoint, engine: Path, mini_bundle, tmp_path: Path
 ) -> None:
     for path in (engine, mini_bundle.path / "denoiser.onnx"):
-        shutil.copyfile(path, tmp_path / path.name)
+        copy_with_weights(path, tmp_path / path.name)
     owner, borrower = tmp_path / "denoiser.onnx", tmp_path / "feranno.onnx"
     before = borrower.stat().st_size
     saved = share_weights([owner, borrower])

@@ -17,6 +17,7 @@ from synfer_rt.backends import to_numpy
 from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError
 from synfer_rt.export.onnx.quantize import _SEED, calibration_inputs, quantize
+from synfer_rt.export.onnx.shared_weights import copy_with_weights
 from synfer_rt.sampling.requests import make_requests
 from synfer_rt.sampling.sampler import Sampler
 
@@ -41,7 +42,8 @@ def quantized(
     """The engines in int8."""
     folder = tmp_path_factory.mktemp("int8")
     for name in ENGINES:
-        source = bundle.path / bundle.engines[name].file
+        source = folder / f"{name}.float.onnx"
+        copy_with_weights(bundle.path / bundle.engines[name].file, source)
         quantize(source, folder / f"{name}.onnx", calibration[name], name)
     return {name: folder / f"{name}.onnx" for name in ENGINES}
 

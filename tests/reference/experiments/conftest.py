@@ -39,7 +39,7 @@ def student_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str
     quick = replace(shipped, defaults=replace(shipped.defaults, steps=2))
     monkeypatch.setattr(Setting, "bundle", quick)
     denoiser = student.teacher(quick, tmp_path / "work")
-    torch.save({"average": denoiser.state_dict()}, tmp_path / "state.pt")
+    torch.save({"average": denoiser.unet.state_dict()}, tmp_path / "state.pt")
     given = {
         "renders": tmp_path / "renders",
         "classifiers": tmp_path,
