@@ -116,6 +116,7 @@ def test_the_average_follows_and_swaps() -> None:
     assert average.values["x"].tolist() == [1.0] * 2
 
 
+@pytest.mark.slow
 def test_trajectories_and_training_from_the_command_line(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(trajectories, "CHUNK", 6)
     bundle, data, out = str(default_bundle()), tmp_path / "data", tmp_path / "out"

@@ -22,6 +22,8 @@ from synfer_rt.export.cuda.parity import TOLERANCES, max_relative_error
 from synfer_rt.export.onnx.shared_weights import data_files
 from tests.conftest import Once
 
+pytestmark = pytest.mark.slow
+
 STORING, REUSING = "denoiser.storing", "denoiser.reusing"
 
 

@@ -61,6 +61,7 @@ def by_diffusers(checkpoint: Path, start: np.ndarray, steps: int, guidance: floa
 
 
 @pytest.mark.parametrize(("steps", "guidance"), [(4, 8.5), (2, 1.0)])
+@pytest.mark.slow
 def test_its_latents_are_those_of_the_pipeline(
     bundle: Bundle, checkpoint: Path, steps: int, guidance: float
 ) -> None:
@@ -76,6 +77,7 @@ def test_its_latents_are_those_of_the_pipeline(
     assert np.abs(found - wanted).max() < 1e-5 * np.abs(wanted).max()
 
 
+@pytest.mark.slow
 def test_the_bundle_says_how_it_is_sampled(bundle: Bundle, checkpoint: Path) -> None:
     assert bundle.guidance_embedding and bundle.manifest["guidance_embedding"] is True
     own = bundle.defaults

@@ -16,6 +16,8 @@ from reference.experiments.caching import Way
 from reference.experiments.setting import Setting
 from synfer_rt.bundle import open_bundle
 
+pytestmark = pytest.mark.slow
+
 
 def test_whole_steps_come_first_then_each_depth() -> None:
     found = caching.ways(4, (1, 3))

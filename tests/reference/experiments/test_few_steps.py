@@ -14,6 +14,8 @@ pytest.importorskip("torch", reason="the experiments need synfer-rt[reference]")
 
 from reference.experiments import few_steps
 
+pytestmark = pytest.mark.slow
+
 
 def test_teacher_and_student_lie_on_one_page(
     student_options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

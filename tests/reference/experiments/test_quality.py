@@ -14,6 +14,8 @@ from reference.evaluation import action_units
 from reference.evaluation.comparison import Row
 from reference.experiments import quality
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_candidate_is_judged_beside_its_teacher(
     student_options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

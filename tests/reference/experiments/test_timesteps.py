@@ -17,6 +17,8 @@ from reference.experiments import timesteps
 from synfer_rt.diffusion.solvers import trajectory
 from synfer_rt.sampling.requests import make_requests
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_search_ends_at_the_least_distance_and_keeps_the_first() -> None:
     target = np.array([900, 640, 310, 70])
