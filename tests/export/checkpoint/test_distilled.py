@@ -79,6 +79,7 @@ def keys(source: Source) -> dict[str, str]:
     return build_keys(checkpoint, source, Options(), 24, file_hashes(checkpoint))
 
 
+@pytest.mark.slow
 def test_a_student_becomes_the_quality_fast(bundle: Bundle) -> None:
     assert bundle.qualities == ("best", "fast") and bundle.defaults.quality == "fast"
     assert bundle.distilled == Distilled("denoiser.distilled", "ddim", 2, 3.0, (0.8, 1.0))
@@ -87,6 +88,7 @@ def test_a_student_becomes_the_quality_fast(bundle: Bundle) -> None:
     assert WEIGHTS in bundle.manifest["source"]["sha256"]
 
 
+@pytest.mark.slow
 def test_its_engine_computes_what_its_unet_does(bundle: Bundle, with_student: Path) -> None:
     """On branch 1 of the conditioning, with the adapter's bias; the teacher's differs."""
     checkpoint = read_checkpoint(with_student)
@@ -113,10 +115,12 @@ def test_its_engine_computes_what_its_unet_does(bundle: Bundle, with_student: Pa
     assert np.abs(student - teacher).max() > 1e-2
 
 
+@pytest.mark.slow
 def test_weights_that_the_teacher_has_too_are_stored_once(bundle: Bundle) -> None:
     assert "denoiser.onnx.data" in data_files(bundle.path / "denoiser.distilled.onnx")
 
 
+@pytest.mark.slow
 def test_a_student_changes_no_other_file(bundle: Bundle, mini_bundle: Bundle) -> None:
     """So what the denoiser makes keeps its hash."""
     without, with_it = mini_bundle.manifest["files"], bundle.manifest["files"]
@@ -140,6 +144,7 @@ def test_its_engine_depends_on_its_weights_but_not_on_how_it_is_sampled(checkpoi
     assert {name for name in before if before[name] != after[name]} == {"denoiser.distilled"}
 
 
+@pytest.mark.slow
 def test_a_bundle_gives_the_student_back(
     bundle: Bundle, with_student: Path, tmp_path: Path
 ) -> None:

@@ -84,7 +84,10 @@ SHARED = {"sd 1.5, no adapter": "plain", "synfer": "sd"}
 """Models that other tests build too, by the prefix of their fixtures."""
 
 
-@pytest.fixture(scope="module", params=[*SHARED, *OWN])
+_LONG = [pytest.param(name, marks=pytest.mark.slow) for name in ("four tokens", "sd 2.1, v")]
+
+
+@pytest.fixture(scope="module", params=[*SHARED, "fineface and lora", *_LONG])
 def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 

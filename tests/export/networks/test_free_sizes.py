@@ -27,6 +27,8 @@ from tests.export.tiny_checkpoint import save_classifier
 RANGE = (8, 32)
 OTHERS = [(24, 16), (8, 32)]
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory: pytest.TempPathFactory) -> ClassifierSource:
