@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import locale
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -51,15 +50,6 @@ def once(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         return out
 
     return made
-
-
-_CHARACTERS = locale.setlocale(locale.LC_CTYPE)
-
-
-@pytest.fixture(autouse=True)
-def characters() -> None:
-    """A library that changed the process's locale in an earlier test changes no later one."""
-    locale.setlocale(locale.LC_CTYPE, _CHARACTERS)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -36,9 +36,12 @@ _OF_IMAGES = ("decoder", "encoder")
 """Engines whose layers are as large as images, of which reordering takes long."""
 _MOST_SHAPES = 2
 """The number of input shapes for which an engine stays compiled; each has its own weights."""
-_READING = threading.Lock()
-"""Held while a model is read and changed. OpenVINO's Python package waits for ever when two threads
-ask for the values of a constant and it has not done so before (seen in 2026.4)."""
+_ONE_AT_A_TIME = threading.Lock()
+"""Held while a model is read or compiled, for which OpenVINO needs one thread (seen in 2026.4).
+
+Its Python package waits for ever when two threads ask for the values of a constant for the first
+time. Compiling sets the locale of the whole process to C and back, and two threads at once can
+leave it at C, in which Python reads and writes ASCII alone."""
 
 
 class OpenVinoEngine:
@@ -78,7 +81,7 @@ class OpenVinoEngine:
         if cache is not None:
             self._properties["CACHE_DIR"] = str(cache)
         self._steps_outside = denoises(spec.name)
-        with _READING:
+        with _ONE_AT_A_TIME:
             self._model = self._read(file, cache)
         self._threads, self._positions = threads, positions
         self._requests: dict[tuple[tuple[int, ...], ...], list[Any]] = {}
@@ -169,11 +172,11 @@ class OpenVinoEngine:
         if requests is None:
             if len(self._requests) == _MOST_SHAPES:
                 del self._requests[next(iter(self._requests))]
-            model = self._model.clone()
-            model.reshape(shapes)
-            compiled = self._core.compile_model(
-                model, "CPU", self._properties | {"NUM_STREAMS": count}
-            )
+            with _ONE_AT_A_TIME:
+                model = self._model.clone()
+                model.reshape(shapes)
+                properties = self._properties | {"NUM_STREAMS": count}
+                compiled = self._core.compile_model(model, "CPU", properties)
             requests = [compiled.create_infer_request() for _ in range(count)]
         self._requests[key] = requests
         return requests
@@ -245,7 +248,7 @@ def read_model(file: Path, core: Any) -> Any:
     """
     from openvino import op
 
-    _ = op.Constant(np.zeros(1, np.float32)).data  # see _READING
+    _ = op.Constant(np.zeros(1, np.float32)).data  # see _ONE_AT_A_TIME
     model = core.read_model(file)
     uses: dict[int, set[str]] = {}
     for node in model.get_ordered_ops():

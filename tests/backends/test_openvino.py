@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
-import subprocess
-import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,9 +18,10 @@ import pytest
 from onnx import numpy_helper, parser
 
 from synfer_rt import backends
-from synfer_rt.backends import choose, open_engine, to_numpy
+from synfer_rt.backends import choose, open_engine, openvino, to_numpy
 from synfer_rt.backends.caches import cache_directory
 from synfer_rt.backends.choice import runs_on
+from synfer_rt.backends.loaded_engines import LoadedEngines
 from synfer_rt.backends.openvino import OpenVinoEngine, precision_of, read_model
 from synfer_rt.backends.runtimes import computes
 from synfer_rt.bundle import Bundle, open_bundle
@@ -315,15 +318,25 @@ def test_products_of_several_kinds_may_share_a_weight(
     np.testing.assert_allclose(found, wanted, atol=1e-5 * np.abs(wanted).max())
 
 
-AT_ONCE = """
-import sys
-from synfer_rt.backends.loaded_engines import LoadedEngines
-from synfer_rt.bundle import open_bundle
-bundle = open_bundle(sys.argv[1])
-LoadedEngines(bundle, "openvino-cpu", 1).load(bundle.engines)
-"""
+def test_one_thread_at_a_time_reads_and_compiles(
+    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside, most = [0], [0]
 
+    def watched(call: Callable[..., Any]) -> Callable[..., Any]:
+        def watch(*arguments: Any, **named: Any) -> Any:
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+            time.sleep(0.02)  # another thread would come in
+            result = call(*arguments, **named)
+            inside[0] -= 1
+            return result
 
-def test_a_new_process_opens_all_engines_at_once(tiny_bundle: Bundle) -> None:
-    command = [sys.executable, "-c", AT_ONCE, str(tiny_bundle.path)]
-    subprocess.run(command, check=True, timeout=120)
+        return watch
+
+    monkeypatch.setattr(openvino, "read_model", watched(read_model))
+    core = importlib.import_module("openvino").Core
+    monkeypatch.setattr(core, "compile_model", watched(core.compile_model))
+    names = ("denoiser", "decoder", "encoder", "classifier.small")
+    LoadedEngines(tiny_bundle, OPENVINO, 1).load(names, 4)
+    assert most == [1]
