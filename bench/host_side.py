@@ -25,7 +25,8 @@ from synfer_rt.bundle import Bundle, open_bundle
 from synfer_rt.data import pixels
 from synfer_rt.data.writers import FORMATS, open_output
 from synfer_rt.jobs.sample import execute
-from synfer_rt.jobs.sample_run import Run, make_run
+from synfer_rt.jobs.sample_run import Run
+from synfer_rt.jobs.sample_settings import make_run
 
 _PICTURES = 16
 _SAMPLING, _DECODING = "sampling", "onnxruntime-cpu"

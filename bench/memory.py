@@ -15,7 +15,8 @@ from synfer_rt.bench.host_side import InstantEngines
 from synfer_rt.bundle import open_bundle
 from synfer_rt.data.writers import FORMATS, open_output
 from synfer_rt.jobs.sample import execute
-from synfer_rt.jobs.sample_run import Run, make_run
+from synfer_rt.jobs.sample_run import Run
+from synfer_rt.jobs.sample_settings import make_run
 
 _STATUS = Path("/proc/self/status")
 

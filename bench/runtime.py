@@ -23,7 +23,8 @@ from synfer_rt.bundle import Bundle
 from synfer_rt.bundle.qualities import BEST
 from synfer_rt.data.writers import open_output, read
 from synfer_rt.jobs.sample import execute
-from synfer_rt.jobs.sample_run import Run, make_run
+from synfer_rt.jobs.sample_run import Run
+from synfer_rt.jobs.sample_settings import make_run
 from synfer_rt.jobs.warnings import warn_of_the_cpu
 
 LOG = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from synfer_rt.bench.systems import SHOWN, Compared, Setup, Stopwatch, System, r
 from synfer_rt.bundle import Bundle, open_bundle
 from synfer_rt.diffusion import noise
 from synfer_rt.errors import UserError
-from synfer_rt.jobs.sample_run import make_run
+from synfer_rt.jobs.sample_settings import make_run
 from synfer_rt.sampling.steps import plan
 
 _SERVE = Path(__file__).parent / "workers" / "serve.py"

@@ -44,7 +44,7 @@ from synfer_rt.jobs.originals import usable
 from synfer_rt.jobs.progress import OnProgress, reporter
 from synfer_rt.jobs.resuming import as_begun, check_resuming, choose_computation
 from synfer_rt.jobs.sample import Written, make_samples, write_samples
-from synfer_rt.jobs.sample_run import SampleSettings, make_run
+from synfer_rt.jobs.sample_settings import SampleSettings, make_run
 from synfer_rt.jobs.verify import Fault, faults, settings_of
 from synfer_rt.paths import is_folder, local
 from synfer_rt.sampling.sampler import Sample, Sampler

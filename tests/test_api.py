@@ -24,7 +24,7 @@ from synfer_rt.commands.cli import main
 from synfer_rt.data.writers import read, run_file
 from synfer_rt.jobs.label_results import LabelledImage
 from synfer_rt.jobs.progress import Progress
-from synfer_rt.jobs.sample_run import DEFAULTS, SampleSettings, make_run
+from synfer_rt.jobs.sample_settings import DEFAULTS, SampleSettings, make_run
 from synfer_rt.records import LINE
 from tests.small_datasets import picture
 

@@ -14,7 +14,7 @@ from synfer_rt.bench.host_side import HostSide, InstantEngines, measure
 from synfer_rt.bundle import Bundle
 from synfer_rt.data.writers import open_output, read
 from synfer_rt.jobs.sample import execute
-from synfer_rt.jobs.sample_run import make_run
+from synfer_rt.jobs.sample_settings import make_run
 
 
 @pytest.fixture(scope="module")

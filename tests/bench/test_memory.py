@@ -10,7 +10,7 @@ from synfer_rt.bench.host_side import InstantEngines
 from synfer_rt.bench.memory import over_time, resident
 from synfer_rt.bundle import Bundle
 from synfer_rt.data.writers import FORMATS
-from synfer_rt.jobs.sample_run import make_run
+from synfer_rt.jobs.sample_settings import make_run
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's count of memory")
 MEGABYTE = 1_000_000

@@ -29,16 +29,6 @@ from tests.contact_sheets import picture_of
 COMMAND = [sys.executable, "-m", "synfer_rt"]
 
 
-@pytest.fixture
-def sample(tiny_bundle_path, tmp_path):
-    def invoke(*options, engines=tiny_bundle_path, out=tmp_path / "out"):
-        arguments = ["sample", "--bundle", str(engines), "--out", str(out), "--threads", "1"]
-        arguments += ["--backend", "onnxruntime-cpu"]
-        return CliRunner().invoke(main, [*arguments, *options])
-
-    return invoke
-
-
 @pytest.mark.parametrize("format", FORMATS)
 def test_sample_writes_a_whole_dataset(sample, tmp_path, format):
     result = sample("--count", "20", "--batch", "8", "--format", format)
@@ -208,112 +198,9 @@ def test_semantic_guidance_is_part_of_the_run(sample, guided_bundle, tmp_path):
     assert "another semantic guidance" in said
 
 
-def test_a_guidance_interval_is_part_of_the_run(sample, branched_bundle, tmp_path):
-    options = ("--count", "4", "--guidance-interval", "0.3:2.5")
-    result = sample(*options, engines=branched_bundle.path)
-    assert result.exit_code == 0, result.output
-    settings = json.loads((tmp_path / "__out__/run.json").read_text())
-    assert settings["guidance_interval"] == [0.3, 2.5]
-    assert {"denoiser", "denoiser.conditional"} <= settings["ran_on"].keys()
-    samples = list(read(tmp_path / "out"))
-    assert all(r["guidance_interval"] == {"low": 0.3, "high": 2.5} for r, _ in samples)
-    for option, engines in (("2", {"denoiser"}), ("1", {"denoiser.conditional"})):
-        out = tmp_path / option
-        assert sample("--guidance", option, engines=branched_bundle.path, out=out).exit_code == 0
-        ran_on = json.loads((tmp_path / f"__{option}__/run.json").read_text())["ran_on"]
-        assert {name for name in ran_on if name.startswith("denoiser")} == engines
-    plain = list(read(tmp_path / "2"))
-    assert all(a != b for (_, a), (_, b) in zip(samples, plain, strict=False))
-    said = refused(sample(*options[:-1], "0.3:", "--resume", engines=branched_bundle.path))
-    assert "another guidance interval" in said
-
-
-def test_given_timesteps_and_eta_are_part_of_the_run(sample, tmp_path):
-    options = ("--count", "4", "--solver", "tcd", "--timesteps", "799, 399,99", "--eta", "0.5")
-    options = (*options, "--layout", "none")
-    result = sample(*options)
-    assert result.exit_code == 0, result.output
-    settings = json.loads((tmp_path / "__out__/run.json").read_text())
-    found = {name: settings[name] for name in ("solver", "steps", "timesteps", "eta")}
-    assert found == {"solver": "tcd", "steps": 3, "timesteps": [799, 399, 99], "eta": 0.5}
-    samples = list(read(tmp_path / "out"))
-    for record, _ in samples:
-        assert (record["steps"], record["timesteps"]) == (3, "799,399,99")
-        assert record["eta"] == 0.5
-    assert sample(*options, "--resume").exit_code == 0
-    other = (*options[:5], "799,399,98", *options[6:])
-    assert "another timesteps" in refused(sample(*other, "--resume"))
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (["--timesteps", "999,x"], "--timesteps must be whole numbers with commas between them"),
-        (["--timesteps", ""], "999,749,499,249, got ''"),
-        (["--timesteps", "1,2"], "--timesteps must decrease, such as 999, 749, 499, 249, got 1, 2"),
-        (["--timesteps", "1000"], "--timesteps must lie from 0 to 999"),
-        (["--timesteps", "899,1", "--steps", "3"], "--steps is 3, but there are 2 --timesteps"),
-        (["--timesteps", "900", "--layout-strength", "0.9", "--layout", "bank"], "below 900"),
-        (["--eta", "0.5"], "--eta is a setting of the solver tcd, not of"),
-        (["--solver", "tcd", "--eta", "2"], "--eta must be from 0 to 1, got 2"),
-    ],
-)
-def test_timesteps_and_an_eta_that_do_not_fit_are_refused(sample, options, words, tmp_path):
-    assert words in refused(sample(*options))
-    assert not (tmp_path / "out").exists()
-
-
 def test_semantic_guidance_needs_its_engine(sample, tmp_path):
     assert "has no engine guide.latent" in refused(sample("--semantic-guidance", "0.5"))
     assert not (tmp_path / "out").exists()
-
-
-@pytest.fixture
-def photos(tmp_path):
-    (tmp_path / "photos").mkdir()
-    for i in range(2):
-        Image.radial_gradient("L").rotate(90 * i).save(tmp_path / f"photos/{i}.png")
-    (tmp_path / "photos/notes.txt").write_text("no face")
-    return tmp_path / "photos"
-
-
-def test_one_photo_is_shown_with_every_label(sample, photos, tmp_path):
-    result = sample("--count", "8", "--layout-from", str(photos / "1.png"))
-    assert result.exit_code == 0, result.output
-    assert "1 photos to start from" in result.output and " dB" in result.output
-    records = [record for record, _ in read(tmp_path / "out")]
-    assert len({record["label"] for record in records}) == 8
-    assert {record["source"] for record in records} == {"1.png"}
-    assert {record["layout_strength"] for record in records} == {0.7}
-    assert records[1]["prompt"] == "a photo of a happy face"
-
-
-@pytest.mark.parametrize(("through_the_vae", "warned"), [(21.4, True), (33.4, False)])
-def test_photos_that_the_model_distorts_are_warned_of(
-    sample, photos, monkeypatch, through_the_vae, warned
-):
-    monkeypatch.setattr(
-        "synfer_rt.sampling.inversion.PhotoStarts.round_trip",
-        lambda starts: (20.0, through_the_vae),
-    )
-    found = sample("--count", "1", "--layout-from", str(photos / "1.png"))
-    assert found.stderr.count("gives such photos back distorted") == warned
-
-
-def test_photos_that_cannot_be_read_are_reported(sample, photos, tmp_path):
-    result = sample("--count", "4", "--layout-from", str(photos), "--prompt", "a man")
-    assert "1 file skipped" in result.output and "notes.txt" in result.output
-    (line,) = (tmp_path / "__out__/skipped.jsonl").read_text().splitlines()
-    assert json.loads(line)["file_name"] == "notes.txt"
-    assert {record["prompt"] for record, _ in read(tmp_path / "out")} == {"a man"}
-
-
-def test_a_run_from_photos_resumes_with_the_same_photos(sample, photos, tmp_path):
-    options = ("--count", "4", "--layout-from", str(photos))
-    assert sample(*options).exit_code == 0
-    assert "already holds all 4" in sample(*options, "--resume").output
-    Image.new("RGB", (40, 40)).save(photos / "1.png")
-    assert "another photo set" in refused(sample(*options, "--resume"))
 
 
 def test_a_quota_of_accepted_images_ends_early(sample, tmp_path):
@@ -349,17 +236,6 @@ def test_a_budget_that_is_used_up_says_what_is_missing(sample, tmp_path):
 def test_a_bad_selection_is_one_sentence(sample, tmp_path, options, said):
     assert said in refused(sample(*options))
     assert not (tmp_path / "out").exists()
-
-
-def test_nothing_is_written_among_the_photos(sample, photos):
-    before = sorted(photos.iterdir())
-    refused(sample("--layout-from", str(photos), out=photos / "out"))
-    assert sorted(photos.iterdir()) == before
-
-
-def test_photos_and_a_layout_exclude_each_other(sample, photos, tmp_path):
-    said = refused(sample("--layout-from", str(photos), "--layout", "bank"))
-    assert "leave one out" in said and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("harm", ["missing", "truncated", "altered"])

@@ -11,7 +11,7 @@ import pytest
 from synfer_rt.api import Model
 from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError
-from synfer_rt.jobs.sample_run import SampleSettings, make_run
+from synfer_rt.jobs.sample_settings import SampleSettings, make_run
 from tests.caching import with_caching
 
 CPU, STORING, REUSING = "onnxruntime-cpu", "denoiser.storing", "denoiser.reusing"

@@ -16,7 +16,8 @@ from synfer_rt.bundle import Bundle
 from synfer_rt.data.datasets import Dataset
 from synfer_rt.data.writers import read, run_file
 from synfer_rt.errors import UserError
-from synfer_rt.jobs.sample_run import Run, make_run
+from synfer_rt.jobs.sample_run import Run
+from synfer_rt.jobs.sample_settings import make_run
 from synfer_rt.sampling.requests import make_requests
 from synfer_rt.sampling.sampler import Sampler
 from tests.jobs.long_tail import job, written

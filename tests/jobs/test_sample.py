@@ -19,7 +19,8 @@ from synfer_rt.bundle import open_bundle
 from synfer_rt.data.writers import FORMATS, open_output, read
 from synfer_rt.errors import UserError
 from synfer_rt.jobs.sample import execute
-from synfer_rt.jobs.sample_run import Run, make_run
+from synfer_rt.jobs.sample_run import Run
+from synfer_rt.jobs.sample_settings import make_run
 from synfer_rt.jobs.verify import faults, settings_of
 from synfer_rt.judging.acceptance import RunningQuantile
 from synfer_rt.judging.voting import Verdict
