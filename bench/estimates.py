@@ -14,7 +14,7 @@ from synfer_rt.bench.systems import Case
 from synfer_rt.sampling.steps import plan
 
 SHARE = 0.5
-"""The part of the peak that systems reach about: between a third and four fifths on CPUs."""
+"""The part of the peak that a system is taken to reach; an estimate needs no more."""
 
 
 def sentences(settled: Settled) -> Iterator[str]:

@@ -1,9 +1,9 @@
 """Group normalisation for OpenVINO's CPU plugin, written so that images stay channels last.
 
 Convolutions run channels last there, and the plugin's group normalisation (seen in 2026.4) channels
-first: it has each of them reorder an image twice, a fifth of a decoder's time. Means over single
-channels can be taken in any order of memory, and those over a group from them. The variance is
-that of the differences from the mean (Wu and He, arXiv 1803.08494, equation 2), in two passes.
+first: it has each of them reorder an image twice. Means over single channels can be taken in any
+order of memory, and those over a group from them. The variance is that of the differences from the
+mean (Wu and He, arXiv 1803.08494, equation 2), in two passes.
 """
 
 from __future__ import annotations
