@@ -9,7 +9,7 @@ part it predicts the velocity with which one step of DDIM ends at the teacher's 
 of that part. No images of renders take part.
 
 The student shares what the conditioner holds (text encoder, AU adapter and the projections behind
-it) with the teacher, and every tensor of more than LARGEST elements, which would be two thirds of
+it) with the teacher, and every tensor of more than LARGEST elements, which would be most of
 its size. Both are the teacher's in the bundle, byte for byte.
 
 Training resumes from `--out`. At its end `distilled_unet/`, the averaged weights, and
