@@ -83,11 +83,15 @@ OWN = {"four tokens": _four_tokens, "sd 2.1, v": _sd21, "fineface and lora": _sd
 SHARED = {"sd 1.5, no adapter": "plain", "synfer": "sd"}
 """Models that other tests build too, by the prefix of their fixtures."""
 
+LONG = {"four tokens", "sd 2.1, v"}
+"""Models that take long to build, left to `-m slow`."""
 
-_LONG = [pytest.param(name, marks=pytest.mark.slow) for name in ("four tokens", "sd 2.1, v")]
+
+def _own() -> list[Any]:
+    return [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in OWN]
 
 
-@pytest.fixture(scope="module", params=[*SHARED, "fineface and lora", *_LONG])
+@pytest.fixture(scope="module", params=[*SHARED, *_own()])
 def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 
