@@ -151,7 +151,28 @@ def test_a_clone_finds_its_packages_where_only_the_core_is_installed():
 def test_the_core_needs_no_torch():
     requirements = [text for text in metadata.requires("synfer-rt") or [] if "extra ==" not in text]
     names = {re.split(r"[^\w-]", text)[0] for text in requirements}
-    assert names == {"click", "numpy", "onnxruntime", "pillow", "pyarrow", "rich", "tokenizers"}
+    assert names == {
+        *("click", "numpy", "onnxruntime", "openvino", "pillow", "pyarrow", "rich", "tokenizers")
+    }
+
+
+@pytest.mark.parametrize(
+    ("platform", "machine", "brought"),
+    [
+        ("linux", "x86_64", True),
+        ("win32", "AMD64", True),
+        ("linux", "aarch64", False),
+        ("darwin", "arm64", False),
+        ("darwin", "x86_64", False),
+        ("win32", "ARM64", False),
+    ],
+)
+def test_the_core_brings_openvino_where_it_has_wheels(platform: str, machine: str, brought: bool):
+    (requirement,) = (r for r in declared()[""] if r.name == "openvino")
+    here = {"sys_platform": platform, "platform_machine": machine}
+    assert requirement.marker is not None and requirement.marker.evaluate(here) is brought
+    (extra,) = declared()["openvino"]
+    assert extra.specifier == requirement.specifier
 
 
 @pytest.fixture(scope="module")
