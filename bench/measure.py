@@ -279,7 +279,7 @@ def _load(setup: Setup, case: Case) -> System:
     if case.settings or case.system == "synfer-rt" or case.system in BACKENDS:
         from synfer_rt.bench.runtime import Runtime
 
-        return Runtime(setup, dict(case.settings))
+        return Runtime(setup, dict(case.settings), max(case.batches))
     from synfer_rt.bench import peers
 
     return peers.load(case.system, setup)

@@ -26,6 +26,7 @@ from synfer_rt.jobs.sample import execute
 from synfer_rt.jobs.sample_run import Run
 from synfer_rt.jobs.sample_settings import make_run
 from synfer_rt.jobs.warnings import warn_of_the_cpu
+from synfer_rt.sampling.sampler import Sampler
 
 LOG = logging.getLogger(__name__)
 _ON_DEVICE = ("condition", "denoise", "decode", "label")
@@ -36,17 +37,20 @@ class Runtime(System):
     """The bundle's engines, from requests to files on the disk. See `systems.System`.
 
     `settings` of `sample` replace the setup's; a run then has its own steps, whatever it is asked
-    for.
+    for. Engines are loaded as `sample` loads them for batches of `batch`.
 
     The writing of a run's last piece (on a GPU, of its last batch) overlaps with nothing, as in a
     long run.
     """
 
-    def __init__(self, setup: Setup, settings: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, setup: Setup, settings: Mapping[str, Any] | None = None, batch: int = 1
+    ) -> None:
         self.bundle = setup.open()
         self._solver, self._settings = setup.solver, settings or {}
         self._engines = _TimedEngines(self.bundle, setup.backend, setup.threads)
-        self._engines.load(self._run(1, setup.steps).engines)
+        run = self._run(1, setup.steps)
+        self._engines.load(run.engines, Sampler(self._engines).at_once(batch, run.semantic))
         warn_of_the_cpu(self._engines)
         computed = computation(self.bundle, setup.backend)
         self._on_gpu = setup.on_gpu
