@@ -127,7 +127,7 @@ def draw(rows: Sequence[Row]):
     axes.axhline(action_units.GOALS["main"], color="black", linewidth=0.8)
     axes.set_xticks(range(len(drawn)), [row.measure for row in drawn])
     axes.set(ylabel="rank correlation", ylim=(0, 1))
-    axes.legend(loc="lower right")
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
     return page
 
 

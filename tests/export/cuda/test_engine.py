@@ -28,6 +28,18 @@ FUSED = {
         "MultiHeadAttention": 14,
         "SkipLayerNormalization": 14,
     },
+    "denoiser.conditional": {
+        "GroupNorm": 9,
+        "SkipGroupNorm": 21,
+        "MultiHeadAttention": 14,
+        "SkipLayerNormalization": 14,
+    },
+    "denoiser.distilled": {
+        "GroupNorm": 9,
+        "SkipGroupNorm": 21,
+        "MultiHeadAttention": 14,
+        "SkipLayerNormalization": 14,
+    },
     "decoder": {"GroupNorm": 12, "SkipGroupNorm": 6, "MultiHeadAttention": 1},
     "encoder": {"GroupNorm": 9, "SkipGroupNorm": 3, "MultiHeadAttention": 1},
     "feranno": {"GroupNorm": 11, "SkipGroupNorm": 20, "MultiHeadAttention": 16},
