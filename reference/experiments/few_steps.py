@@ -140,7 +140,7 @@ def lines(
     judges = [name for name in ("judge", "fer") if name in rows[0][1]]
     cells = [
         [
-            point.name + (" (default)" if (point.kind, point.steps) == (GUIDED, default) else ""),
+            point.name + (" (best)" if (point.kind, point.steps) == (GUIDED, default) else ""),
             str(point.evaluations),
             *(plus_minus(one[name]) for name in (*judges, "AU agreement")),
             mean_spread(one["Fréchet"], 4),
@@ -160,8 +160,8 @@ def lines(
         f"- *Fréchet*: the squared Fréchet distance in the judge's features to {real.size} "
         f"held-out renders, mean and standard deviation over {SPLITS} random splits, the same in "
         "every row.",
-        f"- *diversity*: relative to the teacher at {default} steps. *difference*: from its image "
-        "of the same request, in levels of 255.",
+        f"- *diversity*: relative to the teacher at {default} steps (best). *difference*: from its "
+        "image of the same request, in levels of 255.",
         "",
         *table(
             ["", "evaluations", *judges, "AU agreement", "Fréchet", "diversity", "difference"],

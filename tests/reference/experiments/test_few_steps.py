@@ -38,7 +38,7 @@ def test_teacher_and_student_lie_on_one_page(
     assert apart[1] == 0 and apart[4] == pytest.approx(apart[2], abs=0.1) and apart[4] > 1
     assert rows[1]["diversity"] == [1, 0]
     text = (tmp_path / "out" / "few_steps.md").read_text()
-    assert "| teacher, 2 steps (default) | 4 |" in text and "| student, 1 step | 1 |" in text
+    assert "| teacher, 2 steps (best) | 4 |" in text and "| student, 1 step | 1 |" in text
     size = Image.open(tmp_path / "out" / "few_steps-faces.png").size
     assert size == (74 + 3 * 128, 18 + 8 * 128)
 
