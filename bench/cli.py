@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +218,10 @@ def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
+_INTERPRETER = re.compile("=[^,]*/[^,]*")
+"""The path of another release's interpreter in `--compare`."""
+
+
 def _command() -> str:
     """How the benchmark was called, without paths."""
     context = click.get_current_context()
@@ -225,7 +230,7 @@ def _command() -> str:
         name, value = option.name or "", context.params[option.name or ""]
         given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
         for one in value if isinstance(value, tuple) else (value,):
-            if given and not isinstance(one, Path) and "/" not in str(one):
-                said = f"{one:g}" if isinstance(one, float) else str(one)
+            said = f"{one:g}" if isinstance(one, float) else _INTERPRETER.sub("=PYTHON", str(one))
+            if given and not isinstance(one, Path) and "/" not in said:
                 words.append(option.opts[0] if one is True else f"{option.opts[0]} {said}")
     return " ".join(words)

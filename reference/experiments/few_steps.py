@@ -107,14 +107,13 @@ def draw(rows: Sequence[tuple[Point, Mapping[str, tuple[float, float]]]]):
             if not some:
                 continue
             at, values = [n for n, _ in some], scale * np.array([value for _, value in some])
+            spread = pages.bars(values) if scale == 100 else values[:, 1]
             style = {"linestyle": "none", "markersize": 11} if kind == STUDENT else {}
-            axes.errorbar(
-                at, values[:, 0], values[:, 1], marker=mark, capsize=2, label=kind, **style
-            )
+            axes.errorbar(at, values[:, 0], spread, marker=mark, capsize=2, label=kind, **style)
         axes.set_xscale("log", base=2)
         axes.set(xlabel="evaluations for an image", title=name)
         axes.xaxis.set_major_formatter("{x:g}")
-    panels[0].legend(fontsize=8)
+    page.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return page
 
 

@@ -14,7 +14,7 @@ import onnxruntime
 import pytest
 from click.testing import CliRunner, Result
 
-from synfer_rt.bench import measure, sections
+from synfer_rt.bench import cli, measure, sections
 from synfer_rt.bench.cli import bench, parse_batches, parse_settings
 from synfer_rt.bench.estimates import visit_seconds
 from synfer_rt.bench.measure import RUNS
@@ -193,6 +193,13 @@ def test_a_section_that_fails_is_told_and_makes_the_exit_code_1(
 def test_a_bad_list_of_batches_is_refused(text: str):
     with pytest.raises(UserError, match="must be whole numbers of at least 1"):
         parse_batches(text)
+
+
+def test_the_command_is_told_without_paths(tmp_path: Path):
+    given = ["--batch", "4", "--compare", f"synfer-rt={tmp_path}/bin/python,diffusers"]
+    with bench.make_context("bench", [*given, "--json", str(tmp_path / "a.json")]):
+        told = cli._command()
+    assert told == "synfer-rt bench --batch 4 --compare synfer-rt=PYTHON,diffusers"
 
 
 def test_the_command_ends_with_code_2_and_one_sentence():
