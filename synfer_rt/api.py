@@ -30,7 +30,7 @@ from synfer_rt.backends.loaded_engines import LoadedEngines
 from synfer_rt.bundle import Bundle, EngineSpec, open_bundle
 from synfer_rt.data.datasets import Dataset, read_dataset, read_datasets, refuse_inside
 from synfer_rt.data.label_table import begun_with
-from synfer_rt.data.writers import check_output, run_file
+from synfer_rt.data.writers import SHARD_SIZE, check_output, run_file
 from synfer_rt.errors import UserError
 from synfer_rt.jobs.augment import Augmenter
 from synfer_rt.jobs.augment_dataset import Augmented, augment_dataset
@@ -152,6 +152,7 @@ class Model:
         *,
         count: int = 256,
         format: str = "imagefolder",
+        shard_size: int = SHARD_SIZE,
         batch: int = 256,
         resume: bool = False,
         mix_backends: bool = False,
@@ -160,19 +161,21 @@ class Model:
     ) -> Written:
         """Write samples as a labelled dataset into the directory `out`, which is new or empty.
 
-        `format` is imagefolder, webdataset or parquet; `settings` and `batch` are those of
-        `sample`. With `resume` a run that was interrupted continues, on the backend that it was
-        begun on; with `mix_backends` it may continue on another, or on another version, where the
-        same samples come out slightly different.
+        `format` is imagefolder, webdataset or parquet; a file of the latter two is a shard of
+        `shard_size` images. `settings` and `batch` are those of `sample`. With `resume` a run that
+        was interrupted continues, on the backend that it was begun on; with `mix_backends` it may
+        continue on another, or on another version, where the same samples come out slightly
+        different.
 
         What is written is kept if the run is interrupted: KeyboardInterrupt then has a note on how
         far it is. Raises UserError for a value that does not fit, a directory that holds something
         else, a run that was begun with other settings, and a disk that is full or not writable.
         """
         batch = ranges.whole("batch", batch, 1, None)
-        to = Destination(local(out, "out"), format, resume, mix_backends)
+        shard_size = ranges.whole("shard_size", shard_size, 1, None)
+        to = Destination(local(out, "out"), format, resume, mix_backends, shard_size)
         run = make_run(as_begun(self.bundle, to.begun), count=count, out=to.out, **settings)
-        check_output(to.out, run.settings(format), resume=resume)
+        check_output(to.out, run.settings(format), resume=resume, shard_size=shard_size)
         return write_samples(run, self._engines_for(run.bundle, to), to, batch, on_progress)
 
     def label(
@@ -236,6 +239,7 @@ class Model:
         label_scheme: str | None = None,
         split: str | None = None,
         format: str = "imagefolder",
+        shard_size: int = SHARD_SIZE,
         batch: int = 64,
         resume: bool = False,
         mix_backends: bool = False,
@@ -253,7 +257,8 @@ class Model:
         other arguments and the errors are those of `write` and `label`.
         """
         batch = ranges.whole("batch", batch, 1, None)
-        to = Destination(local(out, "out"), format, resume, mix_backends)
+        shard_size = ranges.whole("shard_size", shard_size, 1, None)
+        to = Destination(local(out, "out"), format, resume, mix_backends, shard_size)
         bundle = as_begun(self.bundle, to.begun)
         refuse_inside(to.out, [local(dataset, "dataset")])
         read = read_dataset(dataset, input_format, label_scheme, split)

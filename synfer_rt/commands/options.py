@@ -38,12 +38,6 @@ bundle = click.option(
 seed = click.option(
     "--seed", default=0, show_default=True, help="The same seed makes the same images."
 )
-written_format = click.option(
-    "--format",
-    type=click.Choice(["imagefolder", "webdataset", "parquet"]),
-    default="imagefolder",
-    show_default=True,
-)
 
 
 def together(*options: Decorator) -> Decorator:
@@ -56,6 +50,22 @@ def together(*options: Decorator) -> Decorator:
 
     return decorate
 
+
+written_format = together(
+    click.option(
+        "--format",
+        type=click.Choice(["imagefolder", "webdataset", "parquet"]),
+        default="imagefolder",
+        show_default=True,
+    ),
+    click.option(
+        "--shard-size",
+        default=10_000,
+        show_default=True,
+        help="Images in a shard, which is a file of webdataset or parquet.",
+    ),
+)
+"""How a dataset is written."""
 
 running = together(
     click.option("--backend", default="auto", show_default=True, help="See synfer-rt doctor."),

@@ -21,6 +21,7 @@ from synfer_rt.jobs.resuming import Settings, check_resuming, choose_computation
 class Destination:
     """The directory `out`, in one of `writers.FORMATS`.
 
+    Shards get `shard_size` samples each.
     With `resume` a job continues the run that is there, if one is; with `mix_backends` also where
     images come out slightly different. Raises UserError for another format, and for `mix_backends`
     without `resume`.
@@ -30,6 +31,7 @@ class Destination:
     format: str
     resume: bool = False
     mix_backends: bool = False
+    shard_size: int = writers.SHARD_SIZE
 
     def __post_init__(self) -> None:
         check_resuming(self.resume, self.mix_backends)
@@ -56,4 +58,4 @@ class Destination:
         where = computation(engines.bundle, engines.backend).settings()
         ran = {name: place.settings() for name, place in engines.placements().items()}
         known = {**settings, **where, **({run_file.RAN_ON: ran} if ran else {})}
-        return writers.open_output(self.out, known, resume=self.resume)
+        return writers.open_output(self.out, known, resume=self.resume, shard_size=self.shard_size)

@@ -19,7 +19,7 @@ from PIL import Image
 
 from synfer_rt.bundle import write_manifest
 from synfer_rt.commands.cli import main
-from synfer_rt.data.writers import FORMATS, read
+from synfer_rt.data.writers import FORMATS, read, run_file
 from synfer_rt.diffusion.solvers import SOLVERS
 from synfer_rt.vocabulary.facs import au_intensities
 from tests import tiny_bundle as tiny
@@ -118,6 +118,7 @@ def test_options_given_are_recorded(sample, tmp_path):
         (["--au", "AU12=1.5"], "AU12 must be from 0 to 1, got 1.5"),
         (["--solver", "unipcc"], "unipc"),
         (["--backend", "onnxruntime-cpuu"], "onnxruntime-cpu"),
+        (["--shard-size", "0"], "--shard-size must be at least 1, got 0"),
         (["--count", "0"], "--count must be at least 1, got 0"),
         (["--batch", "0"], "--batch must be at least 1, got 0"),
         (["--threads", "0"], "--threads must be from 1 to 1024, got 0"),
@@ -311,6 +312,26 @@ def test_resuming_with_other_settings_names_the_setting(sample):
     assert "guidance: 2.0, now 3.0" in refused(
         sample("--count", "4", "--guidance", "3", "--resume")
     )
+
+
+@pytest.mark.parametrize("format", ["webdataset", "parquet"])
+def test_shards_have_the_size_that_is_asked_for(sample, tmp_path, format):
+    options = ["--count", "10", "--format", format]
+    for name, size in (("small", ["--shard-size", "4"]), ("one", [])):
+        result = sample(*options, *size, out=tmp_path / name)
+        assert result.exit_code == 0, result.output
+    small, one = tmp_path / "small", tmp_path / "one"
+    assert len(list(small.iterdir())) == 3 and len(list(one.iterdir())) == 1
+    assert list(read(small)) == list(read(one))
+    assert run_file.load(small)["shard_size"] == 4
+    assert run_file.load(one)["shard_size"] == 10_000
+
+
+def test_a_run_goes_on_with_shards_of_its_size(sample):
+    assert sample("--count", "5", "--shard-size", "4").exit_code == 0
+    said = refused(sample("--count", "5", "--resume"))
+    assert "begun with another shard size: 4, now 10000; resume it" in said
+    assert sample("--count", "5", "--shard-size", "4", "--resume").exit_code == 0
 
 
 def test_resuming_a_finished_run_does_nothing(sample, tmp_path):
