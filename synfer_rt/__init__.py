@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from synfer_rt.api import Model, doctor, load, verify, verify_engines
+    from synfer_rt.api import Model, doctor, finish, load, status, verify, verify_engines
     from synfer_rt.bundle import Bundle, open_bundle
     from synfer_rt.diffusion.schedule import Schedule
     from synfer_rt.diffusion.solvers import Trajectory, trajectory
@@ -36,9 +36,11 @@ __all__ = [
     "Trajectory",
     "UserError",
     "doctor",
+    "finish",
     "load",
     "make_requests",
     "open_bundle",
+    "status",
     "trajectory",
     "verify",
     "verify_engines",
@@ -55,9 +57,11 @@ _HOMES = {
     "Trajectory": "diffusion.solvers",
     "UserError": "errors",
     "doctor": "api",
+    "finish": "api",
     "load": "api",
     "make_requests": "sampling.requests",
     "open_bundle": "bundle",
+    "status": "api",
     "trajectory": "diffusion.solvers",
     "verify": "api",
     "verify_engines": "api",

@@ -31,6 +31,7 @@ from synfer_rt.bundle import Bundle, EngineSpec, open_bundle
 from synfer_rt.data.datasets import Dataset, read_dataset, read_datasets, refuse_inside
 from synfer_rt.data.label_table import begun_with
 from synfer_rt.data.writers import SHARD_SIZE, check_output, run_file
+from synfer_rt.data.writers.shards import part_of
 from synfer_rt.errors import UserError
 from synfer_rt.jobs.augment import Augmenter
 from synfer_rt.jobs.augment_dataset import Augmented, augment_dataset
@@ -38,11 +39,13 @@ from synfer_rt.jobs.augmentation import Augmentation
 from synfer_rt.jobs.balance import Balance, additions, targets
 from synfer_rt.jobs.destination import Destination
 from synfer_rt.jobs.diagnosis import Diagnosis, diagnose
+from synfer_rt.jobs.finish import Finished, finish_run
 from synfer_rt.jobs.label import LabelJob, check_labels, label_dataset
 from synfer_rt.jobs.label_results import Labels
 from synfer_rt.jobs.originals import usable
 from synfer_rt.jobs.progress import OnProgress, reporter
 from synfer_rt.jobs.resuming import as_begun, check_resuming, choose_computation
+from synfer_rt.jobs.run_status import RunStatus, run_status
 from synfer_rt.jobs.sample import Written, make_samples, write_samples
 from synfer_rt.jobs.sample_settings import SampleSettings, make_run
 from synfer_rt.jobs.verify import Fault, faults, settings_of
@@ -153,6 +156,7 @@ class Model:
         count: int = 256,
         format: str = "imagefolder",
         shard_size: int = SHARD_SIZE,
+        part: tuple[int, int] | None = None,
         batch: int = 256,
         resume: bool = False,
         mix_backends: bool = False,
@@ -167,15 +171,23 @@ class Model:
         continue on another, or on another version, where the same samples come out slightly
         different.
 
+        With `part` (K, N) only the shards are made whose number is K modulo N, and not those that
+        are there. Processes on any number of machines may make the parts of one run in one
+        directory, in any order or at once; the last finishes it. No `count_accepted` and no
+        `accept_rate` then.
+
         What is written is kept if the run is interrupted: KeyboardInterrupt then has a note on how
         far it is. Raises UserError for a value that does not fit, a directory that holds something
         else, a run that was begun with other settings, and a disk that is full or not writable.
         """
         batch = ranges.whole("batch", batch, 1, None)
         shard_size = ranges.whole("shard_size", shard_size, 1, None)
-        to = Destination(local(out, "out"), format, resume, mix_backends, shard_size)
+        shards = None if part is None else part_of(part)
+        to = Destination(local(out, "out"), format, resume, mix_backends, shard_size, shards)
         run = make_run(as_begun(self.bundle, to.begun), count=count, out=to.out, **settings)
-        check_output(to.out, run.settings(format), resume=resume, shard_size=shard_size)
+        if shards is not None:
+            run.check_parts()
+        check_output(to.out, run.settings(format), resume=to.joins, shard_size=shard_size)
         return write_samples(run, self._engines_for(run.bundle, to), to, batch, on_progress)
 
     def label(
@@ -319,6 +331,23 @@ def verify(
         found.append(fault)
         on_fault(fault)
     return Verification(count, tuple(found))
+
+
+def status(out: Location) -> RunStatus:
+    """How far the run is that `write` or `augment` writes into `out`, in shards.
+
+    Raises UserError for a directory without a run.
+    """
+    return run_status(local(out, "out"))
+
+
+def finish(out: Location) -> Finished:
+    """Finish the run that `write` made in parts in `out`: check its shards, and count its images.
+
+    The last part does so too. Raises UserError for a directory without a run, and one that lacks
+    shards.
+    """
+    return finish_run(local(out, "out"))
 
 
 def verify_engines(

@@ -29,9 +29,15 @@ _COMMANDS = {
         "doctor",
         "Show which backends work here, and how to get the others.",
     ),
+    "finish": (
+        "synfer_rt.commands.finish",
+        "finish",
+        "Finish a run that was made in parts.",
+    ),
     "inspect": ("synfer_rt.commands.inspect", "inspect", "Print a bundle of engines."),
     "label": ("synfer_rt.commands.label", "label", "Label existing images."),
     "sample": ("synfer_rt.commands.sample", "sample", "Write a labelled dataset of faces."),
+    "status": ("synfer_rt.commands.status", "status", "Show how far a run is."),
     "unpack": (
         "synfer_rt.export.cli",
         "unpack",

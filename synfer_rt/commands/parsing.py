@@ -119,6 +119,24 @@ class Timesteps(click.ParamType[list[int]]):
         return [int(word) for word in words]
 
 
+class Part(click.ParamType[tuple[int, int]]):
+    """A part of a run, written as K/N."""
+
+    name = "part"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        """(K, N). Raises UserError for another text."""
+        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", value.strip(), re.ASCII)
+        if found is None:
+            raise UserError(
+                "`part` must be written K/N with K from 0 to N - 1, as 0/8 to 7/8 are eight parts, "
+                f"got {value!r}."
+            )
+        return int(found[1]), int(found[2])
+
+
 class Balance(click.ParamType[Literal["max"] | int | Path]):
     """How many images the classes of a dataset get: `max`, a number, or a JSON file of numbers."""
 

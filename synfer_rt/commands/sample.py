@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from synfer_rt.commands import options, parsing
+from synfer_rt.commands.class_table import print_classes
 from synfer_rt.commands.notes import note
 from synfer_rt.commands.skipped import report_skipped
 
@@ -138,6 +139,13 @@ if TYPE_CHECKING:
     help="Where the dataset is written; new or empty.",
 )
 @options.written_format
+@click.option(
+    "--part",
+    type=parsing.Part(),
+    metavar="K/N",
+    help="Make only the shards whose number is K modulo N, from 0/N to N-1/N; each part is a "
+    "command of its own, on any machine that has OUT.",
+)
 @options.running
 @options.resuming
 def sample(
@@ -152,7 +160,7 @@ def sample(
 
     OUT holds samples alone. The folder beside it, __OUT__, has the settings (run.json) and the
     first images of each class (contact-sheet.html). To continue a run that was stopped, run the
-    same command with --resume.
+    same command with --resume. Parts (--part) go on without it, and the last finishes the run.
     """
     from synfer_rt import api
     from synfer_rt.commands.progress import ProgressBar
@@ -160,38 +168,27 @@ def sample(
     model = api.load(bundle, backend=backend, threads=threads)
     with ProgressBar() as bar:
         written = model.write(out, on_progress=bar, **settings)
-    if written.summary.images:
-        _print_table(model, written)
-        click.echo(
-            f"{_speed(model, written.summary)}\n{out} holds {written.count} images; look at "
-            f"{written.contact_sheet}"
+    summary = written.summary
+    if summary.images:
+        classes = [name for name in model.bundle.classes if name in summary.labelled]
+        print_classes(
+            {name: summary.labelled[name] for name in classes},
+            summary.accepted,
+            "images" if summary.images == written.count else "made now",
+            judged=bool(model.bundle.annotators),
         )
+        click.echo(_speed(model, summary))
+    if written.missing:
+        click.echo(
+            f"This part has its {written.count} images. Of other parts {written.missing} shards "
+            f"are missing; see synfer-rt status {out}."
+        )
+    elif summary.images:
+        click.echo(f"{out} holds {written.count} images; look at {written.contact_sheet}")
     else:
         click.echo(f"{out} already holds all {written.count} images (synfer-rt verify reads them).")
     report_skipped(written.skipped, written.skipped_file)
     _note_shortfalls(written)
-
-
-def _print_table(model: Model, written: Written) -> None:
-    """Print how many images of each class were made, and how many are accepted."""
-    from rich.table import Table
-
-    from synfer_rt.commands.progress import console
-
-    summary = written.summary
-    made = "images" if summary.images == written.count else "made now"
-    table = Table("class", made, "accepted", "", box=None, header_style="bold")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    labelled, accepted = summary.labelled, summary.accepted
-    for label, images, yes in (
-        *((x, labelled[x], accepted.get(x, 0)) for x in model.bundle.classes if x in labelled),
-        ("all", summary.images, sum(accepted.values())),
-    ):
-        share = f"{yes / images:.0%}" if images else ""
-        judged = (str(yes), share) if model.bundle.annotators else ("not judged", "")
-        table.add_row(label, str(images), *judged)
-    console().print(table)
 
 
 def _speed(model: Model, summary: Summary) -> str:

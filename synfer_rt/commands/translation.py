@@ -90,5 +90,6 @@ def _values(parameter: click.Parameter, node: ast.expr) -> list[str] | None:
         parts = [str(value)]
     if not parameter.multiple:
         metavar = parameter.metavar or ""
-        parts = [("x" if metavar == "HxW" else ":" if ":" in metavar else ",").join(parts)]
+        between = {"HxW": "x", "K/N": "/"}.get(metavar, ":" if ":" in metavar else ",")
+        parts = [between.join(parts)]
     return [shlex.quote(part) for part in parts]

@@ -13,6 +13,7 @@ from synfer_rt.backends.loaded_engines import LoadedEngines
 from synfer_rt.bundle import Bundle
 from synfer_rt.data import writers
 from synfer_rt.data.writers import Writer, run_file
+from synfer_rt.data.writers.shards import Part
 from synfer_rt.errors import UserError
 from synfer_rt.jobs.resuming import Settings, check_resuming, choose_computation
 
@@ -21,10 +22,10 @@ from synfer_rt.jobs.resuming import Settings, check_resuming, choose_computation
 class Destination:
     """The directory `out`, in one of `writers.FORMATS`.
 
-    Shards get `shard_size` samples each.
-    With `resume` a job continues the run that is there, if one is; with `mix_backends` also where
-    images come out slightly different. Raises UserError for another format, and for `mix_backends`
-    without `resume`.
+    Shards get `shard_size` samples each. With `resume` a job continues the run that is there, if
+    one is; with `mix_backends` also where images come out slightly different. With `part` it makes
+    the shards of that part, and joins a run that is there. Raises UserError for another format, and
+    for `mix_backends` without `resume`.
     """
 
     out: Path
@@ -32,6 +33,7 @@ class Destination:
     resume: bool = False
     mix_backends: bool = False
     shard_size: int = writers.SHARD_SIZE
+    part: Part | None = None
 
     def __post_init__(self) -> None:
         check_resuming(self.resume, self.mix_backends)
@@ -39,15 +41,21 @@ class Destination:
             known = ", ".join(writers.FORMATS)
             raise UserError(f"`format` must be one of {known}, got {self.format!r}.")
 
+    @property
+    def joins(self) -> bool:
+        """Whether a run that is there is continued."""
+        return self.resume or self.part is not None
+
     @cached_property
     def begun(self) -> Settings | None:
         """The settings of the run that is continued; None for a new run. Raises UserError."""
-        return run_file.load(self.out) if self.resume and run_file.exists(self.out) else None
+        return run_file.load(self.out) if self.joins and run_file.exists(self.out) else None
 
     def computation(self, asked: str, bundle: Bundle) -> tuple[Computation, str]:
         """Where the job computes on the backend `asked`; see `choose_computation`."""
-        lacking = None if self.begun is None or writers.is_whole(self.out) else self.begun
-        return choose_computation(asked, bundle, self.out, lacking, self.mix_backends)
+        whole = self.begun is None or writers.is_whole(self.out, self.part)
+        begun = None if whole else self.begun
+        return choose_computation(asked, bundle, self.out, begun, self.mix_backends)
 
     def open(self, settings: Mapping[str, Any], engines: LoadedEngines) -> Writer:
         """The writer of a run with these settings, computed by `engines`.
@@ -58,4 +66,11 @@ class Destination:
         where = computation(engines.bundle, engines.backend).settings()
         ran = {name: place.settings() for name, place in engines.placements().items()}
         known = {**settings, **where, **({run_file.RAN_ON: ran} if ran else {})}
-        return writers.open_output(self.out, known, resume=self.resume, shard_size=self.shard_size)
+        if self.part is not None:
+            writers.join_output(self.out, known, self.shard_size)
+            if self.begun is None:  # another part may have come first
+                begun, backend = run_file.load(self.out), engines.backend
+                choose_computation(backend, engines.bundle, self.out, begun, self.mix_backends)
+        return writers.open_output(
+            self.out, known, resume=self.resume, shard_size=self.shard_size, part=self.part
+        )

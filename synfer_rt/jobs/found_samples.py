@@ -12,6 +12,7 @@ from typing import Any
 
 from synfer_rt.data.writers import imagefolder, parquet, run_file, webdataset
 from synfer_rt.data.writers.atomic import partial
+from synfer_rt.data.writers.folder_shards import begun_in_shards
 from synfer_rt.records import FILE_NAME, Record, json_object
 
 
@@ -46,7 +47,8 @@ def _imagefolder(out: Path, settings: Mapping[str, Any]) -> Found:
     journal = partial(run_file.path(out).with_name(imagefolder.METADATA))
     listed = metadata if metadata.exists() else journal
     if not listed.exists():
-        yield Fault(imagefolder.METADATA, "it is missing")
+        joins = "; it is made of the shards when all are there" if begun_in_shards(out) else ""
+        yield Fault(imagefolder.METADATA, f"it is missing{joins}")
         return
     named: set[str] = set()
     lost: Counter[str] = Counter()
@@ -114,8 +116,7 @@ def _shards(
     name_of: Callable[[int], str],
     samples_of: Callable[[Path], Found],
 ) -> Found:
-    shards = -(-run_file.count(settings) // int(settings["shard_size"]))
-    names = [name_of(number) for number in range(shards)]
+    names = [name_of(number) for number in range(run_file.shard_count(settings))]
     present = [number for number, name in enumerate(names) if (out / name).is_file()]
     growing = any(run_file.growing(out))
     for number, name in enumerate(names):

@@ -72,7 +72,9 @@ class Pieces(Generic[Finished]):
         finish: Callable[[list[Sample]], Finished],
     ) -> None:
         self._run, self._selection, self._indices = run, selection, indices
-        self._batch = min(batch, max(len(indices), 1))
+        # As many rows as in the whole run, of which `indices` may be a part: some runtimes compute
+        # the last bits of an image by the number of rows.
+        self._batch = min(batch, run.count)
         self._observer, self._starts, self._finish = observer, starts, finish
         self._sampler = Sampler(engines, observer)
         self._whole = self._sampler.at_once(self._batch, run.semantic)

@@ -73,14 +73,18 @@ class Written:
 
     `contact_sheet` is an HTML page with the first images of each class. `skipped` are the files of
     `layout_from` that cannot be read, with the reasons, which `skipped_file` lists too.
+
+    `missing` are the shards that other parts have not made yet. While there are any, `count` are
+    the images of this part, and there is no contact sheet.
     """
 
     path: Path
     count: int
-    contact_sheet: Path
+    contact_sheet: Path | None
     summary: Summary
     skipped: tuple[tuple[str, str], ...]
     skipped_file: Path
+    missing: int = 0
 
     def __repr__(self) -> str:
         now, accepted = self.summary.images, sum(self.summary.accepted.values())
@@ -156,9 +160,8 @@ def execute(
     started = time.perf_counter()
     tally = _Tally(run, engines)
     indices = selection.indices(writer.lacking)
-    observer = RunObserver(
-        lambda images: on_progress(run.count - len(indices) + images), Soundness(engines)
-    )
+    before = indices[0] if run.in_order and indices else writer.done
+    observer = RunObserver(lambda images: on_progress(before + images), Soundness(engines))
 
     def write(piece: Future[_Encoded]) -> None:
         samples, files = piece.result().samples, piece.result().files
@@ -230,22 +233,26 @@ def write_samples(
         engines.load(run.engines, rows)  # what does not load leaves nothing behind
         warn_of_the_cpu(engines)
     writer = to.open(run.settings(to.format), engines)
+    count = run.count if to.part is None else writer.count
     if writer.done and writer.lacking:
-        LOG.info(f"Resuming: {writer.done} of {run.count} images are there.")
+        LOG.info(f"Resuming: {writer.done} of {count} images are there.")
     if run.photos is not None:
         write_skipped(to.out, skipped)
     try:
-        with resumable(lambda: f"{writer.done} of {run.count} images written"):
-            at_most = run.quota is not None
-            report = reporter(on_progress, writer.done, run.count, at_most)
+        with resumable(lambda: f"{writer.done} of {count} images written"):
+            report = reporter(on_progress, writer.done, count, run.quota is not None)
             summary = execute(run, engines, writer, batch, report)
     finally:
-        if not writer.done:
+        if not writer.done and to.part is None:
             writers.discard_empty(to.out)
-    sheet = run_file.folder(to.out) / SHEET
-    if summary.images or not sheet.exists():
-        sheet = write_contact_sheet(to.out, run.requests.labels)
-    return Written(to.out, writer.done, sheet, summary, skipped, skipped_file(to.out))
+    sheet: Path | None = None
+    if not writer.missing:
+        sheet = run_file.folder(to.out) / SHEET
+        if summary.images or not sheet.exists():
+            sheet = write_contact_sheet(to.out, run.requests.labels)
+    whole = to.part is not None and not writer.missing
+    images = run.count if whole else writer.done
+    return Written(to.out, images, sheet, summary, skipped, skipped_file(to.out), writer.missing)
 
 
 def _at_once(run: Run, engines: LoadedEngines, batch: int) -> int:

@@ -83,6 +83,24 @@ class Run:
             )
         return acceptance(self.accept_rate, self.threshold)
 
+    @property
+    def in_order(self) -> bool:
+        """Whether what a sample is, or whether it is accepted, depends on those before it."""
+        return self.accept_rate is not None or self.quota is not None
+
+    def check_parts(self) -> None:
+        """Raise UserError if the run cannot be made in parts."""
+        if self.quota is not None:
+            raise UserError(
+                "`count_accepted` requests labels by what was accepted before, so its images "
+                "cannot be made in any order; leave out `part`, or `count_accepted`."
+            )
+        if self.accept_rate is not None:
+            raise UserError(
+                "`accept_rate` compares an image with those before it, which `part` leaves to "
+                "others; leave out `part`, or accept by `threshold`."
+            )
+
     def warn(self) -> None:
         """Log the remark, and warn of what the model does not read of the run's prompts."""
         if self.remark is not None:

@@ -22,7 +22,7 @@ class Selection:
         self._run = run
         self._accept = run.acceptance()
         self.quotas = run.quotas()
-        self._alone = run.accept_rate is None and self.quotas is None
+        self._alone = not run.in_order
         if self._alone:
             return  # nothing depends on the samples before
         for made in records:

@@ -68,7 +68,7 @@ def faults(
     # Of a run that goes on, what comes after the last image is not missing.
     stop = max(seen, default=-1) + 1 if growing else count
     if missing := [index for index in range(stop) if index not in seen]:
-        yield Fault(str(out), f"{len(missing)} of {stop} images are missing: {_spans(missing)}")
+        yield Fault(str(out), f"{len(missing)} of {stop} images are missing: {spans(missing)}")
 
 
 def _index_problems(found: FoundSample, count: int, seen: dict[int, str]) -> Iterator[str]:
@@ -141,7 +141,7 @@ def _is_share(value: Any) -> bool:
     return isinstance(value, float | int) and 0 <= value <= 1
 
 
-def _spans(indices: Iterable[int]) -> str:
+def spans(indices: Iterable[int]) -> str:
     """Rising indices in words: 3, 7 to 9."""
     spans: list[list[int]] = []
     for index in indices:

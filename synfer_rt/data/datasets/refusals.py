@@ -7,6 +7,7 @@ from pathlib import Path
 
 from synfer_rt.data.images import folders_of_images
 from synfer_rt.data.writers import run_file
+from synfer_rt.data.writers.imagefolder import METADATA
 from synfer_rt.errors import UserError
 from synfer_rt.paths import is_folder, resolved
 
@@ -26,6 +27,11 @@ def refuse_unfinished(path: Path, files: Sequence[Path]) -> None:
         if not run_file.exists(run):
             continue
         refuse_growing(run)
+        if _lacks_metadata(run):
+            raise UserError(
+                f"The run in {run} is not finished (metadata.jsonl is missing); continue it with "
+                f"`resume=True`, or remove {run_file.path(run)} if it was removed on purpose."
+            )
         if missing := _missing_shards(run, files):
             raise UserError(
                 f"{run} lacks {missing} of the shards of its run; continue the run with "
@@ -42,11 +48,19 @@ def refuse_growing(run: Path) -> None:
         )
 
 
+def _lacks_metadata(run: Path) -> bool:
+    """Whether images of a run have no records yet, as between two shards of a part."""
+    try:
+        return run_file.load(run)["format"] == "imagefolder" and not (run / METADATA).exists()
+    except (UserError, KeyError):
+        return False  # the run.json of another program
+
+
 def _missing_shards(run: Path, files: Sequence[Path]) -> int:
     """How many shards of a run are missing. A run that stops between two leaves no other sign."""
     try:
         settings = run_file.load(run)
-        shards = -(-run_file.count(settings) // int(settings["shard_size"]))
+        shards = run_file.shard_count(settings)
         suffix = {"webdataset": ".tar", "parquet": ".parquet"}[settings["format"]]
     except (UserError, KeyError, TypeError, ValueError, ArithmeticError):
         return 0  # a run without shards, or the run.json of another program

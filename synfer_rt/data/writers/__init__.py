@@ -3,7 +3,7 @@
 The output directory of a run holds its samples in one of FORMATS. The run's own folder beside it
 (`run_file.folder`) holds `run.json` and files that are not whole yet. Samples are written in the
 order of their indices, so a run that was killed has samples 0 to n-1 and resumes at n. Samples that
-were lost later are made again.
+were lost later are made again. Several processes may make one run together, in parts (`shards.py`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from typing import Any, Protocol
 
 from synfer_rt.data.writers import imagefolder, parquet, run_file, webdataset
 from synfer_rt.data.writers.atomic import disk_errors
+from synfer_rt.data.writers.folder_shards import FolderShards, begun_in_shards
+from synfer_rt.data.writers.shards import EVERY, Part, PartWriter, Shards
+from synfer_rt.data.writers.webdataset import FileShards, ShardFormat, ShardWriter
 from synfer_rt.errors import UserError
 from synfer_rt.paths import local, resolved
 from synfer_rt.records import Record
@@ -38,7 +41,9 @@ class Writer(Protocol):
     done: int
     """How many samples are there."""
     count: int
-    """The samples of the whole run."""
+    """The samples of the whole run, or of the part of it that is written."""
+    missing: int
+    """The shards of the run that are still missing when a part is finished; else 0."""
 
     def records(self) -> Iterator[Record]:
         """The records of the samples before the first of `lacking`, by index.
@@ -66,38 +71,67 @@ class Writer(Protocol):
         ...
 
 
-_WRITERS: dict[str, Callable[[Path, Mapping[str, Any]], Writer]] = {
-    "imagefolder": imagefolder.ImageFolderWriter,
-    "webdataset": webdataset.WebDatasetWriter,
-    "parquet": parquet.ParquetWriter,
+_FILES: dict[str, Callable[[Mapping[str, Any]], ShardFormat]] = {
+    "webdataset": webdataset.shard_format,
+    "parquet": parquet.shard_format,
 }
 _READERS = {
     "imagefolder": imagefolder.read,
     "webdataset": webdataset.read,
     "parquet": parquet.read,
 }
-FORMATS = tuple(_WRITERS)
+FORMATS = ("imagefolder", *_FILES)
 
 
 def open_output(
-    out: Path, settings: Mapping[str, Any], *, resume: bool, shard_size: int = SHARD_SIZE
+    out: Path,
+    settings: Mapping[str, Any],
+    *,
+    resume: bool,
+    shard_size: int = SHARD_SIZE,
+    part: Part | None = None,
 ) -> Writer:
     """Start a run in `out`, or with `resume` continue the one that is there.
+
+    With `part` its shards are written, beside processes that write others, and whichever comes
+    first starts the run.
 
     `settings` are JSON values: at least `format`, `count`, `classes` and `au_vocabulary`, and
     whatever else decides what the samples are; they must be the same when a run is resumed.
 
     Raises UserError as `check_output` does, and when `out` is not writable.
     """
-    if not check_output(out, settings, resume=resume, shard_size=shard_size):
+    if part is not None:
+        join_output(out, settings, shard_size)
+    elif not check_output(out, settings, resume=resume, shard_size=shard_size):
         run_file.begin(out, {**settings, "shard_size": shard_size})
     run_file.adopt(out)
     settings = run_file.load(out)  # with the shards' size, and where the run ended
-    return _writer(out, settings)
+    return _writer(out, settings, part)
 
 
-def _writer(out: Path, settings: Mapping[str, Any]) -> Writer:
-    return _WRITERS[settings["format"]](out, settings)
+def join_output(out: Path, settings: Mapping[str, Any], shard_size: int = SHARD_SIZE) -> None:
+    """Start a run in `out` unless another process has; raises UserError as `check_output` does."""
+    check_output(out, settings, resume=True, shard_size=shard_size)
+    run_file.join(out, {**settings, "shard_size": shard_size})
+    check_output(out, settings, resume=True, shard_size=shard_size)
+
+
+def _writer(out: Path, settings: Mapping[str, Any], part: Part | None) -> Writer:
+    if part is None and begun_in_shards(out):
+        part = EVERY
+    if part is not None:
+        return PartWriter(out, settings, shards_of(out, settings), part)
+    if settings["format"] == "imagefolder":
+        return imagefolder.ImageFolderWriter(out, settings)
+    return ShardWriter(out, settings, _FILES[settings["format"]](settings))
+
+
+def shards_of(out: Path, settings: Mapping[str, Any]) -> Shards:
+    """The shards of the run in `out`, whose settings have the shards' size; close it when done."""
+    if settings["format"] == "imagefolder":
+        return FolderShards(out, settings)
+    return FileShards(out, settings, _FILES[settings["format"]](settings))
 
 
 def check_output(
@@ -110,6 +144,8 @@ def check_output(
     """
     out = local(out)
     with disk_errors(out):
+        aside = run_file.folder(out)
+        others = out.exists() and any(path != aside for path in resolved(out).iterdir())
         if run_file.exists(out):
             if not resume:
                 raise UserError(
@@ -118,8 +154,7 @@ def check_output(
                 )
             run_file.check_same(out, {**settings, "shard_size": shard_size})
             return True
-        aside = run_file.folder(out)
-        if out.exists() and any(path != aside for path in resolved(out).iterdir()):
+        if others:
             raise UserError(
                 f"{out} exists and holds no run of synfer-rt ({aside / run_file.FILE} is missing); "
                 "if it was moved, move the folder beside it too, otherwise choose another `out`."
@@ -127,12 +162,15 @@ def check_output(
     return False
 
 
-def is_whole(out: Path) -> bool:
-    """Whether the run in `out` lacks no sample, as far as opening it shows. Raises UserError."""
-    if any(run_file.growing(out)):
+def is_whole(out: Path, part: Part | None = None) -> bool:
+    """Whether the run in `out`, or the part, lacks no sample, as far as opening it shows.
+
+    Raises UserError.
+    """
+    if part is None and any(run_file.growing(out)):
         return False
     try:
-        writer = _writer(out, run_file.load(out))
+        writer = _writer(out, run_file.load(out), part)
     except (LookupError, TypeError, ValueError):  # settings that `check_output` refuses
         return False
     writer.close()

@@ -1,14 +1,19 @@
 """Files that are either whole under their final name or not there at all.
 
 Everything is written under `<name>.partial`, in the same folder or another of the same file system,
-synced, and renamed: POSIX and Windows both make the replacement atomic.
+synced, and renamed: POSIX and Windows both make the replacement atomic. Where several processes may
+write the same file, on whatever machines, each has a temporary name of its own.
 """
 
 from __future__ import annotations
 
 import errno
+import itertools
 import os
-from collections.abc import Generator
+import re
+import secrets
+import socket
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -22,6 +27,9 @@ _REMEDIES = {
     errno.EIO: "check the disk, then continue with `resume=True`",
     errno.ENAMETOOLONG: "choose a shorter path for `out`",
 }
+_RUN, _CALLS = secrets.token_hex(4), itertools.count(1)
+OWN = "*.by-*.partial"
+"""What `own` names match."""
 
 
 @contextmanager
@@ -38,6 +46,32 @@ def disk_errors(path: Path) -> Generator[None]:
 def partial(path: Path) -> Path:
     """The temporary name of a file, in the same folder."""
     return path.with_name(path.name + ".partial")
+
+
+def own_suffix() -> str:
+    """What may follow a file's name while it is written; no other call or process gives it."""
+    # Machines that share a file system may have the same name, or reuse a process's number.
+    machine = re.sub(r"[^0-9A-Za-z-]", "-", socket.gethostname())[:40]
+    return f".by-{machine}-{os.getpid()}-{_RUN}-{next(_CALLS)}.partial"
+
+
+def own(path: Path) -> Path:
+    """A temporary name of a file, in the same folder, that no other call or process gives."""
+    return path.with_name(path.name + own_suffix())
+
+
+def publish(grown: Path, path: Path, is_whole: Callable[[], bool]) -> None:
+    """Give the synced file `grown` its final name, `path`, unless a whole file has it.
+
+    Whichever process comes first has the name; this needs no lock. `is_whole` tells whether what is
+    there is whole, and it is replaced if it is not.
+    """
+    try:
+        os.link(grown, path)
+    except OSError:  # the name is taken, or the file system has no links
+        if not is_whole():
+            os.replace(grown, path)
+    grown.unlink(missing_ok=True)
 
 
 def open_growing(path: Path) -> IO[bytes]:
@@ -76,14 +110,13 @@ def commit(file: IO[bytes], path: Path, grown: Path | None = None) -> None:
     file.close()  # only now, for its lock is what keeps others from the temporary name
 
 
-def write_whole(path: Path, data: bytes, staging: Path | None = None) -> None:
+def write_whole(path: Path, data: bytes, grown: str | Path | None = None) -> None:
     """Write `data` so that `path` never holds anything but all of it; OSError passes through.
 
-    The temporary file lies in the folder `staging`, by default that of `path`.
+    The temporary file is `grown`, by default `partial(path)`.
     """
     # Without Paths and `commit`, which take long for thousands of small files a second.
-    folder, name = os.path.split(path)
-    grown = os.path.join(staging or folder, f"{name}.partial")
+    grown = grown or f"{path}.partial"
     with open(grown, "wb", buffering=0) as file:
         left = memoryview(data)
         while left:

@@ -26,6 +26,8 @@ METADATA = "metadata.jsonl"
 class ImageFolderWriter:
     """Writes `OUT/<label>/<index:08d>.png` and `OUT/metadata.jsonl`; see `Writer`."""
 
+    missing = 0
+
     def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
         self.out, self.count = out, run_file.count(settings)
         self._metadata = out / METADATA
@@ -37,7 +39,7 @@ class ImageFolderWriter:
             names = self._names_of_whole_metadata()
             if names is None:
                 self._journal = open_growing(self._growing)
-                names, length = _whole_lines(self._journal)
+                names, length = whole_lines(self._journal)
                 self._journal.truncate(length)
                 self._journal.seek(length)
         whole = self._pool.map(has_both_ends, [out / name for name in names])
@@ -57,7 +59,7 @@ class ImageFolderWriter:
         if not self._metadata.exists():
             return None
         with self._metadata.open("rb") as lines:
-            names, length = _whole_lines(lines)
+            names, length = whole_lines(lines)
         if len(names) == self.count and length == self._metadata.stat().st_size:
             return names
         self._metadata.replace(partial(self._growing))
@@ -75,11 +77,7 @@ class ImageFolderWriter:
         for name, record in zip(names, records, strict=True):
             self._check_same(self._lost.get(record["index"], name), name)
         with disk_errors(self.out):
-            for folder in {self.out / record["label"] for record in records}:
-                folder.mkdir(exist_ok=True)
-            paths = [self.out / name for name in names]
-            staging = [self._growing.parent] * len(paths)
-            list(self._pool.map(write_whole, paths, pngs, staging))
+            write_images(self._pool, self.out, names, pngs, self._growing.parent)
             for name, record in zip(names, records, strict=True):
                 if record["index"] < self._lines:
                     self.done += self._lost.pop(record["index"], None) is not None
@@ -107,6 +105,7 @@ class ImageFolderWriter:
         if self._journal is not None:
             with disk_errors(self._metadata):
                 commit(self._journal, self._metadata, self._growing)
+        run_file.clear(self.out)
         self.close()
 
     def close(self) -> None:
@@ -122,15 +121,33 @@ def name_of(record: Mapping[str, Any]) -> str:
     return f"{record['label']}/{record['index']:08d}.png"
 
 
-def _whole_lines(lines: Iterable[bytes]) -> tuple[list[str], int]:
-    """The images of the leading lines that are records in order, and the lines' length in bytes."""
+def write_images(
+    pool: ThreadPoolExecutor,
+    out: Path,
+    names: Sequence[str],
+    pngs: Sequence[bytes],
+    staging: Path,
+    suffix: str = ".partial",
+) -> None:
+    """Write the images with these names in `out`; temporary names end in `suffix`."""
+    for label in {name.partition("/")[0] for name in names}:
+        (out / label).mkdir(exist_ok=True)
+    grown = [os.path.join(staging, name.rpartition("/")[2] + suffix) for name in names]
+    list(pool.map(write_whole, [out / name for name in names], pngs, grown))
+
+
+def whole_lines(lines: Iterable[bytes], first: int = 0) -> tuple[list[str], int]:
+    """The images of the leading lines that are records in order, and the lines' length in bytes.
+
+    The first has the index `first`.
+    """
     names: list[str] = []
     length = 0
     for line in lines:
         try:
             record = json_object(line if line.endswith(b"\n") else b"")
             name = name_of(record)
-            whole = record["index"] == len(names) and record["file_name"] == name
+            whole = record["index"] == first + len(names) and record["file_name"] == name
         except (ValueError, LookupError, TypeError):
             break
         if not whole:

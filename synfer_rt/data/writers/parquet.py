@@ -12,57 +12,50 @@ import itertools
 import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from synfer_rt.data.writers.atomic import commit, partial
-from synfer_rt.data.writers.webdataset import ShardWriter, members
+from synfer_rt.data.writers.webdataset import ShardFormat, members
 from synfer_rt.records import ARROW, FILE_NAME, Record, Value, blank_record
 
 _ROW_GROUP = 256  # rows that a reader must hold at once
 
 
-class ParquetWriter(ShardWriter):
-    """Writes `OUT/data-00000.parquet`, `OUT/data-00001.parquet`, …"""
+def shard_format(settings: Mapping[str, Any]) -> ShardFormat:
+    """How the shards of a run are written: `OUT/data-00000.parquet`, `OUT/data-00001.parquet`, …"""
+    return ShardFormat(
+        name_of,
+        _records,
+        _is_whole,
+        lambda number: f"data-{number:05d}.tar",
+        partial(_to_parquet, schema(settings)),
+    )
 
-    def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
-        self._schema = schema(settings)
-        super().__init__(
-            out,
-            settings,
-            name_of,
-            read_shard,
-            _is_whole,
-            lambda number: f"data-{number:05d}.tar",
-            self._to_parquet,
-        )
 
-    def _to_parquet(self, tar: Path, path: Path) -> None:
-        _, parquet = _pyarrow()
-        grown = tar.with_name(path.name)
-        with tar.open("rb") as source, partial(grown).open("wb") as target:
-            found = members(source)
-            rows = (
-                (png, text) for (_, png), (_, text), _ in zip(found, found, found, strict=False)
-            )
-            with parquet.ParquetWriter(target, self._schema) as writer:
-                while group := list(itertools.islice(rows, _ROW_GROUP)):
-                    writer.write_table(self._table(*zip(*group, strict=True)))
-            commit(target, path, grown)
+def _to_parquet(schema: Any, tar: Path, target: IO[bytes]) -> None:
+    _, parquet = _pyarrow()
+    with tar.open("rb") as source:
+        found = members(source)
+        rows = ((png, text) for (_, png), (_, text), _ in zip(found, found, found, strict=False))
+        with parquet.ParquetWriter(target, schema) as writer:
+            while group := list(itertools.islice(rows, _ROW_GROUP)):
+                writer.write_table(_table(schema, *zip(*group, strict=True)))
 
-    def _table(self, pngs: Sequence[bytes], lines: Sequence[bytes]) -> Any:
-        """A pyarrow.Table of samples. Arrow reads the records, without the interpreter's lock."""
-        arrow, _ = _pyarrow()
-        reader, text = import_module("pyarrow.json"), b"\n".join(lines)
-        records = reader.read_json(
-            io.BytesIO(text),
-            reader.ReadOptions(use_threads=False, block_size=len(text) + 1),
-            reader.ParseOptions(arrow.schema(list(self._schema)[1:]), False, "ignore"),
-        )
-        names = records[FILE_NAME.name].combine_chunks()
-        image = arrow.StructArray.from_arrays([arrow.array(pngs), names], ["bytes", "path"])
-        return arrow.table([image, *records.columns], self._schema)
+
+def _table(schema: Any, pngs: Sequence[bytes], lines: Sequence[bytes]) -> Any:
+    """A pyarrow.Table of samples. Arrow reads the records, without the interpreter's lock."""
+    arrow, _ = _pyarrow()
+    reader, text = import_module("pyarrow.json"), b"\n".join(lines)
+    records = reader.read_json(
+        io.BytesIO(text),
+        reader.ReadOptions(use_threads=False, block_size=len(text) + 1),
+        reader.ParseOptions(arrow.schema(list(schema)[1:]), False, "ignore"),
+    )
+    names = records[FILE_NAME.name].combine_chunks()
+    image = arrow.StructArray.from_arrays([arrow.array(pngs), names], ["bytes", "path"])
+    return arrow.table([image, *records.columns], schema)
 
 
 def _pyarrow() -> tuple[Any, Any]:
@@ -108,6 +101,15 @@ def _is_whole(path: Path, samples: int) -> bool:
             return parquet.read_metadata(file).num_rows == samples
     except OSError:
         return False
+
+
+def _records(path: Path) -> Iterator[Record]:
+    """The records of a shard; images are not read."""
+    _, parquet = _pyarrow()
+    with _damage_as_oserror(), path.open("rb") as stream, parquet.ParquetFile(stream) as file:
+        columns = [name for name in file.schema_arrow.names if name != "image"]
+        for batch in file.iter_batches(_ROW_GROUP, columns=columns):
+            yield from batch.to_pylist()
 
 
 def read_shard(path: Path) -> Iterator[tuple[Record, bytes]]:

@@ -17,7 +17,16 @@ from typing import Any
 
 from synfer_rt.backends import computation
 from synfer_rt.bundle.qualities import BEST
-from synfer_rt.data.writers.atomic import commit, disk_errors, open_growing, partial, write_whole
+from synfer_rt.data.writers.atomic import (
+    OWN,
+    commit,
+    disk_errors,
+    open_growing,
+    own,
+    partial,
+    publish,
+    write_whole,
+)
 from synfer_rt.errors import UserError
 from synfer_rt.paths import resolved
 from synfer_rt.records import json_object
@@ -30,6 +39,8 @@ _FIRST = {"quality": BEST, "cache_every": 1}
 that do not name them; they are compared first."""
 _MADE = "made"
 _INSIDE = "__run__"
+UNJOINED = "metadata-*.jsonl"
+"""The shards of an imagefolder that is made in parts, until they are joined."""
 OLD_SHEET = "contact-sheet.png"
 """The contact sheet that older releases wrote among the samples."""
 OTHER_DATASET = (
@@ -62,7 +73,8 @@ def path(out: Path) -> Path:
 
 def exists(out: Path) -> bool:
     """Whether `out` holds a run; settings that a removed directory left behind are not one."""
-    return os.path.isdir(out) and os.path.exists(path(out))
+    # In this order: of several processes that begin a run, one makes both meanwhile.
+    return os.path.exists(path(out)) and os.path.isdir(out)
 
 
 def begin(out: Path, settings: Mapping[str, Any]) -> None:
@@ -89,6 +101,25 @@ def begin(out: Path, settings: Mapping[str, Any]) -> None:
             commit(file, aside / FILE)
 
 
+def join(out: Path, settings: Mapping[str, Any]) -> None:
+    """Write the settings of a run in `out` unless it has some; of several processes one does.
+
+    Whatever is there stays. Raises UserError if `out` cannot be written.
+    """
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+        file = folder(out) / FILE
+        if os.path.exists(path(out)):
+            return
+        file.parent.mkdir(exist_ok=True)
+        grown = own(file)
+        with grown.open("wb") as begun:
+            begun.write(_json(settings))
+            begun.flush()
+            os.fsync(begun.fileno())
+        publish(grown, file, file.exists)
+
+
 def adopt(out: Path) -> None:
     """Move what an older release wrote among the samples into the run's own folder.
 
@@ -109,6 +140,17 @@ def growing(out: Path) -> Iterator[Path]:
     """The files of the run in `out` that are not whole yet, nor under their final name."""
     for place in (folder(out), out):
         yield from (file for file in place.glob("*.partial") if file != partial(place / FILE))
+    yield from folder(out).glob(UNJOINED)
+
+
+def clear(out: Path, pattern: str = OWN) -> None:
+    """Remove what processes that were killed have left of the run in `out`, which is whole.
+
+    These are the files of its own folder that match `pattern`. Raises UserError.
+    """
+    with disk_errors(out):
+        for left in folder(out).glob(pattern):
+            left.unlink(missing_ok=True)
 
 
 def load(out: Path) -> dict[str, Any]:
@@ -142,6 +184,17 @@ def check_same(out: Path, settings: Mapping[str, Any]) -> None:
 def count(settings: Mapping[str, Any]) -> int:
     """The number of samples of a whole run: that of its settings, or that with which it ended."""
     return int(settings.get(_MADE, settings["count"]))
+
+
+def shard_count(settings: Mapping[str, Any]) -> int:
+    """The number of shards of a whole run."""
+    return -(-count(settings) // int(settings["shard_size"]))
+
+
+def shard_indices(settings: Mapping[str, Any], number: int) -> range:
+    """The indices of the samples in a shard of a whole run."""
+    size = int(settings["shard_size"])
+    return range(number * size, min((number + 1) * size, count(settings)))
 
 
 def end(out: Path, made: int) -> None:

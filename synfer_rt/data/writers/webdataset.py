@@ -8,16 +8,24 @@ its scheme.
 
 from __future__ import annotations
 
-import itertools
 import os
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from synfer_rt.data.writers import run_file
-from synfer_rt.data.writers.atomic import commit, disk_errors, open_growing, partial
+from synfer_rt.data.writers.atomic import (
+    commit,
+    disk_errors,
+    open_growing,
+    own,
+    partial,
+    publish,
+)
 from synfer_rt.data.writers.png_check import problem
+from synfer_rt.data.writers.shards import joined
 from synfer_rt.records import Record, json_object, metadata
 from synfer_rt.vocabulary.label_schemes import scheme
 
@@ -31,32 +39,35 @@ _HEADER[_SIZE], _HEADER[_CHECKSUM] = bytes(12), b" " * 8
 _SUM = sum(_HEADER)  # the checksum counts its own field as spaces
 
 
-class ShardWriter:
-    """Fills tar shards one after another; see `Writer`.
+@dataclass(frozen=True)
+class ShardFormat:
+    """A format whose shards are files.
 
-    `name(number)` is the file name of a whole shard, `read(path)` gives its samples, and
+    `name(number)` is the file name of a whole shard, `records(path)` gives the records in it, and
     `is_whole(path, samples)` tells at little cost whether it has so many. A shard that is not a tar
-    is staged in one called `tar_name(number)`, from which `convert(tar, path)` makes it.
+    is staged in one called `tar_name(number)`, from which `convert(tar, file)` makes it.
     """
 
-    def __init__(
-        self,
-        out: Path,
-        settings: Mapping[str, Any],
-        name: Callable[[int], str],
-        read: Callable[[Path], Iterator[tuple[Record, bytes]]],
-        is_whole: Callable[[Path, int], bool],
-        tar_name: Callable[[int], str] | None = None,
-        convert: Callable[[Path, Path], None] | None = None,
-    ) -> None:
+    name: Callable[[int], str]
+    records: Callable[[Path], Iterator[Record]]
+    is_whole: Callable[[Path, int], bool]
+    tar_name: Callable[[int], str]
+    convert: Callable[[Path, IO[bytes]], None] | None = None
+
+
+class ShardWriter:
+    """Fills the shards of a format one after another; see `Writer`."""
+
+    missing = 0
+
+    def __init__(self, out: Path, settings: Mapping[str, Any], format: ShardFormat) -> None:
         self.out, self.count = out, run_file.count(settings)
-        self._size, self._read = int(settings["shard_size"]), read
-        self._name, self._tar_name, self._convert = name, tar_name or name, convert
+        self._size, self._format = int(settings["shard_size"]), format
         self._folder = run_file.folder(out)
         self._file: IO[bytes] | None = None
         self._next = 0  # the index that the open tar goes on with
         shards = range(-(-self.count // self._size))
-        self._whole = {n for n in shards if is_whole(self._final(n), len(self._indices(n)))}
+        self._whole = {n for n in shards if format.is_whole(self._final(n), len(self._indices(n)))}
         lacking: list[range] = []
         with disk_errors(out):
             for number in shards:
@@ -71,10 +82,10 @@ class ShardWriter:
         self.done = self.count - len(self.lacking)
 
     def _final(self, number: int) -> Path:
-        return self.out / self._name(number)
+        return self.out / self._format.name(number)
 
     def _staging(self, number: int) -> Path:
-        return self._folder / self._tar_name(number)
+        return self._folder / self._format.tar_name(number)
 
     def _indices(self, number: int) -> range:
         return range(number * self._size, min((number + 1) * self._size, self.count))
@@ -104,7 +115,7 @@ class ShardWriter:
         """The records of the samples before the first that is lacking."""
         for number in range(-(-self._first // self._size)):
             if number in self._whole:
-                yield from (record for record, _ in self._read(self._final(number)))
+                yield from self._format.records(self._final(number))
             else:
                 with partial(self._staging(number)).open("rb") as file:
                     yield from (record for record, _, _ in samples(file))
@@ -130,14 +141,15 @@ class ShardWriter:
         """Give the open shard its final name."""
         assert self._file is not None
         number = (self._next - 1) // self._size
-        if self._convert is None:
-            self._file.write(_END)
-            self._file.write(bytes(-self._file.tell() % tarfile.RECORDSIZE))
+        if self._format.convert is None:
+            _end(self._file)
             commit(self._file, self._final(number), self._staging(number))
         else:
             self._file.flush()
-            tar = partial(self._staging(number))
-            self._convert(tar, self._final(number))
+            tar, grown = partial(self._staging(number)), self._folder / self._format.name(number)
+            with partial(grown).open("wb") as target:
+                self._format.convert(tar, target)
+                commit(target, self._final(number), grown)
             self._file.close()
             tar.unlink()
         self._whole.add(number)
@@ -161,6 +173,7 @@ class ShardWriter:
                 if number not in self._whole:  # whole but for its name, after one that was not
                     self._open(number, self._indices(number).stop)
                     self._seal()
+        run_file.clear(self.out)
 
     def close(self) -> None:
         """Stop; what is written stays for a run that resumes."""
@@ -179,19 +192,97 @@ def _end_of_whole(file: IO[bytes], indices: range) -> tuple[int, int]:
     return index, end
 
 
-def joined(ranges: Iterable[range]) -> Sequence[int]:
-    """The indices of rising ranges, as one range where nothing lies between them."""
-    parts = [part for part in ranges if part]
-    if all(one.stop == next_.start for one, next_ in itertools.pairwise(parts)):
-        return range(parts[0].start, parts[-1].stop) if parts else range(0)
-    return list(itertools.chain.from_iterable(parts))
+class FileShards:
+    """The shards of a run that are files in its output; see `Shards`."""
+
+    def __init__(self, out: Path, settings: Mapping[str, Any], format: ShardFormat) -> None:
+        self._out, self._settings, self._format = out, settings, format
+
+    def exists(self, number: int) -> bool:
+        """Whether there is such a file."""
+        return self._path(number).exists()
+
+    def is_whole(self, number: int) -> bool:
+        """Whether the file has all samples, and its end."""
+        samples = len(run_file.shard_indices(self._settings, number))
+        return self._format.is_whole(self._path(number), samples)
+
+    def finished_at(self, number: int) -> float | None:
+        """When the file was last written to."""
+        return self._path(number).stat().st_mtime
+
+    def records(self, numbers: Iterable[int]) -> Iterator[Record]:
+        """The records in these files."""
+        for number in numbers:
+            yield from self._format.records(self._path(number))
+
+    def begin(self, number: int) -> UnfinishedFile:
+        """Begin to make it."""
+        aside, format = run_file.folder(self._out), self._format
+        return UnfinishedFile(
+            aside / format.tar_name(number),
+            self._path(number),
+            format,
+            lambda: self.is_whole(number),
+        )
+
+    def finish(self) -> None:
+        """The files are what readers open."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _path(self, number: int) -> Path:
+        return self._out / self._format.name(number)
 
 
-class WebDatasetWriter(ShardWriter):
-    """Writes `OUT/000000.tar`, `OUT/000001.tar`, …"""
+class UnfinishedFile:
+    """The shard `path`, staged in a tar of this process beside `staging`; see `Unfinished`."""
 
-    def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
-        super().__init__(out, settings, name_of, _read_tar, _is_whole_tar)
+    def __init__(
+        self, staging: Path, path: Path, format: ShardFormat, is_whole: Callable[[], bool]
+    ) -> None:
+        self._path, self._format, self._is_whole = path, format, is_whole
+        self._tar = self._grown = own(staging)
+        if format.convert is not None:
+            self._grown = own(staging.with_name(path.name))
+        self._file: IO[bytes] = self._tar.open("wb")
+
+    def add(self, records: Sequence[Mapping[str, Any]], pngs: Sequence[bytes]) -> None:
+        """Append the samples."""
+        for record, png in zip(records, pngs, strict=True):
+            self._file.write(_sample(record, png))
+
+    def publish(self) -> None:
+        """Give the file its final name."""
+        if self._format.convert is None:
+            _end(self._file)
+            _synced(self._file)
+        else:
+            self._file.flush()
+            with self._grown.open("wb") as target:
+                self._format.convert(self._tar, target)
+                _synced(target)
+        publish(self._grown, self._path, self._is_whole)
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove the files under names of this process."""
+        self._file.close()
+        for file in {self._tar, self._grown}:
+            file.unlink(missing_ok=True)
+
+
+def _synced(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+    file.close()
+
+
+def _end(file: IO[bytes]) -> None:
+    """Write the end of a tar."""
+    file.write(_END)
+    file.write(bytes(-file.tell() % tarfile.RECORDSIZE))
 
 
 def name_of(number: int) -> str:
@@ -244,6 +335,19 @@ def samples(file: IO[bytes]) -> Iterator[tuple[Record, bytes, int]]:
         yield record, png, file.tell()
 
 
+def _records(path: Path) -> Iterator[Record]:
+    """The records of a whole tar; images are skipped."""
+    with path.open("rb") as file:
+        while any(header := file.read(tarfile.BLOCKSIZE)):
+            info = tarfile.TarInfo.frombuf(header, "utf-8", "strict")
+            padding = -info.size % tarfile.BLOCKSIZE
+            if info.name.endswith(".json"):
+                yield json_object(file.read(info.size))
+                file.seek(padding, os.SEEK_CUR)
+            else:
+                file.seek(info.size + padding, os.SEEK_CUR)
+
+
 def _is_whole_tar(path: Path, samples: int) -> bool:
     """Whether a tar has three members for each of so many samples, and its end; no data is read."""
     try:
@@ -267,3 +371,8 @@ def _read_tar(path: Path) -> Iterator[tuple[Record, bytes]]:
     with path.open("rb") as file:
         for record, png, _ in samples(file):
             yield record, png
+
+
+def shard_format(settings: Mapping[str, Any]) -> ShardFormat:
+    """How the shards of a run are written: `OUT/000000.tar`, `OUT/000001.tar`, …"""
+    return ShardFormat(name_of, _records, _is_whole_tar, name_of)

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from synfer_rt.data.writers import Writer, open_output, read
+from synfer_rt.data.writers.shards import Part
 from synfer_rt.records import Record
 
 CLASSES = ["neutral", "happy", "sad"]
@@ -87,11 +88,16 @@ class SmallRun:
 
 
 def open_run(
-    run: SmallRun, out: Path, format: str, count: int = 10, resume: bool = False
+    run: SmallRun,
+    out: Path,
+    format: str,
+    count: int = 10,
+    resume: bool = False,
+    part: Part | None = None,
 ) -> Writer:
-    """The writer of the run in `out`."""
+    """The writer of the run in `out`, or of a part of it."""
     settings = run.settings(format, count)
-    return open_output(out, settings, resume=resume, shard_size=run.shard_size)
+    return open_output(out, settings, resume=resume, shard_size=run.shard_size, part=part)
 
 
 def finished(run: SmallRun, out: Path, format: str, count: int = 10) -> list[tuple[Record, bytes]]:

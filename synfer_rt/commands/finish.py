@@ -1,0 +1,26 @@
+"""The command `synfer-rt finish`: the end of a run that was made in parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from synfer_rt.commands import options
+from synfer_rt.commands.class_table import print_classes
+
+
+@click.command()
+@click.argument("out", type=options.LocalPath())
+def finish(out: Path) -> None:
+    """Finish the run in OUT that was made in parts, once all its shards are there.
+
+    Every record is read and counted, and the contact sheet is drawn; of imagefolder, metadata.jsonl
+    is made of its shards. The last part does the same but for the table. What is already finished
+    stays as it is.
+    """
+    from synfer_rt import api
+
+    made = api.finish(out)
+    print_classes(made.labelled, made.accepted, "images", made.judged)
+    click.echo(f"{out} holds {made.count} images; look at {made.contact_sheet}")

@@ -1,0 +1,54 @@
+"""The command `synfer-rt status`: how far a run is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from synfer_rt.commands import options
+
+if TYPE_CHECKING:
+    from synfer_rt.jobs.run_status import RunStatus
+
+
+@click.command()
+@click.argument("out", type=options.LocalPath())
+def status(out: Path) -> None:
+    """Show which shards of the run in OUT are there, how fast it is, and how long the rest takes.
+
+    A shard counts as damaged if this shows without reading everything, which `synfer-rt verify`
+    does. The exit code is 0 if all shards are there and whole, else 1.
+    """
+    from synfer_rt import api
+    from synfer_rt.jobs.verify import spans
+
+    found = api.status(out)
+    size = f"{found.shards} shards of {found.shard_size} images"
+    most = ", at most" if found.at_most else ""
+    click.echo(f"{out}: {found.format}, {found.count} images{most}, {size}")
+    click.echo(f"there    {len(found.there)} ({found.images} images)")
+    for kind, numbers in (("damaged", found.damaged), ("missing", found.missing)):
+        if numbers:
+            click.echo(f"{kind:8} {len(numbers)}: {spans(numbers)}")
+    if not found.complete:
+        click.echo(_speed(found))
+        click.get_current_context().exit(1)
+
+
+def _speed(found: RunStatus) -> str:
+    """How fast shards are finished, and when something was last written."""
+    last = f"last written {_time(found.idle)} ago"
+    left = found.seconds_left
+    if left is None or found.images_per_second is None:
+        return f"no shard is finished yet; {last}"
+    return f"{found.images_per_second:.1f} images/s, {_time(left)} left; {last}"
+
+
+def _time(seconds: float) -> str:
+    """A time in its largest unit that it has two of: 90 s, 25 min, 7.5 h, 3.2 days."""
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.3g} {unit}"
+    return f"{seconds:.0f} s"

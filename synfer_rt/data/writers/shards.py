@@ -1,0 +1,181 @@
+"""A run as shards that any process may make, in any order.
+
+A shard is the samples `n * shard_size` to `(n + 1) * shard_size - 1` of a run. Its bytes depend on
+nothing but them. Whoever makes it does so under a name of its own in the run's own folder, and
+gives it its final name when it is whole, unless another process was faster. So processes on any
+number of machines work on one output without locks. What a process has not finished when it ends is
+lost, since no other could tell that it has ended.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from synfer_rt import ranges
+from synfer_rt.data.writers import run_file
+from synfer_rt.data.writers.atomic import disk_errors
+from synfer_rt.errors import UserError
+from synfer_rt.records import Record
+
+
+class Unfinished(Protocol):
+    """A shard that this process is making; OSError passes through."""
+
+    def add(self, records: Sequence[Mapping[str, Any]], pngs: Sequence[bytes]) -> None:
+        """Add its next samples."""
+        ...
+
+    def publish(self) -> None:
+        """Give it its final name, unless another process has: it has all its samples."""
+        ...
+
+    def discard(self) -> None:
+        """Remove it."""
+        ...
+
+
+class Shards(Protocol):
+    """The shards of a run in one format, by their numbers."""
+
+    def exists(self, number: int) -> bool:
+        """Whether there is such a shard, whole or damaged."""
+        ...
+
+    def is_whole(self, number: int) -> bool:
+        """Whether it is whole, as far as this shows without reading everything."""
+        ...
+
+    def finished_at(self, number: int) -> float | None:
+        """When it was finished, in seconds since the epoch; None if nothing tells."""
+        ...
+
+    def records(self, numbers: Iterable[int]) -> Iterator[Record]:
+        """The records of whole shards, whose numbers rise, by index; images are not read."""
+        ...
+
+    def begin(self, number: int) -> Unfinished:
+        """Begin to make it."""
+        ...
+
+    def finish(self) -> None:
+        """Make of the shards, which are all whole, what readers open."""
+        ...
+
+    def close(self) -> None:
+        """Free what the object holds."""
+        ...
+
+
+@dataclass(frozen=True)
+class Part:
+    """The shards of a run whose number is `number` modulo `count`."""
+
+    number: int
+    count: int
+
+    def of(self, shards: int) -> range:
+        """The numbers of its shards, of so many in all."""
+        return range(self.number, shards, self.count)
+
+
+EVERY = Part(0, 1)
+
+
+def part_of(value: object) -> Part:
+    """The part that (K, N) names, with K from 0 to N - 1. Raises UserError for anything else."""
+    pair = tuple(cast("Sequence[Any]", value)) if isinstance(value, tuple | list) else ()
+    if len(pair) == 2 and ranges.is_whole(pair[1], 1) and ranges.is_whole(pair[0], 0, pair[1] - 1):
+        return Part(int(pair[0]), int(pair[1]))
+    got = "/".join(map(str, pair)) if pair else repr(cast(object, value))
+    raise UserError(
+        "`part` must be two whole numbers K and N with K from 0 to N - 1, as 0/8 to 7/8 are eight "
+        f"parts, got {got}."
+    )
+
+
+class PartWriter:
+    """Makes the shards of a part that are not there, beside processes that make others.
+
+    See `Writer`, of which it differs in one point: what is not a whole shard when it is closed is
+    lost. When the part is finished and all shards of the run are there, so is the run.
+    """
+
+    def __init__(
+        self, out: Path, settings: Mapping[str, Any], shards: Shards, part: Part = EVERY
+    ) -> None:
+        self._out, self._settings, self._shards = out, settings, shards
+        self._all = range(run_file.shard_count(settings))
+        mine = {number: self._indices(number) for number in part.of(len(self._all))}
+        with disk_errors(out):
+            lacking = [indices for n, indices in mine.items() if not shards.is_whole(n)]
+        self.lacking = joined(lacking)
+        self.count = sum(map(len, mine.values()))
+        self.done = self.count - len(self.lacking)
+        self.missing = 0
+        self._open: Unfinished | None = None
+
+    def _indices(self, number: int) -> range:
+        return run_file.shard_indices(self._settings, number)
+
+    def records(self) -> Iterator[Record]:
+        """The records of the samples before the first that this part lacks; others must be there.
+
+        Raises OSError where they are not.
+        """
+        before = self.lacking[0] if self.lacking else self._settings["count"]
+        yield from self._shards.records(range(before // int(self._settings["shard_size"])))
+
+    def write(self, records: Sequence[Mapping[str, Any]], pngs: Sequence[bytes]) -> None:
+        """Write samples in the order of their indices."""
+        size = int(self._settings["shard_size"])
+        pairs = zip(records, pngs, strict=True)
+        with disk_errors(self._out):
+            for number, samples in itertools.groupby(pairs, lambda pair: pair[0]["index"] // size):
+                self._write(number, list(samples))
+
+    def _write(self, number: int, samples: list[tuple[Mapping[str, Any], bytes]]) -> None:
+        if self._open is None:
+            self._open = self._shards.begin(number)
+        self._open.add(*zip(*samples, strict=True))
+        indices = self._indices(number)
+        if samples[-1][0]["index"] + 1 == indices.stop:
+            self._open.publish()
+            self._open = None
+            self.done += len(indices)
+
+    def finish(self) -> None:
+        """The part is written: finish the run if all its shards are there.
+
+        `missing` is the number of those that are not.
+        """
+        shards = self._shards
+        with disk_errors(self._out):
+            self.missing = sum(not shards.exists(number) for number in self._all)
+            if not self.missing:
+                self.missing = sum(not shards.is_whole(number) for number in self._all)
+            if not self.missing:
+                shards.finish()
+        if not self.missing:
+            for left in "*.partial", run_file.UNJOINED:
+                run_file.clear(self._out, left)
+        self.close()
+
+    def close(self) -> None:
+        """Stop, and remove the shard that is not whole."""
+        with disk_errors(self._out):
+            if self._open is not None:
+                self._open.discard()
+                self._open = None
+        self._shards.close()
+
+
+def joined(ranges: Iterable[range]) -> Sequence[int]:
+    """The indices of rising ranges, as one range where nothing lies between them."""
+    parts = [part for part in ranges if part]
+    if all(one.stop == next_.start for one, next_ in itertools.pairwise(parts)):
+        return range(parts[0].start, parts[-1].stop) if parts else range(0)
+    return list(itertools.chain.from_iterable(parts))

@@ -1,0 +1,115 @@
+"""`--part`, `status` and `finish`: one dataset by several commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from synfer_rt.commands.cli import main
+from synfer_rt.data.writers import FORMATS, run_file
+from synfer_rt.jobs.destination import Destination
+from tests.commands.test_cli import refused
+from tests.data.writers.test_parts import files
+
+OPTIONS = ("--count", "22", "--shard-size", "4", "--batch", "5", "--threshold", "0.3")
+
+
+def run(*words):
+    return CliRunner().invoke(main, list(map(str, words)))
+
+
+def settings(out: Path):
+    """The settings of a run but for what ran its engines."""
+    return {k: v for k, v in run_file.load(out).items() if k != run_file.RAN_ON}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_parts_make_the_dataset_of_one_command(sample, tmp_path, format):
+    one, parts = tmp_path / "one", tmp_path / "parts"
+    assert sample(*OPTIONS, "--format", format, out=one).exit_code == 0
+    for number, missing in ((2, 4), (0, 2)):
+        made = sample(*OPTIONS, "--format", format, "--part", f"{number}/3", out=parts)
+        assert made.exit_code == 0, made.output
+        assert f"Of other parts {missing} shards are missing" in made.output
+    shown = run("status", parts)
+    assert shown.exit_code == 1
+    assert "22 images, 6 shards of 4 images\nthere    4 (14 images)\n" in shown.output
+    assert "missing  2: 1, 4\n" in shown.output and "images/s" in shown.output
+    assert "lacks 2 of 6 shards (missing: 1, 4)" in refused(run("finish", parts))
+    made = sample(*OPTIONS, "--format", format, "--part", "1/3", out=parts)
+    assert f"{parts} holds 22 images; look at" in made.output, made.output
+    assert files(parts) == files(one)
+    sheets = [run_file.folder(out) / "contact-sheet.html" for out in (one, parts)]
+    assert sheets[1].read_text() == sheets[0].read_text().replace(">one<", ">parts<")
+    names = [{path.name for path in run_file.folder(out).iterdir()} for out in (one, parts)]
+    assert names[0] == names[1] and settings(one) == settings(parts)
+    assert run("verify", parts).exit_code == run("status", parts).exit_code == 0
+    again = sample(*OPTIONS, "--format", format, "--part", "1/3", out=parts)
+    assert again.exit_code == 0 and "already holds all 22 images" in again.output
+
+
+def test_finish_counts_what_all_parts_have_made(sample, tmp_path):
+    out = tmp_path / "parts"
+    for number in range(2):
+        assert sample(*OPTIONS, "--part", f"{number}/2", out=out).exit_code == 0
+    sheet = run_file.folder(out) / "contact-sheet.html"
+    sheet.unlink()
+    result = run("finish", out)
+    assert result.exit_code == 0, result.output
+    records = [json.loads(line) for line in (out / "metadata.jsonl").read_text().splitlines()]
+    accepted = sum(record["accepted"] for record in records)
+    assert ["all", "22", str(accepted)] in [line.split()[:3] for line in result.output.splitlines()]
+    assert f"{out} holds 22 images; look at {sheet}" in result.output and sheet.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--part", "8"], "--part must be written K/N with K from 0 to N - 1"),
+        (["--part", "8/8"], "--part must be two whole numbers K and N with K from 0 to N - 1"),
+        (["--part", "0/0"], "got 0/0."),
+        (["--part", "0/2", "--count-accepted"], "leave out --part, or --count-accepted."),
+        (["--part", "0/2", "--accept-rate", "0.5"], "leave out --part, or accept by --threshold."),
+        (["--part", "0/2", "--mix-backends"], "--resume"),
+    ],
+)
+def test_what_cannot_be_a_part_is_one_sentence(sample, tmp_path, options, said):
+    assert said in refused(sample("--count", "4", *options))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_part_with_other_settings_is_refused_by_name(sample, tmp_path):
+    assert sample("--count", "4", "--part", "0/2").exit_code == 0
+    for option, said in (("--seed", "seed: 0, now 7"), ("--shard-size", "shard size: 10000, now")):
+        assert said in refused(sample("--count", "4", "--part", "1/2", option, "7"))
+
+
+def test_a_part_that_computes_differently_is_refused_even_if_it_comes_second(
+    sample, tmp_path, monkeypatch
+):
+    assert sample(*OPTIONS, "--part", "0/2").exit_code == 0
+    path = run_file.path(tmp_path / "out")
+    path.write_text(path.read_text().replace('"runtime": "', '"runtime": "other '))
+    assert "runtime other onnxruntime" in refused(sample(*OPTIONS, "--part", "1/2"))
+    # As if no run had been there when the command began.
+    monkeypatch.setattr(Destination, "begun", None)
+    assert "runtime other onnxruntime" in refused(sample(*OPTIONS, "--part", "1/2"))
+
+
+def test_status_and_finish_need_a_run(tmp_path):
+    for command in "status", "finish":
+        assert "holds no run of synfer-rt" in refused(run(command, tmp_path))
+
+
+def test_an_interrupted_part_says_how_to_go_on(sample, monkeypatch):
+    def stop(bar, progress):
+        if progress.done > 6:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("synfer_rt.commands.progress.ProgressBar.__call__", stop)
+    result = sample(*OPTIONS, "--part", "0/2")
+    assert result.exit_code == 130
+    assert "of 12 images written; run the same again" in result.output

@@ -1,0 +1,106 @@
+"""How far a run is, and how fast, by the times of its shards; and its end."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from synfer_rt.data.writers import FORMATS, run_file
+from synfer_rt.data.writers.shards import Part
+from synfer_rt.errors import UserError
+from synfer_rt.jobs.finish import finish_run
+from synfer_rt.jobs.run_status import images_per_second, run_status
+from tests.data.writers.small_run import SmallRun, open_run
+from tests.data.writers.test_parts import damage, make, write_part
+
+HOUR = 3600.0
+
+
+@pytest.mark.parametrize(
+    ("begun", "finished", "rate"),
+    [
+        (0.0, [(10.0, 100)], 10.0),
+        (0.0, [(10.0, 100), (20.0, 100), (20.0, 100)], 15.0),
+        # A night between the first shard and the others does not count.
+        (0.0, [(10.0, 100), (8 * HOUR, 90), (8 * HOUR + 10, 100), (8 * HOUR + 20, 100)], None),
+        (0.0, [(50.0, 0)], None),
+        (50.0, [(50.0, 10)], None),
+    ],
+)
+def test_the_rate_is_that_of_the_last_hour(begun, finished, rate):
+    found = images_per_second(begun, finished)
+    if len(finished) == 4:
+        assert found == pytest.approx(290 / (8 * HOUR + 10))
+    else:
+        assert found == rate
+
+
+def test_shards_finished_before_the_last_hour_do_not_count():
+    steady = [(10.0 * n, 100) for n in range(1, 1000)]
+    assert images_per_second(0, steady) == pytest.approx(10)
+    faster = [*steady, *((9990 + n, 100) for n in range(1, 3601))]
+    assert images_per_second(0, faster) == pytest.approx(100)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_shards_of_a_run_are_there_damaged_or_missing(tmp_path, format):
+    run, out = SmallRun(), tmp_path / "out"
+    open_run(run, out, format, part=Part(0, 3)).close()
+    found = run_status(out)
+    assert (found.there, found.damaged, found.missing) == ((), (), (0, 1, 2))
+    assert found.images_per_second is None and found.seconds_left is None
+    for number in 2, 1:
+        make(run, out, format, Part(number, 3))
+    damage(out, format)
+    begun = run_file.path(out).stat().st_mtime
+    os.utime(run_file.path(out), (begun - 10, begun - 10))
+    found = run_status(out)
+    assert (found.there, found.damaged, found.missing) == ((2,), (1,), (0,))
+    assert (found.images, found.count, found.shards, found.shard_size) == (2, 10, 3, 4)
+    assert not found.complete and found.idle < 60
+    assert found.images_per_second is not None and found.seconds_left is not None
+    assert 0 < found.images_per_second <= 0.2
+    assert found.seconds_left == pytest.approx(8 / found.images_per_second)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_shards_that_one_process_makes_are_seen(tmp_path, format):
+    run, out = SmallRun(), tmp_path / "out"
+    writer = open_run(run, out, format)
+    run.write(writer, 9)
+    assert run_status(out).there == (0, 1)
+    run.write(writer, 10)
+    writer.finish()
+    assert run_status(out).complete
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_run_that_lacks_shards_is_not_finished(tmp_path, format):
+    run, out = SmallRun(), tmp_path / "out"
+    for number in 1, 2:
+        make(run, out, format, Part(number, 3))
+    damage(out, format)
+    before = sorted(path.name for path in run_file.folder(out).iterdir())
+    with pytest.raises(UserError, match=r"lacks 2 of 3 shards \(missing: 0; damaged: 1\); run the"):
+        finish_run(out)
+    assert sorted(path.name for path in run_file.folder(out).iterdir()) == before
+
+
+def test_a_shard_under_the_name_of_another_is_found(tmp_path):
+    run, out = SmallRun(), tmp_path / "out"
+    make(run, out, "webdataset", Part(0, 1))
+    (out / "000001.tar").write_bytes((out / "000000.tar").read_bytes())
+    with pytest.raises(UserError, match=r"Image 4 of .*, in shard 1, has no sound record"):
+        finish_run(out)
+
+
+def test_what_augment_wrote_is_not_finished_so(tmp_path):
+    run, out = SmallRun(), tmp_path / "out"
+    writer = open_run(run, out, "parquet", part=Part(0, 1))
+    write_part(run, writer)
+    writer.finish()
+    path = run_file.path(out)
+    path.write_text(path.read_text().replace("{", '{"command": "augment",', 1))
+    with pytest.raises(UserError, match="which is not made in parts"):
+        finish_run(out)
