@@ -173,8 +173,7 @@ class Model:
 
         With `part` (K, N) only the shards are made whose number is K modulo N, and not those that
         are there. Processes on any number of machines may make the parts of one run in one
-        directory, in any order or at once; the last finishes it. No `count_accepted` and no
-        `accept_rate` then.
+        directory, in any order or at once; the last finishes it. Not with `count_accepted`.
 
         What is written is kept if the run is interrupted: KeyboardInterrupt then has a note on how
         far it is. Raises UserError for a value that does not fit, a directory that holds something

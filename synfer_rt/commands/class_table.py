@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+NOT_JUDGED = "not judged"
+
 
 def print_classes(
-    labelled: Mapping[str, int], accepted: Mapping[str, int], made: str, judged: bool
+    labelled: Mapping[str, int], accepted: Mapping[str, int], made: str, instead: str = ""
 ) -> None:
     """Print the images of each label, in this order, under the heading `made`, and the accepted.
 
-    Where nobody judges, the table says so.
+    A text `instead` of these says why there are none.
     """
     from rich.table import Table
 
@@ -24,5 +26,5 @@ def print_classes(
         ("all", sum(labelled.values()), sum(accepted.values())),
     ):
         share = f"{yes / images:.0%}" if images else ""
-        table.add_row(label, str(images), *((str(yes), share) if judged else ("not judged", "")))
+        table.add_row(label, str(images), *((instead, "") if instead else (str(yes), share)))
     console().print(table)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from synfer_rt.commands import options
-from synfer_rt.commands.class_table import print_classes
+from synfer_rt.commands.class_table import NOT_JUDGED, print_classes
 
 
 @click.command()
@@ -22,5 +22,5 @@ def finish(out: Path) -> None:
     from synfer_rt import api
 
     made = api.finish(out)
-    print_classes(made.labelled, made.accepted, "images", made.judged)
+    print_classes(made.labelled, made.accepted, "images", "" if made.judged else NOT_JUDGED)
     click.echo(f"{out} holds {made.count} images; look at {made.contact_sheet}")

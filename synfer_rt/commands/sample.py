@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from synfer_rt.commands import options, parsing
-from synfer_rt.commands.class_table import print_classes
+from synfer_rt.commands.class_table import NOT_JUDGED, print_classes
 from synfer_rt.commands.notes import note
 from synfer_rt.commands.skipped import report_skipped
 
@@ -170,12 +170,13 @@ def sample(
         written = model.write(out, on_progress=bar, **settings)
     summary = written.summary
     if summary.images:
+        judged = bool(model.bundle.annotators)
         classes = [name for name in model.bundle.classes if name in summary.labelled]
         print_classes(
             {name: summary.labelled[name] for name in classes},
             summary.accepted,
             "images" if summary.images == written.count else "made now",
-            judged=bool(model.bundle.annotators),
+            "" if judged and summary.accepted else "at the end" if judged else NOT_JUDGED,
         )
         click.echo(_speed(model, summary))
     if written.missing:

@@ -19,7 +19,7 @@ def status(out: Path) -> None:
     """Show which shards of the run in OUT are there, how fast it is, and how long the rest takes.
 
     A shard counts as damaged if this shows without reading everything, which `synfer-rt verify`
-    does. The exit code is 0 if all shards are there and whole, else 1.
+    does. The exit code is 0 if the run is finished, else 1.
     """
     from synfer_rt import api
     from synfer_rt.jobs.verify import spans
@@ -34,6 +34,9 @@ def status(out: Path) -> None:
             click.echo(f"{kind:8} {len(numbers)}: {spans(numbers)}")
     if not found.complete:
         click.echo(_speed(found))
+    elif not found.finished:
+        click.echo(f"all shards are there; finish it with synfer-rt finish {out}")
+    if not found.finished:
         click.get_current_context().exit(1)
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 from synfer_rt.data.writers import imagefolder, parquet, run_file, webdataset
 from synfer_rt.data.writers.atomic import partial
-from synfer_rt.data.writers.folder_shards import begun_in_shards
 from synfer_rt.records import FILE_NAME, Record, json_object
 
 
@@ -47,7 +46,8 @@ def _imagefolder(out: Path, settings: Mapping[str, Any]) -> Found:
     journal = partial(run_file.path(out).with_name(imagefolder.METADATA))
     listed = metadata if metadata.exists() else journal
     if not listed.exists():
-        joins = "; it is made of the shards when all are there" if begun_in_shards(out) else ""
+        parts = any(run_file.unfinished_shards(out))
+        joins = "; it is made of the shards when all are there" if parts else ""
         yield Fault(imagefolder.METADATA, f"it is missing{joins}")
         return
     named: set[str] = set()

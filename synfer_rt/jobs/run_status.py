@@ -26,7 +26,8 @@ class RunStatus:
 
     `images_per_second` is the rate at which shards were finished in the last hour in which any
     were, and `seconds_left` follows from it; both are None if nothing tells. `idle` are the seconds
-    since anything was written.
+    since anything was written. A run is `finished` if all shards are there and nothing is left of
+    its making.
     """
 
     path: Path
@@ -41,6 +42,7 @@ class RunStatus:
     missing: tuple[int, ...]
     images_per_second: float | None
     idle: float
+    finished: bool
 
     @property
     def complete(self) -> bool:
@@ -90,6 +92,7 @@ def run_status(out: Path) -> RunStatus:
         tuple(missing),
         images_per_second(begun, finished or [(last, images)]),
         max(0.0, time.time() - last),
+        len(there) == len(numbers) and not any(run_file.growing(out)),
     )
 
 

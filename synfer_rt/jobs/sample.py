@@ -44,6 +44,7 @@ class Summary:
     """What one call of `execute` made.
 
     `labelled` and `accepted` count samples by their label; all requested labels are among them.
+    `accepted` is empty after a part of a run where the samples before decide what is accepted.
     `retried` counts the samples that came out broken and were made again, `broken` those that are
     broken in the end. `missing` is how many accepted samples each class lacks of those wanted,
     after the last image of the run. `ran_on` says on what the engines really ran: backends, and the
@@ -156,11 +157,11 @@ def execute(
     if writer.lacking:
         engines.load(run.engines, _at_once(run, engines, batch))  # no part of the run's time
         starts = photo_starts(run, engines)
-    selection = Selection(run, writer.records())
+    selection = Selection(run, writer.records(), writer.deferred)
     started = time.perf_counter()
     tally = _Tally(run, engines)
     indices = selection.indices(writer.lacking)
-    before = indices[0] if run.in_order and indices else writer.done
+    before = writer.done if indices is writer.lacking else indices[0]
     observer = RunObserver(lambda images: on_progress(before + images), Soundness(engines))
 
     def write(piece: Future[_Encoded]) -> None:
@@ -182,7 +183,7 @@ def execute(
         tally.labelled.total(),
         seconds,
         tally.labelled,
-        tally.accepted,
+        {} if writer.deferred else tally.accepted,
         {} if selection.quotas is None else selection.quotas.missing(),
         tally.retried,
         tally.broken,

@@ -95,11 +95,6 @@ class Run:
                 "`count_accepted` requests labels by what was accepted before, so its images "
                 "cannot be made in any order; leave out `part`, or `count_accepted`."
             )
-        if self.accept_rate is not None:
-            raise UserError(
-                "`accept_rate` compares an image with those before it, which `part` leaves to "
-                "others; leave out `part`, or accept by `threshold`."
-            )
 
     def warn(self) -> None:
         """Log the remark, and warn of what the model does not read of the run's prompts."""

@@ -15,14 +15,18 @@ class Selection:
     """Decides one sample after the other which are accepted, and which labels come next.
 
     Everything follows from the run and the samples before, and so is the same when a run that was
-    interrupted shows what it has.
+    interrupted shows what it has. With `deferred` it is decided later, over the records of all
+    samples, and until then all are accepted that are not broken.
     """
 
-    def __init__(self, run: Run, records: Iterable[Mapping[str, Any]]) -> None:
+    def __init__(
+        self, run: Run, records: Iterable[Mapping[str, Any]], deferred: bool = False
+    ) -> None:
         self._run = run
         self._accept = run.acceptance()
         self.quotas = run.quotas()
-        self._alone = not run.in_order
+        self._deferred = deferred
+        self._alone = deferred or not run.in_order
         if self._alone:
             return  # nothing depends on the samples before
         for made in records:
@@ -48,6 +52,8 @@ class Selection:
 
     def decide(self, sample: Sample) -> Sample:
         """The next sample, accepted or not."""
+        if self._deferred:
+            return replace(sample, accepted=not sample.broken)
         if sample.probabilities:
             said = sample.label, sample.probabilities, sample.rectified, sample.accepted
             accepted = bool(self._accept(Verdict(*said))) and not sample.broken

@@ -9,16 +9,30 @@ import pytest
 from click.testing import CliRunner
 
 from synfer_rt.commands.cli import main
-from synfer_rt.data.writers import FORMATS, run_file
+from synfer_rt.data.datasets import read_dataset
+from synfer_rt.data.writers import FORMATS, read, run_file
+from synfer_rt.data.writers.decisions import UndecidedFiles
+from synfer_rt.errors import UserError
 from synfer_rt.jobs.destination import Destination
 from tests.commands.test_cli import refused
 from tests.data.writers.test_parts import files
 
-OPTIONS = ("--count", "22", "--shard-size", "4", "--batch", "5", "--threshold", "0.3")
+OPTIONS = ("--count", "22", "--shard-size", "4", "--batch", "5")
+ACCEPTING = [("--threshold", "0.3"), ("--accept-rate", "0.4")]
 
 
 def run(*words):
     return CliRunner().invoke(main, list(map(str, words)))
+
+
+def stopping_at(images: int):
+    """A progress bar that interrupts its command after so many images."""
+
+    def show(bar, progress):
+        if progress.done > images:
+            raise KeyboardInterrupt
+
+    return show
 
 
 def settings(out: Path):
@@ -26,12 +40,14 @@ def settings(out: Path):
     return {k: v for k, v in run_file.load(out).items() if k != run_file.RAN_ON}
 
 
+@pytest.mark.parametrize("accepting", ACCEPTING, ids=str)
 @pytest.mark.parametrize("format", FORMATS)
-def test_parts_make_the_dataset_of_one_command(sample, tmp_path, format):
+def test_parts_make_the_dataset_of_one_command(sample, tmp_path, format, accepting):
     one, parts = tmp_path / "one", tmp_path / "parts"
-    assert sample(*OPTIONS, "--format", format, out=one).exit_code == 0
+    options = (*OPTIONS, *accepting, "--format", format)
+    assert sample(*options, out=one).exit_code == 0
     for number, missing in ((2, 4), (0, 2)):
-        made = sample(*OPTIONS, "--format", format, "--part", f"{number}/3", out=parts)
+        made = sample(*options, "--part", f"{number}/3", out=parts)
         assert made.exit_code == 0, made.output
         assert f"Of other parts {missing} shards are missing" in made.output
     shown = run("status", parts)
@@ -39,7 +55,7 @@ def test_parts_make_the_dataset_of_one_command(sample, tmp_path, format):
     assert "22 images, 6 shards of 4 images\nthere    4 (14 images)\n" in shown.output
     assert "missing  2: 1, 4\n" in shown.output and "images/s" in shown.output
     assert "lacks 2 of 6 shards (missing: 1, 4)" in refused(run("finish", parts))
-    made = sample(*OPTIONS, "--format", format, "--part", "1/3", out=parts)
+    made = sample(*options, "--part", "1/3", out=parts)
     assert f"{parts} holds 22 images; look at" in made.output, made.output
     assert files(parts) == files(one)
     sheets = [run_file.folder(out) / "contact-sheet.html" for out in (one, parts)]
@@ -47,8 +63,69 @@ def test_parts_make_the_dataset_of_one_command(sample, tmp_path, format):
     names = [{path.name for path in run_file.folder(out).iterdir()} for out in (one, parts)]
     assert names[0] == names[1] and settings(one) == settings(parts)
     assert run("verify", parts).exit_code == run("status", parts).exit_code == 0
-    again = sample(*OPTIONS, "--format", format, "--part", "1/3", out=parts)
+    again = sample(*options, "--part", "1/3", out=parts)
     assert again.exit_code == 0 and "already holds all 22 images" in again.output
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_decisions_do_not_depend_on_who_makes_the_shards(sample, tmp_path, format, monkeypatch):
+    one, parts = tmp_path / "one", tmp_path / "parts"
+    options = (*OPTIONS, "--accept-rate", "0.4", "--format", format)
+    assert sample(*options, out=one).exit_code == 0
+    accepted = [record["accepted"] for record, _ in read(one)]
+    assert 0 < sum(accepted) < len(accepted)
+    with monkeypatch.context() as patch:  # one process begins, and is stopped after two shards
+        patch.setattr("synfer_rt.commands.progress.ProgressBar.__call__", stopping_at(11))
+        assert sample(*options, out=parts).exit_code == 130
+    assert sample(*options, "--part", "1/2", out=parts).exit_code == 0
+    with pytest.raises(UserError, match="not finished"):
+        read_dataset(parts)
+    assert sample(*options, "--resume", out=parts).exit_code == 0
+    assert files(parts) == files(one)
+    names = [{path.name for path in run_file.folder(out).iterdir()} for out in (one, parts)]
+    assert names[0] == names[1]
+
+
+def test_a_shard_that_is_lost_later_is_decided_as_before(sample, tmp_path):
+    options = (*OPTIONS, "--accept-rate", "0.4", "--format", "webdataset")
+    assert sample(*options, "--part", "0/1").exit_code == 0
+    before = files(tmp_path / "out")
+    (tmp_path / "out/000002.tar").unlink()
+    assert sample(*options, "--part", "0/2").exit_code == 0
+    assert files(tmp_path / "out") == before
+
+
+def test_finish_goes_on_where_a_process_was_killed_that_decided(sample, tmp_path, monkeypatch):
+    options = (*OPTIONS, "--accept-rate", "0.4", "--format", "parquet")
+    assert sample(*options, out=tmp_path / "one").exit_code == 0
+
+    def killed(shards, number, decide):
+        if number == 3:
+            raise KeyboardInterrupt
+        write(shards, number, decide)
+
+    write = UndecidedFiles._write
+    with monkeypatch.context() as patch:
+        patch.setattr(UndecidedFiles, "_write", killed)
+        assert sample(*options, "--part", "0/1").exit_code == 130
+    out = tmp_path / "out"
+    shown = run("status", out)
+    assert shown.exit_code == 1 and f"finish it with synfer-rt finish {out}" in shown.output
+    assert run("finish", out).exit_code == 0
+    assert files(out) == files(tmp_path / "one") and run("status", out).exit_code == 0
+
+
+def test_a_shard_that_is_damaged_before_it_is_decided_is_not_published(sample, tmp_path):
+    options = (*OPTIONS, "--accept-rate", "0.4", "--format", "webdataset")
+    assert sample(*options, "--part", "0/2").exit_code == 0
+    shard = run_file.folder(tmp_path / "out") / "undecided-000002.tar"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole.replace(b'{"file_name": "00000009', b'["file_name": "00000009'))
+    assert shard.read_bytes() != whole
+    assert f"{shard} is damaged; remove it" in refused(sample(*options, "--part", "1/2"))
+    shard.unlink()
+    assert sample(*options, "--part", "0/2").exit_code == 0
+    assert run("verify", tmp_path / "out").exit_code == 0
 
 
 def test_finish_counts_what_all_parts_have_made(sample, tmp_path):
@@ -72,7 +149,6 @@ def test_finish_counts_what_all_parts_have_made(sample, tmp_path):
         (["--part", "8/8"], "--part must be two whole numbers K and N with K from 0 to N - 1"),
         (["--part", "0/0"], "got 0/0."),
         (["--part", "0/2", "--count-accepted"], "leave out --part, or --count-accepted."),
-        (["--part", "0/2", "--accept-rate", "0.5"], "leave out --part, or accept by --threshold."),
         (["--part", "0/2", "--mix-backends"], "--resume"),
     ],
 )
@@ -105,11 +181,7 @@ def test_status_and_finish_need_a_run(tmp_path):
 
 
 def test_an_interrupted_part_says_how_to_go_on(sample, monkeypatch):
-    def stop(bar, progress):
-        if progress.done > 6:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr("synfer_rt.commands.progress.ProgressBar.__call__", stop)
+    monkeypatch.setattr("synfer_rt.commands.progress.ProgressBar.__call__", stopping_at(6))
     result = sample(*OPTIONS, "--part", "0/2")
     assert result.exit_code == 130
     assert "of 12 images written; run the same again" in result.output

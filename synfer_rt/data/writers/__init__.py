@@ -15,8 +15,9 @@ from typing import Any, Protocol
 
 from synfer_rt.data.writers import imagefolder, parquet, run_file, webdataset
 from synfer_rt.data.writers.atomic import disk_errors
-from synfer_rt.data.writers.folder_shards import FolderShards, begun_in_shards
-from synfer_rt.data.writers.shards import EVERY, Part, PartWriter, Shards
+from synfer_rt.data.writers.decisions import UndecidedFiles
+from synfer_rt.data.writers.folder_shards import FolderShards
+from synfer_rt.data.writers.shards import EVERY, Part, PartWriter, Shards, deferred
 from synfer_rt.data.writers.webdataset import FileShards, ShardFormat, ShardWriter
 from synfer_rt.errors import UserError
 from synfer_rt.paths import local, resolved
@@ -44,6 +45,8 @@ class Writer(Protocol):
     """The samples of the whole run, or of the part of it that is written."""
     missing: int
     """The shards of the run that are still missing when a part is finished; else 0."""
+    deferred: bool
+    """Whether samples are only accepted when all are there; until then they are if not broken."""
 
     def records(self) -> Iterator[Record]:
         """The records of the samples before the first of `lacking`, by index.
@@ -118,7 +121,7 @@ def join_output(out: Path, settings: Mapping[str, Any], shard_size: int = SHARD_
 
 
 def _writer(out: Path, settings: Mapping[str, Any], part: Part | None) -> Writer:
-    if part is None and begun_in_shards(out):
+    if part is None and any(run_file.unfinished_shards(out)):
         part = EVERY
     if part is not None:
         return PartWriter(out, settings, shards_of(out, settings), part)
@@ -131,7 +134,8 @@ def shards_of(out: Path, settings: Mapping[str, Any]) -> Shards:
     """The shards of the run in `out`, whose settings have the shards' size; close it when done."""
     if settings["format"] == "imagefolder":
         return FolderShards(out, settings)
-    return FileShards(out, settings, _FILES[settings["format"]](settings))
+    files = UndecidedFiles if deferred(settings) else FileShards
+    return files(out, settings, _FILES[settings["format"]](settings))
 
 
 def check_output(

@@ -17,14 +17,11 @@ from typing import IO, Any
 
 from synfer_rt.data.writers import run_file
 from synfer_rt.data.writers.atomic import own, own_suffix, partial, publish
+from synfer_rt.data.writers.decisions import decider
 from synfer_rt.data.writers.imagefolder import METADATA, name_of, whole_lines, write_images
 from synfer_rt.data.writers.png_check import has_both_ends
+from synfer_rt.data.writers.shards import deferred
 from synfer_rt.records import Record, json_object, metadata
-
-
-def begun_in_shards(out: Path) -> bool:
-    """Whether there are shards in the run's own folder that are not joined."""
-    return any(run_file.folder(out).glob(run_file.UNJOINED))
 
 
 class FolderShards:
@@ -119,7 +116,7 @@ class FolderShards:
         grown = own(self._folder / METADATA)
         try:
             with grown.open("wb") as file:
-                file.writelines(self._lines(range(run_file.shard_count(self._settings))))
+                file.writelines(self._decided())
                 file.flush()
                 os.fsync(file.fileno())
             publish(grown, self._metadata, self._is_joined)
@@ -128,6 +125,14 @@ class FolderShards:
             grown.unlink(missing_ok=True)
             if not self._is_joined():
                 raise
+
+    def _decided(self) -> Iterator[bytes]:
+        """The lines of all shards, decided."""
+        lines = self._lines(range(run_file.shard_count(self._settings)))
+        if not deferred(self._settings):
+            return lines
+        records = map(decider(self._settings), map(json_object, lines))
+        return (metadata(record, name_of(record)) + b"\n" for record in records)
 
     def _is_joined(self) -> bool:
         try:

@@ -26,7 +26,7 @@ METADATA = "metadata.jsonl"
 class ImageFolderWriter:
     """Writes `OUT/<label>/<index:08d>.png` and `OUT/metadata.jsonl`; see `Writer`."""
 
-    missing = 0
+    missing, deferred = 0, False
 
     def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
         self.out, self.count = out, run_file.count(settings)

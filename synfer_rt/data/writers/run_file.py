@@ -39,8 +39,9 @@ _FIRST = {"quality": BEST, "cache_every": 1}
 that do not name them; they are compared first."""
 _MADE = "made"
 _INSIDE = "__run__"
-UNJOINED = "metadata-*.jsonl"
-"""The shards of an imagefolder that is made in parts, until they are joined."""
+UNJOINED, UNDECIDED = "metadata-*.jsonl", "undecided-*.tar"
+"""The shards of a run in parts until it is finished: those of an imagefolder, until they are
+joined, and those of other formats where acceptance is decided at the end."""
 OLD_SHEET = "contact-sheet.png"
 """The contact sheet that older releases wrote among the samples."""
 OTHER_DATASET = (
@@ -140,7 +141,13 @@ def growing(out: Path) -> Iterator[Path]:
     """The files of the run in `out` that are not whole yet, nor under their final name."""
     for place in (folder(out), out):
         yield from (file for file in place.glob("*.partial") if file != partial(place / FILE))
-    yield from folder(out).glob(UNJOINED)
+    yield from unfinished_shards(out)
+
+
+def unfinished_shards(out: Path) -> Iterator[Path]:
+    """The shards in the own folder of the run in `out`, where they are until it is finished."""
+    for pattern in UNJOINED, UNDECIDED:
+        yield from folder(out).glob(pattern)
 
 
 def clear(out: Path, pattern: str = OWN) -> None:

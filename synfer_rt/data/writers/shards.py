@@ -70,6 +70,14 @@ class Shards(Protocol):
         ...
 
 
+def deferred(settings: Mapping[str, Any]) -> bool:
+    """Whether what a run with these settings accepts depends on the samples before each.
+
+    Where it is made in parts, that is decided when all shards are there.
+    """
+    return settings.get("accept_rate") is not None
+
+
 @dataclass(frozen=True)
 class Part:
     """The shards of a run whose number is `number` modulo `count`."""
@@ -115,7 +123,7 @@ class PartWriter:
         self.lacking = joined(lacking)
         self.count = sum(map(len, mine.values()))
         self.done = self.count - len(self.lacking)
-        self.missing = 0
+        self.missing, self.deferred = 0, deferred(settings)
         self._open: Unfinished | None = None
 
     def _indices(self, number: int) -> range:
@@ -160,7 +168,7 @@ class PartWriter:
             if not self.missing:
                 shards.finish()
         if not self.missing:
-            for left in "*.partial", run_file.UNJOINED:
+            for left in "*.partial", run_file.UNJOINED, run_file.UNDECIDED:
                 run_file.clear(self._out, left)
         self.close()
 

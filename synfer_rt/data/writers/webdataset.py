@@ -58,7 +58,7 @@ class ShardFormat:
 class ShardWriter:
     """Fills the shards of a format one after another; see `Writer`."""
 
-    missing = 0
+    missing, deferred = 0, False
 
     def __init__(self, out: Path, settings: Mapping[str, Any], format: ShardFormat) -> None:
         self.out, self.count = out, run_file.count(settings)
@@ -193,35 +193,42 @@ def _end_of_whole(file: IO[bytes], indices: range) -> tuple[int, int]:
 
 
 class FileShards:
-    """The shards of a run that are files in its output; see `Shards`."""
+    """The shards of a run that are files, in its output or in `place`; see `Shards`."""
 
-    def __init__(self, out: Path, settings: Mapping[str, Any], format: ShardFormat) -> None:
+    def __init__(
+        self,
+        out: Path,
+        settings: Mapping[str, Any],
+        format: ShardFormat,
+        place: Path | None = None,
+    ) -> None:
         self._out, self._settings, self._format = out, settings, format
+        self._place = place or out
 
     def exists(self, number: int) -> bool:
         """Whether there is such a file."""
-        return self._path(number).exists()
+        return self.path(number).exists()
 
     def is_whole(self, number: int) -> bool:
         """Whether the file has all samples, and its end."""
         samples = len(run_file.shard_indices(self._settings, number))
-        return self._format.is_whole(self._path(number), samples)
+        return self._format.is_whole(self.path(number), samples)
 
     def finished_at(self, number: int) -> float | None:
         """When the file was last written to."""
-        return self._path(number).stat().st_mtime
+        return self.path(number).stat().st_mtime
 
     def records(self, numbers: Iterable[int]) -> Iterator[Record]:
         """The records in these files."""
         for number in numbers:
-            yield from self._format.records(self._path(number))
+            yield from self._format.records(self.path(number))
 
     def begin(self, number: int) -> UnfinishedFile:
         """Begin to make it."""
         aside, format = run_file.folder(self._out), self._format
         return UnfinishedFile(
             aside / format.tar_name(number),
-            self._path(number),
+            self.path(number),
             format,
             lambda: self.is_whole(number),
         )
@@ -232,8 +239,9 @@ class FileShards:
     def close(self) -> None:
         """Nothing is held."""
 
-    def _path(self, number: int) -> Path:
-        return self._out / self._format.name(number)
+    def path(self, number: int) -> Path:
+        """The file of a shard."""
+        return self._place / self._format.name(number)
 
 
 class UnfinishedFile:
@@ -364,15 +372,16 @@ def _is_whole_tar(path: Path, samples: int) -> bool:
 def read(out: Path) -> Iterator[tuple[Record, bytes]]:
     """Every sample of a finished run, by index: its record and its PNG file's bytes."""
     for path in sorted(out.glob("*.tar")):
-        yield from _read_tar(path)
+        yield from read_tar(path)
 
 
-def _read_tar(path: Path) -> Iterator[tuple[Record, bytes]]:
+def read_tar(path: Path) -> Iterator[tuple[Record, bytes]]:
+    """Every whole sample of a tar: its record and its PNG file's bytes."""
     with path.open("rb") as file:
         for record, png, _ in samples(file):
             yield record, png
 
 
-def shard_format(settings: Mapping[str, Any]) -> ShardFormat:
+def shard_format(settings: Mapping[str, Any], name: Callable[[int], str] = name_of) -> ShardFormat:
     """How the shards of a run are written: `OUT/000000.tar`, `OUT/000001.tar`, …"""
-    return ShardFormat(name_of, _records, _is_whole_tar, name_of)
+    return ShardFormat(name, _records, _is_whole_tar, name)

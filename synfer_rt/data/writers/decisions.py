@@ -1,0 +1,97 @@
+"""Which samples of a run in parts are accepted, where that depends on the samples before.
+
+A process that makes a shard does not know the samples of others. So its records say of each sample
+whether it may be accepted, which a broken one may not. When all shards are there, decisions are
+taken over their records in the order of the indices, as one process takes them. A record that is
+decided already stays as it is, since the same samples come before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from synfer_rt.data.writers import run_file
+from synfer_rt.data.writers.shards import Unfinished
+from synfer_rt.data.writers.webdataset import FileShards, ShardFormat, read_tar, shard_format
+from synfer_rt.errors import UserError
+from synfer_rt.judging.acceptance import acceptance
+from synfer_rt.judging.voting import Verdict
+from synfer_rt.records import Record
+
+
+def decider(settings: Mapping[str, Any]) -> Callable[[Record], Record]:
+    """What decides a run's records, to be called with each in the order of the indices."""
+    accept = acceptance(settings["accept_rate"])
+
+    def decide(record: Record) -> Record:
+        verdict = Verdict(record["label"], record["probabilities"], record["rectified"])
+        accepted = bool(accept(verdict)) and record["accepted"]
+        return {**record, "accepted": accepted}
+
+    return decide
+
+
+class UndecidedFiles:
+    """The shards of a run whose samples are decided at its end; see `Shards`.
+
+    Until then a shard is a tar in the run's own folder, in any format.
+    """
+
+    def __init__(self, out: Path, settings: Mapping[str, Any], format: ShardFormat) -> None:
+        self._settings = settings
+        self._final = FileShards(out, settings, format)
+        tar = shard_format(settings, run_file.UNDECIDED.replace("*", "{:06d}").format)
+        self._made = FileShards(out, settings, tar, run_file.folder(out))
+
+    def exists(self, number: int) -> bool:
+        """Whether there is such a shard, decided or not."""
+        return self._final.exists(number) or self._made.exists(number)
+
+    def is_whole(self, number: int) -> bool:
+        """Whether one of them has all samples, and its end."""
+        return self._final.is_whole(number) or self._made.is_whole(number)
+
+    def finished_at(self, number: int) -> float | None:
+        """When the first of them was last written to."""
+        made = self._made if self._made.exists(number) else self._final
+        return made.finished_at(number)
+
+    def records(self, numbers: Iterable[int]) -> Iterator[Record]:
+        """The records in the decided files."""
+        return self._final.records(numbers)
+
+    def begin(self, number: int) -> Unfinished:
+        """Begin to make it, undecided."""
+        return self._made.begin(number)
+
+    def finish(self) -> None:
+        """Decide all samples, and write the files that readers open."""
+        decide = decider(self._settings)
+        for number in range(run_file.shard_count(self._settings)):
+            try:
+                if not self._final.is_whole(number):
+                    self._write(number, decide)
+                    continue
+            except FileNotFoundError:  # another process has decided all, and removed what it had
+                if not self._final.is_whole(number):
+                    raise
+            for record in self._final.records([number]):
+                decide(record)
+
+    def _write(self, number: int, decide: Callable[[Record], Record]) -> None:
+        shard, path = self._final.begin(number), self._made.path(number)
+        left = len(run_file.shard_indices(self._settings, number))
+        try:
+            for record, png in read_tar(path):
+                shard.add([decide(record)], [png])
+                left -= 1
+            if left:
+                raise UserError(f"{path} is damaged; remove it, and run the command of its part.")
+            shard.publish()
+        finally:
+            shard.discard()
+
+    def close(self) -> None:
+        """Nothing is held."""
