@@ -17,10 +17,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Unpack, cast
+from typing import Any, Unpack, cast
 
 import numpy as np
 
@@ -43,7 +43,11 @@ from synfer_rt.jobs.finish import Finished, finish_run
 from synfer_rt.jobs.label import LabelJob, check_labels, label_dataset
 from synfer_rt.jobs.label_results import Labels
 from synfer_rt.jobs.originals import usable
+from synfer_rt.jobs.plan_preview import Preview, preview
+from synfer_rt.jobs.plan_preview import measure as measure_run
+from synfer_rt.jobs.plan_reading import read_plan
 from synfer_rt.jobs.progress import OnProgress, reporter
+from synfer_rt.jobs.rerun import backend_for
 from synfer_rt.jobs.resuming import as_begun, check_resuming, choose_computation
 from synfer_rt.jobs.run_status import RunStatus, run_status
 from synfer_rt.jobs.sample import Written, make_samples, write_samples
@@ -189,6 +193,75 @@ class Model:
         check_output(to.out, run.settings(format), resume=to.joins, shard_size=shard_size)
         return write_samples(run, self._engines_for(run.bundle, to), to, batch, on_progress)
 
+    def write_plan(
+        self,
+        plan: Location | Mapping[str, Any],
+        out: Location | None = None,
+        *,
+        layout_from: Location | None = None,
+        part: tuple[int, int] | None = None,
+        batch: int = 256,
+        resume: bool = False,
+        mix_backends: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> tuple[Written, ...]:
+        """Write the dataset that a plan describes (see docs/plans.md); a result for each split.
+
+        `plan` is a YAML, JSON or TOML file, the run.json of a run that is made again, or a mapping
+        of what such a file holds. `out` is where it is written, by default as the plan says, or
+        synfer-out; each split has a directory of its own in it. `layout_from` are the photos that
+        a run began with which is made again. The other arguments and the errors are those of
+        `write`; what is wrong in the plan is found before anything is written.
+        """
+        batch = ranges.whole("batch", batch, 1, None)
+        photos = None if layout_from is None else local(layout_from, "layout_from")
+        read = read_plan(plan, self.bundle, photos)
+        base = (read.out or Path("synfer-out")) if out is None else local(out, "out")
+        shards = None if part is None else part_of(part)
+        how = (read.format, resume, mix_backends, read.shard_size, shards)
+        to = {name: Destination(base / name, *how) for name in read.splits or ("",)}
+        begun = next((each.begun for each in to.values() if each.begun), read.begun)
+        runs = read.runs(as_begun(self.bundle, begun), base)
+        for name, run in runs.items():
+            if shards is not None:
+                run.check_parts()
+            settings, joins = run.settings(read.format), to[name].joins
+            check_output(to[name].out, settings, resume=joins, shard_size=read.shard_size)
+        written: list[Written] = []
+        for name, run in runs.items():
+            asked = self._backend
+            if to[name].begun is None:
+                asked = backend_for(read, asked, run.bundle)
+            engines = self._engines_for(run.bundle, to[name], asked)
+            written.append(write_samples(run, engines, to[name], batch, on_progress))
+        return tuple(written)
+
+    def preview(
+        self,
+        plan: Location | Mapping[str, Any],
+        *,
+        layout_from: Location | None = None,
+        measure: bool = True,
+        batch: int = 256,
+    ) -> Preview:
+        """What a plan comes to: images of each class and attribute, and time and disk.
+
+        `plan` and `layout_from` are those of `write_plan`. Unless `measure` is False, a few images
+        are made, `batch` at a time, and removed again. Raises UserError for what is wrong in the
+        plan.
+        """
+        batch = ranges.whole("batch", batch, 1, None)
+        photos = None if layout_from is None else local(layout_from, "layout_from")
+        read = read_plan(plan, self.bundle, photos)
+        runs = read.runs(as_begun(self.bundle, read.begun))
+        found = preview(read, runs)
+        if not ranges.flag("measure", measure):
+            return found
+        run = next(iter(runs.values()))
+        backend, _ = choose(backend_for(read, self._backend, run.bundle), run.bundle)
+        engines = self._loaded(run.bundle, backend)
+        return replace(found, measured=measure_run(run, engines, read, batch))
+
     def label(
         self,
         images: Location | Sequence[Location],
@@ -288,9 +361,11 @@ class Model:
         augmenter = Augmenter(job, Sampler(self._engines_for(bundle, to)))
         return augment_dataset(augmenter, read, originals, balance, to, batch, on_progress)
 
-    def _engines_for(self, bundle: Bundle, to: Destination) -> LoadedEngines:
+    def _engines_for(
+        self, bundle: Bundle, to: Destination, asked: str | None = None
+    ) -> LoadedEngines:
         """The engines for a job, on the backend on which it was begun if it continues."""
-        where, why = to.computation(self._backend, bundle)
+        where, why = to.computation(asked or self._backend, bundle)
         LOG.info(f"{bundle.name} {bundle.version} on {why}")
         return self._loaded(bundle, where.backend)
 

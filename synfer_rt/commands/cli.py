@@ -36,6 +36,11 @@ _COMMANDS = {
     ),
     "inspect": ("synfer_rt.commands.inspect", "inspect", "Print a bundle of engines."),
     "label": ("synfer_rt.commands.label", "label", "Label existing images."),
+    "plan": (
+        "synfer_rt.commands.plan",
+        "plan",
+        "Check a plan, and print what it comes to.",
+    ),
     "sample": ("synfer_rt.commands.sample", "sample", "Write a labelled dataset of faces."),
     "status": ("synfer_rt.commands.status", "status", "Show how far a run is."),
     "unpack": (

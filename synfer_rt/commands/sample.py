@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from synfer_rt.commands import options, parsing
 from synfer_rt.commands.class_table import NOT_JUDGED, print_classes
 from synfer_rt.commands.notes import note
 from synfer_rt.commands.skipped import report_skipped
+from synfer_rt.errors import UserError
 
 if TYPE_CHECKING:
     from synfer_rt.api import Model
@@ -20,6 +22,12 @@ if TYPE_CHECKING:
 
 @click.command()
 @options.bundle
+@click.option(
+    "--plan",
+    type=options.LocalPath(),
+    metavar="FILE",
+    help="Make what a plan describes, or, of a run.json, the same run again; see docs/plans.md.",
+)
 @click.option("--count", default=256, show_default=True, help="How many images, of all classes.")
 @click.option(
     "--count-accepted",
@@ -149,7 +157,12 @@ if TYPE_CHECKING:
 @options.running
 @options.resuming
 def sample(
-    bundle: Path | None, backend: str, threads: int | None, out: Path, **settings: Any
+    bundle: Path | None,
+    backend: str,
+    threads: int | None,
+    plan: Path | None,
+    out: Path,
+    **settings: Any,
 ) -> None:
     """Write a labelled dataset of faces.
 
@@ -166,8 +179,37 @@ def sample(
     from synfer_rt.commands.progress import ProgressBar
 
     model = api.load(bundle, backend=backend, threads=threads)
-    with ProgressBar() as bar:
-        written = model.write(out, on_progress=bar, **settings)
+    if plan is not None:
+        beside, place = _beside_plan(settings), out if _is_given("out") else None
+        with ProgressBar() as bar:
+            datasets = model.write_plan(plan, place, on_progress=bar, **beside)
+    else:
+        with ProgressBar() as bar:
+            datasets = (model.write(out, on_progress=bar, **settings),)
+    for written in datasets:
+        _report(model, written)
+
+
+def _beside_plan(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that may stand beside a plan. Raises UserError for another that is given."""
+    beside = ("layout_from", "part", "batch", "resume", "mix_backends")
+    for name in settings:
+        if name not in beside and _is_given(name):
+            raise UserError(
+                f"`plan` says all that decides the images; leave out `{name}`, or change the plan."
+            )
+    return {name: settings[name] for name in beside}
+
+
+def _is_given(name: str) -> bool:
+    """Whether an option is on the command line, not a default."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source is not ParameterSource.DEFAULT
+
+
+def _report(model: Model, written: Written) -> None:
+    """Print what was made, and where it lies."""
+    out = written.path
     summary = written.summary
     if summary.images:
         judged = bool(model.bundle.annotators)

@@ -155,7 +155,7 @@ def execute(
     batch = ranges.whole("batch", batch, 1, None)
     starts = None
     if writer.lacking:
-        engines.load(run.engines, _at_once(run, engines, batch))  # no part of the run's time
+        engines.load(run.engines, images_at_once(run, engines, batch))  # no part of the run's time
         starts = photo_starts(run, engines)
     selection = Selection(run, writer.records(), writer.deferred)
     started = time.perf_counter()
@@ -230,7 +230,7 @@ def write_samples(
     skipped = () if run.photos is None else tuple(run.photos.skipped.items())
     run.warn()
     if to.begun is None:
-        rows = _at_once(run, engines, batch)
+        rows = images_at_once(run, engines, batch)
         engines.load(run.engines, rows)  # what does not load leaves nothing behind
         warn_of_the_cpu(engines)
     writer = to.open(run.settings(to.format), engines)
@@ -256,7 +256,7 @@ def write_samples(
     return Written(to.out, images, sheet, summary, skipped, skipped_file(to.out), writer.missing)
 
 
-def _at_once(run: Run, engines: LoadedEngines, batch: int) -> int:
+def images_at_once(run: Run, engines: LoadedEngines, batch: int) -> int:
     """How many of the run's images go through the engines at once."""
     return Sampler(engines).at_once(min(batch, run.count), run.semantic)
 

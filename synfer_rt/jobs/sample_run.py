@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -37,11 +38,12 @@ class Run:
     a layout bank it is 1. `semantic` steers every sample towards its label. `photos` are the faces
     to start from, of which `requests` knows the number. `accept_rate` and `threshold` say what is
     accepted (see judging/acceptance.py). With `quota` the run goes on until each class has so many
-    accepted samples, and `count` is the most that it makes. Classifier-free guidance acts within
-    `interval`, or in every step. Only every `cache_every`-th guided step computes the UNet's deep
-    part (diffusion/feature_caching.py). `quality` is one of the bundle's, and `remark` a sentence
-    on why it is not the default, if it is not and was not asked for. `timesteps` are those that the
-    solver visits, its own if None, and `eta` is the share of fresh noise of `tcd`.
+    accepted samples, or its own number, and `count` is the most that it makes. Classifier-free
+    guidance acts within `interval`, or in every step. Only every `cache_every`-th guided step
+    computes the UNet's deep part (diffusion/feature_caching.py). `quality` is one of the bundle's,
+    and `remark` a sentence on why it is not the default, if it is not and was not asked for.
+    `timesteps` are those that the solver visits, its own if None, and `eta` is the share of fresh
+    noise of `tcd`.
     """
 
     bundle: Bundle
@@ -54,7 +56,7 @@ class Run:
     photos: Photos | None = None
     accept_rate: float | None = None
     threshold: float | None = None
-    quota: int | None = None
+    quota: int | Mapping[str, int] | None = None
     interval: GuidanceInterval | None = None
     cache_every: int = 1
     quality: str = BEST
@@ -100,13 +102,15 @@ class Run:
         """Log the remark, and warn of what the model does not read of the run's prompts."""
         if self.remark is not None:
             LOG.info(self.remark)
-        warn_of_unread(self.bundle, "prompt", self.requests.prompt or "")
+        warn_of_unread(self.bundle, "prompt", *self.requests.given_prompts)
         warn_of_unread(self.bundle, "negative_prompt", self.requests.negative_prompt)
 
     def quotas(self) -> Quotas | None:
         """The labels that a run with a quota requests; None without one."""
         if self.quota is None:
             return None
+        if isinstance(self.quota, Mapping):
+            return Quotas(self.quota, self.count)
         return Quotas(dict.fromkeys(self.requests.labels, self.quota), self.count)
 
     @property
@@ -167,7 +171,9 @@ class Run:
             "semantic_guidance": None if self.semantic is None else asdict(self.semantic),
             "accept_rate": self.accept_rate,
             "threshold": self.threshold,
-            "accepted_per_class": self.quota,
+            "accepted_per_class": (
+                dict(self.quota) if isinstance(self.quota, Mapping) else self.quota
+            ),
             "label_scheme": self.bundle.label_scheme,
             "classes": list(self.bundle.classes),
             "au_vocabulary": list(self.bundle.au_names) or None,
@@ -176,6 +182,7 @@ class Run:
             **({} if self.timesteps is None else {"timesteps": list(self.timesteps)}),
             **({} if self.eta is None else {"eta": self.eta}),
             **({} if size == self.bundle.default_size else {"size": list(size)}),
+            **requests.settings,
         }
 
     def record(self, sample: Sample) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from synfer_rt.sampling import inversion
 from synfer_rt.sampling.guidance import SemanticGuidance
 from synfer_rt.sampling.guidance import semantic_guidance as guidance_of
 from synfer_rt.sampling.inversion import Photos
+from synfer_rt.sampling.planned_requests import Distributions
 from synfer_rt.sampling.requests import Requests, make_requests
 
 _PER_WANTED = 10
@@ -65,9 +66,17 @@ DEFAULTS: SampleSettings = {"labels": "all", "seed": 0, "count_accepted": False}
 
 
 def make_run(
-    bundle: Bundle, *, count: int, out: Path | None = None, **settings: Unpack[SampleSettings]
+    bundle: Bundle,
+    *,
+    count: int,
+    out: Path | None = None,
+    distributions: Distributions | None = None,
+    **settings: Unpack[SampleSettings],
 ) -> Run:
-    """The run of these settings, see `Model.sample`. Raises UserError for what cannot be run."""
+    """The run of these settings, see `Model.sample`. Raises UserError for what cannot be run.
+
+    With `distributions` the requests are drawn from them.
+    """
     given = _given(settings)
     if "timesteps" in given:
         given["timesteps"] = decreasing(given["timesteps"])
@@ -75,7 +84,10 @@ def make_run(
     bundle = bundle if size is None else bundle.resized(size)
     photos = _photos(given.get("layout_from"), bundle, out)
     requests = _requests(bundle, given, len(photos or ()))
-    most, quota = _counts(count, given, len(requests.labels))
+    if distributions is not None:
+        requests = distributions.of(requests)
+    counts = dict[str, int]() if distributions is None else distributions.counts
+    most, quota = _counts(count, given, requests.labels, counts)
     strength = _strength(given.get("layout_strength"), requests, bundle)
     semantic = _semantic(bundle, given)
     quality, remark = _quality(bundle, given, requests, semantic, strength)
@@ -203,8 +215,13 @@ def _images(name: str, value: int) -> int:
     return ranges.whole(name, ranges.whole(name, value, 1, None), 1)
 
 
-def _counts(count: int, given: Mapping[str, Any], labels: int) -> tuple[int, int | None]:
-    """The most images that are made, and the accepted ones that each class shall have, if any."""
+def _counts(
+    count: int, given: Mapping[str, Any], labels: Sequence[str], counts: Mapping[str, int]
+) -> tuple[int, int | Mapping[str, int] | None]:
+    """The most images that are made, and the accepted ones that each class shall have, if any.
+
+    A class shall have its number of `counts`, and `count` if there are none.
+    """
     count = _images("count", count)
     budget = given.get("budget")
     budget = None if budget is None else _images("budget", budget)
@@ -214,14 +231,14 @@ def _counts(count: int, given: Mapping[str, Any], labels: int) -> tuple[int, int
                 "`budget` needs `count_accepted`; add `count_accepted=True`, or leave out `budget`."
             )
         return count, None
-    wanted = count * labels
+    wanted = sum(counts.values()) or count * len(labels)
     most = min(_PER_WANTED * wanted, ranges.LARGEST_SEED) if budget is None else budget
     if most < wanted:
         raise UserError(
             f"`budget` is {most}, fewer than the {wanted} images wanted; raise it, or lower "
             "`count`."
         )
-    return most, count
+    return most, counts or count
 
 
 def _strength(given: float | None, requests: Requests, bundle: Bundle) -> float:

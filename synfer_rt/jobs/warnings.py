@@ -36,10 +36,11 @@ def warn_of_the_cpu(engines: LoadedEngines) -> None:
         )
 
 
-def warn_of_unread(bundle: Bundle, argument: str, text: str) -> None:
-    """Warn of what the model does not read of a text: its end, and words that it does not know."""
-    end, words = bundle.unread(text)
-    if end:
+def warn_of_unread(bundle: Bundle, argument: str, *texts: str) -> None:
+    """Warn of what the model does not read of texts: an end, and words that it does not know."""
+    unread = list(map(bundle.unread, texts))
+    words = dict.fromkeys(word for _, unknown in unread for word in unknown)
+    if end := next((end for end, _ in unread if end), ""):
         LOG.warning(
             f"`{argument}` is longer than the {bundle.max_length} tokens that {bundle.name} reads; "
             f"its end is not read: {end.strip()!r}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 from synfer_rt import ranges
 from synfer_rt.bundle import Bundle, Layouts
@@ -18,7 +18,8 @@ from synfer_rt.errors import UserError, nearest
 from synfer_rt.vocabulary import au_prototypes, expressions, facs, prompts
 
 _SYNONYMS = 3  # numbers that prompts.describe takes
-_DRAWS = prompts.DRAWS + _SYNONYMS + au_prototypes.DRAWS
+DRAWS = prompts.DRAWS + _SYNONYMS + au_prototypes.DRAWS
+"""The random numbers of a request: for its words, its synonyms and its AUs."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,11 @@ def _check_negative_prompt(text: str, bundle: Bundle) -> None:
         )
 
 
+def for_synonyms(uniforms: Sequence[float]) -> Sequence[float]:
+    """Those of a request's random numbers that choose among synonyms."""
+    return uniforms[prompts.DRAWS : prompts.DRAWS + _SYNONYMS]
+
+
 @dataclass(frozen=True)
 class Requests:
     """The requests of a run, one for every index of 0 or more; `make_requests` checks the fields.
@@ -155,9 +161,24 @@ class Requests:
         if labels is None:
             labels = [self.labels[index % len(self.labels)] for index in indices]
         keys = [(self.seed, index) for index in indices]
-        draws = noise.uniforms(keys, _DRAWS, "request").tolist()
+        draws = noise.uniforms(keys, DRAWS + self.further_draws, "request").tolist()
         faces = noise.uniforms(keys, 1, "layout")[:, 0].tolist()
         return list(map(self._request, indices, labels, draws, faces))
+
+    @property
+    def further_draws(self) -> int:
+        """How many random numbers a request takes after the first DRAWS."""
+        return 0
+
+    @property
+    def given_prompts(self) -> list[str]:
+        """The given prompt, if there is one, for a check that the model reads all of it."""
+        return [] if self.prompt is None else [self.prompt]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the requests besides the fields of this class, as JSON values."""
+        return {}
 
     def photo(self, index: int) -> int:
         """The photo that sample `index` starts from: it shows every label before the next does."""
@@ -175,39 +196,43 @@ class Requests:
     def _request(
         self, index: int, label: str, uniforms: Sequence[float], for_face: float
     ) -> Request:
-        for_words = uniforms[: prompts.DRAWS]
-        for_synonyms = uniforms[prompts.DRAWS : prompts.DRAWS + _SYNONYMS]
-        for_aus = uniforms[prompts.DRAWS + _SYNONYMS :]
-        attributes = None
-        if self.prompt is not None:
-            prompt = self.prompt
-        elif self.photos:
-            prompt = prompts.expression_alone(label)
-        else:
-            attributes = prompts.draw(for_words)
-            prompt = prompts.describe(attributes, label, for_synonyms)
+        prompt, attributes = self._described(label, uniforms)
         return Request(
             index,
             self.seed,
             label,
             prompt,
             self.negative_prompt,
-            self._aus(label, for_aus),
+            self._aus(label, uniforms),
             self.guidance,
             self.au_scale,
             self._layout(index, attributes, for_face),
         )
+
+    def _described(
+        self, label: str, uniforms: Sequence[float]
+    ) -> tuple[str, prompts.Attributes | None]:
+        """The prompt, and the face that it describes if it was drawn."""
+        if self.prompt is not None:
+            return self.prompt, None
+        if self.photos:
+            return prompts.expression_alone(label), None
+        attributes = prompts.draw(uniforms[: prompts.DRAWS])
+        return prompts.describe(attributes, label, for_synonyms(uniforms)), attributes
 
     def _aus(self, label: str, uniforms: Sequence[float]) -> Mapping[str, float]:
         if self.aus is not None:
             return self.aus
         if not self.au_names:
             return {}
-        aus = au_prototypes.draw_aus(label, uniforms)
+        for_aus = uniforms[prompts.DRAWS + _SYNONYMS : DRAWS]
+        return self._as_known(au_prototypes.draw_aus(label, for_aus))
+
+    def _as_known(self, aus: Mapping[str, float]) -> Mapping[str, float]:
+        """Intensities by the model's names, where its vocabulary has no sides or lacks units."""
         if aus.keys() <= self._known_aus:
             return aus
-        # The model's vocabulary has no sides, or lacks units: keep what the model is told.
-        vector = facs.au_vector(aus, self.au_names).tolist()
+        vector = facs.au_vector(aus, self.au_names).tolist()  # keep what the model is told
         return {name: x for name, x in zip(self.au_names, vector, strict=True) if x > 0}
 
     @cached_property

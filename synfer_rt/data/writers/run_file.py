@@ -38,6 +38,8 @@ _FIRST = {"quality": BEST, "cache_every": 1}
 """Settings that decide which engines make images, and so the bundle's hash, with the values of runs
 that do not name them; they are compared first."""
 _MADE = "made"
+NOT_COMPARED = frozenset((_MADE, RAN_ON, *computation.FIELDS))
+"""Settings that do not decide which samples a run makes."""
 _INSIDE = "__run__"
 UNJOINED, UNDECIDED = "metadata-*.jsonl", "undecided-*.tar"
 """The shards of a run in parts until it is finished: those of an imagefolder, until they are
@@ -178,7 +180,7 @@ def check_same(out: Path, settings: Mapping[str, Any]) -> None:
     settings = {**_FIRST, **json.loads(json.dumps(settings))}
     for name in [*before, *settings]:
         old, new = before.get(name), settings.get(name)
-        if old != new and name not in (_MADE, RAN_ON, *computation.FIELDS):
+        if old != new and name not in NOT_COMPARED:
             change = f"{name.replace('_', ' ')}: {json.dumps(old)}, now {json.dumps(new)}"
             if name == "dataset":  # hashes, which tell nobody what it was
                 change = OTHER_DATASET

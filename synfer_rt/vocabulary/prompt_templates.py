@@ -1,0 +1,69 @@
+"""Prompts with placeholders, such as `a photo of a {age} {gender} with a {expression} face`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from string import Formatter
+
+from synfer_rt.vocabulary import prompts
+
+KNOWN: Mapping[str, tuple[str, ...]] = {
+    "age": prompts.AGES,
+    "gender": prompts.GENDERS,
+    "ancestry": prompts.ANCESTRIES,
+    "eyes": prompts.EYES,
+    "pose": prompts.POSES,
+    "light": prompts.LIGHTS,
+    "background": prompts.BACKGROUNDS,
+}
+"""The attributes that drawn sentences name, with their words; an empty word says nothing."""
+OF_THE_LABEL = ("expression", "label")
+"""Placeholders of every template: a word for the expression, drawn among synonyms, and its name."""
+
+_ARTICLE = re.compile(r"(?:^|(?<=[\s,(]))(a|an) $", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Template:
+    """A prompt with the names of attributes in braces; a brace itself is written twice."""
+
+    text: str
+
+    @cached_property
+    def parts(self) -> tuple[tuple[str, str | None], ...]:
+        """Each placeholder's name after the text before it; the last may be None.
+
+        Raises ValueError for braces that do not hold the name of an attribute.
+        """
+        parts: list[tuple[str, str | None]] = []
+        for literal, name, form, conversion in Formatter().parse(self.text):
+            if form or conversion or (name is not None and not name.isidentifier()):
+                raise ValueError(f"{{{name}}} is not the name of an attribute")
+            parts.append((literal, name))
+        return tuple(parts)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the placeholders, each once, in their order."""
+        return tuple(dict.fromkeys(name for _, name in self.parts if name is not None))
+
+    def fill(self, words: Mapping[str, str]) -> str:
+        """The prompt with these words for the placeholders.
+
+        An article before a placeholder fits the word that follows. A word that is empty leaves
+        neither a second space nor a second comma.
+        """
+        text = ""
+        for literal, name in self.parts:
+            word = "" if name is None else words[name]
+            text += _ARTICLE.sub(lambda found, word=word: _article(found[1], word), literal) + word
+        text = re.sub(r"\s*,(?:\s*,)+", ",", " ".join(text.split()).replace(" ,", ","))
+        return text.removesuffix(",")
+
+
+def _article(written: str, word: str) -> str:
+    article = "an" if word[:1].lower() in tuple("aeiou") else "a"
+    return f"{article.capitalize() if written[0].isupper() else article} "
