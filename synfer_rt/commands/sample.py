@@ -223,8 +223,8 @@ def _report(model: Model, written: Written) -> None:
         click.echo(_speed(model, summary))
     if written.missing:
         click.echo(
-            f"This part has its {written.count} images. Of other parts {written.missing} shards "
-            f"are missing; see synfer-rt status {out}."
+            f"This part has its {written.count} images. Shards that other parts have not made yet: "
+            f"{written.missing} (synfer-rt status {out})."
         )
     elif summary.images:
         click.echo(f"{out} holds {written.count} images; look at {written.contact_sheet}")

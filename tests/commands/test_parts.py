@@ -16,6 +16,7 @@ from synfer_rt.errors import UserError
 from synfer_rt.jobs.destination import Destination
 from tests.commands.test_cli import refused
 from tests.data.writers.test_parts import files
+from tests.jobs.long_tail import write_long_tail
 
 OPTIONS = ("--count", "22", "--shard-size", "4", "--batch", "5")
 ACCEPTING = [("--threshold", "0.3"), ("--accept-rate", "0.4")]
@@ -23,6 +24,11 @@ ACCEPTING = [("--threshold", "0.3"), ("--accept-rate", "0.4")]
 
 def run(*words):
     return CliRunner().invoke(main, list(map(str, words)))
+
+
+@pytest.fixture(scope="module")
+def long_tail_folder(tmp_path_factory):
+    return write_long_tail(tmp_path_factory.mktemp("long-tail"))
 
 
 def stopping_at(images: int):
@@ -49,7 +55,7 @@ def test_parts_make_the_dataset_of_one_command(sample, tmp_path, format, accepti
     for number, missing in ((2, 4), (0, 2)):
         made = sample(*options, "--part", f"{number}/3", out=parts)
         assert made.exit_code == 0, made.output
-        assert f"Of other parts {missing} shards are missing" in made.output
+        assert f"Shards that other parts have not made yet: {missing} (" in made.output
     shown = run("status", parts)
     assert shown.exit_code == 1
     assert "22 images, 6 shards of 4 images\nthere    4 (14 images)\n" in shown.output
@@ -173,6 +179,28 @@ def test_a_part_that_computes_differently_is_refused_even_if_it_comes_second(
     # As if no run had been there when the command began.
     monkeypatch.setattr(Destination, "begun", None)
     assert "runtime other onnxruntime" in refused(sample(*OPTIONS, "--part", "1/2"))
+
+
+def test_a_part_may_have_no_shard(sample, tmp_path):
+    result = sample("--count", "4", "--part", "1/2")
+    assert result.exit_code == 0, result.output
+    assert (
+        "This part has its 0 images. Shards that other parts have not made yet: 1 ("
+        in result.output
+    )
+    assert sample("--count", "4", "--part", "0/2").exit_code == 0
+    assert len(list(read(tmp_path / "out"))) == 4
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_status_knows_what_augment_writes(tiny_bundle_path, long_tail_folder, tmp_path, format):
+    words = ("augment", long_tail_folder, "--out", tmp_path / "out", "--format", format)
+    words += ("--bundle", tiny_bundle_path, "--backend", "onnxruntime-cpu", "--threads", "1")
+    result = run(*words, "--attempts", "1", "--shard-size", "5")
+    assert result.exit_code == 0, result.output
+    shown = run("status", tmp_path / "out")
+    assert shown.exit_code == 0 and "shards of 5 images" in shown.output, shown.output
+    assert "is not made in parts" in refused(run("finish", tmp_path / "out"))
 
 
 def test_status_and_finish_need_a_run(tmp_path):
