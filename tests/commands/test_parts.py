@@ -181,6 +181,20 @@ def test_a_part_that_computes_differently_is_refused_even_if_it_comes_second(
     assert "runtime other onnxruntime" in refused(sample(*OPTIONS, "--part", "1/2"))
 
 
+def test_a_plan_is_made_in_parts(sample, tmp_path):
+    plan, one, parts = tmp_path / "plan.toml", tmp_path / "one", tmp_path / "parts"
+    plan.write_text(
+        'count = 14\nclasses.shares = "raf-db"\nshard_size = 4\nformat = "parquet"\n'
+        "[splits]\ntrain = 0.7\nvalidation = 0.3\n"
+    )
+    assert sample("--plan", str(plan), out=one).exit_code == 0
+    for number in 1, 0:
+        result = sample("--plan", str(plan), "--part", f"{number}/2", out=parts)
+        assert result.exit_code == 0, result.output
+    assert files(parts / "train") == files(one / "train")
+    assert files(parts / "validation") == files(one / "validation")
+
+
 def test_a_part_may_have_no_shard(sample, tmp_path):
     result = sample("--count", "4", "--part", "1/2")
     assert result.exit_code == 0, result.output
