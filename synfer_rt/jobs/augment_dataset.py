@@ -17,6 +17,7 @@ from synfer_rt.data.writers import read
 from synfer_rt.jobs.augment import Augmenter, execute
 from synfer_rt.jobs.augmentation import Augmentation
 from synfer_rt.jobs.balance import Balance
+from synfer_rt.jobs.card import write_card
 from synfer_rt.jobs.destination import Destination
 from synfer_rt.jobs.originals import some_differ
 from synfer_rt.jobs.progress import OnProgress, reporter
@@ -94,6 +95,7 @@ def augment_dataset(
     classes = _classes(augmenter, originals.counts(), to.out)
     filled = [name for name, count in classes.items() if count.added]
     sheet = write_contact_sheet(to.out, filled, _is_addition) if filled else None
+    write_card(to.out)
     problems = Counter(item.problem or "" for item in read_from.items if item.not_understood)
     given = sum(item.written is not None for item in read_from.items)
     return Augmented(

@@ -65,7 +65,10 @@ class Destination:
         """
         where = computation(engines.bundle, engines.backend).settings()
         ran = {name: place.settings() for name, place in engines.placements().items()}
-        known = {**settings, **where, **({run_file.RAN_ON: ran} if ran else {})}
+        bundle = engines.bundle
+        model = {"name": bundle.name, "version": bundle.version, "licence": bundle.licence}
+        known = {**settings, **where, run_file.MODEL: model}
+        known |= {run_file.RAN_ON: ran} if ran else {}
         if self.part is not None:
             writers.join_output(self.out, known, self.shard_size)
             if self.begun is None:  # another part may have come first

@@ -13,6 +13,7 @@ from synfer_rt.data.contact_sheet import write_contact_sheet
 from synfer_rt.data.writers import run_file, shards_of
 from synfer_rt.data.writers.shards import PartWriter, Shards
 from synfer_rt.errors import UserError
+from synfer_rt.jobs.card import write_card
 from synfer_rt.jobs.run_status import RunStatus, run_status
 from synfer_rt.jobs.verify import settings_of, spans
 from synfer_rt.records import Record
@@ -53,6 +54,7 @@ def finish_run(out: Path) -> Finished:
         PartWriter(out, settings, shards).finish()
         made = _counted(out, settings, shards)
     sheet = write_contact_sheet(out, settings["labels"])
+    write_card(out)
     labelled = {name: images for name, images in made.labelled.items() if images}
     return Finished(out, made.images, labelled, made.accepted, made.judged, sheet)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from synfer_rt.data.card_files import CARD
 from synfer_rt.data.writers import imagefolder, parquet, run_file, webdataset
 from synfer_rt.data.writers.atomic import partial
 from synfer_rt.records import FILE_NAME, Record, json_object
@@ -95,6 +96,8 @@ def _strays(out: Path, known: set[str], why: str) -> Iterator[Fault]:
     """
     if run_file.path(out) == out / run_file.FILE:  # as older releases wrote it
         known = known | {run_file.FILE, run_file.OLD_SHEET, "skipped.jsonl"}
+    if (out / CARD).is_file():  # a dataset card, whoever wrote it
+        known = known | {CARD}
     own, holding = run_file.folder(out), {name.rpartition("/")[0] for name in known}
     for here, folders, names in os.walk(out):
         place = Path(here).relative_to(out)

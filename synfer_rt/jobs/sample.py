@@ -19,10 +19,12 @@ from synfer_rt.backends import default_threads
 from synfer_rt.backends.loaded_engines import LoadedEngines
 from synfer_rt.backends.placement import described
 from synfer_rt.data import png, writers
+from synfer_rt.data.card_files import place as card_place
 from synfer_rt.data.contact_sheet import FILE as SHEET
 from synfer_rt.data.contact_sheet import write_contact_sheet
 from synfer_rt.data.writers import Writer, run_file
 from synfer_rt.jobs import runner
+from synfer_rt.jobs.card import write_card
 from synfer_rt.jobs.destination import Destination
 from synfer_rt.jobs.pieces import Pieces, RunObserver
 from synfer_rt.jobs.progress import OnProgress, reporter
@@ -251,6 +253,8 @@ def write_samples(
         sheet = run_file.folder(to.out) / SHEET
         if summary.images or not sheet.exists():
             sheet = write_contact_sheet(to.out, run.requests.labels)
+        if summary.images or not card_place(to.out, to.format).exists():
+            write_card(to.out)
     whole = to.part is not None and not writer.missing
     images = run.count if whole else writer.done
     return Written(to.out, images, sheet, summary, skipped, skipped_file(to.out), writer.missing)

@@ -53,6 +53,10 @@ def test_writes_a_balanced_dataset_and_lists_what_was_skipped(
     assert {path.name for path in (out / "fear").iterdir()} >= {"00000000.png"}
     counts = Counter(item.label for item in read_dataset(out).items)
     assert counts == {"happy": 5, "sad": 4, "fear": 4}
+    card = (out / "README.md").read_text()
+    assert "synfer-rt augment DATASET" in card and "--balance 4" in card
+    fear = next(line for line in card.splitlines() if "| fear |" in line)
+    assert fear.split(" | ")[1:4] == ["fear", "1", "3"]
 
 
 def test_lists_each_of_several_files_of_one_name(tiny_bundle_path: Path, tmp_path: Path):

@@ -321,7 +321,8 @@ def test_shards_have_the_size_that_is_asked_for(sample, tmp_path, format):
         result = sample(*options, *size, out=tmp_path / name)
         assert result.exit_code == 0, result.output
     small, one = tmp_path / "small", tmp_path / "one"
-    assert len(list(small.iterdir())) == 3 and len(list(one.iterdir())) == 1
+    shards = [len(list(out.glob("*0*"))) for out in (small, one)]
+    assert shards == [3, 1]
     assert list(read(small)) == list(read(one))
     assert run_file.load(small)["shard_size"] == 4
     assert run_file.load(one)["shard_size"] == 10_000
@@ -332,6 +333,16 @@ def test_a_run_goes_on_with_shards_of_its_size(sample):
     said = refused(sample("--count", "5", "--resume"))
     assert "begun with another shard size: 4, now 10000; resume it" in said
     assert sample("--count", "5", "--shard-size", "4", "--resume").exit_code == 0
+
+
+def test_a_run_that_lacks_its_card_gets_the_same_when_it_is_resumed(sample, tmp_path):
+    sample("--count", "4")
+    card = tmp_path / "out/README.md"
+    written = card.read_text()
+    assert "model: `synfer-tiny` 1.0" in written and "synfer-rt sample" in written
+    card.unlink()
+    assert sample("--count", "4", "--resume").exit_code == 0
+    assert card.read_text() == written
 
 
 def test_resuming_a_finished_run_does_nothing(sample, tmp_path):

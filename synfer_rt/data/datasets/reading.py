@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
+from synfer_rt.data.card_files import is_card
 from synfer_rt.data.datasets.contents import Contents
 from synfer_rt.data.datasets.dataset import Dataset
 from synfer_rt.data.datasets.formats.format import Format
@@ -111,7 +112,8 @@ def _contents(path: Path, label_scheme: str | None) -> tuple[Contents, Mapping[P
         root, own = path, _own_tables(files)
         left_out = {folder: _closed(folder) for folder in closed} | own
         settings = {settings_file(file) for file in own}
-        files = [file for file in files if file not in left_out and file not in settings]
+        passed_over = left_out.keys() | settings
+        files = [file for file in files if file not in passed_over and not is_card(file)]
     refuse_unfinished(path, files)
     if label_scheme is None and (found := class_list(root, files)) is not None:
         class_file, label_scheme = found

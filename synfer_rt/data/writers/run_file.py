@@ -38,7 +38,9 @@ _FIRST = {"quality": BEST, "cache_every": 1}
 """Settings that decide which engines make images, and so the bundle's hash, with the values of runs
 that do not name them; they are compared first."""
 _MADE = "made"
-NOT_COMPARED = frozenset((_MADE, RAN_ON, *computation.FIELDS))
+MODEL = "model"
+"""The key of the bundle's name, version and licence, for readers; its hash decides the samples."""
+NOT_COMPARED = frozenset((_MADE, MODEL, RAN_ON, *computation.FIELDS))
 """Settings that do not decide which samples a run makes."""
 _INSIDE = "__run__"
 UNJOINED, UNDECIDED = "metadata-*.jsonl", "undecided-*.tar"

@@ -32,6 +32,30 @@ class SmallRun:
             "accept_rate": None,
         }
 
+    def sample_settings(self, format: str, count: int = 10) -> dict[str, Any]:
+        """All that `sample` writes into run.json."""
+        return {
+            **self.settings(format, count),
+            "bundle": "0123abcd",
+            "labels": CLASSES,
+            "prompt": None,
+            "negative_prompt": "",
+            "aus": None,
+            "quality": "best",
+            "solver": "unipc",
+            "steps": 8,
+            "guidance": 2.0,
+            "au_scale": 1.0,
+            "layout": "bank",
+            "photo_set": None,
+            "layout_strength": 0.7,
+            "semantic_guidance": None,
+            "threshold": None,
+            "accepted_per_class": None,
+            "label_scheme": "affectnet-8",
+            "model": {"name": "tiny", "version": "1.2", "licence": "CC-BY-4.0"},
+        }
+
     def record(self, index: int) -> dict[str, Any]:
         """A record with every column."""
         label = CLASSES[index % 3]

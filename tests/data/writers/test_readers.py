@@ -1,8 +1,11 @@
 """Whole-folder readers of others find the samples of a run, and nothing else.
 
-timm, Ray and daft are large, and are tested where they are installed:
+timm, Ray, daft, litdata and polars are large, and are tested where they are installed:
 
-    pip install --no-deps timm && pip install 'ray[data]' daft && pytest -m slow tests/writers
+    pip install --no-deps timm litdata && pip install 'ray[data]' daft polars lightning-utilities
+    pip install boto3 obstore tifffile && pytest -m slow tests/data/writers
+
+litdata depends on torchvision, which its readers of Parquet files do not need.
 """
 
 from __future__ import annotations
@@ -21,7 +24,8 @@ from datasets import load_dataset
 
 from synfer_rt.data.contact_sheet import write_contact_sheet
 from synfer_rt.data.datasets import read_dataset
-from synfer_rt.data.writers import FORMATS, open_output
+from synfer_rt.data.writers import FORMATS, SHARD_SIZE, open_output
+from synfer_rt.jobs.card import write_card
 from synfer_rt.jobs.skipped import write_skipped
 from tests.data.writers.small_run import CLASSES, SmallRun
 
@@ -30,13 +34,16 @@ IMAGES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".we
 """What torchvision.datasets.ImageFolder takes for images (its documentation, IMG_EXTENSIONS)."""
 
 
-def write(out: Path, format: str) -> Path:
-    """A run as `sample` leaves it, in one shard where there are shards."""
+def write(out: Path, format: str, shard_size: int = SHARD_SIZE) -> Path:
+    """A run as `sample` leaves it."""
     run = SmallRun()
-    writer = open_output(out, run.settings(format, COUNT), resume=False)
+    writer = open_output(
+        out, run.sample_settings(format, COUNT), resume=False, shard_size=shard_size
+    )
     run.write(writer, COUNT)
     writer.finish()
     write_contact_sheet(out, CLASSES)
+    write_card(out)
     write_skipped(out, [("photo.jpg", "it is no image")])
     return out
 
@@ -56,12 +63,12 @@ def rows(folder: Path, cache: Path) -> Any:
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_an_output_holds_samples_alone(place, format):
+def test_an_output_holds_samples_and_what_readers_pass_over(place, format):
     files = {file.name for file in (place / format / "a").rglob("*") if file.is_file()}
     expected = {
-        "imagefolder": {f"{i:08d}.png" for i in range(COUNT)} | {"metadata.jsonl"},
-        "webdataset": {"000000.tar"},
-        "parquet": {"data-00000.parquet"},
+        "imagefolder": {f"{i:08d}.png" for i in range(COUNT)} | {"metadata.jsonl", "README.md"},
+        "webdataset": {"000000.tar", "README.md"},
+        "parquet": {"data-00000.parquet", ".huggingface.yaml"},
     }
     assert files == expected[format]
 
@@ -146,6 +153,13 @@ def in_own_process(script: str, *words: object) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def test_pandas_reads_the_folder_of_a_parquet_run(place):
+    pandas = pytest.importorskip("pandas")
+    faces = pandas.read_parquet(place / "parquet" / "a", columns=["label", "aus"])
+    assert list(faces["label"]) == [SmallRun().record(index)["label"] for index in range(COUNT)]
+    assert faces["aus"][1] == {"AU6": 0.0, "AU12": 0.5}
+
+
 RAY = """
 import json, pathlib, sys
 import ray, ray.data
@@ -153,7 +167,7 @@ root = pathlib.Path(sys.argv[1])
 ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=100 << 20)
 readers = {
     "imagefolder": ray.data.read_images,
-    "webdataset": ray.data.read_webdataset,
+    "webdataset": lambda path: ray.data.read_webdataset(path, file_extensions=["tar"]),
     "parquet": ray.data.read_parquet,
 }
 print()
@@ -180,7 +194,7 @@ print(json.dumps({
     "imagefolder, two runs": daft.from_glob_path(f"{root}/imagefolder/**/*.png").count_rows(),
     "metadata": daft.read_json(f"{root}/imagefolder/a/*.jsonl").count_rows(),
     "webdataset": daft.read_webdataset(f"{root}/webdataset/a").count_rows(),
-    "parquet": daft.read_parquet(f"{root}/parquet/a").count_rows(),
+    "parquet": daft.read_parquet(f"{root}/parquet/a/*.parquet").count_rows(),
     "parquet, two runs": daft.read_parquet(f"{root}/parquet/**/*.parquet").count_rows(),
 }))
 """
@@ -193,3 +207,32 @@ def test_daft_counts_the_samples(place):
         pytest.skip("daft 0.7.26 may stand still on one core")
     counts = in_own_process(DAFT, place)
     assert counts == {name: COUNT * (2 if "two" in name else 1) for name in counts}
+
+
+LITDATA = """
+import json, sys
+import litdata
+from litdata.streaming.item_loader import ParquetLoader
+litdata.index_parquet_dataset(sys.argv[1])
+faces = litdata.StreamingDataset(sys.argv[1], item_loader=ParquetLoader())
+rows = sorted((face["index"], face["label"], face["aus"]["AU12"]) for face in faces)
+print()
+print(json.dumps([len(faces), rows]))
+"""
+
+
+@pytest.mark.slow
+def test_litdata_streams_the_samples(tmp_path):
+    for module in ("litdata", "polars"):
+        pytest.importorskip(module)
+    count, rows = in_own_process(LITDATA, write(tmp_path / "out", "parquet", shard_size=4))
+    records = [SmallRun().record(index) for index in range(COUNT)]
+    assert count == COUNT
+    assert rows == [[r["index"], r["label"], r["aus"]["AU12"]] for r in records]
+
+
+@pytest.mark.slow
+def test_polars_reads_the_files_of_a_parquet_run(place):
+    polars = pytest.importorskip("polars")
+    faces = polars.read_parquet(place / "parquet" / "a" / "*.parquet")
+    assert len(faces) == COUNT and faces["aus"].struct.field("AU12").sum() == 1.5

@@ -1,0 +1,54 @@
+"""The dataset card of a finished run: Hugging Face's README.md, with a header for `datasets`.
+
+It follows from the run's settings and samples alone: no time, name of a machine or path is in it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from synfer_rt.data import card_files
+from synfer_rt.data.writers import run_file, shards_of
+from synfer_rt.jobs.card_header import header
+from synfer_rt.jobs.card_text import text, title
+from synfer_rt.jobs.class_tally import tally
+
+LOG = logging.getLogger(__name__)
+_DATA = {
+    "imagefolder": ("metadata.jsonl", ".png"),
+    "webdataset": (".tar",),
+    "parquet": (".parquet",),
+}
+"""How the names of the files with the samples end."""
+
+
+def write_card(out: Path) -> Path:
+    """Write the card of the finished run in `out`, and return its path; see `card_files`.
+
+    Every record is read, and no image. Raises UserError if the disk is full or not writable.
+    """
+    settings = run_file.load(out)
+    with closing(shards_of(out, settings)) as shards:
+        counts = tally(shards.records(range(run_file.shard_count(settings))))
+    head = header(settings, counts.images, _size(out, settings), title(settings))
+    card = card_files.write_card(out, settings["format"], head, text(settings, counts))
+    kept = out / card_files.CARD
+    if card != kept and settings["format"] in card_files.AMONG_SAMPLES:
+        LOG.info(f"{kept} is not as synfer-rt wrote it, so it stays; the run's card is {card}.")
+    return card
+
+
+def _size(out: Path, settings: Mapping[str, Any]) -> int:
+    """The bytes of the files with the samples."""
+    folders = [out, *(out / name for name in settings["classes"] if (out / name).is_dir())]
+    size = 0
+    for folder in folders:
+        with os.scandir(folder) as entries:
+            ends = _DATA[settings["format"]]
+            size += sum(entry.stat().st_size for entry in entries if entry.name.endswith(ends))
+    return size

@@ -1,0 +1,106 @@
+"""The command that makes a run again, from the settings that run.json has of it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from synfer_rt.backends import computation
+from synfer_rt.bundle.sizes import format_size
+from synfer_rt.data.writers import SHARD_SIZE, run_file
+
+_OPTIONS = (
+    *(
+        "prompt",
+        "negative_prompt",
+        "quality",
+        "solver",
+        "guidance",
+        "au_scale",
+        "seed",
+        "accept_rate",
+    ),
+    *("threshold", "cache_every", "eta", "format"),
+)
+"""Settings of `sample` that its options have under the same names, in the same form."""
+_OF_AUGMENT = ("noise_scale", "repair_steps", "repair_strength", "attempts", "seed", "format")
+_KNOWN = frozenset(
+    (
+        *_OPTIONS,
+        *_OF_AUGMENT,
+        *("command", "bundle", "count", "labels", "aus", "steps", "timesteps"),
+        *("layout", "photo_set", "layout_strength", "semantic_guidance", "accepted_per_class"),
+        *("guidance_interval", "size", "shard_size", "label_scheme", "classes", "au_vocabulary"),
+        *("originals", "decode_originals", "dataset", "balance"),
+        *run_file.NOT_COMPARED,
+        *computation.FIELDS,
+    )
+)
+
+
+def command(settings: Mapping[str, Any]) -> str | None:
+    """The command line of a run with these settings; None if options cannot express them.
+
+    It names everything that decides the images. BUNDLE stands for the bundle's directory, DATASET
+    and PHOTOS for the images that the run read, COUNTS for a file with the numbers of `--balance`.
+    """
+    if settings.keys() - _KNOWN or settings.get("aus") == {}:
+        return None
+    if isinstance(settings.get("accepted_per_class"), Mapping):
+        return None
+    augments = settings.get("command") == "augment"
+    needed = ("balance",) if augments else ("labels", "layout")
+    if any(settings.get(name) is None for name in needed):
+        return None
+    words = list(_augment(settings) if augments else _sample(settings))
+    if settings.get("shard_size", SHARD_SIZE) != SHARD_SIZE:
+        words.append(f"--shard-size {settings['shard_size']}")
+    if (backend := settings.get("backend")) is not None:
+        words.append(f"--backend {backend}")
+    name = "augment DATASET" if augments else "sample"
+    return " ".join(("synfer-rt", name, "--bundle BUNDLE", *words, "--out OUT"))
+
+
+def _sample(settings: Mapping[str, Any]) -> Iterator[str]:
+    """The options of a run of `sample`."""
+    if (wanted := settings.get("accepted_per_class")) is None:
+        yield f"--count {settings['count']}"
+    else:
+        yield f"--count {wanted} --count-accepted --budget {settings['count']}"
+    yield f"--labels {shlex.quote(','.join(settings['labels']))}"
+    aus: Mapping[str, float] = settings.get("aus") or {}
+    for unit, intensity in aus.items():
+        yield f"--au {unit}={intensity}"
+    yield from _named(settings, _OPTIONS)
+    if (timesteps := settings.get("timesteps")) is None:
+        yield from _named(settings, ("steps",))
+    else:
+        yield f"--timesteps {','.join(map(str, timesteps))}"
+    layout = settings["layout"]
+    yield "--layout-from PHOTOS" if layout == "photos" else f"--layout {layout}"
+    if layout != "none":
+        yield from _named(settings, ("layout_strength",))
+    if (interval := settings.get("guidance_interval")) is not None:
+        low, high = interval
+        yield f"--guidance-interval {low}:{'' if high is None else high}"
+    if (guidance := settings.get("semantic_guidance")) is not None:
+        yield f"--semantic-guidance {guidance['strength']} --semantic-form {guidance['form']}"
+        yield f"--semantic-start {guidance['start']} --semantic-every {guidance['every']}"
+    if (size := settings.get("size")) is not None:
+        yield f"--size {format_size(tuple(size))}"
+
+
+def _augment(settings: Mapping[str, Any]) -> Iterator[str]:
+    """The options of a run of `augment`."""
+    balance = settings["balance"]
+    yield f"--balance {'COUNTS' if isinstance(balance, Mapping) else balance}"
+    yield from _named(settings, _OF_AUGMENT)
+    if settings.get("decode_originals"):
+        yield "--decode-originals"
+
+
+def _named(settings: Mapping[str, Any], names: tuple[str, ...]) -> Iterator[str]:
+    for name in names:
+        if (value := settings.get(name)) is not None:
+            yield f"--{name.replace('_', '-')} {shlex.quote(str(value))}"
