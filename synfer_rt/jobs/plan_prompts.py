@@ -10,7 +10,13 @@ from synfer_rt.jobs.plan_document import Place
 from synfer_rt.jobs.plan_tables import read_words
 from synfer_rt.jobs.plan_values import Values
 from synfer_rt.sampling.au_distributions import AuDistribution
-from synfer_rt.vocabulary.prompt_templates import KNOWN, OF_THE_LABEL, Template
+from synfer_rt.vocabulary.prompt_templates import (
+    KNOWN,
+    OF_A_PERSON,
+    OF_THE_LABEL,
+    PERSON,
+    Template,
+)
 
 
 def prompt_of(values: Values) -> tuple[Template | None, dict[str, Mapping[str, float]]]:
@@ -30,10 +36,15 @@ def prompt_of(values: Values) -> tuple[Template | None, dict[str, Mapping[str, f
         values.stop(("prompt",), f"{error}; write a brace itself twice, as in {{{{.")
     if not names and not attributes and "{" not in prompt and "}" not in prompt:
         return None, {}
-    for name in names:
-        if name not in (*attributes, *OF_THE_LABEL):
+    needed = [name for name in names if name not in (*OF_THE_LABEL, PERSON)]
+    if PERSON in names:
+        needed += OF_A_PERSON
+        for name in OF_A_PERSON:
+            _check_known(values, name, attributes.get(name, {}))
+    for name in needed:
+        if name not in attributes:
             if name not in KNOWN:
-                known = (*attributes, *KNOWN, *OF_THE_LABEL)
+                known = (*attributes, *KNOWN, *OF_THE_LABEL, PERSON)
                 near = nearest(name, known)
                 what = f"nothing says what {{{name}}} is"
                 values.stop(
@@ -41,7 +52,7 @@ def prompt_of(values: Values) -> tuple[Template | None, dict[str, Mapping[str, f
                 )
             attributes[name] = dict.fromkeys(KNOWN[name], 1.0)
     for name in attributes:
-        if name not in names:
+        if name not in needed:
             place = ("attributes", name)
             values.stop(place, f"the prompt has no {{{name}}}; add it, or leave out {name}.")
     return template, attributes
@@ -55,13 +66,18 @@ def _check_of_sentences(values: Values, name: str, words: Mapping[str, float]) -
         values.stop(
             place, f"drawn sentences have {known}; write a 'prompt' with {{{name}}} for others."
         )
+    _check_known(values, name, words)
+
+
+def _check_known(values: Values, name: str, words: Mapping[str, float]) -> None:
+    """Raise UserError for a word that neither drawn sentences nor {person} can say."""
     for word in words:
         if word not in KNOWN[name]:
             near = nearest(word, KNOWN[name])
             values.stop(
-                place,
-                f"drawn sentences have no {name} {word!r}; the nearest is {near!r}. For other "
-                f"words, write a 'prompt' with {{{name}}}.",
+                ("attributes", name),
+                f"drawn sentences and {{person}} have no {name} {word!r}; the nearest is "
+                f"{near!r}. For other words, write a 'prompt' with {{{name}}}.",
             )
 
 
@@ -74,8 +90,8 @@ def _attributes(values: Values) -> dict[str, Mapping[str, float]]:
 def _words(values: Values, place: Place, name: str) -> dict[str, float]:
     """The weights of an attribute's words."""
     value = values.at(place)
-    if name in OF_THE_LABEL:
-        values.stop(place, f"{name} follows from the class; give the attribute another name.")
+    if name in (*OF_THE_LABEL, PERSON):
+        values.stop(place, f"{name} follows from others; give the attribute another name.")
     if value == "balanced":
         if name not in KNOWN:
             values.stop(place, f"{name} has no known words; list them, such as [one, two].")

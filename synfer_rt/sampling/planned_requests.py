@@ -21,9 +21,15 @@ from synfer_rt.sampling.au_distributions import AuDistribution
 from synfer_rt.sampling.requests import DRAWS, Request, Requests, for_synonyms
 from synfer_rt.sampling.splits import Split
 from synfer_rt.vocabulary import prompts
-from synfer_rt.vocabulary.prompt_templates import KNOWN, OF_THE_LABEL, Template
+from synfer_rt.vocabulary.prompt_templates import (
+    KNOWN,
+    OF_A_PERSON,
+    OF_THE_LABEL,
+    PERSON,
+    Template,
+)
 
-_BY_FACE = ("age", "gender", "ancestry")
+_BY_FACE = OF_A_PERSON
 """Attributes by which a start face is chosen, in the order in which `prompts.draw` draws them."""
 
 
@@ -97,12 +103,12 @@ class PlannedRequests(Requests):
         if template is None:
             return super().given_prompts
         words = {name: list(weights) for name, weights in self.drawn_from.attributes.items()}
-        said = [prompts.EXPRESSION_WORDS[label][0] for label in self.labels]
-        words |= {name: said for name in OF_THE_LABEL}
-        return [
-            template.fill({name: each[i % len(each)] for name, each in words.items()})
-            for i in range(max(map(len, words.values())))
-        ]
+        texts: list[str] = []
+        for i in range(max(1, *map(len, words.values()))):
+            chosen = {name: each[i % len(each)] for name, each in words.items()}
+            implied = self._implied(self.labels[i % len(self.labels)], chosen, (0.0, 0.0, 0.0))
+            texts.append(template.fill({**chosen, **implied}))
+        return texts
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -140,14 +146,23 @@ class PlannedRequests(Requests):
     ) -> tuple[str, prompts.Attributes | None]:
         words, template = self._words(uniforms), self.drawn_from.template
         if template is not None:
-            synonyms = prompts.EXPRESSION_WORDS[label]
-            said = synonyms[int(for_synonyms(uniforms)[-1] * len(synonyms))]
-            prompt = template.fill({**words, **dict(zip(OF_THE_LABEL, (said, label), strict=True))})
+            prompt = template.fill({**words, **self._implied(label, words, for_synonyms(uniforms))})
             face = {name: words[name] for name in _BY_FACE if words.get(name) in KNOWN[name]}
             return prompt, prompts.Attributes(**{"age": "", "gender": "", **face}) if face else None
         if self.prompt is not None or self.photos:
             return super()._described(label, uniforms)
         return self._sentence(label, uniforms, words)
+
+    def _implied(
+        self, label: str, words: Mapping[str, str], synonyms: Sequence[float]
+    ) -> dict[str, str]:
+        """The words of the placeholders that follow from the label and from other words."""
+        known = prompts.EXPRESSION_WORDS[label]
+        said = known[int(synonyms[-1] * len(known))]
+        implied = dict(zip(OF_THE_LABEL, (said, label), strict=True))
+        if self.drawn_from.template is not None and PERSON in self.drawn_from.template.names:
+            implied[PERSON] = prompts.person(*(words[name] for name in _BY_FACE), synonyms)
+        return implied
 
     def _sentence(
         self, label: str, uniforms: Sequence[float], words: Mapping[str, str]

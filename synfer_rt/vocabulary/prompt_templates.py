@@ -22,6 +22,8 @@ KNOWN: Mapping[str, tuple[str, ...]] = {
 """The attributes that drawn sentences name, with their words; an empty word says nothing."""
 OF_THE_LABEL = ("expression", "label")
 """Placeholders of every template: a word for the expression, drawn among synonyms, and its name."""
+PERSON, OF_A_PERSON = "person", ("age", "gender", "ancestry")
+"""The placeholder of a person in words, such as `young African woman`, and what it says."""
 
 _ARTICLE = re.compile(r"(?:^|(?<=[\s,(]))(a|an) $", re.IGNORECASE)
 

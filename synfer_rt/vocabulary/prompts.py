@@ -79,28 +79,30 @@ def _article(words: str) -> str:
     return "an" if words[0].lower() in "aeiou" else "a"
 
 
+def _pick(options: Sequence[str], u: float) -> str:
+    return options[int(u * len(options))]
+
+
+def person(age: str, gender: str, ancestry: str, uniforms: Sequence[float]) -> str:
+    """A person in words, such as `elderly East Asian woman`; see `Attributes` and `describe`."""
+    adult = "child" if age == "child" else "adult"
+    words = (
+        _pick(_AGE_WORDS[age], uniforms[0]),
+        ancestry,
+        _pick(_NOUNS[adult, gender], uniforms[1]),
+    )
+    return " ".join(filter(None, words))
+
+
 def describe(attributes: Attributes, expression: str | None, uniforms: Sequence[float]) -> str:
     """The sentence for a face; `uniforms` (3 numbers in [0, 1)) choose among synonyms.
 
     `expression` is a canonical label, or None to leave the expression unsaid.
     """
-
-    def pick(options: Sequence[str], u: float) -> str:
-        return options[int(u * len(options))]
-
-    adult = "child" if attributes.age == "child" else "adult"
-    person = " ".join(
-        word
-        for word in (
-            pick(_AGE_WORDS[attributes.age], uniforms[0]),
-            attributes.ancestry,
-            pick(_NOUNS[adult, attributes.gender], uniforms[1]),
-        )
-        if word
-    )
-    sentence = f"{pick(_OPENINGS, uniforms[1])} {_article(person)} {person}"
+    who = person(attributes.age, attributes.gender, attributes.ancestry, uniforms)
+    sentence = f"{_pick(_OPENINGS, uniforms[1])} {_article(who)} {who}"
     if expression is not None:
-        word = pick(EXPRESSION_WORDS[expression], uniforms[2])
+        word = _pick(EXPRESSION_WORDS[expression], uniforms[2])
         sentence += f" with {_article(word)} {word} face"
     details = (
         attributes.hair,

@@ -181,6 +181,8 @@ def test_yaml_needs_pyyaml_and_says_so(
         ("prompt: a {label}\nattributes:\n  hat: [x]\n", r"line 3: the prompt has no {hat}"),
         ("prompt: a {hat}\nattributes:\n  hat: balanced\n", "line 3: hat has no known words"),
         ("prompt: a face\naus: {AU12: 1}\n", "line 1: .* would be alike; write {expression}"),
+        ("prompt: a {person}\nattributes: {age: [old]}\nlabels: [sad]\n", "line 2: .* age 'old'"),
+        ("prompt: a {hat}\nattributes: {hat: [x], person: [y]}\n", "line 2: person follows"),
         ("prompt: 3\n", "line 1: a prompt must be a text, got 3"),
         ("aus:\n  AU12: 1.5\n", "line 2: AU12 must be a number from 0 to 1 or two, got 1.5"),
         ("aus:\n  AU12: [0.5, 0.2]\n", "line 2: AU12 must go from low to high"),

@@ -101,6 +101,24 @@ def test_a_start_face_is_of_the_words_that_are_given(tiny_bundle: Bundle):
     assert rows == {*np.flatnonzero(bank.gender == gender).tolist()}
 
 
+def test_a_person_is_named_in_the_words_of_drawn_sentences(tiny_bundle: Bundle):
+    requests = planned(
+        tiny_bundle,
+        attributes={
+            "age": {"child": 1.0, "elderly": 1.0},
+            "gender": {"male": 1.0},
+            "ancestry": {"African": 1.0},
+        },
+        template=Template("a {person}, {label}"),
+    )
+    said = {request.prompt.partition(",")[0] for request in requests[:200]}
+    assert said == {
+        *("a young African boy", "a little African boy", "an elderly African man"),
+        *("an old African man", "an elderly African gentleman", "an old African gentleman"),
+    }
+    assert any("boy" in text for text in requests.given_prompts)
+
+
 def bank(rows: int) -> Layouts:
     words = [
         np.array([one[i % len(one)] for i in range(rows)]) for one in (("child", "young"),) * 3
