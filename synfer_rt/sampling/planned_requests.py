@@ -159,9 +159,10 @@ class PlannedRequests(Requests):
         """The words of the placeholders that follow from the label and from other words."""
         known = prompts.EXPRESSION_WORDS[label]
         said = known[int(synonyms[-1] * len(known))]
-        implied = dict(zip(OF_THE_LABEL, (said, label), strict=True))
+        implied: dict[str, str] = dict(zip(OF_THE_LABEL, (said, label), strict=True))
         if self.drawn_from.template is not None and PERSON in self.drawn_from.template.names:
-            implied[PERSON] = prompts.person(*(words[name] for name in _BY_FACE), synonyms)
+            age, gender, ancestry = (words[name] for name in _BY_FACE)
+            implied[PERSON] = prompts.person(age, gender, ancestry, synonyms)
         return implied
 
     def _sentence(
