@@ -12,6 +12,7 @@ from reference import cache
 from synfer_rt.diffusion.solvers import Trajectory
 from synfer_rt.sampling.requests import Request
 from synfer_rt.sampling.sampler import Sampler
+from synfer_rt.sampling.steps import engines_of, plan
 
 SEED = 7
 """The seed of the evaluation's requests."""
@@ -28,7 +29,8 @@ def sample(sampler: Sampler, requests: Sequence[Request], way: Trajectory) -> di
 
 def facts(sampler: Sampler, requests: Sequence[Request], way: Trajectory) -> tuple[object, ...]:
     """Everything that the samples of these requests depend on, for `cache.key`."""
-    weights = sampler.bundle.hash_with(way.denoiser)
+    scales = np.array([request.guidance for request in requests], np.float32)
+    weights = sampler.bundle.hash_with(*engines_of(plan(sampler.bundle, way, scales)))
     return weights, sampler.backend, *steps(way), list(requests)
 
 

@@ -10,9 +10,11 @@ import pytest
 pytest.importorskip("torch", reason="judging needs PyTorch (synfer-rt[reference])")
 
 from reference.evaluation import sampling
+from synfer_rt.diffusion.feature_caching import with_cached_features
 from synfer_rt.diffusion.solvers import trajectory
 from synfer_rt.sampling.requests import make_requests
 from synfer_rt.sampling.sampler import Sampler
+from tests.caching import with_caching
 
 
 def test_images_are_kept_for_the_same_requests_only(
@@ -51,3 +53,14 @@ def test_samples_of_another_student_are_others(student_bundle, tmp_path: Path) -
     best, fast = (sampling.facts(sampler, requests, way)[0] for way in ways)
     assert best == student_bundle.bundle_hash != fast
     assert fast == student_bundle.hash_with("denoiser.distilled")
+
+
+def test_samples_whose_features_are_reused_are_others(tiny_bundle, tmp_path: Path) -> None:
+    bundle = with_caching(tiny_bundle, tmp_path / "bundle")
+    requests = make_requests(bundle, layout="none", seed=3)[:1]
+    sampler = Sampler.of(bundle, "onnxruntime-cpu", 1)
+    whole = bundle.trajectory(steps=2, strength=1.0)
+    ways = whole, with_cached_features(whole, 2)
+    alone, reused = (sampling.facts(sampler, requests, way)[0] for way in ways)
+    assert alone == bundle.bundle_hash != reused
+    assert reused == bundle.hash_with("denoiser.reusing")
