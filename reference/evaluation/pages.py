@@ -58,9 +58,11 @@ def command(module: str) -> str:
     for option in context.command.params:
         value = context.params.get(option.name or "")
         source = context.get_parameter_source(option.name or "")
-        if source is not ParameterSource.COMMANDLINE or isinstance(value, Path):
+        if source is not ParameterSource.COMMANDLINE:
             continue
-        given += [option.opts[0]] if value is True else [f"{option.opts[0]} {value}"]
+        for one in value if isinstance(value, tuple) else (value,):
+            if not isinstance(one, Path):
+                given.append(option.opts[0] if one is True else f"{option.opts[0]} {one}")
     return " ".join([f"python -m {module}", *given])
 
 

@@ -13,6 +13,7 @@ FURTHER = {
     "summary": "all figures in one table, and how to read them",
     "quality": "the quality `fast` beside `best`",
     "few_steps": "quality against evaluations of the UNet",
+    "caching": "features from earlier steps",
     "learning": "what training brings, image by image",
     "ablation": "what action units, guidance and layouts add",
     "photo_layouts": "photos to start from: whether the person stays",

@@ -119,11 +119,12 @@ def draw(rows: Rows):
         for depth in dict.fromkeys(way.depth for way, _, _ in rows):
             some = [(t, one[name]) for way, t, one in rows if way.depth == depth]
             values = scale * np.array([value for _, value in some])
+            spread = pages.bars(values) if scale == 100 else values[:, 1]
             label = "whole steps" if depth is None else f"depth {depth}"
             at = [1000 * t for t, _ in some]
-            axes.errorbar(at, values[:, 0], values[:, 1], marker="o", capsize=2, label=label)
+            axes.errorbar(at, values[:, 0], spread, marker="o", capsize=2, label=label)
         axes.set(xlabel="ms for an image", title=name)
-    panels[0].legend(fontsize=8)
+    page.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return page
 
 
