@@ -16,7 +16,7 @@ from synfer_rt.data import card_files
 from synfer_rt.data.writers import run_file, shards_of
 from synfer_rt.jobs.card_header import header
 from synfer_rt.jobs.card_text import text, title
-from synfer_rt.jobs.class_tally import tally
+from synfer_rt.jobs.class_tally import ClassTally, tally
 
 LOG = logging.getLogger(__name__)
 _DATA = {
@@ -27,14 +27,16 @@ _DATA = {
 """How the names of the files with the samples end."""
 
 
-def write_card(out: Path) -> Path:
+def write_card(out: Path, counts: ClassTally | None = None) -> Path:
     """Write the card of the finished run in `out`, and return its path; see `card_files`.
 
-    Every record is read, and no image. Raises UserError if the disk is full or not writable.
+    `counts` are those of all its records, which are read if none are given. Raises UserError if the
+    disk is full or not writable.
     """
     settings = run_file.load(out)
-    with closing(shards_of(out, settings)) as shards:
-        counts = tally(shards.records(range(run_file.shard_count(settings))))
+    if counts is None:
+        with closing(shards_of(out, settings)) as shards:
+            counts = tally(shards.records(range(run_file.shard_count(settings))))
     head = header(settings, counts.images, _size(out, settings), title(settings))
     card = card_files.write_card(out, settings["format"], head, text(settings, counts))
     kept = out / card_files.CARD

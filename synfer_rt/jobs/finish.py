@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from synfer_rt.data.writers import run_file, shards_of
 from synfer_rt.data.writers.shards import PartWriter, Shards
 from synfer_rt.errors import UserError
 from synfer_rt.jobs.card import write_card
+from synfer_rt.jobs.class_tally import ClassTally, tally
 from synfer_rt.jobs.run_status import RunStatus, run_status
 from synfer_rt.jobs.verify import settings_of, spans
 from synfer_rt.records import Record
@@ -54,9 +55,10 @@ def finish_run(out: Path) -> Finished:
         PartWriter(out, settings, shards).finish()
         made = _counted(out, settings, shards)
     sheet = write_contact_sheet(out, settings["labels"])
-    write_card(out)
-    labelled = {name: images for name, images in made.labelled.items() if images}
-    return Finished(out, made.images, labelled, made.accepted, made.judged, sheet)
+    write_card(out, made)
+    labelled = {name: made.labelled[name] for name in settings["classes"] if made.labelled[name]}
+    accepted = {name: made.accepted[name] for name in settings["classes"]}
+    return Finished(out, made.images, labelled, accepted, made.judged, sheet)
 
 
 def _lack(status: RunStatus) -> str:
@@ -69,34 +71,22 @@ def _lack(status: RunStatus) -> str:
     )
 
 
-class _Counts:
-    """Counts the images of a run, in the order of its classes."""
-
-    def __init__(self, classes: Sequence[str]) -> None:
-        self.labelled = dict.fromkeys(classes, 0)
-        self.accepted = dict.fromkeys(classes, 0)
-        self.images, self.judged = 0, False
-
-    def count(self, record: Record) -> None:
-        """Count the next image. Raises LookupError or ValueError for what cannot be its record."""
-        if record["index"] != self.images:
-            raise ValueError("another image")
-        self.labelled[record["label"]] += 1
-        self.accepted[record["label"]] += bool(record["accepted"])
-        self.judged = self.judged or any(record["probabilities"].values())
-        self.images += 1
-
-
-def _counted(out: Path, settings: Mapping[str, Any], shards: Shards) -> _Counts:
+def _counted(out: Path, settings: Mapping[str, Any], shards: Shards) -> ClassTally:
     """The images of a whole run. Raises UserError for a damaged record."""
-    counts = _Counts(settings["classes"])
-    try:
+    index = 0
+
+    def sound() -> Iterator[Record]:
+        nonlocal index
         for record in shards.records(range(run_file.shard_count(settings))):
-            counts.count(record)
+            if record["index"] != index or record["label"] not in settings["classes"]:
+                raise ValueError("another image")
+            yield record
+            index += 1
+
+    try:
+        return tally(sound())
     except (OSError, ValueError, LookupError, AttributeError, TypeError, tarfile.TarError):
-        index = counts.images
         raise UserError(
             f"Image {index} of {out}, in shard {index // int(settings['shard_size'])}, has no "
             "sound record; `synfer-rt verify` says what is damaged."
         ) from None
-    return counts

@@ -1,10 +1,10 @@
 """`run.json`, the settings of a run, which are written before anything else; and where it lies.
 
-The output directory holds nothing but samples, since some readers take every file of a directory
-for data, others every folder for a class and every image for a sample. Everything else of a run
-lies in the run's own folder beside the output: `__faces__` beside `faces`. Readers that walk the
-directory around both skip names that begin with two underscores, or find nothing there that they
-could take for data.
+The output directory holds nothing but samples and the dataset card (`card_files`), since some
+readers take every file of a directory for data, others every folder for a class and every image for
+a sample. Everything else of a run lies in the run's own folder beside the output: `__faces__`
+beside `faces`. Readers that walk the directory around both skip names that begin with two
+underscores, or find nothing there that they could take for data.
 """
 
 from __future__ import annotations
