@@ -115,9 +115,16 @@ def open_output(
 
 def join_output(out: Path, settings: Mapping[str, Any], shard_size: int = SHARD_SIZE) -> None:
     """Start a run in `out` unless another process has; raises UserError as `check_output` does."""
-    check_output(out, settings, resume=True, shard_size=shard_size)
-    run_file.join(out, {**settings, "shard_size": shard_size})
-    check_output(out, settings, resume=True, shard_size=shard_size)
+    try:
+        check_output(out, settings, resume=True, shard_size=shard_size)
+        run_file.join(out, {**settings, "shard_size": shard_size})
+        check_output(out, settings, resume=True, shard_size=shard_size)
+    except UserError as error:
+        if not run_file.exists(out) or any(out.iterdir()):
+            raise
+        # That run has no sample yet, or somebody has removed its samples and not its settings.
+        left = run_file.folder(out)
+        raise UserError(f"{error} If that run was removed, remove {left} too.") from None
 
 
 def _writer(out: Path, settings: Mapping[str, Any], part: Part | None) -> Writer:

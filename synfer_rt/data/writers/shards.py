@@ -146,12 +146,21 @@ class PartWriter:
                 self._write(number, list(samples))
 
     def _write(self, number: int, samples: list[tuple[Mapping[str, Any], bytes]]) -> None:
-        if self._open is None:
-            self._open = self._shards.begin(number)
-        self._open.add(*zip(*samples, strict=True))
-        indices = self._indices(number)
-        if samples[-1][0]["index"] + 1 == indices.stop:
-            self._open.publish()
+        indices, shard = self._indices(number), self._open
+        last = samples[-1][0]["index"] + 1 == indices.stop
+        try:
+            if shard is None:
+                self._open = shard = self._shards.begin(number)
+            shard.add(*zip(*samples, strict=True))
+            if last:
+                shard.publish()
+        except FileNotFoundError:
+            # Another process has made this part too, and finished the run: what was here is gone.
+            if not self._shards.is_whole(number):
+                raise
+            if last and shard is not None:
+                shard.discard()
+        if last:
             self._open = None
             self.done += len(indices)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -215,8 +216,10 @@ class FileShards:
         return self._format.is_whole(self.path(number), samples)
 
     def finished_at(self, number: int) -> float | None:
-        """When the file was last written to."""
-        return self.path(number).stat().st_mtime
+        """When the file was last written to; None if it is gone, since the run was finished."""
+        with suppress(FileNotFoundError):
+            return self.path(number).stat().st_mtime
+        return None
 
     def records(self, numbers: Iterable[int]) -> Iterator[Record]:
         """The records in these files."""

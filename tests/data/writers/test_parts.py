@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -158,6 +159,31 @@ def test_of_two_that_make_the_same_shard_the_first_has_it(run, tmp_path, format)
     assert finished_at(out, 0) == when
     for writer in second, first:
         writer.finish()
+    assert_as_one(run, out, format)
+
+
+def test_a_part_ends_well_that_another_process_made_whose_run_is_finished(run, tmp_path, format):
+    """What the slower process has written of its shard is removed when the run is finished."""
+    out = tmp_path / "parts"
+    slow = open_run(run, out, format, part=ONE)
+    write_part(run, slow, 6)
+    make(run, out, format, ONE)
+    batch = range(6, 10)
+    slow.write([run.record(i) for i in batch], [run.png(i) for i in batch])
+    slow.finish()
+    assert slow.done == 10 and not slow.missing
+    assert_as_one(run, out, format)
+
+
+def test_settings_that_a_removed_run_has_left_are_named(run, tmp_path, format):
+    out = tmp_path / "parts"
+    make(run, out, format, Part(0, 3))
+    shutil.rmtree(out)
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"another count: 10, now 11; .* remove .*__parts__ to"):
+            open_run(run, out, format, 11, part=ONE)
+    for number in range(3):  # the same run goes on
+        make(run, out, format, Part(number, 3))
     assert_as_one(run, out, format)
 
 
