@@ -16,53 +16,46 @@ and remarks go to the logger `synfer_rt.jobs`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from os import PathLike
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack, cast
-
-import numpy as np
+from typing import Any, Unpack
 
 from synfer_rt import ranges
 from synfer_rt.backends import choose, parity
 from synfer_rt.backends.loaded_engines import LoadedEngines
 from synfer_rt.bundle import Bundle, EngineSpec, open_bundle
-from synfer_rt.data.datasets import Dataset, read_dataset, read_datasets, refuse_inside
+from synfer_rt.data.datasets import read_dataset, refuse_inside
 from synfer_rt.data.label_table import begun_with
-from synfer_rt.data.writers import SHARD_SIZE, check_output, run_file
+from synfer_rt.data.writers import SHARD_SIZE, check_output
 from synfer_rt.data.writers.shards import part_of
-from synfer_rt.errors import UserError
 from synfer_rt.jobs.augment import Augmenter
 from synfer_rt.jobs.augment_dataset import Augmented, augment_dataset
 from synfer_rt.jobs.augmentation import Augmentation
 from synfer_rt.jobs.balance import Balance, additions, targets
 from synfer_rt.jobs.destination import Destination
 from synfer_rt.jobs.diagnosis import Diagnosis, diagnose
-from synfer_rt.jobs.finish import Finished, finish_run
-from synfer_rt.jobs.label import LabelJob, check_labels, label_dataset
+from synfer_rt.jobs.label import LabelJob, label_dataset
+from synfer_rt.jobs.label_arguments import read_images, table_in
 from synfer_rt.jobs.label_results import Labels
 from synfer_rt.jobs.originals import usable
 from synfer_rt.jobs.plan_preview import Preview, preview
 from synfer_rt.jobs.plan_preview import measure as measure_run
 from synfer_rt.jobs.plan_reading import read_plan
-from synfer_rt.jobs.progress import OnProgress, reporter
+from synfer_rt.jobs.progress import OnProgress
 from synfer_rt.jobs.rerun import backend_for
 from synfer_rt.jobs.resuming import as_begun, check_resuming, choose_computation
-from synfer_rt.jobs.run_status import RunStatus, run_status
 from synfer_rt.jobs.sample import Written, make_samples, write_samples
 from synfer_rt.jobs.sample_settings import SampleSettings, make_run
-from synfer_rt.jobs.verify import Fault, faults, settings_of
-from synfer_rt.paths import is_folder, local
+from synfer_rt.outputs import Verification as Verification
+from synfer_rt.outputs import finish as finish
+from synfer_rt.outputs import status as status
+from synfer_rt.outputs import verify as verify
+from synfer_rt.paths import Location, local
 from synfer_rt.sampling.sampler import Sample, Sampler
 
 LOG = logging.getLogger("synfer_rt.jobs")
 MOST_THREADS = 1024
-TABLE = "labels.jsonl"
-"""The name of the table that `label` writes into a directory."""
-
-Location = str | Path
-"""A path on this machine."""
 
 
 def load(
@@ -294,10 +287,10 @@ class Model:
         """
         batch = ranges.whole("batch", batch, 1, None)
         check_resuming(resume, mix_backends)
-        table = None if out is None else _table(local(out, "out"))
+        table = None if out is None else table_in(local(out, "out"))
         begun = begun_with(table) if resume and table is not None else None
         bundle = as_begun(self.bundle, begun)
-        dataset = _read(images, table, format, label_scheme, split)
+        dataset = read_images(images, table, format, label_scheme, split)
         job = LabelJob(dataset, accept_rate, threshold)
         backend = self.backend
         if table is not None:
@@ -377,53 +370,6 @@ class Model:
         return last
 
 
-@dataclass(frozen=True)
-class Verification:
-    """What `verify` found: `count` images should be there; no `faults` means that they are."""
-
-    count: int
-    faults: tuple[Fault, ...]
-
-
-def verify(
-    out: Location,
-    *,
-    on_progress: OnProgress | None = None,
-    on_fault: Callable[[Fault], None] = lambda fault: None,
-) -> Verification:
-    """Whether the dataset that `write` or `augment` wrote into `out` is complete and sound.
-
-    All of it is read: every image, record and label. The result has the `count` of its images and
-    the `faults`, each with a `place` (a file with its line, row or key) and a `problem`; `on_fault`
-    is called with each as it is found. Raises UserError for a directory without a run.
-    """
-    path = local(out, "out")
-    settings = settings_of(path)
-    count = run_file.count(settings)
-    found: list[Fault] = []
-    for fault in faults(path, settings, reporter(on_progress, 0, count)):
-        found.append(fault)
-        on_fault(fault)
-    return Verification(count, tuple(found))
-
-
-def status(out: Location) -> RunStatus:
-    """How far the run is that `write` or `augment` writes into `out`, in shards.
-
-    Raises UserError for a directory without a run.
-    """
-    return run_status(local(out, "out"))
-
-
-def finish(out: Location) -> Finished:
-    """Finish the run that `write` made in parts in `out`: check its shards, and count its images.
-
-    The last part does so too. Raises UserError for a directory without a run, and one that lacks
-    shards.
-    """
-    return finish_run(local(out, "out"))
-
-
 def verify_engines(
     bundle: Location | None = None, *, on_engine: Callable[[EngineSpec], None] = lambda spec: None
 ) -> Bundle:
@@ -439,39 +385,3 @@ def verify_engines(
 def doctor(bundle: Location | None = None) -> Diagnosis:
     """Which backends work here, what would make others work, and whether the bundle is sound."""
     return diagnose(bundle)
-
-
-def _table(out: Path) -> Path:
-    """The file of a table, which has a name of its own in a directory."""
-    return out / TABLE if is_folder(out) or not out.suffix else out
-
-
-def _several(images: object) -> Iterable[object]:
-    """`images` as paths, of which one may stand alone. Raises UserError for what is no iterable."""
-    if isinstance(images, str | PathLike):
-        return [cast(object, images)]
-    one = isinstance(images, bytes | Mapping) or (
-        isinstance(images, np.ndarray) and not images.ndim
-    )
-    if one or not isinstance(images, Iterable):
-        raise UserError(f"`images` must be a path or a list of paths, got {images!r}.")
-    return cast("Iterable[object]", images)
-
-
-def _read(
-    images: Location | Sequence[Location],
-    table: Path | None,
-    format: str,
-    label_scheme: str | None,
-    split: str | None,
-) -> Dataset:
-    """The images, with labels if the arguments ask for them."""
-    paths = [local(path, "images") for path in _several(images)]
-    if not paths:
-        raise UserError("`images` must name at least one file or directory, got none.")
-    if table is not None:
-        refuse_inside(table, paths)
-    dataset = read_datasets(paths, format, label_scheme, split)
-    if label_scheme is not None or format not in ("auto", "images"):
-        check_labels(dataset, " and ".join(map(str, paths)))
-    return dataset

@@ -13,6 +13,9 @@ from typing import Any, cast
 
 from synfer_rt.errors import UserError
 
+Location = str | Path
+"""A path on this machine."""
+
 _REMEDIES = {
     errno.EACCES: "change the permissions of its folder",
     errno.ENAMETOOLONG: "give it a shorter name",

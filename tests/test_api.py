@@ -73,6 +73,8 @@ CALLED = {
     "label": (Model.label, {"out"}),  # a table is written by default on the command line alone
     "augment": (Model.augment, {}),
     "plan": (Model.preview, {}),
+    "status": (api.status, {}),
+    "finish": (api.finish, {}),
     "doctor": (api.doctor, {}),
     "verify": (api.verify, {}),
     "verify-engines": (api.verify_engines, {}),

@@ -1,0 +1,63 @@
+"""What can be asked of an output without a model: how far it is, its end, and whether it is sound.
+
+The names of this module are those of `synfer_rt.api`, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from synfer_rt.data.writers import run_file
+from synfer_rt.jobs.finish import Finished, finish_run
+from synfer_rt.jobs.progress import OnProgress, reporter
+from synfer_rt.jobs.run_status import RunStatus, run_status
+from synfer_rt.jobs.verify import Fault, faults, settings_of
+from synfer_rt.paths import Location, local
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `verify` found: `count` images should be there; no `faults` means that they are."""
+
+    count: int
+    faults: tuple[Fault, ...]
+
+
+def verify(
+    out: Location,
+    *,
+    on_progress: OnProgress | None = None,
+    on_fault: Callable[[Fault], None] = lambda fault: None,
+) -> Verification:
+    """Whether the dataset that `write` or `augment` wrote into `out` is complete and sound.
+
+    All of it is read: every image, record and label. The result has the `count` of its images and
+    the `faults`, each with a `place` (a file with its line, row or key) and a `problem`; `on_fault`
+    is called with each as it is found. Raises UserError for a directory without a run.
+    """
+    path = local(out, "out")
+    settings = settings_of(path)
+    count = run_file.count(settings)
+    found: list[Fault] = []
+    for fault in faults(path, settings, reporter(on_progress, 0, count)):
+        found.append(fault)
+        on_fault(fault)
+    return Verification(count, tuple(found))
+
+
+def status(out: Location) -> RunStatus:
+    """How far the run is that `write` or `augment` writes into `out`, in shards.
+
+    Raises UserError for a directory without a run.
+    """
+    return run_status(local(out, "out"))
+
+
+def finish(out: Location) -> Finished:
+    """Finish the run that `write` made in parts in `out`: check its shards, and count its images.
+
+    The last part does so too. Raises UserError for a directory without a run, and one that lacks
+    shards.
+    """
+    return finish_run(local(out, "out"))
