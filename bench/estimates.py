@@ -11,6 +11,7 @@ from synfer_rt.bench import flops, matmul_peak, measure
 from synfer_rt.bench.runtime import run_of
 from synfer_rt.bench.settings import Settled
 from synfer_rt.bench.systems import Case
+from synfer_rt.commands.quantities import duration
 from synfer_rt.sampling.steps import plan
 
 SHARE = 0.5
@@ -28,11 +29,11 @@ def sentences(settled: Settled) -> Iterator[str]:
         seconds = visit_seconds(work, case.batches, setup.steps, SHARE * peak)
         total += settled.repeats * seconds
         yield (
-            f"{case}: {settled.repeats} x {_time(seconds)}, {work / 1e9:.3g} GFLOP an image, "
+            f"{case}: {settled.repeats} x {duration(seconds)}, {work / 1e9:.3g} GFLOP an image, "
             "labels included"
         )
     yield (
-        f"All visits: about {_time(total)} at {SHARE:.0%} of {peak / 1e12:.3g} TFLOP/s, beside "
+        f"All visits: about {duration(total)} at {SHARE:.0%} of {peak / 1e12:.3g} TFLOP/s, beside "
         "loading, and converting and compiling the first time. --repeats, --batch, --steps and "
         "--size make it shorter."
     )
@@ -60,7 +61,3 @@ def _work(settled: Settled, case: Case, engines: Mapping[str, int]) -> float:
     steps = (step.engine for step in plan(bundle, run.trajectory, guidance))
     calls = Counter(["conditioner", *steps, "decoder", *bundle.annotators])
     return sum(count * engines[name] for name, count in calls.items())
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds:.3g} s" if seconds < 120 else f"{seconds / 60:.3g} min"

@@ -10,6 +10,7 @@ import click
 
 from synfer_rt.commands import options
 from synfer_rt.commands.progress import console
+from synfer_rt.commands.quantities import size
 
 if TYPE_CHECKING:
     from synfer_rt.bundle import Bundle
@@ -51,7 +52,7 @@ def _print_bundle(bundle: Bundle) -> None:
         ("licence", bundle.licence),
         ("path", bundle.path),
         ("hash", bundle.bundle_hash),
-        ("size", _bytes(sum(entry["bytes"] for entry in files.values()))),
+        ("size", size(sum(entry["bytes"] for entry in files.values()))),
         ("images", f"{format_size(bundle.image_size)} from latents {list(bundle.latent.shape)}"),
         ("sizes", bundle.sizes or "no other"),
         ("classes", f"{bundle.label_scheme}: {', '.join(bundle.classes)}"),
@@ -87,8 +88,9 @@ def _print_bundle(bundle: Bundle) -> None:
             "\n".join(f"{tensor.name} {_shape(tensor.shape)}" for tensor in tensors)
             for tensors in (engine.inputs, engine.outputs)
         ]
-        size = _bytes(sum(sizes))
-        table.add_row(name, size, engine.precision, str(engine.opset), *shapes, measured)
+        table.add_row(
+            name, size(sum(sizes)), engine.precision, str(engine.opset), *shapes, measured
+        )
     screen.print(table, markup=False)
 
 
@@ -127,7 +129,3 @@ def _qualities(bundle: Bundle) -> str:
 def _annotators(bundle: Bundle) -> str:
     known = f"; they know {bundle.annotators_know} only" if bundle.annotators_know else ""
     return f"{', '.join(bundle.annotators)}{known}" if bundle.annotators else "none"
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"

@@ -10,11 +10,10 @@ import click
 
 from synfer_rt.commands import options
 from synfer_rt.commands.notes import note
+from synfer_rt.commands.quantities import duration, size
 
 if TYPE_CHECKING:
     from synfer_rt.jobs.plan_preview import Counts, Preview
-
-_UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
 
 
 @click.command()
@@ -95,25 +94,8 @@ def _summary(found: Preview) -> str:
     if found.measured is None or found.seconds is None or found.bytes is None:
         return images
     each = found.measured.seconds_per_image
-    speed = f"{1 / each:.1f} images/s" if each < 1 else f"{each:.1f} s an image"
+    speed = f"{1 / each:.1f} images/s" if each < 1 else f"{duration(each)} an image"
     return (
-        f"{images}: about {_duration(found.seconds)} and {_size(found.bytes)}, an estimate from "
+        f"{images}: about {duration(found.seconds)} and {size(found.bytes)}, an estimate from "
         f"{found.measured.images} images ({speed}, ran on {found.measured.ran_on})"
     )
-
-
-def _duration(seconds: float) -> str:
-    minutes, hours = round(seconds / 60), round(seconds / 3600)
-    if seconds < 100:
-        return f"{max(1, round(seconds))} s"
-    if minutes < 100:
-        return f"{minutes} minutes"
-    return f"{hours} hours" if hours < 72 else f"{round(hours / 24)} days"
-
-
-def _size(size: float) -> str:
-    for unit in _UNITS[:-1]:
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} {_UNITS[-1]}"

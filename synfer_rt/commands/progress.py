@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from synfer_rt.commands.interruption import raise_if_swallowed
 from synfer_rt.commands.notes import note
+from synfer_rt.commands.quantities import duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,7 +51,7 @@ class ProgressBar:
         speed = (progress.done - progress.before) / max(now - self._started, 1e-9)
         said = f"{speed:.1f} images/s"
         if speed > 0 and not progress.at_most:
-            said += f", {_duration((progress.count - progress.done) / speed)} left"
+            said += f", {duration((progress.count - progress.done) / speed)} left"
         if self._bar is not None:
             self._bar.update(self._task, completed=int(progress.done), said=said)
         elif now - self._said >= _SECONDS_BETWEEN_LINES:
@@ -75,12 +76,6 @@ class ProgressBar:
         self._task = self._bar.add_task(
             "", total=progress.count, completed=progress.before, said=""
         )
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
 def console() -> Console:

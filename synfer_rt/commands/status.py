@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from synfer_rt.commands import options
+from synfer_rt.commands.quantities import duration
 
 if TYPE_CHECKING:
     from synfer_rt.jobs.run_status import RunStatus
@@ -42,16 +43,8 @@ def status(out: Path) -> None:
 
 def _speed(found: RunStatus) -> str:
     """How fast shards are finished, and when something was last written."""
-    last = f"last written {_time(found.idle)} ago"
+    last = f"last written {duration(found.idle)} ago"
     left = found.seconds_left
     if left is None or found.images_per_second is None:
         return f"no shard is finished yet; {last}"
-    return f"{found.images_per_second:.1f} images/s, {_time(left)} left; {last}"
-
-
-def _time(seconds: float) -> str:
-    """A time in its largest unit that it has two of: 90 s, 25 min, 7.5 h, 3.2 days."""
-    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.3g} {unit}"
-    return f"{seconds:.0f} s"
+    return f"{found.images_per_second:.1f} images/s, {duration(left)} left; {last}"
