@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from synfer_rt.commands import options
+from synfer_rt.commands.invocation import typed
 from synfer_rt.commands.notes import note
 from synfer_rt.commands.parsing import Size
 from synfer_rt.commands.progress import console
@@ -162,7 +161,7 @@ def bench(
         markdown=page,
         progress=lambda number, count, section: note(f"{number + 1} of {count}: {section}"),
         show=lambda result: report.show(console(), result),
-        command=_command(),
+        command=typed("synfer-rt bench"),
         **asked,
     )
     if quick:
@@ -216,21 +215,3 @@ def _value(text: str) -> int | float | str:
 
 def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
-
-
-_INTERPRETER = re.compile("=[^,]*/[^,]*")
-"""The path of another release's interpreter in `--compare`."""
-
-
-def _command() -> str:
-    """How the benchmark was called, without paths."""
-    context = click.get_current_context()
-    words = ["synfer-rt bench"]
-    for option in context.command.params:
-        name, value = option.name or "", context.params[option.name or ""]
-        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        for one in value if isinstance(value, tuple) else (value,):
-            said = f"{one:g}" if isinstance(one, float) else _INTERPRETER.sub("=PYTHON", str(one))
-            if given and not isinstance(one, Path) and "/" not in said:
-                words.append(option.opts[0] if one is True else f"{option.opts[0]} {said}")
-    return " ".join(words)

@@ -25,7 +25,7 @@ import torch
 from reference import captions, classifiers, renders
 from reference.evaluation import action_units, attributes, copies, diversity, report, statistics
 from reference.evaluation.expression import difference, judge_images
-from reference.evaluation.pages import command, machine
+from reference.evaluation.pages import machine
 from reference.evaluation.readers import Readers
 from reference.evaluation.sampling import SEED, kept, reconstructed
 from reference.evaluation.sheets import draw_nearest, draw_samples, draw_units
@@ -34,6 +34,7 @@ from reference.tasks import CLASSES, chosen
 from synfer_rt.bundle import Bundle, open_bundle
 from synfer_rt.bundle.bundle import Defaults
 from synfer_rt.bundle.qualities import QUALITIES, settled
+from synfer_rt.commands.invocation import typed
 from synfer_rt.sampling.requests import Request, Requests, make_requests
 from synfer_rt.sampling.sampler import Sampler
 
@@ -378,7 +379,7 @@ def main(
     found = {
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine(),
-        "command": command("reference.evaluate"),
+        "command": typed("python -m reference.evaluate"),
         "version": bundle.version,
         "bundle": bundle.bundle_hash,
         "faces": faces,

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
-from click.core import ParameterSource
 from PIL import Image, ImageDraw
 
 from synfer_rt.backends import default_threads
@@ -49,21 +46,6 @@ def machine() -> str:
     """Processor and cores, as the benchmark names them."""
     about = describe(default_threads(), ())
     return f"{about['cpu']}, {about['cores']} cores"
-
-
-def command(module: str) -> str:
-    """The running click command as typed: its module and the given options, without paths."""
-    context = click.get_current_context()
-    given = []
-    for option in context.command.params:
-        value = context.params.get(option.name or "")
-        source = context.get_parameter_source(option.name or "")
-        if source is not ParameterSource.COMMANDLINE:
-            continue
-        for one in value if isinstance(value, tuple) else (value,):
-            if not isinstance(one, Path):
-                given.append(option.opts[0] if one is True else f"{option.opts[0]} {one}")
-    return " ".join([f"python -m {module}", *given])
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

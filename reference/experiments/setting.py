@@ -14,9 +14,10 @@ import click
 import torch
 
 from reference import classifiers, renders
-from reference.evaluation.pages import command, machine
+from reference.evaluation.pages import machine
 from reference.pictures import save_chart
 from synfer_rt.bundle import Bundle, open_bundle
+from synfer_rt.commands.invocation import typed
 from synfer_rt.sampling.sampler import Sampler
 
 
@@ -65,7 +66,7 @@ class Setting:
         about = {
             "date": time.strftime("%Y-%m-%d"),
             "machine": machine(),
-            "command": command(f"reference.experiments.{name}"),
+            "command": typed(f"python -m reference.experiments.{name}"),
             "version": self.bundle.version,
             "bundle": self.bundle.bundle_hash,
             "renders": self.data.key,

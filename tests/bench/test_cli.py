@@ -14,12 +14,13 @@ import onnxruntime
 import pytest
 from click.testing import CliRunner, Result
 
-from synfer_rt.bench import cli, measure, sections
+from synfer_rt.bench import measure, sections
 from synfer_rt.bench.cli import bench, parse_batches, parse_settings
 from synfer_rt.bench.estimates import visit_seconds
 from synfer_rt.bench.measure import RUNS
 from synfer_rt.bench.systems import STAGES, Setup
 from synfer_rt.commands.cli import main
+from synfer_rt.commands.invocation import typed
 from synfer_rt.errors import UserError
 
 BATCHES, REPEATS = [1, 3], 2
@@ -198,7 +199,7 @@ def test_a_bad_list_of_batches_is_refused(text: str):
 def test_the_command_is_told_without_paths(tmp_path: Path):
     given = ["--batch", "4", "--compare", f"synfer-rt={tmp_path}/bin/python,diffusers"]
     with bench.make_context("bench", [*given, "--json", str(tmp_path / "a.json")]):
-        told = cli._command()
+        told = typed("synfer-rt bench")
     assert told == "synfer-rt bench --batch 4 --compare synfer-rt=PYTHON,diffusers"
 
 

@@ -6,32 +6,15 @@ import json
 import re
 from pathlib import Path
 
-import click
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 pytest.importorskip("torch", reason="judging needs PyTorch (synfer-rt[reference])")
 
 from reference.evaluation import copies, pages, report
 from reference.evaluation.action_units import MAIN
 
-DEPTHS = ("--depth", "1", "--depth", "3")
 DOCS = Path(__file__).parents[3] / "docs"
-
-
-def test_a_page_names_the_command_that_wrote_it_but_no_paths():
-    @click.command()
-    @click.option("--out", type=Path)
-    @click.option("--images", default=3)
-    @click.option("--steps", default=8)
-    @click.option("--layouts", is_flag=True)
-    @click.option("--depth", type=int, multiple=True)
-    def main(out, images, steps, layouts, depth):
-        click.echo(pages.command("reference.one"))
-
-    said = CliRunner().invoke(main, ["--out", "here", "--steps", "9", "--layouts", *DEPTHS]).output
-    assert said == "python -m reference.one --steps 9 --layouts --depth 1 --depth 3\n"
 
 
 def test_an_error_bar_ends_where_shares_end():
