@@ -11,6 +11,7 @@ from synfer_rt.errors import UserError
 from synfer_rt.jobs.plan_document import Place
 from synfer_rt.jobs.plan_tables import read_aus
 from synfer_rt.jobs.plan_values import Values
+from synfer_rt.sampling import au_distributions
 from synfer_rt.sampling.au_distributions import AuDistribution, AuRanges, AuRows
 from synfer_rt.vocabulary import facs
 
@@ -35,6 +36,10 @@ def aus_of(values: Values, labels: Sequence[str]) -> dict[str, AuDistribution]:
     named = {values.label(("aus", name), name): name for name in aus if name != OTHERS}
     if len(named) < len(aus) - (OTHERS in aus):
         values.stop(("aus",), "a class is there twice; write it once.")
+    for label, name in named.items():
+        if label not in labels:
+            place = ("aus", name)
+            values.stop(place, f"the plan makes no image of {label}; add it, or leave it out here.")
     for label in labels:
         name = named.get(label, OTHERS)
         if name in aus and aus[name] != "prototypes":
@@ -101,4 +106,7 @@ def _ranges(values: Values, place: Place, units: Mapping[str, Any]) -> AuRanges:
         if name in found:
             values.stop(at, f"{name} is there twice; write it once.")
         found[name] = (low, high)
+    if len(found) > au_distributions.DRAWS:
+        most = au_distributions.DRAWS
+        values.stop(place, f"at most {most} units are drawn, got {len(found)}; leave some out.")
     return AuRanges(found)

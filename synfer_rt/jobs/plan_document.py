@@ -83,6 +83,8 @@ def read_document(path: Path) -> Document:
         values = read(text, str(path), lines)
     except RecursionError:
         raise UserError(f"{path} is nested too deeply; write it flatter.") from None
+    except ValueError:  # more digits than Python reads
+        raise UserError(f"{path} holds a number that is too long; shorten it.") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} must hold keys with values, such as `count: 1000`.")
     return Document(cast("dict[str, Any]", values), str(path), path.parent, lines)
@@ -106,9 +108,11 @@ def _yaml(text: str, name: str, lines: Lines) -> Any:
         ) from None
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            line = event.start_mark.line + 1
             if isinstance(event, yaml.AliasEvent):
-                line = event.start_mark.line + 1
                 _stop(name, line, f"the alias *{event.anchor} is not read; write the value out.")
+            if getattr(event, "tag", None) is not None:
+                _stop(name, line, f"the tag {event.tag} is not read; leave it out.")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)

@@ -3,7 +3,7 @@
 OpenFace (https://github.com/TadasBaltrusaitis/OpenFace/wiki/Output-Format) writes a column `AU12_r`
 with intensities from 0 to 5, `AU12_c` with 0 or 1, and `success`, which is 0 where no face was
 found. py-feat (https://py-feat.org) writes `AU12` from 0 to 1, and leaves cells empty where it
-found no face. So do the tables of `synfer-rt label`.
+found no face. The tables of `synfer-rt label` have `AU12` too, and -1 where nothing was read.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from synfer_rt.errors import UserError, nearest
+from synfer_rt.records import NOT_READ
 from synfer_rt.vocabulary.facs import ACTION_UNITS
 
 MOST_ROWS = 250_000
 """The most rows that a plan takes: run.json holds all of them."""
 _OPENFACE = 5.0
 """The intensity that is 1 here."""
+_MISSING = ("", "nan", "na", "null", "none")
 _UNIT = re.compile(r"(AU|[LR])0*(\d{1,2})(_r)?\Z", re.IGNORECASE)
 
 
@@ -64,8 +66,8 @@ def read_aus(path: Path, label_column: str | None = None) -> AuTable:
                 skipped += 1
                 continue
             numbers = [
-                _intensity(path, line, name, names[at], cell)
-                for (name, at), cell in zip(units.items(), found, strict=True)
+                _intensity(path, line, names[at], cell)
+                for at, cell in zip(units.values(), found, strict=True)
             ]
             rows.append(" ".join(numbers))
             places.append(line)
@@ -145,9 +147,14 @@ def _units(path: Path, names: Sequence[str]) -> tuple[Mapping[str, int], tuple[s
     for at, name in enumerate(names):
         if match := _UNIT.match(name):
             unit = f"{match[1].upper()}{match[2]}"
+            before = found.get(unit)
             if unit not in ACTION_UNITS:
                 unknown.append(name)
-            elif match[3] or unit not in found:
+            elif before is not None and bool(match[3]) == _is_of_openface(names[before]):
+                raise UserError(
+                    f"{path}, line 1: {names[before]} and {name} are the same unit; remove one."
+                )
+            elif before is None or match[3]:
                 found[unit] = at
     if not found:
         raise UserError(
@@ -157,29 +164,38 @@ def _units(path: Path, names: Sequence[str]) -> tuple[Mapping[str, int], tuple[s
     return found, tuple(unknown)
 
 
+def _is_of_openface(column: str) -> bool:
+    """Whether a column of intensities has them from 0 to 5."""
+    return column.lower().endswith("_r")
+
+
 def _no_face(cells: Sequence[str]) -> bool:
     """Whether all intensities are missing."""
-    return all(cell.lower() in ("", "nan", "na", "null", "none") for cell in cells)
+    return all(cell.lower() in _MISSING or _number(cell) == NOT_READ for cell in cells)
 
 
 def _is_zero(cell: str) -> bool:
+    return _number(cell) == 0 or cell.lower() == "false"
+
+
+def _number(cell: str) -> float:
+    """The number in a cell, NaN for anything else."""
     try:
-        return float(cell) == 0
+        return float(cell)
     except ValueError:
-        return cell.lower() == "false"
+        return math.nan
 
 
-def _intensity(path: Path, line: int, unit: str, column: str, cell: str) -> str:
+def _intensity(path: Path, line: int, column: str, cell: str) -> str:
     """An intensity from 0 to 1 as text, rounded to four decimals."""
-    most = _OPENFACE if column.lower().endswith("_r") else 1.0
-    try:
-        value = float(cell)
-    except ValueError:
-        value = math.nan
+    most = _OPENFACE if _is_of_openface(column) else 1.0
+    value = _number(cell)
     if not 0 <= value <= most:
         remedy = ""
         if most == 1 and 1 < value <= _OPENFACE:
             remedy = f", or name columns of intensities from 0 to 5 {column}_r"
+        elif 0 <= _number(cell.replace(",", ".")) <= most:
+            remedy = ", and write decimals with a point"
         raise UserError(
             f"{path}, line {line}: {column} must be from 0 to {most:g}, got {cell!r}; correct "
             f"it{remedy}."

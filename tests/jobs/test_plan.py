@@ -10,7 +10,9 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from synfer_rt.api import Model
 from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError
 from synfer_rt.jobs import plan_reading
@@ -199,6 +201,8 @@ def test_yaml_needs_pyyaml_and_says_so(
         ("count_accepted: true\nbudget: 3\n", "line 2: 'budget' is 3, fewer than"),
         ("seed: x\nsplits: {a: 1, b: 1}\n", "line 1: 'seed' must be a whole number"),
         ("layout_from: x\nattributes: {age: balanced}\n", "line 2: photos need a 'prompt'"),
+        ("count: 3\nprompt: !!str 5\n", "line 2: the tag .*str is not read; leave it out"),
+        ("labels: [sad]\naus:\n  fear: {AU12: 1}\n", "line 3: the plan makes no image of fear"),
         ("- count\n", "must hold keys with values"),
         ("1: 2\n", "line 1: unknown key 1"),
     ],
@@ -220,6 +224,8 @@ def test_what_is_wrong_is_said_with_its_line(
         ("p.json", '{"aus": {"happy":\n{"AU1":1,\n"AU12":\n[0,2]}}}', "line 3: AU12 must be"),
         ("p.json", '{\n"seed" 1}', "line 2: this is not JSON"),
         ("p.json", "[" * 100_000, "nested too deeply|not JSON"),
+        ("p.json", '{"seed": ' + "9" * 5000 + "}", "holds a number that is too long"),
+        ("p.toml", "seed = " + "9" * 5000, "holds a number that is too long"),
         ("p.toml", "seed = 1\nsteps = 0\n", "line 2: 'steps' must be"),
         ("p.toml", "seed = 1\n[aus.happy]\nAU1 = 1\nAU12 = 2\n", "line 4: AU12 must be"),
         ("p.toml", "seed = 1\naus.happy.AU12 = 2\n", "line 2: AU12 must be"),
@@ -294,6 +300,33 @@ def test_aus_come_from_the_rows_that_py_feat_writes(tmp_path: Path, tiny_bundle:
     assert rows == {(("AU1", 0.1235), ("AU12", 0.9)), (("AU12", 1.0),)}
 
 
+def test_aus_come_from_the_rows_that_label_writes(tmp_path: Path, voting_bundle: Bundle):
+    """A picture that cannot be read has a row without intensities."""
+    for number in range(3):
+        grey = Image.new("L", (16, 16), 80 * number)
+        grey.save(tmp_path / f"{number}.png")
+    (tmp_path / "3.png").write_bytes(b"torn")
+    table = tmp_path / "labels.csv"
+    labels = Model(voting_bundle, "onnxruntime-cpu", 1).label(tmp_path, out=table)
+    rows = [found.aus for found in labels if not found.error]
+    assert len(rows) == 3
+    plan = read_plan({"aus": {"csv": str(table)}}, voting_bundle)
+    wanted = {tuple(round(x, 4) for x in row.values()) for row in rows}
+    made = {
+        tuple(request.aus.get(name, 0.0) for name in rows[0])
+        for request in first(plan, voting_bundle, 60)
+    }
+    assert made == wanted
+    assert "rows without a face are left out, 1 in all" in plan.notes[0]
+
+
+def test_openface_comes_before_other_columns_of_a_unit(tmp_path: Path, tiny_bundle: Bundle):
+    text = "\ufeffAU12, AU12_r, AU12_c\r\n0.9, 1.0, 1\r\n"
+    (tmp_path / "t.csv").write_bytes(text.encode())
+    plan = read_plan({"aus": {"csv": str(tmp_path / "t.csv")}}, tiny_bundle)
+    assert [request.aus for request in first(plan, tiny_bundle, 1)] == [{"AU12": 0.2}]
+
+
 @pytest.mark.parametrize(
     ("table", "said"),
     [
@@ -306,6 +339,11 @@ def test_aus_come_from_the_rows_that_py_feat_writes(tmp_path: Path, tiny_bundle:
         ("frame,score\n1,2\n", "t.csv, line 1: no column holds intensities"),
         ("", "t.csv, line 1: no column holds intensities"),
         ("frame,AU12,AU12\n1,2,3\n", "t.csv, line 1: the column AU12 is there twice"),
+        ("frame,AU12_r,au012_r\n1,2,3\n", "t.csv, line 1: AU12_r and au012_r are the same unit"),
+        ("frame,AU12,AU012\n1,0,1\n", "t.csv, line 1: AU12 and AU012 are the same unit"),
+        ("frame;AU12_r\n1;2,5\n", "line 2: AU12_r .*, got '2,5'; .* write decimals with a point"),
+        ("frame,AU12,AU6\n1,-1,0.5\n", "t.csv, line 2: AU12 must be from 0 to 1, got '-1'"),
+        ("frame,AU12_c\n1,1\n", "t.csv, line 1: no column holds intensities"),
         ("frame,AU12\n1,0.5,3\n", "t.csv, line 2: it has 3 cells, .* names 2 columns"),
         ("frame,AU12\n1,\xff\n", "t.csv is not a CSV file in UTF-8"),
     ],
