@@ -26,6 +26,8 @@ PERSON, OF_A_PERSON = "person", ("age", "gender", "ancestry")
 """The placeholder of a person in words, such as `young African woman`, and what it says."""
 
 _ARTICLE = re.compile(r"(?:^|(?<=[\s,(]))(a|an) $", re.IGNORECASE)
+_MARK = "\0"
+"""What stands before an article that is to fit the next word."""
 
 
 @dataclass(frozen=True)
@@ -56,16 +58,18 @@ class Template:
         """The prompt with these words for the placeholders.
 
         An article before a placeholder fits the word that follows. A word that is empty leaves
-        neither a second space nor a second comma.
+        neither a second space nor a comma that separates nothing.
         """
         text = ""
         for literal, name in self.parts:
             word = "" if name is None else words[name]
-            text += _ARTICLE.sub(lambda found, word=word: _article(found[1], word), literal) + word
+            text += (literal if name is None else _ARTICLE.sub(rf"{_MARK}\1 ", literal)) + word
         text = re.sub(r"\s*,(?:\s*,)+", ",", " ".join(text.split()).replace(" ,", ","))
-        return text.removesuffix(",")
+        text = text.removeprefix(",").removesuffix(",").strip()
+        return re.sub(rf"{_MARK}(an?)(?=[\s,]*(\w?))", _fitting, text, flags=re.IGNORECASE)
 
 
-def _article(written: str, word: str) -> str:
-    article = "an" if word[:1].lower() in tuple("aeiou") else "a"
-    return f"{article.capitalize() if written[0].isupper() else article} "
+def _fitting(article: re.Match[str]) -> str:
+    """An article in the form that the letter after it takes."""
+    fitting = "an" if article[2].lower() in tuple("aeiou") else "a"
+    return fitting.capitalize() if article[1][0].isupper() else fitting
