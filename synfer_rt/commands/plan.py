@@ -81,7 +81,7 @@ def _print(what: str, counts: Counts) -> None:
         cells = [*numbers, sum(numbers)] if several else numbers
         share = sum(numbers) / total if total else 0.0
         table.add_row(row or "(nothing)", *map(str, cells), f"{share:.1%}")
-    console().print(table)
+    console().print(table, markup=False, emoji=False)  # words of a plan are no markup
 
 
 def _number(counts: Mapping[str, int], row: str, rows: Mapping[str, None]) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from synfer_rt.data.writers import run_file, shards_of
-from synfer_rt.data.writers.atomic import disk_errors
+from synfer_rt.errors import UserError
 from synfer_rt.jobs.verify import settings_of
 
 _WINDOW = 3600.0
@@ -25,9 +26,9 @@ class RunStatus:
     a run that goes on until enough is accepted may end before (`at_most`).
 
     `images_per_second` is the rate at which shards were finished in the last hour in which any
-    were, and `seconds_left` follows from it; both are None if nothing tells. `idle` are the seconds
-    since anything was written. A run is `finished` if all shards are there and nothing is left of
-    its making.
+    were (see the function), and `seconds_left` follows from it; both are None if nothing tells.
+    `idle` are the seconds since anything was written. A run is `finished` if all shards are there
+    and nothing is left of its making.
     """
 
     path: Path
@@ -57,15 +58,25 @@ class RunStatus:
 
 
 def run_status(out: Path) -> RunStatus:
-    """The state of the run in `out`. Raises UserError if there is none."""
+    """The state of the run in `out`. Raises UserError if there is none, or it cannot be read."""
     settings = settings_of(out)
+    try:
+        return _status(out, settings)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or out} cannot be read ({error.strerror or error}); correct its "
+            "permissions, or check the disk."
+        ) from None
+
+
+def _status(out: Path, settings: Mapping[str, Any]) -> RunStatus:
     there: list[int] = []
     damaged: list[int] = []
     missing: list[int] = []
     finished: list[tuple[float, int]] = []
     images = 0
     numbers = range(run_file.shard_count(settings))
-    with disk_errors(out), closing(shards_of(out, settings)) as shards:
+    with closing(shards_of(out, settings)) as shards:
         for number in numbers:
             if not shards.exists(number):
                 missing.append(number)
@@ -99,8 +110,8 @@ def run_status(out: Path) -> RunStatus:
 def images_per_second(begun: float, finished: Sequence[tuple[float, int]]) -> float | None:
     """The rate of a run that began at `begun`, of whose shards (time, images) are `finished`.
 
-    It is that of the last hour in which any were, so that pauses before it do not count. None
-    without an image.
+    It is that of the last hour in which any were, and of the time from the last shard before it,
+    since shards may take longer. So a pause counts for an hour after it. None without an image.
     """
     last = max(when for when, _ in finished)
     since = max([begun, *(when for when, _ in finished if when <= last - _WINDOW)])

@@ -16,17 +16,13 @@ from synfer_rt.vocabulary.label_schemes import scheme
 
 _TOLERANCE = 1e-3
 """How far the sum of probabilities may be from 1: each is rounded to six decimals."""
-_MOST_SPANS = 20
+_MOST_SPANS, _MOST_RUNS = 20, 5
 """More of them are not listed."""
 
 
 def settings_of(out: Path) -> dict[str, Any]:
     """The settings of the run in `out`. Raises UserError if they are missing or damaged."""
-    if not run_file.exists(out):
-        raise UserError(
-            f"{out} holds no run of synfer-rt ({run_file.path(out)} is missing); give a directory "
-            "that `synfer-rt sample` or `synfer-rt augment` wrote, and keep the folder beside it."
-        )
+    _check_place(out)
     settings = run_file.load(out)
     try:
         sound = (
@@ -42,6 +38,23 @@ def settings_of(out: Path) -> dict[str, Any]:
             f"{run_file.path(out)} is damaged; restore it, or repeat the run in another directory."
         )
     return settings
+
+
+def _check_place(out: Path) -> None:
+    """Raise UserError, which names the right directory if it is near, unless `out` holds a run."""
+    output = run_file.output_of(out)
+    if output is not None and run_file.exists(output):
+        raise UserError(f"{out} is the own folder of the run in {output}; give that directory.")
+    if run_file.exists(out):
+        return
+    below = [path for path in sorted(out.glob("*")) if run_file.output_of(path) is None]
+    if runs := [str(path) for path in below if run_file.exists(path)]:
+        names = ", ".join(runs[:_MOST_RUNS]) + (", …" if len(runs) > _MOST_RUNS else "")
+        raise UserError(f"{out} holds runs in its folders; give one of them: {names}.")
+    raise UserError(
+        f"{out} holds no run of synfer-rt ({run_file.path(out)} is missing); give a directory "
+        "that `synfer-rt sample` or `synfer-rt augment` wrote, and keep the folder beside it."
+    )
 
 
 def faults(

@@ -193,6 +193,10 @@ def test_a_plan_is_made_in_parts(sample, tmp_path):
         assert result.exit_code == 0, result.output
     assert files(parts / "train") == files(one / "train")
     assert files(parts / "validation") == files(one / "validation")
+    for command in "status", "finish", "verify":
+        said = refused(run(command, parts))
+        assert f"give one of them: {parts / 'train'}, {parts / 'validation'}." in said
+        assert run(command, parts / "validation").exit_code == 0
 
 
 def test_a_part_may_have_no_shard(sample, tmp_path):

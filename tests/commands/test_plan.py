@@ -279,6 +279,17 @@ def test_plan_prints_counts_time_and_disk_and_leaves_nothing(
     assert not list(scratch.iterdir())
 
 
+def test_words_are_printed_as_they_are(tiny_bundle_path: Path, tmp_path: Path):
+    words = ["[b]hat", "[/x]", ":smile:", ""]
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps({"prompt": "a {label}, {hat}", "attributes": {"hat": words}}))
+    options = ["--no-measure", "--bundle", str(tiny_bundle_path)]
+    result = CliRunner().invoke(main, ["plan", str(plan), *options])
+    assert result.exit_code == 0, result.output
+    rows = [line.split()[0] for line in result.output.splitlines() if line.strip()]
+    assert rows[rows.index("hat") + 1 :][:4] == ["[b]hat", "[/x]", ":smile:", "(nothing)"]
+
+
 def test_a_preview_counts_what_is_made(tiny_bundle: Bundle, tmp_path: Path, plan: Path):
     model = Model(tiny_bundle, "onnxruntime-cpu", 1)
     found = model.preview(plan, measure=False)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
 
 from synfer_rt.data.writers import FORMATS, run_file
 from synfer_rt.data.writers.shards import Part
+from synfer_rt.data.writers.webdataset import FileShards
 from synfer_rt.errors import UserError
 from synfer_rt.jobs.finish import finish_run
 from synfer_rt.jobs.run_status import images_per_second, run_status
@@ -22,18 +24,19 @@ HOUR = 3600.0
     [
         (0.0, [(10.0, 100)], 10.0),
         (0.0, [(10.0, 100), (20.0, 100), (20.0, 100)], 15.0),
-        # A night between the first shard and the others does not count.
-        (0.0, [(10.0, 100), (8 * HOUR, 90), (8 * HOUR + 10, 100), (8 * HOUR + 20, 100)], None),
+        # A night counts for an hour after it, and then no more.
+        (0.0, [(10.0, 70), (8 * HOUR, 60), (8 * HOUR + 10, 30)], 90 / (8 * HOUR)),
+        (0.0, [(10.0, 70), (8 * HOUR, 60), (9 * HOUR, 3600)], 1.0),
+        # Slow shards, and several processes that finish theirs at once.
+        (0.0, [(2 * HOUR, 7200), (4 * HOUR, 7200)], 1.0),
+        (0.0, [(2 * HOUR, 3600), (2 * HOUR, 3600), (2 * HOUR + 1, 1)], 7201 / (2 * HOUR + 1)),
+        (0.0, [(3000.0, 100), (3000.0, 100), (6000.0, 100), (6000.0, 100)], 200 / 3000),
         (0.0, [(50.0, 0)], None),
         (50.0, [(50.0, 10)], None),
     ],
 )
 def test_the_rate_is_that_of_the_last_hour(begun, finished, rate):
-    found = images_per_second(begun, finished)
-    if len(finished) == 4:
-        assert found == pytest.approx(290 / (8 * HOUR + 10))
-    else:
-        assert found == rate
+    assert images_per_second(begun, finished) == rate
 
 
 def test_shards_finished_before_the_last_hour_do_not_count():
@@ -62,6 +65,17 @@ def test_the_shards_of_a_run_are_there_damaged_or_missing(tmp_path, format):
     assert found.images_per_second is not None and found.seconds_left is not None
     assert 0 < found.images_per_second <= 0.2
     assert found.seconds_left == pytest.approx(8 / found.images_per_second)
+
+
+def test_a_run_that_cannot_be_read_is_not_said_to_be_unwritable(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES), "000000.tar")
+
+    run, out = SmallRun(), tmp_path / "out"
+    make(run, out, "webdataset", Part(0, 1))
+    monkeypatch.setattr(FileShards, "exists", refuse)
+    with pytest.raises(UserError, match=r"000000.tar cannot be read \(Permission denied\); "):
+        run_status(out)
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -93,6 +107,15 @@ def test_a_shard_under_the_name_of_another_is_found(tmp_path):
     (out / "000001.tar").write_bytes((out / "000000.tar").read_bytes())
     with pytest.raises(UserError, match=r"Image 4 of .*, in shard 1, has no sound record"):
         finish_run(out)
+
+
+def test_the_right_directory_is_named_for_one_beside_it(tmp_path):
+    run, out = SmallRun(), tmp_path / "faces" / "train"
+    make(run, out, "parquet", Part(0, 1))
+    with pytest.raises(UserError, match=f"is the own folder of the run in {out}; give that"):
+        run_status(run_file.folder(out))
+    with pytest.raises(UserError, match=f"holds runs in its folders; give one of them: {out}\\."):
+        finish_run(out.parent)
 
 
 def test_what_augment_wrote_is_not_finished_so(tmp_path):

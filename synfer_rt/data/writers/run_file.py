@@ -67,6 +67,12 @@ def folder(out: Path) -> Path:
     return out.with_name(f"__{out.name}__")
 
 
+def output_of(own: Path) -> Path | None:
+    """The output whose run has the own folder `own`, by its name; None if it is no such name."""
+    name = own.name.removeprefix("__").removesuffix("__")
+    return own.with_name(name) if name and own.name == f"__{name}__" else None
+
+
 def path(out: Path) -> Path:
     """The settings file of the run in `out`; it need not exist.
 
