@@ -8,6 +8,7 @@ written as JSON values in a YAML mapping; YAML 1.2 contains JSON.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -31,7 +32,8 @@ _TAGS = ("synthetic", "facial-expression-recognition", "action-units", "synfer-r
 def header(settings: Mapping[str, Any], images: int, size: int, pretty_name: str) -> str:
     """The header of a run with these settings, of so many images in `size` bytes, as YAML."""
     format = settings["format"]
-    split: dict[str, Any] = {"name": "train", "num_bytes": size, "num_examples": images}
+    name = split_name(settings)
+    split: dict[str, Any] = {"name": name, "num_bytes": size, "num_examples": images}
     info = {
         "features": features(settings),
         "splits": [split],
@@ -40,7 +42,7 @@ def header(settings: Mapping[str, Any], images: int, size: int, pretty_name: str
     }
     config: dict[str, Any] = {
         "config_name": "default",
-        "data_files": [{"split": "train", "path": _DATA[format]}],
+        "data_files": [{"split": name, "path": _DATA[format]}],
     }
     if format == "imagefolder":  # its loader takes the columns from here alone
         config["features"] = features(settings)
@@ -56,6 +58,11 @@ def header(settings: Mapping[str, Any], images: int, size: int, pretty_name: str
             "configs": [config],
         }
     )
+
+
+def split_name(settings: Mapping[str, Any]) -> str:
+    """The split by which `datasets` knows the run: that of its plan, or `train`."""
+    return re.sub(r"\W", "_", settings.get("split") or "train")
 
 
 def size_category(images: int) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from synfer_rt.bundle.qualities import BEST
 from synfer_rt.data.writers import run_file
 from synfer_rt.jobs.card_command import command
+from synfer_rt.jobs.card_header import split_name
 from synfer_rt.jobs.class_tally import ClassTally
 from synfer_rt.records import FILE_NAME, RECORD
 
@@ -18,7 +19,7 @@ _LOADS = """\
 ```python
 from datasets import load_dataset
 
-faces = load_dataset("PATH", split="train")  # this folder, or the dataset's name on the Hub
+faces = load_dataset("PATH", split="{split}")  # this folder, or the dataset's name on the Hub
 {columns}
 ```
 """
@@ -56,7 +57,10 @@ def text(settings: Settings, counts: ClassTally) -> str:
         "## Classes",
         _classes(settings, counts),
         "## Loading",
-        _LOADS.format(columns=_OF_SHARDS if settings["format"] == "webdataset" else _COLUMNS),
+        _LOADS.format(
+            split=split_name(settings),
+            columns=_OF_SHARDS if settings["format"] == "webdataset" else _COLUMNS,
+        ),
         "## Records",
         "Each image has a record with these fields. A field that does not apply to an image is "
         "empty: 0, false, an empty text or -1.",

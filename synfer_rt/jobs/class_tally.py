@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from synfer_rt.records import ORIGINAL
+from synfer_rt.records import ORIGINAL, SAMPLED
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def tally(records: Iterable[Mapping[str, Any]]) -> ClassTally:
     judged = False
     for record in records:
         label = record["label"]
-        if record["origin"] == ORIGINAL:
+        if record.get("origin", SAMPLED) == ORIGINAL:  # older releases' samples have none
             originals[label] += 1
             continue
         requested[record["requested_label"]] += 1

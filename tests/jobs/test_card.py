@@ -111,6 +111,18 @@ def test_datasets_notices_a_lost_shard(tmp_path):
         loaded(tmp_path / "out", tmp_path / "cache")
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_split_of_a_plan_has_its_name(tmp_path, format):
+    write(tmp_path / "out", format)
+    path = run_file.path(tmp_path / "out")
+    known = json.loads(path.read_text())
+    path.write_text(json.dumps({**known, "split": "val-1", "splits": {"val-1": 1.0}}))
+    card = write_card(tmp_path / "out")
+    assert 'load_dataset("PATH", split="val_1")' in card.read_text()
+    found = load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
+    assert {name: len(rows) for name, rows in found.items()} == {"val_1": 10}
+
+
 def test_arrow_reads_the_folder_of_a_parquet_run(runs):
     assert pq.read_table(runs / "parquet").num_rows == 10
 
@@ -204,6 +216,13 @@ def test_a_card_says_how_the_images_were_made(runs):
 )
 def test_the_size_category_is_that_of_the_hub(images, category):
     assert size_category(images) == category
+
+
+def test_records_of_an_older_release_are_counted():
+    """They do not say where an image comes from, as all were sampled."""
+    records = [RUN.record(index) for index in range(3)]
+    older = [{n: v for n, v in record.items() if n != "origin"} for record in records]
+    assert tally(older) == tally(records)
 
 
 def test_any_text_stays_a_text_in_the_card(tmp_path):
