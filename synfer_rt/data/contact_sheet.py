@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 FILE = "contact-sheet.html"
 PER_CLASS = 8
 _SMALLEST, _LARGEST = 96, 192  # pixels that a tile's longer side should have
+_MOST = 4096
+"""Samples that are read to find those of rare classes."""
 _MARGIN = 6
 _BACKGROUND, _INK = (255, 255, 255), (32, 32, 32)
 _PAGE = """\
@@ -46,7 +48,7 @@ def write_contact_sheet(
     file of the run is missing.
     """
     shown = (sample for sample in read(out) if shows(sample[0]))
-    samples = itertools.islice(shown, PER_CLASS * len(labels))
+    samples = itertools.islice(shown, _looked_at(labels, run_file.load(out).get("class_counts")))
     picture = io.BytesIO()
     try:
         contact_sheet(samples, labels).save(picture, "PNG")
@@ -61,6 +63,19 @@ def write_contact_sheet(
     with disk_errors(file):
         write_whole(file, page.encode(), own(file))
     return file
+
+
+def _looked_at(labels: Sequence[str], counts: Mapping[str, int] | None) -> int:
+    """How many samples have PER_CLASS of each label among them, _MOST at most.
+
+    They take turns, or a plan has their `counts`: then every beginning of a run has the shares of
+    the whole, within less than one image of each class.
+    """
+    turns = PER_CLASS * len(labels)
+    if not counts:
+        return turns
+    whole, rarest = sum(counts.values()), min(counts.values())
+    return max(turns, min((PER_CLASS + 1) * -(-whole // rarest), _MOST))
 
 
 def contact_sheet(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 from PIL import Image
 
 from synfer_rt.data.contact_sheet import PER_CLASS, contact_sheet, write_contact_sheet
-from synfer_rt.data.writers import open_output
+from synfer_rt.data.writers import FORMATS, open_output
 from synfer_rt.errors import UserError
+from tests.data.writers.small_run import SmallRun
 
 COLOURS = {"happy": (255, 0, 0), "sad": (0, 0, 255)}
 
@@ -58,6 +60,26 @@ def test_a_run_that_lost_an_image_is_named(tmp_path):
     (tmp_path / "happy/00000000.png").unlink()
     with pytest.raises(UserError, match=r"00000000\.png of the finished run cannot be read"):
         write_contact_sheet(tmp_path, ["happy"])
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_rare_class_of_a_plan_has_its_row(tmp_path, format):
+    """Of 64 images the 18th and the 50th are sad, so they come after the first of each class."""
+    run, out = SmallRun(), tmp_path / "out"
+    settings = {**run.settings(format, 64), "class_counts": {"happy": 62, "sad": 2}}
+    writer = open_output(out, settings, resume=False)
+    for index in range(64):
+        label = "sad" if index in (17, 49) else "happy"
+        file = io.BytesIO()
+        Image.new("RGB", (96, 96), COLOURS[label]).save(file, "PNG")
+        record = {**run.record(index), "label": label, "requested_label": label}
+        writer.write([record], [file.getvalue()])
+    writer.finish()
+    page = write_contact_sheet(out, ["happy", "sad"]).read_text()
+    png = base64.b64decode(page.partition("base64,")[2].partition('"')[0])
+    sheet = Image.open(io.BytesIO(png))
+    assert has(sheet, COLOURS["sad"]).any(0).sum() == 2 * 96
+    assert has(sheet, COLOURS["happy"]).any(0).sum() == PER_CLASS * 96
 
 
 def test_a_class_without_samples_has_an_empty_row():
