@@ -11,7 +11,7 @@ from typing import Any
 
 from synfer_rt.data.contact_sheet import write_contact_sheet
 from synfer_rt.data.writers import run_file, shards_of
-from synfer_rt.data.writers.shards import PartWriter, Shards
+from synfer_rt.data.writers.shards import Shards, finish
 from synfer_rt.errors import UserError
 from synfer_rt.jobs.card import write_card
 from synfer_rt.jobs.class_tally import ClassTally, tally
@@ -52,7 +52,7 @@ def finish_run(out: Path) -> Finished:
     if not status.complete:
         raise UserError(_lack(status))
     with closing(shards_of(out, settings)) as shards:
-        PartWriter(out, settings, shards).finish()
+        finish(out, shards)
         made = _counted(out, settings, shards)
     sheet = write_contact_sheet(out, settings["labels"])
     write_card(out, made)

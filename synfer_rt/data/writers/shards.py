@@ -174,11 +174,8 @@ class PartWriter:
             self.missing = sum(not shards.exists(number) for number in self._all)
             if not self.missing:
                 self.missing = sum(not shards.is_whole(number) for number in self._all)
-            if not self.missing:
-                shards.finish()
         if not self.missing:
-            for left in "*.partial", run_file.UNJOINED, run_file.UNDECIDED:
-                run_file.clear(self._out, left)
+            finish(self._out, shards)
         self.close()
 
     def close(self) -> None:
@@ -188,6 +185,17 @@ class PartWriter:
                 self._open.discard()
                 self._open = None
         self._shards.close()
+
+
+def finish(out: Path, shards: Shards) -> None:
+    """Finish the run in `out`, whose shards are all whole. Raises UserError.
+
+    What processes have left of it that made the same shards is removed.
+    """
+    with disk_errors(out):
+        shards.finish()
+    for left in "*.partial", run_file.UNJOINED, run_file.UNDECIDED:
+        run_file.clear(out, left)
 
 
 def joined(ranges: Iterable[range]) -> Sequence[int]:
