@@ -73,7 +73,7 @@ def test_a_run_that_cannot_be_read_is_not_said_to_be_unwritable(tmp_path, monkey
 
     run, out = SmallRun(), tmp_path / "out"
     make(run, out, "webdataset", Part(0, 1))
-    monkeypatch.setattr(FileShards, "exists", refuse)
+    monkeypatch.setattr(FileShards, "is_whole", refuse)
     with pytest.raises(UserError, match=r"000000.tar cannot be read \(Permission denied\); "):
         run_status(out)
 
