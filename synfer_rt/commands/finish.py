@@ -15,9 +15,9 @@ from synfer_rt.commands.class_table import NOT_JUDGED, print_classes
 def finish(out: Path) -> None:
     """Finish the run in OUT that was made in parts, once all its shards are there.
 
-    Every record is read and counted, and the contact sheet is drawn; of imagefolder, metadata.jsonl
-    is made of its shards. The last part does the same but for the table. What is already finished
-    stays as it is.
+    Every record is read and counted, the contact sheet is drawn, and the dataset card is written;
+    of imagefolder, metadata.jsonl is made of its shards. The last part does the same but for the
+    table. Shards that are already finished stay as they are.
     """
     from synfer_rt import api
 

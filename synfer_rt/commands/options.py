@@ -62,7 +62,7 @@ written_format = together(
         "--shard-size",
         default=10_000,
         show_default=True,
-        help="Images in a shard, which is a file of webdataset or parquet.",
+        help="Images in a shard: a file of webdataset or parquet, or what a part makes at once.",
     ),
 )
 """How a dataset is written."""

@@ -54,7 +54,7 @@ def plan(
     found = model.preview(plan, layout_from=layout_from, measure=measure, batch=batch)
     for text in found.notes:
         note(text)
-    _print("class", found.classes)
+    _print("class (accepted images)" if found.accepted else "class", found.classes)
     for name, counts in found.attributes.items():
         click.echo()
         _print(name, counts)

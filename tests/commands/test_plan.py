@@ -302,6 +302,17 @@ def test_a_preview_counts_what_is_made(tiny_bundle: Bundle, tmp_path: Path, plan
     assert measured is not None and measured.images == 8 and measured.bytes_per_image > 100
 
 
+def test_plan_says_that_it_counts_accepted_images(voting_bundle: Bundle, tmp_path: Path):
+    plan = tmp_path / "plan.toml"
+    plan.write_text('count = 3\nlabels = ["sad", "fear"]\ncount_accepted = true\nbudget = 50\n')
+    options = ["--no-measure", "--bundle", str(voting_bundle.path)]
+    result = CliRunner().invoke(main, ["plan", str(plan), *options])
+    assert result.exit_code == 0, result.output
+    rows = [line.split() for line in result.output.splitlines()]
+    assert rows[0] == ["class", "(accepted", "images)", "images", "share"]
+    assert ["fear", "3", "50.0%"] in rows and "at most 50 images" in result.output
+
+
 def test_a_run_json_can_be_previewed(sample, tmp_path: Path, tiny_bundle: Bundle):
     assert sample("--count", "3", "--labels", "sad,happy").exit_code == 0
     run_json = run_file.path(tmp_path / "out")
