@@ -112,16 +112,28 @@ def _details(settings: Settings) -> Iterator[tuple[str, str]]:
         shown = ("noise_scale", "repair_steps", "repair_strength", "attempts", "seed")
     else:
         shown = (
-            *("solver", "steps", "timesteps", "guidance", "au_scale", "layout", "layout_strength"),
-            *("prompt", "template", "split", "negative_prompt", "accept_rate", "threshold", "seed"),
+            *("solver", "eta", "steps", "timesteps", "guidance", "guidance_interval", "au_scale"),
+            *("layout", "layout_strength", "cache_every", "size", "semantic_guidance"),
+            *("prompt", "template", "attributes", "negative_prompt", "aus", "split"),
+            *("accepted_per_class", "accept_rate", "threshold", "seed"),
         )
         yield "quality", settings.get("quality", BEST)
     for name in shown:
-        if (value := settings.get(name)) not in (None, ""):
+        if (value := settings.get(name)) not in (None, "", {}):
             yield name.replace("_", " "), _code(value if isinstance(value, str) else repr(value))
+    for drawn in settings.get("au_distributions", ()):
+        yield f"action units of {_and(drawn['labels'])}", _units(drawn)
     if (backend := settings.get("backend")) is not None:
         runs_on = settings.get("runtime"), settings.get("device")
         yield "computed by", ", ".join(_code(str(word)) for word in (backend, *runs_on) if word)
+
+
+def _units(drawn: Mapping[str, Any]) -> str:
+    """What the action units of a plan's labels are drawn from."""
+    if "ranges" in drawn:
+        each = (f"{unit} {low:g} to {high:g}" for unit, (low, high) in drawn["ranges"].items())
+        return _code(", ".join(each))
+    return f"rows of a table, {len(drawn['rows'])} in all, of {_code(' '.join(drawn['units']))}"
 
 
 def _classes(settings: Settings, counts: ClassTally) -> str:

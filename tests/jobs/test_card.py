@@ -204,6 +204,31 @@ def test_a_card_says_how_the_images_were_made(runs):
         assert words in card
 
 
+def test_a_card_says_what_a_plan_draws_from():
+    """No command line can say it, and the card may be published without run.json."""
+    ranges = {"AU6": [0.4, 0.9], "AU12": [0.7, 1]}
+    settings = RUN.sample_settings("parquet") | {
+        "class_counts": {"happy": 7, "sad": 3},
+        "template": "a {age} person, {label}",
+        "attributes": {"age": {"child": 1.0, "old": 3.0}},
+        "au_distributions": [
+            {"labels": ["happy", "fear"], "ranges": ranges},
+            {"labels": ["sad"], "units": ["AU1", "AU4"], "rows": ["0.1 0", "0 1", "1 1"]},
+        ],
+        "size": [64, 48],
+    }
+    card = text(settings, tally(RUN.record(index) for index in range(10)))
+    for line in (
+        "- template: `a {age} person, {label}`",
+        "- attributes: `{'age': {'child': 1.0, 'old': 3.0}}`",
+        "- action units of happy and fear: `AU6 0.4 to 0.9, AU12 0.7 to 1`",
+        "- action units of sad: rows of a table, 3 in all, of `AU1 AU4`",
+        "- size: `[64, 48]`",
+    ):
+        assert f"{line}\n" in card
+    assert "synfer-rt sample --plan" in card and "- aus:" not in card
+
+
 @pytest.mark.parametrize(
     ("images", "category"),
     [
