@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 
 from synfer_rt.data.writers import run_file
-from synfer_rt.data.writers.atomic import disk_errors, own, write_whole
+from synfer_rt.data.writers.atomic import disk_errors, write_beside_others
 
 CARD, HEADER = "README.md", ".huggingface.yaml"
 AMONG_SAMPLES = ("imagefolder", "webdataset")
@@ -55,7 +55,7 @@ def _write(file: Path, text: str, comment: str, out: Path) -> None:
     """Write `text` and, as a comment, its hash."""
     content = text.encode()
     seal = comment.format(_SEAL + hashlib.sha256(content).hexdigest())
-    write_whole(file, content + seal.encode() + b"\n", own(run_file.folder(out) / file.name))
+    write_beside_others(file, content + seal.encode() + b"\n", run_file.folder(out))
 
 
 def _may_be_written(file: Path) -> bool:

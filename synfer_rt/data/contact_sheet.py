@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from synfer_rt.data.images import in_utf8
 from synfer_rt.data.writers import read, run_file
-from synfer_rt.data.writers.atomic import disk_errors, own, write_whole
+from synfer_rt.data.writers.atomic import disk_errors, write_beside_others
 from synfer_rt.errors import UserError
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def write_contact_sheet(
     page = _PAGE.format(name=html.escape(in_utf8(out.name)), png=png)
     file = run_file.folder(out) / FILE
     with disk_errors(file):
-        write_whole(file, page.encode(), own(file))
+        write_beside_others(file, page.encode(), file.parent)
     return file
 
 

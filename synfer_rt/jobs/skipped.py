@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from synfer_rt.data.writers import run_file
-from synfer_rt.data.writers.atomic import disk_errors, own, write_whole
+from synfer_rt.data.writers.atomic import disk_errors, write_beside_others
 
 FILE = "skipped.jsonl"
 
@@ -26,5 +26,5 @@ def write_skipped(out: Path, skipped: Sequence[tuple[str, str]]) -> Path:
     file = skipped_file(out)
     lines = [json.dumps({"file_name": name, "error": why}) for name, why in skipped]
     with disk_errors(out):
-        write_whole(file, "".join(f"{line}\n" for line in lines).encode(), own(file))
+        write_beside_others(file, "".join(f"{line}\n" for line in lines).encode(), file.parent)
     return file

@@ -7,13 +7,15 @@ import os
 
 import pytest
 
-from synfer_rt.data.writers import FORMATS, run_file
+from synfer_rt.data.contact_sheet import write_contact_sheet
+from synfer_rt.data.writers import FORMATS, open_output, run_file
 from synfer_rt.data.writers.shards import Part
 from synfer_rt.data.writers.webdataset import FileShards
 from synfer_rt.errors import UserError
+from synfer_rt.jobs.card import write_card
 from synfer_rt.jobs.finish import finish_run
 from synfer_rt.jobs.run_status import images_per_second, run_status
-from tests.data.writers.small_run import SmallRun, open_run
+from tests.data.writers.small_run import CLASSES, SmallRun, open_run
 from tests.data.writers.test_parts import damage, make, write_part
 
 HOUR = 3600.0
@@ -107,6 +109,26 @@ def test_a_shard_under_the_name_of_another_is_found(tmp_path):
     (out / "000001.tar").write_bytes((out / "000000.tar").read_bytes())
     with pytest.raises(UserError, match=r"Image 4 of .*, in shard 1, has no sound record"):
         finish_run(out)
+
+
+def test_the_last_parts_do_not_remove_what_each_other_writes_at_the_end(tmp_path, monkeypatch):
+    """While one writes the contact sheet and the card, another finishes the run."""
+    run, out = SmallRun(), tmp_path / "out"
+    writer = open_output(out, run.sample_settings("webdataset"), resume=False, part=Part(0, 1))
+    write_part(run, writer)
+    writer.finish()
+    synced, removed = os.fsync, []
+
+    def meanwhile(file: int) -> None:
+        synced(file)
+        removed.extend(path.name for path in run_file.folder(out).glob("*.partial"))
+        run_file.clear(out, "*.partial")
+        monkeypatch.setattr(os, "fsync", synced)
+
+    for write in (lambda: write_contact_sheet(out, CLASSES), lambda: write_card(out)):
+        monkeypatch.setattr(os, "fsync", meanwhile)
+        assert write().exists()
+    assert [name.partition(".by-")[0] for name in removed] == ["contact-sheet.html", "README.md"]
 
 
 def test_the_right_directory_is_named_for_one_beside_it(tmp_path):

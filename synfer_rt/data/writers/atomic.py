@@ -14,7 +14,7 @@ import re
 import secrets
 import socket
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -28,6 +28,8 @@ _REMEDIES = {
     errno.ENAMETOOLONG: "choose a shorter path for `out`",
 }
 _RUN, _CALLS = secrets.token_hex(4), itertools.count(1)
+_REMOVALS = 4
+"""So many processes may finish a run while another writes a small file."""
 OWN = "*.by-*.partial"
 """What `own` names match."""
 
@@ -123,3 +125,15 @@ def write_whole(path: Path, data: bytes, grown: str | Path | None = None) -> Non
             left = left[file.write(left) :]
         os.fsync(file.fileno())
     os.replace(grown, path)
+
+
+def write_beside_others(path: Path, data: bytes, folder: Path) -> None:
+    """Write `data` as `write_whole` does, while other processes may do the same.
+
+    The temporary file is in `folder`, a run's own, whose temporary files a process removes that
+    finishes the run.
+    """
+    for _ in range(_REMOVALS):
+        with suppress(FileNotFoundError):
+            return write_whole(path, data, own(folder / path.name))
+    return write_whole(path, data, own(folder / path.name))
