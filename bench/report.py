@@ -66,12 +66,8 @@ def parts(result: Result, form: box.Box) -> Iterator[str | Table]:
 
 def about(result: Result) -> Iterator[str]:
     """The machine, the versions, the settings, and what each system ran on."""
-    machine, settings = result["machine"], result["settings"]
-    gpus = "".join(f", {gpu}" for gpu in machine["gpus"])
-    ram = f", {machine['ram_bytes'] / 2**30:.0f} GiB" if machine["ram_bytes"] else ""
-    yield f"{machine['cpu']}, {machine['cores']} cores{ram}{gpus}; {machine['date']}"
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    yield f"{machine['system']}, Python {machine['python']}, {versions}"
+    settings = result["settings"]
+    yield from on_machine(result["machine"])
     yield (
         f"{settings['bundle']}: {settings['solver']}, {settings['steps']} steps, guidance "
         f"{settings['guidance']:g}, {settings['backend']}, {settings['threads']} threads"
@@ -85,6 +81,15 @@ def about(result: Result) -> Iterator[str]:
     notes = ((e["system"], note) for e in result["summary"] for note in e["notes"])
     for system, note in dict.fromkeys(notes):
         yield f"Note of {system}: {note}"
+
+
+def on_machine(machine: Mapping[str, Any]) -> Iterator[str]:
+    """The machine of `machine.describe`, and its versions."""
+    gpus = "".join(f", {gpu}" for gpu in machine["gpus"])
+    ram = f", {machine['ram_bytes'] / 2**30:.0f} GiB" if machine["ram_bytes"] else ""
+    yield f"{machine['cpu']}, {machine['cores']} cores{ram}{gpus}; {machine['date']}"
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    yield f"{machine['system']}, Python {machine['python']}, {versions}"
 
 
 def speeds(result: Result, form: box.Box) -> Table:

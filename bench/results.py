@@ -6,6 +6,7 @@ import base64
 import importlib.util
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,3 +153,9 @@ def write(argument: str, file: Path, text: str) -> None:
         raise UserError(
             f"{file} cannot be written ({error.strerror}); give `{argument}` another file."
         ) from None
+
+
+def write_page(file: Path, text: str, result: Mapping[str, Any]) -> None:
+    """Write a page, and the result that it was made of beside it. Raises UserError."""
+    write("page", file, text)
+    write("page", file.with_suffix(".json"), json.dumps(result, indent=1) + "\n")

@@ -1,15 +1,19 @@
-"""A run keeps nothing of an image that is written."""
+"""A run keeps nothing of an image that is written, and what it wrote is read again."""
 
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from synfer_rt.bench import memory
 from synfer_rt.bench.host_side import InstantEngines
-from synfer_rt.bench.memory import over_time, resident
+from synfer_rt.bench.memory import checked, over_time, resident
 from synfer_rt.bundle import Bundle
-from synfer_rt.data.writers import FORMATS
+from synfer_rt.data.writers import FORMATS, open_output
 from synfer_rt.jobs.sample_settings import make_run
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's count of memory")
@@ -23,11 +27,62 @@ def test_what_is_kept_shows() -> None:
     assert len(kept) == 30 * MEGABYTE
 
 
+def test_each_part_of_a_run_is_told_with_its_images_and_time(
+    tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    run, told = make_run(tiny_bundle, count=40), []
+    writer = open_output(tmp_path / "out", run.settings("webdataset"), resume=False, shard_size=16)
+    found = over_time(run, InstantEngines(tiny_bundle), writer, 4, 5, told.append)
+    assert [stretch.images for stretch in found] == [8] * 5 and told == found
+    assert all(stretch.seconds > 0 and stretch.resident > MEGABYTE for stretch in found)
+    written = checked(tmp_path / "out")
+    assert (written["shards"], written["read"], written["faults"]) == (3, 40, [])
+    shard = tmp_path / "out/000001.tar"
+    shard.write_bytes(shard.read_bytes()[:3000])
+    found = checked(tmp_path / "out")
+    assert found["read"] < 40 and found["faults"] and found["bytes"] < written["bytes"]
+
+
+def test_the_command_writes_a_page_of_what_it_measured(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    page = tmp_path / "long.md"
+    words = ["--bundle", tiny_bundle.path, "--count", 40, "--batch", 4, "--shard-size", 16]
+    done = CliRunner().invoke(memory.main, [*map(str, words), "--page", str(page)])
+    assert done.exit_code == 0, done.output
+    result = json.loads(page.with_suffix(".json").read_text())
+    assert memory.page(result) == page.read_text()
+    assert "# 40 images in one run" in page.read_text()
+    assert "read 40 images in 3 shards" in page.read_text()
+    rows = [line for line in page.read_text().splitlines() if line.startswith("|")]
+    assert len(rows) == 2 + 10 == 2 + len(result["stretches"])
+    assert "memory --count 40 --batch 4 --shard-size 16`" in page.read_text()
+
+
+def test_faults_are_on_the_page_and_in_the_exit_code(
+    tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(out: Path) -> dict[str, object]:
+        shard = out / "000000.tar"
+        shard.write_bytes(shard.read_bytes()[:3000])
+        return checked(out)
+
+    monkeypatch.setattr(memory, "checked", damaged)
+    words = ["--bundle", str(tiny_bundle.path), "--count", "20", "--page", str(tmp_path / "a.md")]
+    done = CliRunner().invoke(memory.main, words)
+    assert done.exit_code == 1
+    assert "000000.tar" in done.output and "- " in (tmp_path / "a.md").read_text()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS)
-def test_memory_stays_level(tiny_bundle: Bundle, format: str) -> None:
+def test_memory_stays_level(tiny_bundle: Bundle, tmp_path: Path, format: str) -> None:
     engines = InstantEngines(tiny_bundle)
-    over_time(make_run(tiny_bundle, count=1024), engines, format, 128, 1)  # warms up
-    half, whole = over_time(make_run(tiny_bundle, count=8192), engines, format, 128, 2)
+
+    def sizes(count: int, parts: int) -> list[int]:
+        run = make_run(tiny_bundle, count=count)
+        writer = open_output(tmp_path / str(count), run.settings(format), resume=False)
+        return [each.resident for each in over_time(run, engines, writer, 128, parts)]
+
+    sizes(1024, 1)  # warms up
+    half, whole = sizes(8192, 2)
     pixels = 32 * 32 * 3 * 4096  # of the second half's images
     assert whole - half < pixels / 4
