@@ -65,6 +65,7 @@ def plan(
 def _print(what: str, counts: Counts) -> None:
     """A table with a row for each class or word, and a column for each split."""
     from rich.table import Table
+    from rich.text import Text
 
     from synfer_rt.commands.progress import console
 
@@ -80,8 +81,9 @@ def _print(what: str, counts: Counts) -> None:
         numbers = [_number(counts[split], row, rows) for split in splits]
         cells = [*numbers, sum(numbers)] if several else numbers
         share = sum(numbers) / total if total else 0.0
-        table.add_row(row or "(nothing)", *map(str, cells), f"{share:.1%}")
-    console().print(table, markup=False, emoji=False)  # words of a plan are no markup
+        # A word of a plan is neither markup nor the name of an emoji.
+        table.add_row(Text(row or "(nothing)"), *map(str, cells), f"{share:.1%}")
+    console().print(table)
 
 
 def _number(counts: Mapping[str, int], row: str, rows: Mapping[str, None]) -> int:

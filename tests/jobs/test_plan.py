@@ -302,12 +302,12 @@ def test_aus_come_from_the_rows_that_py_feat_writes(tmp_path: Path, tiny_bundle:
 
 def test_aus_come_from_the_rows_that_label_writes(tmp_path: Path, voting_bundle: Bundle):
     """A picture that cannot be read has a row without intensities."""
+    table, photos = tmp_path / "labels.csv", tmp_path / "photos"
+    photos.mkdir()
     for number in range(3):
-        grey = Image.new("L", (16, 16), 80 * number)
-        grey.save(tmp_path / f"{number}.png")
-    (tmp_path / "3.png").write_bytes(b"torn")
-    table = tmp_path / "labels.csv"
-    labels = Model(voting_bundle, "onnxruntime-cpu", 1).label(tmp_path, out=table)
+        Image.new("L", (16, 16), 80 * number).save(photos / f"{number}.png")
+    (photos / "3.png").write_bytes(b"torn")
+    labels = Model(voting_bundle, "onnxruntime-cpu", 1).label(photos, out=table)
     rows = [found.aus for found in labels if not found.error]
     assert len(rows) == 3
     plan = read_plan({"aus": {"csv": str(table)}}, voting_bundle)
