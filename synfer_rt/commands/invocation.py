@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any, cast
 
 import click
 from click.core import ParameterSource
@@ -21,7 +22,8 @@ def typed(program: str) -> str:
         if context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
             continue
         value = context.params[name]
-        for one in value if isinstance(value, tuple) else (value,):
+        values = cast("tuple[Any, ...]", value) if isinstance(value, tuple) else (value,)
+        for one in values:
             said = f"{one:g}" if isinstance(one, float) else _INTERPRETER.sub("=PYTHON", str(one))
             if not isinstance(one, Path) and "/" not in said:
                 words.append(option.opts[0] if one is True else f"{option.opts[0]} {said}")

@@ -112,8 +112,12 @@ def _yaml(text: str, name: str, lines: Lines) -> Any:
             if isinstance(event, yaml.AliasEvent):
                 _stop(name, line, f"the alias *{event.anchor} is not read; write the value out.")
             if getattr(event, "tag", None) is not None:
-                _stop(name, line, f"the tag {event.tag} is not read; leave it out.")
+                tag = event.tag.replace("tag:yaml.org,2002:", "!!")
+                _stop(name, line, f"the tag {tag} is not read; leave it out.")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        _stop(name, line, f"the character {chr(error.character)!r} is not allowed; remove it.")
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or "it cannot be read"

@@ -110,6 +110,8 @@ def _table(path: Path) -> Generator[tuple[list[str], Rows]]:
             file.seek(0)
             reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True)
             names = [name.strip() for name in next(reader, list[str]())]
+            if any("\n" in name or "\r" in name for name in names):
+                raise UserError(f"{path}, line 1: a column's name does not end; close its quotes.")
             if twice := [name for name, times in Counter(names).items() if name and times > 1]:
                 raise UserError(
                     f"{path}, line 1: the column {twice[0]} is there twice; remove one."
