@@ -52,7 +52,7 @@ _QUICK = "synfer-rt-bench"
     "variants",
     metavar="SETTING=VALUE,…",
     multiple=True,
-    help="Measure synfer-rt with these settings of `sample` as well, such as "
+    help="Measure synfer-rt with these settings of `sample` changed as well, such as "
     "guidance=1,steps=4; may be repeated.",
 )
 @click.option(

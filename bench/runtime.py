@@ -36,8 +36,8 @@ _ON_DEVICE = ("condition", "denoise", "decode", "label")
 class Runtime(System):
     """The bundle's engines, from requests to files on the disk. See `systems.System`.
 
-    `settings` of `sample` replace the setup's; a run then has its own steps, whatever it is asked
-    for. Engines are loaded as `sample` loads them for batches of `batch`.
+    `settings` of `sample` replace the setup's (see run_of), and steps that they name or imply those
+    that a run is asked for. Engines are loaded as `sample` loads them for batches of `batch`.
 
     The writing of a run's last piece (on a GPU, of its last batch) overlaps with nothing, as in a
     long run.
@@ -92,14 +92,17 @@ class Runtime(System):
 
 
 def run_of(bundle: Bundle, count: int, solver: str, steps: int, settings: Mapping[str, Any]) -> Run:
-    """The run of so many images with these settings of `sample`, and the bundle's defaults.
+    """The run of so many images that does what peers can do, but for these settings of `sample`.
 
-    Without `settings` it does what peers can do: this solver and so many steps from pure noise.
-    From a layout a solver starts midway, which the schedulers of peers cannot do.
+    Peers take this solver and so many steps from pure noise: from a layout a solver starts midway,
+    which their schedulers cannot do. `settings` that name a quality start from its defaults alone.
     """
-    if settings:
-        return make_run(bundle, count=count, **dict(settings))
-    return make_run(bundle, count=count, solver=solver, steps=steps, layout="none", quality=BEST)
+    given = dict(settings)
+    if "quality" not in given:
+        given = {"solver": solver, "steps": steps, "layout": "none", "quality": BEST} | given
+        if "timesteps" in settings and "steps" not in settings:
+            del given["steps"]
+    return make_run(bundle, count=count, **given)
 
 
 class _TimedEngines(LoadedEngines):

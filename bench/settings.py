@@ -42,7 +42,7 @@ class Given:
     that `compare` names (see compared.compared). These load `checkpoint`, the diffusers directory
     that the bundle was built from, by default the bundle unpacked; `set_up` makes the environments
     that they lack. Each of `variants` are settings of `sample` with which synfer-rt is measured as
-    well. `threads` are CPU threads of each engine, None for all cores. `repeats` (3) are the visits
+    well (see runtime.run_of). `threads` are CPU threads of each engine, None for all cores. `repeats` (3) are the visits
     to each system and batch.
     """
 
@@ -116,7 +116,7 @@ def settle(given: Given, remark: Callable[[str], None], folder: Path) -> Settled
     steps = bundle.defaults.steps if given.steps is None else given.steps
     bundle = bundle if given.size is None else bundle.resized(given.size)
     way = run_of(bundle, 1, solver, steps, {}).trajectory  # refuses what does not fit
-    variants = [_variant(bundle, settings) for settings in given.variants]
+    variants = [_variant(bundle, solver, steps, settings) for settings in given.variants]
     names = [given.backend] if isinstance(given.backend, str) else given.backend
     chosen = [choose(name, bundle) for name in names]
     for _, why in chosen:
@@ -205,12 +205,12 @@ def _unfit(
     return refusal(name, bundle, config, solver)
 
 
-def _variant(bundle: Bundle, settings: Mapping[str, Any]) -> Case:
+def _variant(bundle: Bundle, solver: str, steps: int, settings: Mapping[str, Any]) -> Case:
     """synfer-rt with these settings of `sample`. Raises UserError for what cannot be run."""
     if not settings:
         raise UserError("`variants` must name a setting of `sample` each, such as steps=4.")
     try:
-        run_of(bundle, 1, "", 0, settings)
+        run_of(bundle, 1, solver, steps, settings)
     except TypeError:
         raise UserError(
             f"`variants` has {', '.join(settings)}, which are not all settings of `sample`; "
