@@ -42,8 +42,8 @@ class Given:
     that `compare` names (see compared.compared). These load `checkpoint`, the diffusers directory
     that the bundle was built from, by default the bundle unpacked; `set_up` makes the environments
     that they lack. Each of `variants` are settings of `sample` with which synfer-rt is measured as
-    well (see runtime.run_of). `threads` are CPU threads of each engine, None for all cores. `repeats` (3) are the visits
-    to each system and batch.
+    well (see runtime.run_of). `threads` are CPU threads of each engine, None for all cores.
+    `repeats` (3) are the visits to each system and batch.
     """
 
     bundle: str | Path | None

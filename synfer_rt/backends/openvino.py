@@ -8,6 +8,7 @@ import shutil
 import threading
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +19,7 @@ import numpy as np
 from synfer_rt.backends import streams
 from synfer_rt.backends.caches import cache_directory
 from synfer_rt.backends.engine import Value, engine_failures, first_line, to_numpy
+from synfer_rt.backends.openvino_cache import CompiledModels
 from synfer_rt.backends.openvino_group_norm import by_channel
 from synfer_rt.backends.runtimes import BackendStatus
 from synfer_rt.backends.streams import Arrays
@@ -37,19 +39,20 @@ _OF_IMAGES = ("decoder", "encoder")
 _MOST_SHAPES = 2
 """The number of input shapes for which an engine stays compiled; each has its own weights."""
 _ONE_AT_A_TIME = threading.Lock()
-"""Held while a model is read or compiled, for which OpenVINO needs one thread (seen in 2026.4).
+"""Held while a model is read, compiled or exported, for which OpenVINO needs one thread.
 
-Its Python package waits for ever when two threads ask for the values of a constant for the first
-time. Compiling sets the locale of the whole process to C and back, and two threads at once can
-leave it at C, in which Python reads and writes ASCII alone."""
+Its Python package (seen in 2026.4) waits for ever when two threads ask for the values of a constant
+for the first time. Exporting sets the locale of the whole process to C and back, and two threads at
+once can leave it at C, in which Python reads and writes ASCII alone."""
 
 
 class OpenVinoEngine:
     """One ONNX file, compiled for each shape of its inputs. See `backends.engine.Engine`.
 
     A fixed shape costs a compilation. It makes the denoiser faster than ONNX Runtime; a dynamic
-    shape makes it slower. Compiled models are kept in `cache`. The rows of a call are divided among
-    streams (streams.py), which compute at once; calls take turns.
+    shape makes it slower. Compiled models are kept in `cache` (openvino_cache.py), and the file is
+    read only if one is missing there. The rows of a call are divided among streams (streams.py),
+    which compute at once; calls take turns.
 
     The graph is computed in `precision`, "f32" or "bf16" (see precision_of), but not the solver's
     step: its coefficients are large and cancel each other, for which eight bits are too few. A
@@ -78,19 +81,22 @@ class OpenVinoEngine:
             "INFERENCE_NUM_THREADS": threads,
             "ENABLE_CPU_PINNING": False,  # parallel runs would be pinned to the same cores
         }
-        if cache is not None:
-            self._properties["CACHE_DIR"] = str(cache)
         self._steps_outside = denoises(spec.name)
-        with _ONE_AT_A_TIME:
-            self._model = self._read(file, cache)
+        self._file, self._cache = file, cache
         self._threads, self._positions = threads, positions
         self._requests: dict[tuple[tuple[int, ...], ...], list[Any]] = {}
         self._turn = threading.Lock()
+        self._kept = CompiledModels(cache, file, self._core)
+        if not self._kept.known:
+            with _ONE_AT_A_TIME:
+                _ = self._model  # whether the runtime takes it shows now
 
-    def _read(self, file: Path, cache: Path | None) -> Any:
+    @cached_property
+    def _model(self) -> Any:
         """The file as a model, without the solver's step and with its layers as they run best."""
+        file = self._file
         try:
-            with _without_links(file, cache) as plain:
+            with _without_links(file, self._cache) as plain:
                 model = read_model(plain, self._core)
         except Exception as error:  # the runtime's exceptions share no base class but this
             raise UserError(
@@ -172,14 +178,22 @@ class OpenVinoEngine:
         if requests is None:
             if len(self._requests) == _MOST_SHAPES:
                 del self._requests[next(iter(self._requests))]
-            with _ONE_AT_A_TIME:
-                model = self._model.clone()
-                model.reshape(shapes)
-                properties = self._properties | {"NUM_STREAMS": count}
-                compiled = self._core.compile_model(model, "CPU", properties)
+            properties = self._properties | {"NUM_STREAMS": count}
+            compiled = self._kept.find(shapes, properties)
+            if compiled is None:
+                compiled = self._made(shapes, properties)
             requests = [compiled.create_infer_request() for _ in range(count)]
         self._requests[key] = requests
         return requests
+
+    def _made(self, shapes: dict[str, list[int]], properties: Mapping[str, Any]) -> Any:
+        """The model, compiled now, and kept for the next time."""
+        with _ONE_AT_A_TIME:
+            model = self._model.clone()
+            model.reshape(shapes)
+            compiled = self._core.compile_model(model, "CPU", properties)
+            self._kept.keep(compiled, shapes, properties)
+        return compiled
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import pytest
 from onnx import numpy_helper, parser
 
 from synfer_rt import backends
-from synfer_rt.backends import choose, open_engine, openvino, to_numpy
+from synfer_rt.backends import choose, open_engine, openvino, openvino_cache, to_numpy
 from synfer_rt.backends.caches import cache_directory
 from synfer_rt.backends.choice import runs_on
 from synfer_rt.backends.loaded_engines import LoadedEngines
@@ -200,15 +200,59 @@ def test_what_was_compiled_is_loaded_from_the_disk_the_next_time(
     tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    given = inputs(tiny_bundle.engines["decoder"], 2)
-    cold = open_engine(tiny_bundle, "decoder", OPENVINO, 1).run(given)["images"]
+    given = {name: inputs(tiny_bundle.engines[name], 2) for name in ENGINES}
+    cold = {name: open_engine(tiny_bundle, name, OPENVINO, 1).run(given[name]) for name in ENGINES}
     directory = cache_directory("openvino", tiny_bundle)
     assert directory is not None
     blobs = {file: file.stat().st_mtime_ns for file in directory.iterdir()}
-    assert blobs
-    warm = open_engine(tiny_bundle, "decoder", OPENVINO, 1).run(given)["images"]
+    assert len(blobs) == len(ENGINES)
+    monkeypatch.setattr(openvino, "read_model", None)
+    for name in ENGINES:
+        warm = open_engine(tiny_bundle, name, OPENVINO, 1).run(given[name])
+        for output, values in cold[name].items():
+            np.testing.assert_array_equal(warm[output], values)
     assert {file: file.stat().st_mtime_ns for file in directory.iterdir()} == blobs
-    np.testing.assert_array_equal(warm, cold)
+
+
+def test_what_was_compiled_is_for_its_shapes_and_threads_alone(
+    tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    directory = cache_directory("openvino", tiny_bundle)
+    assert directory is not None
+    spec = tiny_bundle.engines["classifier.small"]
+    for count, (batch, threads) in enumerate(((2, 1), (3, 1), (2, 2)), start=1):
+        open_engine(tiny_bundle, "classifier.small", OPENVINO, threads).run(inputs(spec, batch))
+        assert len(list(directory.iterdir())) == count
+
+
+def test_a_kept_model_that_does_not_open_is_compiled_again(
+    tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    given = inputs(tiny_bundle.engines["decoder"], 2)
+    wanted = open_engine(tiny_bundle, "decoder", OPENVINO, 1).run(given)["images"]
+    directory = cache_directory("openvino", tiny_bundle)
+    assert directory is not None
+    (blob,) = directory.iterdir()
+    whole = blob.stat().st_size
+    blob.write_text("no model")
+    for _ in range(2):
+        found = open_engine(tiny_bundle, "decoder", OPENVINO, 1).run(given)["images"]
+        np.testing.assert_array_equal(found, wanted)
+        assert blob.stat().st_size == whole
+
+
+def test_nothing_is_kept_that_memory_has_no_place_for(
+    tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(openvino_cache, "free_memory", lambda backend: 1000)
+    given = inputs(tiny_bundle.engines["decoder"], 2)
+    open_engine(tiny_bundle, "decoder", OPENVINO, 1).run(given)
+    directory = cache_directory("openvino", tiny_bundle)
+    assert directory is not None
+    assert not list(directory.iterdir())
 
 
 def test_where_nothing_can_be_kept_it_runs_all_the_same(
@@ -319,8 +363,9 @@ def test_products_of_several_kinds_may_share_a_weight(
 
 
 def test_one_thread_at_a_time_reads_and_compiles(
-    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     inside, most = [0], [0]
 
     def watched(call: Callable[..., Any]) -> Callable[..., Any]:
