@@ -174,8 +174,11 @@ def comparisons(result: Result) -> Iterator[str]:
         )
     for entry in result["differences"]:
         verdict = "the same" if entry["mean"] <= _SAME else "NOT THE SAME: do not compare speeds"
+        images, are, their = "images", "are", "their"
+        if entry["images"] == 1:
+            images, are, their = "image", "is", "its"
         yield (
-            f"{entry['images']} images of {entry['peer']} and synfer-rt are {verdict}; their "
+            f"{entry['images']} {images} of {entry['peer']} and synfer-rt {are} {verdict}; {their} "
             f"pixels differ by {entry['mean']:.3f} of 255 on average, {entry['max']} at most."
         )
 

@@ -14,6 +14,7 @@ FURTHER = {
     "quality": "the quality `fast` beside `best`",
     "few_steps": "quality against evaluations of the UNet",
     "caching": "features from earlier steps",
+    "timesteps": "timesteps of few steps",
     "learning": "what training brings, image by image",
     "ablation": "what action units, guidance and layouts add",
     "photo_layouts": "photos to start from: whether the person stays",
@@ -22,6 +23,7 @@ FURTHER = {
     "downstream": "what synthetic faces are worth as training data",
     "long_tail": "rare classes filled up",
     "throughput": "images a second, and where the time goes",
+    "peers": "beside what else runs Stable Diffusion",
     "variants": "what backend and precision cost",
     "defaults": "how the defaults were chosen",
 }

@@ -121,7 +121,10 @@ def test_comparisons_failures_and_what_is_left_out_are_told():
                 {**SPEEDUP, "system": "synfer-rt", "peer": "diffusers-fp16"},
                 {**SPEEDUP, "system": "synfer-rt fast", "peer": "synfer-rt 0.1.0", "model": None},
             ],
-            "differences": [{"peer": "diffusers-fp16", "images": 8, "mean": 0.5, "max": 9}],
+            "differences": [
+                {"peer": "diffusers-fp16", "images": 8, "mean": 0.5, "max": 9},
+                {"peer": "optimum-intel", "images": 1, "mean": 0.0, "max": 1},
+            ],
             "failed": [{"section": "diffusers-bf16, batch 256", "why": "no memory"}],
             "left_out": [{"section": "diffusers", "why": "it is not installed"}],
         }
@@ -134,7 +137,8 @@ def test_comparisons_failures_and_what_is_left_out_are_told():
         "Batch 256: synfer-rt fast is 2.35 times as fast as synfer-rt 0.1.0 from prompt to files."
         in text
     )
-    assert "8 images of diffusers-fp16 and synfer-rt are the same" in text
+    assert "8 images of diffusers-fp16 and synfer-rt are the same; their pixels differ" in text
+    assert "1 image of optimum-intel and synfer-rt is the same; its pixels differ" in text
     assert "FAILED: diffusers-bf16, batch 256: no memory." in text
     assert "Left out: diffusers: it is not installed." in text
 
