@@ -156,7 +156,9 @@ def draw(rows: Sequence[dict]):
                     at, values[:, 0], values[:, 1], ls=style, capsize=2, label=f"{solver}, {name}"
                 )
         axes.set(xlabel="steps", title=f"strength {strength:g}", ylim=(0, None))
+        axes.set_xticks(sorted({row["steps"] for row in rows}))
         axes.legend(fontsize=8)
+    np.atleast_1d(panels)[0].set_ylabel("distance")
     return page
 
 
@@ -180,7 +182,10 @@ def lines(rows: Sequence[dict], count: int, reference: int) -> list[str]:
         "the difference in pairs.",
         "",
         *table(
-            ["solver", "start", "steps", "own", "chosen", "own", "chosen", "difference"],
+            [
+                *("solver", "start", "steps", "its own timesteps", "chosen timesteps"),
+                *("distance of its own", "of the chosen", "difference"),
+            ],
             cells,
         ),
         "",
