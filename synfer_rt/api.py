@@ -39,6 +39,7 @@ from synfer_rt.jobs.label import LabelJob, label_dataset
 from synfer_rt.jobs.label_arguments import read_images, table_in
 from synfer_rt.jobs.label_results import Labels
 from synfer_rt.jobs.originals import usable
+from synfer_rt.jobs.other_parts import PATIENCE
 from synfer_rt.jobs.plan_preview import Preview, preview
 from synfer_rt.jobs.plan_preview import measure as measure_run
 from synfer_rt.jobs.plan_reading import read_plan
@@ -154,6 +155,7 @@ class Model:
         format: str = "imagefolder",
         shard_size: int = SHARD_SIZE,
         part: tuple[int, int] | None = None,
+        wait: float = PATIENCE,
         batch: int = 256,
         resume: bool = False,
         mix_backends: bool = False,
@@ -170,7 +172,9 @@ class Model:
 
         With `part` (K, N) only the shards are made whose number is K modulo N, and not those that
         are there. Processes on any number of machines may make the parts of one run in one
-        directory, in any order or at once; the last finishes it. Not with `count_accepted`.
+        directory, in any order or at once; the last finishes it. With `count_accepted` a part waits
+        for shards of others where they decide what it makes next; after `wait` seconds in which no
+        part has written anything it gives up.
 
         What is written is kept if the run is interrupted: KeyboardInterrupt then has a note on how
         far it is. Raises UserError for a value that does not fit, a directory that holds something
@@ -179,10 +183,9 @@ class Model:
         batch = ranges.whole("batch", batch, 1, None)
         shard_size = ranges.whole("shard_size", shard_size, 1, None)
         shards = None if part is None else part_of(part)
-        to = Destination(local(out, "out"), format, resume, mix_backends, shard_size, shards)
+        how = format, resume, mix_backends, shard_size, shards, ranges.real("wait", wait, 0)
+        to = Destination(local(out, "out"), *how)
         run = make_run(as_begun(self.bundle, to.begun), count=count, out=to.out, **settings)
-        if shards is not None:
-            run.check_parts()
         check_output(to.out, run.settings(format), resume=to.joins, shard_size=shard_size)
         return write_samples(run, self._engines_for(run.bundle, to), to, batch, on_progress)
 
@@ -193,6 +196,7 @@ class Model:
         *,
         layout_from: Location | None = None,
         part: tuple[int, int] | None = None,
+        wait: float = PATIENCE,
         batch: int = 256,
         resume: bool = False,
         mix_backends: bool = False,
@@ -211,13 +215,12 @@ class Model:
         read = read_plan(plan, self.bundle, photos)
         base = (read.out or Path("synfer-out")) if out is None else local(out, "out")
         shards = None if part is None else part_of(part)
-        how = (read.format, resume, mix_backends, read.shard_size, shards)
+        patience = ranges.real("wait", wait, 0)
+        how = (read.format, resume, mix_backends, read.shard_size, shards, patience)
         to = {name: Destination(base / name, *how) for name in read.splits or ("",)}
         begun = next((each.begun for each in to.values() if each.begun), read.begun)
         runs = read.runs(as_begun(self.bundle, begun), base)
         for name, run in runs.items():
-            if shards is not None:
-                run.check_parts()
             settings, joins = run.settings(read.format), to[name].joins
             check_output(to[name].out, settings, resume=joins, shard_size=read.shard_size)
         written: list[Written] = []

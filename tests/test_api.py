@@ -100,7 +100,7 @@ def test_python_can_do_what_the_command_can(name: str) -> None:
 
 
 def test_python_samples_in_memory_with_the_settings_of_write() -> None:
-    writing = {"out", "format", "shard_size", "part", "resume", "mix_backends"}
+    writing = {"out", "format", "shard_size", "part", "wait", "resume", "mix_backends"}
     assert parameters(Model.write).keys() - parameters(Model.sample).keys() == writing
 
 

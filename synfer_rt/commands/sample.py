@@ -154,6 +154,15 @@ if TYPE_CHECKING:
     help="Make only the shards whose number is K modulo N, from 0/N to N-1/N; each part is a "
     "command of its own, on any machine that has OUT.",
 )
+@click.option(
+    "--wait",
+    type=float,
+    default=600,
+    show_default=True,
+    metavar="SECONDS",
+    help="A part with --count-accepted waits for shards of others, until for so long no part has "
+    "written anything.",
+)
 @options.running
 @options.resuming
 def sample(
@@ -193,7 +202,7 @@ def sample(
 
 def _beside_plan(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that may stand beside a plan. Raises UserError for another that is given."""
-    beside = ("layout_from", "part", "batch", "resume", "mix_backends")
+    beside = ("layout_from", "part", "wait", "batch", "resume", "mix_backends")
     for name in settings:
         if name not in beside and _is_given(name):
             raise UserError(

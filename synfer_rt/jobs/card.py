@@ -34,15 +34,20 @@ def write_card(out: Path, counts: ClassTally | None = None) -> Path:
     disk is full or not writable.
     """
     settings = run_file.load(out)
-    if counts is None:
-        with closing(shards_of(out, settings)) as shards:
-            counts = tally(shards.records(range(run_file.shard_count(settings))))
+    counts = counts or tally_of(out)
     head = header(settings, counts.images, _size(out, settings), title(settings))
     card = card_files.write_card(out, settings["format"], head, text(settings, counts))
     kept = out / card_files.CARD
     if card != kept and settings["format"] in card_files.AMONG_SAMPLES:
         LOG.info(f"{kept} is not as synfer-rt wrote it, so it stays; the run's card is {card}.")
     return card
+
+
+def tally_of(out: Path) -> ClassTally:
+    """The images of the finished run in `out`; all its records are read."""
+    settings = run_file.load(out)
+    with closing(shards_of(out, settings)) as shards:
+        return tally(shards.records(range(run_file.shard_count(settings))))
 
 
 def _size(out: Path, settings: Mapping[str, Any]) -> int:

@@ -15,6 +15,7 @@ from synfer_rt.data import writers
 from synfer_rt.data.writers import Writer, run_file
 from synfer_rt.data.writers.shards import Part
 from synfer_rt.errors import UserError
+from synfer_rt.jobs.other_parts import PATIENCE
 from synfer_rt.jobs.resuming import Settings, check_resuming, choose_computation
 
 
@@ -24,8 +25,9 @@ class Destination:
 
     Shards get `shard_size` samples each. With `resume` a job continues the run that is there, if
     one is; with `mix_backends` also where images come out slightly different. With `part` it makes
-    the shards of that part, and joins a run that is there. Raises UserError for another format, and
-    for `mix_backends` without `resume`.
+    the shards of that part, and joins a run that is there; it waits for shards that it needs of
+    others for `patience` seconds in which nothing is written. Raises UserError for another format,
+    and for `mix_backends` without `resume`.
     """
 
     out: Path
@@ -34,6 +36,7 @@ class Destination:
     mix_backends: bool = False
     shard_size: int = writers.SHARD_SIZE
     part: Part | None = None
+    patience: float = PATIENCE
 
     def __post_init__(self) -> None:
         check_resuming(self.resume, self.mix_backends)

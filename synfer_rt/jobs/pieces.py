@@ -84,7 +84,7 @@ class Pieces(Generic[Finished]):
         """What becomes of each piece, in the order of the indices, as it leaves the engines."""
         made, way, semantic = 0, self._run.trajectory, self._run.semantic
         with ThreadPoolExecutor(1, "prepare") as before, ThreadPoolExecutor(1, "label") as after:
-            coming = self._begin(before)
+            coming = self._begin_known(before)
             while coming is not None:
                 with self._observer.stage("prepare"):
                     piece = coming.result()
@@ -100,11 +100,16 @@ class Pieces(Generic[Finished]):
                     # What a round of quotas requests is known when the one before is decided.
                     with self._observer.stage("label"):
                         finished.result()
-                    coming = self._begin(before)
+                    coming = self._begin_known(before)
 
     def _label(self, computed: Computed) -> Finished:
         samples = self._sampler.label(computed)
         return self._finish([self._selection.decide(sample) for sample in samples])
+
+    def _begin_known(self, thread: ThreadPoolExecutor) -> Future[Prepared] | None:
+        """Begin to prepare the next piece when it is known, which may depend on others."""
+        self._selection.wait(self._indices[self._begun : self._begun + 1])
+        return self._begin(thread)
 
     def _begin(self, thread: ThreadPoolExecutor) -> Future[Prepared] | None:
         """Begin to prepare the next piece, if it is known yet and there is one."""
@@ -112,10 +117,15 @@ class Pieces(Generic[Finished]):
         indices, labels = self._selection.next(wanted)
         if not indices:
             return None
+        size = self._whole
+        if labels is not None and self._selection.quotas is not None:
+            # A round ends with a few images, for which a whole piece would be a waste. How many
+            # rows an image is computed with does not depend on the shards that are made here.
+            piece = self._selection.quotas.piece(indices[0], self._whole)
+            indices = [index for index in indices if index < piece.stop]
+            labels = labels[: len(indices)]
+            size = self._sampler.at_once(len(piece), self._run.semantic)
         self._begun += len(indices)
-        # The rounds of quotas end with a few images, for which a whole piece would be a waste.
-        few = self._selection.quotas is not None
-        size = self._sampler.at_once(len(indices), self._run.semantic) if few else self._whole
         return thread.submit(self._prepare, indices, labels, size)
 
     def _prepare(self, indices: Sequence[int], labels: Sequence[str] | None, size: int) -> Prepared:

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,9 +23,11 @@ from synfer_rt.data.card_files import place as card_place
 from synfer_rt.data.contact_sheet import FILE as SHEET
 from synfer_rt.data.contact_sheet import write_contact_sheet
 from synfer_rt.data.writers import Writer, run_file
+from synfer_rt.data.writers.shards import PartWriter
 from synfer_rt.jobs import runner
-from synfer_rt.jobs.card import write_card
+from synfer_rt.jobs.card import tally_of, write_card
 from synfer_rt.jobs.destination import Destination
+from synfer_rt.jobs.other_parts import PATIENCE, OtherParts
 from synfer_rt.jobs.pieces import Pieces, RunObserver
 from synfer_rt.jobs.progress import OnProgress, reporter
 from synfer_rt.jobs.resuming import resumable
@@ -34,6 +36,7 @@ from synfer_rt.jobs.selection import Selection
 from synfer_rt.jobs.skipped import skipped_file, write_skipped
 from synfer_rt.jobs.soundness import Soundness
 from synfer_rt.jobs.warnings import warn_of_other_images, warn_of_the_cpu
+from synfer_rt.judging.quotas import missing
 from synfer_rt.sampling.inversion import DISTORTED, PhotoStarts
 from synfer_rt.sampling.observer import StageTimes
 from synfer_rt.sampling.sampler import Sample, Sampler
@@ -49,8 +52,9 @@ class Summary:
     `accepted` is empty after a part of a run where the samples before decide what is accepted.
     `retried` counts the samples that came out broken and were made again, `broken` those that are
     broken in the end. `missing` is how many accepted samples each class lacks of those wanted,
-    after the last image of the run. `ran_on` says on what the engines really ran: backends, and the
-    nodes of ONNX Runtime's graphs by execution provider. `quality` is that of the run.
+    after the last image of the run; for a run in parts `write_samples` finds it. `ran_on` says on
+    what the engines really ran: backends, and the nodes of ONNX Runtime's graphs by execution
+    provider. `quality` is that of the run.
     """
 
     images: int
@@ -146,12 +150,14 @@ def execute(
     writer: Writer,
     batch: int,
     on_progress: Callable[[float], None] = lambda images: None,
+    patience: float = PATIENCE,
 ) -> Summary:
     """Make the samples that `writer` does not have yet, `batch` at a time, and finish the output.
 
     A piece of a batch (`Sampler.at_once`) is labelled, encoded and written while the engines
     compute the next, and the one after it is prepared.
     `on_progress` is told how many images of the run are made, counting a piece by its steps.
+    `patience` are the seconds for which a part with quotas waits for others (`OtherParts`).
     See `runner.run` for interruptions and errors.
     """
     batch = ranges.whole("batch", batch, 1, None)
@@ -159,7 +165,8 @@ def execute(
     if writer.lacking:
         engines.load(run.engines, images_at_once(run, engines, batch))  # no part of the run's time
         starts = photo_starts(run, engines)
-    selection = Selection(run, writer.records(), writer.deferred)
+    others = OtherParts(writer, patience) if isinstance(writer, PartWriter) else None
+    selection = Selection(run, writer.records(), writer.deferred, others)
     started = time.perf_counter()
     tally = _Tally(run, engines)
     indices = selection.indices(writer.lacking)
@@ -186,7 +193,7 @@ def execute(
         seconds,
         tally.labelled,
         {} if writer.deferred else tally.accepted,
-        {} if selection.quotas is None else selection.quotas.missing(),
+        {} if selection.quotas is None or others is not None else selection.quotas.missing(),
         tally.retried,
         tally.broken,
         observer.times,
@@ -244,20 +251,30 @@ def write_samples(
     try:
         with resumable(lambda: f"{writer.done} of {count} images written"):
             report = reporter(on_progress, writer.done, count, run.quota is not None)
-            summary = execute(run, engines, writer, batch, report)
+            summary = execute(run, engines, writer, batch, report, to.patience)
     finally:
         if not writer.done and to.part is None:
             writers.discard_empty(to.out)
-    sheet: Path | None = None
-    if not writer.missing:
-        sheet = run_file.folder(to.out) / SHEET
-        if summary.images or not sheet.exists():
-            sheet = write_contact_sheet(to.out, run.requests.labels)
-        if summary.images or not card_place(to.out, to.format).exists():
-            write_card(to.out)
-    whole = to.part is not None and not writer.missing
-    images = run.count if whole else writer.done
-    return Written(to.out, images, sheet, summary, skipped, skipped_file(to.out), writer.missing)
+    if writer.missing:
+        files = skipped, skipped_file(to.out), writer.missing
+        return Written(to.out, writer.done, None, summary, *files)
+    sheet, summary = _finished(run, to, summary)
+    images = writer.done if to.part is None else run_file.count(run_file.load(to.out))
+    return Written(to.out, images, sheet, summary, skipped, skipped_file(to.out))
+
+
+def _finished(run: Run, to: Destination, summary: Summary) -> tuple[Path, Summary]:
+    """The contact sheet of a finished run, which gets its card too, and what the run lacks."""
+    sheet = run_file.folder(to.out) / SHEET
+    if summary.images or not sheet.exists():
+        sheet = write_contact_sheet(to.out, run.requests.labels)
+    counts, quotas = None, run.quotas()
+    if quotas is not None:  # a part does not know what others made
+        counts = tally_of(to.out)
+        summary = replace(summary, missing=missing(counts.accepted, quotas.quota))
+    if summary.images or not card_place(to.out, to.format).exists():
+        write_card(to.out, counts)
+    return sheet, summary
 
 
 def images_at_once(run: Run, engines: LoadedEngines, batch: int) -> int:

@@ -90,14 +90,6 @@ class Run:
         """Whether what a sample is, or whether it is accepted, depends on those before it."""
         return self.accept_rate is not None or self.quota is not None
 
-    def check_parts(self) -> None:
-        """Raise UserError if the run cannot be made in parts."""
-        if self.quota is not None:
-            raise UserError(
-                "`count_accepted` requests labels by what was accepted before, so its images "
-                "cannot be made in any order; leave out `part`, or `count_accepted`."
-            )
-
     def warn(self) -> None:
         """Log the remark, and warn of what the model does not read of the run's prompts."""
         if self.remark is not None:

@@ -44,8 +44,13 @@ def next_round(accepted: Mapping[str, int], quota: Mapping[str, int], budget: in
     (a batch ends where its round ends) and after any interruption (the rounds follow from the
     records).
     """
-    missing = {label: count - accepted.get(label, 0) for label, count in quota.items()}
-    return Round(missing, budget)
+    return Round(missing(accepted, quota), budget)
+
+
+def missing(accepted: Mapping[str, int], quota: Mapping[str, int]) -> dict[str, int]:
+    """How many accepted images each class lacks; empty if none lacks any."""
+    lacks = {label: count - accepted.get(label, 0) for label, count in quota.items()}
+    return {label: count for label, count in lacks.items() if count > 0}
 
 
 class Quotas:
@@ -65,6 +70,11 @@ class Quotas:
     def end(self) -> int:
         """The first index after the current round, at which a batch must end."""
         return self._begin + self._round.size
+
+    def piece(self, index: int, size: int) -> range:
+        """Of the current round, cut into pieces of `size` and a last one, that with `index`."""
+        first = index - (index - self._begin) % size
+        return range(first, min(first + size, self.end))
 
     @property
     def finished(self) -> bool:
@@ -86,5 +96,4 @@ class Quotas:
 
     def missing(self) -> dict[str, int]:
         """How many accepted images each class still lacks; empty if no class lacks any."""
-        lacks = {label: count - self.accepted[label] for label, count in self.quota.items()}
-        return {label: count for label, count in lacks.items() if count > 0}
+        return missing(self.accepted, self.quota)

@@ -154,7 +154,7 @@ def test_finish_counts_what_all_parts_have_made(sample, tmp_path):
         (["--part", "8"], "--part must be written K/N with K from 0 to N - 1"),
         (["--part", "8/8"], "--part must be two whole numbers K and N with K from 0 to N - 1"),
         (["--part", "0/0"], "got 0/0."),
-        (["--part", "0/2", "--count-accepted"], "leave out --part, or --count-accepted."),
+        (["--part", "0/2", "--wait", "-1"], "--wait must be from 0 to"),
         (["--part", "0/2", "--mix-backends"], "--resume"),
     ],
 )
@@ -231,3 +231,34 @@ def test_an_interrupted_part_says_how_to_go_on(sample, monkeypatch):
     result = sample(*OPTIONS, "--part", "0/2")
     assert result.exit_code == 130
     assert "of 12 images written; run the same again" in result.output
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_parts_with_quotas_wait_for_each_other_or_say_for_what(sample, tmp_path, format):
+    one, parts, result = tmp_path / "one", tmp_path / "parts", None
+    quota = ("--count", "2", "--count-accepted", "--budget", "40", "--shard-size", "5")
+    options = (*quota, "--accept-rate", "0.6", "--labels", "sad,fear,happy", "--format", format)
+    assert sample(*options, out=one).exit_code == 0
+    waiting = [*options, "--wait", "0"]
+    said = refused(sample(*waiting, "--part", "1/2", out=parts))
+    assert "depends on shard 0, which other parts make" in said
+    for turn in range(20):
+        result = sample(*waiting, "--part", f"{turn % 2}/2", out=parts)
+        if "holds" in result.output:
+            break
+        assert "run those parts, then this one again" in refused(result)
+    assert result is not None
+    assert f"{parts} holds {run_file.count(run_file.load(one))} images" in result.output
+    assert files(parts) == files(one) and settings(parts) == settings(one)
+    assert run("verify", parts).exit_code == run("status", parts).exit_code == 0
+    assert "already holds" in sample(*waiting, "--part", "0/2", out=parts).output
+
+
+def test_the_last_part_says_which_accepted_images_are_missing(sample, tmp_path):
+    quota = ("--count", "3", "--count-accepted", "--budget", "7", "--shard-size", "4")
+    options = (*quota, "--threshold", "1", "--labels", "sad,fear", "--format", "webdataset")
+    assert "are missing" not in sample(*options, "--part", "0/2").output
+    said = sample(*options, "--part", "1/2").output
+    assert (
+        "The budget of 7 images is used up, and accepted images are missing: sad 3, fear 3" in said
+    )

@@ -127,7 +127,7 @@ def join_output(out: Path, settings: Mapping[str, Any], shard_size: int = SHARD_
         raise UserError(f"{error} If that run was removed, remove {left} too.") from None
 
 
-def _writer(out: Path, settings: Mapping[str, Any], part: Part | None) -> Writer:
+def _writer(out: Path, settings: dict[str, Any], part: Part | None) -> Writer:
     if part is None and any(run_file.unfinished_shards(out)):
         part = EVERY
     if part is not None:

@@ -59,8 +59,10 @@ class UndecidedFiles:
         return made.finished_at(number)
 
     def records(self, numbers: Iterable[int]) -> Iterator[Record]:
-        """The records in the decided files."""
-        return self._final.records(numbers)
+        """The records, decided or not."""
+        for number in numbers:
+            shards = self._final if self._final.is_whole(number) else self._made
+            yield from shards.records([number])
 
     def begin(self, number: int) -> Unfinished:
         """Begin to make it, undecided."""

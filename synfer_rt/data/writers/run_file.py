@@ -218,10 +218,11 @@ def end(out: Path, made: int) -> None:
     """Note that the run ends with `made` samples, fewer than its settings allow.
 
     Call it before the last file gets its final name, since a short last shard means that more
-    samples follow. Raises UserError.
+    samples follow. Several processes may do so at once. Raises UserError.
     """
+    file = path(out)
     with disk_errors(out):
-        write_whole(path(out), _json({**load(out), _MADE: made}))
+        write_whole(file, _json({**load(out), _MADE: made}), own(folder(out) / FILE))
 
 
 def _json(settings: Mapping[str, Any]) -> bytes:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -110,70 +111,126 @@ class PartWriter:
 
     See `Writer`, of which it differs in one point: what is not a whole shard when it is closed is
     lost. When the part is finished and all shards of the run are there, so is the run.
+
+    `settings` are updated when the run ends with fewer samples; `shards` read them at each call.
     """
 
     def __init__(
-        self, out: Path, settings: Mapping[str, Any], shards: Shards, part: Part = EVERY
+        self, out: Path, settings: dict[str, Any], shards: Shards, part: Part = EVERY
     ) -> None:
         self._out, self._settings, self._shards = out, settings, shards
-        self._all = range(run_file.shard_count(settings))
-        mine = {number: self._indices(number) for number in part.of(len(self._all))}
+        mine = {n: self._indices(n) for n in part.of(run_file.shard_count(settings))}
         with disk_errors(out):
             lacking = [indices for n, indices in mine.items() if not shards.is_whole(n)]
         self.lacking = joined(lacking)
         self.count = sum(map(len, mine.values()))
         self.done = self.count - len(self.lacking)
         self.missing, self.deferred = 0, deferred(settings)
+        self.failed = False
+        self.written = 0
+        """The index after the last sample that was written now."""
         self._open: Unfinished | None = None
+
+    @property
+    def shard_size(self) -> int:
+        """Samples in a shard."""
+        return int(self._settings["shard_size"])
 
     def _indices(self, number: int) -> range:
         return run_file.shard_indices(self._settings, number)
 
-    def records(self) -> Iterator[Record]:
-        """The records of the samples before the first that this part lacks; others must be there.
+    def records(self, first: int = 0) -> Iterator[Record]:
+        """The records of the samples from `first` on, up to the first shard that is not whole.
 
-        Raises OSError where they are not.
+        Others may finish it, and a later call goes on with it. Raises UserError.
         """
-        before = self.lacking[0] if self.lacking else self._settings["count"]
-        yield from self._shards.records(range(before // int(self._settings["shard_size"])))
+        self._read_end()
+        numbers = range(first // self.shard_size, run_file.shard_count(self._settings))
+        whole = itertools.takewhile(self._shards.is_whole, numbers)
+        # A process that finishes the run meanwhile removes the files that it no longer needs.
+        with disk_errors(self._out), suppress(FileNotFoundError):
+            for record in self._shards.records(whole):
+                if record["index"] >= first:
+                    yield record
+
+    def lacks(self, numbers: Iterable[int]) -> list[int]:
+        """The numbers of the shards among these that are not whole. Raises UserError."""
+        with disk_errors(self._out):
+            return [number for number in numbers if not self._shards.is_whole(number)]
+
+    def growth(self) -> Mapping[str, int]:
+        """The files of the run that are not whole yet, with their sizes.
+
+        They change whenever a process writes something. Raises UserError.
+        """
+        sizes: dict[str, int] = {}
+        with disk_errors(self._out):
+            for file in run_file.growing(self._out):
+                with suppress(FileNotFoundError):  # finished meanwhile
+                    sizes[str(file)] = file.stat().st_size
+        return sizes
+
+    def end(self, made: int) -> None:
+        """Note that the run ends with `made` samples. Raises UserError."""
+        self._read_end()
+        if made < run_file.count(self._settings):
+            run_file.end(self._out, made)
+            self._read_end()
+
+    def _read_end(self) -> None:
+        """Read where the run ends, which any process may have noted."""
+        self._settings.update(run_file.load(self._out))
 
     def write(self, records: Sequence[Mapping[str, Any]], pngs: Sequence[bytes]) -> None:
-        """Write samples in the order of their indices."""
-        size = int(self._settings["shard_size"])
+        """Write samples in the order of their indices; `failed` tells if this went wrong."""
         pairs = zip(records, pngs, strict=True)
-        with disk_errors(self._out):
-            for number, samples in itertools.groupby(pairs, lambda pair: pair[0]["index"] // size):
-                self._write(number, list(samples))
+        shards = itertools.groupby(pairs, lambda pair: pair[0]["index"] // self.shard_size)
+        try:
+            with disk_errors(self._out):
+                for number, samples in shards:
+                    self._write(number, list(samples))
+        except BaseException:
+            self.failed = True
+            raise
 
     def _write(self, number: int, samples: list[tuple[Mapping[str, Any], bytes]]) -> None:
-        indices, shard = self._indices(number), self._open
-        last = samples[-1][0]["index"] + 1 == indices.stop
+        if self._open is None:
+            self._open = self._shards.begin(number)
         try:
-            if shard is None:
-                self._open = shard = self._shards.begin(number)
-            shard.add(*zip(*samples, strict=True))
-            if last:
-                shard.publish()
+            self._open.add(*zip(*samples, strict=True))
         except FileNotFoundError:
             # Another process has made this part too, and finished the run: what was here is gone.
             if not self._shards.is_whole(number):
                 raise
-            if last and shard is not None:
-                shard.discard()
-        if last:
-            self._open = None
-            self.done += len(indices)
+        self.written = samples[-1][0]["index"] + 1
+        self._publish_if_whole()
+
+    def _publish_if_whole(self) -> None:
+        number, shard = (self.written - 1) // self.shard_size, self._open
+        indices = self._indices(number)
+        if shard is None or self.written != indices.stop:
+            return
+        try:
+            shard.publish()
+        except FileNotFoundError:  # as above
+            if not self._shards.is_whole(number):
+                raise
+            shard.discard()
+        self._open = None
+        self.done += len(indices)
 
     def finish(self) -> None:
         """The part is written: finish the run if all its shards are there.
 
         `missing` is the number of those that are not.
         """
-        shards = self._shards
+        self._read_end()
+        shards, numbers = self._shards, range(run_file.shard_count(self._settings))
         with disk_errors(self._out):
-            self.missing = sum(not shards.exists(number) for number in self._all)
+            self._publish_if_whole()  # the run may have ended within it
+            self.missing = sum(not shards.exists(number) for number in numbers)
             if not self.missing:
-                self.missing = sum(not shards.is_whole(number) for number in self._all)
+                self.missing = sum(not shards.is_whole(number) for number in numbers)
         if not self.missing:
             finish(self._out, shards)
         self.close()
