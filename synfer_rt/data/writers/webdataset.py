@@ -360,14 +360,18 @@ def _records(path: Path) -> Iterator[Record]:
 
 
 def _is_whole_tar(path: Path, samples: int) -> bool:
-    """Whether a tar has three members for each of so many samples, and its end; no data is read."""
+    """Whether a tar has three members for each of so many samples, and is as long as it should be.
+
+    No data is read.
+    """
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             for _ in range(3 * samples):
                 info = tarfile.TarInfo.frombuf(file.read(tarfile.BLOCKSIZE), "utf-8", "strict")
                 file.seek(info.size + -info.size % tarfile.BLOCKSIZE, os.SEEK_CUR)
-            return size >= file.tell() + len(_END) and not any(file.read(len(_END)))
+            end = file.tell() + len(_END)
+            return size == end + -end % tarfile.RECORDSIZE and not any(file.read(len(_END)))
     except (OSError, tarfile.HeaderError):
         return False
 

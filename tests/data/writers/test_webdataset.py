@@ -76,3 +76,18 @@ def test_members_are_those_of_tarfile():
             info.size = size
             expected = info.tobuf(tarfile.USTAR_FORMAT) + b"x" * size + bytes(-size % 512)
             assert _member(name, b"x" * size) == expected
+
+
+def test_a_shard_that_lacks_its_last_byte_is_made_again(run, tmp_path):
+    """A tar ends with zeros up to a whole record, which its readers do not ask for."""
+    out = tmp_path / "out"
+    write_some(run, out).finish()
+    shard = out / "000001.tar"
+    whole = shard.read_bytes()
+    for lost in 1, 5000:
+        shard.write_bytes(whole[:-lost])
+        writer = open_output(out, run.settings("webdataset"), resume=True, shard_size=4)
+        assert list(writer.lacking) == [4, 5, 6, 7]
+        run.write(writer, 10)
+        writer.finish()
+        assert shard.read_bytes() == whole
