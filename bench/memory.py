@@ -121,7 +121,7 @@ def page(result: Mapping[str, Any]) -> str:
         f"`synfer-rt verify` read {written['read']} images in {written['shards']} shards, "
         f"{written['bytes'] / 1e6:.0f} MB, and found {len(found) or 'no'} "
         f"fault{'' if len(found) == 1 else 's'}.",
-        *(f"- {fault}" for fault in found),
+        report.listed(found),
         "Memory is what of the process lies in RAM at the end of the tenth (VmRSS). Engines were "
         "loaded before the first.",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -250,6 +250,11 @@ def right_aligned(form: box.Box, first: str, *others: str) -> Table:
 def add(table: Table, cells: Sequence[str]) -> None:
     """Append a row, whatever characters its cells have."""
     table.add_row(*map(Text, cells))  # names and intervals have brackets
+
+
+def listed(points: Iterable[str]) -> str:
+    """Points as a list in Markdown."""
+    return "\n".join(f"- {point}" for point in points)
 
 
 def number(value: float) -> str:
