@@ -44,6 +44,13 @@ def test_pixels_come_back(size: tuple[int, int], count: int) -> None:
         assert problem(file) is None
 
 
+@pytest.mark.parametrize("lost", [1, 4, 11, 12, 100])
+def test_a_file_without_its_end_is_cut_short(lost: int) -> None:
+    """The last chunk has 12 bytes, which hold no pixels."""
+    (file,) = png.encode([random(8, 8, 3)])
+    assert problem(file[:-lost]) == "it is cut short or not a PNG"
+
+
 @pytest.mark.parametrize("value", [0, 1, 128, 255])
 def test_pictures_of_one_colour_come_back(value: int) -> None:
     picture = np.full((300, 300, 3), value, np.uint8)
