@@ -14,7 +14,7 @@ from typing import Any, cast
 from synfer_rt.errors import UserError
 
 Location = str | Path
-"""A path on this machine."""
+"""A path on this machine, or, where a run is written and read, an address such as s3://bucket/x."""
 
 _REMEDIES = {
     errno.EACCES: "change the permissions of its folder",
@@ -24,6 +24,8 @@ _REMEDIES = {
 
 # Two letters at least, since C:/ is a path of Windows. Path merges several slashes into one.
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")
+CREDENTIALS = re.compile(r"[^@]*:[^@]*@")
+"""A name and password, which may have slashes, at the beginning of what follows a scheme."""
 _TOOLS = {
     "http": "`curl`",
     "https": "`curl`",
@@ -59,6 +61,8 @@ def local(path: Any, name: str = "") -> Path:
     if scheme == "file":
         raise UserError(f"{text} is an address; write the path alone, /{rest}.")
     tool = _TOOLS.get(scheme, "the tool of that service")
+    if hidden := CREDENTIALS.match(rest):
+        rest = f"…@{rest[hidden.end() :]}"
     raise UserError(
         f"{scheme}://{rest} is an address, not a path on this machine; give a local path, and copy "
         f"files from or to there with {tool}."
