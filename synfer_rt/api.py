@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -27,8 +28,10 @@ from synfer_rt.backends.loaded_engines import LoadedEngines
 from synfer_rt.bundle import Bundle, EngineSpec, open_bundle
 from synfer_rt.data.datasets import read_dataset, refuse_inside
 from synfer_rt.data.label_table import begun_with
+from synfer_rt.data.storage.addresses import address_of
 from synfer_rt.data.writers import SHARD_SIZE, check_output
 from synfer_rt.data.writers.shards import part_of
+from synfer_rt.data.writers.working_copy import check_storable, opened
 from synfer_rt.jobs.augment import Augmenter
 from synfer_rt.jobs.augment_dataset import Augmented, augment_dataset
 from synfer_rt.jobs.augmentation import Augmentation
@@ -184,10 +187,13 @@ class Model:
         shard_size = ranges.whole("shard_size", shard_size, 1, None)
         shards = None if part is None else part_of(part)
         how = format, resume, mix_backends, shard_size, shards, ranges.real("wait", wait, 0)
-        to = Destination(local(out, "out"), *how)
-        run = make_run(as_begun(self.bundle, to.begun), count=count, out=to.out, **settings)
-        check_output(to.out, run.settings(format), resume=to.joins, shard_size=shard_size)
-        return write_samples(run, self._engines_for(run.bundle, to), to, batch, on_progress)
+        with opened(out) as place:
+            to = Destination(place.path, *how)
+            run = make_run(as_begun(self.bundle, to.begun), count=count, out=to.out, **settings)
+            check_storable(place, format, run.quota)
+            check_output(to.out, run.settings(format), resume=to.joins, shard_size=shard_size)
+            engines = self._engines_for(run.bundle, to)
+            return place.result(write_samples(run, engines, to, batch, on_progress))
 
     def write_plan(
         self,
@@ -213,23 +219,31 @@ class Model:
         batch = ranges.whole("batch", batch, 1, None)
         photos = None if layout_from is None else local(layout_from, "layout_from")
         read = read_plan(plan, self.bundle, photos)
-        base = (read.out or Path("synfer-out")) if out is None else local(out, "out")
+        base = read.out or Path("synfer-out")
+        if out is not None:
+            base = address_of(out) or local(out, "out")
+        local_base = base if isinstance(base, Path) else None
         shards = None if part is None else part_of(part)
         patience = ranges.real("wait", wait, 0)
         how = (read.format, resume, mix_backends, read.shard_size, shards, patience)
-        to = {name: Destination(base / name, *how) for name in read.splits or ("",)}
-        begun = next((each.begun for each in to.values() if each.begun), read.begun)
-        runs = read.runs(as_begun(self.bundle, begun), base)
-        for name, run in runs.items():
-            settings, joins = run.settings(read.format), to[name].joins
-            check_output(to[name].out, settings, resume=joins, shard_size=read.shard_size)
-        written: list[Written] = []
-        for name, run in runs.items():
-            asked = self._backend
-            if to[name].begun is None:
-                asked = backend_for(read, asked, run.bundle)
-            engines = self._engines_for(run.bundle, to[name], asked)
-            written.append(write_samples(run, engines, to[name], batch, on_progress))
+        with ExitStack() as stack:
+            names = read.splits or ("",)
+            places = {name: stack.enter_context(opened(base / name)) for name in names}
+            to = {name: Destination(place.path, *how) for name, place in places.items()}
+            begun = next((each.begun for each in to.values() if each.begun), read.begun)
+            runs = read.runs(as_begun(self.bundle, begun), local_base)
+            for name, run in runs.items():
+                check_storable(places[name], read.format, run.quota)
+                settings, joins = run.settings(read.format), to[name].joins
+                check_output(to[name].out, settings, resume=joins, shard_size=read.shard_size)
+            written: list[Written] = []
+            for name, run in runs.items():
+                asked = self._backend
+                if to[name].begun is None:
+                    asked = backend_for(read, asked, run.bundle)
+                engines = self._engines_for(run.bundle, to[name], asked)
+                made = write_samples(run, engines, to[name], batch, on_progress)
+                written.append(places[name].result(made))
         return tuple(written)
 
     def preview(

@@ -6,14 +6,15 @@ The names of this module are those of `synfer_rt.api`, too.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from synfer_rt.data.writers import run_file
+from synfer_rt.data.writers.working_copy import opened
 from synfer_rt.jobs.finish import Finished, finish_run
 from synfer_rt.jobs.progress import OnProgress, reporter
 from synfer_rt.jobs.run_status import RunStatus, run_status
 from synfer_rt.jobs.verify import Fault, faults, settings_of
-from synfer_rt.paths import Location, local
+from synfer_rt.paths import Location
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,13 @@ def verify(
     the `faults`, each with a `place` (a file with its line, row or key) and a `problem`; `on_fault`
     is called with each as it is found. Raises UserError for a directory without a run.
     """
-    path = local(out, "out")
-    settings = settings_of(path)
-    count = run_file.count(settings)
     found: list[Fault] = []
-    for fault in faults(path, settings, reporter(on_progress, 0, count)):
-        found.append(fault)
-        on_fault(fault)
+    with opened(out) as place:
+        settings = settings_of(place.path)
+        count = run_file.count(settings)
+        for fault in faults(place.path, settings, reporter(on_progress, 0, count)):
+            found.append(replace(fault, place=place.text(fault.place)))
+            on_fault(found[-1])
     return Verification(count, tuple(found))
 
 
@@ -51,7 +52,8 @@ def status(out: Location) -> RunStatus:
 
     Raises UserError for a directory without a run.
     """
-    return run_status(local(out, "out"))
+    with opened(out) as place:
+        return place.result(run_status(place.path))
 
 
 def finish(out: Location) -> Finished:
@@ -60,4 +62,5 @@ def finish(out: Location) -> Finished:
     The last part does so too. Raises UserError for a directory without a run, and one that lacks
     shards.
     """
-    return finish_run(local(out, "out"))
+    with opened(out) as place:
+        return place.result(finish_run(place.path))

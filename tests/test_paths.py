@@ -115,7 +115,6 @@ def test_every_path_of_a_command_is_a_local_one(name: str) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["sample", "--count", "1", "--out"],
         ["sample", "--layout-from"],
         ["sample", "--bundle"],
         ["label", "."],

@@ -11,8 +11,8 @@ from synfer_rt.commands.class_table import NOT_JUDGED, print_classes
 
 
 @click.command()
-@click.argument("out", type=options.LocalPath())
-def finish(out: Path) -> None:
+@click.argument("out", type=options.Output())
+def finish(out: Path | str) -> None:
     """Finish the run in OUT that was made in parts, once all its shards are there.
 
     Every record is read and counted, the contact sheet is drawn, and the dataset card is written;

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from synfer_rt.data.storage.addresses import address_of
 from synfer_rt.errors import UserError
 from synfer_rt.paths import local
 
@@ -27,6 +28,15 @@ class LocalPath(click.Path):
         except UserError as error:
             name = "" if param is None else f"{param.opts[0]} "
             raise UserError(f"{name if name.startswith('-') else ''}{error}") from None
+
+
+class Output(LocalPath):
+    """A path on this machine, or an address in an object store such as s3://bucket/faces."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The Path that a text names, or the address as text."""
+        address = address_of(value)
+        return super().convert(value, param, ctx) if address is None else str(address)
 
 
 bundle = click.option(

@@ -140,11 +140,11 @@ if TYPE_CHECKING:
 @options.seed
 @click.option(
     "--out",
-    type=options.LocalPath(),
+    type=options.Output(),
     default=Path("synfer-out"),
     show_default=True,
-    metavar="DIR",
-    help="Where the dataset is written; new or empty.",
+    metavar="DIR|ADDRESS",
+    help="Where the dataset is written; new or empty. An address is s3://…, gs://… or hf://….",
 )
 @options.written_format
 @click.option(
@@ -170,7 +170,7 @@ def sample(
     backend: str,
     threads: int | None,
     plan: Path | None,
-    out: Path,
+    out: Path | str,
     **settings: Any,
 ) -> None:
     """Write a labelled dataset of faces.

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("out", type=options.LocalPath())
-def status(out: Path) -> None:
+@click.argument("out", type=options.Output())
+def status(out: Path | str) -> None:
     """Show which shards of the run in OUT are there, how fast it is, and how long the rest takes.
 
     A shard counts as damaged if this shows without reading everything, which `synfer-rt verify`

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("out", type=options.LocalPath())
-def verify(out: Path) -> None:
+@click.argument("out", type=options.Output())
+def verify(out: Path | str) -> None:
     """Check what `sample` or `augment` wrote: every image, record and label.
 
     Everything in OUT is read and compared with the run's settings. Each fault is a line with its

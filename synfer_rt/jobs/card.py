@@ -14,6 +14,7 @@ from typing import Any
 
 from synfer_rt.data import card_files
 from synfer_rt.data.writers import run_file, shards_of
+from synfer_rt.data.writers.working_copy import samples_of, shown
 from synfer_rt.jobs.card_header import header
 from synfer_rt.jobs.card_text import text, title
 from synfer_rt.jobs.class_tally import ClassTally, tally
@@ -39,7 +40,10 @@ def write_card(out: Path, counts: ClassTally | None = None) -> Path:
     card = card_files.write_card(out, settings["format"], head, text(settings, counts))
     kept = out / card_files.CARD
     if card != kept and settings["format"] in card_files.AMONG_SAMPLES:
-        LOG.info(f"{kept} is not as synfer-rt wrote it, so it stays; the run's card is {card}.")
+        LOG.info(
+            f"{shown(out, kept)} is not as synfer-rt wrote it, so it stays; the run's card is "
+            f"{shown(out, card)}."
+        )
     return card
 
 
@@ -52,10 +56,12 @@ def tally_of(out: Path) -> ClassTally:
 
 def _size(out: Path, settings: Mapping[str, Any]) -> int:
     """The bytes of the files with the samples."""
+    ends, stored = _DATA[settings["format"]], samples_of(out)
+    if stored is not None:
+        return sum(entry.size for name, entry in stored.entries().items() if name.endswith(ends))
     folders = [out, *(out / name for name in settings["classes"] if (out / name).is_dir())]
     size = 0
     for folder in folders:
         with os.scandir(folder) as entries:
-            ends = _DATA[settings["format"]]
             size += sum(entry.stat().st_size for entry in entries if entry.name.endswith(ends))
     return size

@@ -22,18 +22,18 @@ from synfer_rt.records import Record
 
 @dataclass(frozen=True)
 class Finished:
-    """The finished dataset in `path`: `count` images.
+    """The finished dataset in `path`, a folder or an address: `count` images.
 
     `labelled` and `accepted` count them by their label; nobody has accepted any unless `judged`.
     `contact_sheet` is an HTML page with the first images of each class.
     """
 
-    path: Path
+    path: Path | str
     count: int
     labelled: Mapping[str, int]
     accepted: Mapping[str, int]
     judged: bool
-    contact_sheet: Path
+    contact_sheet: Path | str
 
 
 def finish_run(out: Path) -> Finished:

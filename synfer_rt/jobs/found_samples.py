@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import tarfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from synfer_rt.data.card_files import CARD
+from synfer_rt.data.storage.objects import Objects
 from synfer_rt.data.writers import imagefolder, parquet, run_file, webdataset
 from synfer_rt.data.writers.atomic import partial
+from synfer_rt.data.writers.stored_shards import fetched
+from synfer_rt.data.writers.working_copy import AMONG, samples_of
 from synfer_rt.records import FILE_NAME, Record, json_object
 
 
@@ -117,17 +120,44 @@ def _shards(
     out: Path,
     settings: Mapping[str, Any],
     name_of: Callable[[int], str],
-    samples_of: Callable[[Path], Found],
+    samples_of_shard: Callable[[Path], Found],
 ) -> Found:
     names = [name_of(number) for number in range(run_file.shard_count(settings))]
+    if (stored := samples_of(out)) is not None:
+        yield from _stored(stored, out, names, samples_of_shard)
+        return
     present = [number for number, name in enumerate(names) if (out / name).is_file()]
     growing = any(run_file.growing(out))
     for number, name in enumerate(names):
         if (out / name).is_file():
-            yield from samples_of(out / name)
+            yield from samples_of_shard(out / name)
         elif not growing or number < max(present, default=0):
             yield Fault(name, "it is missing")
     yield from _strays(out, set(names), "it is not a shard of the run")
+
+
+def _stored(
+    objects: Objects, out: Path, names: Sequence[str], samples_of_shard: Callable[[Path], Found]
+) -> Found:
+    """The same of shards in a store, of which one at a time is fetched."""
+    there = objects.entries()
+    for name in names:
+        try:
+            if name not in there:
+                raise FileNotFoundError(name)
+            with fetched(objects, name, out / name) as file:
+                yield from _under(name, file.name, samples_of_shard(file))
+        except FileNotFoundError:
+            yield Fault(name, "it is missing")
+    for name in sorted(there.keys() - {*names, *AMONG}):
+        if not name.startswith(".") and name != f"{run_file.INSIDE}/":
+            yield Fault(name, "it is not a shard of the run")
+
+
+def _under(name: str, other: str, found: Found) -> Found:
+    """What was found in a file, with its name instead of the `other` that the file has here."""
+    for one in found:
+        yield replace(one, place=one.place.replace(other, name, 1))
 
 
 def _webdataset(out: Path, settings: Mapping[str, Any]) -> Found:

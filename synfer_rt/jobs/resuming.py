@@ -14,6 +14,7 @@ from synfer_rt.backends import choose
 from synfer_rt.backends.computation import FIELDS, Computation, computation
 from synfer_rt.bundle import Bundle
 from synfer_rt.bundle.qualities import BEST
+from synfer_rt.data.writers.working_copy import shown
 from synfer_rt.errors import UserError
 
 LOG = logging.getLogger(__name__)
@@ -68,12 +69,12 @@ def choose_computation(
     backends, their precisions and their versions differ in some pixels of the same sample. With
     `mix` it may continue elsewhere. Raises UserError otherwise, and as `choose` does.
     """
-    known = None if begun is None else begun.get("backend")
+    known, name = None if begun is None else begun.get("backend"), shown(out)
     if asked == "auto" and known is not None and not mix:
         try:
             backend, _ = choose(str(known), bundle)
         except UserError as error:
-            raise UserError(f"{out} was begun on {known}. {_sentence(error)} {_REMEDY}") from None
+            raise UserError(f"{name} was begun on {known}. {_sentence(error)} {_REMEDY}") from None
         why = f"{backend} (as the run was begun)"
     else:
         backend, why = choose(asked, bundle)
@@ -82,11 +83,11 @@ def choose_computation(
         return found, why
     if not any(name in begun for name in FIELDS):
         LOG.warning(
-            f"{out} does not say on which backend it was begun. If that was not {backend}, name "
+            f"{name} does not say on which backend it was begun. If that was not {backend}, name "
             "it with `backend`: the same samples come out slightly different."
         )
     elif names := found.differs(begun):
-        difference = _difference(out, begun, found, names)
+        difference = _difference(name, begun, found, names)
         if not mix:
             raise UserError(f"{difference}: {_refusal(begun, names)}")
         LOG.warning(difference)
@@ -109,7 +110,7 @@ def _refusal(begun: Settings, names: list[str]) -> str:
     )
 
 
-def _difference(out: Path, begun: Settings, found: Computation, names: list[str]) -> str:
+def _difference(out: Path | str, begun: Settings, found: Computation, names: list[str]) -> str:
     if "backend" in names:
         return f"{out} was begun on {begun['backend']}, this is {found.backend}"
     here = found.settings()

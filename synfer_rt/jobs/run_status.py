@@ -21,9 +21,10 @@ _WINDOW = 3600.0
 class RunStatus:
     """The shards of the run in `path`, by number, of `shards` in all with `shard_size` images.
 
-    `there` are whole, `damaged` are not, as far as this shows without reading everything, and
-    `missing` are not there. `images` are those of the shards that are there, of `count` at most;
-    a run that goes on until enough is accepted may end before (`at_most`).
+    `path` is a folder, or an address as text. `there` are whole, `damaged` are not, as far as this
+    shows without reading everything, and `missing` are not there. `images` are those of the shards
+    that are there, of `count` at most; a run that goes on until enough is accepted may end before
+    (`at_most`).
 
     `images_per_second` is the rate at which shards were finished in the last hour in which any
     were (see the function), and `seconds_left` follows from it; both are None if nothing tells.
@@ -31,7 +32,7 @@ class RunStatus:
     and nothing is left of its making.
     """
 
-    path: Path
+    path: Path | str
     format: str
     count: int
     at_most: bool
@@ -77,8 +78,9 @@ def _status(out: Path, settings: Mapping[str, Any]) -> RunStatus:
     images = 0
     numbers = range(run_file.shard_count(settings))
     with closing(shards_of(out, settings)) as shards:
+        present = shards.present()
         for number in numbers:
-            if not shards.exists(number):
+            if number not in present:
                 missing.append(number)
             elif not shards.is_whole(number):
                 damaged.append(number)
@@ -88,6 +90,7 @@ def _status(out: Path, settings: Mapping[str, Any]) -> RunStatus:
                 images += size
                 if (when := shards.finished_at(number)) is not None:
                     finished.append((when, size))
+        joined = len(there) == len(numbers) and shards.is_finished()
     begun = run_file.path(out).stat().st_mtime
     last = max([begun, *(when for when, _ in finished), *_times(out)])
     return RunStatus(
@@ -103,7 +106,7 @@ def _status(out: Path, settings: Mapping[str, Any]) -> RunStatus:
         tuple(missing),
         images_per_second(begun, finished or [(last, images)]),
         max(0.0, time.time() - last),
-        len(there) == len(numbers) and not any(run_file.growing(out)),
+        joined and not any(run_file.growing(out)),
     )
 
 

@@ -78,6 +78,8 @@ class Summary:
 class Written:
     """The dataset in `path` after `write`: `count` images, of which `summary` made its part now.
 
+    In an object store paths are addresses, as texts.
+
     `contact_sheet` is an HTML page with the first images of each class. `skipped` are the files of
     `layout_from` that cannot be read, with the reasons, which `skipped_file` lists too.
 
@@ -85,12 +87,12 @@ class Written:
     the images of this part, and there is no contact sheet.
     """
 
-    path: Path
+    path: Path | str
     count: int
-    contact_sheet: Path | None
+    contact_sheet: Path | str | None
     summary: Summary
     skipped: tuple[tuple[str, str], ...]
-    skipped_file: Path
+    skipped_file: Path | str
     missing: int = 0
 
     def __repr__(self) -> str:

@@ -4,21 +4,26 @@ The output directory of a run holds its samples in one of FORMATS. The run's own
 (`run_file.folder`) holds `run.json` and files that are not whole yet. Samples are written in the
 order of their indices, so a run that was killed has samples 0 to n-1 and resumes at n. Samples that
 were lost later are made again. Several processes may make one run together, in parts (`shards.py`).
+A run may also lie in an object store, of which a directory then is a working copy
+(`working_copy.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+from synfer_rt.data.storage.objects import Objects
 from synfer_rt.data.writers import imagefolder, parquet, run_file, webdataset
 from synfer_rt.data.writers.atomic import disk_errors
-from synfer_rt.data.writers.decisions import UndecidedFiles
+from synfer_rt.data.writers.decisions import SampleFiles, UndecidedFiles, undecided
 from synfer_rt.data.writers.folder_shards import FolderShards
 from synfer_rt.data.writers.shards import EVERY, Part, PartWriter, Shards, deferred
+from synfer_rt.data.writers.stored_shards import StoredShards
 from synfer_rt.data.writers.webdataset import FileShards, ShardFormat, ShardWriter
+from synfer_rt.data.writers.working_copy import address_in, own_folder, share_settings
 from synfer_rt.errors import UserError
 from synfer_rt.paths import local, resolved
 from synfer_rt.records import Record
@@ -107,7 +112,10 @@ def open_output(
     if part is not None:
         join_output(out, settings, shard_size)
     elif not check_output(out, settings, resume=resume, shard_size=shard_size):
-        run_file.begin(out, {**settings, "shard_size": shard_size})
+        if address_in(out) is None:
+            run_file.begin(out, {**settings, "shard_size": shard_size})
+        else:
+            join_output(out, settings, shard_size)
     run_file.adopt(out)
     settings = run_file.load(out)  # with the shards' size, and where the run ended
     return _writer(out, settings, part)
@@ -118,9 +126,10 @@ def join_output(out: Path, settings: Mapping[str, Any], shard_size: int = SHARD_
     try:
         check_output(out, settings, resume=True, shard_size=shard_size)
         run_file.join(out, {**settings, "shard_size": shard_size})
+        share_settings(out)
         check_output(out, settings, resume=True, shard_size=shard_size)
     except UserError as error:
-        if not run_file.exists(out) or any(out.iterdir()):
+        if address_in(out) is not None or not run_file.exists(out) or any(out.iterdir()):
             raise
         # That run has no sample yet, or somebody has removed its samples and not its settings.
         left = run_file.folder(out)
@@ -128,7 +137,8 @@ def join_output(out: Path, settings: Mapping[str, Any], shard_size: int = SHARD_
 
 
 def _writer(out: Path, settings: dict[str, Any], part: Part | None) -> Writer:
-    if part is None and any(run_file.unfinished_shards(out)):
+    in_shards = address_in(out) is not None or any(run_file.unfinished_shards(out))
+    if part is None and in_shards:
         part = EVERY
     if part is not None:
         return PartWriter(out, settings, shards_of(out, settings), part)
@@ -141,8 +151,24 @@ def shards_of(out: Path, settings: Mapping[str, Any]) -> Shards:
     """The shards of the run in `out`, whose settings have the shards' size; close it when done."""
     if settings["format"] == "imagefolder":
         return FolderShards(out, settings)
-    files = UndecidedFiles if deferred(settings) else FileShards
-    return files(out, settings, _FILES[settings["format"]](settings))
+    final = _files(out, settings, _FILES[settings["format"]](settings))
+    if not deferred(settings):
+        return final
+    return UndecidedFiles(settings, final, _files(out, settings, undecided(settings), aside=True))
+
+
+def _files(
+    out: Path, settings: Mapping[str, Any], format: ShardFormat, aside: bool = False
+) -> SampleFiles:
+    """The shards that lie among the samples, or `aside` in the run's own folder."""
+    files = FileShards(out, settings, format, run_file.folder(out) if aside else out)
+    address = address_in(out)
+    if address is None:
+        return files
+    beside = Objects(own_folder(address))
+    if aside:
+        return StoredShards(settings, format, files, beside)
+    return StoredShards(settings, format, files, Objects(address), beside)
 
 
 def check_output(
@@ -210,4 +236,13 @@ def _is_empty_partial(path: Path) -> bool:
 
 def read(out: Path) -> Iterator[tuple[Record, bytes]]:
     """Every sample of a finished run, by index: its record and its PNG file's bytes."""
-    return _READERS[run_file.load(out)["format"]](out)
+    settings = run_file.load(out)
+    if address_in(out) is None:
+        return _READERS[settings["format"]](out)
+    return _from_store(_files(out, settings, _FILES[settings["format"]](settings)), settings)
+
+
+def _from_store(shards: SampleFiles, settings: Mapping[str, Any]) -> Iterator[tuple[Record, bytes]]:
+    with closing(shards):
+        for number in range(run_file.shard_count(settings)):
+            yield from shards.samples(number)

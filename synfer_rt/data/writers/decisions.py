@@ -9,12 +9,11 @@ decided already stays as it is, since the same samples come before it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from synfer_rt.data.writers import run_file
-from synfer_rt.data.writers.shards import Unfinished
-from synfer_rt.data.writers.webdataset import FileShards, ShardFormat, read_tar, shard_format
+from synfer_rt.data.writers.shards import Shards, Unfinished
+from synfer_rt.data.writers.webdataset import ShardFormat, shard_format
 from synfer_rt.errors import UserError
 from synfer_rt.judging.acceptance import acceptance
 from synfer_rt.judging.voting import Verdict
@@ -33,21 +32,40 @@ def decider(settings: Mapping[str, Any]) -> Callable[[Record], Record]:
     return decide
 
 
+class SampleFiles(Shards, Protocol):
+    """Shards that are files, on this machine or in a store."""
+
+    def path(self, number: int) -> object:
+        """Where a shard lies, for messages."""
+        ...
+
+    def samples(self, number: int) -> Iterator[tuple[Record, bytes]]:
+        """The whole samples of a shard; OSError passes through."""
+        ...
+
+    def remove(self, number: int) -> None:
+        """Remove a shard, if it is there."""
+        ...
+
+
+def undecided(settings: Mapping[str, Any]) -> ShardFormat:
+    """How shards are written until their samples are decided: as tars, in any format."""
+    return shard_format(settings, run_file.UNDECIDED.replace("*", "{:06d}").format)
+
+
 class UndecidedFiles:
     """The shards of a run whose samples are decided at its end; see `Shards`.
 
-    Until then a shard is a tar in the run's own folder, in any format.
+    Until then a shard is one of those that are `made`, in the run's own folder; then one of those
+    that are `final`.
     """
 
-    def __init__(self, out: Path, settings: Mapping[str, Any], format: ShardFormat) -> None:
-        self._settings = settings
-        self._final = FileShards(out, settings, format)
-        tar = shard_format(settings, run_file.UNDECIDED.replace("*", "{:06d}").format)
-        self._made = FileShards(out, settings, tar, run_file.folder(out))
+    def __init__(self, settings: Mapping[str, Any], final: SampleFiles, made: SampleFiles) -> None:
+        self._settings, self._final, self._made = settings, final, made
 
-    def exists(self, number: int) -> bool:
-        """Whether there is such a shard, decided or not."""
-        return self._final.exists(number) or self._made.exists(number)
+    def present(self) -> set[int]:
+        """The shards that are there, decided or not."""
+        return self._made.present() | self._final.present()
 
     def is_whole(self, number: int) -> bool:
         """Whether one of them has all samples, and its end."""
@@ -55,8 +73,8 @@ class UndecidedFiles:
 
     def finished_at(self, number: int) -> float | None:
         """When the first of them was last written to."""
-        made = self._made if self._made.exists(number) else self._final
-        return made.finished_at(number)
+        when = self._made.finished_at(number)
+        return self._final.finished_at(number) if when is None else when
 
     def records(self, numbers: Iterable[int]) -> Iterator[Record]:
         """The records, decided or not."""
@@ -81,19 +99,28 @@ class UndecidedFiles:
                     raise
             for record in self._final.records([number]):
                 decide(record)
+        for number in range(run_file.shard_count(self._settings)):
+            self._made.remove(number)
+
+    def is_finished(self) -> bool:
+        """Whether no shard is left that was made before the decisions."""
+        return not self._made.present()
 
     def _write(self, number: int, decide: Callable[[Record], Record]) -> None:
-        shard, path = self._final.begin(number), self._made.path(number)
+        shard = self._final.begin(number)
         left = len(run_file.shard_indices(self._settings, number))
         try:
-            for record, png in read_tar(path):
+            for record, png in self._made.samples(number):
                 shard.add([decide(record)], [png])
                 left -= 1
             if left:
+                path = self._made.path(number)
                 raise UserError(f"{path} is damaged; remove it, and run the command of its part.")
             shard.publish()
         finally:
             shard.discard()
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Free what both hold."""
+        self._final.close()
+        self._made.close()

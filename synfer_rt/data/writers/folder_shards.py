@@ -57,9 +57,10 @@ class FolderShards:
     def _path(self, number: int) -> Path:
         return self._folder / run_file.UNJOINED.replace("*", f"{number:05d}")
 
-    def exists(self, number: int) -> bool:
-        """Whether its records are there."""
-        return self._path(number).exists() or self._covered(number)
+    def present(self) -> set[int]:
+        """The shards whose records are there."""
+        numbers = range(run_file.shard_count(self._settings))
+        return {n for n in numbers if self._path(n).exists() or self._covered(n)}
 
     def is_whole(self, number: int) -> bool:
         """Whether all its records are there, and each image with its ends."""
@@ -133,6 +134,10 @@ class FolderShards:
             return lines
         records = map(decider(self._settings), map(json_object, lines))
         return (metadata(record, name_of(record)) + b"\n" for record in records)
+
+    def is_finished(self) -> bool:
+        """Whether the records are joined."""
+        return self._metadata.exists()
 
     def _is_joined(self) -> bool:
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -20,6 +21,7 @@ from typing import IO, Any
 from synfer_rt.data.writers.webdataset import ShardFormat, members
 from synfer_rt.records import ARROW, FILE_NAME, Record, Value, blank_record
 
+_MAGIC = b"PAR1"
 _ROW_GROUP = 256  # rows that a reader must hold at once
 
 
@@ -28,7 +30,9 @@ def shard_format(settings: Mapping[str, Any]) -> ShardFormat:
     return ShardFormat(
         name_of,
         _records,
+        read_shard,
         _is_whole,
+        _has_end,
         lambda number: f"data-{number:05d}.tar",
         partial(_to_parquet, schema(settings)),
     )
@@ -95,12 +99,42 @@ def read(out: Path) -> Iterator[tuple[Record, bytes]]:
 
 def _is_whole(path: Path, samples: int) -> bool:
     """Whether a shard's footer, which is written last, counts so many rows."""
-    _, parquet = _pyarrow()
     try:
-        with _damage_as_oserror(), path.open("rb") as file:  # it takes no path that is not UTF-8
-            return parquet.read_metadata(file).num_rows == samples
+        with path.open("rb") as file:  # pyarrow takes no path that is not UTF-8
+            return _footer(file).num_rows == samples
     except OSError:
         return False
+
+
+def _has_end(file: IO[bytes], indices: range) -> bool:
+    """The same of a file that is read from afar, and whether its last row has the last index.
+
+    Only the footer is read, which knows the largest value of each column. Behind it are its length,
+    in four bytes, and PAR1, with which the file begins, too.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(size - 8, 0))
+    end = file.read(8)
+    length = int.from_bytes(end[:4], "little")
+    if end[4:] != _MAGIC or length > size - 8:
+        return False
+    file.seek(size - 8 - length)
+    footer = file.read(length)  # before it is parsed, whose errors are others
+    try:
+        found = _footer(io.BytesIO(_MAGIC + footer + end))
+        group = found.row_group(found.num_row_groups - 1)
+        columns = map(group.column, range(group.num_columns))
+        largest = [x.statistics.max for x in columns if x.path_in_schema == "index"]
+    except (OSError, AttributeError):
+        return False
+    return found.num_rows == len(indices) and largest == [indices[-1]]
+
+
+def _footer(file: IO[bytes]) -> Any:
+    """A shard's footer, a pyarrow.parquet.FileMetaData; OSError if it is damaged."""
+    _, parquet = _pyarrow()
+    with _damage_as_oserror():
+        return parquet.read_metadata(file)
 
 
 def _records(path: Path) -> Iterator[Record]:

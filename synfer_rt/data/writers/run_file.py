@@ -42,7 +42,8 @@ MODEL = "model"
 """The key of the bundle's name, version and licence, for readers; its hash decides the samples."""
 NOT_COMPARED = frozenset((_MADE, MODEL, RAN_ON, *computation.FIELDS))
 """Settings that do not decide which samples a run makes."""
-_INSIDE = "__run__"
+INSIDE = "__run__"
+"""The run's own folder in an output that nothing can lie beside."""
 UNJOINED, UNDECIDED = "metadata-*.jsonl", "undecided-*.tar"
 """The shards of a run in parts until it is finished: those of an imagefolder, until they are
 joined, and those of other formats where acceptance is decided at the end."""
@@ -61,7 +62,7 @@ def folder(out: Path) -> Path:
     what lies around it, and nothing can be renamed into it from outside.
     """
     out = resolved(out)
-    inside = out / _INSIDE
+    inside = out / INSIDE
     if os.path.ismount(out) or os.path.isdir(inside):
         return inside
     return out.with_name(f"__{out.name}__")

@@ -42,8 +42,8 @@ class Unfinished(Protocol):
 class Shards(Protocol):
     """The shards of a run in one format, by their numbers."""
 
-    def exists(self, number: int) -> bool:
-        """Whether there is such a shard, whole or damaged."""
+    def present(self) -> set[int]:
+        """The numbers of those that are there now, whole or damaged."""
         ...
 
     def is_whole(self, number: int) -> bool:
@@ -64,6 +64,10 @@ class Shards(Protocol):
 
     def finish(self) -> None:
         """Make of the shards, which are all whole, what readers open."""
+        ...
+
+    def is_finished(self) -> bool:
+        """Whether that is done, or needs nothing."""
         ...
 
     def close(self) -> None:
@@ -228,7 +232,7 @@ class PartWriter:
         shards, numbers = self._shards, range(run_file.shard_count(self._settings))
         with disk_errors(self._out):
             self._publish_if_whole()  # the run may have ended within it
-            self.missing = sum(not shards.exists(number) for number in numbers)
+            self.missing = len(numbers) - len(shards.present())
             if not self.missing:
                 self.missing = sum(not shards.is_whole(number) for number in numbers)
         if not self.missing:
@@ -251,7 +255,7 @@ def finish(out: Path, shards: Shards) -> None:
     """
     with disk_errors(out):
         shards.finish()
-    for left in "*.partial", run_file.UNJOINED, run_file.UNDECIDED:
+    for left in "*.partial", run_file.UNJOINED:
         run_file.clear(out, left)
 
 

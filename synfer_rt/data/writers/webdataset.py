@@ -44,14 +44,18 @@ _SUM = sum(_HEADER)  # the checksum counts its own field as spaces
 class ShardFormat:
     """A format whose shards are files.
 
-    `name(number)` is the file name of a whole shard, `records(path)` gives the records in it, and
-    `is_whole(path, samples)` tells at little cost whether it has so many. A shard that is not a tar
-    is staged in one called `tar_name(number)`, from which `convert(tar, file)` makes it.
+    `name(number)` is the file name of a whole shard, `records(path)` gives the records in it,
+    `samples(path)` also the PNG files, and `is_whole(path, samples)` tells at little cost whether
+    it has so many. `has_end(file, indices)` tells of a file that is read from afar whether its last
+    bytes are those of a shard with these indices. A shard that is not a tar is staged in one called
+    `tar_name(number)`, from which `convert(tar, file)` makes it.
     """
 
     name: Callable[[int], str]
     records: Callable[[Path], Iterator[Record]]
+    samples: Callable[[Path], Iterator[tuple[Record, bytes]]]
     is_whole: Callable[[Path, int], bool]
+    has_end: Callable[[IO[bytes], range], bool]
     tar_name: Callable[[int], str]
     convert: Callable[[Path, IO[bytes]], None] | None = None
 
@@ -206,9 +210,10 @@ class FileShards:
         self._out, self._settings, self._format = out, settings, format
         self._place = place or out
 
-    def exists(self, number: int) -> bool:
-        """Whether there is such a file."""
-        return self.path(number).exists()
+    def present(self) -> set[int]:
+        """The shards whose files are there."""
+        numbers = range(run_file.shard_count(self._settings))
+        return {number for number in numbers if self.path(number).exists()}
 
     def is_whole(self, number: int) -> bool:
         """Whether the file has all samples, and its end."""
@@ -225,6 +230,18 @@ class FileShards:
         """The records in these files."""
         for number in numbers:
             yield from self._format.records(self.path(number))
+
+    def samples(self, number: int) -> Iterator[tuple[Record, bytes]]:
+        """The whole samples in a file."""
+        return self._format.samples(self.path(number))
+
+    def remove(self, number: int) -> None:
+        """Remove a file, if it is there."""
+        self.path(number).unlink(missing_ok=True)
+
+    def is_finished(self) -> bool:
+        """The files are what readers open."""
+        return True
 
     def begin(self, number: int) -> UnfinishedFile:
         """Begin to make it."""
@@ -301,13 +318,18 @@ def name_of(number: int) -> str:
     return f"{number:06d}.tar"
 
 
+def line(record: Mapping[str, Any]) -> bytes:
+    """A sample's record as it is in a tar."""
+    return metadata(record, f"{record['index']:08d}.png")
+
+
 def _sample(record: Mapping[str, Any], png: bytes) -> bytes:
     """The three tar members of a sample."""
     key = f"{record['index']:08d}"
     index = scheme(record["label_scheme"]).index(record["label"])
     return (
         _member(f"{key}.png", png)
-        + _member(f"{key}.json", metadata(record, f"{key}.png"))
+        + _member(f"{key}.json", line(record))
         + _member(f"{key}.cls", str(index).encode())
     )
 
@@ -376,6 +398,27 @@ def _is_whole_tar(path: Path, samples: int) -> bool:
         return False
 
 
+def _has_end(file: IO[bytes], indices: range) -> bool:
+    """Whether a tar ends with the last of its samples; only its last bytes are read.
+
+    Behind the last member, `.cls`, are zeros up to a multiple of RECORDSIZE.
+    """
+    size = file.seek(0, os.SEEK_END)
+    if size % tarfile.RECORDSIZE or not size:
+        return False
+    longest = tarfile.RECORDSIZE + len(_END) + 2 * tarfile.BLOCKSIZE
+    file.seek(-min(size, longest), os.SEEK_END)
+    tail = file.read(longest)
+    zeros = (len(tail) - len(tail.rstrip(b"\0"))) // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE
+    end = len(tail) - zeros
+    header = tail[max(end - 2 * tarfile.BLOCKSIZE, 0) : max(end - tarfile.BLOCKSIZE, 0)]
+    try:
+        name = tarfile.TarInfo.frombuf(header, "utf-8", "strict").name
+    except tarfile.HeaderError:
+        return False
+    return zeros >= len(_END) and name == f"{indices[-1]:08d}.{KINDS[-1]}"
+
+
 def read(out: Path) -> Iterator[tuple[Record, bytes]]:
     """Every sample of a finished run, by index: its record and its PNG file's bytes."""
     for path in sorted(out.glob("*.tar")):
@@ -391,4 +434,4 @@ def read_tar(path: Path) -> Iterator[tuple[Record, bytes]]:
 
 def shard_format(settings: Mapping[str, Any], name: Callable[[int], str] = name_of) -> ShardFormat:
     """How the shards of a run are written: `OUT/000000.tar`, `OUT/000001.tar`, …"""
-    return ShardFormat(name, _records, _is_whole_tar, name)
+    return ShardFormat(name, _records, read_tar, _is_whole_tar, _has_end, name)
