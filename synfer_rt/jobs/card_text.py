@@ -164,7 +164,9 @@ def _classes(settings: Settings, counts: ClassTally) -> str:
 def _share(counts: ClassTally, classes: Sequence[str]) -> str:
     """How many images of these classes are accepted, and their part of those labelled so."""
     labelled = sum(counts.labelled[name] for name in classes)
-    if not counts.judged or not labelled:
+    if not labelled:
+        return "0"
+    if not counts.judged:
         return "not judged"
     accepted = sum(counts.accepted[name] for name in classes)
     return f"{accepted} ({accepted / labelled:.1%})"

@@ -68,7 +68,7 @@ def _for_all(values: Values, place: Place, labels: Sequence[str]) -> dict[str, A
         values.notes.append(f"{path}: rows without a face are left out, {table.skipped} in all.")
     if left_out := (*lacking, *table.unknown):
         names = ", ".join(left_out)
-        values.notes.append(f"{path}: {names} are left out, which {values.bundle.name} lacks.")
+        values.notes.append(f"{path}: left out, since {values.bundle.name} lacks them: {names}.")
     if column is None:
         return dict.fromkeys(labels, AuRows(table.units, table.rows))
     rows: dict[str, list[str]] = {label: [] for label in labels}

@@ -23,6 +23,10 @@ Place = tuple[str | int, ...]
 Lines = dict[Place, int]
 
 
+_TEMPLATE = re.compile(r":\s+\{[^{}]*\}\s*[^\s#,]")
+"""A line of YAML whose text begins with a placeholder."""
+
+
 def _unbounded(text: str) -> float:
     return float(text.replace(".", ""))
 
@@ -122,7 +126,11 @@ def _yaml(text: str, name: str, lines: Lines) -> Any:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or "it cannot be read"
         line = 1 if mark is None else mark.line + 1
-        _stop(name, line, f"this is not YAML ({problem}); correct it.")
+        written = "".join(text.splitlines()[line - 1 : line])
+        remedy = (
+            "put a text that begins with { in quotes" if _TEMPLATE.search(written) else "correct it"
+        )
+        _stop(name, line, f"this is not YAML ({problem}); {remedy}.")
     return {} if node is None else _of_node(node, (), name, lines)
 
 

@@ -192,6 +192,16 @@ def test_the_table_counts_classes_and_what_is_accepted(runs):
     ]
 
 
+def test_nothing_is_said_of_judging_where_there_is_no_image():
+    """`SmallRun` labels no image fear."""
+    settings = RUN.sample_settings("parquet") | {"classes": [*CLASSES, "fear"]}
+    records = [RUN.record(index) for index in range(10)]
+    assert "| 3 | fear | 0 | 0 | 0 |\n" in text(settings, tally(records))
+    unjudged = [{**record, "probabilities": {"happy": 0.0}} for record in records]
+    card = text(settings, tally(unjudged))
+    assert "| 3 | fear | 0 | 0 | 0 |\n" in card and "| 2 | sad | 0 | 3 | not judged |\n" in card
+
+
 def test_a_card_says_how_the_images_were_made(runs):
     card = (runs / "imagefolder/README.md").read_text()
     for words in (

@@ -174,6 +174,7 @@ def test_yaml_needs_pyyaml_and_says_so(
         ("classes:\n  counts: {sad: yes}\n", "line 2: the number of sad .*, got 'yes'"),
         ("labels: [sad]\nclasses: {counts: {sad: 1}}\n", "line 2: 'classes' and 'labels'"),
         ("prompt: a {age\n", "line 1: .*; write a brace itself twice"),
+        ("seed: 1\nprompt: {expression} face\n", "line 2: this is not YAML .*; put a text .* in"),
         ("prompt: a {hat}\n", "line 1: nothing says what {hat} is; add it to 'attributes'"),
         ("attributes:\n  hat: [one]\n", "line 2: drawn sentences have age, .*; write a 'prompt'"),
         ("attributes:\n  age: [yuong]\n", "line 2: .* no age 'yuong'; the nearest is 'young'"),
@@ -291,7 +292,7 @@ def test_aus_come_from_the_rows_that_openface_writes(tmp_path: Path, tiny_bundle
     made = first(plan, tiny_bundle, 8)
     assert [dict(r.aus) for r in made[:2]] == [{"AU1": 0.1, "AU12": 0.5}, {"AU12": 1.0}]
     assert "rows without a face are left out, 1 in all" in plan.notes[0]
-    assert "AU45_r are left out" in plan.notes[1]
+    assert "left out, since synfer-tiny lacks them: AU45_r" in plan.notes[1]
 
 
 def test_aus_come_from_the_rows_that_py_feat_writes(tmp_path: Path, tiny_bundle: Bundle):
