@@ -167,6 +167,9 @@ class Model:
     ) -> Written:
         """Write samples as a labelled dataset into the directory `out`, which is new or empty.
 
+        `out` may also be an address in an object store, such as s3://bucket/faces (see
+        docs/object_storage.md).
+
         `format` is imagefolder, webdataset or parquet; a file of the latter two is a shard of
         `shard_size` images. `settings` and `batch` are those of `sample`. With `resume` a run that
         was interrupted continues, on the backend that it was begun on; with `mix_backends` it may

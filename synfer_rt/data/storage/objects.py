@@ -67,7 +67,7 @@ class Objects:
         named: dict[str, Entry] = {}
         above = len(self.address.path.split("/"))
         for found in self._call(self._listed):
-            name, *deeper = str(found["name"]).split("/")[above:] or [""]
+            name, *deeper = str(found["name"]).strip("/").split("/")[above:] or [""]
             if deeper or found.get("type") == "directory":
                 named[f"{name}/"] = Entry(0, None)
             elif name:  # else a folder that a web console has made

@@ -70,6 +70,25 @@ def test_a_store_without_conditions_is_looked_into_before(
     assert not objects.put(file, "x") and objects.read("x") == b"one"
 
 
+def test_a_store_of_which_fsspec_knows_the_least_will_do(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """What fsspec does for every store, as for the Hub: it looks before it creates."""
+    memory = pytest.importorskip("fsspec").filesystem("memory")
+    monkeypatch.setattr("synfer_rt.data.storage.objects._filesystem", lambda address: memory)
+    objects = Objects(Address("hf", "datasets/nobody/at-all", "faces"))
+    assert objects.entries() == {}
+    assert objects.put(file, "x.tar")
+    file.write_bytes(b"two")
+    assert not objects.put(file, "x.tar") and objects.read("x.tar") == b"one"
+    assert objects.put(file, "x.tar", replace=True) and objects.read("x.tar") == b"two"
+    assert {name: entry.size for name, entry in objects.entries().items()} == {"x.tar": 3}
+    assert objects.look("x.tar", lambda one: (one.seek(-1, os.SEEK_END), one.read())) == (2, b"o")
+    objects.remove("x.tar")
+    objects.remove("x.tar")
+    assert objects.entries() == {}
+
+
 def test_an_object_that_is_not_there_is_told_apart(objects: Objects, file: Path):
     for use in (
         objects.read,
