@@ -28,10 +28,11 @@ from synfer_rt.backends.loaded_engines import LoadedEngines
 from synfer_rt.bundle import Bundle, EngineSpec, open_bundle
 from synfer_rt.data.datasets import read_dataset, refuse_inside
 from synfer_rt.data.label_table import begun_with
-from synfer_rt.data.storage.addresses import address_of
+from synfer_rt.data.storage.addresses import Address, address_of
 from synfer_rt.data.writers import SHARD_SIZE, check_output
-from synfer_rt.data.writers.shards import part_of
+from synfer_rt.data.writers.shards import Part, part_of
 from synfer_rt.data.writers.working_copy import check_storable, opened
+from synfer_rt.errors import UserError
 from synfer_rt.jobs.augment import Augmenter
 from synfer_rt.jobs.augment_dataset import Augmented, augment_dataset
 from synfer_rt.jobs.augmentation import Augmentation
@@ -50,12 +51,15 @@ from synfer_rt.jobs.progress import OnProgress
 from synfer_rt.jobs.rerun import backend_for
 from synfer_rt.jobs.resuming import as_begun, check_resuming, choose_computation
 from synfer_rt.jobs.sample import Written, make_samples, write_samples
+from synfer_rt.jobs.sample_run import Run
 from synfer_rt.jobs.sample_settings import SampleSettings, make_run
 from synfer_rt.outputs import Verification as Verification
 from synfer_rt.outputs import finish as finish
 from synfer_rt.outputs import status as status
 from synfer_rt.outputs import verify as verify
 from synfer_rt.paths import Location, local
+from synfer_rt.ray.cluster import check_address
+from synfer_rt.ray.run import write_on_ray
 from synfer_rt.sampling.sampler import Sample, Sampler
 
 LOG = logging.getLogger("synfer_rt.jobs")
@@ -159,6 +163,7 @@ class Model:
         shard_size: int = SHARD_SIZE,
         part: tuple[int, int] | None = None,
         wait: float = PATIENCE,
+        ray: str | None = None,
         batch: int = 256,
         resume: bool = False,
         mix_backends: bool = False,
@@ -182,21 +187,24 @@ class Model:
         for shards of others where they decide what it makes next; after `wait` seconds in which no
         part has written anything it gives up.
 
+        With `ray` a Ray cluster makes all shards: "auto" is the one that this machine belongs to,
+        "local" one of this machine alone, and HOST:PORT one elsewhere (see docs/clusters.md). Each
+        worker has a GPU, or `threads` CPU cores.
+
         What is written is kept if the run is interrupted: KeyboardInterrupt then has a note on how
         far it is. Raises UserError for a value that does not fit, a directory that holds something
         else, a run that was begun with other settings, and a disk that is full or not writable.
         """
         batch = ranges.whole("batch", batch, 1, None)
         shard_size = ranges.whole("shard_size", shard_size, 1, None)
-        shards = None if part is None else part_of(part)
+        shards = _shards(part, ray, out)
         how = format, resume, mix_backends, shard_size, shards, ranges.real("wait", wait, 0)
         with opened(out) as place:
             to = Destination(place.path, *how)
             run = make_run(as_begun(self.bundle, to.begun), count=count, out=to.out, **settings)
             check_storable(place, format, run.quota)
             check_output(to.out, run.settings(format), resume=to.joins, shard_size=shard_size)
-            engines = self._engines_for(run.bundle, to)
-            return place.result(write_samples(run, engines, to, batch, on_progress))
+            return place.result(self._written(run, to, self._backend, ray, batch, on_progress))
 
     def write_plan(
         self,
@@ -206,6 +214,7 @@ class Model:
         layout_from: Location | None = None,
         part: tuple[int, int] | None = None,
         wait: float = PATIENCE,
+        ray: str | None = None,
         batch: int = 256,
         resume: bool = False,
         mix_backends: bool = False,
@@ -226,7 +235,7 @@ class Model:
         if out is not None:
             base = address_of(out) or local(out, "out")
         local_base = base if isinstance(base, Path) else None
-        shards = None if part is None else part_of(part)
+        shards = _shards(part, ray, base)
         patience = ranges.real("wait", wait, 0)
         how = (read.format, resume, mix_backends, read.shard_size, shards, patience)
         with ExitStack() as stack:
@@ -243,11 +252,25 @@ class Model:
             for name, run in runs.items():
                 asked = self._backend
                 if to[name].begun is None:
-                    asked = backend_for(read, asked, run.bundle)
-                engines = self._engines_for(run.bundle, to[name], asked)
-                made = write_samples(run, engines, to[name], batch, on_progress)
+                    asked = backend_for(read, asked, run.bundle, here=ray is None)
+                made = self._written(run, to[name], asked, ray, batch, on_progress)
                 written.append(places[name].result(made))
         return tuple(written)
+
+    def _written(
+        self,
+        run: Run,
+        to: Destination,
+        backend: str,
+        ray: str | None,
+        batch: int,
+        on_progress: OnProgress | None,
+    ) -> Written:
+        """The dataset of a run, which this process writes, or a Ray cluster."""
+        if ray is not None:
+            return write_on_ray(run, to, ray, backend, self._threads, batch, on_progress)
+        engines = self._engines_for(run.bundle, to, backend)
+        return write_samples(run, engines, to, batch, on_progress)
 
     def preview(
         self,
@@ -405,3 +428,20 @@ def verify_engines(
 def doctor(bundle: Location | None = None) -> Diagnosis:
     """Which backends work here, what would make others work, and whether the bundle is sound."""
     return diagnose(bundle)
+
+
+def _shards(part: tuple[int, int] | None, ray: str | None, out: object) -> Part | None:
+    """The part of a run that is made; None for all. Raises UserError for what is none.
+
+    On Ray all are made, and in a folder.
+    """
+    if ray is not None:
+        check_address(ray)
+        if part is not None:
+            raise UserError("`ray` makes all parts of a run; leave out `part`, or `ray`.")
+        if isinstance(out, Address) or address_of(out) is not None:
+            raise UserError(
+                "The nodes of a Ray cluster write into a folder that all see, not into a store; "
+                "give such a folder as `out` and copy the run, or make it in parts with `part`."
+            )
+    return None if part is None else part_of(part)

@@ -163,6 +163,12 @@ if TYPE_CHECKING:
     help="A part with --count-accepted waits for shards of others, until for so long no part has "
     "written anything.",
 )
+@click.option(
+    "--ray",
+    metavar="auto|local|HOST:PORT",
+    help="Make the shards on a Ray cluster: that of this machine (auto), this machine alone "
+    "(local), or another.  [default: in this process]",
+)
 @options.running
 @options.resuming
 def sample(
@@ -183,7 +189,8 @@ def sample(
     OUT holds samples, and at the end a dataset card (README.md), which is beside OUT for parquet.
     The folder beside it, __OUT__, has the settings (run.json) and the first images of each class
     (contact-sheet.html). To continue a run that was stopped, run the same command with --resume.
-    Parts (--part) go on without it, and the last finishes the run.
+    Parts (--part) go on without it, and the last finishes the run. On a Ray cluster (--ray),
+    all nodes must see OUT and the bundle; see docs/clusters.md.
     """
     from synfer_rt import api
     from synfer_rt.commands.progress import ProgressBar
@@ -202,7 +209,7 @@ def sample(
 
 def _beside_plan(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that may stand beside a plan. Raises UserError for another that is given."""
-    beside = ("layout_from", "part", "wait", "batch", "resume", "mix_backends")
+    beside = ("layout_from", "part", "wait", "ray", "batch", "resume", "mix_backends")
     for name in settings:
         if name not in beside and _is_given(name):
             raise UserError(

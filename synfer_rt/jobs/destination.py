@@ -66,17 +66,33 @@ class Destination:
         The settings also say where each engine runs that is loaded by now. Raises UserError as
         `writers.open_output` does.
         """
-        where = computation(engines.bundle, engines.backend).settings()
-        ran = {name: place.settings() for name, place in engines.placements().items()}
-        bundle = engines.bundle
-        model = {"name": bundle.name, "version": bundle.version, "licence": bundle.licence}
-        known = {**settings, **where, run_file.MODEL: model}
-        known |= {run_file.RAN_ON: ran} if ran else {}
+        known = _known(settings, engines)
         if self.part is not None:
-            writers.join_output(self.out, known, self.shard_size)
-            if self.begun is None:  # another part may have come first
-                begun, backend = run_file.load(self.out), engines.backend
-                choose_computation(backend, engines.bundle, self.out, begun, self.mix_backends)
+            self._join(known, engines)
         return writers.open_output(
             self.out, known, resume=self.resume, shard_size=self.shard_size, part=self.part
         )
+
+    def join(self, settings: Mapping[str, Any], engines: LoadedEngines) -> None:
+        """Begin the run with these settings for those who make its parts, or join it.
+
+        Raises UserError as `open` does.
+        """
+        self._join(_known(settings, engines), engines)
+
+    def _join(self, known: Mapping[str, Any], engines: LoadedEngines) -> None:
+        before = self.begun
+        writers.join_output(self.out, known, self.shard_size)
+        if before is None:  # another process may have come first
+            begun, backend = run_file.load(self.out), engines.backend
+            choose_computation(backend, engines.bundle, self.out, begun, self.mix_backends)
+
+
+def _known(settings: Mapping[str, Any], engines: LoadedEngines) -> dict[str, Any]:
+    """The settings of a run, and where and by which model `engines` compute it."""
+    where = computation(engines.bundle, engines.backend).settings()
+    ran = {name: place.settings() for name, place in engines.placements().items()}
+    bundle = engines.bundle
+    model = {"name": bundle.name, "version": bundle.version, "licence": bundle.licence}
+    known = {**settings, **where, run_file.MODEL: model}
+    return known | ({run_file.RAN_ON: ran} if ran else {})

@@ -131,15 +131,17 @@ def _aus(groups: Sequence[Mapping[str, Any]]) -> dict[str, AuDistribution]:
     return found
 
 
-def backend_for(plan: Plan, asked: str, bundle: Bundle) -> str:
+def backend_for(plan: Plan, asked: str, bundle: Bundle, here: bool = True) -> str:
     """The backend on which to make a plan's runs: the one of the run that it makes again.
 
     Another one may be `asked` for by name, with a warning that images come out slightly different.
-    Raises UserError for one that does not work here.
+    Raises UserError for one that does not work `here`, unless the runs are made elsewhere.
     """
     known = None if plan.begun is None else plan.begun.get("backend")
     if plan.begun is None or known is None:
         return asked
+    if not here:
+        return str(known) if asked == "auto" else asked
     try:
         backend, _ = choose(known if asked == "auto" else asked, bundle)
     except UserError as error:

@@ -153,6 +153,7 @@ def execute(
     batch: int,
     on_progress: Callable[[float], None] = lambda images: None,
     patience: float = PATIENCE,
+    starts: PhotoStarts | None = None,
 ) -> Summary:
     """Make the samples that `writer` does not have yet, `batch` at a time, and finish the output.
 
@@ -160,13 +161,13 @@ def execute(
     compute the next, and the one after it is prepared.
     `on_progress` is told how many images of the run are made, counting a piece by its steps.
     `patience` are the seconds for which a part with quotas waits for others (`OtherParts`).
-    See `runner.run` for interruptions and errors.
+    `starts` are the `photo_starts` of the run, if the caller has them. See `runner.run` for
+    interruptions and errors.
     """
     batch = ranges.whole("batch", batch, 1, None)
-    starts = None
     if writer.lacking:
         engines.load(run.engines, images_at_once(run, engines, batch))  # no part of the run's time
-        starts = photo_starts(run, engines)
+        starts = photo_starts(run, engines) if starts is None else starts
     others = OtherParts(writer, patience) if isinstance(writer, PartWriter) else None
     selection = Selection(run, writer.records(), writer.deferred, others)
     started = time.perf_counter()
@@ -215,10 +216,25 @@ def make_samples(
     run.warn()
     starts = photo_starts(run, engines)
     report = reporter(on_progress, 0, run.count, run.quota is not None)
+    return samples_at(range(run.count), run, engines, batch, starts, report)
+
+
+def samples_at(
+    indices: Sequence[int],
+    run: Run,
+    engines: LoadedEngines,
+    batch: int,
+    starts: PhotoStarts | None,
+    report: Callable[[float], None] = lambda images: None,
+) -> list[Sample]:
+    """The samples of these rising indices of the run; `starts` are its `photo_starts`.
+
+    All indices, unless no sample depends on those before it (`Run.in_order`). Raises UserError as
+    `make_samples` does.
+    """
     observer = RunObserver(report, Soundness(engines))
     selection = Selection(run, [])
     samples: list[Sample] = []
-    indices = range(run.count)
     pieces = Pieces(run, engines, selection, indices, batch, observer, starts, samples.extend)
     for piece in pieces.make():
         run.bundle.check_unchanged()

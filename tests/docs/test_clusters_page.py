@@ -6,8 +6,10 @@ runs with a tiny bundle and fewer images.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -97,3 +99,47 @@ def test_a_slurm_array_makes_one_dataset(machine, tiny_bundle_path):
     said = [task.communicate()[0] for task in tasks]
     assert [task.returncode for task in tasks] == [0] * len(tasks), said
     assert_whole(here / "faces", tiny_bundle_path)
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_makes_one_dataset(machine, tiny_bundle_path):
+    """Two nodes on this machine, on a free port, whose processes end with the test."""
+    if importlib.util.find_spec("ray") is None:
+        pytest.skip("ray is not installed")
+    started, here = machine
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    address = f"127.0.0.1:{port}"
+    ray = f"ray start --block --num-cpus=1 --object-store-memory={80 << 20}"
+    places = {"6379": port, "first-node": "127.0.0.1", "ray start": ray}
+    # The token lies in the home folder.
+    home = {"HOME": str(here), "RAY_ADDRESS": "", "RAY_USAGE_STATS_ENABLED": "0"}
+    nodes = []
+    try:
+        for name in "first-node.sh", "other-node.sh":
+            text = script(name)
+            for written, meant in places.items():
+                text = text.replace(written, meant)
+            if name == "first-node.sh":
+                text = text.replace("--head", "--head --node-ip-address=127.0.0.1")
+            nodes.append(started(text, **home))
+            wait_for_line(nodes[-1], "Ray runtime started")
+        process = started(script("on-ray.sh"), **{**home, "RAY_ADDRESS": address})
+        said, _ = process.communicate(timeout=120)
+    finally:
+        for node in nodes:
+            node.terminate()
+            node.communicate()
+    assert process.returncode == 0 and "faces holds 22 images" in said, said
+    assert_whole(here / "faces", tiny_bundle_path)
+
+
+def wait_for_line(process: subprocess.Popen[str], text: str) -> None:
+    """Read what a process says until it says this."""
+    said = ""
+    assert process.stdout is not None
+    while text not in said:
+        line = process.stdout.readline()
+        assert line, said
+        said += line

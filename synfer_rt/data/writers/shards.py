@@ -85,10 +85,14 @@ def deferred(settings: Mapping[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class Part:
-    """The shards of a run whose number is `number` modulo `count`."""
+    """The shards of a run whose number is `number` modulo `count`.
+
+    Whoever makes the part `finishes` the run if all its shards are there, or leaves that to others.
+    """
 
     number: int
     count: int
+    finishes: bool = True
 
     def of(self, shards: int) -> range:
         """The numbers of its shards, of so many in all."""
@@ -123,6 +127,7 @@ class PartWriter:
         self, out: Path, settings: dict[str, Any], shards: Shards, part: Part = EVERY
     ) -> None:
         self._out, self._settings, self._shards = out, settings, shards
+        self._finishes = part.finishes
         mine = {n: self._indices(n) for n in part.of(run_file.shard_count(settings))}
         with disk_errors(out):
             lacking = [indices for n, indices in mine.items() if not shards.is_whole(n)]
@@ -232,6 +237,9 @@ class PartWriter:
         shards, numbers = self._shards, range(run_file.shard_count(self._settings))
         with disk_errors(self._out):
             self._publish_if_whole()  # the run may have ended within it
+            if not self._finishes:
+                self.close()
+                return
             self.missing = len(numbers) - len(shards.present())
             if not self.missing:
                 self.missing = sum(not shards.is_whole(number) for number in numbers)
