@@ -26,7 +26,7 @@ def status(out: Path | str) -> None:
     from synfer_rt.jobs.verify import spans
 
     found = api.status(out)
-    size = f"{found.shards} shards of {found.shard_size} images"
+    size = f"{found.shards} shard{'s' * (found.shards != 1)} of {found.shard_size} images"
     most = ", at most" if found.at_most else ""
     click.echo(f"{out}: {found.format}, {found.count} images{most}, {size}")
     click.echo(f"there    {len(found.there)} ({found.images} images)")

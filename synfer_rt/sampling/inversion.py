@@ -9,6 +9,7 @@ this module makes the matrices of the backward steps.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,8 @@ _LEAST_SIGNAL = 1e-3
 last timestep of most models, and 0 at zero SNR."""
 _AT_ONCE = 64
 """Photos that are held in memory and inverted together."""
+_KEPT = 1 << 28
+"""Bytes of latents of photos that are kept for later samples."""
 _ROUND_TRIPS = 8
 """Photos of which `round_trip` measures the loss."""
 
@@ -176,7 +179,8 @@ def neutral_request(bundle: Bundle, prompt: str = NEUTRAL_PROMPT) -> Request:
 class PhotoStarts:
     """The latents at the start of `trajectory` that lead to photos, one for each photo.
 
-    Each photo is inverted once, when it is first needed.
+    Each photo is inverted when it is first needed. A run that comes back to its first photos after
+    more of them than are kept inverts them again.
     """
 
     def __init__(self, sampler: Sampler, photos: Photos, trajectory: Trajectory) -> None:
@@ -197,8 +201,18 @@ class PhotoStarts:
         for first in range(0, len(missing), _AT_ONCE):
             part = missing[first : first + _AT_ONCE]
             latents = invert(self._sampler, self._photos.images(part), self._trajectory)
-            self._found.update(zip(part, latents, strict=True))
-        return np.stack([self._found[row] for row in rows])
+            self._found.update(zip(part, map(np.copy, latents), strict=True))
+        found = np.stack([self._found[row] for row in rows])
+        self._forget({*rows, *coming}, _KEPT // found[0].nbytes)
+        return found
+
+    def _forget(self, needed: set[int], most: int) -> None:
+        """Keep the latents of `most` photos, the last ones, and of those that are needed."""
+        excess = len(self._found) - most
+        if excess > 0:
+            passed = (row for row in self._found if row not in needed)
+            for row in list(itertools.islice(passed, excess)):
+                del self._found[row]
 
     def round_trip(self) -> tuple[float, float]:
         """Mean PSNR in dB of the first photos: inverted and denoised, and through the VAE alone.

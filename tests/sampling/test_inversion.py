@@ -192,6 +192,20 @@ def test_each_photo_is_inverted_once_when_it_is_needed(tiny_bundle: Bundle, phot
     np.testing.assert_allclose(again, whole[[3, 1, 0]], atol=1e-5)
 
 
+def test_the_latents_of_many_photos_are_not_kept(
+    sampler: Sampler, photos: Photos, way: Trajectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is passed goes, what comes next stays, and photos that come back are inverted again."""
+    kept = PhotoStarts(sampler, photos, way)
+    all_of_them = [kept.latents([row])[0] for row in range(5)]
+    monkeypatch.setattr("synfer_rt.sampling.inversion._KEPT", 2 * all_of_them[0].nbytes)
+    starts = PhotoStarts(sampler, photos, way)
+    for row in (0, 1, 2, 3, 4, 0, 1):
+        latents = starts.latents([row], [row, (row + 1) % 5])
+        np.testing.assert_allclose(latents, [all_of_them[row]], atol=1e-5)
+        assert len(starts._found) == 2 and row in starts._found
+
+
 def test_the_round_trip_loses_little_beside_the_vae(sampler: Sampler, photos: Photos) -> None:
     prediction_type = sampler.bundle.prediction_type
     errors = []
