@@ -28,6 +28,9 @@ from tests.data.writers.test_parts import files
 FORMATS = ["webdataset", "parquet"]
 NAMES = {"webdataset": "{:06d}.tar", "parquet": "data-{:05d}.parquet"}
 by_format = pytest.mark.parametrize("format", FORMATS)
+by_one = pytest.mark.parametrize(
+    "format", ["webdataset", pytest.param("parquet", marks=pytest.mark.slow)]
+)
 
 SLOW_RUN = """
 import sys, time
@@ -114,7 +117,7 @@ def test_a_run_may_fill_a_bucket(run, bucket):
     assert str(status(str(bucket)).path) == str(bucket)
 
 
-@by_format
+@by_one
 def test_a_shard_that_is_there_is_never_put_again(run, bucket, format):
     make(run, f"{bucket}/faces", format, Part(0, 2))
     before = bucket.versions()
@@ -134,7 +137,7 @@ def test_a_shard_that_is_there_is_never_put_again(run, bucket, format):
     }
 
 
-@by_format
+@by_one
 def test_a_damaged_shard_is_seen_and_made_again(run, bucket, tmp_path, format):
     make(run, f"{bucket}/faces", format)
     key = f"faces/{NAMES[format].format(1)}"
@@ -158,7 +161,7 @@ def test_a_shard_under_the_name_of_another_is_seen(run, bucket, format):
     assert status(f"{bucket}/faces").damaged == (1, 2)
 
 
-@by_format
+@by_one
 def test_records_that_are_gone_are_read_from_the_shard(run, bucket, tmp_path, format):
     make(run, f"{bucket}/faces", format)
     del bucket["__faces__/records-00001.jsonl"]
