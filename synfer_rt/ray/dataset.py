@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -16,6 +17,8 @@ from synfer_rt.jobs.sample_run import Run
 from synfer_rt.jobs.sample_settings import SampleSettings, make_run
 from synfer_rt.ray import cluster
 from synfer_rt.ray.worker import ModelSpec, portable
+
+_INDEX = "index"
 
 
 def sample_dataset(
@@ -62,7 +65,7 @@ def sample_dataset(
     most = sum(room.workers for room in rooms)
     size = {"min_size": 1, "max_size": most} if workers is None else {"size": workers}
     model = ModelSpec.of(run.bundle, backend)
-    return data.range(run.count, override_num_blocks=-(-run.count // batch)).map_batches(
+    return data.from_blocks(_blocks(run.count, batch)).map_batches(
         Sampling,
         fn_constructor_args=(portable(run), model, max(cores, 1), batch),
         batch_size=batch,
@@ -71,6 +74,16 @@ def sample_dataset(
         num_cpus=cores,
         num_gpus=rooms[0].gpus,
     )
+
+
+def _blocks(count: int, batch: int) -> list[Any]:
+    """The indices of all samples, in tables of `batch` rows.
+
+    Ray Data would make them in tasks, which would wait for the cores that the actors have.
+    """
+    arrow = import_module("pyarrow")
+    indices = (np.arange(i, min(i + batch, count)) for i in range(0, count, batch))
+    return [arrow.table({_INDEX: rows}) for rows in indices]
 
 
 class Sampling:
@@ -82,8 +95,8 @@ class Sampling:
         self._starts = photo_starts(self._run, self._engines)
 
     def __call__(self, rows: dict[str, np.ndarray]) -> dict[str, Any]:
-        """The columns of the samples of the indices `id`, int64 [n]."""
-        indices = sorted(map(int, rows["id"]))
+        """The columns of the samples of the indices `index`, int64 [n]."""
+        indices = sorted(map(int, rows[_INDEX]))
         samples = samples_at(indices, self._run, self._engines, self._batch, self._starts)
         records = [self._run.record(sample) for sample in samples]
         columns = {name: [record[name] for record in records] for name in records[0]}
