@@ -100,7 +100,7 @@ def test_python_can_do_what_the_command_can(name: str) -> None:
 
 
 def test_python_samples_in_memory_with_the_settings_of_write() -> None:
-    writing = {"out", "format", "shard_size", "part", "wait", "resume", "mix_backends"}
+    writing = {"out", "format", "shard_size", "part", "wait", "ray", "resume", "mix_backends"}
     assert parameters(Model.write).keys() - parameters(Model.sample).keys() == writing
 
 
@@ -167,7 +167,7 @@ def test_samples_in_memory_are_those_that_are_written(model: Model, tmp_path: Pa
     samples = model.sample(count=5, batch=2, **settings)
     written = model.write(tmp_path / "out", count=5, format="parquet", **settings)
     assert written.count == written.summary.images == 5
-    for sample, (record, png) in zip(samples, read(written.path), strict=True):
+    for sample, (record, png) in zip(samples, read(Path(written.path)), strict=True):
         assert np.array_equal(sample.image, decoded(png))
         assert (sample.label, sample.accepted) == (record["label"], record["accepted"])
 
@@ -305,7 +305,9 @@ def test_an_interrupted_run_says_how_to_continue_and_does(model: Model, tmp_path
     assert written.count == 8 and written.summary.images == 4
     assert seen[0] == Progress(4, 8, before=4) and seen[-1] == Progress(8.0, 8, before=4)
     whole = model.write(tmp_path / "whole", count=8, **settings)
-    assert [png for _, png in read(whole.path)] == [png for _, png in read(written.path)]
+    assert [png for _, png in read(Path(whole.path))] == [
+        png for _, png in read(Path(written.path))
+    ]
 
 
 def test_engines_stay_loaded(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -379,7 +381,7 @@ def test_rare_classes_are_filled_up(
 def test_verify_gives_faults(model: Model, tmp_path: Path) -> None:
     written = model.write(tmp_path / "out", count=2, steps=1, labels=["happy"])
     assert synfer_rt.verify(written.path) == api.Verification(2, ())
-    next(written.path.rglob("*.png")).unlink()
+    next(Path(written.path).rglob("*.png")).unlink()
     found = synfer_rt.verify(written.path)
     assert found.count == 2 and found.faults
     assert found.faults[0].problem.endswith("is missing")

@@ -295,7 +295,7 @@ def test_a_preview_counts_what_is_made(tiny_bundle: Bundle, tmp_path: Path, plan
     found = model.preview(plan, measure=False)
     assert found.measured is None and found.seconds is None
     (written,) = model.write_plan(plan, tmp_path / "out")
-    prompts = [record["prompt"] for record, _ in read(written.path)]
+    prompts = [record["prompt"] for record, _ in read(Path(written.path))]
     for sex, number in found.attributes["sex"][""].items():
         assert sum(f" {sex} " in prompt for prompt in prompts) == number
     measured = model.preview(plan, batch=4).measured

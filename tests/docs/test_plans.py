@@ -36,7 +36,7 @@ def test_a_plan_is_made_as_it_is_previewed(folder: Path, tiny_bundle: Bundle, na
     found = model.preview(folder / name, measure=False)
     made: Counter[str] = Counter()
     for written in model.write_plan(folder / name, folder / "out"):
-        made.update(record["requested_label"] for record, _ in read(written.path))
+        made.update(record["requested_label"] for record, _ in read(Path(written.path)))
     previewed: Counter[str] = Counter()
     for counts in found.classes.values():
         previewed.update(counts)
