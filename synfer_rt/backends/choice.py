@@ -22,18 +22,23 @@ def choose(backend: str = "auto", bundle: Bundle | None = None) -> tuple[str, st
     when an engine first runs. Raises UserError for an unknown name, and for a
     backend that does not work here or has no engines in the bundle.
     """
-    if not isinstance(cast(object, backend), str):
-        raise UserError(f"`backend` must be a text such as auto, got {backend!r}.")
+    check_name(backend)
     if backend == "auto":
         return _choose_automatically(bundle)
-    if backend not in BACKENDS:
+    if problem := _obstacle(backend, bundle):
+        raise UserError("{} does not work here: {}; {}.".format(backend, *problem))
+    return backend, f"{backend} ({'; '.join(['as requested', *_remarks(backend, bundle)])})"
+
+
+def check_name(backend: str) -> None:
+    """Raise UserError unless this is auto or a name of BACKENDS, whether it works here or not."""
+    if not isinstance(cast(object, backend), str):
+        raise UserError(f"`backend` must be a text such as auto, got {backend!r}.")
+    if backend != "auto" and backend not in BACKENDS:
         raise UserError(
             f"Unknown backend {backend!r}; the nearest is {nearest(backend, BACKENDS)} "
             f"(known are auto, {', '.join(BACKENDS)})."
         )
-    if problem := _obstacle(backend, bundle):
-        raise UserError("{} does not work here: {}; {}.".format(backend, *problem))
-    return backend, f"{backend} ({'; '.join(['as requested', *_remarks(backend, bundle)])})"
 
 
 def _choose_automatically(bundle: Bundle | None) -> tuple[str, str]:

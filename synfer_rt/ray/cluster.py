@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from synfer_rt.backends.choice import check_name
 from synfer_rt.errors import UserError, installing
 
 _ADDRESS = re.compile(r"auto|local|(\[[0-9A-Fa-f:.]+\]|[^\s/:\[\]]+):\d{1,5}")
@@ -161,7 +162,11 @@ def nodes(ray: Any) -> list[Node]:
 
 
 def on_gpus(backend: str, found: Iterable[Node]) -> bool:
-    """Whether the workers get GPUs: where the backend is one of a GPU, or any node has some."""
+    """Whether the workers get GPUs: where the backend is one of a GPU, or any node has some.
+
+    Raises UserError for an unknown backend.
+    """
+    check_name(backend)
     return any(node.gpus for node in found) if backend == "auto" else not backend.endswith("-cpu")
 
 

@@ -68,7 +68,7 @@ class Crew:
         self._said: set[Remark] = set()
         self._looked = float("-inf")
         self._alive: list[Node] = []
-        self._busy = time.monotonic()
+        self._busy, self._began = time.monotonic(), False
 
     def work(self, on_tick: Callable[[float], None]) -> None:
         """Make all shards.
@@ -113,6 +113,7 @@ class Crew:
         self._mind_idleness(now)
 
     def _hire(self, node: Node, room: Room) -> None:
+        self._began = True
         options = cluster.placed_on(node, room)
         remote = self._ray.remote(concurrency_groups={_TELLING: 1})(Worker).options(**options)
         actor = remote.remote(self._job, max(room.cpus, 1))
@@ -126,10 +127,15 @@ class Crew:
         able = [node for node in self._alive if self._room(node).workers]
         if able and not self._calls and {node.id for node in able} <= self._refused.keys():
             raise UserError(self._refused[able[-1].id])
+        what = "has a GPU" if self._gpu else "has CPU cores"
+        if not able and not self._began:
+            raise UserError(
+                f"No node of the Ray cluster {what} for a worker; add one that has, or choose "
+                "another `backend`."
+            )
         if now - self._busy < _PATIENCE:
             return
         self._busy = now
-        what = "has a GPU" if self._gpu else "has CPU cores"
         LOG.warning(
             "No worker is ready yet; `ray status` shows whether the cluster has room for them."
             if able
