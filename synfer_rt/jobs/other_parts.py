@@ -34,9 +34,9 @@ class OtherParts:
         first = index - index % size
         return range(first, first + size)
 
-    def records(self, first: int) -> Iterator[Record]:
-        """The records of the samples from `first` on, as far as their shards are there."""
-        return self._writer.records(first)
+    def records(self, first: int, end: int) -> Iterator[Record]:
+        """The records of the samples `first` to `end - 1`, as far as their shards are there."""
+        return self._writer.records(first, end)
 
     def end(self, made: int) -> None:
         """Note that the run ends with so many samples."""

@@ -97,7 +97,8 @@ class Selection:
         None are needed either when no more labels are requested.
         """
         assert self.quotas is not None and self._others is not None
-        self._follow(self._others.records(self._counted))
+        # Not further: another process may have made this sample meanwhile, and many after it.
+        self._follow(self._others.records(self._counted, index))
         if self.quotas.finished or self._is_known(index):
             return range(0)
         return range(self._counted, min(self._others.shard(index).start, self.quotas.end))

@@ -124,6 +124,29 @@ def test_a_lost_shard_is_made_again_as_it_was(
 
 
 @pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("meanwhile", [0, 4])
+def test_what_another_process_makes_meanwhile_changes_nothing(
+    several: list[LoadedEngines], tmp_path: Path, format: str, meanwhile: int
+) -> None:
+    run, out = quota_run(several[0].bundle, 5, accept_rate=0.6), tmp_path / "parts"
+    make(run, several[0], tmp_path / "one", format)
+    settings = run.settings(format)
+    late = open_output(out, settings, resume=False, shard_size=4, part=Part(0, 1))
+    begun: list[float] = []
+
+    def made(images: float) -> None:
+        if images >= meanwhile and not begun:
+            begun.append(images)
+            make(run, several[1], out, format, Part(0, 1))
+
+    if not meanwhile:
+        made(0)
+    execute(run, several[0], late, 3, made, patience=20)
+    assert begun
+    assert_same(out, tmp_path / "one")
+
+
+@pytest.mark.parametrize("format", FORMATS)
 def test_one_process_and_parts_go_on_with_each_other(
     several: list[LoadedEngines], tmp_path: Path, format: str
 ) -> None:

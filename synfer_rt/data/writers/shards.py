@@ -148,17 +148,22 @@ class PartWriter:
     def _indices(self, number: int) -> range:
         return run_file.shard_indices(self._settings, number)
 
-    def records(self, first: int = 0) -> Iterator[Record]:
-        """The records of the samples from `first` on, up to the first shard that is not whole.
+    def records(self, first: int = 0, end: int | None = None) -> Iterator[Record]:
+        """The records of the samples from `first` to before `end`, by default the first lacking.
 
-        Others may finish it, and a later call goes on with it. Raises UserError.
+        They end where a shard is not whole. Others may finish it, and a later call goes on with it.
+        Raises UserError.
         """
+        if end is None:
+            end = self.lacking[0] if self.lacking else run_file.count(self._settings)
         self._read_end()
         numbers = range(first // self.shard_size, run_file.shard_count(self._settings))
         whole = itertools.takewhile(self._shards.is_whole, numbers)
         # A process that finishes the run meanwhile removes the files that it no longer needs.
         with disk_errors(self._out), suppress(FileNotFoundError):
             for record in self._shards.records(whole):
+                if record["index"] >= end:
+                    return
                 if record["index"] >= first:
                     yield record
 
