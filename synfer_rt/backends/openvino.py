@@ -186,7 +186,7 @@ class OpenVinoEngine:
         self._requests[key] = requests
         return requests
 
-    def _made(self, shapes: dict[str, list[int]], properties: Mapping[str, Any]) -> Any:
+    def _made(self, shapes: dict[str, list[int]], properties: dict[str, Any]) -> Any:
         """The model, compiled now, and kept for the next time."""
         with _ONE_AT_A_TIME:
             model = self._model.clone()
