@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from synfer_rt.bench.ray_nodes import writers
 from synfer_rt.data.writers import FORMATS, run_file
 from tests.commands.test_parts import run as command
 from tests.commands.test_parts import settings
 from tests.data.writers.test_parts import files
-from tests.ray.two_nodes import cluster, kill, shards, writers
+from tests.ray.two_nodes import cluster, kill, shards
 
 pytest.importorskip("ray")
 TOKEN = "0123456789abcdef" * 4

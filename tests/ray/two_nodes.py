@@ -1,62 +1,36 @@
-"""A real Ray cluster on this machine: a first node and others, of one CPU core each."""
+"""Drivers that run on a real Ray cluster of two nodes on this machine."""
 
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from synfer_rt.bench.ray_nodes import Nodes, read_variables
 from synfer_rt.data.writers import run_file
 
 ROOT = Path(__file__).resolve().parents[2]
-STORE = 80 * 1024 * 1024
-"""Bytes of a node's object store, about the least that Ray takes."""
-QUICK = {
-    "health_check_initial_delay_ms": 500,
-    "health_check_period_ms": 500,
-    "health_check_timeout_ms": 2000,
-    "health_check_failure_threshold": 3,
-}
-"""Ray notices that a node is gone in seconds. Its defaults are for networks that stall."""
 
 
 class Cluster:
     """A cluster whose nodes may be removed, and drivers that run on it."""
 
     def __init__(self, bundle: Path, folder: Path) -> None:
-        from ray.cluster_utils import Cluster as RayCluster
-
         read_variables()
         self._bundle, self._folder = bundle, folder
-        self.ray: Any = RayCluster()
+        self._nodes = Nodes()
+        self.ray = self._nodes.ray
+        self.add_node, self.remove = self._nodes.add, self._nodes.remove
+        self.writing = self._nodes.writing
         self.drivers: list[subprocess.Popen[str]] = []
-
-    def add_node(self) -> Any:
-        """Start a node. The first is the one that drivers belong to."""
-        first = self.ray.head_node is None
-        own = {"_system_config": QUICK} if first else {}
-        return self.ray.add_node(
-            num_cpus=1, object_store_memory=STORE, include_dashboard=False, **own
-        )
-
-    def remove(self, node: Any) -> None:
-        """End all processes of a node, as if its machine had lost its power."""
-        self.ray.remove_node(node, allow_graceful=False)
-
-    def writing(self, node: Any, out: Path) -> set[int]:
-        """The numbers of a node's processes that are writing shards of the run in `out`."""
-        (raylet,) = node.all_processes["raylet"]
-        return {number for number in writers(out) if parent(number) == raylet.process.pid}
 
     def driver(self, *options: str, **variables: str) -> Driver:
         """Start `synfer-rt sample --ray` with these options."""
@@ -80,7 +54,7 @@ class Cluster:
         for process in self.drivers:
             process.kill()
             process.communicate()
-        self.ray.shutdown()
+        self._nodes.close()
 
 
 class Driver:
@@ -128,32 +102,10 @@ def cluster(bundle: Path, folder: Path, token: str = "") -> Generator[Cluster]:
     read_variables()
 
 
-def read_variables() -> None:
-    """Let Ray read the environment again, whose settings it keeps once it is imported."""
-    core = import_module("ray._raylet")
-    core.Config.initialize("")
-    core.AuthenticationTokenLoader.instance().reset_cache()
-
-
 def shards(out: Path) -> int:
     """How many shards of the run in `out` are finished, decided or not."""
     undecided = len([*run_file.folder(out).glob("undecided-*.tar")])
     return undecided + len([*out.glob("*.tar")]) + len([*out.glob("*.parquet")])
-
-
-def writers(out: Path) -> set[int]:
-    """The numbers of the processes that are writing shards of the run in `out`, or were killed."""
-    names = [path.name for path in run_file.folder(out).glob("*[0-9].*.by-*.partial")]
-    return {int(found[1]) for name in names if (found := re.search(r"-(\d+)-[0-9a-f]{8}-", name))}
-
-
-def parent(process: int) -> int | None:
-    """The number of a process's parent; None if it has ended."""
-    try:
-        status = Path(f"/proc/{process}/status").read_text()
-    except OSError:
-        return None
-    return int(status.partition("PPid:")[2].split()[0])
 
 
 def kill(process: int) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from synfer_rt.bench import object_store
+from synfer_rt.bench.proxy import Proxy
 from synfer_rt.data.storage import patience
-from tests.data.storage.proxy import Proxy
 from tests.data.writers.small_run import SmallRun
 
 _NUMBERS = itertools.count()
@@ -22,24 +22,15 @@ SECRET = "wJalrXUtnFEMI-a-secret-of-nobody"
 def s3_port() -> Iterator[int]:
     """The port of moto's server, which keeps objects in memory."""
     pytest.importorskip("s3fs", reason="object storage needs synfer-rt[storage]")
-    server = pytest.importorskip("moto.server", reason="the tests' S3 server is moto")
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    running = server.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    running.start()
-    yield running.get_host_and_port()[1]
-    running.stop()
+    pytest.importorskip("moto.server", reason="the tests' S3 server is moto")
+    with object_store.server() as port:
+        yield port
 
 
 @pytest.fixture(scope="session")
 def client(s3_port: int) -> Any:
     """A client that asks the server without the proxy between."""
-    return pytest.importorskip("boto3").client(
-        "s3",
-        endpoint_url=f"http://127.0.0.1:{s3_port}",
-        region_name="us-east-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-    )
+    return object_store.client(s3_port)
 
 
 @pytest.fixture(scope="session")
@@ -57,17 +48,8 @@ def proxy(only_proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]
     for name in os.environ:
         if name.startswith("AWS_"):
             monkeypatch.delenv(name)
-    settings = {
-        "ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
-        "SECRET_ACCESS_KEY": SECRET,
-        "DEFAULT_REGION": "us-east-1",
-        "ENDPOINT_URL": proxy.url,
-        "CONFIG_FILE": os.devnull,
-        "SHARED_CREDENTIALS_FILE": os.devnull,
-        "EC2_METADATA_DISABLED": "true",
-    }
-    for name, value in settings.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
+    for name, value in object_store.variables(proxy.url, SECRET).items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(patience, "_FIRST", 0.05)
     yield proxy
     proxy.faults.clear()

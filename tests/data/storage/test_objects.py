@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from synfer_rt.bench.proxy import Fault, Proxy
 from synfer_rt.data.storage.addresses import Address
 from synfer_rt.data.storage.objects import Objects
 from synfer_rt.errors import UserError
 from tests.data.storage.conftest import Bucket
-from tests.data.storage.proxy import Fault, Proxy
 
 LARGE = 100 << 20
 """From here on s3fs uploads in parts."""

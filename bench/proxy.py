@@ -27,17 +27,21 @@ class Fault:
 
 
 class Proxy:
-    """Forwards to `port`; each new connection takes the next of `faults`, or none."""
+    """Forwards to `port`; each new connection takes the next of `faults`, or none.
+
+    `connections` have been made, of which `cuts` were cut short.
+    """
 
     def __init__(self, port: int) -> None:
         self._to, self.port = port, 0
         self.faults: deque[Fault] = deque()
-        self.connections = 0
+        self.connections = self.cuts = 0
         self._open: set[socket.socket] = set()
         self.come()
 
     @property
     def url(self) -> str:
+        """Where clients find it."""
         return f"http://127.0.0.1:{self.port}"
 
     def come(self) -> None:
@@ -55,7 +59,9 @@ class Proxy:
 
     def cut(self) -> None:
         """Cut all connections."""
-        for end in list(self._open):
+        ends = list(self._open)
+        self.cuts += len(ends) // 2
+        for end in ends:
             _close(end)
 
     def _accept(self, listener: socket.socket) -> None:
@@ -77,28 +83,31 @@ class Proxy:
             return
         server = socket.create_connection(("127.0.0.1", self._to))
         self._open |= {client, server}
-        up = threading.Thread(target=_forward, args=(client, server, fault.up, 0.0), daemon=True)
+        upwards = (client, server, fault.up, 0.0)
+        up = threading.Thread(target=self._forward, args=upwards, daemon=True)
         up.start()
-        _forward(server, client, fault.down, fault.late)
+        self._forward(server, client, fault.down, fault.late)
         up.join()
         self._open -= {client, server}
 
-
-def _forward(source: socket.socket, target: socket.socket, most: int | None, late: float) -> None:
-    """Forward until either end closes or `most` bytes are through; the first ones come `late`."""
-    left = most
-    with suppress(OSError):
-        while data := source.recv(1 << 16):
-            if late:
-                time.sleep(late)
-                late = 0.0
-            if left is not None and len(data) >= left:
-                target.sendall(data[:left])
-                break
-            target.sendall(data)
-            left = None if left is None else left - len(data)
-    _close(source)
-    _close(target)
+    def _forward(
+        self, source: socket.socket, target: socket.socket, most: int | None, late: float
+    ) -> None:
+        """Forward until an end closes or `most` bytes are through; the first ones come `late`."""
+        left = most
+        with suppress(OSError):
+            while data := source.recv(1 << 16):
+                if late:
+                    time.sleep(late)
+                    late = 0.0
+                if left is not None and len(data) >= left:
+                    self.cuts += 1
+                    target.sendall(data[:left])
+                    break
+                target.sendall(data)
+                left = None if left is None else left - len(data)
+        _close(source)
+        _close(target)
 
 
 def _close(end: socket.socket) -> None:
