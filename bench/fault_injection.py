@@ -1,184 +1,33 @@
-"""Faults that are done to real runs of `synfer-rt sample`, and the runs that they are done to.
-
-Each fault is a function that disturbs a `Scene` and returns how often. It leaves the scene so that
-its commands, run once more, should complete the dataset.
-"""
+"""Faults that are done to real runs of `synfer-rt sample`, and the runs that they are done to."""
 
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from synfer_rt.bench.fault_scenes import Driver, FaultKind, ImpossibleError, Scene
+from synfer_rt.bench.faults_of_ray import kill_a_node, kill_workers, ray_nodes
+from synfer_rt.bench.faults_of_stores import be_away, cut_connections, s3
 from synfer_rt.data.writers import run_file
-from synfer_rt.jobs.run_status import run_status
 
-_LOOKS = 0.005
-"""Seconds between two looks at the files of a run."""
 _EARLY = 0.1
 """The share of kills before a process has written anything."""
-_LONGEST = 600.0
-"""Seconds after which a process that should have ended is no longer waited for."""
 _PAGE = 4096
 _SAMPLES = (".tar", ".parquet", ".png")
 _DEAD = ".by-gone-4711-0badcafe-1.partial"
 """What follows the names of files of a process that no longer is."""
 
 
-class ImpossibleError(Exception):
-    """The fault cannot be made on this machine."""
-
-
-@dataclass(frozen=True)
-class Driver:
-    """A way to make a run: the options of each process at once, and those that all have.
-
-    With `killed_alone` no other fault is tried.
-    """
-
-    name: str
-    processes: tuple[tuple[str, ...], ...]
-    settings: tuple[str, ...] = ()
-    killed_alone: bool = False
-
-
-_PARTS = ("--part", "0/2"), ("--part", "1/2")
-DRIVERS = (
-    Driver("one process", (("--resume",),)),
-    Driver("2 parts at once", _PARTS),
-    Driver(
-        "2 parts at once, --count-accepted",
-        _PARTS,
-        ("--count", "3", "--count-accepted", "--accept-rate", "0.6"),
-        killed_alone=True,
-    ),
-)
-"""The drivers of the shard maker that are put to the test."""
-
-
-@dataclass(frozen=True)
-class Usual:
-    """When an undisturbed run writes its first file, and when it ends, in seconds."""
-
-    begun: float
-    end: float
-
-
-class Scene:
-    """A run in `folder`, which `driver` makes with these options of `sample`.
-
-    `undisturbed` is the folder of the same run by one process, and `usual` how long it takes; both
-    are None for that run itself. `problems` are processes that ended otherwise than they should.
-    A context manager, which undoes what a fault did to the folder.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        options: Sequence[str],
-        driver: Driver,
-        draw: random.Random,
-        undisturbed: Path | None = None,
-        usual: Usual | None = None,
-    ) -> None:
-        self.folder, self.draw, self.driver = folder, draw, driver
-        self.undisturbed, self.problems = undisturbed, list[str]()
-        self.usual = usual or Usual(0, 0)
-        self.out = folder / "faces"
-        self.undo = ExitStack()
-        self._options = options
-        folder.mkdir()
-
-    def __enter__(self) -> Scene:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.undo.close()
-
-    @property
-    def span(self) -> float:
-        """Seconds from an undisturbed run's first file to its end."""
-        return self.usual.end - self.usual.begun
-
-    @contextmanager
-    def started(self, times: int = 1) -> Generator[list[subprocess.Popen[str]]]:
-        """Start all processes, so many of each; none of them is left afterwards."""
-        program = [sys.executable, "-m", "synfer_rt", "sample", "--out", str(self.out)]
-        processes = [
-            subprocess.Popen(
-                [*program, *self._options, *self.driver.settings, *options],
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for options in self.driver.processes * times
-        ]
-        try:
-            yield processes
-        finally:
-            for process in processes:
-                process.kill()
-                process.wait()
-                assert process.stderr is not None
-                process.stderr.close()
-
-    def ended(self, process: subprocess.Popen[str], *codes: int, saying: str = "") -> int:
-        """The exit code of a process, when it has ended; it must be one of these.
-
-        With another one than 0 it must say this, in one sentence.
-        """
-        _, said = process.communicate(timeout=_LONGEST)
-        sound = process.returncode in codes and "Traceback" not in said
-        if not sound or (process.returncode > 0 and saying not in said):
-            self.problems.append(f"exit code {process.returncode}: {said.strip()[-300:]}")
-        return process.returncode
-
-    def complete(self) -> Usual:
-        """Run all processes undisturbed, and say when they began to write and ended."""
-        before, started = self.traces(), time.monotonic()
-        with self.started() as processes:
-            self.wait_for_a_trace(processes, before)
-            begun = time.monotonic() - started
-            for process in processes:
-                self.ended(process, 0)
-        if not self.finished():
-            self.problems.append("all processes have ended, and the run is not finished")
-        return Usual(begun, time.monotonic() - started)
-
-    def finished(self) -> bool:
-        """Whether all shards are there, and nothing is left of their making."""
-        return run_file.exists(self.out) and run_status(self.out).finished
-
-    def traces(self) -> dict[str, int]:
-        """The files of the run at the top of its two folders, with their sizes."""
-        sizes: dict[str, int] = {}
-        for folder in self.out, run_file.folder(self.out):
-            for path in folder.glob("*"):
-                try:
-                    sizes[str(path)] = path.stat().st_size
-                except FileNotFoundError:  # renamed meanwhile
-                    continue
-        return sizes
-
-    def wait_for_a_trace(
-        self, processes: Sequence[subprocess.Popen[str]], before: Mapping[str, int]
-    ) -> None:
-        """Wait until a process writes something, or all have ended."""
-        while self.traces() == before and any(process.poll() is None for process in processes):
-            time.sleep(_LOOKS)
-
-
 def kill(scene: Scene) -> int:
     """Kill each process at a random moment; how many of them had not ended."""
-    before = scene.traces()
+    before = scene.place.traces(scene.out)
     with scene.started() as processes:
         if scene.draw.random() < _EARLY:
             time.sleep(scene.draw.uniform(0, scene.usual.begun))
@@ -274,13 +123,57 @@ def _call(*words: str) -> None:
         raise ImpossibleError(f"`{' '.join(words[:-1])}` fails here ({why})") from None
 
 
-@dataclass(frozen=True)
-class FaultKind:
-    """A fault, what it is in words, and how it is made."""
-
-    name: str
-    means: str
-    disturb: Callable[[Scene], int]
+_ON_DISK = (
+    "SIGKILL",
+    "disk full",
+    "not writable",
+    "file cut short",
+    "partial files",
+    "started twice",
+)
+_ONE = (("--resume",),)
+_PARTS = ("--part", "0/2"), ("--part", "1/2")
+_SHARDS = "webdataset", "parquet"
+_S3 = (
+    "into moto's S3 server on this machine, behind a proxy; its objects are downloaded, and "
+    "compared with a run on this disk"
+)
+DRIVERS = (
+    Driver("one process", _ONE, _ON_DISK),
+    Driver("2 parts at once", _PARTS, _ON_DISK),
+    Driver(
+        "2 parts at once, --count-accepted",
+        _PARTS,
+        ("SIGKILL",),
+        settings=("--count", "3", "--count-accepted", "--accept-rate", "0.6"),
+    ),
+    Driver(
+        "Ray, 2 nodes",
+        _ONE,
+        ("SIGKILL", "worker killed", "node killed"),
+        means="a cluster on this machine, whose nodes have one CPU core each; SIGKILL is for the "
+        "driver",
+        place=ray_nodes,
+        formats=("imagefolder", "webdataset"),
+    ),
+    Driver(
+        "one process, S3",
+        _ONE,
+        ("SIGKILL", "connections cut", "store away for 5 s"),
+        means=_S3,
+        place=s3,
+        formats=_SHARDS,
+    ),
+    Driver(
+        "2 parts at once, S3",
+        _PARTS,
+        ("SIGKILL", "connections cut", "store away for 60 s"),
+        means=_S3,
+        place=s3,
+        formats=_SHARDS,
+    ),
+)
+"""The drivers of the shard maker that are put to the test."""
 
 
 KILLED = FaultKind(
@@ -288,6 +181,7 @@ KILLED = FaultKind(
     "each process at once is killed at a random moment, one in ten before it has written anything, "
     "the others between the first file that it writes and the time that an undisturbed run ends",
     kill,
+    kills=True,
 )
 FAULTS = (
     KILLED,
@@ -314,4 +208,34 @@ FAULTS = (
         leave_partial_files,
     ),
     FaultKind("started twice", "two of each process run at once", start_twice),
+    FaultKind(
+        "worker killed",
+        "up to 3 random workers of Ray are killed while they write shards; the driver goes on",
+        kill_workers,
+        kills=True,
+    ),
+    FaultKind(
+        "node killed",
+        "all processes of one of Ray's two nodes are killed while it writes a shard; the driver "
+        "goes on",
+        kill_a_node,
+    ),
+    FaultKind(
+        "connections cut",
+        "connections to the store are cut at random moments, and half of the first 24 after a "
+        "random number of bytes, up or down",
+        cut_connections,
+    ),
+    FaultKind(
+        "store away for 5 s",
+        "in the middle of the run the store refuses connections for 5 seconds, and cuts those "
+        "that it has",
+        partial(be_away, 5.0),
+    ),
+    FaultKind(
+        "store away for 60 s",
+        "the same for a minute",
+        partial(be_away, 60.0),
+        formats=("webdataset",),
+    ),
 )

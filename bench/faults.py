@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,16 +25,8 @@ from rich.table import Table
 
 from synfer_rt.bench import machine, report
 from synfer_rt.bench.differences import difference
-from synfer_rt.bench.fault_injection import (
-    DRIVERS,
-    FAULTS,
-    KILLED,
-    Driver,
-    FaultKind,
-    ImpossibleError,
-    Scene,
-    Usual,
-)
+from synfer_rt.bench.fault_injection import DRIVERS, FAULTS, KILLED
+from synfer_rt.bench.fault_scenes import Disk, Driver, FaultKind, ImpossibleError, Scene, Usual
 from synfer_rt.bench.results import write_page
 from synfer_rt.bundle import open_bundle
 from synfer_rt.commands import options
@@ -44,6 +36,7 @@ from synfer_rt.errors import UserError
 from synfer_rt.jobs.diagnosis import RUNTIMES
 
 _NONE = "none"
+_PACKAGES = "synfer-rt", "numpy", "ray", "s3fs", "moto"
 _TRIES = 3
 """How often a fault is tried that comes too late for a run."""
 
@@ -70,27 +63,34 @@ class Row:
 
 
 class Trials:
-    """The runs of one driver in one format, each in a folder of its own in `folder`.
+    """The runs of one driver in one format at its place, each in a folder of its own in `folder`.
 
     `words` are options of `sample`, and `undisturbed` is the folder of the run of one process.
     """
 
     def __init__(
-        self, folder: Path, words: Sequence[str], format: str, driver: Driver, seed: int
+        self,
+        folder: Path,
+        words: Sequence[str],
+        format: str,
+        driver: Driver,
+        place: Disk,
+        seed: int,
     ) -> None:
         self._folder, self._words, self._driver = folder, [*words, "--format", format], driver
-        self._format, self._number = format, 0
+        self._format, self._place, self._number = format, place, 0
         self._draw = random.Random(f"{seed} {format} {driver.name}")
         self._undisturbed, self._usual = folder / "undisturbed", Usual(0, 0)
 
     def undisturbed(self) -> Row:
-        """Make the run by one process, which nothing disturbs, and by the driver if it has more."""
+        """Make the run, which nothing disturbs, by one process here, and by any other driver."""
         row = Row(_NONE, self._format, self._driver.name, 1)
         one = replace(DRIVERS[0], settings=self._driver.settings)
-        with _timed(row), Scene(self._undisturbed, self._words, one, self._draw) as scene:
+        here = Scene(self._undisturbed, self._words, one, Disk(), self._draw)
+        with _timed(row), here as scene:
             self._usual = scene.complete()
             row.problems += scene.problems
-        if self._driver.processes != one.processes:
+        if (self._driver.processes, self._driver.place) != (one.processes, one.place):
             with _timed(row), self._scene() as scene:
                 self._usual = self._complete(scene, row)
         return row
@@ -125,7 +125,7 @@ class Trials:
     def _scene(self) -> Scene:
         self._number += 1
         folder = self._folder / str(self._number)
-        how = self._draw, self._undisturbed, self._usual
+        how = self._place, self._draw, self._undisturbed, self._usual
         scene = Scene(folder, self._words, self._driver, *how)
         scene.undo.callback(shutil.rmtree, folder, ignore_errors=True)
         return scene
@@ -168,11 +168,19 @@ def measure(
     """
     rows, left_out = list[Row](), dict[str, str]()
     pairs = [(format, driver) for format in formats for driver in drivers]
+    pairs = [(format, driver) for format, driver in pairs if format in driver.formats]
     for number, (format, driver) in enumerate(pairs):
         share = kills // len(pairs) + (number < kills % len(pairs))
-        with tempfile.TemporaryDirectory(prefix="synfer-rt-faults-") as folder:
-            trials = Trials(Path(folder), words, format, driver, seed)
-            for row in _rows(trials, driver, faults, share, left_out):
+        with ExitStack() as stack:
+            folder = tempfile.TemporaryDirectory(prefix="synfer-rt-faults-")
+            try:
+                place = stack.enter_context(driver.place())
+            except ImpossibleError as error:
+                left_out[driver.name] = str(error)
+                continue
+            where = Path(stack.enter_context(folder))
+            trials = Trials(where, words, format, driver, place, seed)
+            for row in _rows(trials, format, driver, faults, share, left_out):
                 tell(row)
                 rows.append(row)
     return rows, left_out
@@ -180,6 +188,7 @@ def measure(
 
 def _rows(
     trials: Trials,
+    format: str,
     driver: Driver,
     faults: Sequence[FaultKind],
     kills: int,
@@ -187,9 +196,11 @@ def _rows(
 ) -> Iterator[Row]:
     yield trials.undisturbed()
     for fault in faults:
+        if fault.name not in driver.faults or format not in fault.formats:
+            continue
         if fault is KILLED:
             yield trials.kills(kills)
-        elif not driver.killed_alone and fault.name not in left_out:
+        elif fault.name not in left_out:
             try:
                 yield trials.row(fault)
             except ImpossibleError as error:
@@ -199,7 +210,8 @@ def _rows(
 def page(result: Mapping[str, Any]) -> str:
     """The page of all rows, in Markdown."""
     settings, rows = result["settings"], [Row(**row) for row in result["rows"]]
-    killed = sum(row.times for row in rows if row.fault == KILLED.name)
+    killing = {kind.name for kind in FAULTS if kind.kills}
+    killed = sum(row.times for row in rows if row.fault in killing)
     unsound = [row for row in rows if not row.sound]
     verdict = f"{len(unsound)} of the {len(rows)} rows are not as they should be"
     if not unsound:
@@ -220,12 +232,14 @@ def page(result: Mapping[str, Any]) -> str:
 
 def _points(rows: Sequence[Row], left_out: Mapping[str, str]) -> Iterator[str]:
     """What the table's words mean, what is not in it, and what is not as it should be."""
-    there = {row.fault for row in rows}
+    there = {name for row in rows for name in (row.fault, row.driver)}
     yield f"*{_NONE}*: nothing disturbs the run."
     yield from (f"*{kind.name}*: {kind.means}." for kind in FAULTS if kind.name in there)
+    known = (driver for driver in DRIVERS if driver.means and driver.name in there)
+    yield from (f"*{driver.name}*: {driver.means}." for driver in known)
     yield (
-        "*times* are processes that were killed, or that ended since they could not write; else "
-        "they are runs."
+        "*times* are processes that were killed, or that ended since they could not write, or "
+        "connections that were cut; else they are runs."
     )
     yield "*lost* and *doubled* are images, *differing* are bytes of the dataset and its card."
     yield (
@@ -314,7 +328,7 @@ def main(
             lambda row: click.echo(_line(row)),
         )
         result = {
-            "machine": machine.describe(1, ("synfer-rt", "numpy", *RUNTIMES)),
+            "machine": machine.describe(1, (*_PACKAGES, *RUNTIMES)),
             "settings": settings,
             "rows": [asdict(row) for row in rows],
             "left_out": left_out,

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import random
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from synfer_rt.bench import fault_injection, faults
-from synfer_rt.bench.fault_injection import DRIVERS, FAULTS, FaultKind, Scene
-from synfer_rt.bench.faults import Row, Trials, page
+from synfer_rt.bench import faults
+from synfer_rt.bench.fault_injection import DRIVERS, FAULTS
+from synfer_rt.bench.fault_scenes import Disk, Driver, FaultKind, ImpossibleError, Scene
+from synfer_rt.bench.faults import Row, Trials, measure, page
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sends SIGKILL, mounts tmpfs")
 KINDS = {kind.name: kind for kind in FAULTS}
@@ -36,7 +39,7 @@ def test_two_kills_cost_nothing_and_are_on_the_page(tiny_bundle_path: Path, tmp_
 def trials(tiny_bundle_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Trials:
     words = ["--bundle", str(tiny_bundle_path), "--count", "24", "--shard-size", "8"]
     words += ["--backend", "onnxruntime-cpu", "--threads", "1"]
-    made = Trials(tmp_path_factory.mktemp("trials"), words, "webdataset", DRIVERS[0], 1)
+    made = Trials(tmp_path_factory.mktemp("trials"), words, "webdataset", DRIVERS[0], Disk(), 1)
     assert made.undisturbed().sound
     return made
 
@@ -44,7 +47,7 @@ def trials(tiny_bundle_path: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def test_what_a_fault_costs_is_in_its_row(trials: Trials) -> None:
     def lose(scene: Scene) -> int:
         KINDS["file cut short"].disturb(scene)
-        scene.driver = fault_injection.Driver("nobody", ())  # who would make it again
+        scene.driver = Driver("nobody", (), ())  # who would make it again
         return 1
 
     row = trials.row(FaultKind("loss", "", lose))
@@ -60,7 +63,7 @@ def test_a_file_that_is_cut_short_is_made_again(trials: Trials) -> None:
 def test_a_process_that_does_not_end_as_it_should_is_a_problem(
     trials: Trials, tmp_path: Path
 ) -> None:
-    scene = Scene(tmp_path / "scene", ["--count", "none"], DRIVERS[0], random.Random(0))
+    scene = Scene(tmp_path / "scene", ["--count", "none"], DRIVERS[0], Disk(), random.Random(0))
     with scene.started() as (process,):
         assert scene.ended(process, 0) == 2
     assert "exit code 2" in scene.problems[0] and "--count" in scene.problems[0]
@@ -94,13 +97,46 @@ def test_the_page_of_results_shows_its_numbers() -> None:
     rows = [Row(**row) for row in result["rows"]]
     assert sum(row.times for row in rows if row.fault == "SIGKILL") >= 100
     assert all(row.sound and row.times for row in rows)
+    done = {(row.fault, row.driver) for row in rows}
+    assert done >= {(fault, driver.name) for driver in DRIVERS for fault in driver.faults}
+
+
+def test_a_driver_that_this_machine_cannot_run_is_left_out() -> None:
+    @contextmanager
+    def nowhere() -> Iterator[Disk]:
+        raise ImpossibleError("the package x is not installed")
+        yield
+
+    driver = Driver("far away", (("--resume",),), ("SIGKILL",), place=nowhere)
+    made = measure([], ["parquet"], [driver], FAULTS, 1, 0, print)
+    assert made == ([], {"far away": "the package x is not installed"})
+
+
+def test_each_fault_is_done_to_a_driver() -> None:
+    names = [name for driver in DRIVERS for name in driver.faults]
+    assert set(names) == set(KINDS) and len(KINDS) == len(FAULTS)
+    for driver in DRIVERS:
+        assert all(set(driver.formats) & set(KINDS[name].formats) for name in driver.faults)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", FAULTS[1:], ids=lambda kind: kind.name)
-def test_other_faults_cost_nothing(trials: Trials, kind: FaultKind) -> None:
+@pytest.mark.parametrize("driver", DRIVERS[3:], ids=lambda driver: driver.name)
+def test_ray_and_stores_lose_nothing(tiny_bundle_path: Path, driver: Driver) -> None:
+    words = ["--bundle", str(tiny_bundle_path), "--count", "60", "--shard-size", "5"]
+    words += ["--batch", "1", "--steps", "60", "--backend", "onnxruntime-cpu", "--threads", "1"]
+    kinds = [kind for kind in FAULTS if kind.name != "store away for 60 s"]
+    rows, left_out = measure(words, ["webdataset"], [driver], kinds, 2, 1, print)
+    if left_out:
+        pytest.skip(str(left_out))
+    assert len(rows) >= 3
+    assert all(row.sound and row.times for row in rows), rows
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DRIVERS[0].faults[1:])
+def test_other_faults_cost_nothing(trials: Trials, name: str) -> None:
     try:
-        row = trials.row(kind)
-    except fault_injection.ImpossibleError as error:
+        row = trials.row(KINDS[name])
+    except ImpossibleError as error:
         pytest.skip(str(error))
     assert row.sound and row.times
