@@ -135,8 +135,8 @@ _ONE = (("--resume",),)
 _PARTS = ("--part", "0/2"), ("--part", "1/2")
 _SHARDS = "webdataset", "parquet"
 _S3 = (
-    "into moto's S3 server on this machine, behind a proxy; its objects are downloaded, and "
-    "compared with a run on this disk"
+    "into moto's S3 server on this machine, behind a proxy; its objects but for the records "
+    "of shards are downloaded, and compared with a run on this disk"
 )
 DRIVERS = (
     Driver("one process", _ONE, _ON_DISK),
