@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from synfer_rt import ranges
@@ -29,6 +30,7 @@ def build_engines(
     classifier: Sequence[str | Path] = (),
     classifier_labels: Sequence[str] = (),
     classifier_input: Sequence[str] = (),
+    guide: tuple[str | Path, str, str] | None = None,
     resolution: tuple[int, int] | None = None,
     sizes: tuple[int, int] | None = None,
     cache_depth: int | None = None,
@@ -49,7 +51,7 @@ def build_engines(
 
     - `au_adapter` and `classifier` replace those of the checkpoint; each classifier, an ONNX file,
       needs its label scheme in `classifier_labels` and its input, such as "224,bgr,imagenet", in
-      `classifier_input` (see parse_classifier).
+      `classifier_input` (see parse_classifier). `guide` are these three of a file that guides.
     - `lora` are merged into the weights: each is a `Lora`, a path, or a text "FILE:SCALE".
     - `few_step` is how a model of few steps is sampled by default (checkpoint/few_step.py), such as
       "lcm" or "hyper-sd:4"; "none" for other models, None to go by its LoRAs and scheduler.
@@ -58,17 +60,15 @@ def build_engines(
     - `cache_depth` adds engines for `cache_every` of `sample`. It is how many of the UNet's outer
       skip connections every step computes: 1 is fastest, 3 are a whole block of Stable Diffusion.
     - `precision` is how weights are stored: "fp32", "fp16" or "int8".
-    - `target`: "onnx" is always built, with "openvino" every engine must be right there, with
-      "cuda" each gets a CUDA engine (add_cuda_engines gives them to a finished bundle), and
-      "tensorrt" and "tensorrt-rtx" compile plans for the GPUs `compute_capability`, such as "sm86"
-      or "ampere", at the smallest, the best and the largest `batch`.
+    - `target`: "onnx" is always built. "openvino": every engine must be right there. "cuda" gives
+      each a CUDA engine (see add_cuda_engines). "tensorrt", "tensorrt-rtx" compile plans for GPUs
+      of `compute_capability`, such as "sm86" or "ampere", at least, best and largest `batch`.
     - `tolerance` is the largest error relative to each output's largest value; None: TOLERANCES.
     - `jobs` engines are built at once; `force` reuses nothing and replaces another model's bundle.
 
     `report` is called with each finished engine or plan, `remark` with each sentence on what is
     done otherwise than the checkpoint says. Returns the bundle, opened. Raises UserError for input
-    that cannot be used and for an engine whose error is above the tolerance; the bundle at `out` is
-    then unchanged, and finished engines are kept for the next call.
+    that cannot be used and for too large an error; `out` then stays, finished engines are kept.
     """
     targets = (target,) if isinstance(target, str) else tuple(target)
     _check_names(precision, targets, compute_capability, few_step)
@@ -77,6 +77,7 @@ def build_engines(
     loras = tuple(one if isinstance(one, Lora) else parse_lora(one) for one in lora)
     path, adapter = Path(checkpoint), None if au_adapter is None else Path(au_adapter)
     source = Source(path, adapter, networks, loras, resolution, sizes, few_step, cache_depth)
+    source = replace(source, guide=_guide(guide, sizes))
     options = Options(precision, tolerance, targets, tuple(compute_capability), batch, jobs, force)
     return build_bundle(source, Path(out), options, report, remark)
 
@@ -142,3 +143,16 @@ def _classifiers(
         )
     given = zip(map(Path, paths), labels, inputs, strict=True)
     return tuple(parse_classifier(*one) for one in given)
+
+
+def _guide(
+    given: tuple[str | Path, str, str] | None, sizes: tuple[int, int] | None
+) -> ClassifierSource | None:
+    if given is None:
+        return None
+    if sizes is not None:
+        raise UserError(
+            "`guide` takes images of one size; leave out `sizes`, and choose one with `resolution`."
+        )
+    path, labels, described = given
+    return parse_classifier(Path(path), labels, described, "guide")

@@ -77,6 +77,14 @@ _RESUME = "Interrupted; what is finished is kept: run the same command to go on.
     "softmax, and output=NAME if it has several outputs.",
 )
 @click.option(
+    "--guide",
+    type=(LocalPath(), str, str),
+    metavar="FILE SCHEME SPEC",
+    help="ONNX expression classifier that guides, in the form `text`, by its gradient, with its "
+    "label scheme and its input; it should not be one that labels.  "
+    "[default: CHECKPOINT/image_classifier]",
+)
+@click.option(
     "--resolution",
     type=Size(),
     metavar="HxW",

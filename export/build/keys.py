@@ -78,13 +78,17 @@ def engine_key(
     `hashes` are those of the checkpoint's files (file_hashes), `loras` the hashes of the merged
     LoRAs with their scales, and `max_length` the number of tokens of a prompt.
     """
-    directory = checkpoint.directory
-    made_of = [_within(directory / part, hashes) for part in _MADE_OF[name]]
+    directory, guide = checkpoint.directory, checkpoint.guide
+    given = name == "guide.text" and guide is not None
+    parts = [part for part in _MADE_OF[name] if not (given and part == IMAGE_FOLDER)]
+    made_of = [_within(directory / part, hashes) for part in parts]
     shape: dict[str, Any] = {}
     if name != "conditioner":
         shape = {"latent": checkpoint.latent_shape, "sizes": checkpoint.sizes}
     if name.startswith("guide."):
         shape["classes"] = label_schemes.scheme(checkpoint.settings.label_scheme)
+    if given and guide is not None:
+        shape["guide"] = _described(guide, hashes[guide.path])
     if name in CACHING:
         shape["cache_depth"] = checkpoint.cache_depth
     if name == FERANNO:
@@ -102,8 +106,14 @@ def engine_key(
 
 def network_key(source: ImageNetwork, checkpoint: Checkpoint, precision: str, model: str) -> str:
     """The key of an engine from an ONNX file; `model` is the file's hash (file_hashes)."""
-    fields = {**asdict(source), "path": model, "data": _external(source.path)}
-    return digest(fields, checkpoint.image_size, checkpoint.sizes, precision, _tools())
+    return digest(
+        _described(source, model), checkpoint.image_size, checkpoint.sizes, precision, _tools()
+    )
+
+
+def _described(source: ImageNetwork, model: str) -> dict[str, Any]:
+    """An ONNX file by its description and hashes; `model` is that of the file."""
+    return {**asdict(source), "path": model, "data": _external(source.path)}
 
 
 def file_hashes(checkpoint: Checkpoint) -> dict[Path, str]:
@@ -149,6 +159,8 @@ def _adapters(checkpoint: Checkpoint) -> list[Path]:
     networks = {source.path for source in checkpoint.classifiers}
     if checkpoint.au_reader is not None:
         networks.add(checkpoint.au_reader.path)
+    if checkpoint.guide is not None:
+        networks.add(checkpoint.guide.path)
     folders = {checkpoint.directory / part for part in (*_PARTS, *ADDITIONS)}
     return [
         file

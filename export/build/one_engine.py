@@ -34,8 +34,9 @@ _EXAMPLE_BATCH = 2
 
 @dataclass(frozen=True)
 class Source:
-    """What is built: the arguments of read_checkpoint, and the depth of engines that cache features
-    (cached_unet.py), if there are any. Unlike a Checkpoint it has no weights."""
+    """What is built: the arguments of read_checkpoint, the depth of engines that cache features
+    (cached_unet.py), and an ONNX file that guides (guiding_onnx.py), if there are any. Unlike a
+    Checkpoint it has no weights."""
 
     directory: Path
     au_adapter: Path | None = None
@@ -45,6 +46,7 @@ class Source:
     sizes: tuple[int, int] | None = None
     few_step: str | None = None
     cache_depth: int | None = None
+    guide: ClassifierSource | None = None
 
     def read(self) -> Checkpoint:
         """Read the checkpoint; UserError for whatever is wrong with it."""
@@ -57,6 +59,8 @@ class Source:
             sizes=self.sizes,
             few_step=self.few_step,
         )
+        if self.guide is not None:
+            checkpoint = checkpoint.guided_by(self.guide)
         if self.cache_depth is not None:
             check_depth(checkpoint.unet, self.cache_depth, free_sizes=self.sizes is not None)
         return replace(checkpoint, cache_depth=self.cache_depth)

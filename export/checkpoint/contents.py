@@ -18,7 +18,7 @@ Only the first line is required.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +53,9 @@ class Checkpoint:
     `scheduler_changes` are settings that take the place of those in scheduler_config.json.
     `additions` are those folders of ADDITIONS that fit this size; `remarks` are sentences on what
     is done otherwise than the checkpoint says. `cache_depth` is the depth of engines that cache
-    features (networks/cached_unet.py), None for a bundle without them. The modules and the
-    tokenizer are Any, since their `config` has no type to check against.
+    features (networks/cached_unet.py), None for a bundle without them. `guide` is an ONNX file that
+    guides in place of image_classifier/. The modules and the tokenizer are Any, since their
+    `config` has no type to check against.
     """
 
     directory: Path
@@ -76,6 +77,7 @@ class Checkpoint:
     scheduler_changes: Mapping[str, Any] = field(default_factory=dict[str, Any])
     remarks: tuple[str, ...] = ()
     cache_depth: int | None = None
+    guide: ClassifierSource | None = None
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -113,6 +115,16 @@ class Checkpoint:
     def units(self) -> int:
         """A, the length of the AU vector; 0 for a model without AUs."""
         return len(self.settings.au_names)
+
+    def guided_by(self, guide: ClassifierSource) -> Checkpoint:
+        """The checkpoint with this ONNX file as a guide, in place of image_classifier/."""
+        folder = self.directory / IMAGE_FOLDER
+        return replace(
+            self,
+            guide=guide,
+            additions=tuple(name for name in self.additions if name != IMAGE_FOLDER),
+            weight_files=(*(f for f in self.weight_files if f.parent != folder), guide.path),
+        )
 
     @property
     def networks(self) -> dict[str, ImageNetwork]:

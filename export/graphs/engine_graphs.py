@@ -38,6 +38,7 @@ from synfer_rt.export.networks.guiding_classifier import (
     ExpressionLoss,
     read_guiding,
 )
+from synfer_rt.export.networks.guiding_onnx import GuidingOnnx
 from synfer_rt.export.networks.modules import (
     Conditioner,
     Decoder,
@@ -87,7 +88,8 @@ class Graph:
 
 def engine_names(checkpoint: Checkpoint) -> tuple[str, ...]:
     """The engines from PyTorch modules of `checkpoint`; those from its ONNX files are others."""
-    added = [name for name, folder in ADDED_ENGINES.items() if folder in checkpoint.additions]
+    has = {*checkpoint.additions, *([IMAGE_FOLDER] if checkpoint.guide else [])}
+    added = [name for name, folder in ADDED_ENGINES.items() if folder in has]
     alone = () if checkpoint.embeds_guidance else (CONDITIONAL,)
     caching = () if checkpoint.cache_depth is None else (STORING, REUSING)
     return ("conditioner", DENOISER, *alone, *caching, "decoder", "encoder", *added)
@@ -200,8 +202,12 @@ def _latent_loss(checkpoint: Checkpoint) -> ExpressionLoss:
 
 
 def _image_loss(checkpoint: Checkpoint) -> ExpressionLoss:
-    folder = checkpoint.directory / IMAGE_FOLDER
-    classifier, names = _guiding(folder, (3, *checkpoint.image_size))
+    if (guide := checkpoint.guide) is not None:
+        classifier: nn.Module = GuidingOnnx(guide, checkpoint.image_size).eval()
+        names = label_schemes.scheme(guide.label_scheme)
+    else:
+        folder = checkpoint.directory / IMAGE_FOLDER
+        classifier, names = _guiding(folder, (3, *checkpoint.image_size))
     decoded = Decoded(checkpoint.vae, classifier)
     return ExpressionLoss(decoded, names, checkpoint.settings.label_scheme)
 

@@ -116,12 +116,14 @@ def _are_distributions(scores: np.ndarray) -> bool:
     return bool((scores >= -_OFF).all() and (abs(scores.sum(1) - 1) <= _OFF).all())
 
 
-def parse_classifier(path: Path, label_scheme: str, spec: str) -> ClassifierSource:
+def parse_classifier(
+    path: Path, label_scheme: str, spec: str, argument: str = "classifier_input"
+) -> ClassifierSource:
     """Read `64,rgb,mean=0.5/0.5/0.5,std=0.5/0.5/0.5`, `224,bgr,imagenet` or `64,grey`.
 
     The size comes first. `probabilities` says that the model already ends in a softmax, and
     `output=NAME` which of its outputs has the scores. Without mean and std the classifier takes
-    images in [0, 1]. Raises UserError for anything else.
+    images in [0, 1]. Raises UserError for anything else, naming the `argument`.
     """
     size, *words = [word.strip() for word in spec.split(",")]
     given: dict[str, str] = {}
@@ -149,7 +151,7 @@ def parse_classifier(path: Path, label_scheme: str, spec: str) -> ClassifierSour
             std = tuple(float(x) for x in given["std"].split("/"))
     except ValueError as error:
         raise UserError(
-            f"`classifier_input` {spec!r} cannot be read ({error}); write it like "
+            f"`{argument}` {spec!r} cannot be read ({error}); write it like "
             "64,rgb,mean=0.5/0.5/0.5,std=0.5/0.5/0.5 or 224,rgb,imagenet."
         ) from None
     count = CHANNELS[channels]

@@ -6,7 +6,7 @@ A checkpoint holds them as folders of safetensors and JSON:
     image_classifier/     an ExpressionNet on images, or any image classifier that transformers
                           saved (config.json, model.safetensors, preprocessor_config.json): "text"
 
-An ONNX file cannot guide, because it has no gradient. A classifier that guides should not label.
+An ONNX file guides too (guiding_onnx.py). A classifier that guides should not label.
 """
 
 from __future__ import annotations

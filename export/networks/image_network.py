@@ -32,8 +32,8 @@ CHANNELS = {"rgb": 3, "bgr": 3, "grey": 1}
 INPUT_FIELDS = ("input_size", "channels", "mean", "std", "output", "output_name")
 """The fields of a JSON description that are about a network's input and output."""
 
-PREPARED = "prepared"
-"""What a network takes within its engine."""
+PREPARED, SCORES = "prepared", "scores"
+"""What a network takes and gives within its engine."""
 _MOST = 10.0
 """Means and deviations of pixels in [0, 1] are smaller, those of pixels up to 255 much larger."""
 
@@ -352,7 +352,7 @@ def _join(graph: GraphProto, before: GraphProto, scores: str, ending: Ending) ->
     del graph.node[:], graph.input[:], graph.output[:]
     graph.input.extend(before.input)
     graph.node.extend([*before.node, *network])
-    graph.node.append(helper.make_node("Flatten", [scores], ["scores"], "scores", axis=1))
+    graph.node.append(helper.make_node("Flatten", [scores], [SCORES], SCORES, axis=1))
     graph.node.extend(ending.nodes)
     graph.initializer.extend([*before.initializer, *_tensors(ending.constants)])
     probabilities = ["B", ending.size]

@@ -237,13 +237,23 @@ def _convolution_backward(
     groups: int,
     wanted: Sequence[bool],
 ) -> tuple[Tensor | None, None, None]:
-    """The input's gradient, a transposed convolution; the weights are frozen and need none."""
-    assert not transposed and not wanted[1] and not wanted[2]
+    """The input's gradient; the weights are frozen and need none.
+
+    It is a transposed convolution, and for a transposed convolution a convolution.
+    """
+    assert not wanted[1] and not wanted[2]
     if not wanted[0]:
         return None, None, None
+    rank = image.ndim - 2
     stride, padding, dilation = (
-        [*sizes, *sizes] if len(sizes) == 1 else sizes for sizes in (stride, padding, dilation)
+        [*sizes] * rank if len(sizes) == 1 else sizes for sizes in (stride, padding, dilation)
     )
+    if transposed:
+        none = [0] * rank
+        back = torch.ops.aten.convolution(
+            gradient, weight, None, stride, padding, dilation, False, none, groups
+        )
+        return back, None, None
     covered = [
         (g - 1) * s - 2 * p + d * (k - 1) + 1
         for g, s, p, d, k in zip(
@@ -290,7 +300,9 @@ def _decompositions() -> dict[Any, Callable[..., Any]]:
             aten._softmax_backward_data,
             aten.gelu_backward,
             aten.native_group_norm_backward,
+            aten.sigmoid_backward,
             aten.silu_backward,
+            aten.tanh_backward,
             aten.threshold_backward,
         ]
     )

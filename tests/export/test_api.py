@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("diffusers", reason="the build side needs synfer-rt[export]")
 
+from synfer_rt import load
 from synfer_rt.bundle import Bundle, open_bundle
 from synfer_rt.errors import UserError
 from synfer_rt.export import Built, Lora, build_engines
@@ -33,6 +34,24 @@ def test_the_bundle_is_returned_opened(mini: Path, mini_bundle: Bundle, tmp_path
     assert open_bundle(out).bundle_hash == bundle.bundle_hash
 
 
+@pytest.mark.slow
+def test_an_onnx_classifier_guides(mini: Path, mini_bundle: Bundle, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(mini_bundle.path, tmp_path / "out"))
+    save_classifier(tmp_path / "fer.onnx", channels=1, classes=7)
+    built: list[Built] = []
+    guide = (tmp_path / "fer.onnx", "raf-db", "24,grey")
+    bundle = build_engines(mini, out, guide=guide, report=built.append)
+    assert [engine.name for engine in built if not engine.reused] == ["guide.text"]
+    assert "guide.text" in bundle.engines and "fer.onnx" in bundle.manifest["source"]["sha256"]
+    model = load(bundle.path, backend="onnxruntime-cpu", threads=1)
+    plain, steered = (
+        model.sample(count=2, labels=["happy"], steps=2, seed=1, **settings)
+        for settings in ({}, {"semantic_guidance": 0.5, "semantic_form": "text"})
+    )
+    for one, other in zip(plain, steered, strict=True):
+        assert (one.image != other.image).any()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -48,6 +67,11 @@ def test_the_bundle_is_returned_opened(mini: Path, mini_bundle: Bundle, tmp_path
         ({"tolerance": 0}, "`tolerance` must be a number above 0, got 0."),
         ({"jobs": 0}, "`jobs` must be a whole number of at least 1, got 0"),
         ({"classifier": ["x.onnx"]}, "got 1, 0 and 0 of them"),
+        ({"guide": ("x.onnx", "raf-db", "large,rgb")}, "`guide` 'large,rgb' cannot be read"),
+        (
+            {"guide": ("x.onnx", "raf-db", "24,grey"), "sizes": (16, 64)},
+            "`guide` takes images of one size; leave out `sizes`",
+        ),
         ({"lora": [Lora(Path("none.safetensors"), 0.5)]}, "give its file as `lora`"),
         ({"au_adapter": "none.safetensors"}, "give its file as `au_adapter`"),
     ],

@@ -26,8 +26,9 @@ from synfer_rt.export.build.whole_bundle import Built, Options, Source, build_bu
 from synfer_rt.export.checkpoint.reading import read_checkpoint
 from synfer_rt.export.files.lora.merge import Lora
 from synfer_rt.export.graphs.engine_graphs import engine_graph, engine_names
+from synfer_rt.export.networks.classifier import parse_classifier
 from synfer_rt.export.onnx.shared_weights import data_files
-from tests.export.tiny_checkpoint import save_additions
+from tests.export.tiny_checkpoint import save_additions, save_classifier
 
 ADDED = ("feranno", "guide.text", "guide.text-latent", "guide.latent", "au-reader")
 DENOISERS = ("denoiser", "denoiser.conditional")
@@ -66,6 +67,26 @@ def test_each_addition_becomes_its_engines(whole: Path, mini_checkpoint: Path) -
     assert engine_names(read_checkpoint(mini_checkpoint)) == plain
     assert engine_names(read_checkpoint(whole)) == (*plain, *ADDED[:-1])
     assert list(keys(whole)) == [*plain, *ADDED[:-1], "classifier.small", "au-reader"]
+
+
+def test_an_onnx_file_guides_in_place_of_the_folder(whole: Path, tmp_path: Path) -> None:
+    save_classifier(tmp_path / "fer.onnx", channels=1, classes=7)
+    described = [
+        Source(whole, guide=parse_classifier(tmp_path / "fer.onnx", "raf-db", spec))
+        for spec in ("24,grey", "24,grey,probabilities")
+    ]
+    guided = described[0].read()
+    assert guided.additions == ("annotator", "latent_classifier")
+    assert guided.weight_files[-1] == tmp_path / "fer.onnx"
+    assert whole / "image_classifier/model.safetensors" not in guided.weight_files
+    assert engine_names(guided) == engine_names(read_checkpoint(whole))
+    found = [
+        build_keys(one.read(), one, Options(), 24, file_hashes(one.read()))
+        for one in (*described, Source(whole))
+    ]
+    assert len({one["guide.text"] for one in found}) == 3
+    for name in ("denoiser", "guide.latent", "guide.text-latent", "classifier.small"):
+        assert len({one[name] for one in found}) == 1
 
 
 def test_their_weights_are_among_the_sources(whole: Path) -> None:

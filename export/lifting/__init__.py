@@ -1,0 +1,1 @@
+"""ONNX graphs as PyTorch modules, so that autograd can differentiate them."""
