@@ -23,7 +23,7 @@ from synfer_rt.export.lifting.layers import LAYERS
 from synfer_rt.export.lifting.mathematics import MATHEMATICS
 from synfer_rt.export.lifting.operator import Attributes, Known, Operator, Unsupported
 from synfer_rt.export.lifting.shapes import SHAPES
-from synfer_rt.export.sentences import some
+from synfer_rt.export.sentences import first_line, some
 
 OPERATORS: Mapping[str, Operator] = {**MATHEMATICS, **LAYERS, **SHAPES}
 """The operators of ONNX (domain "") that are differentiated, by name."""
@@ -86,11 +86,11 @@ class OnnxNetwork(nn.Module):
             node = step.node
             inputs = [values[name] for name in node.input]
             if node.op_type in _OF_SHAPES and isinstance(inputs[0], Tensor):
-                inputs[0] = np.empty(inputs[0].shape, np.bool_)
+                inputs[0] = np.broadcast_to(np.False_, tuple(inputs[0].shape))
             if any(isinstance(value, Tensor) for value in inputs):
                 outputs: Sequence[Any] = self._outputs(step, inputs)
             else:
-                outputs = step.known(inputs)  # type: ignore[arg-type]
+                outputs = self._known_outputs(step, inputs)  # type: ignore[arg-type]
             values.update(zip(node.output, outputs, strict=False))
         found = values[self.output]
         assert isinstance(found, Tensor)
@@ -118,9 +118,15 @@ class OnnxNetwork(nn.Module):
         names = [name for name in step.node.input if name]
         if any(name not in self._known for name in names):
             return False
-        found = step.known([self._known[n] if n else None for n in step.node.input])
+        found = self._known_outputs(step, [self._known[n] if n else None for n in step.node.input])
         self._known.update(zip(step.node.output, found, strict=False))
         return True
+
+    def _known_outputs(self, step: _Step, inputs: Sequence[Known | None]) -> list[Known]:
+        try:
+            return step.known(inputs)
+        except Exception as error:  # each operator of the reference raises errors of its own
+            raise self._refusal(step.node, first_line(error)) from error
 
     def _computed_from_the_input(self) -> list[_Step]:
         """The steps that read numbers of the input, and not its shape alone."""
@@ -152,8 +158,8 @@ class OnnxNetwork(nn.Module):
 
     def _refusal(self, node: NodeProto, why: str) -> UserError:
         return UserError(
-            f"{self.place} has {_title(node)} whose derivative is not known here ({why}); export "
-            "the network with other layers."
+            f"{self.place} has {_title(node)} in a form that cannot be differentiated ({why}); "
+            "export the network with other layers."
         )
 
 

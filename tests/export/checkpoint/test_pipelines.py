@@ -83,7 +83,7 @@ OWN = {"four tokens": _four_tokens, "sd 2.1, v": _sd21, "fineface and lora": _sd
 SHARED = {"sd 1.5, no adapter": "plain", "synfer": "sd"}
 """Models that other tests build too, by the prefix of their fixtures."""
 
-LONG = {"four tokens", "sd 2.1, v"}
+LONG = {"four tokens", "sd 2.1, v", "fineface and lora"}
 """Models that take long to build, left to `-m slow`."""
 
 

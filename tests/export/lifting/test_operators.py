@@ -267,3 +267,27 @@ def test_what_depends_on_the_shape_alone_is_computed_for_each_shape():
     network = OnnxNetwork(graph, "y", "a.onnx")
     for batch in (1, 3):
         assert network(torch.zeros(batch, 4, 6, 5)).shape == (batch, 120)
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (
+            'y = Resize<mode="linear", coordinate_transformation_mode="tf_crop_and_resize">'
+            "(x, roi, , sizes)",
+            "Resize in a form .*it crops",
+        ),
+        ("n = CastLike(low, one)  a = Foo(n)  y = Mul(x, a)", "Foo in a form"),
+        ("n = Cast<to=7>(x)  y = Cast<to=1>(n)", "Cast in a form .*it rounds to int64"),
+        (
+            "a = Abs(x)  n = ReduceMax(a)  s = Cast<to=1>(n)  y = Pad(x, pads, s)",
+            "Pad in a form .*its input 2 is",
+        ),
+    ],
+)
+def test_forms_of_operators_that_have_no_derivative_here_are_named(body: str, why: str):
+    graph = model(body, {})
+    roi = numpy_helper.from_array(np.array([0, 0, 0.1, 0.1, 1, 1, 0.9, 0.9], "f4"), "roi")
+    graph.graph.initializer.append(roi)
+    with pytest.raises(UserError, match=f"a.onnx has {why}"):
+        OnnxNetwork(graph, "y", "a.onnx")(torch.from_numpy(drawn()))
