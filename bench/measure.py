@@ -7,12 +7,11 @@ that a slow phase of the machine affects all of them alike. A visit that fails e
 
 from __future__ import annotations
 
-import logging
 import math
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from synfer_rt.backends import BACKENDS
 from synfer_rt.bench import flops, matmul_peak, sections
 from synfer_rt.bench.gpu_monitor import Meter, Usage, Watch, open_meter
 from synfer_rt.bench.systems import STAGES, Case, Setup, Stopwatch, System
+from synfer_rt.jobs.kept_log import kept_log
 
 WARM_UP_STEPS = 2
 RUNS = 3
@@ -166,7 +166,7 @@ def visit(setup: Setup, case: Case) -> Iterator[tuple[dict[str, Any], np.ndarray
     meter = open_meter() if setup.on_gpu else None
     used_before = 0 if meter is None else meter.read().memory_bytes or 0
     started = time.perf_counter()
-    with _noting() as notes:
+    with kept_log() as said:
         system = _load(setup, case)
         loaded = time.perf_counter() - started
         with closing(system):
@@ -180,7 +180,7 @@ def visit(setup: Setup, case: Case) -> Iterator[tuple[dict[str, Any], np.ndarray
                         "settings": dict(case.settings) if case.own else None,
                         "batch": batch,
                         "ran": dict(system.ran),
-                        "notes": [*system.notes, *notes],
+                        "notes": [*system.notes, *dict.fromkeys(text for _, text in said)],
                         "load_seconds": loaded,
                         **record,
                         "flops": system.flops(),
@@ -189,23 +189,6 @@ def visit(setup: Setup, case: Case) -> Iterator[tuple[dict[str, Any], np.ndarray
                     },
                     images,
                 )
-
-
-@contextmanager
-def _noting() -> Generator[dict[str, None]]:
-    """What the package logs in the block, each once: such as that an engine has no CUDA graph."""
-    said: dict[str, None] = {}
-    handler = logging.Handler(logging.INFO)
-    handler.emit = lambda record: said.setdefault(record.getMessage())
-    log = logging.getLogger("synfer_rt")
-    level = log.level
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    try:
-        yield said
-    finally:
-        log.removeHandler(handler)
-        log.setLevel(level)
 
 
 def _measured(

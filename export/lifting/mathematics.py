@@ -159,8 +159,6 @@ def _where(condition: Any, a: Any, b: Any) -> Tensor:
     return torch.where(condition.bool(), a, b)
 
 
-_SUM = _reduction(lambda x, axes, keep: x.sum(axes, keep))
-
 MATHEMATICS: Mapping[str, Operator] = {
     "Add": _folded(lambda a, b: a + b),
     "Sub": _elementwise(lambda a, b: a - b),
@@ -219,7 +217,7 @@ MATHEMATICS: Mapping[str, Operator] = {
     "Softmax": _soft(lambda x, axis: x.softmax(axis)),
     "LogSoftmax": _soft(lambda x, axis: x.log_softmax(axis)),
     "ReduceMean": _reduction(lambda x, axes, keep: x.mean(axes, keep)),
-    "ReduceSum": _SUM,
+    "ReduceSum": _reduction(lambda x, axes, keep: x.sum(axes, keep)),
     "ReduceMax": _reduction(_extreme(1)),
     "ReduceMin": _reduction(_extreme(-1)),
     "ReduceProd": _reduction(_product),

@@ -34,7 +34,7 @@ _OF_SHAPES = ("Shape", "Size")
 
 @dataclass(frozen=True)
 class _Step:
-    """One node: its operator, the names of its inputs ("" is none) and outputs, its attributes."""
+    """One node of the graph, as the `opset` has its operator."""
 
     node: NodeProto
     opset: int

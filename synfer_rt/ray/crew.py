@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from synfer_rt.errors import UserError
+from synfer_rt.jobs.kept_log import Remark
 from synfer_rt.ray import cluster
 from synfer_rt.ray.assignment import Assignment
 from synfer_rt.ray.cluster import Node, Room
-from synfer_rt.ray.worker import Job, Made, Ready, Refused, Remark, Worker
+from synfer_rt.ray.worker import Job, Made, Ready, Refused, Worker
 
 LOG = logging.getLogger("synfer_rt.jobs")
 _TICK = 0.5

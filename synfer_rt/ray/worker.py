@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,14 +15,13 @@ from synfer_rt.data.writers.shards import Part
 from synfer_rt.engines import default_bundle
 from synfer_rt.errors import UserError
 from synfer_rt.jobs.destination import Destination
+from synfer_rt.jobs.kept_log import Remark, kept_log
 from synfer_rt.jobs.resuming import as_begun, choose_computation
 from synfer_rt.jobs.sample import Summary, execute, images_at_once, photo_starts
 from synfer_rt.jobs.sample_run import Run
 from synfer_rt.jobs.warnings import warn_of_the_cpu
 
 LOG = logging.getLogger("synfer_rt.jobs")
-Remark = tuple[int, str]
-"""What a worker logs: the level and the text."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +127,7 @@ class Worker:
 
     def prepare(self) -> Ready | Refused:
         """Load the engines, and begin or join the run."""
-        with _remarks() as said:
+        with kept_log() as said:
             try:
                 self._prepare()
             except UserError as error:
@@ -154,7 +151,7 @@ class Worker:
         """Make the shard of this number, unless it is there."""
         job, self._made = self._job, 0.0
         to = replace(job.to, part=Part(number, job.shards, finishes=False))
-        with _remarks() as said:
+        with kept_log() as said:
             try:
                 writer = to.open(self._run.settings(to.format), self._engines)
                 summary = execute(
@@ -185,27 +182,3 @@ def check_place(out: Path, mark: str) -> None:
             f"{socket.gethostname()} does not see {out} as the driver does; all nodes must have "
             "the same folder under this path, such as one of a network file system."
         )
-
-
-@contextmanager
-def _remarks() -> Generator[list[Remark]]:
-    """What synfer-rt logs within the block."""
-    said: list[Remark] = []
-    log, handler = logging.getLogger("synfer_rt"), _Keeper(lambda remark: said.append(remark))
-    before = log.level
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    try:
-        yield said
-    finally:
-        log.removeHandler(handler)
-        log.setLevel(before)
-
-
-class _Keeper(logging.Handler):
-    def __init__(self, keep: Callable[[Remark], None]) -> None:
-        super().__init__()
-        self._keep = keep
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._keep((record.levelno, record.getMessage()))

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="the build side needs synfer-rt[export]")
@@ -23,7 +22,7 @@ from synfer_rt.export.networks.guiding_classifier import ExpressionLoss, read_gu
 from synfer_rt.export.networks.guiding_onnx import GuidingOnnx
 from synfer_rt.export.networks.resizing import matrix
 from synfer_rt.vocabulary import label_schemes
-from tests.export.networks.test_transformers_guides import KINDS, export, inputs, save
+from tests.export.networks.test_transformers_guides import KINDS, assert_moves_as, export, save
 
 SCHEME, SIZE = "affectnet-8", 24
 SPEC = f"{SIZE},rgb,mean=0.4/0.5/0.6,std=0.2/0.3/0.4"
@@ -101,23 +100,12 @@ class Prepared(nn.Module):
         return self.network((images - mean[:, None, None]) / std[:, None, None])
 
 
-def assert_moves_as(original: nn.Module, source: ClassifierSource, path: Path) -> None:
+def assert_guides_as(original: nn.Module, source: ClassifierSource, path: Path) -> None:
     """The engine of the guide moves images as autograd of the original says."""
     names = label_schemes.scheme(source.label_scheme)
     lifted = GuidingOnnx(source, (16, 16)).eval()
     session = export(LatentGuide(ExpressionLoss(lifted, names, SCHEME)).eval(), path)
-    loss = ExpressionLoss(original, names, SCHEME)
-    for batch in (1, 3):
-        given = inputs(batch)
-        found = session.run(None, {name: value.numpy() for name, value in given.items()})
-        clean = (0.8 * given["latents"] - 0.6 * given["prediction"]).requires_grad_()
-        gradient = torch.autograd.grad(loss(clean, given["target"]), clean)[0]
-        rms = gradient.square().mean((1, 2, 3), keepdim=True).sqrt()
-        assert rms.min() > 1e-6  # there is something to compare
-        push = given["strength"].view(-1, 1, 1, 1) / 0.6 * gradient / rms
-        move = (given["coefficients"][0, 1] * push).numpy()
-        off = np.abs(np.asarray(found[0]) - given["next_latents"].numpy() - move).max()
-        assert off < 1e-5 * np.abs(move).max()
+    assert_moves_as(ExpressionLoss(original, names, SCHEME), session, 1e-5)
 
 
 @pytest.mark.parametrize("kind", [Mobile, TwoStreams])
@@ -125,7 +113,7 @@ def test_its_engine_moves_images_as_autograd_says(kind: type[nn.Module], tmp_pat
     network = random_network(kind)
     to_onnx(network, tmp_path / "network.onnx")
     source = parse_classifier(tmp_path / "network.onnx", SCHEME, SPEC)
-    assert_moves_as(Prepared(network), source, tmp_path / "guide.onnx")
+    assert_guides_as(Prepared(network), source, tmp_path / "guide.onnx")
 
 
 @pytest.mark.slow
@@ -150,7 +138,7 @@ def test_a_network_of_transformers_guides_as_onnx_too(kind: str, tmp_path: Path)
     source = parse_classifier(tmp_path / "network.onnx", ",".join(names), described)
     bilinear = replace(original.preparation, resampling=Image.Resampling.BILINEAR)
     original.preparation = bilinear
-    assert_moves_as(original, source, tmp_path / "guide.onnx")
+    assert_guides_as(original, source, tmp_path / "guide.onnx")
 
 
 def test_probabilities_guide_by_their_logarithm(tmp_path: Path) -> None:
