@@ -24,6 +24,7 @@ FURTHER = {
     "long_tail": "rare classes filled up",
     "throughput": "images a second, and where the time goes",
     "peers": "beside what else runs Stable Diffusion",
+    "long_run": "many images in one run: its speed and its memory",
     "faults": "what faults cost a run",
     "cost": "what a dataset costs on GPUs: a model",
     "variants": "what backend and precision cost",

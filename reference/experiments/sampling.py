@@ -14,7 +14,8 @@ from synfer_rt.diffusion.solvers import Trajectory
 from synfer_rt.sampling.guidance import START, SemanticGuidance, engine_name, semantic_guidance
 from synfer_rt.sampling.inversion import inverted, neutral_request
 from synfer_rt.sampling.requests import Requests, make_requests
-from synfer_rt.sampling.sampler import Sample, Sampler
+from synfer_rt.sampling.sampler import Sampler
+from synfer_rt.sampling.samples import Sample
 
 
 @dataclass(frozen=True)
