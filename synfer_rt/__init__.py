@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from synfer_rt.diffusion.solvers import Trajectory, trajectory
     from synfer_rt.errors import UserError
     from synfer_rt.sampling.requests import Request, Requests, make_requests
-    from synfer_rt.sampling.sampler import Sample, Sampler
+    from synfer_rt.sampling.sampler import Sampler
+    from synfer_rt.sampling.samples import Sample, Samples
 
 __all__ = [
     "Bundle",
@@ -32,6 +33,7 @@ __all__ = [
     "Requests",
     "Sample",
     "Sampler",
+    "Samples",
     "Schedule",
     "Trajectory",
     "UserError",
@@ -51,8 +53,9 @@ _HOMES = {
     "Model": "api",
     "Request": "sampling.requests",
     "Requests": "sampling.requests",
-    "Sample": "sampling.sampler",
+    "Sample": "sampling.samples",
     "Sampler": "sampling.sampler",
+    "Samples": "sampling.samples",
     "Schedule": "diffusion.schedule",
     "Trajectory": "diffusion.solvers",
     "UserError": "errors",

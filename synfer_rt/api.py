@@ -60,7 +60,8 @@ from synfer_rt.outputs import verify as verify
 from synfer_rt.paths import Location, local
 from synfer_rt.ray.cluster import check_address
 from synfer_rt.ray.run import write_on_ray
-from synfer_rt.sampling.sampler import Sample, Sampler
+from synfer_rt.sampling.sampler import Sampler
+from synfer_rt.sampling.samples import Samples
 
 LOG = logging.getLogger("synfer_rt.jobs")
 MOST_THREADS = 1024
@@ -113,8 +114,10 @@ class Model:
         batch: int = 256,
         on_progress: OnProgress | None = None,
         **settings: Unpack[SampleSettings],
-    ) -> list[Sample]:
+    ) -> Samples:
         """Make samples in memory: `image` uint8 [H, W, 3], `label`, `probabilities`, `accepted`, …
+
+        The result is a list, which a notebook shows as pictures.
 
         `count` images are made, `batch` at a time, which changes no image. The same seed and
         settings make the same images as `write`. The settings; None means the bundle's default:

@@ -13,7 +13,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from synfer_rt.bundle import Bundle, open_bundle
 from synfer_rt.diffusion.solvers import Trajectory, trajectory
-from synfer_rt.sampling.sampler import Sample, Sampler
+from synfer_rt.sampling.sampler import Sampler
+from synfer_rt.sampling.samples import Sample
 from tests import tiny_bundle as tiny
 from tests.annotators import with_annotators
 from tests.branches import with_branches

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from synfer_rt.sampling.requests import Request
-from synfer_rt.sampling.sampler import Sample
+from synfer_rt.sampling.samples import Sample
 
 
 def request(index: int, **changes: Any) -> Request:

@@ -65,6 +65,17 @@ def write_contact_sheet(
     return file
 
 
+def picture_of(page: object) -> str:
+    """The picture of a contact sheet, for a notebook; empty where `page` is no file that is there.
+
+    The file is one that `write_contact_sheet` wrote.
+    """
+    if not isinstance(page, Path) or not page.is_file():
+        return ""
+    text = page.read_text()
+    return text[text.index("<img") :].replace("<img", '<img style="max-width:100%"')
+
+
 def _looked_at(labels: Sequence[str], counts: Mapping[str, int] | None) -> int:
     """How many samples have PER_CLASS of each label among them, _MOST at most.
 

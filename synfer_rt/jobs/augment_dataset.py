@@ -11,7 +11,8 @@ from typing import Any
 
 from synfer_rt.bundle import Bundle
 from synfer_rt.bundle.sizes import format_size
-from synfer_rt.data.contact_sheet import write_contact_sheet
+from synfer_rt.data import notebook
+from synfer_rt.data.contact_sheet import picture_of, write_contact_sheet
 from synfer_rt.data.datasets import Dataset
 from synfer_rt.data.writers import read
 from synfer_rt.jobs.augment import Augmenter, execute
@@ -62,6 +63,12 @@ class Augmented:
     def __repr__(self) -> str:
         counts = ", ".join(f"{k} {v.originals}+{v.added}" for k, v in self.classes.items())
         return f"Augmented({str(self.path)!r}, {self.count} images: {counts})"
+
+    def _repr_html_(self) -> str:
+        rows = [(label, n.originals, n.added, n.accepted) for label, n in self.classes.items()]
+        head = ("class", "originals", "added", "of these accepted")
+        table = notebook.table(head, rows, f"{self.count} images in {self.path}")
+        return table + picture_of(self.contact_sheet)
 
 
 def augment_dataset(

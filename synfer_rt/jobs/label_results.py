@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from synfer_rt.data import notebook
 from synfer_rt.data.label_table import Table, Tally
 from synfer_rt.records import Record
 
@@ -107,3 +108,10 @@ class Labels:
         counts = ", ".join(f"{label} {count}" for label, count in self.labels.most_common())
         where = "" if self.path is None else f" in {str(self.path)!r}"
         return f"Labels({len(self)} images{where}: {counts or 'none labelled'})"
+
+    def _repr_html_(self) -> str:
+        rows = [(label, n, self.accepted[label]) for label, n in self.labels.most_common()]
+        where = "" if self.path is None else f" in {self.path}"
+        skipped = f"; {len(self.skipped)} cannot be read" if self.skipped else ""
+        said = f"{len(self)} images{where}{skipped}"
+        return notebook.table(("label", "images", "accepted"), rows, said)

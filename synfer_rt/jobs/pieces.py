@@ -19,7 +19,8 @@ from synfer_rt.jobs.soundness import Soundness
 from synfer_rt.sampling.inversion import PhotoStarts
 from synfer_rt.sampling.observer import Observer, StageTimes
 from synfer_rt.sampling.preparation import Prepared, prepare
-from synfer_rt.sampling.sampler import Computed, Sample, Sampler
+from synfer_rt.sampling.sampler import Computed, Sampler
+from synfer_rt.sampling.samples import Sample
 
 Finished = TypeVar("Finished")
 

@@ -18,10 +18,10 @@ from synfer_rt import ranges
 from synfer_rt.backends import default_threads
 from synfer_rt.backends.loaded_engines import LoadedEngines
 from synfer_rt.backends.placement import described
-from synfer_rt.data import png, writers
+from synfer_rt.data import notebook, png, writers
 from synfer_rt.data.card_files import place as card_place
 from synfer_rt.data.contact_sheet import FILE as SHEET
-from synfer_rt.data.contact_sheet import write_contact_sheet
+from synfer_rt.data.contact_sheet import picture_of, write_contact_sheet
 from synfer_rt.data.writers import Writer, run_file
 from synfer_rt.data.writers.shards import PartWriter
 from synfer_rt.jobs import runner
@@ -39,7 +39,8 @@ from synfer_rt.jobs.warnings import warn_of_other_images, warn_of_the_cpu
 from synfer_rt.judging.quotas import missing
 from synfer_rt.sampling.inversion import DISTORTED, PhotoStarts
 from synfer_rt.sampling.observer import StageTimes
-from synfer_rt.sampling.sampler import Sample, Sampler
+from synfer_rt.sampling.sampler import Sampler
+from synfer_rt.sampling.samples import Sample, Samples
 
 LOG = logging.getLogger(__name__)
 
@@ -98,6 +99,13 @@ class Written:
     def __repr__(self) -> str:
         now, accepted = self.summary.images, sum(self.summary.accepted.values())
         return f"Written({str(self.path)!r}, {self.count} images; now {now}, accepted {accepted})"
+
+    def _repr_html_(self) -> str:
+        made = self.summary
+        rows = [(label, n, made.accepted.get(label, 0)) for label, n in made.labelled.items()]
+        said = f"{self.count} images in {self.path}; {made.images} of them now"
+        table = notebook.table(("label", "images", "accepted"), rows, said)
+        return table + picture_of(self.contact_sheet)
 
 
 class _Tally:
@@ -207,7 +215,7 @@ def execute(
 
 def make_samples(
     run: Run, engines: LoadedEngines, batch: int, on_progress: OnProgress | None = None
-) -> list[Sample]:
+) -> Samples:
     """The samples of the run in the order of their indices, made `batch` at a time.
 
     Raises UserError as the sampler does, and when the files of the bundle have changed.
@@ -216,7 +224,7 @@ def make_samples(
     run.warn()
     starts = photo_starts(run, engines)
     report = reporter(on_progress, 0, run.count, run.quota is not None)
-    return samples_at(range(run.count), run, engines, batch, starts, report)
+    return Samples(samples_at(range(run.count), run, engines, batch, starts, report))
 
 
 def samples_at(

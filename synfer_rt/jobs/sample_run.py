@@ -24,7 +24,7 @@ from synfer_rt.records import record
 from synfer_rt.sampling.guidance import SemanticGuidance, engine_name
 from synfer_rt.sampling.inversion import Photos
 from synfer_rt.sampling.requests import Requests
-from synfer_rt.sampling.sampler import Sample
+from synfer_rt.sampling.samples import Sample
 from synfer_rt.sampling.steps import engines_of, plan, without_guidance
 
 LOG = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import Any
 from synfer_rt.jobs.other_parts import OtherParts
 from synfer_rt.jobs.sample_run import Run
 from synfer_rt.judging.voting import Verdict
-from synfer_rt.sampling.sampler import Sample
+from synfer_rt.sampling.samples import Sample
 
 
 class Selection:

@@ -33,36 +33,7 @@ from synfer_rt.sampling.preparation import (
     with_fresh_noise,
 )
 from synfer_rt.sampling.requests import Request, check
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A finished image and the vote of the bundle's annotators on it.
-
-    `image` is uint8 [H, W, 3]. `probabilities` are the mean of the annotators, by class of the
-    bundle's label scheme. `best` is the likeliest class, the requested one if several are equally
-    likely. `label` is the requested class, or `best` if the vote replaced it (`rectified`); a
-    single annotator replaces no label. `accepted` says whether the vote and most annotators see the
-    requested class (`Verdict.agrees`), or whether the sample passes the accept rate or threshold of
-    its run. A bundle without annotators gives no probabilities, an empty `best`, and accepts
-    nothing. A `broken` image is flat or was not finite, and is never accepted. `backend` is the
-    name of the backend that made the image.
-    """
-
-    request: Request
-    image: np.ndarray
-    label: str
-    rectified: bool
-    probabilities: dict[str, float]
-    best: str
-    accepted: bool
-    broken: bool = False
-    backend: str = ""
-
-    def __repr__(self) -> str:
-        height, width = self.image.shape[:2]
-        said = f"label={self.label!r}, accepted={self.accepted}"
-        return f"Sample(index={self.request.index}, {said}, image {height}x{width})"
+from synfer_rt.sampling.samples import Sample
 
 
 @dataclass(frozen=True)

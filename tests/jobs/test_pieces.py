@@ -18,7 +18,8 @@ from synfer_rt.jobs.sample import execute, make_samples
 from synfer_rt.jobs.sample_run import Run
 from synfer_rt.sampling.preparation import Prepared, prepare
 from synfer_rt.sampling.requests import Request, make_requests
-from synfer_rt.sampling.sampler import Computed, Sample, Sampler
+from synfer_rt.sampling.sampler import Computed, Sampler
+from synfer_rt.sampling.samples import Sample
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ from synfer_rt.backends import open_engine, to_numpy
 from synfer_rt.bundle import Bundle
 from synfer_rt.diffusion.solvers import Trajectory
 from synfer_rt.errors import UserError
-from synfer_rt.sampling.sampler import Sample, Sampler
+from synfer_rt.sampling.sampler import Sampler
+from synfer_rt.sampling.samples import Sample
 from synfer_rt.vocabulary import label_schemes
 from tests import tiny_bundle as tiny
 from tests.samples import request

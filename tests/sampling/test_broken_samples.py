@@ -11,7 +11,8 @@ import pytest
 from synfer_rt.backends import open_engine, status
 from synfer_rt.bundle import Bundle
 from synfer_rt.diffusion.solvers import Trajectory
-from synfer_rt.sampling.sampler import Sample, Sampler
+from synfer_rt.sampling.sampler import Sampler
+from synfer_rt.sampling.samples import Sample
 from tests import tiny_bundle as tiny
 from tests.samples import difference, request
 

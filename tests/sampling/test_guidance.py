@@ -16,7 +16,8 @@ from synfer_rt.diffusion.solvers import SOLVERS, Trajectory, trajectory
 from synfer_rt.errors import UserError
 from synfer_rt.sampling.guidance import FORMS, Guide, SemanticGuidance, one_hot, semantic_guidance
 from synfer_rt.sampling.requests import Request
-from synfer_rt.sampling.sampler import Sample, Sampler
+from synfer_rt.sampling.sampler import Sampler
+from synfer_rt.sampling.samples import Sample
 
 
 @pytest.fixture

@@ -25,7 +25,8 @@ from synfer_rt.sampling.inversion import invert
 from synfer_rt.sampling.observer import Observer
 from synfer_rt.sampling.on_device import OnDevice
 from synfer_rt.sampling.requests import Request
-from synfer_rt.sampling.sampler import Sample, Sampler
+from synfer_rt.sampling.sampler import Sampler
+from synfer_rt.sampling.samples import Sample
 from tests import tiny_bundle as tiny
 from tests.cuda_bundles import CPU, run_on_cpu, with_cuda_engines
 from tests.samples import request

@@ -16,7 +16,8 @@ from synfer_rt.diffusion import noise
 from synfer_rt.diffusion.solvers import SOLVERS, Trajectory, trajectory
 from synfer_rt.errors import UserError
 from synfer_rt.sampling.requests import make_requests
-from synfer_rt.sampling.sampler import Sample, Sampler
+from synfer_rt.sampling.sampler import Sampler
+from synfer_rt.sampling.samples import Sample
 from synfer_rt.vocabulary import facs
 from tests import tiny_bundle as tiny
 from tests.samples import difference, request
