@@ -75,10 +75,13 @@ class Contents:
         """The name of a file in the dataset: its path from `root`, with `/`."""
         return name_below(self.root, file)
 
-    def item(self, file: Path, label: Label, split: str | None = None) -> Item:
+    def item(
+        self, file: Path, label: Label, split: str | None = None, person: str | None = None
+    ) -> Item:
         """An image file as an item. Without a `split`, the names of its folders give it."""
         name = self.name(file)
-        return Item(name, *label, split or split_of_path(name), file, file.read_bytes)
+        split = split or split_of_path(name)
+        return Item(name, *label, split, file, file.read_bytes, person=person)
 
     def skipped(self, file: Path, reason: str) -> Skipped:
         """A file that is not used."""

@@ -28,7 +28,8 @@ class Item:
 
     `name` is its name in the dataset, in UTF-8. `label`, `problem`, `written` and `scheme` are the
     fields of its Label. `split` is train, val or test, another word from a table's column of
-    splits, or None. `file` holds its bytes, which `read` returns.
+    splits, or None. `file` holds its bytes, which `read` returns. `person` is who it shows, in the
+    dataset's own words, None if it does not say.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Item:
     split: str | None
     file: Path = field(repr=False, compare=False)
     read: Read = field(repr=False, compare=False)
+    person: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", in_utf8(self.name))

@@ -64,7 +64,8 @@ def items_of_samples(
         name = _within(shard, sample.key) if shard else sample.file
         split = columns.split_of(record or {}) or split_of_path(name)
         label = Label(None, columns.problem) if label == UNLABELLED else label
-        item = Item(name, *label, split, place if shard else place / sample.file, sample.image)
+        file, person = place if shard else place / sample.file, columns.person_of(record or {})
+        item = Item(name, *label, split, file, sample.image, person=person)
         yield from boxed(item, columns.box_of(record or {}))
     if columns.unused_box is not None:
         yield Skipped(shard or "*.json", NOT_USED.format(columns.unused_box))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from synfer_rt.data.datasets.contents import Contents
 from synfer_rt.data.datasets.formats.format import Format
 from synfer_rt.data.datasets.items import Found
@@ -28,14 +30,20 @@ def read(contents: Contents) -> Found:
                 f"there is no {file.stem}{_LABEL_FILE} for it; "
                 "only the last frame of a sequence has a label"
             )
-            yield contents.item(file, Label(None, why))
+            yield contents.item(file, Label(None, why), person=_person(file))
             continue
         try:
             text = label_file.read_text("utf-8-sig", "replace")
             label = label_of(text, contents.label_scheme)
         except OSError as error:
             label = Label(None, f"{label_file.name} cannot be read ({error.strerror})", "")
-        yield contents.item(file, label)
+        yield contents.item(file, label, person=_person(file))
+
+
+def _person(file: Path) -> str | None:
+    """Who a frame shows: the first part of a name such as S005_001_00000011.png."""
+    person, _, rest = file.stem.partition("_")
+    return person if rest else None
 
 
 def has_label_files(contents: Contents) -> bool:

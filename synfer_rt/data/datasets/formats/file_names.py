@@ -15,16 +15,25 @@ from synfer_rt.data.datasets.labels.label import Label
 from synfer_rt.vocabulary import expressions
 
 _RULES = (
-    re.compile(r"[A-Z]{2}\.(AN|DI|FE|HA|NE|SA|SU)\d\.\d{1,3}", re.ASCII),
-    re.compile(r"[AB][FM]\d\d(AF|AN|DI|HA|NE|SA|SU)(?:FL|HL|S|HR|FR)", re.ASCII),
+    re.compile(r"(?P<person>[A-Z]{2})\.(?P<label>AN|DI|FE|HA|NE|SA|SU)\d\.\d{1,3}", re.ASCII),
     re.compile(
-        r"Rafd\d{3}_\d\d_[A-Za-z]+_(?:fe)?male_(angry|contemptuous|disgusted|fearful|happy|"
-        r"neutral|sad|surprised)_(?:left|frontal|right)",
+        r"[AB](?P<person>[FM]\d\d)(?P<label>AF|AN|DI|HA|NE|SA|SU)(?:FL|HL|S|HR|FR)", re.ASCII
+    ),
+    re.compile(
+        r"Rafd\d{3}_(?P<person>\d\d)_[A-Za-z]+_(?:fe)?male_(?P<label>angry|contemptuous|"
+        r"disgusted|fearful|happy|neutral|sad|surprised)_(?:left|frontal|right)",
         re.ASCII,
     ),
-    re.compile(r"\d{4}_[A-Z]{3}_(ANG|DIS|FEA|HAP|NEU|SAD)_(?:LO|MD|HI|XX?)(?:\W|_|\Z).*", re.ASCII),
+    re.compile(
+        r"(?P<person>\d{4})_[A-Z]{3}_(?P<label>ANG|DIS|FEA|HAP|NEU|SAD)_(?:LO|MD|HI|XX?)"
+        r"(?:\W|_|\Z).*",
+        re.ASCII,
+    ),
 )
-"""For each dataset the form of a file name without its suffix; the group is the expression."""
+"""For each dataset the form of a file name without its suffix: its expression, and who shows it.
+
+In KDEF the first letter is the session, A or B, of the same persons.
+"""
 
 
 def read(contents: Contents) -> Found:
@@ -34,8 +43,9 @@ def read(contents: Contents) -> Found:
         if file.suffix.lower() not in IMAGES:
             yield contents.skipped(file, "it is not an image")
         elif rule is not None and (named := rule.fullmatch(file.stem)):
-            expression = expressions.expression(named[1])
-            yield contents.item(file, Label(expression, None, named[1]))
+            written = named["label"]
+            label = Label(expressions.expression(written), None, written)
+            yield contents.item(file, label, person=named["person"])
         else:
             why = "its file name has no expression where the others have one"
             yield contents.item(file, Label(None, why))

@@ -63,7 +63,8 @@ def _items(
             if label == UNLABELLED:
                 unlabelled, label = True, Label(None, columns.problem)
             read_image = partial(image_at, file, image, group, i)
-            item = Item(f"{shard}/{group}-{i}", *label, own, file, read_image)
+            name, person = f"{shard}/{group}-{i}", columns.person_of(row)
+            item = Item(name, *label, own, file, read_image, person=person)
             yield from boxed(item, columns.box_of(row))
     if columns.unused_box is not None:
         yield Skipped(shard, NOT_USED.format(columns.unused_box))

@@ -90,10 +90,11 @@ def _entries(file: Path, table: Table, lookup: Lookup, label_scheme: str | None)
             name = str(folder / name)
         box = part or columns.box_of(row)
         label, split = columns.label(row, scheme), columns.split_of(row) or of_name
+        person = columns.person_of(row)
         if isinstance(box, str):
-            yield Entry(file, name, label, split, None, box)
+            yield Entry(file, name, label, split, None, box, person=person)
         else:
-            yield Entry(file, name, label, split, box)
+            yield Entry(file, name, label, split, box, person=person)
 
 
 def _by_images_found(file: Path, table: Table, lookup: Lookup) -> tuple[str, ...]:

@@ -38,6 +38,11 @@ SPLITS = (
     "split", "usage", "subset", "partition", "istrain", "istraining", "istrainingimage", "istest",
 )  # fmt: skip
 """The split, whatever words the cells have."""
+PERSONS = (
+    "person", "personid", "subject", "subjectid", "identity", "identityid", "actor", "actorid",
+    "participant", "participantid", "speaker", "speakerid", "individual",
+)  # fmt: skip
+"""Who an image shows."""
 BOXES = ("bbox", "box", "facebox", "facebbox", "boundingbox", "faceboundingbox", "facerect")
 """A whole face box in one cell, which may end with a size or with a corner."""
 IMAGES = (

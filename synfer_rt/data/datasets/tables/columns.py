@@ -15,6 +15,7 @@ from synfer_rt.data.datasets.tables.column_names import (
     FILES,
     IDENTIFIERS,
     LABELS,
+    PERSONS,
     PIXELS,
     SPLITS,
 )
@@ -37,7 +38,8 @@ class Columns:
     several columns: the first with a value counts, and a row whose labels contradict each other has
     none. `votes` are the columns of votes with the expression of each, None for an abstention.
     `problem` says why no column of labels is found, if the table has columns that may be one.
-    `unused_box` is a column of face boxes that cannot be read without ambiguity.
+    `unused_box` is a column of face boxes that cannot be read without ambiguity. `person` is the
+    column of who an image shows.
     """
 
     names: tuple[str, ...]
@@ -48,6 +50,7 @@ class Columns:
     box: BoxColumns | None = None
     problem: str | None = None
     unused_box: str | None = None
+    person: str | None = None
 
     def label(self, row: Row, label_scheme: str | None) -> Label:
         """The label of a row; UNLABELLED if its cell is empty.
@@ -74,6 +77,10 @@ class Columns:
         """The split that a row says: train, val, test, or another word of its column."""
         cell = text(row.get(self.split)) if self.split else ""
         return (split_of(cell) or cell.lower()) if cell else None
+
+    def person_of(self, row: Row) -> str | None:
+        """Who the image of a row shows, None if the row does not say."""
+        return text(row.get(self.person)) or None if self.person else None
 
     def box_of(self, row: Row) -> Box | str | None:
         """The face box of a row, None if it has none, or what is wrong with it."""
@@ -116,7 +123,19 @@ def columns_of(
     problem = _no_labels(names, header) if left and not labels and not votes else None
     boxes = (name for name in BOXES if name in values and values[name] != {_WHOLE} and not box)
     unused_box = next(boxes, None)
-    return Columns(tuple(names), files, tuple(labels), votes, split, box, problem, unused_box)
+    used = {*files, *labels, *votes, split}
+    person = next((name for name in PERSONS if values.get(name) and name not in used), None)
+    return Columns(
+        tuple(names),
+        files,
+        tuple(labels),
+        votes,
+        split,
+        box,
+        problem,
+        unused_box,
+        person=person,
+    )
 
 
 def _file_columns(values: Mapping[str, set[str]], stems: frozenset[str]) -> tuple[str, ...]:

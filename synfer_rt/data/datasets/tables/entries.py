@@ -21,8 +21,8 @@ _SHOWN = 200
 class Entry:
     """What a row of a table says of an image, or of the part of it in a face box.
 
-    `name` is the image as the row writes it. `label`, `split` and `box` are what the row says, if
-    anything. `problem` says why the box of the row is not used.
+    `name` is the image as the row writes it. `label`, `split`, `box` and `person` are what the row
+    says, if anything. `problem` says why the box of the row is not used.
     """
 
     table: Path
@@ -31,6 +31,7 @@ class Entry:
     split: str | None
     box: Box | None = None
     problem: str | None = None
+    person: str | None = None
 
     @property
     def path(self) -> Path:
@@ -65,7 +66,8 @@ def items_of_entries(root: Path, matched: Sequence[Matched], label_scheme: str |
             or split_of_path(entry.path.as_posix())
             or split_of_path(tables[entry.table])
         )
-        yield in_box(Item(name, *label, split, file, file.read_bytes), box)
+        item = Item(name, *label, split, file, file.read_bytes, person=entry.person)
+        yield in_box(item, box)
 
 
 def _merged(
@@ -86,7 +88,12 @@ def _merged(
             counts = entry
         else:
             label = entry.label if counts.label == UNLABELLED else counts.label
-            counts = replace(counts, label=label, split=counts.split or entry.split)
+            counts = replace(
+                counts,
+                label=label,
+                split=counts.split or entry.split,
+                person=counts.person or entry.person,
+            )
         known[file, entry.box] = counts
         if against := list(_contradictions(entry, counts, root, file)):
             unused.append(Skipped(reported, "; ".join(against)))

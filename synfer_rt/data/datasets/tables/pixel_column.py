@@ -41,7 +41,8 @@ def images_of_pixels(
             continue
         label = columns.label(row, label_scheme)
         read = partial(_image, file, form, offset)
-        yield Item(name, *label, columns.split_of(row) or split, file, read)
+        own, person = columns.split_of(row) or split, columns.person_of(row)
+        yield Item(name, *label, own, file, read, person=person)
 
 
 def with_labels_of(images: Sequence[Item], labels: Mapping[str, Label], table: str) -> list[Item]:

@@ -14,4 +14,5 @@ def test_ck_plus_labels_the_last_frame_of_a_sequence(tmp_path: Path):
     dataset = read_dataset(tmp_path)
     assert dataset.format == "ck-plus"
     assert [item.label for item in dataset.items] == [None, "disgust"]
+    assert [item.person for item in dataset.items] == ["S005", "S005"]
     assert not dataset.items[0].not_understood

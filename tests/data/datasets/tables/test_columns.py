@@ -11,7 +11,7 @@ import pytest
 
 from synfer_rt.data.datasets import read_dataset
 from synfer_rt.errors import UserError
-from tests.small_datasets import labels_of, put, put_text, splits_of, why
+from tests.small_datasets import labels_of, picture, put, put_text, splits_of, why
 
 FACES = {"images/a.jpg": "happy", "images/b.jpg": "sad", "images/c.jpg": "fear"}
 
@@ -318,3 +318,34 @@ class TestOtherFiles:
         dataset = read_dataset(tmp_path)
         assert dataset.format == "table" and labels_of(dataset) == FACES
         assert why(dataset) == {"images/metadata.parquet: d.jpg": "there is no such file"}
+
+
+PERSONS = ["Subject ID", "person", "identity", "actor_id", "participant"]
+
+
+@pytest.mark.parametrize("column", PERSONS)
+def test_persons_are_read_from_tables(tmp_path: Path, column: str):
+    put_faces(tmp_path)
+    rows = [
+        f"{name},{word},{person}"
+        for (name, word), person in zip(FACES.items(), ("7", "7", ""), strict=True)
+    ]
+    put_text(tmp_path / "list.csv", "\n".join([f"path,label,{column}", *rows]))
+    dataset = read_dataset(tmp_path)
+    assert labels_of(dataset) == FACES
+    assert [item.person for item in dataset.items] == ["7", "7", None]
+
+
+def test_persons_are_read_from_json_and_parquet(tmp_path: Path):
+    lines = [{"file_name": "a.jpg", "label": "sad", "person": 7}]
+    put(tmp_path, lines__a=10, shards__x=20)
+    put_text(tmp_path / "lines" / "metadata.jsonl", json.dumps(lines[0]))
+    put_text(tmp_path / "shards" / "x.json", json.dumps({"label": "sad", "subject": "S1"}))
+    table = pa.table({"image": [picture(10)], "label": ["sad"], "identity": [3]})
+    (tmp_path / "parquet").mkdir()
+    pq.write_table(table, tmp_path / "parquet" / "a.parquet")
+    found = {
+        name: [item.person for item in read_dataset(tmp_path / name, format).items]
+        for name, format in (("lines", "auto"), ("shards", "auto"), ("parquet", "auto"))
+    }
+    assert found == {"lines": ["7"], "shards": ["S1"], "parquet": ["3"]}
