@@ -6,7 +6,7 @@
 
 It needs PyTorch, diffusers, transformers and onnx (`pip install '.[export]'` in a clone), but
 `add_cuda_engines` needs onnx and onnx_ir alone. Nothing of the run side imports it except the
-command line, for `build-engines`. The names below load on first use, so that importing the package
+command line, for its own commands. The names below load on first use, so that importing the package
 costs nothing.
 """
 
@@ -20,14 +20,24 @@ if TYPE_CHECKING:
     from synfer_rt.export.build.entries import Built
     from synfer_rt.export.build.finished_bundle import add_cuda_engines
     from synfer_rt.export.files.lora.merge import Lora
+    from synfer_rt.export.training.api import train_annotator, train_guide
 
-__all__ = ["Built", "Lora", "add_cuda_engines", "build_engines"]
+__all__ = [
+    "Built",
+    "Lora",
+    "add_cuda_engines",
+    "build_engines",
+    "train_annotator",
+    "train_guide",
+]
 
 _HOMES = {
     "Built": "build.entries",
     "Lora": "files.lora.merge",
     "add_cuda_engines": "build.finished_bundle",
     "build_engines": "api",
+    "train_annotator": "training.api",
+    "train_guide": "training.api",
 }
 
 

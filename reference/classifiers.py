@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from reference import renders
 from reference.tasks import ATTRIBUTES, EXPRESSION, Task, intensities
+from synfer_rt.export.training.augmentation import as_input, augment
 
 CHECKPOINT_SECONDS = 120.0
 
@@ -168,31 +169,6 @@ NETWORKS = {
 }
 
 
-def augment(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Change images [B, 3, S, S] in [-1, 1] at random: position, brightness, contrast, blur, noise.
-
-    Blur matters: generated faces are softer than renders, and a reader trained without blur would
-    judge sharpness instead of expression.
-    """
-    b = len(images)
-
-    def u(low: float, high: float) -> torch.Tensor:
-        return low + (high - low) * torch.rand(b, 1, 1, 1, generator=generator)
-
-    scale, angle = u(0.92, 1.08).view(b), u(-0.12, 0.12).view(b)
-    cos, sin = angle.cos() * scale, angle.sin() * scale
-    shift = u(-0.08, 0.08).view(b), u(-0.08, 0.08).view(b)
-    theta = torch.stack([cos, -sin, shift[0], sin, cos, shift[1]], 1).view(b, 2, 3)
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    soft = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="reflect"), 3, 1)
-    softer = F.avg_pool2d(F.pad(soft, (1, 1, 1, 1), mode="reflect"), 3, 1)
-    kind = u(0, 1)
-    images = torch.where(kind < 0.3, soft, torch.where(kind < 0.45, softer, images))
-    images = images * u(0.75, 1.25) + u(-0.2, 0.2)
-    return images + u(0, 0.08) * torch.randn(images.shape, generator=generator)
-
-
 def load(path: Path, name: str) -> nn.Module:
     """A trained network in evaluation mode."""
     file = path / f"{name}.safetensors"
@@ -204,11 +180,6 @@ def load(path: Path, name: str) -> nn.Module:
     network = NETWORKS[name].build()
     network.load_state_dict(load_file(file))
     return network.eval()
-
-
-def as_input(images_u8: np.ndarray) -> torch.Tensor:
-    """uint8 [n, S, S, 3] as float [n, 3, S, S] in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(images_u8)).permute(0, 3, 1, 2) / 127.5 - 1
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ import torch
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler
 from safetensors.torch import load_file
 
-from reference import cache, classifiers, model
+from reference import classifiers, model
 from reference.evaluation import statistics
 from reference.evaluation.action_units import au_agreement
 from reference.evaluation.expression import fer_reading
@@ -32,6 +32,7 @@ from reference.tasks import CLASSES
 from reference.tokenizer import build as build_tokenizer
 from synfer_rt.bundle import open_bundle
 from synfer_rt.diffusion import noise
+from synfer_rt.export.training import cache
 from synfer_rt.sampling.requests import Request, make_requests
 from synfer_rt.vocabulary import facs
 

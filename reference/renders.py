@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
+from synfer_rt.export.training.faces import Faces
+
 HELD_OUT_SHARE = 16
 """One identity in this many is never trained on."""
 
@@ -43,6 +45,22 @@ class Renders:
     def halves(self, rows: np.ndarray) -> np.ndarray:
         """Which held-out rows [n] are in the first of two parts, bool [n]; no person is in both."""
         return self.annotations["identity"][rows] // HELD_OUT_SHARE % 2 == 0
+
+    def faces(self, scheme: str) -> Faces:
+        """The images that show a class of `scheme`, those of held-out identities apart."""
+        truth = self.annotations["label"].astype(np.int64)
+        train, held = (rows[truth[rows] >= 0] for rows in (self.rows(False), self.rows(True)))
+        return Faces(
+            lambda numbers: self.images[numbers],
+            truth,
+            [str(number) for number in range(len(self))],
+            train,
+            held,
+            self.halves(held),
+            "persons",
+            self.key,
+            scheme,
+        )
 
 
 def load(directory: Path, size: int) -> Renders:

@@ -16,12 +16,13 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from reference import cache, model
+from reference import model
 from reference.evaluation.sampling import steps
 from synfer_rt.bundle import Bundle
 from synfer_rt.data import pixels
 from synfer_rt.diffusion.solvers import HISTORY_SLOTS, Trajectory
 from synfer_rt.export.build.unpack import unpack
+from synfer_rt.export.training import cache
 from synfer_rt.sampling.preparation import start_latents
 from synfer_rt.sampling.requests import Request
 from synfer_rt.sampling.sampler import Sampler

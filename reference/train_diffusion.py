@@ -28,10 +28,11 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from reference import cache, captions, model, renders
+from reference import captions, model, renders
 from reference.classifiers import as_input
 from reference.tokenizer import build as build_tokenizer
 from reference.train_vae import feature_weights
+from synfer_rt.export.training import cache
 from synfer_rt.vocabulary import facs
 
 SNR_CAP = 5.0

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
+from synfer_rt.data.writers.atomic import write_whole
 from synfer_rt.diffusion.schedule import Schedule
 from synfer_rt.errors import UserError
 from synfer_rt.export.checkpoint.contents import FERANNO_FOLDER, Checkpoint
@@ -43,7 +44,8 @@ class FERAnnoConfig:
 
 def prompt_of(label_scheme: str) -> str:
     """A sentence that names every class of the scheme."""
-    words = (EXPRESSION_WORDS[name][0] for name in label_schemes.scheme(label_scheme))
+    names = label_schemes.scheme(label_scheme)
+    words = (EXPRESSION_WORDS.get(name, (name,))[0] for name in names)
     return f"a photo of a {' '.join(words)} face"
 
 
@@ -59,29 +61,32 @@ def new_feranno(
             "FERAnno reads cross-attention maps and this UNet has none; remove the folder "
             f"{FERANNO_FOLDER}/ from the checkpoint."
         )
-    tokenizer = checkpoint.tokenizer
     length = checkpoint.text_encoder.config.max_position_embeddings
-    ids = tokenizer(config.prompt, truncation=True, max_length=length)["input_ids"]
-    options = {"padding": "max_length", "truncation": True, "max_length": length}
-    padded = torch.tensor(tokenizer([config.prompt] * 2, **options)["input_ids"])
-    given = [padded[None]]
-    if conditioner.takes_aus:
-        given += [torch.zeros(1, 2, checkpoint.units), torch.ones(1)]
-    with torch.no_grad():
-        outputs = conditioner(*given)
-    conditioning = {
-        name: tensor[:, 1] for name, tensor in zip(conditioner.outputs, outputs, strict=True)
-    }
+    ids = checkpoint.tokenizer(config.prompt, truncation=True, max_length=length)["input_ids"]
     alpha_bar = Schedule.from_manifest(checkpoint.schedule).alphas_cumprod[TIMESTEP]
     return FERAnno(
         denoiser,
-        conditioning,
+        fixed_conditioning(checkpoint, conditioner, config.prompt),
         len(ids),
         math.sqrt(alpha_bar),
         checkpoint.latent_shape,
         config.label_scheme,
         config.width,
     )
+
+
+def fixed_conditioning(
+    checkpoint: Checkpoint, conditioner: Conditioner, prompt: str
+) -> dict[str, Tensor]:
+    """The conditioner's outputs [1, ...] by name, for a prompt and zero AUs."""
+    length = checkpoint.text_encoder.config.max_position_embeddings
+    options = {"padding": "max_length", "truncation": True, "max_length": length}
+    given = [torch.tensor(checkpoint.tokenizer([prompt] * 2, **options)["input_ids"])[None]]
+    if conditioner.takes_aus:
+        given += [torch.zeros(1, 2, checkpoint.units), torch.ones(1)]
+    with torch.no_grad():
+        outputs = conditioner(*given)
+    return {name: tensor[:, 1] for name, tensor in zip(conditioner.outputs, outputs, strict=True)}
 
 
 def read_feranno(
@@ -114,11 +119,15 @@ def read_feranno(
 
 def save_feranno(directory: Path, feranno: FERAnno, config: FERAnnoConfig) -> None:
     """Write the head and its description into the checkpoint `directory`."""
-    folder = directory / FERANNO_FOLDER
-    folder.mkdir(exist_ok=True)
-    state = {name: tensor.contiguous() for name, tensor in feranno.head.state_dict().items()}
-    save_file(state, folder / _WEIGHTS)
-    (folder / _CONFIG).write_text(json.dumps(config.__dict__, indent=2) + "\n")
+    save_head(directory / FERANNO_FOLDER, feranno.head.state_dict(), config)
+
+
+def save_head(folder: Path, weights: Mapping[str, Tensor], config: FERAnnoConfig) -> None:
+    """Write a head and its description into `folder`, each file whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in weights.items()}
+    write_whole(folder / _WEIGHTS, save(tensors))
+    write_whole(folder / _CONFIG, (json.dumps(config.__dict__, indent=2) + "\n").encode())
 
 
 def model_fingerprint(checkpoint: Checkpoint) -> str:

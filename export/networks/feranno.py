@@ -178,7 +178,7 @@ class FERAnno(nn.Module):
         fixed = {name: getattr(self, f"fixed_{name}") for name in self.denoiser.names}
         fixed = {name: x.expand(count, *x.shape[1:]) for name, x in fixed.items()}
         with _recorded(self.denoiser.unet, tuple(latents.shape[2:]), self.tokens) as (parts, maps):
-            timestep = torch.full((), float(TIMESTEP))
+            timestep = torch.full((), float(TIMESTEP), device=latents.device)
             self.denoiser.predict(self.signal * latents, timestep, fixed)
         return parts, maps
 

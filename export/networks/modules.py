@@ -317,8 +317,9 @@ class Denoiser(nn.Module):
         kwargs = {name: value for name, value in given.items() if name.startswith("au_")}
         embedded = None
         if self.embeds_guidance:
-            scale = torch.full((1,), EMBEDDED_GUIDANCE) if guidance is None else guidance
-            embedded = self.guidance_embedding(scale)
+            if guidance is None:
+                guidance = torch.full((1,), EMBEDDED_GUIDANCE, device=latents.device)
+            embedded = self.guidance_embedding(guidance)
         return self.unet(
             latents,
             timestep,

@@ -16,10 +16,11 @@ from scipy.spatial.distance import cdist
 from scipy.stats import mannwhitneyu
 from torch import nn
 
-from reference import cache, renders
+from reference import renders
 from reference.evaluation import statistics
 from reference.evaluation.diversity import pooled_features
 from reference.evaluation.pages import figure
+from synfer_rt.export.training import cache
 
 HELD, COPIES = "held-out renders through the VAE", "training renders through the VAE"
 """What samples are compared with: images that cannot be copies, and images that are.

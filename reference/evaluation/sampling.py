@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from reference import cache
 from synfer_rt.diffusion.solvers import Trajectory
+from synfer_rt.export.training import cache
 from synfer_rt.sampling.requests import Request
 from synfer_rt.sampling.sampler import Sampler
 from synfer_rt.sampling.steps import engines_of, plan

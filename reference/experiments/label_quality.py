@@ -19,13 +19,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from reference import cache, classifiers
+from reference import classifiers
 from reference.evaluation import pages, statistics
 from reference.evaluation.pages import plus_minus, table
 from reference.experiments import setting as settings
 from reference.experiments.sampling import Recipe, sample_set
 from reference.experiments.setting import Setting
 from reference.tasks import CLASSES
+from synfer_rt.export.training import cache
 from synfer_rt.judging.acceptance import RunningQuantile
 from synfer_rt.judging.voting import Opinion, Verdict, average, vote
 

@@ -20,7 +20,6 @@ import click
 import numpy as np
 from PIL import Image
 
-from reference import cache
 from reference.evaluation import pages, statistics
 from reference.evaluation.pages import plus_minus, table
 from reference.experiments import setting as settings
@@ -36,6 +35,7 @@ from reference.experiments.training import (
 )
 from reference.tasks import CLASSES
 from synfer_rt.data.datasets import read_dataset
+from synfer_rt.export.training import cache
 from synfer_rt.jobs.augment import Augmenter
 from synfer_rt.jobs.augmentation import Augmentation
 from synfer_rt.jobs.balance import additions, targets

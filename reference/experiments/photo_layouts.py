@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 from scipy.spatial.distance import cdist
 
-from reference import cache, classifiers, renders
+from reference import classifiers, renders
 from reference.evaluation import pages, statistics
 from reference.evaluation.action_units import au_agreement
 from reference.evaluation.diversity import pooled_features
@@ -30,6 +30,7 @@ from reference.experiments import setting as settings
 from reference.experiments.guidance_sweep import numbers
 from reference.experiments.setting import Setting
 from reference.tasks import CLASSES
+from synfer_rt.export.training import cache
 from synfer_rt.sampling.inversion import STRENGTH, Photos, PhotoStarts, read_photos
 from synfer_rt.sampling.requests import Request, make_requests
 from synfer_rt.vocabulary import facs

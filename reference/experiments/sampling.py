@@ -8,9 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-from reference import cache
 from reference.evaluation.sampling import facts
 from synfer_rt.diffusion.solvers import Trajectory
+from synfer_rt.export.training import cache
 from synfer_rt.sampling.guidance import START, SemanticGuidance, engine_name, semantic_guidance
 from synfer_rt.sampling.inversion import inverted, neutral_request
 from synfer_rt.sampling.requests import Requests, make_requests

@@ -18,12 +18,12 @@ from pathlib import Path
 import click
 import numpy as np
 
-from reference import cache
 from reference.evaluation import pages, statistics
 from reference.evaluation.pages import plus_minus, table
 from reference.experiments import setting as settings
 from reference.experiments.setting import Setting
 from synfer_rt.diffusion.solvers import Trajectory, trajectory
+from synfer_rt.export.training import cache
 from synfer_rt.sampling.requests import Request, make_requests
 from synfer_rt.sampling.sampler import Sampler
 

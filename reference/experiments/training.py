@@ -11,9 +11,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from reference import cache, classifiers, renders
+from reference import classifiers, renders
 from reference.evaluation import statistics
 from reference.tasks import CLASSES
+from synfer_rt.export.training import cache
 
 RATE = 2e-3
 

@@ -43,6 +43,16 @@ _COMMANDS = {
     ),
     "sample": ("synfer_rt.commands.sample", "sample", "Write a labelled dataset of faces."),
     "status": ("synfer_rt.commands.status", "status", "Show how far a run is."),
+    "train-annotator": (
+        "synfer_rt.export.training.cli",
+        "train_annotator",
+        "Train FERAnno for a checkpoint on your photos (needs PyTorch).",
+    ),
+    "train-guide": (
+        "synfer_rt.export.training.cli",
+        "train_guide",
+        "Train a guiding classifier for a checkpoint (needs PyTorch).",
+    ),
     "unpack": (
         "synfer_rt.export.cli",
         "unpack",
@@ -61,7 +71,7 @@ _COMMANDS = {
 }
 """The commands: module, attribute, and help that needs no import."""
 
-_NEED_TORCH = ("bench", "build-engines", "unpack")
+_NEED_TORCH = ("bench", "build-engines", "train-annotator", "train-guide", "unpack")
 """Commands that need packages of the extra `export`."""
 
 

@@ -1,0 +1,62 @@
+"""Calibration against figures that follow from the definitions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from synfer_rt.export.training.calibration import (
+    calibration_error,
+    fitted_temperature,
+    interval,
+    scores,
+    softmax,
+)
+
+
+def test_the_calibration_error_weighs_each_bin_s_gap() -> None:
+    # Confidences 0.9 (three of four right) and 0.6 (one of two right): two bins of ten.
+    probabilities = np.array([[0.9, 0.1]] * 4 + [[0.4, 0.6]] * 2)
+    classes = np.array([0, 0, 0, 1, 1, 0])
+    gap = 4 / 6 * abs(0.75 - 0.9) + 2 / 6 * abs(0.5 - 0.6)
+    assert calibration_error(probabilities, classes, 10) == pytest.approx(gap)
+
+
+def test_a_bin_s_right_end_belongs_to_it() -> None:
+    # 0.5 is in (0, 0.5] and 0.51 in (0.5, 1]: the gaps do not cancel each other.
+    probabilities, classes = np.array([[0.5, 0.5], [0.51, 0.49]]), np.array([0, 1])
+    found = calibration_error(probabilities, classes, 2)
+    assert found == pytest.approx((abs(1 - 0.5) + abs(0 - 0.51)) / 2)
+
+
+def test_certain_and_right_has_no_error() -> None:
+    assert calibration_error(np.eye(3), np.arange(3)) == 0
+
+
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
+def test_the_temperature_is_found_by_which_logits_were_scaled(temperature: float) -> None:
+    draw = np.random.default_rng(0)
+    logits = 2 * draw.standard_normal((20000, 4))
+    classes = (softmax(logits).cumsum(1) < draw.random((20000, 1))).sum(1)
+    assert fitted_temperature(temperature * logits, classes) == pytest.approx(temperature, rel=0.03)
+
+
+def test_images_that_are_all_read_rightly_do_not_make_a_network_certain() -> None:
+    logits = np.tile(4 * np.eye(3), (10, 1))
+    classes = np.tile(np.arange(3), 10)
+    temperature = fitted_temperature(logits, classes)
+    # The smoothed target of Platt (1999) is the optimum, as every image has the same logits.
+    assert softmax(logits / temperature).max(1)[0] == pytest.approx(31 / 32, abs=1e-6)
+
+
+def test_the_interval_is_wilson_s() -> None:
+    # 8 of 10: Wilson (1927) by the formula with z = 1.959964.
+    assert interval(8, 10) == pytest.approx((0.490162, 0.943318), abs=1e-6)
+    assert interval(5, 5)[1] == pytest.approx(1.0)
+
+
+def test_scores_count_each_class_apart() -> None:
+    probabilities = np.array([[0.8, 0.2], [0.8, 0.2], [0.8, 0.2], [0.8, 0.2]])
+    found = scores(probabilities, np.array([0, 0, 0, 1]), ["happy", "sad"])
+    assert found["accuracy"] == 0.75 and found["balanced_accuracy"] == 0.5
+    assert found["recall"] == {"happy": 1.0, "sad": 0.0}
