@@ -17,7 +17,7 @@ from synfer_rt.export.build.one_engine import Source
 from synfer_rt.export.build.whole_bundle import build_bundle
 from synfer_rt.export.checkpoint.few_step import parse_few_step
 from synfer_rt.export.files.lora.merge import Lora, parse_lora
-from synfer_rt.export.networks.classifier import ClassifierSource, parse_classifier
+from synfer_rt.export.networks.classifier import ClassifierSource, parse_classifier, with_heads
 
 
 def build_engines(
@@ -28,7 +28,7 @@ def build_engines(
     lora: Sequence[str | Path | Lora] = (),
     few_step: str | None = None,
     classifier: Sequence[str | Path] = (),
-    classifier_labels: Sequence[str] = (),
+    classifier_labels: Sequence[str | Path | Sequence[str]] = (),
     classifier_input: Sequence[str] = (),
     guide: tuple[str | Path, str, str] | None = None,
     resolution: tuple[int, int] | None = None,
@@ -134,7 +134,7 @@ def _rises(numbers: Sequence[int], count: int) -> bool:
 
 
 def _classifiers(
-    paths: Sequence[str | Path], labels: Sequence[str], inputs: Sequence[str]
+    paths: Sequence[str | Path], labels: Sequence[object], inputs: Sequence[str]
 ) -> tuple[ClassifierSource, ...]:
     if not len(paths) == len(labels) == len(inputs):
         raise UserError(
@@ -142,7 +142,7 @@ def _classifiers(
             f"{len(paths)}, {len(labels)} and {len(inputs)} of them."
         )
     given = zip(map(Path, paths), labels, inputs, strict=True)
-    return tuple(parse_classifier(*one) for one in given)
+    return with_heads([parse_classifier(*one) for one in given])
 
 
 def _guide(

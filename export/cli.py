@@ -64,8 +64,9 @@ _RESUME = "Interrupted; what is finished is kept: run the same command to go on.
     "schemes",
     multiple=True,
     metavar="SCHEME",
-    help="Label scheme of each --classifier, in the same order: for example affectnet-8, or the "
-    "expressions in the order of the scores, such as happy,sad,-,neutral; - is a score of none.",
+    help="Label scheme of each --classifier, in the same order: for example affectnet-8, the "
+    "classes in the order of the scores, such as happy,sad,-,neutral (- is a score of none), or a "
+    "scheme file (.yaml, .json).",
 )
 @click.option(
     "--classifier-input",

@@ -25,6 +25,7 @@ from synfer_rt.bundle.engine_specs import (
 from synfer_rt.export.build.hashes import EXPORT, code_hash, digest, sha256
 from synfer_rt.export.checkpoint.contents import ADDITIONS, FERANNO_FOLDER, Checkpoint
 from synfer_rt.export.checkpoint.distilled import DISTILLED_FOLDER
+from synfer_rt.export.networks.classifier import ClassifierSource
 from synfer_rt.export.networks.guiding_classifier import IMAGE_FOLDER, LATENT_FOLDER
 from synfer_rt.export.networks.image_network import ImageNetwork
 from synfer_rt.export.onnx.shared_weights import data_files
@@ -106,14 +107,15 @@ def engine_key(
 
 def network_key(source: ImageNetwork, checkpoint: Checkpoint, precision: str, model: str) -> str:
     """The key of an engine from an ONNX file; `model` is the file's hash (file_hashes)."""
-    return digest(
-        _described(source, model), checkpoint.image_size, checkpoint.sizes, precision, _tools()
-    )
+    target = checkpoint.settings.label_scheme if isinstance(source, ClassifierSource) else None
+    shape = checkpoint.image_size, checkpoint.sizes
+    return digest(_described(source, model), *shape, target, precision, _tools())
 
 
 def _described(source: ImageNetwork, model: str) -> dict[str, Any]:
     """An ONNX file by its description and hashes; `model` is that of the file."""
-    return {**asdict(source), "path": model, "data": _external(source.path)}
+    heads = [{**asdict(head), "path": model} for head in source.heads]
+    return {"heads": heads, "data": _external(source.path)}
 
 
 def file_hashes(checkpoint: Checkpoint) -> dict[Path, str]:

@@ -128,20 +128,21 @@ def _export(job: Job, path: Path) -> tuple[list[Case], dict[str, Any]]:
             store_half(model.graph)
         save(model, path)
         cases = references(partial(reference, network), images_of(size), job.batches, other)
-        scheme = network.expressions if isinstance(network, ClassifierSource) else None
-    else:
-        graph = engine_graph(checkpoint, job.name, job.max_length)
-        cases = references(graph.reference or graph.module, graph.inputs, job.batches, other)
-        # An axis of length 1, or as long as another, would be taken for a fixed one.
-        small = sizes and (2 * sizes.multiple_of, 3 * sizes.multiple_of)
-        export = (
-            export_gradient
-            if graph.gradient
-            else partial(export_onnx, free_axes=checkpoint.free_axes, optional=graph.optional)
-        )
-        example = graph.inputs(_EXAMPLE_BATCH, small)
-        export(graph.module, example, graph.outputs, graph.static, path, job.precision)
-        scheme = graph.label_scheme
+        if isinstance(network, ClassifierSource):
+            return cases, network.manifest_fields(checkpoint.settings.label_scheme)
+        return cases, {}
+    graph = engine_graph(checkpoint, job.name, job.max_length)
+    cases = references(graph.reference or graph.module, graph.inputs, job.batches, other)
+    # An axis of length 1, or as long as another, would be taken for a fixed one.
+    small = sizes and (2 * sizes.multiple_of, 3 * sizes.multiple_of)
+    export = (
+        export_gradient
+        if graph.gradient
+        else partial(export_onnx, free_axes=checkpoint.free_axes, optional=graph.optional)
+    )
+    example = graph.inputs(_EXAMPLE_BATCH, small)
+    export(graph.module, example, graph.outputs, graph.static, path, job.precision)
+    scheme = graph.label_scheme
     return cases, {"label_scheme": scheme} if scheme else {}
 
 

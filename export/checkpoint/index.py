@@ -46,7 +46,7 @@ from synfer_rt.export.networks.au_reader import AUReaderSource
 from synfer_rt.export.networks.classifier import ClassifierSource
 from synfer_rt.export.networks.image_network import INPUT_FIELDS, ImageNetwork
 from synfer_rt.export.onnx.shared_weights import tensor_array
-from synfer_rt.vocabulary import facs
+from synfer_rt.vocabulary import facs, label_schemes
 
 AU_READER = "au-reader"
 _ADAPTER_FILE = ADAPTER_FILES[0]
@@ -185,10 +185,21 @@ def _description(network: ImageNetwork) -> dict[str, Any]:
     """The JSON file beside an unpacked network, which has one output."""
     fields = {name: getattr(network, name) for name in INPUT_FIELDS if name != "output_name"}
     if isinstance(network, ClassifierSource):
-        return {"label_scheme": network.label_scheme, **fields}
+        if network.others:
+            named = [{**_head(one), "output_name": one.output_name} for one in network.heads]
+            return {**fields, "heads": named}
+        return {**fields, **_head(network)}
     assert isinstance(network, AUReaderSource)
     known = [key for key, names in facs.VOCABULARIES.items() if names == network.units]
     return {"au_vocabulary": known[0] if known else network.units, **fields}
+
+
+def _head(classifier: ClassifierSource) -> dict[str, Any]:
+    scheme: Any = classifier.label_scheme
+    if classifier.mappings:
+        classes = list(label_schemes.scheme(scheme))
+        scheme = {"classes": classes, "mappings": classifier.mappings}
+    return {"label_scheme": scheme, "output": classifier.output}
 
 
 def _initializers(engine: Path) -> Iterator[tuple[str, np.ndarray]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -103,8 +103,14 @@ def read_checkpoint(
         weight_files=_weight_files(folders, adapter, loras, classifiers, au_reader),
         sizes=sizes and free_sizes(directory, unet, vae, *sizes),
         scheduler_changes=scheduler.changes,
-        remarks=(*scheduler.remarks, *remarks, *left_out),
+        remarks=(*scheduler.remarks, *remarks, *left_out, *_lost(classifiers, settings)),
     )
+
+
+def _lost(classifiers: Sequence[ClassifierSource], settings: Settings) -> Iterator[str]:
+    """Remarks on classes of classifiers that are none of the model's."""
+    for source in classifiers:
+        yield from source.remarks(settings.label_scheme)
 
 
 def _read_index(directory: Path) -> dict[str, Any]:

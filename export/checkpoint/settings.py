@@ -26,6 +26,7 @@ from synfer_rt.export.files.au_vocabulary import au_names
 from synfer_rt.export.files.json_files import check_fields, read_json
 from synfer_rt.ranges import LARGEST_SCALE
 from synfer_rt.vocabulary import facs, label_schemes
+from synfer_rt.vocabulary.scheme_files import given_scheme
 
 SETTINGS_FILE = "synfer.json"
 
@@ -106,11 +107,11 @@ def read_settings(
             "trained with."
         )
     _check_class_labels(path, parts, unet, text_encoder, len(names))
-    scheme = label_schemes.from_json(given.get("label_scheme", "affectnet-8"))
+    scheme = given_scheme(given.get("label_scheme", "affectnet-8"), folder=directory).text
     if not all(map(label_schemes.is_expression, label_schemes.scheme(scheme))):
         raise UserError(
-            f"{path} has the label_scheme {scheme!r}, in which not every class is an expression; "
-            "write expressions alone, because the model makes images of each class."
+            f"{path} has the label_scheme {scheme!r}, in which not every place is a class; "
+            "write classes alone, because the model makes images of each class."
         )
     present = (directory / DISTILLED_FOLDER).is_dir()
     distilled = read_distilled(path, given.get("distilled"), present)

@@ -27,7 +27,7 @@ from synfer_rt.export.networks.feranno import TIMESTEP, FERAnno
 from synfer_rt.export.networks.modules import Conditioner, Denoiser, cross_attentions
 from synfer_rt.export.sentences import first_line
 from synfer_rt.vocabulary import label_schemes
-from synfer_rt.vocabulary.prompts import EXPRESSION_WORDS
+from synfer_rt.vocabulary.prompts import expression_words
 
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
 
@@ -44,8 +44,7 @@ class FERAnnoConfig:
 
 def prompt_of(label_scheme: str) -> str:
     """A sentence that names every class of the scheme."""
-    names = label_schemes.scheme(label_scheme)
-    words = (EXPRESSION_WORDS.get(name, (name,))[0] for name in names)
+    words = (expression_words(name)[0] for name in label_schemes.scheme(label_scheme))
     return f"a photo of a {' '.join(words)} face"
 
 

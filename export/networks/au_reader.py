@@ -57,10 +57,10 @@ class AUReaderSource(ImageNetwork):
         count = len(self.units)
         return Ending("aus", "outputs", "its description", count, len(self.wanted), nodes, columns)
 
-    def finish(self, scores: torch.Tensor) -> torch.Tensor:
+    def finish(self, scores: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Intensities of the model's units."""
         intensities = scores.sigmoid() if self.output == "logits" else scores
-        return intensities[:, self.columns]
+        return (intensities[:, self.columns],)
 
     def count_remedy(self, found: int) -> str:
         """What to do if the file has `found` scores and its vocabulary another number."""

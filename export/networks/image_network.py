@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -43,7 +43,7 @@ class Ending:
     """The nodes after a network's `count` scores, from "scores" to the engine's `output`.
 
     `size` is the length of a row of the output. `scores` and `known_by` are for messages: what the
-    scores are, and what their number is known from.
+    scores are, and what their number is known from. `beside` are outputs of one number a row.
     """
 
     output: str
@@ -53,6 +53,22 @@ class Ending:
     size: int
     nodes: Sequence[NodeProto]
     constants: Mapping[str, np.ndarray]
+    beside: tuple[str, ...] = ()
+
+    def suffixed(self, suffix: str) -> Ending:
+        """The same nodes with `suffix` after all names but those of the outputs beside."""
+
+        def new(names: Iterable[str]) -> list[str]:
+            return [name if name in self.beside else f"{name}{suffix}" for name in names]
+
+        nodes: list[NodeProto] = []
+        for node in self.nodes:
+            nodes.append(copied := NodeProto())
+            copied.CopyFrom(node)
+            copied.name = f"{node.name}{suffix}"
+            copied.input[:], copied.output[:] = new(node.input), new(node.output)
+        constants = {f"{name}{suffix}": value for name, value in self.constants.items()}
+        return replace(self, output=f"{self.output}{suffix}", nodes=nodes, constants=constants)
 
 
 @dataclass(frozen=True)
@@ -103,13 +119,23 @@ class ImageNetwork(ABC):
                 "which are of pixels up to 255; divide them by 255: here pixels are in [0, 1]."
             )
 
+    @property
+    def heads(self) -> Sequence[ImageNetwork]:
+        """The network once for each of its outputs that is used, in their order."""
+        return (self,)
+
+    @property
+    def suffix(self) -> str:
+        """What stands after the names of this head's nodes and outputs in the engine."""
+        return ""
+
     @abstractmethod
     def ending(self) -> Ending:
         """The nodes after the scores."""
 
     @abstractmethod
-    def finish(self, scores: torch.Tensor) -> torch.Tensor:
-        """The same computation in PyTorch."""
+    def finish(self, scores: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The same computation in PyTorch: the engine's outputs from these scores."""
 
     @abstractmethod
     def doubt(self, scores: np.ndarray) -> str | None:
@@ -159,22 +185,16 @@ def compose_network(
             f"{network.path} takes {[_shape(value) for value in images]}, not images "
             f"[batch, {', '.join(map(str, wanted))}]; {network.INPUT_REMEDY}."
         )
-    ending = network.ending()
     outputs = {value.name: _shape(value) for value in core.graph.output}
-    chosen = _scores_of(network, outputs)
-    if len(outputs[chosen]) == 1:
-        raise UserError(
-            f"{network.path} has the output {chosen} {outputs[chosen]}, without a batch; export it "
-            f"with a dynamic batch, so that the output is [batch, {ending.count}]."
-        )
-    if outputs[chosen] and not isinstance(found := _count(outputs[chosen]), str):
-        _check_count(network, found)
+    endings = {head.suffix: (_checked(head, outputs), head.ending()) for head in network.heads}
     if not isinstance(shape[0], str):
         core = with_free_batch(core, network.path)
     prefix = name_prefix(network.KIND)
     before = _preparation(network, image_size, channels_last)
     _prefix_names(core, prefix, images[0].name)
-    _join(core.graph, before, f"{prefix}{chosen}", ending)
+    _begin(core.graph, before)
+    for suffix, (chosen, ending) in endings.items():
+        _end(core.graph, f"{prefix}{chosen}", suffix, ending.suffixed(suffix))
     core.producer_name, core.doc_string = "synfer-rt", ""
     del core.metadata_props[:]
     for graph in model_file.graphs(core.graph):
@@ -189,7 +209,22 @@ def name_prefix(kind: str) -> str:
     return f"{kind.replace(' ', '_')}/"
 
 
-def reference(network: ImageNetwork, images: torch.Tensor) -> torch.Tensor:
+def _checked(network: ImageNetwork, outputs: Mapping[str, Sequence[Any]]) -> str:
+    """The name of the output that has the scores, whose shape fits."""
+    chosen = _scores_of(network, outputs)
+    if len(outputs[chosen]) == 1:
+        raise UserError(
+            f"{network.path} has the output {chosen} {outputs[chosen]}, without a batch; export it "
+            f"with a dynamic batch, so that the output is [batch, {network.ending().count}]."
+        )
+    if outputs[chosen] and not isinstance(found := _count(outputs[chosen]), str):
+        _check_count(network, found)
+    return chosen
+
+
+def reference(
+    network: ImageNetwork, images: torch.Tensor
+) -> torch.Tensor | tuple[torch.Tensor, ...]:
     """The reference for the engine: Pillow and PyTorch around the unchanged ONNX file.
 
     A file that computes in float16 is run in float32, with the same weights. Raises UserError if
@@ -215,11 +250,14 @@ def reference(network: ImageNetwork, images: torch.Tensor) -> torch.Tensor:
         if entry.shape[-1] == images.shape[1] and entry.shape[1] != images.shape[1]:
             images = images.permute(0, 2, 3, 1)
         given = images.contiguous().numpy()
-        name = _scores_of(network, {o.name: o.shape for o in session.get_outputs()})
+        shapes = {o.name: o.shape for o in session.get_outputs()}
+        names = [_scores_of(head, shapes) for head in network.heads]
         alone = entry.shape[0] == 1  # a file for one image at a time
         batches = np.split(given, len(given)) if alone else [given]
-        found = [session.run([name], {entry.name: batch})[0] for batch in batches]
-        scores = np.concatenate([np.asarray(part) for part in found])
+        found = [session.run(names, {entry.name: batch}) for batch in batches]
+        scores = [
+            np.concatenate(list(map(np.asarray, parts))) for parts in zip(*found, strict=True)
+        ]
     except UserError:
         raise
     except Exception as error:  # ONNX Runtime has an error class for each of its codes
@@ -227,12 +265,15 @@ def reference(network: ImageNetwork, images: torch.Tensor) -> torch.Tensor:
             f"ONNX Runtime cannot run {network.path} on images ({first_line(error)}); export it "
             "with float32 or float16 inputs and the operators of ONNX alone."
         ) from error
-    # A file may leave its number of scores open.
-    _check_count(network, _count(scores.shape))
-    scores = scores.reshape(len(scores), -1)
-    if doubt := network.doubt(scores):
-        raise UserError(f"{network.path} {doubt}.")
-    return network.finish(torch.from_numpy(scores))
+    results: list[torch.Tensor] = []
+    for head, array in zip(network.heads, scores, strict=True):
+        # A file may leave its number of scores open.
+        _check_count(head, _count(array.shape))
+        rows = array.reshape(len(array), -1)
+        if doubt := head.doubt(rows):
+            raise UserError(f"{network.path} {doubt}.")
+        results += head.finish(torch.from_numpy(rows))
+    return results[0] if len(results) == 1 else tuple(results)
 
 
 def _fits(shape: Sequence[Any], wanted: Sequence[int]) -> bool:
@@ -346,16 +387,21 @@ def _prefix_names(model: onnx.ModelProto, prefix: str, entry: str) -> None:
         del graph.value_info[:], graph.quantization_annotation[:]
 
 
-def _join(graph: GraphProto, before: GraphProto, scores: str, ending: Ending) -> None:
-    """Put `before` in front of a network and `ending` behind its `scores` [B, K, …], in place."""
+def _begin(graph: GraphProto, before: GraphProto) -> None:
+    """Put `before` in front of a network, in place; nothing of it is an output any more."""
     network = list(graph.node)
     del graph.node[:], graph.input[:], graph.output[:]
     graph.input.extend(before.input)
     graph.node.extend([*before.node, *network])
-    graph.node.append(helper.make_node("Flatten", [scores], [SCORES], SCORES, axis=1))
+    graph.initializer.extend(before.initializer)
+
+
+def _end(graph: GraphProto, scores: str, suffix: str, ending: Ending) -> None:
+    """Put `ending` behind the output `scores` [B, K, …] of a network, in place."""
+    flat = f"{SCORES}{suffix}"
+    graph.node.append(helper.make_node("Flatten", [scores], [flat], flat, axis=1))
     graph.node.extend(ending.nodes)
-    graph.initializer.extend([*before.initializer, *_tensors(ending.constants)])
-    probabilities = ["B", ending.size]
-    graph.output.append(
-        helper.make_tensor_value_info(ending.output, TensorProto.FLOAT, probabilities)
-    )
+    graph.initializer.extend(_tensors(ending.constants))
+    outputs = {ending.output: ["B", ending.size], **{name: ["B"] for name in ending.beside}}
+    for name, shape in outputs.items():
+        graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))

@@ -30,8 +30,7 @@ def unpacked_network(engine: Path, kind: str, description: Mapping[str, Any]) ->
 
     around = [node for node in graph if not any(map(within, node.outputs))]
     prepared = next(v for node in around for v in node.outputs if v.name == PREPARED)
-    scores = next(value for node in around for value in node.inputs if within(value))
-    assert scores is not None
+    scores = [value for node in around for value in node.inputs if value and within(value)]
     size, count = description["input_size"], CHANNELS[description["channels"]]
     last = prepared.producer()
     channels_last = last is not None and last.op_type == "Transpose"
@@ -39,13 +38,15 @@ def unpacked_network(engine: Path, kind: str, description: Mapping[str, Any]) ->
     images = ir.Value(name="images", shape=shape, type=ir.TensorType(ir.DataType.FLOAT))
     ir.convenience.replace_all_uses_with(prepared, images)
     graph.inputs[:] = [images]
-    graph.outputs[:] = [scores]
+    graph.outputs[:] = scores
     graph.remove(around, safe=True)
-    scores.type = ir.TensorType(ir.DataType.FLOAT)
+    for value in scores:
+        value.type = ir.TensorType(ir.DataType.FLOAT)
     _unfold_half(graph)
     _strip_names(graph, prefix)
     ShapeInferencePass()(model)
-    scores.shape = scores.shape or ir.Shape([BATCH, "scores"])  # a graph says its output's
+    for value in scores:  # a graph says its outputs'
+        value.shape = value.shape or ir.Shape([BATCH, "scores"])
     return model
 
 

@@ -108,8 +108,10 @@ def opinions(setting: Setting, images_u8: np.ndarray, name: str) -> list[Opinion
     found = cache.rows(
         setting.work / f"opinions-{key}", len(images_u8), read, 64, f"reading {name}"
     )
-    schemes = {n: bundle.engines[n].label_scheme or bundle.label_scheme for n in annotators.members}
-    return [Opinion(n, scheme, np.asarray(found[n])) for n, scheme in schemes.items()]
+    return [
+        Opinion(head.annotator, head.label_scheme, np.asarray(found[head.annotator]), head.mapping)
+        for _, head in bundle.heads
+    ]
 
 
 def right(given: list[Opinion], truth: np.ndarray, scheme: str) -> np.ndarray:

@@ -6,7 +6,7 @@ checked completely before anything of it is loaded.
 
 from synfer_rt.bundle.bundle import Bundle, Defaults, Latent
 from synfer_rt.bundle.cuda import CudaSpec
-from synfer_rt.bundle.engine_specs import FERANNO, EngineSpec
+from synfer_rt.bundle.engine_specs import FERANNO, EngineSpec, Head
 from synfer_rt.bundle.files import MANIFEST
 from synfer_rt.bundle.layouts import Layouts
 from synfer_rt.bundle.opening import open_bundle
@@ -20,6 +20,7 @@ __all__ = [
     "CudaSpec",
     "Defaults",
     "EngineSpec",
+    "Head",
     "Latent",
     "Layouts",
     "PlanSpec",

@@ -12,7 +12,7 @@ import numpy as np
 
 from synfer_rt import ranges
 from synfer_rt.bundle.cuda import CudaSpec
-from synfer_rt.bundle.engine_specs import FERANNO, EngineSpec, denoises
+from synfer_rt.bundle.engine_specs import FERANNO, EngineSpec, Head, denoises
 from synfer_rt.bundle.files import file_entry
 from synfer_rt.bundle.identity import DIFFERING, former_identity, identity
 from synfer_rt.bundle.layouts import Layouts, read_layouts
@@ -109,6 +109,17 @@ class Bundle:
     def annotators(self) -> tuple[str, ...]:
         """The engines that vote on a label: the classifiers, then FERAnno."""
         return self.classifiers + tuple(name for name in self.engines if name == FERANNO)
+
+    @property
+    def heads(self) -> tuple[tuple[str, Head], ...]:
+        """The votes of the annotators, each with the engine that gives it."""
+        return tuple((name, head) for name in self.annotators for head in self.engines[name].heads)
+
+    @property
+    def dimensions(self) -> tuple[str, ...]:
+        """What the classifiers read beside classes: valence, arousal, both or neither."""
+        read = {name for engine in self.classifiers for name in self.engines[engine].dimensions}
+        return tuple(name for name in label_schemes.DIMENSIONS if name in read)
 
     @property
     def denoisers(self) -> tuple[str, ...]:

@@ -25,6 +25,8 @@ FERANNO = "feranno"
 """The engine of SynFER's annotator, which reads an expression off latents (arXiv 2410.09865)."""
 DENOISER = "denoiser"
 """The denoiser that every bundle has: both guidance branches in one call."""
+PROBABILITIES = "probabilities"
+"""The output of an annotator; the outputs of several heads have their names after it."""
 CONDITIONAL, DISTILLED = "denoiser.conditional", "denoiser.distilled"
 """The denoiser's conditional branch alone, and a student of the model that needs few steps and has
 guidance folded into it."""
@@ -90,12 +92,45 @@ class RuntimeParity:
 
 
 @dataclass(frozen=True)
+class Head:
+    """One vote of an annotator: probabilities by class of `label_scheme`.
+
+    `annotator` is its name among the votes, `output` that of the engine's output. `mapping` says
+    what its classes are in the bundle's scheme, where their names do not.
+    """
+
+    annotator: str
+    output: str
+    label_scheme: str
+    mapping: label_schemes.Mapped = field(default_factory=dict[str, Mapping[str, float]])
+
+    @classmethod
+    def all_from_manifest(cls, engine: str, fields: Mapping[str, Any]) -> tuple[Head, ...]:
+        """The heads of an annotator's entry: of its `heads` by name, or the only one."""
+        heads: Mapping[str, Any] | None = fields.get("heads")
+        if heads is None:
+            return (cls(engine, PROBABILITIES, fields["label_scheme"], _mapping(fields)),)
+        return tuple(
+            cls(f"{engine}.{name}", f"{PROBABILITIES}.{name}", head["label_scheme"], _mapping(head))
+            for name, head in heads.items()
+        )
+
+
+def _mapping(fields: Mapping[str, Any]) -> label_schemes.Mapped:
+    return {
+        name: {to: float(weight) for to, weight in parts.items()}
+        for name, parts in fields.get("mapping", {}).items()
+    }
+
+
+@dataclass(frozen=True)
 class EngineSpec:
     """One engine: its ONNX file within the bundle, its interface and the precision of its weights.
 
     `label_scheme` is that of an annotator's probabilities, None for the other engines. `parity` is
     the error against PyTorch, measured when the engine was built. `parity_openvino` is OpenVINO's
-    (backends/parity.py), None where it was not measured.
+    (backends/parity.py), None where it was not measured. `heads` are an annotator's votes, usually
+    one; with several, `label_scheme` is that of the first.
     """
 
     name: str
@@ -107,10 +142,17 @@ class EngineSpec:
     label_scheme: str | None = None
     parity: Mapping[str, Any] = field(default_factory=dict[str, Any])
     parity_openvino: RuntimeParity | None = None
+    heads: tuple[Head, ...] = ()
+
+    @property
+    def dimensions(self) -> tuple[str, ...]:
+        """What an annotator reads beside classes: valence, arousal, both or neither."""
+        return tuple(t.name for t in self.outputs if t.name in label_schemes.DIMENSIONS)
 
     @classmethod
     def from_manifest(cls, name: str, fields: Mapping[str, Any]) -> EngineSpec:
         """The engine that an entry of the manifest's `engines` describes."""
+        heads = Head.all_from_manifest(name, fields) if has_labels(name) else ()
         return cls(
             name,
             fields["file"],
@@ -118,9 +160,10 @@ class EngineSpec:
             fields["opset"],
             tensor_specs(fields["inputs"]),
             tensor_specs(fields["outputs"]),
-            fields["label_scheme"] if has_labels(name) else None,
+            heads[0].label_scheme if heads else None,
             fields.get("parity") or {},
             RuntimeParity.from_manifest(fields.get("parity_openvino")),
+            heads,
         )
 
 
@@ -175,8 +218,7 @@ def mismatch(
             outputs = (_f32("mean", BATCH, *latent), _f32("logvar", BATCH, *latent))
         elif has_labels(name):
             given = _f32("latents", BATCH, *latent) if name == FERANNO else images
-            known = len(label_schemes.scheme(spec.label_scheme or ""))
-            inputs, outputs = (given,), (_f32("probabilities", BATCH, known),)
+            inputs, outputs = (given,), _said(spec)
         elif name in ("guide.text", "guide.text-latent"):
             inputs, outputs = _text_guide(latent, classes, engines["conditioner"].outputs)
             inputs += (_f32("guidance", BATCH),) if guidance_embedding else ()
@@ -193,6 +235,16 @@ def mismatch(
         if problem:
             return problem
     return None
+
+
+def _said(spec: EngineSpec) -> Tensors:
+    """The outputs of an annotator: each head's probabilities, and the dimensions that it reads."""
+    heads = [
+        _f32(head.output, BATCH, len(label_schemes.scheme(head.label_scheme)))
+        for head in spec.heads
+    ]
+    dimensions = spec.dimensions if spec.name != FERANNO else ()
+    return (*heads, *(_f32(name, BATCH) for name in dimensions))
 
 
 def _f32(name: str, *shape: int | str) -> TensorSpec:

@@ -161,6 +161,8 @@ def _check_values(bundle: Bundle) -> None:
         problem = f"its image size {list(bundle.image_size)} is not among {bundle.sizes}"
     elif defaults.layout == "bank" and not bundle.layout_count:
         problem = "the default layout is the bank, but there is none"
+    elif problem is None and (stranger := _stranger(bundle)) is not None:
+        problem = stranger
     elif not _decreases(bundle.schedule.alphas_cumprod):
         problem = "its noise schedule does not decrease from 1 towards 0"
     else:
@@ -171,6 +173,19 @@ def _check_values(bundle: Bundle) -> None:
     problem = problem or _quality_problem(bundle)
     if problem is not None:
         raise UserError(f"{bundle.path / MANIFEST}: {problem}; {remedy(bundle.path)}.")
+
+
+def _stranger(bundle: Bundle) -> str | None:
+    """Why a head's vote cannot be one on the bundle's classes, or None."""
+    for _, head in bundle.heads:
+        own, known = set(label_schemes.scheme(head.label_scheme)), set(bundle.classes)
+        targets = {name for parts in head.mapping.values() for name in parts}
+        if not head.mapping.keys() <= own or not targets <= known:
+            return f"the mapping of {head.annotator} names classes that are not there"
+        reached = label_schemes.reached(head.label_scheme, bundle.label_scheme, head.mapping)
+        if len(reached) < (2 if head.mapping else 1):
+            return f"{head.annotator} has no classes in common with it, and no mapping to them"
+    return None
 
 
 def _quality_problem(bundle: Bundle) -> str | None:

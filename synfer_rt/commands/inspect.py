@@ -128,4 +128,6 @@ def _qualities(bundle: Bundle) -> str:
 
 def _annotators(bundle: Bundle) -> str:
     known = f"; they know {bundle.annotators_know} only" if bundle.annotators_know else ""
-    return f"{', '.join(bundle.annotators)}{known}" if bundle.annotators else "none"
+    names = ", ".join(head.annotator for _, head in bundle.heads)
+    read = f"; {' and '.join(bundle.dimensions)} are read, too" if bundle.dimensions else ""
+    return f"{names}{read}{known}" if names else "none"

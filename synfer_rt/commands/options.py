@@ -109,6 +109,22 @@ accepting = together(
 """Which labels are accepted."""
 
 
+calibrating = together(
+    click.option(
+        "--calibration",
+        type=LocalPath(),
+        metavar="FILE",
+        help="Calibrate the probabilities and add label sets, by a file of synfer-rt calibrate.",
+    ),
+    click.option(
+        "--coverage",
+        type=float,
+        help="How often a label set holds the true class, in each class: 0 to 1.  [default: 0.9]",
+    ),
+)
+"""Calibrated probabilities and label sets."""
+
+
 def batch(default: int, done: str) -> Decorator:
     """`--batch`, how many images are `done` at once."""
     return click.option("--batch", default=default, show_default=True, help=f"Images {done}.")
@@ -128,7 +144,9 @@ def dataset_format(option: str) -> Decorator:
         ),
         click.option(
             "--label-scheme",
-            help="What label numbers mean: raf-db, for example, or the classes from 0 with commas.",
+            metavar="SCHEME|FILE",
+            help="What label numbers mean: raf-db, for example, the classes from 0 with commas, or "
+            "a scheme file (.yaml, .json).",
         ),
         click.option("--split", help="Only this part: train, val or test."),
     )

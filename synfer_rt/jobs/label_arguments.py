@@ -27,16 +27,17 @@ def read_images(
     images: Location | Sequence[Location],
     table: Path | None,
     format: str,
-    label_scheme: str | None,
+    label_scheme: object,
     split: str | None,
+    target: str,
 ) -> Dataset:
-    """The images, with labels if the arguments ask for them."""
+    """The images, with labels of the scheme `target` if the arguments ask for them."""
     paths = [local(path, "images") for path in _several(images)]
     if not paths:
         raise UserError("`images` must name at least one file or directory, got none.")
     if table is not None:
         refuse_inside(table, paths)
-    dataset = read_datasets(paths, format, label_scheme, split)
+    dataset = read_datasets(paths, format, label_scheme, split, target)
     if label_scheme is not None or format not in ("auto", "images"):
         check_labels(dataset, " and ".join(map(str, paths)))
     return dataset

@@ -13,7 +13,15 @@ from synfer_rt.errors import UserError, nearest
 from synfer_rt.jobs.plan_document import Document, Place
 from synfer_rt.paths import local
 from synfer_rt.vocabulary.expressions import expression, parse_label
-from synfer_rt.vocabulary.label_schemes import FIRST_NUMBER, NON_EXPRESSIONS, is_expression, scheme
+from synfer_rt.vocabulary.label_schemes import (
+    FIRST_NUMBER,
+    NON_EXPRESSIONS,
+    is_expression,
+    own_class,
+    own_classes,
+    scheme,
+)
+from synfer_rt.vocabulary.scheme_files import given_scheme
 
 
 class Values:
@@ -81,7 +89,7 @@ class Values:
     def setting(self, key: str) -> Any:
         """A setting as `make_run` takes it, where a file writes it otherwise."""
         value = self.given[key]
-        if key == "layout_from" and value is not None:
+        if key in ("layout_from", "calibration") and value is not None:
             return self.path((key,), value)
         if key in ("size", "guidance_interval") and isinstance(value, list):
             items = cast("list[Any]", value)
@@ -122,7 +130,7 @@ class Values:
             if label is None:
                 return None
         else:
-            label = expression(word)
+            label = own_class(word, own_classes(self.bundle.label_scheme)) or expression(word)
         if label not in self.bundle.classes:
             known = ", ".join(self.bundle.classes)
             raise UserError(
@@ -140,9 +148,10 @@ class Values:
                 place, "the labels are numbers; add their 'label_scheme', such as affectnet-8."
             )
         try:
-            classes = scheme(named)
+            named = given_scheme(named, folder=self.document.folder).text
         except UserError as error:
             self.stop((*place, "label_scheme"), str(error))
+        classes = scheme(named)
         if number in NON_EXPRESSIONS.get(named, {}):
             return None
         at = number - FIRST_NUMBER.get(named, 0)

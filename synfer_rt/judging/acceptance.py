@@ -1,7 +1,7 @@
 """Which samples are accepted, by the vote's agreement or by its confidence.
 
 The share of each class follows arXiv 2303.08617. All decisions are made on rounded probabilities
-(`voting.DECIMALS`).
+(`rounding.DECIMALS`).
 """
 
 from __future__ import annotations

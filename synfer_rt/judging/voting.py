@@ -5,25 +5,40 @@ FERAnno and any number of classifiers vote (He et al., SynFER, arXiv 2410.09865,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from synfer_rt.judging.calibration import Calibrated, tempered
+from synfer_rt.judging.rounding import DECIMALS
 from synfer_rt.vocabulary import label_schemes
-
-DECIMALS = 6
-"""Decimals of the probabilities, in decisions as in records. So a run that resumes decides from its
-records as it would have decided without the interruption."""
 
 
 @dataclass(frozen=True)
 class Opinion:
-    """What one annotator says: `probabilities` [B, n] of B images, by class of its `scheme`."""
+    """What one annotator says: `probabilities` [B, n] of B images, by class of its `scheme`.
+
+    `mapping` says what its classes are in the scheme of the vote, where their names do not.
+    """
 
     annotator: str
     scheme: str
     probabilities: np.ndarray
+    mapping: label_schemes.Mapped = field(default_factory=dict[str, Mapping[str, float]])
+
+    def mapped_to(self, scheme: str) -> Opinion:
+        """The opinion on classes of `scheme`, those that it reaches; itself without a mapping."""
+        if not self.mapping:
+            return self
+        reached = label_schemes.reached(self.scheme, scheme, self.mapping)
+        shares = label_schemes.mapped(self.probabilities, self.scheme, scheme, self.mapping)
+        return Opinion(self.annotator, label_schemes.listed(reached), shares)
+
+    def at(self, temperatures: Mapping[str, float]) -> Opinion:
+        """The opinion at its annotator's temperature, which is 1 if none is given."""
+        temperature = temperatures.get(self.annotator, 1.0)
+        return replace(self, probabilities=tempered(self.probabilities, temperature))
 
     def best(self, row: int) -> str:
         """The likeliest class of image `row`."""
@@ -50,13 +65,14 @@ class Verdict:
     `probabilities` are their mean by class name, rounded. `label` is the wanted label, or the best
     class if no label was wanted or the vote replaced it (`rectified`). `agrees` says whether the
     wanted label is the best class both of the mean and of most annotators that know it; None if no
-    label was wanted.
+    label was wanted. `label_set` are the classes that a calibration leaves, None without one.
     """
 
     label: str
     probabilities: dict[str, float]
     rectified: bool
     agrees: bool | None = None
+    label_set: tuple[str, ...] | None = None
 
     @property
     def confidence(self) -> float:
@@ -100,19 +116,32 @@ def average(opinions: Sequence[Opinion], scheme: str) -> np.ndarray:
 
 
 def vote(
-    opinions: Sequence[Opinion], scheme: str, wanted: Sequence[str | None], rectify: bool = True
+    opinions: Sequence[Opinion],
+    scheme: str,
+    wanted: Sequence[str | None],
+    rectify: bool = True,
+    calibrated: Calibrated | None = None,
 ) -> list[Verdict]:
     """A verdict for each of B images; `wanted` are their labels of `scheme`, None for no label.
 
     A wanted label stays if it is the best class of the mean distribution. If not, the best class
     replaces it (arXiv 2410.09865, section 3.4), unless `rectify` is false. Among equally likely
-    classes the wanted one is the best, or else the first of the scheme.
+    classes the wanted one is the best, or else the first of the scheme. The vote of `calibrated`
+    annotators is taken and given at the temperatures found, and has label sets.
     """
     classes = label_schemes.scheme(scheme)
-    rows = average(opinions, scheme).round(DECIMALS).tolist()
+    opinions = [opinion.mapped_to(scheme) for opinion in opinions]
+    if calibrated is None:
+        rows = average(opinions, scheme).round(DECIMALS).tolist()
+    else:
+        opinions = [opinion.at(calibrated.temperatures) for opinion in opinions]
+        rows = tempered(average(opinions, scheme), calibrated.vote).round(DECIMALS).tolist()
     verdicts: list[Verdict] = []
     for row, label, seen in zip(rows, wanted, _seen_by_most(opinions, wanted), strict=True):
-        verdicts.append(_verdict(dict(zip(classes, row, strict=True)), label, seen, rectify))
+        verdict = _verdict(dict(zip(classes, row, strict=True)), label, seen, rectify)
+        if calibrated is not None:
+            verdict = replace(verdict, label_set=calibrated.label_set(verdict.probabilities))
+        verdicts.append(verdict)
     return verdicts
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from synfer_rt.backends.engine import ONE_AT_A_TIME, BoundEngine, Buffer
 from synfer_rt.backends.loaded_engines import LoadedEngines
-from synfer_rt.bundle import FERANNO
+from synfer_rt.bundle import FERANNO, Head
 from synfer_rt.bundle.cuda import NEXT_STEP, STEP
 from synfer_rt.bundle.engine_specs import FEATURES, LATENT_AXES, STORING
 from synfer_rt.diffusion.solvers import HISTORY_SLOTS, Trajectory
@@ -26,6 +26,7 @@ from synfer_rt.sampling.guidance import SemanticGuidance, engine_name
 from synfer_rt.sampling.observer import Observer
 from synfer_rt.sampling.preparation import Prepared, padded
 from synfer_rt.sampling.steps import Step, plan
+from synfer_rt.vocabulary.label_schemes import scheme
 
 _NO_GUIDANCE = "no guidance"
 """The buffer of scales of 1, for steps in which guidance does not act."""
@@ -84,16 +85,16 @@ class OnDevice:
         self, piece: Prepared, trajectory: Trajectory, semantic: SemanticGuidance | None
     ) -> Finished:
         """The images of a piece, and what the annotators say of them."""
-        members = self._bundle.annotators
+        annotators = self._bundle.annotators
         found: list[dict[str, np.ndarray]] = []
         with ONE_AT_A_TIME:
             latents = self._denoise(piece, trajectory, semantic)
             batch = latents.shape[0]
-            size = self._engines.piece_size(batch, "decoder", *members)
+            size = self._engines.piece_size(batch, "decoder", *annotators)
             for first in range(0, len(piece), size):
                 # The last part reaches back into the one before, so that all have one size.
                 start = min(first, batch - size)
-                part = self._images(latents.rows(start, size), members)
+                part = self._images(latents.rows(start, size))
                 found.append({name: array[first - start :] for name, array in part.items()})
         whole = {
             name: np.concatenate([part[name] for part in found])[: len(piece)] for name in found[0]
@@ -101,7 +102,10 @@ class OnDevice:
         return Finished(
             whole["pixels"],
             whole["sound"],
-            [self._opinion(name, whole[name], whole["sound"]) for name in members],
+            [
+                _opinion(head, whole[head.annotator], whole["sound"])
+                for _, head in self._bundle.heads
+            ],
         )
 
     def _denoise(
@@ -217,8 +221,9 @@ class OnDevice:
         self._bound[guide].enqueue(state, {"guided_text": moved})
         return moved
 
-    def _images(self, latents: Buffer, members: Sequence[str]) -> dict[str, np.ndarray]:
-        """`pixels` and `sound` of clean latents, and each member's probabilities by its name."""
+    def _images(self, latents: Buffer) -> dict[str, np.ndarray]:
+        """`pixels` and `sound` of clean latents, and each head's probabilities by its annotator."""
+        annotators = self._bundle.annotators
         size = latents.shape[0]
         height, width = self._bundle.image_size
         made = {
@@ -232,21 +237,17 @@ class OnDevice:
         with self._observer.stage("decode"):
             self._bound["decoder"].enqueue({"latents": latents}, made, wait=True)
         said: dict[str, Buffer] = {}
-        with self._observer.stage("label") if members else nullcontext():
-            for name in members:
-                classes = int(self._bundle.engines[name].outputs[0].shape[1])
-                said[name] = self._engines.buffer(name, (size, classes), "float32")
+        with self._observer.stage("label") if annotators else nullcontext():
+            for name in annotators:
+                outputs: dict[str, Buffer] = {}
+                for head in self._bundle.engines[name].heads:
+                    shape = (size, len(scheme(head.label_scheme)))
+                    buffer = self._engines.buffer(head.annotator, shape, "float32")
+                    said[head.annotator] = outputs[head.output] = buffer
                 given = {"latents": latents} if name == FERANNO else {"images": made["images"]}
-                last = name == members[-1]
-                self._bound[name].enqueue(given, {"probabilities": said[name]}, wait=last)
+                self._bound[name].enqueue(given, outputs, wait=name == annotators[-1])
         del made["images"]
         return {name: buffer.numpy() for name, buffer in (made | said).items()}
-
-    def _opinion(self, member: str, probabilities: np.ndarray, sound: np.ndarray) -> Opinion:
-        """A member's opinion, with all classes equally likely on images that are not sound."""
-        scheme = self._bundle.engines[member].label_scheme or self._bundle.label_scheme
-        equal = np.float32(1 / probabilities.shape[1])
-        return Opinion(member, scheme, np.where(sound[:, None], probabilities, equal))
 
     def _filled(self, name: str, array: np.ndarray) -> Buffer:
         """The buffer `name` with the values of an array."""
@@ -261,3 +262,10 @@ class OnDevice:
             for letter in "abc"
         )
         return next(other for other in others if other is not like and other not in used)
+
+
+def _opinion(head: Head, probabilities: np.ndarray, sound: np.ndarray) -> Opinion:
+    """A head's opinion, with all classes equally likely on images that are not sound."""
+    equal = np.float32(1 / probabilities.shape[1])
+    shares = np.where(sound[:, None], probabilities, equal)
+    return Opinion(head.annotator, head.label_scheme, shares, head.mapping)

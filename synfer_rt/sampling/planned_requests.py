@@ -157,7 +157,7 @@ class PlannedRequests(Requests):
         self, label: str, words: Mapping[str, str], synonyms: Sequence[float]
     ) -> dict[str, str]:
         """The words of the placeholders that follow from the label and from other words."""
-        known = prompts.EXPRESSION_WORDS[label]
+        known = prompts.expression_words(label)
         said = known[int(synonyms[-1] * len(known))]
         implied: dict[str, str] = dict(zip(OF_THE_LABEL, (said, label), strict=True))
         if self.drawn_from.template is not None and PERSON in self.drawn_from.template.names:

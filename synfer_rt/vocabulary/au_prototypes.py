@@ -111,16 +111,17 @@ DRAWS = 20
 
 
 def draw(label: str, uniforms: Sequence[float]) -> dict[int, tuple[float, float]]:
-    """{unit: (left, right)} intensities of one face that shows `label`, a key of PROTOTYPES.
+    """{unit: (left, right)} intensities of one face that shows `label`.
 
-    `uniforms` are DRAWS numbers in [0, 1). Left is the subject's left, as in FACS.
+    A class without a prototype has none. `uniforms` are DRAWS numbers in [0, 1). Left is the
+    subject's left, as in FACS.
     """
     u = iter(uniforms)
 
     def between(bounds: Range) -> float:
         return bounds[0] + (bounds[1] - bounds[0]) * next(u)
 
-    variants = PROTOTYPES[label]
+    variants = PROTOTYPES.get(label, PROTOTYPES["neutral"])
     variant = variants[int(next(u) * len(variants))]
     left, weakness = next(u) < 0.5, 0.15 * next(u)
     strengths = {unit: between(bounds) for unit, bounds in variant.required.items()}

@@ -140,10 +140,12 @@ def parse_label(label: object, classes: Sequence[str]) -> str:
     if not isinstance(label, str):
         raise UserError(f"`label` must be a text, got {label!r}.")
     word = label.strip().lower()
-    name = _ALIASES.get(word, word)
-    if name not in classes:
+    plain = " ".join(re.findall(r"[^\W_]+", word))
+    names = (_ALIASES.get(word, word), plain)
+    name = next((name for name in names if name in classes), None)
+    if name is None:
         raise UserError(
-            f"Unknown label {word!r}; the nearest of this model is {nearest(name, classes)} "
+            f"Unknown label {word!r}; the nearest of this model is {nearest(names[0], classes)} "
             f"(it knows {', '.join(classes)})."
         )
     return name

@@ -70,6 +70,11 @@ class Attributes:
     background: str = ""
 
 
+def expression_words(label: str) -> tuple[str, ...]:
+    """The words for a class: an expression's synonyms, or the name of a class of another scheme."""
+    return EXPRESSION_WORDS.get(label, (label,))
+
+
 def hair_phrase(style: str, color: str) -> str:
     """One of HAIR_STYLES and one of HAIR_COLORS in words."""
     return "bald head" if style == "bald" else f"{style} {color} hair"
@@ -97,12 +102,12 @@ def person(age: str, gender: str, ancestry: str, uniforms: Sequence[float]) -> s
 def describe(attributes: Attributes, expression: str | None, uniforms: Sequence[float]) -> str:
     """The sentence for a face; `uniforms` (3 numbers in [0, 1)) choose among synonyms.
 
-    `expression` is a canonical label, or None to leave the expression unsaid.
+    `expression` is a class's name, or None to leave the expression unsaid.
     """
     who = person(attributes.age, attributes.gender, attributes.ancestry, uniforms)
     sentence = f"{_pick(_OPENINGS, uniforms[1])} {_article(who)} {who}"
     if expression is not None:
-        word = _pick(EXPRESSION_WORDS[expression], uniforms[2])
+        word = _pick(expression_words(expression), uniforms[2])
         sentence += f" with {_article(word)} {word} face"
     details = (
         attributes.hair,
@@ -117,7 +122,7 @@ def describe(attributes: Attributes, expression: str | None, uniforms: Sequence[
 
 def expression_alone(label: str) -> str:
     """A prompt that names an expression and nothing else, for a face that is given."""
-    word = EXPRESSION_WORDS[label][0]
+    word = expression_words(label)[0]
     return f"a photo of {_article(word)} {word} face"
 
 

@@ -6,6 +6,7 @@ import pytest
 from synfer_rt.judging.voting import Opinion, average, vote
 from synfer_rt.vocabulary import label_schemes
 
+MAPPING = {"bored": {"neutral": 1.0}, "awed": {"surprise": 0.75, "fear": 0.25}}
 EIGHT = label_schemes.scheme("affectnet-8")
 
 
@@ -46,6 +47,29 @@ class TestAverage:
     def test_without_opinions_there_is_none(self):
         with pytest.raises(ValueError, match="no opinion"):
             average([], "affectnet-8")
+
+
+class TestMapping:
+    def mapped(self, *shares: float) -> Opinion:
+        return Opinion("m", "happy,bored,awed,lost", np.array([shares]), MAPPING)
+
+    def test_its_classes_vote_for_those_that_they_are(self):
+        (found,) = vote([self.mapped(0.1, 0.1, 0.8, 0.0)], "affectnet-8", ["surprise"])
+        assert (found.label, found.agrees) == ("surprise", True)
+        assert found.probabilities["surprise"] == pytest.approx(0.6)
+        assert found.probabilities["fear"] == pytest.approx(0.2)
+
+    def test_who_has_no_class_for_a_label_abstains_on_it(self):
+        members = [self.mapped(0.1, 0.8, 0.1, 0.0), opinion(anger=0.9)]
+        (found,) = vote(members, "affectnet-8", ["anger"])
+        assert (found.label, found.agrees) == ("anger", True)
+
+    def test_what_is_left_out_has_no_say(self):
+        (found,) = vote([self.mapped(0.2, 0.1, 0.1, 0.6)], "affectnet-8", [None])
+        assert found.probabilities["happy"] == pytest.approx(0.5)
+
+    def test_it_says_what_it_sees_in_its_own_words(self):
+        assert self.mapped(0.2, 0.5, 0.2, 0.1).best(0) == "bored"
 
 
 class TestVote:

@@ -21,10 +21,60 @@ def test_schemes_have_the_orders_of_their_datasets() -> None:
     assert label_schemes.scheme("hsemotion-8")[1] == "contempt"
 
 
-def test_every_scheme_uses_the_canonical_names() -> None:
-    for names in label_schemes.SCHEMES.values():
-        assert set(names) <= set(AFFECTNET)
+def test_every_scheme_uses_names_that_it_reads() -> None:
+    for key, names in label_schemes.SCHEMES.items():
         assert len(set(names)) == len(names)
+        assert label_schemes.scheme(label_schemes.listed(names)) == names
+        own = label_schemes.own_classes(key)
+        assert set(names) <= {*AFFECTNET, *own} and not {*AFFECTNET} & {*own}
+
+
+def test_compound_expressions_have_the_order_of_raf_db() -> None:
+    compound = label_schemes.scheme("raf-db-compound")
+    assert compound[0] == "happily surprised" and compound[6] == "fearfully angry"
+    assert len(compound) == 11 and compound[-1] == "disgustedly surprised"
+    assert label_schemes.own_class("Happily_Surprised", compound) == "happily surprised"
+    assert label_schemes.own_class("02 happily disgusted faces", compound) == "happily disgusted"
+    assert label_schemes.own_class("happily", compound) is None
+
+
+def test_emonet_face_has_forty_classes_of_which_five_are_expressions() -> None:
+    classes = label_schemes.scheme("emonet-face")
+    assert len(classes) == 40
+    shared = label_schemes.reached("emonet-face", "affectnet-8")
+    assert shared == ("sad", "fear", "disgust", "anger", "contempt")
+    own = label_schemes.own_classes("emonet-face")
+    for written in ("Pleasure/Ecstasy", "Jealousy & Envy", "Emotional Numbness"):
+        assert label_schemes.own_class(written, own) in classes
+
+
+def test_a_list_may_have_classes_of_its_own() -> None:
+    assert label_schemes.scheme("Neutral,Bored,-,Deep_Thought") == (
+        "neutral",
+        "bored",
+        "-",
+        "deep thought",
+    )
+
+
+def test_a_name_in_quotes_is_no_spelling_of_an_expression() -> None:
+    classes = label_schemes.scheme('happy,"joyful","Supprise"')
+    assert classes == ("happy", "joyful", "supprise")
+    assert label_schemes.listed(classes) == 'happy,"joyful","supprise"'
+    with pytest.raises(UserError, match="put it in double quotes"):
+        label_schemes.scheme("happy,supprise")
+
+
+def test_a_mapping_gives_each_class_its_weights() -> None:
+    mapping = {"bored": {"neutral": 1.0}, "awed": {"surprise": 0.75, "fear": 0.25}}
+    source, target = "happy,bored,awed,lost", "affectnet-8"
+    assert label_schemes.left_out(source, target, mapping) == ("lost",)
+    reached = label_schemes.reached(source, target, mapping)
+    assert reached == ("neutral", "happy", "surprise", "fear")
+    row = np.array([[0.1, 0.2, 0.4, 0.3], [0, 0, 0, 1.0]])
+    found = label_schemes.mapped(row, source, target, mapping)
+    np.testing.assert_allclose(found[0] * 0.7, [0.2, 0.1, 0.3, 0.1])
+    np.testing.assert_allclose(found[1], 0.25)
 
 
 def test_an_unknown_scheme_is_refused() -> None:

@@ -16,6 +16,7 @@ from synfer_rt.data.datasets.formats.left_out import unread
 from synfer_rt.data.datasets.formats.registry import FORMATS, recognised
 from synfer_rt.data.datasets.items import Item, Skipped
 from synfer_rt.data.datasets.labels.class_lists import class_list
+from synfer_rt.data.datasets.labels.mapping import mapped_labels
 from synfer_rt.data.datasets.labels.numbering import check_numbers
 from synfer_rt.data.datasets.refusals import refuse_growing, refuse_unfinished
 from synfer_rt.data.images import find_files
@@ -23,14 +24,15 @@ from synfer_rt.data.label_table import SUFFIXES as TABLES
 from synfer_rt.data.label_table import settings_file
 from synfer_rt.errors import UserError
 from synfer_rt.paths import is_folder, local
-from synfer_rt.vocabulary import label_schemes
+from synfer_rt.vocabulary.scheme_files import LabelScheme, given_scheme
 
 
 def read_dataset(
     path: str | Path,
     format: str = "auto",
-    label_scheme: str | None = None,
+    label_scheme: object = None,
     split: str | None = None,
+    target: str | None = None,
 ) -> Dataset:
     """List the dataset at `path`, a directory or a file. A table stands for what it names.
 
@@ -38,19 +40,20 @@ def read_dataset(
     labels.
 
     `format` is a key of FORMATS, or "auto" to recognise it. `label_scheme` gives label numbers
-    their meaning (see label_schemes.scheme, and label_schemes.FIRST_NUMBER for those that count
-    from 1); without it, a list of classes in the dataset does (see class_lists), or the format
-    itself. `split` keeps only the images of that split.
+    their meaning (see scheme_files.given_scheme, and label_schemes.FIRST_NUMBER for those that
+    count from 1); without it, a list of classes in the dataset does (see class_lists), or the
+    format itself. `split` keeps only the images of that split. If the scheme's file has a mapping
+    to the scheme `target`, labels become those that it names.
 
     Raises UserError for a path that is not there, an unknown format, scheme or split, an unfinished
     output of synfer-rt, numbers that do not begin where those of their scheme do, a class folder
     whose name is misspelt, and a dataset without an image that can be used.
     """
     path = local(path)
-    _check(format, label_scheme)
-    contents, left_out = _contents(path, label_scheme)
+    scheme = _checked(format, label_scheme)
+    contents, left_out = _contents(path, None if scheme is None else scheme.text)
     found = recognised(contents) if format == "auto" else FORMATS[format]
-    of_format = found.label_scheme is not None and label_scheme is None
+    of_format = found.label_scheme is not None and scheme is None
     if of_format:
         contents = replace(contents, label_scheme=found.label_scheme)
     contents, unused = _for_format(contents, left_out, found)
@@ -62,6 +65,8 @@ def read_dataset(
         else:
             skipped.append(entry)
     items = check_numbers(items, of_format)
+    if scheme is not None and target is not None and (mapping := scheme.mapped_to(target)):
+        items = mapped_labels(items, mapping)
     skipped += [contents.skipped(file, why) for file, why in unused.items()]
     if split is not None:
         items = _of_split(items, split, path)
@@ -75,10 +80,14 @@ def read_dataset(
 
 
 def read_datasets(
-    paths: Sequence[Path], format: str, label_scheme: str | None, split: str | None
+    paths: Sequence[Path],
+    format: str,
+    label_scheme: object,
+    split: str | None,
+    target: str | None = None,
 ) -> Dataset:
     """Several datasets or images as one; names are then the whole paths. See read_dataset."""
-    parts = [read_dataset(path, format, label_scheme, split) for path in paths]
+    parts = [read_dataset(path, format, label_scheme, split, target) for path in paths]
     if len(parts) == 1:
         return parts[0]
     items = [replace(item, name=_whole(part, item)) for part in parts for item in part.items]
@@ -91,13 +100,13 @@ def _whole(part: Dataset, entry: Item | Skipped) -> str:
     return (part.root / entry.name).as_posix()
 
 
-def _check(format: str, label_scheme: str | None) -> None:
+def _checked(format: str, label_scheme: object) -> LabelScheme | None:
+    """The scheme that the user gives, if any. Raises UserError for what cannot be."""
     if not isinstance(cast(object, format), str) or format not in ("auto", *FORMATS):
         raise UserError(
             f"There is no dataset format {format!r}; write one of auto, {', '.join(FORMATS)}."
         )
-    if label_scheme is not None:
-        label_schemes.scheme(label_scheme)
+    return None if label_scheme is None else given_scheme(label_scheme)
 
 
 def _contents(path: Path, label_scheme: str | None) -> tuple[Contents, Mapping[Path, str]]:

@@ -181,7 +181,7 @@ def test_class_labels_must_fill_the_class_embedding(mini: Path) -> None:
         ({"au_vocabulary": "disfa-12"}, "the vocabulary 'disfa-12'"),
         ({"label_scheme": "mine"}, "Unknown label scheme"),
         ({"label_scheme": ["affectnet-8"]}, "Unknown label scheme"),
-        ({"label_scheme": "happy,sad,-"}, "write expressions alone"),
+        ({"label_scheme": "happy,sad,-"}, "write classes alone"),
         ({"au_vocabulary": ["AU1", "AU1"]}, "not a list of different action units"),
         ({"au_maximum": 0}, "au_maximum 0"),
         ({"au_maximum": "5"}, "au_maximum '5'"),

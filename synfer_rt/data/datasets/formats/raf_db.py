@@ -16,6 +16,7 @@ from synfer_rt.data.datasets.tables.boxes import BoxColumns, box_of
 from synfer_rt.data.datasets.tables.entries import Entry, items_of_entries
 from synfer_rt.data.datasets.tables.lookup import Lookup
 from synfer_rt.errors import UserError
+from synfer_rt.vocabulary.label_schemes import own_classes
 
 _LISTS = frozenset(("list_patition_label.txt", "list_partition_label.txt"))
 """The list of labels: the dataset's own spelling, and the usual correction."""
@@ -59,14 +60,24 @@ def _entries(contents: Contents, file: Path) -> Sequence[Entry]:
 
 
 def _labels(contents: Contents, file: Path, written: Sequence[str]) -> Sequence[Label]:
-    """The labels of a list; none if it is the list of compound expressions, of the same name."""
+    """The labels of a list; none if it is the list of compound expressions, of the same name.
+
+    A scheme with classes of its own says what they mean.
+    """
     scheme = contents.label_scheme
     labels = [label_of(text, scheme) for text in written]
     numbers = {label.number for label in labels if label.number is not None}
     why = None if scheme is None else other_list(scheme, numbers)
     folders = (contents.root.name, *file.relative_to(contents.root).parts[:-1])
-    if why is None and any("compound" in folder.lower() for folder in folders):
-        why = "its list is in a folder of compound expressions"
+    if (
+        not own_classes(scheme)
+        and why is None
+        and any("compound" in folder.lower() for folder in folders)
+    ):
+        why = (
+            "its list is in a folder of compound expressions; read it with "
+            '`label_scheme="raf-db-compound"`'
+        )
     return labels if why is None else [Label(None, why, label.written) for label in labels]
 
 

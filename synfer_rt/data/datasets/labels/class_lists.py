@@ -58,7 +58,9 @@ def _scheme(file: Path) -> str | None:
         text = file.read_text("utf-8-sig")
         pairs = _of_json(json.loads(text)) if file.suffix.lower() == ".json" else _of_lines(text)
         scheme = ",".join(_ordered(pairs))
-        label_schemes.scheme(scheme)
+        classes = filter(label_schemes.is_expression, label_schemes.scheme(scheme))
+        if not all(map(label_schemes.is_known, classes)):
+            return None
     except (OSError, ValueError, TypeError, RecursionError, UserError):
         return None
     return scheme

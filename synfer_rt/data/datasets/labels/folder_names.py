@@ -34,7 +34,8 @@ class FolderNames:
         for folder in {name.rpartition("/")[0] for name in names}:
             for above, part in _places(f"{folder}/"):
                 beside.setdefault(above, set()).add(part)
-        self._words = {above: _words(folders) for above, folders in beside.items()}
+        own = label_schemes.own_classes(label_scheme)
+        self._words = {above: _words(folders, own) for above, folders in beside.items()}
         self._like_classes = {above for above, folders in beside.items() if _like_classes(folders)}
         at_depth: dict[int, set[str]] = {}
         for above, folders in beside.items():
@@ -120,10 +121,15 @@ def _places(name: str) -> Sequence[tuple[str, str]]:
     return [("/".join(parts[:i]), part) for i, part in enumerate(parts)]
 
 
-def _words(folders: Iterable[str]) -> dict[str, str]:
-    """The classes that folders beside each other name in words or codes, by folder."""
+def _words(folders: Iterable[str], own: tuple[str, ...]) -> dict[str, str]:
+    """The classes that folders beside each other name in words or codes, by folder.
+
+    `own` are the classes of the dataset's label scheme that are no expressions.
+    """
+    named = {f: name for f in folders if own and (name := label_schemes.own_class(f, own))}
     certain = {f: name for f in folders if (name := expressions.expression(f, expected=False))}
-    with_codes = {f: name for f in folders if (name := expressions.expression(f))}
+    certain |= named
+    with_codes = {f: name for f in folders if (name := expressions.expression(f))} | named
     due = certain or len(set(with_codes.values())) >= _FEW_CODES
     return with_codes if due else certain
 

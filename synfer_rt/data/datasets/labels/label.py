@@ -18,10 +18,10 @@ _LIKE = 0.7
 class Label(NamedTuple):
     """The label that a dataset gives an image.
 
-    `name` is the canonical name of the expression. Where it is None, `problem` says why; it is None
-    too if the dataset has no label for the image. `written` is the label as the dataset writes it:
-    None if it has none, empty if it cannot be read. `scheme` is the label scheme by which a number
-    was read.
+    `name` is the canonical name of the expression, or a class of the dataset's label scheme. Where
+    it is None, `problem` says why; it is None too if the dataset has no label for the image.
+    `written` is the label as the dataset writes it: None if it has none, empty if it cannot be
+    read. `scheme` is the label scheme by which a number was read.
     """
 
     name: str | None = None
@@ -57,7 +57,9 @@ def label_of(value: object, label_scheme: object) -> Label:
     text = "" if value is None else str(value).strip()
     if text.lower() in ("", "nan"):
         return UNLABELLED
-    if (name := expressions.expression(text)) is not None:
+    own = label_schemes.own_classes(label_scheme) if isinstance(label_scheme, str) else ()
+    name = label_schemes.own_class(text, own) if own else None
+    if name is not None or (name := expressions.expression(text)) is not None:
         return Label(name, None, text)
     if not _NUMBER.fullmatch(text):
         return Label(None, _unknown_word(text), text)

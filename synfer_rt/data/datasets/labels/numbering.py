@@ -24,7 +24,7 @@ def other_list(scheme: str, numbers: Collection[int]) -> str | None:
         return None
     return (
         f"its list has numbers up to {max(numbers)}, so it is not RAF-DB's list of the seven basic "
-        "expressions"
+        'expressions; for that of the compound ones, use `label_scheme="raf-db-compound"`'
     )
 
 
@@ -54,7 +54,7 @@ def _check_first(scheme: str, numbers: Collection[int], of_format: bool) -> None
     first, classes = label_schemes.FIRST_NUMBER.get(scheme, 0), label_schemes.scheme(scheme)
     if first == 1 and 0 in numbers:
         other = f"{scheme}-from-0"
-        names = other if other in label_schemes.SCHEMES else ",".join(classes)
+        names = other if other in label_schemes.SCHEMES else label_schemes.listed(classes)
         raise UserError(
             f"The dataset has the label 0, but {scheme} counts from 1. If its labels count from 0, "
             f'use `label_scheme="{names}"`.'
