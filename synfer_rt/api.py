@@ -37,6 +37,8 @@ from synfer_rt.jobs.augment import Augmenter
 from synfer_rt.jobs.augment_dataset import Augmented, augment_dataset
 from synfer_rt.jobs.augmentation import Augmentation
 from synfer_rt.jobs.balance import Balance, additions, targets
+from synfer_rt.jobs.calibrate import Calibrations, calibrate
+from synfer_rt.jobs.calibration_file import calibrated_at
 from synfer_rt.jobs.destination import Destination
 from synfer_rt.jobs.diagnosis import Diagnosis, diagnose
 from synfer_rt.jobs.label import LabelJob, label_dataset
@@ -151,6 +153,8 @@ class Model:
         - `accept_rate`: accept the most confident part of each class, above 0, at most 1.
           `threshold`: accept from this confidence on, 0 to 1. By default an image is accepted if
           the vote and most annotators see the requested label.
+        - `calibration`: a file of `calibrate`; probabilities are then calibrated, and each sample
+          has a label set of `coverage`, 0 to 1, by default 0.9.
 
         `on_progress` is called after each step. Raises UserError for a value that does not fit.
         """
@@ -307,10 +311,12 @@ class Model:
         *,
         out: Location | None = None,
         format: str = "auto",
-        label_scheme: str | None = None,
+        label_scheme: str | Sequence[str] | Path | None = None,
         split: str | None = None,
         accept_rate: float | None = None,
         threshold: float | None = None,
+        calibration: Location | None = None,
+        coverage: float | None = None,
         batch: int = 64,
         resume: bool = False,
         mix_backends: bool = False,
@@ -320,11 +326,13 @@ class Model:
 
         `images` are files, directories or a dataset. `format` is the dataset's format (see
         docs/labelling.md); "auto" recognises it. `label_scheme` says what label numbers mean, such
-        as "raf-db"; `split` keeps train, val or test only. `out` is a .jsonl or .csv file that is
-        written, or a directory for labels.jsonl; by default nothing is written. `accept_rate`
+        as "raf-db", a list of names or a scheme file; `split` keeps train, val or test only. `out`
+        is a .jsonl or .csv file that is written, or a directory for labels.jsonl; by default
+        nothing is written. `accept_rate`
         accepts the most confident part of each class, above 0, at most 1; `threshold` accepts from
         this confidence on, 0 to 1. By default a label of the dataset is accepted if the vote and
-        most annotators see it.
+        most annotators see it. With `calibration`, a file of `calibrate`, probabilities are
+        calibrated, and each image has a label set of `coverage`, 0 to 1, by default 0.9.
 
         `batch` images are labelled at a time. `resume` and `mix_backends` are as in `write`. Raises
         UserError for a bundle without annotators, images that cannot be used, a dataset of
@@ -336,8 +344,9 @@ class Model:
         table = None if out is None else table_in(local(out, "out"))
         begun = begun_with(table) if resume and table is not None else None
         bundle = as_begun(self.bundle, begun)
-        dataset = read_images(images, table, format, label_scheme, split)
-        job = LabelJob(dataset, accept_rate, threshold)
+        dataset = read_images(images, table, format, label_scheme, split, bundle.label_scheme)
+        calibrated = calibrated_at(calibration, coverage, self.bundle)
+        job = LabelJob(dataset, accept_rate, threshold, calibrated=calibrated)
         backend = self.backend
         if table is not None:
             lacking = None if table.exists() else begun
@@ -345,6 +354,29 @@ class Model:
             backend = where.backend
         engines = self._loaded(bundle, backend)
         return label_dataset(job, engines, table, batch, resume, on_progress)
+
+    def calibrate(
+        self,
+        data: Location | Sequence[Location],
+        out: Location = "calibration.json",
+        *,
+        format: str = "auto",
+        label_scheme: str | Sequence[str] | Path | None = None,
+        split: str | None = None,
+        batch: int = 64,
+        on_progress: OnProgress | None = None,
+    ) -> Calibrations:
+        """Fit the annotators' temperatures and the thresholds of label sets on labelled images.
+
+        `data` are read as the images of `label`, with their labels. The file `out`, in JSON, is for
+        this bundle alone. Raises UserError for a bundle without annotators, and for images without
+        a label that the bundle knows.
+        """
+        batch = ranges.whole("batch", batch, 1, None)
+        file = local(out, "out")
+        bundle = self.bundle
+        dataset = read_images(data, file, format, label_scheme, split, bundle.label_scheme)
+        return calibrate(dataset, self._loaded(bundle, self.backend), file, batch, on_progress)
 
     def augment(
         self,
@@ -359,7 +391,7 @@ class Model:
         decode_originals: bool = False,
         seed: int = 0,
         input_format: str = "auto",
-        label_scheme: str | None = None,
+        label_scheme: str | Sequence[str] | Path | None = None,
         split: str | None = None,
         format: str = "imagefolder",
         shard_size: int = SHARD_SIZE,
@@ -384,7 +416,7 @@ class Model:
         to = Destination(local(out, "out"), format, resume, mix_backends, shard_size)
         bundle = as_begun(self.bundle, to.begun)
         refuse_inside(to.out, [local(dataset, "dataset")])
-        read = read_dataset(dataset, input_format, label_scheme, split)
+        read = read_dataset(dataset, input_format, label_scheme, split, bundle.label_scheme)
         originals = usable(read, bundle.image_size)
         counts = originals.counts()
         job = Augmentation(

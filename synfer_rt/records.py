@@ -200,30 +200,64 @@ LINE = (
 """The fields of a line of `label`'s table."""
 
 
-def blank_record(classes: Sequence[str], units: Sequence[str] | None) -> Record:
+def _set_fields(filled_for: tuple[str, ...]) -> tuple[Field, ...]:
+    """The fields about label sets, after the others of a record or line."""
+    return (
+        Field(
+            "label_set",
+            False,
+            filled_for,
+            "whether the class is in the image's label set",
+            each=_CLASS,
+            prefix="set.",
+        ),
+        Field("coverage", 0.0, filled_for, "the coverage of label sets"),
+    )
+
+
+RECORD_SETS, LINE_SETS = _set_fields((SAMPLED,)), _set_fields((READABLE,))
+"""Further fields of records and lines that are made with a calibration."""
+LINE_DIMENSIONS = (
+    Field("valence", 0.0, (READABLE,), "the mean of the classifiers that read it, -1 to 1"),
+    Field("arousal", 0.0, (READABLE,), "the mean of the classifiers that read it, -1 to 1"),
+)
+"""Further fields of lines, each where a classifier of the bundle reads it."""
+ANY_LINE = (*LINE, *LINE_DIMENSIONS, *LINE_SETS)
+"""All fields that a line may have, in their order."""
+
+
+def blank_record(
+    classes: Sequence[str], units: Sequence[str] | None, calibrated: bool = False
+) -> Record:
     """A record of empty values, with all fields in their order but `file_name`.
 
     `probabilities` has each of the `classes`, `aus` each of the `units`; a model without action
-    units has those of OpenGraphAU.
+    units has those of OpenGraphAU. Records of a `calibrated` run have label sets.
     """
     names = {_CLASS: classes, _UNIT: units or OPENGRAPHAU_41}
-    return {field.name: field.blank(names) for field in RECORD}
+    fields = RECORD + RECORD_SETS if calibrated else RECORD
+    return {field.name: field.blank(names) for field in fields}
 
 
 @cache
-def _form(classes: tuple[str, ...], units: tuple[str, ...]) -> Record:
+def _form(classes: tuple[str, ...], units: tuple[str, ...], calibrated: bool) -> Record:
     """`blank_record`, made once."""
-    return blank_record(classes, units)
+    return blank_record(classes, units, calibrated)
 
 
-def blank_line(bundle: Bundle, annotators: Sequence[str], backend: str) -> Record:
+def blank_line(
+    bundle: Bundle, annotators: Sequence[str], backend: str, calibrated: bool = False
+) -> Record:
     """A line of empty values, with all fields in their order, but for what is equal in all lines.
 
-    That is the bundle's hash and label scheme, and the backend.
+    That is the bundle's hash and label scheme, and the backend. Lines of a `calibrated` job have
+    label sets.
     """
     units = bundle.au_names or OPENGRAPHAU_41
     names = {_CLASS: bundle.classes, _UNIT: units, _ANNOTATOR: annotators}
-    line = {field.name: field.blank(names) for field in LINE}
+    further = [field for field in LINE_DIMENSIONS if field.name in bundle.dimensions]
+    further += LINE_SETS if calibrated else ()
+    line = {field.name: field.blank(names) for field in (*LINE, *further)}
     return line | {
         "label_scheme": bundle.label_scheme,
         "bundle": bundle.bundle_hash,
@@ -234,11 +268,13 @@ def blank_line(bundle: Bundle, annotators: Sequence[str], backend: str) -> Recor
 def record(bundle: Bundle, /, **values: Any) -> Record:
     """The record of an image that `bundle` made; fields without a value, or with None, are empty.
 
-    `aus` may leave out units, as in a request, and `probabilities` classes. `bundle` is the
+    `aus` may leave out units, as in a request, and `probabilities` classes. With a `label_set` it
+    is that of a calibrated run. `bundle` is the
     bundle's hash unless it is given (`Bundle.hash_with`). Raises KeyError for a field that records
     do not have.
     """
-    fields = _form(bundle.classes, bundle.au_names or OPENGRAPHAU_41)
+    units = bundle.au_names or OPENGRAPHAU_41
+    fields = _form(bundle.classes, units, values.get("label_set") is not None)
     values = {"bundle": bundle.bundle_hash} | values | {"label_scheme": bundle.label_scheme}
     if values.get("aus"):
         values["aus"] = au_intensities(values["aus"], bundle.au_names)
@@ -281,7 +317,9 @@ def json_object(text: str | bytes) -> Record:
 def cells(line: Mapping[str, Any]) -> Record:
     """A line of `label` as the row of a CSV file: a column for each class, vote and action unit."""
     row: Record = {}
-    for field in LINE:
+    for field in ANY_LINE:
+        if field.name not in line:
+            continue
         if field.each:
             row |= {field.prefix + name: value for name, value in line[field.name].items()}
         else:
@@ -292,7 +330,9 @@ def cells(line: Mapping[str, Any]) -> Record:
 def from_cells(row: Mapping[str, str], form: Mapping[str, Value]) -> Record:
     """The line of `label` that `cells` made a row of, if `form` is its blank line."""
     line: Record = {}
-    for field in LINE:
+    for field in ANY_LINE:
+        if field.name not in form:
+            continue
         empty = form[field.name]
         if isinstance(empty, dict):
             line[field.name] = {
@@ -320,4 +360,5 @@ def markdown(fields: Iterable[Field]) -> str:
 
 
 if __name__ == "__main__":
-    print(markdown((FILE_NAME, *RECORD)), markdown(LINE), sep="\n", end="")
+    print(markdown((FILE_NAME, *RECORD)), markdown(LINE), sep="\n", end="\n")
+    print(markdown(RECORD_SETS), markdown((*LINE_DIMENSIONS, *LINE_SETS)), sep="\n", end="")

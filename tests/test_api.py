@@ -25,7 +25,7 @@ from synfer_rt.data.writers import read, run_file
 from synfer_rt.jobs.label_results import LabelledImage
 from synfer_rt.jobs.progress import Progress
 from synfer_rt.jobs.sample_settings import DEFAULTS, SampleSettings, make_run
-from synfer_rt.records import LINE
+from synfer_rt.records import ANY_LINE
 from tests.small_datasets import picture
 
 
@@ -72,6 +72,7 @@ CALLED = {
     "sample": (Model.write, {}),
     "label": (Model.label, {"out"}),  # a table is written by default on the command line alone
     "augment": (Model.augment, {}),
+    "calibrate": (Model.calibrate, {}),
     "plan": (Model.preview, {}),
     "status": (api.status, {}),
     "finish": (api.finish, {}),
@@ -350,7 +351,7 @@ def test_a_table_of_csv_reads_back_as_the_labels_in_memory(
 
 
 def test_the_fields_of_a_label_are_those_of_the_table() -> None:
-    assert [field.name for field in fields(LabelledImage)] == [field.name for field in LINE]
+    assert [field.name for field in fields(LabelledImage)] == [field.name for field in ANY_LINE]
 
 
 def test_labels_refuse_what_cannot_be(model: Model, photos: Path) -> None:

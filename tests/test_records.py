@@ -17,8 +17,11 @@ from synfer_rt.records import (
     AUGMENTED,
     FILE_NAME,
     LINE,
+    LINE_DIMENSIONS,
+    LINE_SETS,
     ORIGINAL,
     RECORD,
+    RECORD_SETS,
     blank_line,
     blank_record,
     filled,
@@ -139,8 +142,13 @@ def test_columns_of_parquet_are_those_of_earlier_releases():
 
 @pytest.mark.parametrize(
     ("page", "fields"),
-    [("sampling.md", (FILE_NAME, *RECORD)), ("labelling.md", LINE)],
-    ids=["record", "line"],
+    [
+        ("sampling.md", (FILE_NAME, *RECORD)),
+        ("labelling.md", LINE),
+        ("labelling.md", (*LINE_DIMENSIONS, *LINE_SETS)),
+        ("labelling.md", RECORD_SETS),
+    ],
+    ids=["record", "line", "further-lines", "further-records"],
 )
 def test_the_documentation_has_the_table_of_fields(page, fields):
     text = (Path(__file__).resolve().parents[1] / "docs" / page).read_text()

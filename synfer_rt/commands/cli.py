@@ -24,6 +24,11 @@ _COMMANDS = {
         "build_engines",
         "Export a checkpoint to a bundle of engines (needs PyTorch).",
     ),
+    "calibrate": (
+        "synfer_rt.commands.calibrate",
+        "calibrate",
+        "Calibrate the annotators on labelled images.",
+    ),
     "doctor": (
         "synfer_rt.commands.doctor",
         "doctor",

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     help="A .jsonl or .csv file, or a directory for labels.jsonl.",
 )
 @options.accepting
+@options.calibrating
 @options.running
 @options.resuming
 def label(

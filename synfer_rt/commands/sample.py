@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     help="The most images made for --count-accepted.  [default: 10 times those wanted]",
 )
 @options.accepting
+@options.calibrating
 @options.batch(256, "made at once")
 @click.option(
     "--labels",

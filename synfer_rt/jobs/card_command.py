@@ -32,7 +32,7 @@ _KNOWN = frozenset(
         *("command", "bundle", "count", "labels", "aus", "steps", "timesteps"),
         *("layout", "photo_set", "layout_strength", "semantic_guidance", "accepted_per_class"),
         *("guidance_interval", "size", "shard_size", "label_scheme", "classes", "au_vocabulary"),
-        *("originals", "decode_originals", "dataset", "balance"),
+        *("originals", "decode_originals", "dataset", "balance", "calibration"),
         *run_file.NOT_COMPARED,
         *computation.FIELDS,
     )
@@ -43,7 +43,8 @@ def command(settings: Mapping[str, Any]) -> str | None:
     """The command line of a run with these settings; None if options cannot express them.
 
     It names everything that decides the images. BUNDLE stands for the bundle's directory, DATASET
-    and PHOTOS for the images that the run read, COUNTS for a file with the numbers of `--balance`.
+    and PHOTOS for the images that the run read, COUNTS for a file with the numbers of `--balance`,
+    CALIBRATION for the file of a calibration.
     """
     if settings.keys() - _KNOWN or settings.get("aus") == {}:
         return None
@@ -87,6 +88,8 @@ def _sample(settings: Mapping[str, Any]) -> Iterator[str]:
     if (guidance := settings.get("semantic_guidance")) is not None:
         yield f"--semantic-guidance {guidance['strength']} --semantic-form {guidance['form']}"
         yield f"--semantic-start {guidance['start']} --semantic-every {guidance['every']}"
+    if (calibration := settings.get("calibration")) is not None:
+        yield f"--calibration CALIBRATION --coverage {calibration['coverage']}"
     if (size := settings.get("size")) is not None:
         yield f"--size {format_size(tuple(size))}"
 

@@ -74,7 +74,8 @@ def features(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The columns that `datasets` finds in a run with these settings, with their types."""
     classes = _class_label(settings["classes"])
     record = {FILE_NAME.name: FILE_NAME.empty}
-    record |= blank_record(settings["classes"], settings["au_vocabulary"])
+    calibrated = settings.get("calibration") is not None
+    record |= blank_record(settings["classes"], settings["au_vocabulary"], calibrated)
     columns = [
         {"name": name, **(classes if name in _LABELS else _type(value))}
         for name, value in record.items()

@@ -11,7 +11,7 @@ from synfer_rt.data.writers import run_file
 from synfer_rt.jobs.card_command import command
 from synfer_rt.jobs.card_header import split_name
 from synfer_rt.jobs.class_tally import ClassTally
-from synfer_rt.records import FILE_NAME, RECORD
+from synfer_rt.records import FILE_NAME, RECORD, RECORD_SETS
 
 Settings = Mapping[str, Any]
 
@@ -64,7 +64,7 @@ def text(settings: Settings, counts: ClassTally) -> str:
         "## Records",
         "Each image has a record with these fields. A field that does not apply to an image is "
         "empty: 0, false, an empty text or -1.",
-        _records(),
+        _records(settings),
         "## Licence",
         _licence(settings),
     )
@@ -121,6 +121,8 @@ def _details(settings: Settings) -> Iterator[tuple[str, str]]:
     for name in shown:
         if (value := settings.get(name)) not in (None, "", {}):
             yield name.replace("_", " "), _code(value if isinstance(value, str) else repr(value))
+    if (calibration := settings.get("calibration")) is not None:
+        yield "coverage of the label sets", _code(repr(calibration["coverage"]))
     for drawn in settings.get("au_distributions", ()):
         yield f"action units of {_and(drawn['labels'])}", _units(drawn)
     if (backend := settings.get("backend")) is not None:
@@ -172,9 +174,10 @@ def _share(counts: ClassTally, classes: Sequence[str]) -> str:
     return f"{accepted} ({accepted / labelled:.1%})"
 
 
-def _records() -> str:
+def _records(settings: Settings) -> str:
+    fields = (FILE_NAME, *RECORD, *(RECORD_SETS if settings.get("calibration") else ()))
     rows = ["| field | type | meaning |", "|---|---|---|"]
-    rows += [f"| `{f.name}` | {f.type} | {f.meaning} |" for f in (FILE_NAME, *RECORD)]
+    rows += [f"| `{f.name}` | {f.type} | {f.meaning} |" for f in fields]
     return "\n".join(rows)
 
 

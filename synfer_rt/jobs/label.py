@@ -28,12 +28,14 @@ from synfer_rt.data.datasets.items import load
 from synfer_rt.data.label_table import Record, Table, Tally
 from synfer_rt.errors import UserError
 from synfer_rt.jobs import runner
+from synfer_rt.jobs.calibration_file import settings_of
 from synfer_rt.jobs.label_results import Labels, Lines
 from synfer_rt.jobs.progress import OnProgress, reporter
 from synfer_rt.jobs.resuming import resumable
 from synfer_rt.jobs.warnings import warn_of_other_images
 from synfer_rt.judging.acceptance import Accept, acceptance
 from synfer_rt.judging.annotators import Annotators
+from synfer_rt.judging.calibration import Calibrated
 from synfer_rt.judging.voting import Verdict, vote
 from synfer_rt.records import blank_line, filled
 
@@ -44,12 +46,14 @@ _READERS = 4
 class LabelJob:
     """What decides the labels of `dataset`: a share or a threshold of what is accepted, if any.
 
-    Raises UserError for both, and for one outside its range (see `acceptance`).
+    With `calibrated` annotators the lines have label sets. Raises UserError for both, and for one
+    outside its range (see `acceptance`).
     """
 
     dataset: Dataset
     accept_rate: float | None = None
     threshold: float | None = None
+    calibrated: Calibrated | None = None
 
     def __post_init__(self) -> None:
         for name in ("accept_rate", "threshold"):
@@ -70,6 +74,7 @@ class LabelJob:
             "folder": os.path.relpath(self.dataset.root, out.parent),
             "accept_rate": self.accept_rate,
             "threshold": self.threshold,
+            **({} if self.calibrated is None else {"calibration": settings_of(self.calibrated)}),
         }
 
 
@@ -87,7 +92,8 @@ def label_dataset(
     """
     annotators = Annotators(engines)
     annotators.load(min(batch, max(len(job.dataset.items), 1)))
-    form = blank_line(engines.bundle, annotators.members, engines.backend)
+    calibrated = job.calibrated
+    form = blank_line(engines.bundle, annotators.members, engines.backend, calibrated is not None)
     table = Lines(form) if out is None else Table(out, job.settings(annotators, out), form, resume)
     if isinstance(table, Table) and table.finished:
         return Labels(table, tallied(table), 0)
@@ -95,7 +101,8 @@ def label_dataset(
     before, count = table.done, len(job.dataset.items) + len(job.dataset.skipped)
     with resumable(lambda: f"{table.done} of {count} images labelled"):
         report = reporter(on_progress, before, count)
-        tally = label_images(job.dataset, annotators, table, job.acceptance(), batch, report)
+        accept = job.acceptance()
+        tally = label_images(job.dataset, annotators, table, accept, batch, report, calibrated)
     return Labels(table, tally, count - before)
 
 
@@ -106,6 +113,7 @@ def label_images(
     accept: Accept,
     batch: int,
     on_progress: Callable[[int], None] = lambda images: None,
+    calibrated: Calibrated | None = None,
 ) -> Tally:
     """Label the images of `dataset` that `table` does not have yet, `batch` at a time; finish it.
 
@@ -124,7 +132,7 @@ def label_images(
             tally.add(line)
         on_progress(lines[-1]["index"] + 1)
 
-    lines = _lacking(dataset, annotators, table, accept, batch)
+    lines = _lacking(dataset, annotators, table, accept, batch, calibrated)
     runner.run(annotators.bundle, lines, table.write, table, count)
     return tally
 
@@ -138,12 +146,17 @@ def tallied(table: Table | Lines) -> Tally:
 
 
 def _lacking(
-    dataset: Dataset, annotators: Annotators, table: Table | Lines, accept: Accept, batch: int
+    dataset: Dataset,
+    annotators: Annotators,
+    table: Table | Lines,
+    accept: Accept,
+    batch: int,
+    calibrated: Calibrated | None,
 ) -> Generator[list[Record]]:
     """The lines that `table` lacks, a piece at a time: of images, then of what is left out."""
     items = dataset.items
     first = max(table.done, len(items))
-    yield from _labelled(items, table, annotators, accept, batch)
+    yield from _labelled(items, table, annotators, accept, batch, calibrated)
     left_out = [
         filled(table.form, _unread(first + i, entry.name, entry.reason))
         for i, entry in enumerate(dataset.skipped[first - len(items) :])
@@ -153,7 +166,12 @@ def _lacking(
 
 
 def _labelled(
-    items: Sequence[Item], table: Table | Lines, annotators: Annotators, accept: Accept, batch: int
+    items: Sequence[Item],
+    table: Table | Lines,
+    annotators: Annotators,
+    accept: Accept,
+    batch: int,
+    calibrated: Calibrated | None,
 ) -> Generator[list[Record]]:
     """The lines of the items that `table` lacks, as they come out of the engines."""
     first = table.done
@@ -161,7 +179,7 @@ def _labelled(
     with closing(_read(items, first, size, batch, annotators.bundle.image_size)) as pieces:
         for images in pieces:
             part = items[first : first + len(images)]
-            said = _records(part, images, first, annotators, accept, size)
+            said = _records(part, images, first, annotators, accept, size, calibrated)
             yield [filled(table.form, fields) for fields in said]
             first += len(part)
 
@@ -173,6 +191,7 @@ def _records(
     annotators: Annotators,
     accept: Accept,
     size: int,
+    calibrated: Calibrated | None,
 ) -> list[Record]:
     """What `accept` and the engines, `size` images at a time, say of some images."""
     bundle = annotators.bundle
@@ -186,12 +205,12 @@ def _records(
     # Always as many, for a runtime may compile an engine anew for each size.
     padded = sound + sound[-1:] * (size - len(sound))
     pixels = np.stack([np.asarray(images[i]) for i in padded])
-    opinions = annotators.opinions(pixels)
+    seen = annotators.see(pixels)
     problems = [label_problem(items[i], bundle) for i in padded]
     wanted = [
         items[i].label if why is None else None for i, why in zip(padded, problems, strict=True)
     ]
-    verdicts = vote(opinions, bundle.label_scheme, wanted)
+    verdicts = vote(seen.opinions, bundle.label_scheme, wanted, calibrated=calibrated)
     aus = annotators.aus(pixels)
     for row, i in enumerate(sound):
         verdict, problem = verdicts[row], problems[row]
@@ -207,8 +226,10 @@ def _records(
             "rectified": verdict.rectified,
             "asked": accepted is not None,
             "accepted": accepted,
-            "votes": {opinion.annotator: opinion.best(row) for opinion in opinions},
+            "votes": {opinion.annotator: opinion.best(row) for opinion in seen.opinions},
             "aus": None if aus is None else _named(aus[row], bundle.au_names),
+            **{name: read[row] for name, read in seen.dimensions.items()},
+            **({} if calibrated is None else calibrated.recorded(verdict.label_set)),
         }
     return records
 

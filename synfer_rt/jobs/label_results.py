@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from synfer_rt.data import notebook
 from synfer_rt.data.label_table import Table, Tally
@@ -45,7 +45,8 @@ class LabelledImage:
     `label` is the vote's best class. `accepted` says whether to keep the image, if there was
     anything to accept (`asked`). An image that cannot be read has an `error` and no label.
     `probabilities` and `votes` are by class and annotator, `aus` are intensities in 0 to 1, or -1
-    if the bundle does not read them.
+    if the bundle does not read them. `valence` and `arousal`, -1 to 1, are 0 if no classifier reads
+    them. With a calibration `label_set` says for each class whether it is in the set of `coverage`.
     """
 
     index: int
@@ -64,6 +65,10 @@ class LabelledImage:
     probabilities: Mapping[str, float]
     votes: Mapping[str, str]
     aus: Mapping[str, float]
+    valence: float = 0.0
+    arousal: float = 0.0
+    label_set: Mapping[str, bool] = field(default_factory=dict[str, bool])
+    coverage: float = 0.0
 
     @property
     def confidence(self) -> float:

@@ -77,7 +77,7 @@ class Pieces(Generic[Finished]):
         # the last bits of an image by the number of rows.
         self._batch = min(batch, run.count)
         self._observer, self._starts, self._finish = observer, starts, finish
-        self._sampler = Sampler(engines, observer)
+        self._sampler = Sampler(engines, observer, run.calibrated)
         self._whole = self._sampler.at_once(self._batch, run.semantic)
         self._begun = 0
 

@@ -26,7 +26,7 @@ LOG = logging.getLogger(__name__)
 _AS_THEY_ARE = (
     *("labels", "prompt", "negative_prompt", "aus", "quality", "solver", "steps", "guidance"),
     *("au_scale", "layout_strength", "seed", "accept_rate", "threshold", "cache_every"),
-    *("timesteps", "eta"),
+    *("timesteps", "eta", "calibration"),
 )
 """Settings that run.json has under the names of `make_run`, in the same form."""
 

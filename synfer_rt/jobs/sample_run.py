@@ -17,8 +17,10 @@ from synfer_rt.diffusion.feature_caching import with_cached_features
 from synfer_rt.diffusion.guidance_interval import GuidanceInterval, guided_within
 from synfer_rt.diffusion.solvers import ETA, Trajectory
 from synfer_rt.errors import UserError
+from synfer_rt.jobs.calibration_file import settings_of
 from synfer_rt.jobs.warnings import warn_of_unread
 from synfer_rt.judging.acceptance import Accept, acceptance
+from synfer_rt.judging.calibration import Calibrated
 from synfer_rt.judging.quotas import Quotas
 from synfer_rt.records import record
 from synfer_rt.sampling.guidance import SemanticGuidance, engine_name
@@ -43,7 +45,7 @@ class Run:
     computes the UNet's deep part (diffusion/feature_caching.py). `quality` is one of the bundle's,
     and `remark` a sentence on why it is not the default, if it is not and was not asked for.
     `timesteps` are those that the solver visits, its own if None, and `eta` is the share of fresh
-    noise of `tcd`.
+    noise of `tcd`. With `calibrated` annotators samples have label sets.
     """
 
     bundle: Bundle
@@ -63,6 +65,7 @@ class Run:
     remark: str | None = None
     timesteps: tuple[int, ...] | None = None
     eta: float | None = None
+    calibrated: Calibrated | None = None
 
     def check(self) -> None:
         """Raise UserError for what cannot be run, before anything is loaded or written."""
@@ -76,12 +79,12 @@ class Run:
 
     def acceptance(self) -> Accept:
         """What is accepted. Raises UserError for what cannot be, or nobody could judge."""
-        selections = (self.accept_rate, self.threshold, self.quota)
+        selections = (self.accept_rate, self.threshold, self.quota, self.calibrated)
         if any(value is not None for value in selections) and not self.bundle.annotators:
             raise UserError(
                 f"{self.bundle.name} has neither a classifier nor FERAnno, so nothing can be "
-                "accepted; build it with one, or leave out `accept_rate`, `threshold` and "
-                "`count_accepted`."
+                "accepted; build it with one, or leave out `accept_rate`, `threshold`, "
+                "`calibration` and `count_accepted`."
             )
         return acceptance(self.accept_rate, self.threshold)
 
@@ -173,18 +176,21 @@ class Run:
             **({} if self.cache_every == 1 else {"cache_every": self.cache_every}),
             **({} if self.timesteps is None else {"timesteps": list(self.timesteps)}),
             **({} if self.eta is None else {"eta": self.eta}),
+            **({} if self.calibrated is None else {"calibration": settings_of(self.calibrated)}),
             **({} if size == self.bundle.default_size else {"size": list(size)}),
             **requests.settings,
         }
 
     def record(self, sample: Sample) -> dict[str, Any]:
         """What is written beside an image: all that is needed to make it again, and its label."""
-        request, source = sample.request, {}
+        request, source = sample.request, dict[str, Any]()
         if self.photos is not None and request.layout is not None:
-            source = {
+            source |= {
                 "source": self.photos.names[request.layout],
                 "source_sha256": self.photos.sha256[request.layout],
             }
+        if self.calibrated is not None:
+            source |= self.calibrated.recorded(sample.label_set)
         return record(
             self.bundle,
             bundle=self.bundle_hash,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack, cast
 
 from synfer_rt import ranges
 from synfer_rt.bundle import Bundle
@@ -14,7 +14,9 @@ from synfer_rt.data.datasets import refuse_inside
 from synfer_rt.diffusion.guidance_interval import GuidanceInterval, guidance_interval
 from synfer_rt.diffusion.timesteps import decreasing
 from synfer_rt.errors import UserError
+from synfer_rt.jobs.calibration_file import calibrated_at, of_settings
 from synfer_rt.jobs.sample_run import Run
+from synfer_rt.judging.calibration import Calibrated
 from synfer_rt.paths import local
 from synfer_rt.sampling import inversion
 from synfer_rt.sampling.guidance import SemanticGuidance
@@ -59,6 +61,8 @@ class SampleSettings(TypedDict, total=False):
     budget: int | None
     accept_rate: float | None
     threshold: float | None
+    calibration: str | Path | Mapping[str, Any] | None
+    coverage: float | None
 
 
 DEFAULTS: SampleSettings = {"labels": "all", "seed": 0, "count_accepted": False}
@@ -112,9 +116,18 @@ def make_run(
         remark,
         timesteps,
         ranges.plain(given.get("eta")),
+        _calibrated(given, bundle),
     )
     run.check()
     return run
+
+
+def _calibrated(given: Mapping[str, Any], bundle: Bundle) -> Calibrated | None:
+    """The calibration of a file, or of the settings of a run that is made again."""
+    found = given.get("calibration")
+    if isinstance(found, Mapping):
+        return of_settings(cast("Mapping[str, Any]", found))
+    return calibrated_at(found, given.get("coverage"), bundle)
 
 
 def _given(settings: SampleSettings) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from synfer_rt.diffusion.noise import Key
 from synfer_rt.diffusion.solvers import HISTORY_SLOTS, Trajectory
 from synfer_rt.errors import UserError
 from synfer_rt.judging.annotators import Annotators
+from synfer_rt.judging.calibration import Calibrated
 from synfer_rt.judging.voting import Opinion, Verdict, vote
 from synfer_rt.sampling import steps
 from synfer_rt.sampling.conditioning import distinct, restored
@@ -56,11 +57,17 @@ class Computed:
 class Sampler:
     """The stages between a request and a sample, run by the engines that it is given.
 
-    `observer` is told of each stage and step, except of those that make a broken image again.
+    `observer` is told of each stage and step, except of those that make a broken image again. The
+    vote of `calibrated` annotators has label sets.
     """
 
-    def __init__(self, engines: LoadedEngines, observer: Observer | None = None) -> None:
-        self.engines, self.bundle = engines, engines.bundle
+    def __init__(
+        self,
+        engines: LoadedEngines,
+        observer: Observer | None = None,
+        calibrated: Calibrated | None = None,
+    ) -> None:
+        self.engines, self.bundle, self._calibrated = engines, engines.bundle, calibrated
         self._observer = observer or Observer()
 
     @classmethod
@@ -314,7 +321,9 @@ class Sampler:
     @cached_property
     def _fallback(self) -> Sampler | None:
         """The sampler that makes broken images again; None if this one would."""
-        return None if self.engines.fallback is None else Sampler(self.engines.fallback)
+        if self.engines.fallback is None:
+            return None
+        return Sampler(self.engines.fallback, calibrated=self._calibrated)
 
     def _judged(
         self, piece: Prepared, images: np.ndarray, latents: np.ndarray, backends: Sequence[str]
@@ -336,7 +345,8 @@ class Sampler:
         if computed.opinions:
             wanted = [request.label for request in requests]
             several = len(computed.opinions) > 1
-            verdicts = vote(computed.opinions, self.bundle.label_scheme, wanted, several)
+            scheme = self.bundle.label_scheme
+            verdicts = vote(computed.opinions, scheme, wanted, several, self._calibrated)
         sound = computed.sound.tolist()
         return [
             computed.again.get(i)
@@ -361,6 +371,7 @@ def _sample(
         bool(sound and verdict.agrees),
         not sound,
         backend,
+        verdict.label_set,
     )
 
 

@@ -24,7 +24,8 @@ class Sample:
     requested class (`Verdict.agrees`), or whether the sample passes the accept rate or threshold of
     its run. A bundle without annotators gives no probabilities, an empty `best`, and accepts
     nothing. A `broken` image is flat or was not finite, and is never accepted. `backend` is the
-    name of the backend that made the image.
+    name of the backend that made the image. `label_set` are the classes that the run's calibration
+    leaves, None without one.
     """
 
     request: Request
@@ -36,6 +37,7 @@ class Sample:
     accepted: bool
     broken: bool = False
     backend: str = ""
+    label_set: tuple[str, ...] | None = None
 
     def __repr__(self) -> str:
         height, width = self.image.shape[:2]

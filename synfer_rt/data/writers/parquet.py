@@ -82,7 +82,8 @@ def schema(settings: Mapping[str, Any]) -> Any:
         return arrow.type_for_alias(ARROW[type(value)])
 
     image = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
-    fields = blank_record(settings["classes"], settings["au_vocabulary"])
+    calibrated = settings.get("calibration") is not None
+    fields = blank_record(settings["classes"], settings["au_vocabulary"], calibrated)
     columns = {FILE_NAME.name: FILE_NAME.empty, **fields}
     features = {"info": {"features": {"image": {"_type": "Image"}}}}
     return arrow.schema(

@@ -1,0 +1,120 @@
+"""A calibration of a bundle's annotators on labelled images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from synfer_rt.backends.loaded_engines import LoadedEngines
+from synfer_rt.data.datasets import Dataset, Item
+from synfer_rt.data.datasets.items import load
+from synfer_rt.errors import UserError
+from synfer_rt.jobs.calibration_file import write_calibration
+from synfer_rt.jobs.progress import OnProgress, reporter
+from synfer_rt.judging.annotators import Annotators
+from synfer_rt.judging.fitting import Fitted, fit
+from synfer_rt.judging.voting import Opinion
+
+_READERS = 4
+
+
+@dataclass(frozen=True)
+class Calibrations:
+    """What `calibrate` wrote to `path`: see `Fitted`.
+
+    `skipped` are the images that were left out, with the reasons.
+    """
+
+    path: Path
+    fitted: Fitted
+    skipped: tuple[tuple[str, str], ...]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The images that fitted each class's threshold."""
+        return {name: len(found) for name, found in self.fitted.calibration.scores.items()}
+
+    def __repr__(self) -> str:
+        images = sum(self.counts.values()) + self.fitted.fitted
+        return f"Calibrations({str(self.path)!r}, {images} images)"
+
+
+def calibrate(
+    dataset: Dataset,
+    engines: LoadedEngines,
+    out: Path,
+    batch: int,
+    on_progress: OnProgress | None = None,
+) -> Calibrations:
+    """Fit temperatures and thresholds on the images of `dataset` with a label, and write them.
+
+    Raises UserError for a bundle without annotators, and without images whose labels it knows.
+    """
+    annotators, classes = Annotators(engines), engines.bundle.classes
+    items = [item for item in dataset.items if item.label in classes]
+    skipped = [(item.name, _why(item)) for item in dataset.items if item.label not in classes]
+    skipped += [(one.name, one.reason) for one in dataset.skipped]
+    if not items:
+        why = f" ({skipped[0][0]}: {skipped[0][1]})" if skipped else ""
+        raise UserError(
+            f"{dataset.path} has no image with a label that {engines.bundle.name} knows{why}; give "
+            "labelled images, and the meaning of numbers as `label_scheme`."
+        )
+    report = reporter(on_progress, 0, len(items))
+    size = annotators.at_once(min(batch, len(items)))
+    annotators.load(min(batch, len(items)))
+    names: list[str] = []
+    truth: list[str] = []
+    said: list[list[Opinion]] = []
+    with ThreadPoolExecutor(_READERS, "read") as pool:
+        for first in range(0, len(items), size):
+            part = items[first : first + size]
+            images = list(pool.map(partial(load, size=engines.bundle.image_size), part))
+            pixels = [image for image in images if not isinstance(image, str)]
+            for item, image in zip(part, images, strict=True):
+                if isinstance(image, str):
+                    skipped.append((item.name, image))
+                else:
+                    names.append(item.name)
+                    truth.append(item.label or "")
+            if pixels:
+                said.append(_opinions(annotators, pixels, size))
+            report(first + len(part))
+    if not said:
+        raise UserError(f"No image of {dataset.path} can be read; the first: {skipped[-1][1]}")
+    fitted = fit(_joined(said), engines.bundle.label_scheme, names, truth)
+    write_calibration(out, engines.bundle, fitted, dataset)
+    return Calibrations(out, fitted, tuple(skipped))
+
+
+def _why(item: Item) -> str:
+    if item.label is not None:
+        return f"the bundle does not know its class {item.label}"
+    return item.problem or "it has no label"
+
+
+def _opinions(annotators: Annotators, images: Sequence[np.ndarray], size: int) -> list[Opinion]:
+    """What the annotators say of images, of which there are always `size` at once."""
+    count = len(images)
+    padded = np.stack([*images, *[images[-1]] * (size - count)])
+    return [
+        Opinion(one.annotator, one.scheme, one.probabilities[:count], one.mapping)
+        for one in annotators.opinions(padded)
+    ]
+
+
+def _joined(parts: Sequence[Sequence[Opinion]]) -> list[Opinion]:
+    return [
+        Opinion(
+            same[0].annotator,
+            same[0].scheme,
+            np.concatenate([one.probabilities for one in same]),
+            same[0].mapping,
+        )
+        for same in zip(*parts, strict=True)
+    ]
