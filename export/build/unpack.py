@@ -15,7 +15,13 @@ from safetensors.numpy import load_file, save_file
 
 from synfer_rt.bundle import Bundle
 from synfer_rt.bundle.files import inside
-from synfer_rt.bundle.identity import CARD, CHECKPOINT_INDEX, CHECKPOINT_TENSORS
+from synfer_rt.bundle.identity import (
+    CARD,
+    CHECKPOINT_INDEX,
+    CHECKPOINT_TENSORS,
+    GUIDE,
+    GUIDE_WEIGHTS,
+)
 from synfer_rt.errors import UserError
 from synfer_rt.export.checkpoint.contents import FERANNO_FOLDER, LAYOUTS_FILE
 from synfer_rt.export.checkpoint.index import AU_READER, CheckpointIndex, network_file
@@ -90,8 +96,9 @@ def _copy_files(bundle: Bundle, place: Path) -> None:
     shutil.copyfile(bundle.path / bundle.manifest["tokenizer"]["file"], _new(place, _TOKENIZER))
     if bundle.manifest["layouts"] is not None:
         shutil.copyfile(bundle.path / bundle.manifest["layouts"]["file"], place / LAYOUTS_FILE)
-    if CARD in bundle.manifest["files"]:
-        shutil.copyfile(bundle.path / CARD, place / CARD)
+    for name in (CARD, GUIDE, GUIDE_WEIGHTS):
+        if name in bundle.manifest["files"]:
+            shutil.copyfile(bundle.path / name, place / name)
 
 
 def _write_tensors(bundle: Bundle, index: CheckpointIndex, place: Path) -> None:

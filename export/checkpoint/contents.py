@@ -9,6 +9,8 @@
     au_reader.onnx            with au_reader.json (networks/au_reader.py)
     annotator/                FERAnno (graphs/trained_feranno.py)
     latent_classifier/, image_classifier/    networks that guide (networks/guiding_classifier.py)
+    image_classifier.onnx     with image_classifier.json, in place of that folder
+                              (networks/guiding_onnx.py)
     distilled_unet/           a student of the UNet (distilled.py)
     layouts.npz               latents of neutral faces to start from
 
@@ -54,8 +56,8 @@ class Checkpoint:
     `additions` are those folders of ADDITIONS that fit this size; `remarks` are sentences on what
     is done otherwise than the checkpoint says. `cache_depth` is the depth of engines that cache
     features (networks/cached_unet.py), None for a bundle without them. `guide` is an ONNX file that
-    guides in place of image_classifier/. The modules and the tokenizer are Any, since their
-    `config` has no type to check against.
+    guides in place of image_classifier/, if one does. The modules and the tokenizer are Any, since
+    their `config` has no type to check against.
     """
 
     directory: Path
@@ -117,13 +119,14 @@ class Checkpoint:
         return len(self.settings.au_names)
 
     def guided_by(self, guide: ClassifierSource) -> Checkpoint:
-        """The checkpoint with this ONNX file as a guide, in place of image_classifier/."""
-        folder = self.directory / IMAGE_FOLDER
+        """The checkpoint with this ONNX file as a guide, in place of its own of images."""
+        folder, former = self.directory / IMAGE_FOLDER, self.guide and self.guide.path
+        kept = [file for file in self.weight_files if folder != file.parent and file != former]
         return replace(
             self,
             guide=guide,
             additions=tuple(name for name in self.additions if name != IMAGE_FOLDER),
-            weight_files=(*(f for f in self.weight_files if f.parent != folder), guide.path),
+            weight_files=(*kept, guide.path),
         )
 
     @property

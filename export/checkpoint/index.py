@@ -1,13 +1,15 @@
 """What a bundle says of the checkpoint that it was built from, so that it can be unpacked again.
 
 Engines hold the tensors of a checkpoint under names of their own, some transposed, and do not hold
-its settings. Two files of the bundle say the rest; no sample depends on them:
+its settings. Some files of the bundle say the rest; no sample depends on them:
 
     checkpoint.json           files       the checkpoint's JSON files by path
                               tensors     by file and name, "<engine>/<initializer>"
                               transposed  likewise; the initializer is the tensor transposed
     checkpoint.safetensors    "<file>/<name>": the tensors that no engine holds, such as the factors
                               of a product of which the export keeps the result alone
+    image_classifier.onnx     the ONNX file that guides, if one does, of which an engine holds the
+                              gradient alone
 
 The tensors are those that were built, after LoRAs were merged. They are found by content: an
 initializer is a tensor's if its type, shape and bytes are those of the tensor in float32 or
@@ -18,6 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,7 +32,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from synfer_rt.bundle.identity import CHECKPOINT_INDEX, CHECKPOINT_TENSORS
+from synfer_rt.bundle.identity import CHECKPOINT_INDEX, CHECKPOINT_TENSORS, GUIDE
 from synfer_rt.export.checkpoint.contents import (
     ADAPTER_FILES,
     AU_READER_FILE,
@@ -45,7 +48,9 @@ from synfer_rt.export.files.tensor_files import read_tensors, unwrapped
 from synfer_rt.export.networks.au_reader import AUReaderSource
 from synfer_rt.export.networks.classifier import ClassifierSource
 from synfer_rt.export.networks.image_network import INPUT_FIELDS, ImageNetwork
-from synfer_rt.export.onnx.shared_weights import tensor_array
+from synfer_rt.export.onnx import model_file
+from synfer_rt.export.onnx.forward_graph import save
+from synfer_rt.export.onnx.shared_weights import data_files, tensor_array
 from synfer_rt.vocabulary import facs, label_schemes
 
 AU_READER = "au-reader"
@@ -79,7 +84,7 @@ def network_file(engine: str) -> str:
 
 
 def write_index(checkpoint: Checkpoint, bundle: Path, engines: Mapping[str, str]) -> None:
-    """Write both files into the directory `bundle`, whose `engines` are finished files by name."""
+    """Write the files into the directory `bundle`, whose `engines` are finished files by name."""
     index = CheckpointIndex(_json_files(checkpoint))
     wanted: dict[_Key, list[_Place]] = {}
     for file, tensors in _parts(checkpoint):
@@ -108,6 +113,16 @@ def write_index(checkpoint: Checkpoint, bundle: Path, engines: Mapping[str, str]
     (bundle / CHECKPOINT_TENSORS).chmod(0o644)
     text = json.dumps(asdict(index), indent=1, ensure_ascii=False)
     (bundle / CHECKPOINT_INDEX).write_text(text + "\n", "utf-8")
+    if checkpoint.guide is not None:
+        _keep(checkpoint.guide.path, bundle / GUIDE)
+
+
+def _keep(source: Path, out: Path) -> None:
+    """Copy an ONNX file byte for byte, or with its weights if they are in files beside it."""
+    if data_files(source):
+        save(ir.from_proto(model_file.load(source)), out)
+    else:
+        shutil.copyfile(source, out)
 
 
 def _parts(checkpoint: Checkpoint) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
@@ -167,6 +182,9 @@ def _json_files(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
     contents[SETTINGS_FILE] = _settings(checkpoint)
     for engine, network in checkpoint.networks.items():
         contents[str(Path(network_file(engine)).with_suffix(".json"))] = _description(network)
+    if (guide := checkpoint.guide) is not None:
+        chosen = {} if guide.output_name is None else {"output_name": guide.output_name}
+        contents[str(Path(GUIDE).with_suffix(".json"))] = _description(guide) | chosen
     return contents
 
 

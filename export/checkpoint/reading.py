@@ -9,6 +9,7 @@ from typing import Any
 
 import transformers
 
+from synfer_rt.bundle.identity import GUIDE
 from synfer_rt.bundle.sizes import Size
 from synfer_rt.errors import UserError
 from synfer_rt.export.checkpoint.contents import (
@@ -41,6 +42,7 @@ from synfer_rt.export.files.model_folder import load_model, quiet, weight_files
 from synfer_rt.export.files.tensor_files import read_header_settings
 from synfer_rt.export.networks.au_reader import AUReaderSource, read_au_reader
 from synfer_rt.export.networks.classifier import ClassifierSource, read_classifier
+from synfer_rt.export.networks.guiding_classifier import IMAGE_FOLDER
 from synfer_rt.export.networks.modules import adapter_layers
 from synfer_rt.export.sentences import first_line
 
@@ -57,11 +59,10 @@ def read_checkpoint(
     """Read `directory`; `au_adapter` replaces its adapter, `classifiers` its classifiers.
 
     `loras` are merged in their order, after one that comes with the adapter. `resolution` is (H, W)
-    in pixels, None for the checkpoint's own. `sizes` are the smallest and the largest height and
-    width of engines of free size, None for engines of one size. Layouts and ADDITIONS fit latents
-    of one size: a checkpoint that is built at another size goes without both, one of free size
-    without the additions. `few_step` says how a model of few steps is sampled (few_step.py), None
-    to go by its LoRAs and scheduler.
+    in pixels, None for the checkpoint's own. `sizes` are the smallest and the largest edge of free
+    size, None for one size. Layouts and ADDITIONS fit latents of one size: a checkpoint built at
+    another size goes without both, one of free size without the additions and an ONNX file that
+    guides. `few_step` says how few steps are sampled, None to go by its LoRAs and scheduler.
     Raises UserError for whatever is missing, unreadable, unsupported or does not fit together.
     """
     index = _read_index(directory)
@@ -85,7 +86,7 @@ def read_checkpoint(
     classifiers = classifiers or _read_classifiers(directory)
     au_reader = _read_au_reader(directory, settings)
     folders = [directory / part for part in (*kind.classes, *additions)]
-    return Checkpoint(
+    checkpoint = Checkpoint(
         directory=directory,
         kind=kind,
         settings=settings,
@@ -105,6 +106,7 @@ def read_checkpoint(
         scheduler_changes=scheduler.changes,
         remarks=(*scheduler.remarks, *remarks, *left_out, *_lost(classifiers, settings)),
     )
+    return checkpoint if sizes else _guided(checkpoint)
 
 
 def _lost(classifiers: Sequence[ClassifierSource], settings: Settings) -> Iterator[str]:
@@ -227,6 +229,19 @@ def _read_classifiers(directory: Path) -> tuple[ClassifierSource, ...]:
 def _read_au_reader(directory: Path, settings: Settings) -> AUReaderSource | None:
     file = directory / AU_READER_FILE
     return read_au_reader(file, settings.au_names) if file.is_file() else None
+
+
+def _guided(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint with its ONNX file that guides, if it has one."""
+    file = checkpoint.directory / GUIDE
+    if not file.is_file():
+        return checkpoint
+    if (file.parent / IMAGE_FOLDER).is_dir():
+        raise UserError(
+            f"{file.parent} holds both {IMAGE_FOLDER}/ and {GUIDE}, and one network guides; remove "
+            "one of them."
+        )
+    return checkpoint.guided_by(read_classifier(file))
 
 
 def _weight_files(

@@ -14,7 +14,10 @@ CARD = "README.md"
 """A bundle's model card."""
 CHECKPOINT_INDEX, CHECKPOINT_TENSORS = "checkpoint.json", "checkpoint.safetensors"
 """What a bundle keeps of its checkpoint, so that the checkpoint can be unpacked again."""
-NOT_SAMPLED = (CARD, CHECKPOINT_INDEX, CHECKPOINT_TENSORS)
+GUIDE, GUIDE_WEIGHTS = "image_classifier.onnx", "image_classifier.onnx.data"
+"""The ONNX file that the gradient of guide.text was made of, kept for the same purpose; the second
+holds its weights if they are large."""
+NOT_SAMPLED = (CARD, CHECKPOINT_INDEX, CHECKPOINT_TENSORS, GUIDE, GUIDE_WEIGHTS)
 """Files that samples do not depend on."""
 _MEASURED = ("parity", "parity_openvino")
 """The fields of an engine that hold measurements of the finished engine."""
@@ -61,7 +64,7 @@ def former_identity(fields: Mapping[str, Any]) -> str:
     fields = former_manifest(_without_others(fields, ()))
     kept = {name: value for name, value in fields.items() if name not in _SINCE_0_11}
     kept["engines"] = _without(fields["engines"], ("parity_openvino",))
-    added = {CHECKPOINT_INDEX, CHECKPOINT_TENSORS, *_cuda_files(fields)}
+    added = {*NOT_SAMPLED, *_cuda_files(fields)} - {CARD}
     kept["files"] = {name: e for name, e in fields["files"].items() if name not in added}
     return _sha256(json.dumps(kept, indent=1, ensure_ascii=False))
 
