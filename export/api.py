@@ -155,4 +155,9 @@ def _guide(
             "`guide` takes images of one size; leave out `sizes`, and choose one with `resolution`."
         )
     path, labels, described = given
+    if Path(path).is_dir():
+        raise UserError(
+            f"`guide` takes an ONNX file, and {path} is a folder; a classifier that transformers "
+            "saved guides from the checkpoint's folder image_classifier/: put it there."
+        )
     return parse_classifier(Path(path), labels, described, "guide")

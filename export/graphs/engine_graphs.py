@@ -218,7 +218,7 @@ def _guiding(folder: Path, shape: tuple[int, int, int]) -> tuple[nn.Module, tupl
     try:
         with torch.no_grad():
             classifier(torch.zeros(1, *shape))
-    except RuntimeError:
+    except (RuntimeError, ValueError):  # transformers raises the latter
         raise UserError(
             f"{folder} holds a classifier that does not take {list(shape)}, the shape of this "
             "model's latents or images; train one on this model, or remove the folder."

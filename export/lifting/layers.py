@@ -147,8 +147,8 @@ def _maxima(x: Tensor, axis: int, windows: _Windows) -> Tensor:
     return found
 
 
-def _average_pool(attributes: Attributes, x: Tensor) -> Tensor:
-    """Averages are a product with a matrix along each axis, of the shares of each element."""
+def average_pool(attributes: Attributes, x: Tensor) -> Tensor:
+    """ONNX's AveragePool: products with a matrix along each axis, of the shares of each element."""
     pads = bool(attributes.get("count_include_pad", 0))
     padded = attributes.get("pads") or [0] * (2 * (x.ndim - 2))
     for axis, windows in enumerate(_windows(attributes, x), 2):
@@ -219,6 +219,16 @@ def _lp_normalisation(attributes: Attributes, x: Tensor) -> Tensor:
     return x / x.square().sum(attributes.get("axis", -1), keepdim=True).sqrt()
 
 
+def _local_response_normalisation(attributes: Attributes, x: Tensor) -> Tensor:
+    """The sum over neighbouring channels is a product with a matrix of zeros and ones."""
+    size, channels = attributes.get("size"), np.arange(x.shape[1])
+    apart = channels - channels[:, None]
+    near = (apart >= -((size - 1) // 2)) & (apart <= size // 2)
+    sums = multiply(torch.from_numpy(near.astype(np.float32)), x.square(), 1)
+    total = attributes.get("bias", 1.0) + attributes.get("alpha", 1e-4) / size * sums
+    return x * total ** -attributes.get("beta", 0.75)
+
+
 def _resize(
     attributes: Attributes,
     x: Tensor,
@@ -283,7 +293,7 @@ LAYERS: Mapping[str, Operator] = {
     "Conv": Operator(_convolution),
     "ConvTranspose": Operator(_transposed),
     "MaxPool": Operator(_max_pool),
-    "AveragePool": Operator(_average_pool),
+    "AveragePool": Operator(average_pool),
     "GlobalAveragePool": Operator(lambda attributes, x: x.mean(_spatial(x), keepdim=True)),
     "GlobalMaxPool": Operator(lambda attributes, x: x.amax(_spatial(x), keepdim=True)),
     "BatchNormalization": Operator(_batch_normalisation),
@@ -292,6 +302,7 @@ LAYERS: Mapping[str, Operator] = {
     "GroupNormalization": Operator(_group_normalisation),
     "RMSNormalization": Operator(_rms_normalisation),
     "LpNormalization": Operator(_lp_normalisation),
+    "LRN": Operator(_local_response_normalisation),
     "Resize": Operator(_resize, frozenset({1, 2, 3})),
     "Attention": Operator(_attention),
 }

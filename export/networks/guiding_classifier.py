@@ -16,36 +16,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from synfer_rt.errors import UserError
 from synfer_rt.export.files.model_folder import quiet
+from synfer_rt.export.networks.image_processor import Preparation, read_preparation
 from synfer_rt.export.networks.modules import free_batch
-from synfer_rt.export.networks.resizing import matrix
 from synfer_rt.export.sentences import first_line, some
 from synfer_rt.vocabulary import expressions, label_schemes
 
 LATENT_FOLDER, IMAGE_FOLDER = "latent_classifier", "image_classifier"
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
-_PREPROCESSOR = "preprocessor_config.json"
-_DONE = {f"do_{step}" for step in ("resize", "rescale", "normalize", "center_crop", "convert_rgb")}
-_UNDONE = {"rescale_offset", "include_top"}
 _MODEL_TYPE = "synfer-expression-net"
-
-
-@dataclass(frozen=True)
-class _Preparation:
-    """Preparation of images [3, H, W] in [0, 1]: resized to [size, size], then normalised."""
-
-    size: int
-    mean: list[float]
-    std: list[float]
-    resampling: Image.Resampling
 
 
 @dataclass(frozen=True)
@@ -154,12 +139,12 @@ class Decoded(nn.Module):
 
 
 class _Transformers(nn.Module):
-    """An image classifier of transformers, with its resizing and normalisation in front."""
+    """An image classifier of transformers, with its preparation of images in front."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: Any, preparation: _Preparation) -> None:
+    def __init__(self, model: Any, preparation: Preparation) -> None:
         super().__init__()
         self.model = model
         self.preparation = preparation
@@ -167,10 +152,8 @@ class _Transformers(nn.Module):
         self.register_buffer("std", torch.tensor(preparation.std).view(1, 3, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        size, resampling = self.preparation.size, self.preparation.resampling
-        rows, columns = (
-            torch.from_numpy(matrix(old, size, resampling)) for old in images.shape[2:]
-        )
+        height, width = images.shape[2:]
+        rows, columns = map(torch.from_numpy, self.preparation.matrices((height, width)))
         images = rows @ (images / 2 + 0.5) @ columns.T
         return self.model(pixel_values=(images - self.mean) / self.std).logits
 
@@ -232,45 +215,4 @@ def _read_transformers(folder: Path) -> tuple[nn.Module, tuple[str, ...]]:
         raise UserError(
             f"The classes in id2label of {folder / _CONFIG} must be expressions: {error}"
         ) from None
-    return _Transformers(model, _preparation(folder)), names
-
-
-def _preparation(folder: Path) -> _Preparation:
-    """The preparation of images in preprocessor_config.json.
-
-    Raises UserError for anything but resizing, rescaling and normalisation.
-    """
-    import transformers
-
-    # transformers knows the defaults of each kind of processor.
-    fields = transformers.AutoImageProcessor.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=False
-    ).to_dict()
-    size = fields["size"]
-    edge = size.get("height", size.get("shortest_edge"))
-    edges = {*size.values(), edge}
-    if fields.get("do_center_crop"):
-        edges |= {*fields["crop_size"].values()}
-    steps = {name for name in fields if name.startswith("do_")} - _DONE | _UNDONE
-    odd = [f"{name} true" for name in sorted(steps) if fields.get(name)]
-    odd += [] if fields.get("do_resize") else ["do_resize false"]
-    # The processor of ConvNeXt does not crop images of 384 pixels or more.
-    warps = "ConvNext" in str(fields.get("image_processor_type")) and edge >= 384
-    odd += [] if warps or fields.get("crop_pct") in (None, 1) else ["crop_pct"]
-    odd += [] if len(edges) == 1 else [f"the sizes {', '.join(sorted(map(str, edges)))}"]
-    if odd:
-        raise UserError(
-            f"{folder / _PREPROCESSOR} prepares images with {', '.join(odd)}, which cannot be "
-            "exported; give a classifier that takes whole images, resized to one square size, "
-            "rescaled and normalised."
-        )
-    mean, std = [0.0] * 3, [1.0] * 3
-    if fields.get("do_normalize"):
-        mean, std = (np.broadcast_to(fields[f"image_{n}"], 3).tolist() for n in ("mean", "std"))
-    scale = 255 * fields["rescale_factor"] if fields.get("do_rescale") else 255
-    return _Preparation(
-        int(edge),
-        [x / scale for x in mean],
-        [x / scale for x in std],
-        Image.Resampling(fields["resample"]),
-    )
+    return _Transformers(model, read_preparation(folder)), names

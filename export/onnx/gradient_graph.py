@@ -34,8 +34,10 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 
 from synfer_rt.errors import UserError
+from synfer_rt.export.lifting.layers import average_pool
+from synfer_rt.export.lifting.operator import Attributes
 from synfer_rt.export.onnx.any_batch import BATCH, any_batch
-from synfer_rt.export.onnx.forward_graph import clear_metadata, save, store_half, to_onnx
+from synfer_rt.export.onnx.forward_graph import OPSET, clear_metadata, save, store_half, to_onnx
 from synfer_rt.export.sentences import first_line
 
 
@@ -86,7 +88,7 @@ def export_gradient(
         raise UserError(
             f"The {path.stem} of this checkpoint cannot be exported: the gradient of its "
             f"classifier has no ONNX operators ({type(error).__name__}: {first_line(error)}); give "
-            "another guiding classifier, such as a ViT, DINOv2, Swin, ResNet or ConvNeXt."
+            "another guiding classifier, such as a ViT, Swin, ResNet, ConvNeXt or EfficientNet."
         ) from error
     _simplify(model)
     clear_metadata(model)
@@ -161,6 +163,8 @@ class _PlainFormulas(TorchFunctionMode):
             return _interpolate(*args, **kwargs)
         if func is F.layer_norm:
             return _layer_norm(*args, **kwargs)
+        if func is F.avg_pool2d:
+            return _average_pool(*args, **kwargs)
         if func in _AVERAGES and _is_one(kwargs.get("output_size", args[-1])):
             axes = (-1,) if func is F.adaptive_avg_pool1d else (-2, -1)
             return (kwargs.get("input", args[0])).mean(axes, keepdim=True)
@@ -210,6 +214,26 @@ def _layer_norm(
     normal = centred * (centred.square().mean(-1, keepdim=True) + eps).rsqrt()
     normal = normal if weight is None else normal * weight
     return normal if bias is None else normal + bias
+
+
+def _average_pool(
+    image: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Tensor:
+    """Averages over windows as products with matrices, as of ONNX graphs that are lifted."""
+    assert divisor_override is None
+    kernel, strides, pads = (
+        [*sizes] if isinstance(sizes, Sequence) else [sizes] * 2
+        for sizes in (kernel_size, stride or kernel_size, padding)
+    )
+    given = {"kernel_shape": kernel, "strides": strides, "pads": pads * 2}
+    given |= {"ceil_mode": int(ceil_mode), "count_include_pad": int(count_include_pad)}
+    return average_pool(Attributes(given, OPSET, 1), image)
 
 
 def _interpolate(

@@ -96,6 +96,7 @@ CASES: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
     "Log": ("a = Exp(x)  b = Add(a, a)  y = Log(b)", {}),
     "LogSoftmax": ("y = LogSoftmax<axis=1>(x)", {}),
     "LpNormalization": ("y = LpNormalization<axis=1>(x)", {}),
+    "LRN": ("y = LRN<size=3, alpha=0.7, beta=0.6, bias=1.5>(x)", {}),
     "MatMul": ("y = MatMul(x, w)", {"w": (5, 3)}),
     "Max": ("y = Max(x, w, v)", {"w": (5,), "v": (6, 1)}),
     "MaxPool": ("y = MaxPool<kernel_shape=[3,2], strides=[2,1], pads=[1,0,1,1]>(x)", {}),

@@ -23,7 +23,6 @@ from synfer_rt.export.networks.guiding_classifier import (
     ExpressionLoss,
     ExpressionNet,
     NetConfig,
-    _preparation,
     read_guiding,
 )
 from synfer_rt.export.onnx.gradient_graph import trace
@@ -127,36 +126,6 @@ def test_images_are_resized_as_by_its_own_processor(
     found(torch.from_numpy(image).permute(2, 0, 1)[None] / 127.5 - 1)
     shown = 255 * (seen[0] * found.std + found.mean)[0].permute(1, 2, 0)
     assert np.abs(shown.numpy() - np.array(resized)).max() < 2  # Pillow rounds twice
-
-
-def test_images_that_are_not_cropped_have_no_crop(vit: Path, tmp_path: Path) -> None:
-    kind = {"image_processor_type": "ConvNextImageProcessor", "image_mean": 0.5, "image_std": 0.25}
-    for fields in ({"size": {"shortest_edge": 384}}, {"size": 24, "crop_pct": None}):
-        folder = tmp_path / str(fields["size"] == 24)
-        folder.mkdir()
-        changed(vit, folder, "preprocessor_config.json", **kind, **fields)
-        found = _preparation(folder)
-        assert found.size in (24, 384)
-        assert (found.mean, found.std) == ([0.5] * 3, [0.25] * 3)
-
-
-@pytest.mark.parametrize(
-    ("fields", "reason"),
-    [
-        ({"do_resize": False}, "with do_resize false, which"),
-        ({"do_flip_channel_order": True}, "with do_flip_channel_order true, which"),
-        ({"size": {"height": 24, "width": 16}}, "with the sizes 16, 24, which"),
-        ({"do_center_crop": True, "crop_size": 16}, "with the sizes 16, 24, which"),
-        ({"image_processor_type": "ConvNextImageProcessor", "size": 24}, "with crop_pct, which"),
-        ({"image_processor_type": "EfficientNetImageProcessor"}, "with include_top true, which"),
-    ],
-)
-def test_a_preparation_that_cannot_be_built_is_refused(
-    vit: Path, tmp_path: Path, fields: dict[str, Any], reason: str
-) -> None:
-    changed(vit, tmp_path, "preprocessor_config.json", **fields)
-    with pytest.raises(UserError, match=reason):
-        read_guiding(tmp_path)
 
 
 def test_missing_weights_are_refused_not_drawn_at_random(vit: Path, tmp_path: Path) -> None:

@@ -131,12 +131,14 @@ def test_a_network_of_transformers_guides_as_onnx_too(kind: str, tmp_path: Path)
         def forward(self, x: Tensor) -> Tensor:
             return self.model(pixel_values=x).logits
 
-    size = original.preparation.size
+    size = len(original.preparation.matrices((16, 16))[0])
     to_onnx(Logits(), tmp_path / "network.onnx", size)
     mean, std = ("/".join(map(str, v.flatten().tolist())) for v in (original.mean, original.std))
     described = f"{size},rgb,mean={mean},std={std}"
     source = parse_classifier(tmp_path / "network.onnx", ",".join(names), described)
-    bilinear = replace(original.preparation, resampling=Image.Resampling.BILINEAR)
+    bilinear = replace(
+        original.preparation, size=(size, size), crop=None, resampling=Image.Resampling.BILINEAR
+    )
     original.preparation = bilinear
     assert_guides_as(original, source, tmp_path / "guide.onnx")
 

@@ -27,7 +27,20 @@ LABELS = {"id2label": dict(enumerate(WORDS))}
 SHAPE = (3, 16, 16)
 ATTENTION = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 SQUARE = {"image_processor_type": "ViTImageProcessor"}
-WHOLE = {"image_processor_type": "ConvNextImageProcessor", "crop_pct": None}
+CROPPED = {"image_processor_type": "ConvNextImageProcessor"}
+TWICE = {"image_processor_type": "EfficientNetImageProcessor"}  # normalised
+NARROW = {
+    "in_channels": [32, 16],
+    "out_channels": [16, 24],
+    "kernel_sizes": [3, 5],
+    "strides": [1, 2],
+    "expand_ratios": [1, 6],
+    "num_block_repeats": [1, 2],
+    "depthwise_padding": [1],
+    "width_coefficient": 0.1,
+    "depth_coefficient": 1.0,
+    "hidden_dim": 128,
+}
 STAGES = {"hidden_sizes": [8, 12, 16, 24], "depths": [1, 1, 1, 1]}
 
 KINDS: dict[str, tuple[str, dict[str, Any], int, dict[str, Any]]] = {
@@ -47,7 +60,9 @@ KINDS: dict[str, tuple[str, dict[str, Any], int, dict[str, Any]]] = {
         24,
         SQUARE,
     ),
-    "convnext": ("ConvNext", STAGES, 32, WHOLE),
+    "convnext": ("ConvNext", STAGES, 32, CROPPED),
+    # Average pooling beyond the image, depthwise convolutions with uneven padding, gates.
+    "efficientnet": ("EfficientNet", NARROW, 24, TWICE),
 }
 
 
@@ -60,8 +75,13 @@ def save(kind: str, folder: Path) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):  # without statistics, signals would vanish
+                nn.init.uniform_(module.weight, 0.5, 1.5)
+                module.momentum = None
+        model.train()(pixel_values=torch.randn(8, 3, size, size))
     model.save_pretrained(folder)
-    sizes = {"shortest_edge": size} if processor is WHOLE else {"height": size, "width": size}
+    sizes = {"shortest_edge": size} if processor is CROPPED else {"height": size, "width": size}
     (folder / "preprocessor_config.json").write_text(json.dumps({**processor, "size": sizes}))
 
 
