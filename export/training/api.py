@@ -26,6 +26,7 @@ from synfer_rt.export.training.stages import Stage, silent
 from synfer_rt.export.training.state import Place
 from synfer_rt.paths import local
 from synfer_rt.vocabulary import label_schemes
+from synfer_rt.vocabulary.scheme_files import given_scheme
 
 _FOLDERS = {"latent": LATENT_FOLDER, "image": IMAGE_FOLDER}
 _HEADS = 4
@@ -65,14 +66,16 @@ class Material:
                 f"`split` or `held_out={self.held_out!r}`."
             )
         if self.classes is not None:
-            _check_classes(self.classes)
+            _check_classes(given_scheme(self.classes, "classes").text)
 
     def read(self, work: Path, stage: Stage) -> tuple[Checkpoint, Faces]:
         """The checkpoint and the labelled faces. Raises UserError for what cannot be used."""
-        dataset = read_datasets(self.data, self.format, self.label_scheme, self.split)
         checkpoint = read_checkpoint(self.checkpoint, self.au_adapter, loras=self.lora)
-        scheme = self.classes or checkpoint.settings.label_scheme
+        scheme = checkpoint.settings.label_scheme
+        if self.classes is not None:
+            scheme = given_scheme(self.classes, "classes").text
         _check_classes(scheme)
+        dataset = read_datasets(self.data, self.format, self.label_scheme, self.split, scheme)
         size, one_split = checkpoint.image_size, self.split is not None
         return checkpoint, read_faces(dataset, scheme, size, work, stage, self.held_out, one_split)
 
@@ -81,8 +84,8 @@ def _check_classes(scheme: str) -> None:
     for name in label_schemes.scheme(scheme):
         if not label_schemes.is_expression(name):
             raise UserError(
-                f"`classes` {scheme} has the place {name!r}, which is no expression; list the "
-                'expressions alone, such as `classes="neutral,happy,sad"`.'
+                f"`classes` {scheme} has the place {name!r}, which is no class; list the "
+                'classes alone, such as `classes="neutral,happy,sad"`.'
             )
 
 

@@ -17,14 +17,9 @@ import numpy as np
 from synfer_rt.data.writers.atomic import write_whole
 from synfer_rt.export.files.json_files import read_json
 from synfer_rt.export.training.cache import writing
-from synfer_rt.export.training.calibration import (
-    BINS,
-    calibration_error,
-    fitted_temperature,
-    scores,
-    softmax,
-)
+from synfer_rt.export.training.calibration import BINS, calibration_error, scores
 from synfer_rt.export.training.faces import Faces
+from synfer_rt.judging.temperature import fitted_temperature, softmax
 from synfer_rt.vocabulary import label_schemes
 
 FILE, LINES = "evaluation.json", "held-out.jsonl"

@@ -23,14 +23,9 @@ from synfer_rt.bundle import Bundle
 from synfer_rt.data.datasets import Dataset
 from synfer_rt.data.writers.atomic import disk_errors, write_whole
 from synfer_rt.errors import UserError
-from synfer_rt.judging.calibration import (
-    COLDEST,
-    HOTTEST,
-    Calibrated,
-    Calibration,
-    images_needed,
-)
+from synfer_rt.judging.calibration import Calibrated, Calibration, images_needed
 from synfer_rt.judging.fitting import Fitted
+from synfer_rt.judging.temperature import LARGEST
 from synfer_rt.paths import local
 
 LOG = logging.getLogger(__name__)
@@ -164,8 +159,8 @@ def _engines(bundle: Bundle) -> dict[str, str]:
 
 def _temperature(fields: Mapping[str, Any]) -> float:
     value = float(fields["temperature"])
-    if not COLDEST <= value <= HOTTEST:
-        raise ValueError(f"its temperature {value:g} is not from {COLDEST:g} to {HOTTEST:g}")
+    if not 1 / LARGEST <= value <= LARGEST:
+        raise ValueError(f"its temperature {value:g} is not from {1 / LARGEST:g} to {LARGEST:g}")
     return value
 
 

@@ -1,8 +1,7 @@
 """Calibrated votes: temperatures of the annotators, and label sets of stated coverage.
 
-A temperature divides an annotator's log-probabilities, so that they mean what they say: it is the
-one with the least negative log-likelihood on labelled images (Guo et al., arXiv 1706.04599). A
-label set holds the true class with a probability of at least the coverage, class by class, if the
+A temperature (temperature.py) makes an annotator's probabilities mean what they say. A label set
+holds the true class with a probability of at least the coverage, class by class, if the
 images are exchangeable with those that it was fitted on: split-conformal prediction with a
 threshold for each class (Vovk, "Conditional validity of inductive conformal predictors", ACML 2012;
 Sadinle et al., arXiv 1609.00451). Temperatures and thresholds come from different images.
@@ -15,53 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from synfer_rt import ranges
 from synfer_rt.judging.rounding import DECIMALS
-
-_LEAST = 1e-6
-"""A smaller probability counts as this one: its logarithm would say more than is known."""
-COLDEST, HOTTEST = 0.05, 20.0
-"""The temperatures that are looked for."""
-_HALVINGS = 60
-
-
-def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Distributions float64 [..., n] at a temperature: p^(1/T), divided by their sum."""
-    if temperature == 1:
-        return probabilities.astype(np.float64)
-    logs = np.log(np.maximum(probabilities.astype(np.float64), _LEAST)) / temperature
-    powers = np.exp(logs - logs.max(-1, keepdims=True))
-    return powers / powers.sum(-1, keepdims=True)
-
-
-def log_loss(probabilities: np.ndarray, truth: np.ndarray) -> float:
-    """The mean negative log-likelihood, in nats, of the classes `truth` int [N] in [N, n]."""
-    shares = np.take_along_axis(probabilities, truth[:, None], 1)
-    return float(-np.log(np.maximum(shares, _LEAST)).mean())
-
-
-def best_temperature(probabilities: np.ndarray, truth: np.ndarray) -> float:
-    """The temperature, COLDEST to HOTTEST, of the least `log_loss`; 1 without images.
-
-    The loss is convex in 1/T, so the zero of its derivative is found by bisection.
-    """
-    if not len(truth):
-        return 1.0
-    logs = np.log(np.maximum(probabilities.astype(np.float64), _LEAST))
-    wanted = np.take_along_axis(logs, truth[:, None], 1).mean()
-
-    def slope(inverse: float) -> float:
-        powers = np.exp(inverse * (logs - logs.max(1, keepdims=True)))
-        shares = powers / powers.sum(1, keepdims=True)
-        return float((shares * logs).sum(1).mean() - wanted)
-
-    low, high = 1 / HOTTEST, 1 / COLDEST
-    for _ in range(_HALVINGS):
-        middle = math.sqrt(low * high)
-        low, high = (low, middle) if slope(middle) > 0 else (middle, high)
-    return round(1 / math.sqrt(low * high), 6)
 
 
 def threshold(scores: Sequence[float], coverage: float) -> float:

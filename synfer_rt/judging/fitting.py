@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from synfer_rt.judging.calibration import Calibration, best_temperature, log_loss, tempered
+from synfer_rt.judging.calibration import Calibration
 from synfer_rt.judging.rounding import DECIMALS
+from synfer_rt.judging.temperature import fitted_temperature, log_loss, logarithms, tempered
 from synfer_rt.judging.voting import Opinion, average
 from synfer_rt.vocabulary import label_schemes
 
@@ -60,12 +61,12 @@ def fit(
         classes = label_schemes.scheme(opinion.scheme)
         rows = [i for i in np.flatnonzero(first).tolist() if truth[i] in classes]
         known = np.array([classes.index(truth[i]) for i in rows], int)
-        temperatures[opinion.annotator] = best_temperature(opinion.probabilities[rows], known)
+        temperatures[opinion.annotator] = _temperature(opinion.probabilities[rows], known)
         images[opinion.annotator] = len(rows)
     before = average(opinions, scheme)
     mean = average([opinion.at(temperatures) for opinion in opinions], scheme)
     columns = np.array([label_schemes.scheme(scheme).index(label) for label in truth], int)
-    vote = best_temperature(mean[first], columns[first])
+    vote = _temperature(mean[first], columns[first])
     after = tempered(mean, vote).round(DECIMALS)
     scores = {
         label: tuple(sorted(after[~first & (columns == i), i].tolist()))
@@ -73,3 +74,7 @@ def fit(
     }
     losses = log_loss(before[~first], columns[~first]), log_loss(after[~first], columns[~first])
     return Fitted(Calibration(temperatures, vote, scores), images, int(first.sum()), losses)
+
+
+def _temperature(probabilities: np.ndarray, classes: np.ndarray) -> float:
+    return round(fitted_temperature(logarithms(probabilities), classes), DECIMALS)

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from synfer_rt.judging.calibration import Calibrated, tempered
+from synfer_rt.judging.calibration import Calibrated
 from synfer_rt.judging.rounding import DECIMALS
+from synfer_rt.judging.temperature import tempered
 from synfer_rt.vocabulary import label_schemes
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from synfer_rt.errors import UserError
 from synfer_rt.judging import calibration
-from synfer_rt.judging.calibration import Calibration, best_temperature, tempered, threshold
+from synfer_rt.judging.calibration import Calibration, threshold
 from synfer_rt.judging.fitting import fit, parts
+from synfer_rt.judging.temperature import tempered
 from synfer_rt.judging.voting import Opinion, vote
 from synfer_rt.vocabulary import label_schemes
 
@@ -24,36 +25,6 @@ def drawn(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     shares = draw.dirichlet(np.full(7, 0.4), count)
     truth = (shares.cumsum(1) > draw.random((count, 1))).argmax(1)
     return shares, truth
-
-
-class TestTemperature:
-    @pytest.mark.parametrize("heat", [0.4, 1.0, 2.5])
-    def test_is_found_again(self, heat: float):
-        shares, truth = drawn(20_000, 0)
-        said = tempered(shares, heat)  # calibrated again at 1 / heat
-        assert best_temperature(said, truth) == pytest.approx(1 / heat, rel=0.06)
-
-    def test_has_the_least_loss(self):
-        shares, truth = drawn(500, 1)
-        best = best_temperature(shares**3 / (shares**3).sum(1, keepdims=True), truth)
-        losses = [
-            calibration.log_loss(tempered(shares**3 / (shares**3).sum(1, keepdims=True), t), truth)
-            for t in (best * 0.97, best, best * 1.03)
-        ]
-        assert losses[1] < min(losses[0], losses[2])
-
-    def test_stays_within_bounds_where_nothing_is_ever_wrong(self):
-        shares = np.full((9, 7), 0.1) + 0.3 * np.eye(7)[np.arange(9) % 7]
-        assert best_temperature(shares, np.arange(9) % 7) == pytest.approx(calibration.COLDEST)
-        assert best_temperature(shares, (np.arange(9) + 1) % 7) == pytest.approx(
-            calibration.HOTTEST
-        )
-        assert best_temperature(shares[:0], np.zeros(0, int)) == 1
-
-    def test_of_one_changes_nothing(self):
-        shares, _ = drawn(5, 2)
-        np.testing.assert_array_equal(tempered(shares, 1), shares)
-        np.testing.assert_allclose(tempered(shares, 2).sum(1), 1)
 
 
 class TestThreshold:

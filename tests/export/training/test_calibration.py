@@ -5,13 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from synfer_rt.export.training.calibration import (
-    calibration_error,
-    fitted_temperature,
-    interval,
-    scores,
-    softmax,
-)
+from synfer_rt.export.training.calibration import calibration_error, interval, scores
 
 
 def test_the_calibration_error_weighs_each_bin_s_gap() -> None:
@@ -31,22 +25,6 @@ def test_a_bin_s_right_end_belongs_to_it() -> None:
 
 def test_certain_and_right_has_no_error() -> None:
     assert calibration_error(np.eye(3), np.arange(3)) == 0
-
-
-@pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
-def test_the_temperature_is_found_by_which_logits_were_scaled(temperature: float) -> None:
-    draw = np.random.default_rng(0)
-    logits = 2 * draw.standard_normal((20000, 4))
-    classes = (softmax(logits).cumsum(1) < draw.random((20000, 1))).sum(1)
-    assert fitted_temperature(temperature * logits, classes) == pytest.approx(temperature, rel=0.03)
-
-
-def test_images_that_are_all_read_rightly_do_not_make_a_network_certain() -> None:
-    logits = np.tile(4 * np.eye(3), (10, 1))
-    classes = np.tile(np.arange(3), 10)
-    temperature = fitted_temperature(logits, classes)
-    # The smoothed target of Platt (1999) is the optimum, as every image has the same logits.
-    assert softmax(logits / temperature).max(1)[0] == pytest.approx(31 / 32, abs=1e-6)
 
 
 def test_the_interval_is_wilson_s() -> None:
