@@ -9,13 +9,13 @@ import numpy as np
 
 from reference.faces.appearance import HAIR_COLORS
 from synfer_rt.vocabulary import label_schemes, prompts
+from synfer_rt.vocabulary.described_people import OF_A_PERSON
 
 _CLASSES = label_schemes.scheme("affectnet-8")
 _CLAUSES = [f.name for f in fields(prompts.Attributes) if f.name not in ("age", "gender")]
 
 
-BANDS = {"age": prompts.AGES, "gender": prompts.GENDERS, "ancestry": prompts.ANCESTRIES}
-"""What a caption says of a person, whatever the expression."""
+BANDS = OF_A_PERSON
 _AGE_EDGES = (0.12, 0.20, 0.45, 0.53, 0.72, 0.75)
 """The end of each band of age and the beginning of the next; what lies between has no word."""
 

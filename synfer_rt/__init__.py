@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from synfer_rt.api import Model, doctor, finish, load, status, verify, verify_engines
+    from synfer_rt.api import Model, doctor, evaluate, finish, load, status, verify, verify_engines
     from synfer_rt.bundle import Bundle, open_bundle
     from synfer_rt.diffusion.schedule import Schedule
     from synfer_rt.diffusion.solvers import Trajectory, trajectory
@@ -38,6 +38,7 @@ __all__ = [
     "Trajectory",
     "UserError",
     "doctor",
+    "evaluate",
     "finish",
     "load",
     "make_requests",
@@ -60,6 +61,7 @@ _HOMES = {
     "Trajectory": "diffusion.solvers",
     "UserError": "errors",
     "doctor": "api",
+    "evaluate": "api",
     "finish": "api",
     "load": "api",
     "make_requests": "sampling.requests",

@@ -55,7 +55,9 @@ from synfer_rt.jobs.resuming import as_begun, check_resuming, choose_computation
 from synfer_rt.jobs.sample import Written, make_samples, write_samples
 from synfer_rt.jobs.sample_run import Run
 from synfer_rt.jobs.sample_settings import SampleSettings, make_run
+from synfer_rt.outputs import Evaluation as Evaluation
 from synfer_rt.outputs import Verification as Verification
+from synfer_rt.outputs import evaluate as evaluate
 from synfer_rt.outputs import finish as finish
 from synfer_rt.outputs import status as status
 from synfer_rt.outputs import verify as verify

@@ -5,16 +5,25 @@ The names of this module are those of `synfer_rt.api`, too.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
+from synfer_rt.backends import default_threads
+from synfer_rt.bundle import Bundle
+from synfer_rt.data.datasets import read_dataset
 from synfer_rt.data.writers import run_file
-from synfer_rt.data.writers.working_copy import opened
+from synfer_rt.data.writers.working_copy import Place, opened
+from synfer_rt.errors import UserError
+from synfer_rt.jobs.evaluate import evaluate_run, write_evaluation
+from synfer_rt.jobs.evaluation_job import EvaluationJob
+from synfer_rt.jobs.evaluation_networks import Opener
 from synfer_rt.jobs.finish import Finished, finish_run
 from synfer_rt.jobs.progress import OnProgress, reporter
 from synfer_rt.jobs.run_status import RunStatus, run_status
 from synfer_rt.jobs.verify import Fault, faults, settings_of
-from synfer_rt.paths import Location
+from synfer_rt.paths import Location, is_folder, local
 
 
 @dataclass(frozen=True)
@@ -64,3 +73,78 @@ def finish(out: Location) -> Finished:
     """
     with opened(out) as place:
         return place.result(finish_run(place.path))
+
+
+EVALUATION = "evaluation.json"
+"""The file of an evaluation in the run's own folder."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` found: `result` as JSON values, which are in the file `path`.
+
+    `table` is a CSV file with a line for each image.
+    """
+
+    path: Path
+    table: Path
+    result: dict[str, Any]
+
+
+def evaluate(
+    run: Location,
+    *,
+    real: Location | None = None,
+    real_format: str = "auto",
+    label_scheme: str | None = None,
+    split: str | None = None,
+    features: tuple[Location, str] | None = None,
+    judges: Sequence[tuple[Location, str, str]] | None = None,
+    au_reader: tuple[Location, str, str] | None = None,
+    identity: tuple[Location, str] | None = None,
+    person: str | None = None,
+    bundle: Location | Bundle | None = None,
+    subset: int = 10_000,
+    seed: int = 0,
+    out: Location | None = None,
+    backend: str = "onnxruntime-cpu",
+    threads: int | None = None,
+    on_progress: OnProgress | None = None,
+) -> Evaluation:
+    """What papers report of the dataset that `write` or `augment` wrote into `run`.
+
+    docs/evaluation.md describes the result. `real` is a dataset of real images to compare with;
+    `real_format`, `label_scheme` and `split` are as for `label`. Networks are ONNX files with a
+    description such as "224,rgb,imagenet": `features` compares images, each of `judges` reads
+    expressions of a label scheme, `au_reader` the action units of a vocabulary or list, and
+    `identity` embeds faces. `person` is a regular expression that finds the person in the name of
+    a real image. Without `features` and `au_reader` those of the `bundle` that made the run count,
+    by default the shipped one if it did. `subset` images at most, drawn by `seed`, are compared
+    pair by pair.
+
+    The result is written to `out`, by default evaluation.json in the run's own folder. Raises
+    UserError for a run without images, a network that guided or labelled it, a bundle that did not
+    make it, and values that do not fit.
+    """
+    dataset = None
+    if real is not None:
+        dataset = read_dataset(local(real, "real"), real_format, label_scheme, split)
+    job = EvaluationJob(
+        dataset, features, judges or (), au_reader, identity, person, subset, seed
+    )  # fmt: skip
+    opener = Opener(backend, default_threads() if threads is None else threads)
+    with opened(run) as place:
+        file = _evaluation_file(place, out)
+        result, table = evaluate_run(place.path, job, bundle, opener, on_progress)
+        return Evaluation(file, write_evaluation(result, table, file), result)
+
+
+def _evaluation_file(place: Place, out: Location | None) -> Path:
+    """Where the evaluation of a run is written. Raises UserError, before it takes hours."""
+    if place.address is not None and out is None:
+        raise UserError("`out` must be given for a run in an object store; name a .json file.")
+    settings_of(place.path)
+    file = run_file.folder(place.path) / EVALUATION if out is None else local(out, "out")
+    if file.suffix != ".json" or not is_folder(file.parent):
+        raise UserError(f"`out` must be a .json file in a folder that is there, got {file}.")
+    return file

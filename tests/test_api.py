@@ -77,6 +77,7 @@ CALLED = {
     "status": (api.status, {}),
     "finish": (api.finish, {}),
     "doctor": (api.doctor, {}),
+    "evaluate": (api.evaluate, {}),
     "verify": (api.verify, {}),
     "verify-engines": (api.verify_engines, {}),
 }

@@ -14,11 +14,11 @@ from onnx import helper
 
 from synfer_rt.errors import UserError
 from synfer_rt.export.files.json_files import check_fields
-from synfer_rt.export.networks.image_network import CHANNELS, INPUT_FIELDS, Ending, ImageNetwork
+from synfer_rt.export.networks.image_network import INPUT_FIELDS, Ending, ImageNetwork
+from synfer_rt.networks.descriptions import parse
 from synfer_rt.vocabulary import label_schemes
 from synfer_rt.vocabulary.scheme_files import LabelScheme, given_scheme
 
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _HEAD_FIELDS = ("label_scheme", "output", "output_name")
 _OFF = 0.01
 """How far the sum of probabilities may be from 1, since half precision rounds them."""
@@ -234,45 +234,16 @@ def parse_classifier(
     images in [0, 1]. Raises UserError for anything else, naming the `argument`.
     """
     scheme = given_scheme(label_scheme, "classifier_labels")
-    size, *words = [word.strip() for word in spec.split(",")]
-    given: dict[str, str] = {}
-    try:
-        for word in words:
-            key, _, value = word.partition("=")
-            if word in CHANNELS:
-                name, value = "channels", word
-            elif word in ("imagenet", *ClassifierSource.OUTPUTS):
-                name, value = "normalisation" if word == "imagenet" else "output", word
-            elif key in ("mean", "std") or (key == "output" and value):
-                name = "output_name" if key == "output" else key
-            else:
-                raise ValueError(word)
-            if name in given:
-                raise ValueError(f"{word} beside {given[name]}")
-            given[name] = value
-        channels, pixels = given.get("channels", "rgb"), int(size)
-        mean = std = None
-        if "normalisation" in given:
-            mean, std = (numbers[::-1] if channels == "bgr" else numbers for numbers in IMAGENET)
-        if "mean" in given:
-            mean = tuple(float(x) for x in given["mean"].split("/"))
-        if "std" in given:
-            std = tuple(float(x) for x in given["std"].split("/"))
-    except ValueError as error:
-        raise UserError(
-            f"`{argument}` {spec!r} cannot be read ({error}); write it like "
-            "64,rgb,mean=0.5/0.5/0.5,std=0.5/0.5/0.5 or 224,rgb,imagenet."
-        ) from None
-    count = CHANNELS[channels]
+    found = parse(spec, argument, ClassifierSource.OUTPUTS)
     return ClassifierSource(
         path.stem,
         path,
-        pixels,
-        channels,
-        mean or (0.0,) * count,
-        std or (1.0,) * count,
-        given.get("output", "logits"),
-        given.get("output_name"),
+        found.input_size,
+        found.channels,
+        found.mean,
+        found.std,
+        found.output,
+        found.output_name,
         label_scheme=scheme.text,
         mappings=scheme.mappings,
     )

@@ -6,7 +6,6 @@ on its scores behind it.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,16 +25,13 @@ from synfer_rt.export.onnx.fixed_batch import with_free_batch
 from synfer_rt.export.onnx.half import in_float32
 from synfer_rt.export.onnx.opset import at_least_minimum, without_weights_among_inputs
 from synfer_rt.export.sentences import first_line
+from synfer_rt.networks.descriptions import check
 
-CHANNELS = {"rgb": 3, "bgr": 3, "grey": 1}
-"""The order of a network's channels, and how many numbers mean and std have for it."""
 INPUT_FIELDS = ("input_size", "channels", "mean", "std", "output", "output_name")
 """The fields of a JSON description that are about a network's input and output."""
 
 PREPARED, SCORES = "prepared", "scores"
 """What a network takes and gives within its engine."""
-_MOST = 10.0
-"""Means and deviations of pixels in [0, 1] are smaller, those of pixels up to 255 much larger."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +72,9 @@ class ImageNetwork(ABC):
     """An ONNX network [N, C, S, S] or [N, S, S, C] -> scores [N, K], and how its input is prepared.
 
     Its input is `(x - mean) / std` with x in [0, 1], resized to `input_size` pixels; `channels` is
-    a key of CHANNELS, and mean and std have as many numbers, in that order. `output` is one of
-    OUTPUTS, `output_name` the output that has the scores, None if only one can be meant.
+    a key of CHANNELS (networks/descriptions.py), and mean and std have as many numbers, in that
+    order. `output` is one of OUTPUTS, `output_name` the output that has the scores, None if only
+    one can be meant.
     """
 
     KIND: ClassVar[str]
@@ -96,28 +93,7 @@ class ImageNetwork(ABC):
     output_name: str | None = None
 
     def __post_init__(self) -> None:
-        count = CHANNELS.get(self.channels)
-        if count is None or self.output not in self.OUTPUTS or self.input_size < 1:
-            raise UserError(
-                f"The {self.KIND} {self.name} has channels {self.channels!r}, output "
-                f"{self.output!r}, size {self.input_size}; write {', '.join(CHANNELS)}, "
-                f"{' or '.join(self.OUTPUTS)}, and a size of at least 1."
-            )
-        if len(self.mean) != count or len(self.std) != count or not all(self.std):
-            raise UserError(
-                f"The {self.KIND} {self.name} needs {count} numbers of mean and of std (none 0) "
-                f"for {self.channels}, not {list(self.mean)} and {list(self.std)}; write as many."
-            )
-        if not all(map(math.isfinite, (*self.mean, *self.std))):
-            raise UserError(
-                f"The {self.KIND} {self.name} has mean {list(self.mean)} and std {list(self.std)}; "
-                "write finite numbers."
-            )
-        if max(map(abs, (*self.mean, *self.std))) > _MOST:
-            raise UserError(
-                f"The {self.KIND} {self.name} has mean {list(self.mean)} and std {list(self.std)}, "
-                "which are of pixels up to 255; divide them by 255: here pixels are in [0, 1]."
-            )
+        check(f"The {self.KIND} {self.name}", self.OUTPUTS, self)
 
     @property
     def heads(self) -> Sequence[ImageNetwork]:

@@ -14,11 +14,7 @@ import numpy as np
 from onnx import NodeProto, TensorProto, helper
 from PIL import Image
 
-
-def matrix(old: int, new: int, resampling: Image.Resampling) -> np.ndarray:
-    """The matrix of Pillow's resampling of `old` pixels to `new`, float32 [new, old]."""
-    steps = Image.fromarray(np.eye(old, dtype=np.float32))
-    return np.array(steps.resize((old, new), resampling))
+from synfer_rt.networks.resampling import matrix
 
 
 def resized(images: np.ndarray, size: int) -> np.ndarray:

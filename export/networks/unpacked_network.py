@@ -10,8 +10,9 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from synfer_rt.bundle.engine_specs import BATCH
-from synfer_rt.export.networks.image_network import CHANNELS, PREPARED, name_prefix
+from synfer_rt.export.networks.image_network import PREPARED, name_prefix
 from synfer_rt.export.onnx.shared_weights import tensor_array
+from synfer_rt.networks.descriptions import CHANNELS
 
 _HALF = ".half"
 

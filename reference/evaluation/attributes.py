@@ -2,48 +2,29 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
-from functools import cache
-from itertools import product
 
 import numpy as np
 
 from reference.captions import BANDS
 from reference.evaluation import statistics
-from synfer_rt.vocabulary import prompts
-
-_PERSON = re.compile(r" of an? (.+?)(?: with an? \w+ face)?(?:,|$)")
-_CHOICES = np.linspace(0, 1, 6, endpoint=False)
-"""Random numbers that cover every synonym of `prompts.describe`, at most three a word."""
-
-
-def _person(prompt: str) -> str:
-    found = _PERSON.search(prompt)
-    if found is None:
-        raise ValueError(f"{prompt!r} is not a sentence of prompts.describe")
-    return found[1]
-
-
-@cache
-def _people() -> dict[str, tuple[int, ...]]:
-    """Every way to name a person, and the bands that it means."""
-    people = {}
-    for age, gender, ancestry in product(range(4), range(2), (-1, 0, 1, 2)):
-        words = "" if ancestry < 0 else prompts.ANCESTRIES[ancestry]
-        face = prompts.Attributes(prompts.AGES[age], prompts.GENDERS[gender], words)
-        for first, second in product(_CHOICES, repeat=2):
-            sentence = prompts.describe(face, None, (first, second, 0.0))
-            people[_person(sentence)] = (age, gender, ancestry)
-    return people
+from synfer_rt.vocabulary.described_people import described_person
 
 
 def described(sentences: Iterable[str]) -> np.ndarray:
     """The bands that sentences of `prompts.describe` name, int64 [n, 3] as in `captions.bands`.
 
-    Raises KeyError for a sentence without an age or a gender, which every drawn one names.
+    Raises ValueError for another sentence, and for one without an age or a gender, which every
+    drawn one names.
     """
-    return np.array([_people()[_person(sentence)] for sentence in sentences])
+    return np.array([_bands(sentence) for sentence in sentences])
+
+
+def _bands(sentence: str) -> list[int]:
+    person = described_person(sentence)
+    if person is None:
+        raise ValueError(f"{sentence!r} is not a sentence of prompts.describe that names an age")
+    return [names.index(person[name]) if person[name] else -1 for name, names in BANDS.items()]
 
 
 def agreement(

@@ -19,6 +19,7 @@ from reference.evaluation.expression import fer_reading
 from reference.evaluation.pages import mean_spread, plus_minus
 from reference.evaluation.readers import Readers
 from reference.tasks import CLASSES, chosen
+from synfer_rt.evaluation.diversity import within_class_distance
 from synfer_rt.sampling.requests import Request
 from synfer_rt.vocabulary import facs
 
@@ -156,7 +157,7 @@ def variety(teacher: Read, student: Read, classes: np.ndarray, real: Held) -> li
     spreads = statistics.spread(near), statistics.spread(far)
 
     def of(features: np.ndarray, rows: np.ndarray) -> float:
-        return statistics.diversity(features[rows], classes[rows])
+        return within_class_distance(features[rows], classes[rows])
 
     def ratio(rows: np.ndarray) -> float:
         return of(student.features, rows) / of(teacher.features, rows)

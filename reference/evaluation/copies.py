@@ -8,7 +8,6 @@ renders through the VAE, show which distance is near.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from reference import renders
 from reference.evaluation import statistics
 from reference.evaluation.diversity import pooled_features
 from reference.evaluation.pages import figure
+from synfer_rt.evaluation.neighbours import Nearest, nearest
 from synfer_rt.export.training import cache
 
 HELD, COPIES = "held-out renders through the VAE", "training renders through the VAE"
@@ -27,34 +27,6 @@ HELD, COPIES = "held-out renders through the VAE", "training renders through the
 
 All three come out of the decoder, so that it causes no difference between them.
 """
-
-
-@dataclass(frozen=True)
-class Nearest:
-    """The nearest row of a stock to each query: numbers int64 [n], distances float64 [n]."""
-
-    rows: np.ndarray
-    distances: np.ndarray
-
-    def nearer(self, other: Nearest) -> Nearest:
-        """The nearer of two for each query."""
-        mine = self.distances <= other.distances
-        return Nearest(
-            np.where(mine, self.rows, other.rows),
-            np.where(mine, self.distances, other.distances),
-        )
-
-
-def nearest(queries: np.ndarray, stock: np.ndarray, at_once: int = 8192) -> Nearest:
-    """For each query [n, d] the nearest row of the stock [m, d]."""
-    rows, least = np.zeros(len(queries), np.int64), np.full(len(queries), np.inf)
-    for begin in range(0, len(stock), at_once):
-        found = cdist(queries, stock[begin : begin + at_once])
-        best = found.argmin(1)
-        values = found[np.arange(len(queries)), best]
-        nearer = values < least
-        rows[nearer], least[nearer] = begin + best[nearer], values[nearer]
-    return Nearest(rows, least)
 
 
 def training_features(network: nn.Module, data: renders.Renders, work: Path) -> np.ndarray:

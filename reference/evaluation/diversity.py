@@ -13,6 +13,9 @@ from torch import nn
 
 from reference import classifiers
 from reference.evaluation import statistics
+from synfer_rt.evaluation.diversity import within_class_distance
+from synfer_rt.evaluation.frechet import frechet_distance
+from synfer_rt.evaluation.moments import Moments
 
 SPLITS = 40
 """Number of random splits of the held-out renders into two sides."""
@@ -49,8 +52,9 @@ class Held:
         """
         return np.array(
             [
-                statistics.frechet_distance(
-                    self.features[first] if features is None else features, self.features[second]
+                frechet_distance(
+                    Moments.of(self.features[first] if features is None else features),
+                    Moments.of(self.features[second]),
                 )
                 for first, second in self.splits
             ]
@@ -83,7 +87,7 @@ def distances(
 
     def pairwise(some: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
         def of(rows: np.ndarray) -> float:
-            return statistics.diversity(some[rows], labels[rows])
+            return within_class_distance(some[rows], labels[rows])
 
         return of(np.arange(len(some))), statistics.bootstrap(of, len(some))
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from reference.evaluation import action_units
-from reference.evaluation.copies import Nearest
 from reference.evaluation.pages import sheet
 from reference.pictures import save_with_palette
 from reference.tasks import CLASSES
+from synfer_rt.evaluation.neighbours import Nearest
 
 
 def draw_samples(images: np.ndarray, classes: np.ndarray, pictures: Path) -> None:

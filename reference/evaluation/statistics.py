@@ -1,4 +1,4 @@
-"""Means with 95 % intervals, and distances between sets of features."""
+"""Means with 95 % intervals."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy import stats
 
-Z = 1.96
+from synfer_rt.evaluation.intervals import Z, wilson
 
 
 def share(right: np.ndarray, groups: np.ndarray | None = None) -> tuple[float, float]:
@@ -19,9 +19,8 @@ def share(right: np.ndarray, groups: np.ndarray | None = None) -> tuple[float, f
     n, p = float(len(right)), float(np.mean(right))
     if groups is not None and 0 < p < 1:
         n /= max(1.0, n * (mean(right, groups)[1] / Z) ** 2 / (p * (1 - p)))
-    centre = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
-    half = Z / (1 + Z**2 / n) * np.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
-    return p, float(abs(centre - p) + half)
+    low, high = wilson(p, n)
+    return p, max(p - low, high - p)
 
 
 def mean(values: np.ndarray, groups: np.ndarray | None = None) -> tuple[float, float]:
@@ -87,30 +86,3 @@ def bootstrap(
     rng = np.random.default_rng(seed)
     values = [statistic(rng.integers(0, count, count)) for _ in range(draws)]
     return float(Z * np.std(values, ddof=1))
-
-
-def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Squared Fréchet distance of normal distributions fitted to [n, d] and [m, d].
-
-    |mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)) (Heusel et al., arXiv 1706.08500, equation 6);
-    the trace of the root is the sum of the roots of the eigenvalues of A B.
-    """
-    first, second = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
-    values = np.linalg.eigvals(first @ second).real.clip(0)
-    between = ((a.mean(0) - b.mean(0)) ** 2).sum()
-    return float(between + np.trace(first) + np.trace(second) - 2 * np.sqrt(values).sum())
-
-
-def diversity(features: np.ndarray, classes: np.ndarray) -> float:
-    """Mean Euclidean distance of two different images [n, d] of a class, averaged over classes.
-
-    Classes with a single image do not count.
-    """
-    distances = []
-    for label in np.unique(classes):
-        x = features[classes == label]
-        if len(x) < 2:
-            continue
-        squared = ((x[:, None] - x[None]) ** 2).sum(-1)
-        distances.append(np.sqrt(squared).sum() / (len(x) * (len(x) - 1)))
-    return float(np.mean(distances))

@@ -30,6 +30,7 @@ from reference.experiments import setting as settings
 from reference.experiments.sampling import Recipe, sample_set
 from reference.experiments.setting import Setting
 from reference.tasks import CLASSES
+from synfer_rt.evaluation.diversity import within_class_distance
 from synfer_rt.sampling.inversion import ROUNDS
 from synfer_rt.vocabulary import facs
 
@@ -110,10 +111,10 @@ def measure(
             au_agreement(aus, classifiers.predict(setting.au_judge, images))
         ),
         "diversity": (
-            statistics.diversity(features, classes) / scale,
+            within_class_distance(features, classes) / scale,
             # Images are resampled, so pairs of an image with itself shrink every draw alike.
             statistics.bootstrap(
-                lambda rows: statistics.diversity(features[rows], classes[rows]) / scale, n
+                lambda rows: within_class_distance(features[rows], classes[rows]) / scale, n
             ),
         ),
         "frechet": statistics.spread(real.frechet(features[: real.size])),
@@ -149,7 +150,7 @@ def measure_renders(setting: Setting, count: int, fer: Path | None) -> tuple[dic
     people = data.annotations["identity"][held]
     one_each = statistics.first_of_each(people)[:count]
     real = held_out(features, people, count)
-    scale = statistics.diversity(features[one_each], classes[one_each])
+    scale = within_class_distance(features[one_each], classes[one_each])
     units = data.annotations["au"][held][one_each].astype(np.float32)
     report, _ = measure(setting, faces[one_each], classes[one_each], units, real, scale, fer)
     report["frechet"] = statistics.spread(real.frechet())

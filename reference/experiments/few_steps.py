@@ -26,6 +26,7 @@ from reference.experiments.setting import Setting
 from reference.experiments.sources import Images, of_candidate, of_student, of_teacher
 from reference.pictures import save_with_palette
 from reference.tasks import CLASSES
+from synfer_rt.evaluation.diversity import within_class_distance
 from synfer_rt.sampling.requests import Request, make_requests
 
 STEPS = (1, 2, 3, 4, 6, 8, 12, 16)
@@ -84,7 +85,7 @@ def measure(read: Read, best: Read, classes: np.ndarray, real: Held) -> dict:
     """The measures of a row; diversity is a part of that of `best`."""
 
     def part(rows: np.ndarray) -> float:
-        one, other = (statistics.diversity(r.features[rows], classes[rows]) for r in (read, best))
+        one, other = (within_class_distance(r.features[rows], classes[rows]) for r in (read, best))
         return one / other
 
     return {

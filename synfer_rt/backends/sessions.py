@@ -29,6 +29,7 @@ Such a Split copies the addresses of its parts from host memory, which ONNX Runt
 call. A CUDA graph would copy at each replay what lies there by then (microsoft/onnxruntime, pull
 request 32121).
 """
+_WEIGHTS_BESIDE = "session.model_external_initializers_file_folder_path"
 _CUDA = {
     "use_tf32": "0",
     "cudnn_conv_algo_search": "HEURISTIC",
@@ -77,12 +78,17 @@ def cuda_engine_options(engine: str, *, graphs: bool) -> dict[str, str]:
 
 
 def open_session(
-    file: Path, backend: str, threads: int, options: Mapping[str, Any] | None = None
+    file: Path,
+    backend: str,
+    threads: int,
+    options: Mapping[str, Any] | None = None,
+    content: bytes | None = None,
 ) -> Any:
     """An inference session in which the backend's provider comes first.
 
-    `options` are that provider's, by default `_CUDA` for CUDA. Raises RuntimeError when ONNX
-    Runtime silently falls back to another provider.
+    `options` are that provider's, by default `_CUDA` for CUDA. `content` are bytes to read instead
+    of those of the `file`. Raises RuntimeError when ONNX Runtime silently falls back to another
+    provider.
     """
     module = library()
     module.set_default_logger_severity(_ERRORS)
@@ -107,7 +113,10 @@ def open_session(
         providers.insert(0, ("CUDAExecutionProvider", dict(given)))
     if backend == "onnxruntime-tensorrt":
         providers.insert(0, ("TensorrtExecutionProvider", dict(options or {})))
-    session = module.InferenceSession(str(file), settings, providers=providers)
+    if content is not None:
+        settings.add_session_config_entry(_WEIGHTS_BESIDE, str(file.parent))
+    model = str(file) if content is None else content
+    session = module.InferenceSession(model, settings, providers=providers)
     if session.get_providers()[0] != PROVIDERS[backend]:
         raise RuntimeError("it does not load: its libraries or its GPU are missing")
     return session

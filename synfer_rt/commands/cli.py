@@ -34,6 +34,11 @@ _COMMANDS = {
         "doctor",
         "Show which backends work here, and how to get the others.",
     ),
+    "evaluate": (
+        "synfer_rt.commands.evaluate",
+        "evaluate",
+        "Measure a run as papers do: FID, accuracy, AUs, diversity, copies.",
+    ),
     "finish": (
         "synfer_rt.commands.finish",
         "finish",

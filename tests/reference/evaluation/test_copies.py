@@ -11,7 +11,8 @@ pytest.importorskip("torch", reason="judging needs PyTorch (synfer-rt[reference]
 
 from reference import classifiers, renders
 from reference.evaluation import copies
-from reference.evaluation.copies import COPIES, HELD, Nearest
+from reference.evaluation.copies import COPIES, HELD
+from synfer_rt.evaluation.neighbours import Nearest
 
 
 def some_renders(count: int = 40) -> renders.Renders:
@@ -31,28 +32,6 @@ def test_training_features_leave_out_held_out_people_and_are_kept(
     assert np.allclose(first, expected, atol=1e-5)
     other = classifiers.NETWORKS["judge"].build().eval()
     assert not np.allclose(copies.training_features(other, data, tmp_path), first)
-
-
-def test_the_nearest_is_found_across_pieces() -> None:
-    rng = np.random.default_rng(0)
-    stock, queries = rng.normal(size=(50, 6)), rng.normal(size=(9, 6))
-    every = np.linalg.norm(queries[:, None] - stock[None], axis=2)
-    for at_once in (7, 50):
-        found = copies.nearest(queries, stock, at_once)
-        assert np.array_equal(found.rows, every.argmin(1))
-        assert np.allclose(found.distances, every.min(1))
-
-
-def test_a_copy_lies_at_no_distance() -> None:
-    stock = np.random.default_rng(0).normal(size=(20, 6))
-    found = copies.nearest(stock[[3, 17]], stock)
-    assert found.rows.tolist() == [3, 17] and np.allclose(found.distances, 0)
-
-
-def test_the_nearer_of_two_is_chosen_for_each() -> None:
-    a = Nearest(np.array([1, 2]), np.array([0.5, 0.9]))
-    b = Nearest(np.array([7, 8]), np.array([0.6, 0.1]))
-    assert a.nearer(b).rows.tolist() == [1, 8]
 
 
 def test_a_mirrored_copy_is_a_copy() -> None:

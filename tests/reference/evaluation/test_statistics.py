@@ -1,4 +1,4 @@
-"""Intervals and distances against cases with known results."""
+"""Intervals against cases with known results."""
 
 from __future__ import annotations
 
@@ -72,22 +72,3 @@ def test_the_bootstrap_finds_the_error_of_a_mean() -> None:
     values = np.random.default_rng(1).standard_normal(400)
     half = statistics.bootstrap(lambda rows: float(values[rows].mean()), 400, 400)
     assert half == pytest.approx(statistics.mean(values)[1], rel=0.15)
-
-
-def test_the_frechet_distance_of_normal_distributions() -> None:
-    rng = np.random.default_rng(2)
-    a = rng.standard_normal((20_000, 3))
-    assert statistics.frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
-    # Means 2 apart; deviations 3 and 1 in three dimensions: 4 + 3 * (3 - 1)^2.
-    b = np.array([2.0, 0, 0]) + 3 * rng.standard_normal((20_000, 3))
-    assert statistics.frechet_distance(a, b) == pytest.approx(16, rel=0.05)
-
-
-def test_diversity_compares_images_of_one_class_only() -> None:
-    features = np.array([[0.0], [1.0], [100.0], [103.0]])
-    assert statistics.diversity(features, np.array([0, 0, 1, 1])) == 2.0
-
-
-def test_a_class_of_one_image_has_no_diversity() -> None:
-    features = np.array([[0.0], [1.0], [100.0]])
-    assert statistics.diversity(features, np.array([0, 0, 1])) == 1.0

@@ -1,0 +1,161 @@
+"""What papers report of a run: distances, accuracy, action units, diversity, neighbours.
+
+Every image is read once. Networks run on ONNX Runtime in calls of one size, and every sum is taken
+in the order of the images, so that a result depends on the images, the networks and the seed alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from synfer_rt.backends.sessions import library
+from synfer_rt.bundle import Bundle
+from synfer_rt.data.datasets import Dataset
+from synfer_rt.data.writers import run_file
+from synfer_rt.data.writers.atomic import disk_errors, write_whole
+from synfer_rt.jobs.evaluation_features import numbers_of_people
+from synfer_rt.jobs.evaluation_images import RunImages, first_images
+from synfer_rt.jobs.evaluation_job import EvaluationJob, Networks, maker_of, networks_of
+from synfer_rt.jobs.evaluation_networks import Opener
+from synfer_rt.jobs.evaluation_parts import Parts, not_comparable
+from synfer_rt.jobs.evaluation_passes import Made, Pass, read_real
+from synfer_rt.jobs.progress import OnProgress, reporter
+from synfer_rt.jobs.run_status import run_status
+from synfer_rt.jobs.verify import settings_of
+
+FORMAT, VERSION = "synfer-rt-evaluation", 1
+_MOST_FAULTS = 10
+
+
+def evaluate_run(
+    out: Path,
+    job: EvaluationJob,
+    bundle: Bundle | Path | str | None,
+    opener: Opener,
+    on_progress: OnProgress | None = None,
+) -> tuple[dict[str, Any], str]:
+    """The evaluation of the run in `out` as JSON values, and its table of images as CSV.
+
+    Raises UserError for a run without images, networks that cannot be used or had a part in the
+    run, a bundle that did not make it, and an evaluation without anything to measure.
+    """
+    settings = settings_of(out)
+    images = RunImages(out, settings)
+    size = images.size()
+    maker = maker_of(settings, bundle)
+    parts = None if maker is None else Parts(maker, settings)
+    networks = networks_of(job, maker, parts, first_images(images, size), opener)
+    if job.real is not None:  # before hours of work, not after them
+        items = job.real.items
+        numbers_of_people([one.name for one in items], [one.person for one in items], job.person)
+    real_count = 0 if job.real is None else len(job.real.items)
+    count = real_count + run_file.count(settings)
+    report = reporter(on_progress, 0, count)
+    with TemporaryDirectory(prefix="synfer-rt-", ignore_cleanup_errors=True) as folder:
+        real = None
+        if job.real is not None:
+            classes = list(settings["classes"])
+            real = read_real(job, job.real, networks, classes, size, Path(folder), report)
+        made = Made(job, networks, settings, Path(folder) if real else None)
+        made.read(images, size, lambda done: report(real_count + done))
+        result = {
+            "format": FORMAT,
+            "version": VERSION,
+            "synfer_rt": metadata.version("synfer-rt"),
+            "run": _about_run(out, settings, images, made),
+            "real": _about_real(job.real, real, size),
+            "networks": networks.settings(parts),
+            "runtime": {
+                "backend": opener.backend,
+                "onnxruntime": library().__version__,
+            },
+            "subset": {"size": job.subset, "seed": job.seed},
+            **made.result(real, job.person),
+        }
+        result["notes"] = _notes(result, networks, maker)
+        return result, made.table(real)
+
+
+def write_evaluation(result: Mapping[str, Any], table: str, file: Path) -> Path:
+    """Write an evaluation as `file`, and its table of images beside it, whose path is returned.
+
+    Each file is whole under its name, or not there. Raises UserError.
+    """
+    beside = file.with_suffix(".csv")
+    text = json.dumps(result, indent=2, allow_nan=False) + "\n"
+    with disk_errors(file):
+        for path, data in (beside, table), (file, text):
+            # Files that end in .partial would count as those of the run.
+            grown = path.with_name(f"{path.name}.{os.getpid()}.new")
+            write_whole(path, data.encode(), grown)
+    return beside
+
+
+def _about_run(
+    out: Path, settings: Mapping[str, Any], images: RunImages, made: Made
+) -> dict[str, Any]:
+    damaged = [*images.faults, *made.own.unreadable]
+    return {
+        "name": out.name,
+        "format": settings["format"],
+        "bundle": settings.get("bundle"),
+        "seed": settings.get("seed"),
+        "planned": run_file.count(settings),
+        "images": len(made.indices),
+        "finished": run_status(out).finished,
+        "originals": images.originals,
+        "damaged": len(damaged),
+        "faults": damaged[:_MOST_FAULTS],
+    }
+
+
+def _about_real(
+    dataset: Dataset | None, real: Pass | None, size: tuple[int, int]
+) -> dict[str, Any] | None:
+    if dataset is None or real is None:
+        return None
+    return {
+        "name": dataset.path.name,
+        "format": dataset.format,
+        "images": len(real.names),
+        "unreadable": len(real.unreadable),
+        "fitted_to": list(size),
+    }
+
+
+def _notes(result: Mapping[str, Any], networks: Networks, maker: Bundle | None) -> list[str]:
+    """What a reader of the figures should know, as sentences."""
+    notes: list[str] = []
+    run, real, found = result["run"], result["real"], result["distances"]
+    if not run["finished"]:
+        notes.append(f"The run is not finished: {run['images']} of {run['planned']} images count.")
+    if run["damaged"]:
+        first = run["faults"][0]
+        notes.append(f"{run['damaged']} images or files are missing or damaged; first: {first}.")
+    if run["originals"]:
+        notes.append(f"{run['originals']} originals that augment kept do not count.")
+    if real and real["unreadable"]:
+        notes.append(f"{real['unreadable']} real images cannot be read.")
+    features = networks.features
+    if features is not None and maker is not None and features.path.is_relative_to(maker.path):
+        notes.append(
+            f"The features are those of {features.path.name} of the bundle; papers use other "
+            "networks, so compare distances and diversity only among evaluations with this file."
+        )
+    if found and min(found["images"].values()) < found["dimensions"]:
+        notes.append(
+            f"FID is far too large with fewer images than the {found['dimensions']} dimensions of "
+            "the features; compare it only at the same numbers of images, or use KID."
+        )
+    if unknown := not_comparable([judge.network for judge in networks.judges]):
+        notes.append(
+            f"Whether {', '.join(unknown)} had a part in the run was told by the file alone: it "
+            "has no weights that can be compared."
+        )
+    return notes

@@ -1,0 +1,319 @@
+"""Evaluations: what they find in a run of the shipped bundle, and which judges they refuse."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+from onnx import numpy_helper, parser
+from PIL import Image
+
+from synfer_rt import UserError, api
+from synfer_rt.api import Model
+from synfer_rt.bundle import Bundle, open_bundle
+from synfer_rt.commands.cli import main
+from synfer_rt.data.writers import read
+from synfer_rt.jobs.evaluation_features import numbers_of_people
+from synfer_rt.jobs.evaluation_images import RunImages, first_images
+from synfer_rt.jobs.evaluation_networks import SCORES, Judge, Opener, own_classifiers, units_of
+from synfer_rt.jobs.evaluation_parts import Parts, hashes_of, same_answers
+from synfer_rt.jobs.evaluation_readers import Groups
+from synfer_rt.jobs.verify import settings_of
+from tests.data.writers.small_run import SmallRun, finished
+
+COUNT = 24
+OPENER = Opener("onnxruntime-cpu", 1)
+
+
+def network(file: Path, size: int, outputs: int, weight: np.ndarray | None = None) -> Path:
+    """An ONNX network of one product with weights, by default drawn at random."""
+    inputs = 3 * size * size
+    if weight is None:
+        weight = np.random.default_rng(len(file.stem)).normal(size=(inputs, outputs))
+    made = parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : 17]>
+        net (float[B,3,{size},{size}] images) => (float[B,{outputs}] scores) {{
+          flat = Flatten (images)
+          scores = MatMul (flat, weight)
+        }}"""
+    )
+    made.graph.initializer.append(numpy_helper.from_array(weight.astype("f4"), "weight"))
+    file.write_bytes(made.SerializeToString())
+    return file
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Bundle:
+    return open_bundle()
+
+
+@pytest.fixture(scope="module")
+def place(shipped: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the shipped bundle, real images of which one is a copy, and two networks."""
+    root = tmp_path_factory.mktemp("evaluate")
+    model = Model(shipped, "onnxruntime-cpu", 1)
+    model.write(root / "run", count=COUNT, format="webdataset", shard_size=10, seed=3)
+    for record, png in read(root / "run"):
+        folder = root / "real" / record["requested_label"]
+        folder.mkdir(parents=True, exist_ok=True)
+        image = np.asarray(Image.open(io.BytesIO(png)))
+        if record["index"] != 5:
+            image = 255 - image[::-1] // 2
+        Image.fromarray(image).save(folder / f"person{record['index'] // 2}_{record['index']}.png")
+    network(root / "judge.onnx", 16, 8)
+    network(root / "faces.onnx", 16, 12)
+    return root
+
+
+@pytest.fixture(scope="module")
+def found(place: Path) -> tuple[str, dict[str, Any], list[dict[str, str]]]:
+    """What the command prints and writes."""
+    words = ["evaluate", str(place / "run"), "--real", str(place / "real"), "--threads", "1"]
+    words += ["--judge", str(place / "judge.onnx"), "affectnet-8", "16,rgb"]
+    words += ["--identity", str(place / "faces.onnx"), "16,rgb,mean=0.5/0.5/0.5"]
+    words += ["--person", r"person(\d+)_"]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0, done.output
+    own = place / "__run__"
+    result = json.loads((own / "evaluation.json").read_text())
+    return done.stdout, result, list(csv.DictReader((own / "evaluation.csv").open()))
+
+
+def test_an_evaluation_says_what_it_is_of(found, shipped) -> None:
+    _, result, _ = found
+    assert result["run"]["images"] == result["run"]["planned"] == COUNT
+    assert result["run"]["finished"] and not result["run"]["damaged"]
+    assert result["real"]["images"] == COUNT and result["real"]["fitted_to"] == [64, 64]
+    features = result["networks"]["features"]
+    assert features["file"] == "au-reader.onnx" and features["output"] == "AU_reader/view"
+    listed = shipped.manifest["files"]["au-reader.onnx"]["sha256"]
+    assert features["sha256"] == listed and features["shares_weights_with"] == {}
+    assert any("papers use other networks" in note for note in result["notes"])
+    assert any("FID is far too large" in note for note in result["notes"])
+
+
+def test_accuracy_is_that_of_the_table(found) -> None:
+    _, result, rows = found
+    (judge,) = result["accuracy"]
+    right = sum(row["judge.judge"] == row["requested_label"] for row in rows)
+    assert len(rows) == COUNT and judge["requested"]["share"] == right / COUNT
+    happy = [row["judge.judge"] for row in rows if row["requested_label"] == "happy"]
+    assert judge["real"]["images"] == COUNT
+    assert judge["confusion"]["happy"] == {
+        name: happy.count(name) for name in judge["confusion"]["happy"]
+    }
+
+
+def test_the_copy_is_found(found) -> None:
+    _, result, rows = found
+    closest = result["neighbours"]["closest"][0]
+    assert closest["index"] == 5 and closest["distance"] == 0
+    assert closest["real"].endswith("person2_5.png")
+    (row,) = [row for row in rows if row["index"] == "5"]
+    assert row["nearest_real"] == closest["real"] and row["identity_similarity"] == "1"
+    assert result["identity"]["closest"][0]["similarity"] == pytest.approx(1)
+    assert result["identity"]["leaked"]["share"] >= 1 / COUNT
+    assert result["identity"]["persons"] == COUNT / 2
+    assert result["identity"]["same_person"]["images"] == COUNT
+
+
+def test_distances_and_action_units_are_there(found) -> None:
+    text, result, _ = found
+    distances = result["distances"]
+    assert distances["fid"] > 0 and distances["fid_infinite"] is None
+    assert distances["kid"]["blocks"] == 12 and distances["kid"]["block_size"] == 2
+    assert 0 <= distances["manifold"]["coverage"] <= 1
+    units = result["action_units"]
+    assert units["units"]["AU12"]["correlation"] > 0.5 and units["mean_correlation"] > 0.3
+    assert 1 <= result["diversity"]["made"]["vendi"] <= COUNT
+    groups = result["acceptance"]["groups"]
+    assert sum(one["images"] for one in groups["age"].values()) == COUNT
+    assert set(groups["gender"]) == {"female", "male"}
+    for words in ("FID", "KID", "coverage", "accuracy, judge", "AU12", "identity leaked"):
+        assert words in text
+
+
+def test_an_unfinished_run_is_evaluated_as_far_as_it_is(found, place, shipped, tmp_path) -> None:
+    shutil.copytree(place / "run", tmp_path / "run")
+    shutil.copytree(place / "__run__", tmp_path / "__run__")
+    (tmp_path / "run" / "000002.tar").unlink()
+    settings: dict[str, Any] = {"threads": 1, "out": tmp_path / "other.json", "bundle": shipped}
+    result = api.evaluate(tmp_path / "run", **settings).result
+    assert result["run"]["images"] == 20 and not result["run"]["finished"]
+    assert "not finished: 20 of 24" in result["notes"][0]
+    assert result["distances"] is None and result["accuracy"] == []
+    assert api.evaluate(tmp_path / "run", **settings).result == result
+
+
+@pytest.mark.parametrize("name", ["classifier.residual", "classifier.dense"])
+def test_an_annotator_is_no_judge(shipped, tmp_path, name) -> None:
+    """Not under another name, saved again, in other types or axes, nor within a larger file."""
+    engine = onnx.load(shipped.path / f"{name}.onnx")
+    for tensor in engine.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype == np.float16:
+            tensor.CopyFrom(numpy_helper.from_array(values.astype("f4"), tensor.name))
+    for node in engine.graph.node:  # which now cast nothing
+        node.name = f"renamed_{node.name}"
+    file = tmp_path / "mine.onnx"
+    file.write_bytes(engine.SerializeToString())
+    with pytest.raises(UserError, match=rf"% of its weights are those of {name}, which labelled"):
+        refuse(file, shipped, "64,rgb,probabilities,output=probabilities")
+
+
+def test_annotators_are_told_apart_but_not_from_rounded_ones(place, shipped, tmp_path) -> None:
+    """The shipped classifiers learned from the same images; rounding changes every weight."""
+    images = first_images(RunImages(place / "run", settings_of(place / "run")), (64, 64))
+    own = own_classifiers(shipped, OPENER)
+    dense, residual = own["classifier.dense"], own["classifier.residual"]
+    assert not same_answers(dense, residual, images)
+    engine = onnx.load(shipped.path / "classifier.residual.onnx")
+    for tensor in engine.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype == np.float16:
+            step = np.abs(values).max() / 127
+            tensor.CopyFrom(numpy_helper.from_array(np.rint(values / step) * step, tensor.name))
+    file = tmp_path / "mine.onnx"
+    file.write_bytes(engine.SerializeToString())
+    network = OPENER.described(file, "64,rgb,probabilities", "judges", SCORES)
+    judge, parts = Judge(network, "affectnet-8"), Parts(shipped, {})
+    assert parts.part_of(network) is None
+    with pytest.raises(UserError, match=r"answers as classifier.residual does, which labelled"):
+        parts.refuse_judge(judge, images, OPENER)
+
+
+def refuse(file: Path, bundle: Bundle, text: str, **settings: Any) -> None:
+    judge = OPENER.described(file, text, "judges", SCORES)
+    Parts(bundle, settings).refuse(judge, "one of `judges`")
+
+
+def test_a_guide_is_no_judge_of_what_it_guided(guided_bundle: Bundle, tmp_path) -> None:
+    guide = onnx.load(guided_bundle.path / guided_bundle.engines["guide.latent"].file)
+    (weight,) = (numpy_helper.to_array(t) for t in guide.graph.initializer)
+    made = parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        net (float[B,1,16,16] images) => (float[B,8] scores) {
+          flat = Flatten (images)
+          scores = Gemm <transB = 1> (flat, weight)
+        }"""
+    )
+    made.graph.initializer.append(numpy_helper.from_array(weight.T.copy(), "weight"))
+    file = tmp_path / "mine.onnx"
+    file.write_bytes(made.SerializeToString())
+    refuse(file, guided_bundle, "16,grey")
+    refuse(file, guided_bundle, "16,grey", semantic_guidance={"form": "text", "strength": 1})
+    with pytest.raises(UserError, match=r"of guide.latent, which guided this run"):
+        refuse(file, guided_bundle, "16,grey", semantic_guidance={"form": "latent"})
+
+
+def test_a_file_that_the_bundle_was_built_from_is_no_judge(voting_bundle, tmp_path) -> None:
+    file = network(tmp_path / "mine.onnx", 8, 8)
+    known = {"classifiers/x.onnx": hashlib.sha256(file.read_bytes()).hexdigest()}
+    source = {"name": "x", "sha256": known}
+    built = replace(voting_bundle, manifest={**voting_bundle.manifest, "source": source})
+    with pytest.raises(UserError, match=r"it is classifiers/x.onnx, from which .* was built"):
+        refuse(file, built, "8,rgb")
+    refuse(file, voting_bundle, "8,rgb")
+
+
+def test_what_cannot_be_evaluated_is_refused(place, shipped, tmp_path, tiny_bundle) -> None:
+    run, judge = place / "run", place / "judge.onnx"
+    for settings, words in (
+        ({"judges": [(judge, "raf-db", "16,rgb")]}, "has 8 scores, raf-db has 7 classes"),
+        ({"judges": [(judge, "affectnet-8", "32,rgb")]}, "not images"),
+        ({"bundle": tiny_bundle}, "made by another bundle"),
+        ({"identity": (judge, "16,rgb")}, "`identity` compares with real images"),
+        ({"person": "x"}, "`person` is for `identity`"),
+        ({"au_reader": (judge, "AU12,AU99", "16,rgb")}, "AU99"),
+        ({"au_reader": (judge, "AU12,AU1", "16,rgb")}, "has 8 outputs, and 2 action units"),
+        ({"out": tmp_path / "none" / "x.json"}, "`out` must be a .json file"),
+        ({"subset": 3}, "`subset` must be"),
+        ({"features": (judge,)}, r"`features` must be \(file, description\)"),
+        ({"backend": "openvino"}, "`backend` must be one of"),
+        ({"features": (place / "no.onnx", "16,rgb")}, "No such file"),
+        (
+            {"features": (f"{judge}:flat", "16,rgb,output=flat"), "real": place / "real"},
+            "names the output twice",
+        ),
+    ):
+        with pytest.raises(UserError, match=words):
+            api.evaluate(run, threads=1, **{"bundle": shipped, **settings})
+    with pytest.raises(UserError, match="holds no run of synfer-rt"):
+        api.evaluate(tmp_path)
+
+
+def test_a_run_of_another_bundle_needs_it_for_a_judge(place, tmp_path) -> None:
+    finished(SmallRun(), tmp_path / "small", "parquet")
+    found = api.evaluate(tmp_path / "small", threads=1, features=(place / "judge.onnx", "16,rgb"))
+    assert found.result["acceptance"]["share"] == pytest.approx(0.3)
+    assert found.result["diversity"]["made"]["images"] == 10
+    with pytest.raises(UserError, match=r"give the bundle that made it as `bundle`"):
+        judges = [(place / "judge.onnx", "affectnet-8", "16,rgb")]
+        api.evaluate(tmp_path / "small", threads=1, judges=judges)
+
+
+def test_the_hashes_of_a_bundle_are_those_of_its_runs(student_bundle: Bundle) -> None:
+    assert {student_bundle.bundle_hash, student_bundle.hash_with("denoiser.distilled")} <= (
+        hashes_of(student_bundle)
+    )
+
+
+def test_a_value_of_the_graph_is_named_behind_the_file(tmp_path) -> None:
+    file = network(tmp_path / "net.onnx", 8, 6)
+    made = onnx.load(file)
+    made.graph.node[0].output[0] = made.graph.node[1].input[0] = "/flatten/out:0"
+    file.write_bytes(made.SerializeToString())
+    found = OPENER.described(f"{file}:/flatten/out:0", "8,rgb", "features", ("features",))
+    assert found.size == 3 * 8 * 8 and found.output == "/flatten/out:0"
+
+
+def test_units_are_a_vocabulary_or_a_list() -> None:
+    assert len(units_of("disfa-12")) == 12
+    assert units_of("AU12, -,L2") == ("AU12", "-", "L2")
+    with pytest.raises(UserError, match="twice"):
+        units_of("AU1,AU1")
+
+
+def test_people_are_those_of_the_dataset_or_of_the_names() -> None:
+    names, known = ["a_1", "a_2", "b_1"], ["x", None, "x"]
+    first, second, third = numbers_of_people(names, known, None).tolist()
+    assert first == third != second
+    first, second, third = numbers_of_people(names, known, "^(.)_").tolist()
+    assert first == second != third
+    for pattern, words in (("(", "no regular expression"), ("^b", "finds no person in the name a")):
+        with pytest.raises(UserError, match=words):
+            numbers_of_people(names, known, pattern)
+
+
+def test_groups_are_of_the_words_of_a_template() -> None:
+    words = {"hair": {"brown": 1.0, "dark brown": 1.0}, "hat": {"cap": 1.0, "": 1.0}}
+    groups = Groups({"template": "a {hair} head, {hat}", "attributes": words})
+    prompts = ("a dark brown head, cap", "a brown head", "a brownish head")
+    groups.add(
+        [
+            {
+                "requested_label": "happy",
+                "prompt": prompt,
+                "accepted": prompt != "a brown head",
+                "probabilities": {"happy": 1.0},
+            }
+            for prompt in prompts
+        ]
+    )
+    found = groups.result()
+    assert found is not None
+    hair = {word: one["images"] for word, one in found["groups"]["hair"].items()}
+    assert hair == {"dark brown": 1, "brown": 1, "(not named)": 1}
+    assert found["groups"]["hair"]["brown"]["share"] == 0
+    assert found["groups"]["hat"]["cap"]["images"] == 1
+    assert Groups({}).result() is None
