@@ -17,7 +17,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from synfer_rt.api import Model, doctor, evaluate, finish, load, status, verify, verify_engines
+    from synfer_rt.api import (
+        Model,
+        doctor,
+        evaluate,
+        finish,
+        load,
+        status,
+        verify,
+        verify_engines,
+        write_report,
+    )
     from synfer_rt.bundle import Bundle, open_bundle
     from synfer_rt.diffusion.schedule import Schedule
     from synfer_rt.diffusion.solvers import Trajectory, trajectory
@@ -47,6 +57,7 @@ __all__ = [
     "trajectory",
     "verify",
     "verify_engines",
+    "write_report",
 ]
 
 _HOMES = {
@@ -70,6 +81,7 @@ _HOMES = {
     "trajectory": "diffusion.solvers",
     "verify": "api",
     "verify_engines": "api",
+    "write_report": "api",
 }
 
 # `export`, `engines` and `bench` are subpackages. An installation has them inside this folder, a

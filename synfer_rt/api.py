@@ -61,6 +61,7 @@ from synfer_rt.outputs import evaluate as evaluate
 from synfer_rt.outputs import finish as finish
 from synfer_rt.outputs import status as status
 from synfer_rt.outputs import verify as verify
+from synfer_rt.outputs import write_report as write_report
 from synfer_rt.paths import Location, local
 from synfer_rt.ray.cluster import check_address
 from synfer_rt.ray.run import write_on_ray

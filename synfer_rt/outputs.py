@@ -1,4 +1,4 @@
-"""What can be asked of an output without a model: how far it is, its end, and whether it is sound.
+"""What can be asked of an output without a model: how far it is, its end, its faults, its report.
 
 The names of this module are those of `synfer_rt.api`, too.
 """
@@ -24,6 +24,8 @@ from synfer_rt.jobs.progress import OnProgress, reporter
 from synfer_rt.jobs.run_status import RunStatus, run_status
 from synfer_rt.jobs.verify import Fault, faults, settings_of
 from synfer_rt.paths import Location, is_folder, local
+from synfer_rt.report.writing import Report as Report
+from synfer_rt.report.writing import write_report as write_report
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,7 @@ _COMMANDS = {
         "plan",
         "Check a plan, and print what it comes to.",
     ),
+    "report": ("synfer_rt.commands.report", "report", "Write a page that shows a run."),
     "sample": ("synfer_rt.commands.sample", "sample", "Write a labelled dataset of faces."),
     "status": ("synfer_rt.commands.status", "status", "Show how far a run is."),
     "train-annotator": (
