@@ -27,6 +27,7 @@ from synfer_rt.backends import choose, parity
 from synfer_rt.backends.loaded_engines import LoadedEngines
 from synfer_rt.bundle import Bundle, EngineSpec, open_bundle
 from synfer_rt.data.datasets import read_dataset, refuse_inside
+from synfer_rt.data.image_format import image_format as chosen_format
 from synfer_rt.data.label_table import begun_with
 from synfer_rt.data.storage.addresses import Address, address_of
 from synfer_rt.data.writers import SHARD_SIZE, check_output
@@ -171,6 +172,8 @@ class Model:
         count: int = 256,
         format: str = "imagefolder",
         shard_size: int = SHARD_SIZE,
+        image_format: str = "png",
+        image_quality: int | None = None,
         part: tuple[int, int] | None = None,
         wait: float = PATIENCE,
         ray: str | None = None,
@@ -186,10 +189,11 @@ class Model:
         docs/object_storage.md).
 
         `format` is imagefolder, webdataset or parquet; a file of the latter two is a shard of
-        `shard_size` images. `settings` and `batch` are those of `sample`. With `resume` a run that
-        was interrupted continues, on the backend that it was begun on; with `mix_backends` it may
-        continue on another, or on another version, where the same samples come out slightly
-        different.
+        `shard_size` images. `image_format` is png, or jpeg or webp in `image_quality`, 1 to 100, by
+        default 95; images are labelled before they are compressed. `settings` and `batch` are those
+        of `sample`. With `resume` a run that was interrupted continues, on the backend that it was
+        begun on; with `mix_backends` it may continue on another, or on another version, where the
+        same samples come out slightly different.
 
         With `part` (K, N) only the shards are made whose number is K modulo N, and not those that
         are there. Processes on any number of machines may make the parts of one run in one
@@ -208,12 +212,15 @@ class Model:
         batch = ranges.whole("batch", batch, 1, None)
         shard_size = ranges.whole("shard_size", shard_size, 1, None)
         shards = _shards(part, ray, out)
-        how = format, resume, mix_backends, shard_size, shards, ranges.real("wait", wait, 0)
+        images = chosen_format(image_format, image_quality)
+        patience = ranges.real("wait", wait, 0)
+        how = format, resume, mix_backends, shard_size, shards, patience, images
         with opened(out) as place:
             to = Destination(place.path, *how)
             run = make_run(as_begun(self.bundle, to.begun), count=count, out=to.out, **settings)
             check_storable(place, format, run.quota)
-            check_output(to.out, run.settings(format), resume=to.joins, shard_size=shard_size)
+            decides = to.settings_of(run)
+            check_output(to.out, decides, resume=to.joins, shard_size=shard_size)
             return place.result(self._written(run, to, self._backend, ray, batch, on_progress))
 
     def write_plan(
@@ -247,7 +254,8 @@ class Model:
         local_base = base if isinstance(base, Path) else None
         shards = _shards(part, ray, base)
         patience = ranges.real("wait", wait, 0)
-        how = (read.format, resume, mix_backends, read.shard_size, shards, patience)
+        where = read.format, resume, mix_backends, read.shard_size
+        how = (*where, shards, patience, read.image_format)
         with ExitStack() as stack:
             names = read.splits or ("",)
             places = {name: stack.enter_context(opened(base / name)) for name in names}
@@ -256,7 +264,7 @@ class Model:
             runs = read.runs(as_begun(self.bundle, begun), local_base)
             for name, run in runs.items():
                 check_storable(places[name], read.format, run.quota)
-                settings, joins = run.settings(read.format), to[name].joins
+                settings, joins = to[name].settings_of(run), to[name].joins
                 check_output(to[name].out, settings, resume=joins, shard_size=read.shard_size)
             written: list[Written] = []
             for name, run in runs.items():
@@ -398,6 +406,8 @@ class Model:
         split: str | None = None,
         format: str = "imagefolder",
         shard_size: int = SHARD_SIZE,
+        image_format: str = "png",
+        image_quality: int | None = None,
         batch: int = 64,
         resume: bool = False,
         mix_backends: bool = False,
@@ -416,7 +426,9 @@ class Model:
         """
         batch = ranges.whole("batch", batch, 1, None)
         shard_size = ranges.whole("shard_size", shard_size, 1, None)
-        to = Destination(local(out, "out"), format, resume, mix_backends, shard_size)
+        images = chosen_format(image_format, image_quality)
+        how = format, resume, mix_backends, shard_size
+        to = Destination(local(out, "out"), *how, image_format=images)
         bundle = as_begun(self.bundle, to.begun)
         refuse_inside(to.out, [local(dataset, "dataset")])
         read = read_dataset(dataset, input_format, label_scheme, split, bundle.label_scheme)

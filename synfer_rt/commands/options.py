@@ -74,6 +74,19 @@ written_format = together(
         show_default=True,
         help="Images in a shard: a file of webdataset or parquet, or what a part makes at once.",
     ),
+    click.option(
+        "--image-format",
+        type=click.Choice(["png", "jpeg", "webp"]),
+        default="png",
+        show_default=True,
+        help="How images are written: png keeps every pixel, jpeg and webp are smaller.",
+    ),
+    click.option(
+        "--image-quality",
+        type=int,
+        metavar="1…100",
+        help="Quality of jpeg and webp.  [default: 95]",
+    ),
 )
 """How a dataset is written."""
 

@@ -188,10 +188,11 @@ def sample(
     parquet      OUT/data-00000.parquet, … with the image and every column
 
     OUT holds samples, and at the end a dataset card (README.md), which is beside OUT for parquet.
-    The folder beside it, __OUT__, has the settings (run.json) and the first images of each class
-    (contact-sheet.html). To continue a run that was stopped, run the same command with --resume.
-    Parts (--part) go on without it, and the last finishes the run. On a Ray cluster (--ray),
-    all nodes must see OUT and the bundle; see docs/clusters.md.
+    With --image-format, images are .jpg or .webp. The folder beside OUT, __OUT__, has the settings
+    (run.json) and the first images of each class (contact-sheet.html). To continue a run that was
+    stopped, run the same command with --resume. Parts (--part) go on without it, and the last
+    finishes the run. On a Ray cluster (--ray), all nodes must see OUT and the bundle; see
+    docs/clusters.md.
     """
     from synfer_rt import api
     from synfer_rt.commands.progress import ProgressBar

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from synfer_rt.bundle.qualities import BEST
-from synfer_rt.data import pixels, png
+from synfer_rt.data import pixels
 from synfer_rt.data.datasets import Item
+from synfer_rt.data.image_format import PNG, ImageFormat
 from synfer_rt.data.images import FORMATS, upright_rgb
 from synfer_rt.data.writers import Writer
 from synfer_rt.errors import UserError
@@ -29,7 +30,7 @@ from synfer_rt.sampling.inversion import check_encoder
 from synfer_rt.sampling.sampler import Sampler
 
 Made = list[tuple[Record, bytes]]
-"""Records with their PNG files."""
+"""Records with their image files."""
 
 
 class Augmenter:
@@ -79,21 +80,23 @@ class Augmenter:
         }
 
     def make(self, indices: Sequence[int]) -> Made:
-        """The records and PNG files of these indices, originals and additions alike."""
+        """The records of these indices, originals and additions alike, with their PNG files."""
         return [made for piece in self.pieces(indices, len(indices)) for made in piece]
 
-    def pieces(self, indices: Sequence[int], batch: int) -> Generator[Made]:
-        """What `make` gives for rising indices, as it comes out of the engines.
+    def pieces(
+        self, indices: Sequence[int], batch: int, format: ImageFormat = PNG
+    ) -> Generator[Made]:
+        """What `make` gives for rising indices, with images in `format`, as engines give it.
 
         A batch goes through them in equal pieces, as large as the device is fast at.
         """
         size = self._at_once(max(min(batch, len(indices)), 1))
         originals = [i for i in indices if i < len(self.job.originals)]
         for first in range(0, len(originals), size):
-            yield self._originals(originals[first : first + size])
+            yield self._originals(originals[first : first + size], format)
         for finished in self._additions(indices[len(originals) :], size):
             self.broken += sum(made.broken for made in finished)
-            files = png.encode([made.image for made in finished])
+            files = format.encode([made.image for made in finished])
             yield list(zip(map(self._addition_record, finished), files, strict=True))
 
     def _at_once(self, batch: int) -> int:
@@ -129,13 +132,13 @@ class Augmenter:
             if settled:
                 yield settled
 
-    def _originals(self, indices: Sequence[int]) -> Made:
+    def _originals(self, indices: Sequence[int], format: ImageFormat) -> Made:
         items = [self.job.originals[i] for i in indices]
         decode = self.job.decode_originals
         pictures = self._decoded(items) if decode else [_unchanged(item) for item in items]
         backend = self.sampler.backend if decode else ""
         return [
-            (self._original_record(i, item, sound, backend), png.encode([picture])[0])
+            (self._original_record(i, item, sound, backend), format.encode([picture])[0])
             for i, item, (picture, sound) in zip(indices, items, pictures, strict=True)
         ]
 
@@ -212,7 +215,7 @@ def execute(
         done += len(made)
         on_progress(done)
 
-    pieces = augmenter.pieces(writer.lacking, batch)
+    pieces = augmenter.pieces(writer.lacking, batch, writer.image_format)
     runner.run(augmenter.bundle, pieces, write, writer, count)
 
 

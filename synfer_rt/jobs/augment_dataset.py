@@ -86,7 +86,7 @@ def augment_dataset(
     and `Destination.open` do.
     """
     job = augmenter.job
-    settings = augmenter.settings(to.format) | {"dataset": originals.digest}
+    settings = to.settings_of(augmenter) | {"dataset": originals.digest}
     settings["balance"] = (
         {str(name): int(count) for name, count in balance.items()}
         if isinstance(balance, Mapping)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from synfer_rt.data import card_files
+from synfer_rt.data.image_format import of_settings
 from synfer_rt.data.writers import run_file, shards_of
 from synfer_rt.data.writers.working_copy import samples_of, shown
 from synfer_rt.jobs.card_header import header
@@ -20,12 +21,8 @@ from synfer_rt.jobs.card_text import text, title
 from synfer_rt.jobs.class_tally import ClassTally, tally
 
 LOG = logging.getLogger(__name__)
-_DATA = {
-    "imagefolder": ("metadata.jsonl", ".png"),
-    "webdataset": (".tar",),
-    "parquet": (".parquet",),
-}
-"""How the names of the files with the samples end."""
+_SHARDS = {"webdataset": ".tar", "parquet": ".parquet"}
+"""How the names of shards end, by format."""
 
 
 def write_card(out: Path, counts: ClassTally | None = None) -> Path:
@@ -56,7 +53,9 @@ def tally_of(out: Path) -> ClassTally:
 
 def _size(out: Path, settings: Mapping[str, Any]) -> int:
     """The bytes of the files with the samples."""
-    ends, stored = _DATA[settings["format"]], samples_of(out)
+    images = f".{of_settings(settings).suffix}"
+    of_folder = ("metadata.jsonl", images)
+    ends, stored = _SHARDS.get(settings["format"], of_folder), samples_of(out)
     if stored is not None:
         return sum(entry.size for name, entry in stored.entries().items() if name.endswith(ends))
     folders = [out, *(out / name for name in settings["classes"] if (out / name).is_dir())]

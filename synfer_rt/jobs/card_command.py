@@ -21,10 +21,13 @@ _OPTIONS = (
         "seed",
         "accept_rate",
     ),
-    *("threshold", "cache_every", "eta", "format"),
+    *("threshold", "cache_every", "eta", "format", "image_format", "image_quality"),
 )
 """Settings of `sample` that its options have under the same names, in the same form."""
-_OF_AUGMENT = ("noise_scale", "repair_steps", "repair_strength", "attempts", "seed", "format")
+_OF_AUGMENT = (
+    *("noise_scale", "repair_steps", "repair_strength", "attempts", "seed", "format"),
+    *("image_format", "image_quality"),
+)
 _KNOWN = frozenset(
     (
         *_OPTIONS,

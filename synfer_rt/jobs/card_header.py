@@ -13,13 +13,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from synfer_rt.data.image_format import of_settings
 from synfer_rt.records import ARROW, FILE_NAME, Value, blank_record
 
-_DATA = {
-    "imagefolder": ["metadata.jsonl", "*/*.png"],
-    "webdataset": ["*.tar"],
-    "parquet": ["*.parquet"],
-}
+_SHARDS = {"webdataset": ["*.tar"], "parquet": ["*.parquet"]}
 """The files with the samples, as patterns, by format."""
 _LABELS = ("requested_label", "label")
 _SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B")
@@ -40,9 +37,10 @@ def header(settings: Mapping[str, Any], images: int, size: int, pretty_name: str
         "download_size": size,
         "dataset_size": size,
     }
+    of_folder = ["metadata.jsonl", f"*/*.{of_settings(settings).suffix}"]
     config: dict[str, Any] = {
         "config_name": "default",
-        "data_files": [{"split": name, "path": _DATA[format]}],
+        "data_files": [{"split": name, "path": _SHARDS.get(format, of_folder)}],
     }
     if format == "imagefolder":  # its loader takes the columns from here alone
         config["features"] = features(settings)
@@ -83,7 +81,7 @@ def features(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     image = {"dtype": "image"}
     if settings["format"] == "webdataset":  # a column for each kind of file
         return [
-            {"name": "png", **image},
+            {"name": of_settings(settings).suffix, **image},
             {"name": "json", "struct": columns},
             {"name": "cls", **classes},
             {"name": "__key__", "dtype": "string"},

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from synfer_rt.bundle.qualities import BEST
+from synfer_rt.data.image_format import of_settings
 from synfer_rt.data.writers import run_file
 from synfer_rt.jobs.card_command import command
 from synfer_rt.jobs.card_header import split_name
@@ -28,11 +29,14 @@ faces.features["label"].names  # the classes in their order
 faces = faces.filter(lambda accepted: accepted, input_columns="accepted")
 faces.flatten()  # each action unit in a column of its own, such as aus.AU12"""
 _OF_SHARDS = """\
-faces.features["cls"].names  # the classes in their order; the images are in the column png
+faces.features["cls"].names  # the classes in their order; the images are in the column {images}
 faces = faces.filter(lambda record: record["accepted"], input_columns="json")
 faces.flatten()  # each field of the records in a column of its own, such as json.aus.AU12"""
 
 
+_COMPRESSED = (
+    "{} in quality {}; the probabilities of a record are those of the image before compression"
+)
 _AGAIN = (
     "This command makes the same images again, on the same backend and release of it. Replace the "
     "words in capitals by paths, BUNDLE by that of the model's bundle."
@@ -59,7 +63,7 @@ def text(settings: Settings, counts: ClassTally) -> str:
         "## Loading",
         _LOADS.format(
             split=split_name(settings),
-            columns=_OF_SHARDS if settings["format"] == "webdataset" else _COLUMNS,
+            columns=_columns(settings),
         ),
         "## Records",
         "Each image has a record with these fields. A field that does not apply to an image is "
@@ -69,6 +73,12 @@ def text(settings: Settings, counts: ClassTally) -> str:
         _licence(settings),
     )
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+
+
+def _columns(settings: Settings) -> str:
+    if settings["format"] != "webdataset":
+        return _COLUMNS
+    return _OF_SHARDS.format(images=of_settings(settings).suffix)
 
 
 def _augments(settings: Settings) -> bool:
@@ -123,6 +133,8 @@ def _details(settings: Settings) -> Iterator[tuple[str, str]]:
             yield name.replace("_", " "), _code(value if isinstance(value, str) else repr(value))
     if (calibration := settings.get("calibration")) is not None:
         yield "coverage of the label sets", _code(repr(calibration["coverage"]))
+    if (images := of_settings(settings)).quality is not None:
+        yield "image files", _COMPRESSED.format(_code(images.name), images.quality)
     for drawn in settings.get("au_distributions", ()):
         yield f"action units of {_and(drawn['labels'])}", _units(drawn)
     if (backend := settings.get("backend")) is not None:

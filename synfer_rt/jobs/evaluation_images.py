@@ -76,14 +76,14 @@ class RunImages:
         for found in SAMPLES[self.settings["format"]](self.out, self.settings):
             if isinstance(found, Fault):
                 self.faults.append(f"{found.place}: {found.problem}")
-            elif found.record is None or found.png is None:
+            elif found.record is None or found.image is None:
                 self.faults.append(f"{found.place}: its record or image cannot be read")
             elif found.record.get("origin") == ORIGINAL:
                 self.originals += 1
             elif found.record.get("requested_label") not in self.settings["classes"]:
                 self.faults.append(f"{found.place}: its requested label is no class of the run")
             else:
-                yield found.record, found.png
+                yield found.record, found.image
 
     def size(self) -> tuple[int, int]:
         """(H, W) of the first image that can be read. Raises UserError if there is none."""

@@ -7,10 +7,12 @@ import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial as partial_of
 from pathlib import Path
 from typing import Any
 
 from synfer_rt.data.card_files import CARD
+from synfer_rt.data.image_format import ImageFormat, of_settings
 from synfer_rt.data.storage.objects import Objects
 from synfer_rt.data.writers import imagefolder, parquet, run_file, webdataset
 from synfer_rt.data.writers.atomic import partial
@@ -31,13 +33,13 @@ class Fault:
 class FoundSample:
     """A sample as it was found.
 
-    `record` is None if it cannot be read, `png` if a fault has said that it is missing. `folder`
+    `record` is None if it cannot be read, `image` if a fault has said that it is missing. `folder`
     and `number` say the label too: where the image lies, and `.cls`.
     """
 
     place: str
     record: Record | None
-    png: bytes | None
+    image: bytes | None
     folder: str | None = None
     number: bytes | None = None
 
@@ -54,36 +56,37 @@ def _imagefolder(out: Path, settings: Mapping[str, Any]) -> Found:
         joins = "; it is made of the shards when all are there" if parts else ""
         yield Fault(imagefolder.METADATA, f"it is missing{joins}")
         return
+    format = of_settings(settings)
     named: set[str] = set()
     lost: Counter[str] = Counter()
     with listed.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             place = f"{listed.name} line {number}"
-            record = _record_of(line, settings["classes"])
+            record = _record_of(line, settings["classes"], format)
             if isinstance(record, str):
                 yield Fault(place, record)
                 continue
             name = record[FILE_NAME.name]
-            folder, png = name.partition("/")[0], None
+            folder, image = name.partition("/")[0], None
             named.add(name)
             if not (out / folder).is_dir():
                 lost[folder] += 1
             elif not (out / name).is_file():
                 yield Fault(place, f"its image {name} is missing")
             else:
-                png = (out / name).read_bytes()
-            yield FoundSample(f"{name} ({place})", record, png, folder)
+                image = (out / name).read_bytes()
+            yield FoundSample(f"{name} ({place})", record, image, folder)
     for folder, images in lost.items():
         yield Fault(f"{folder}/", f"the class folder and its {images} images are missing")
     if listed == metadata:
         yield from _strays(out, named | {metadata.name}, "no line of metadata.jsonl names it")
 
 
-def _record_of(line: bytes, classes: list[str]) -> Record | str:
+def _record_of(line: bytes, classes: list[str], format: ImageFormat) -> Record | str:
     """The record of a line of metadata, whose image lies in a class folder; or what is wrong."""
     try:
         record = json_object(line)
-        name, expected = record[FILE_NAME.name], imagefolder.name_of(record)
+        name, expected = record[FILE_NAME.name], imagefolder.name_of(record, format)
     except (ValueError, LookupError, TypeError):
         return "it is not the record of an image"
     folder, _, file_name = str(name).partition("/")
@@ -161,17 +164,18 @@ def _under(name: str, other: str, found: Found) -> Found:
 
 
 def _webdataset(out: Path, settings: Mapping[str, Any]) -> Found:
-    return _shards(out, settings, webdataset.name_of, _of_tar)
+    kinds = webdataset.kinds(of_settings(settings))
+    return _shards(out, settings, webdataset.name_of, partial_of(_of_tar, kinds))
 
 
-def _of_tar(path: Path) -> Found:
+def _of_tar(kinds: Sequence[str], path: Path) -> Found:
     key, end = "", 0
     files: dict[str, bytes] = {}
     with path.open("rb") as file:
         for name, data in webdataset.members(file):
             own, _, kind = name.partition(".")
             if own != key:
-                yield from _of_members(path.name, key, files)
+                yield from _of_members(path.name, key, files, kinds)
                 key, files = own, {}
             if kind in files:
                 yield Fault(f"{path.name}/{name}", "it occurs twice")
@@ -179,18 +183,18 @@ def _of_tar(path: Path) -> Found:
         file.seek(end)
         rest = file.read(2 * tarfile.BLOCKSIZE)
     cut = len(rest) < 2 * tarfile.BLOCKSIZE or any(rest)
-    if not cut or len(files) >= len(webdataset.KINDS):
-        yield from _of_members(path.name, key, files)
+    if not cut or len(files) >= len(kinds):
+        yield from _of_members(path.name, key, files, kinds)
     if cut:
         yield Fault(path.name, f"it is cut short or damaged after {key or 'its beginning'}")
 
 
-def _of_members(shard: str, key: str, files: Mapping[str, bytes]) -> Found:
-    """The sample of the members that have a key, by what follows it."""
+def _of_members(shard: str, key: str, files: Mapping[str, bytes], kinds: Sequence[str]) -> Found:
+    """The sample of the members that have a key, by what follows it; all `kinds` are wanted."""
     place = f"{shard}/{key}"
-    for kind in files.keys() - set(webdataset.KINDS):
+    for kind in files.keys() - set(kinds):
         yield Fault(f"{place}.{kind}", "it is not a file of a sample")
-    missing = [f".{kind}" for kind in webdataset.KINDS if kind not in files] if files else []
+    missing = [f".{kind}" for kind in kinds if kind not in files] if files else []
     if missing:
         yield Fault(place, f"its {', '.join(missing)} is missing")
     if "json" in files:
@@ -198,7 +202,7 @@ def _of_members(shard: str, key: str, files: Mapping[str, bytes]) -> Found:
             record = json_object(files["json"])
         except ValueError:
             record = None
-        yield FoundSample(place, record, files.get("png"), number=files.get("cls"))
+        yield FoundSample(place, record, files.get(kinds[0]), number=files.get("cls"))
 
 
 def _parquet(out: Path, settings: Mapping[str, Any]) -> Found:
@@ -207,11 +211,11 @@ def _parquet(out: Path, settings: Mapping[str, Any]) -> Found:
 
 def _of_rows(path: Path) -> Found:
     try:
-        for number, (record, png) in enumerate(parquet.read_shard(path)):
+        for number, (record, image) in enumerate(parquet.read_shard(path)):
             place = f"{path.name} row {number}"
-            if not png:
+            if not image:
                 yield Fault(place, "its image is missing")
-            yield FoundSample(place, record, png or None)
+            yield FoundSample(place, record, image or None)
     except OSError as error:
         yield Fault(path.name, f"it is cut short or damaged ({str(error).splitlines()[0]})")
     except (KeyError, TypeError, AttributeError):

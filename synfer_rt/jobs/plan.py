@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from synfer_rt.bundle import Bundle
+from synfer_rt.data.image_format import PNG, ImageFormat
 from synfer_rt.data.writers import run_file
 from synfer_rt.errors import UserError
 from synfer_rt.jobs.plan_document import Document
@@ -42,6 +43,7 @@ class Plan:
     splits: Mapping[str, float] | None = None
     begun: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
+    image_format: ImageFormat = PNG
 
     def runs(self, bundle: Bundle, out: Path | None = None) -> dict[str, Run]:
         """The runs by the names of their splits; without splits the one run has the name "".
@@ -96,7 +98,8 @@ class Plan:
                 raise
             raise damaged(self.document, error) from None
         if self.begun is not None:
-            _check_same(self.begun, run.settings(self.format), self.document)
+            settings = {**run.settings(self.format), **self.image_format.settings}
+            _check_same(self.begun, settings, self.document)
         return run
 
     def _located(self, error: UserError) -> UserError:

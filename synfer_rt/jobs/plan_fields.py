@@ -6,7 +6,8 @@ import re
 
 from synfer_rt.bundle import Bundle
 from synfer_rt.data import writers
-from synfer_rt.errors import nearest
+from synfer_rt.data.image_format import PNG, ImageFormat, image_format
+from synfer_rt.errors import UserError, nearest
 from synfer_rt.jobs.plan import Plan
 from synfer_rt.jobs.plan_aus import aus_of
 from synfer_rt.jobs.plan_classes import labels_of
@@ -17,7 +18,10 @@ from synfer_rt.jobs.sample_settings import SampleSettings
 from synfer_rt.sampling.planned_requests import Distributions
 
 _DEFAULT_COUNT = 256
-_OWN = ("count", "classes", "attributes", "splits", "format", "shard_size", "out")
+_OWN = (
+    *("count", "classes", "attributes", "splits", "format", "image_format", "image_quality"),
+    *("shard_size", "out"),
+)
 KEYS = (*_OWN, *SampleSettings.__annotations__)
 """What a plan may say: its own fields, and the settings of `Model.sample`."""
 _SPLIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
@@ -56,7 +60,19 @@ def plan_of(document: Document, bundle: Bundle) -> Plan:
         None if out is None else values.path(("out",), out),
         _splits(values),
         notes=tuple(dict.fromkeys(values.notes)),
+        image_format=_image_format(values),
     )
+
+
+def _image_format(values: Values) -> ImageFormat:
+    given = values.given
+    name, quality = given.get("image_format"), given.get("image_quality")
+    try:
+        return image_format(PNG.name if name is None else name, quality)
+    except UserError as error:
+        text = str(error).replace("`", "'")
+        key = "image_quality" if text.startswith("'image_quality'") else "image_format"
+        values.stop((key,), text)
 
 
 def _splits(values: Values) -> dict[str, float] | None:

@@ -116,8 +116,13 @@ def measure(run: Run, engines: LoadedEngines, plan: Plan, batch: int) -> Measure
     make_samples(replace(run, count=min(at_once, run.count), quota=None), engines, batch)
     few = replace(run, count=min(2 * at_once, run.count), quota=None)
     with tempfile.TemporaryDirectory(prefix="synfer-rt-plan-") as folder:
-        to = Destination(Path(folder) / "out", plan.format, shard_size=plan.shard_size)
-        summary = execute(few, engines, to.open(few.settings(plan.format), engines), batch)
+        to = Destination(
+            Path(folder) / "out",
+            plan.format,
+            shard_size=plan.shard_size,
+            image_format=plan.image_format,
+        )
+        summary = execute(few, engines, to.open(to.settings_of(few), engines), batch)
         size = sum(path.stat().st_size for path in to.out.rglob("*") if path.is_file())
     images = summary.images
     return Measured(images, summary.seconds / images, size / images, summary.ran_on)

@@ -14,6 +14,7 @@ from synfer_rt.backends.computation import computation
 from synfer_rt.bundle import Bundle
 from synfer_rt.bundle.qualities import BEST
 from synfer_rt.data import writers
+from synfer_rt.data.image_format import of_settings
 from synfer_rt.errors import UserError
 from synfer_rt.jobs.plan import DAMAGED, Plan, damaged
 from synfer_rt.jobs.plan_document import Document
@@ -55,6 +56,7 @@ def plan_of_run(document: Document, layout_from: Path | None) -> Plan:
             begun["format"],
             ranges.whole("shard_size", begun.get("shard_size", writers.SHARD_SIZE), 1),
             begun=begun,
+            image_format=of_settings(begun),
         )
     except DAMAGED as error:
         raise damaged(document, error) from None

@@ -18,10 +18,11 @@ from synfer_rt import ranges
 from synfer_rt.backends import default_threads
 from synfer_rt.backends.loaded_engines import LoadedEngines
 from synfer_rt.backends.placement import described
-from synfer_rt.data import notebook, png, writers
+from synfer_rt.data import notebook, writers
 from synfer_rt.data.card_files import place as card_place
 from synfer_rt.data.contact_sheet import FILE as SHEET
 from synfer_rt.data.contact_sheet import picture_of, write_contact_sheet
+from synfer_rt.data.image_format import ImageFormat
 from synfer_rt.data.writers import Writer, run_file
 from synfer_rt.data.writers.shards import PartWriter
 from synfer_rt.jobs import runner
@@ -134,10 +135,10 @@ class _Encoded:
 
 
 class _Encoders:
-    """So many threads that encode; a context manager."""
+    """So many threads that encode images in `format`; a context manager."""
 
-    def __init__(self, count: int) -> None:
-        self._count = count
+    def __init__(self, count: int, format: ImageFormat) -> None:
+        self._count, self._format = count, format
         self._threads = ThreadPoolExecutor(count, "encode")
 
     def __enter__(self) -> _Encoders:
@@ -151,7 +152,8 @@ class _Encoders:
         images = [sample.image for sample in samples]
         share = -(-len(images) // self._count)
         parts = (images[first : first + share] for first in range(0, len(images), share))
-        return _Encoded(samples, [self._threads.submit(png.encode, part) for part in parts])
+        encode = self._format.encode
+        return _Encoded(samples, [self._threads.submit(encode, part) for part in parts])
 
 
 def execute(
@@ -186,10 +188,10 @@ def execute(
 
     def write(piece: Future[_Encoded]) -> None:
         samples, files = piece.result().samples, piece.result().files
-        pngs = [file for part in files for file in part.result()]
-        writer.write([run.record(sample) for sample in samples], pngs)
+        images = [file for part in files for file in part.result()]
+        writer.write([run.record(sample) for sample in samples], images)
 
-    with _Encoders(default_threads()) as encoders:
+    with _Encoders(default_threads(), writer.image_format) as encoders:
 
         def finish(samples: list[Sample]) -> _Encoded:
             tally.count(samples)
@@ -268,7 +270,7 @@ def write_samples(
         rows = images_at_once(run, engines, batch)
         engines.load(run.engines, rows)  # what does not load leaves nothing behind
         warn_of_the_cpu(engines)
-    writer = to.open(run.settings(to.format), engines)
+    writer = to.open(to.settings_of(run), engines)
     count = run.count if to.part is None else writer.count
     if writer.done and writer.lacking:
         LOG.info(f"Resuming: {writer.done} of {count} images are there.")

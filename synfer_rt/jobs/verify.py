@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from synfer_rt.data.image_format import ImageFormat, of_settings
 from synfer_rt.data.writers import run_file
-from synfer_rt.data.writers.png_check import problem
+from synfer_rt.data.writers.image_check import problem
 from synfer_rt.errors import UserError
 from synfer_rt.jobs.found_samples import SAMPLES, Fault, FoundSample
 from synfer_rt.records import Record
@@ -31,7 +32,8 @@ def settings_of(out: Path) -> dict[str, Any]:
             and int(settings["shard_size"]) > 0
             and all(isinstance(name, str) for name in settings["classes"])
         )
-    except (KeyError, TypeError, ValueError):
+        of_settings(settings)
+    except (KeyError, TypeError, ValueError, UserError):
         sound = False
     if not sound:
         raise UserError(
@@ -65,6 +67,7 @@ def faults(
     `on_progress` is given the number of images read so far.
     """
     count, classes = run_file.count(settings), list(settings["classes"])
+    format = of_settings(settings)
     growing = sorted(run_file.growing(out))
     seen: dict[int, str] = {}
     read = 0
@@ -74,7 +77,7 @@ def faults(
             continue
         read += 1
         on_progress(read)
-        for what in (*_problems(found, classes), *_index_problems(found, count, seen)):
+        for what in (*_problems(found, classes, format), *_index_problems(found, count, seen)):
             yield Fault(found.place, what)
     for file in growing:
         yield Fault(str(file), "it is not whole yet")
@@ -95,9 +98,9 @@ def _index_problems(found: FoundSample, count: int, seen: dict[int, str]) -> Ite
         seen[index] = found.place
 
 
-def _problems(found: FoundSample, classes: list[str]) -> Iterator[str]:
+def _problems(found: FoundSample, classes: list[str], format: ImageFormat) -> Iterator[str]:
     """What is wrong with a sample but for its index."""
-    if found.png is not None and (damage := problem(found.png)):
+    if found.image is not None and (damage := problem(found.image, format)):
         yield f"its image: {damage}"
     record = found.record
     if record is None:

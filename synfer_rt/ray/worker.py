@@ -145,7 +145,7 @@ class Worker:
         engines.load(run.engines, images_at_once(run, engines, job.batch))
         warn_of_the_cpu(engines)
         self._starts = photo_starts(run, engines)
-        to.join(run.settings(to.format), engines)
+        to.join(to.settings_of(run), engines)
 
     def make(self, number: int) -> Made | Refused:
         """Make the shard of this number, unless it is there."""
@@ -153,7 +153,7 @@ class Worker:
         to = replace(job.to, part=Part(number, job.shards, finishes=False))
         with kept_log() as said:
             try:
-                writer = to.open(self._run.settings(to.format), self._engines)
+                writer = to.open(to.settings_of(self._run), self._engines)
                 summary = execute(
                     self._run,
                     self._engines,

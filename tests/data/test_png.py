@@ -12,8 +12,9 @@ from PIL import Image
 from synfer_rt.backends.loaded_engines import LoadedEngines
 from synfer_rt.bundle import open_bundle
 from synfer_rt.data import png
+from synfer_rt.data.image_format import PNG
 from synfer_rt.data.pixels import in_8_bits
-from synfer_rt.data.writers.png_check import problem
+from synfer_rt.data.writers.image_check import problem
 
 
 def decoded(file: bytes) -> np.ndarray:
@@ -41,14 +42,14 @@ def test_pixels_come_back(size: tuple[int, int], count: int) -> None:
     pictures = random(count, *size, 3)
     for picture, file in zip(pictures, png.encode(pictures), strict=True):
         np.testing.assert_array_equal(decoded(file), picture)
-        assert problem(file) is None
+        assert problem(file, PNG) is None
 
 
 @pytest.mark.parametrize("lost", [1, 4, 11, 12, 100])
 def test_a_file_without_its_end_is_cut_short(lost: int) -> None:
     """The last chunk has 12 bytes, which hold no pixels."""
     (file,) = png.encode([random(8, 8, 3)])
-    assert problem(file[:-lost]) == "it is cut short or not a PNG"
+    assert problem(file[:-lost], PNG) == "it is cut short or not a PNG"
 
 
 @pytest.mark.parametrize("value", [0, 1, 128, 255])

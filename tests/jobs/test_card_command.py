@@ -11,6 +11,7 @@ from synfer_rt.commands.augment import augment
 from synfer_rt.commands.sample import sample
 from synfer_rt.jobs.card_command import command
 from synfer_rt.jobs.sample_settings import SampleSettings, make_run
+from tests.data.writers.small_run import SmallRun
 
 RUNS: dict[str, dict[str, Any]] = {
     "defaults": {},
@@ -28,6 +29,22 @@ RUNS: dict[str, dict[str, Any]] = {
     "start face": {"layout": "bank", "layout_strength": 1 / 3, "au_scale": 0.5},
     "quota": {"count_accepted": True, "budget": 900, "accept_rate": 0.75},
     "threshold": {"threshold": 0.5, "semantic_guidance": 0.05, "semantic_every": 2},
+}
+AUGMENTED: dict[str, Any] = {
+    "command": "augment",
+    "bundle": "0123",
+    "format": "webdataset",
+    "count": 12,
+    "originals": 5,
+    "noise_scale": 8.5,
+    "repair_steps": 2,
+    "repair_strength": 0.25,
+    "quality": "best",
+    "attempts": 3,
+    "seed": 4,
+    "decode_originals": True,
+    "dataset": "89ab",
+    "balance": "40",
 }
 
 
@@ -49,23 +66,16 @@ def test_the_command_has_the_settings_of_the_run(guided_bundle, name):
     assert make_run(guided_bundle, **own).settings("parquet") == settings
 
 
+def test_the_command_names_the_images_format():
+    lossy = {"image_format": "webp", "image_quality": 80, "image_encoder": "Pillow 13.0.0"}
+    for settings in (SmallRun().sample_settings("parquet"), AUGMENTED):
+        line = command(settings | lossy)
+        assert line is not None and "--image-format webp --image-quality 80" in line
+        assert "image" not in str(command(settings))
+
+
 def test_the_command_of_augment_has_its_settings():
-    settings = {
-        "command": "augment",
-        "bundle": "0123",
-        "format": "webdataset",
-        "count": 12,
-        "originals": 5,
-        "noise_scale": 8.5,
-        "repair_steps": 2,
-        "repair_strength": 0.25,
-        "quality": "best",
-        "attempts": 3,
-        "seed": 4,
-        "decode_originals": True,
-        "dataset": "89ab",
-        "balance": "40",
-    }
+    settings = AUGMENTED
     words = shlex.split(command(settings) or "")
     assert words[:2] == ["synfer-rt", "augment"]
     said = augment.make_context("augment", words[2:]).params

@@ -15,6 +15,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+from synfer_rt.data.image_format import ImageFormat
 from synfer_rt.data.storage.objects import Objects
 from synfer_rt.data.writers import imagefolder, parquet, run_file, webdataset
 from synfer_rt.data.writers.atomic import disk_errors
@@ -50,6 +51,8 @@ class Writer(Protocol):
     """The samples of the whole run, or of the part of it that is written."""
     missing: int
     """The shards of the run that are still missing when a part is finished; else 0."""
+    image_format: ImageFormat
+    """The format of the images."""
     deferred: bool
     """Whether samples are only accepted when all are there; until then they are if not broken."""
 
@@ -60,10 +63,10 @@ class Writer(Protocol):
         """
         ...
 
-    def write(self, records: Sequence[Mapping[str, Any]], pngs: Sequence[bytes]) -> None:
-        """Write records and PNG files of some of `lacking`, or of all indices from its first on.
+    def write(self, records: Sequence[Mapping[str, Any]], images: Sequence[bytes]) -> None:
+        """Write records and image files of some of `lacking`, or of all indices from its first on.
 
-        They are given in the order of their indices.
+        They are given in the order of their indices, the images in `image_format`.
         """
         ...
 
@@ -235,7 +238,7 @@ def _is_empty_partial(path: Path) -> bool:
 
 
 def read(out: Path) -> Iterator[tuple[Record, bytes]]:
-    """Every sample of a finished run, by index: its record and its PNG file's bytes."""
+    """Every sample of a finished run, by index: its record and its image file's bytes."""
     settings = run_file.load(out)
     if address_in(out) is None:
         return _READERS[settings["format"]](out)

@@ -110,8 +110,8 @@ class UndecidedFiles:
         shard = self._final.begin(number)
         left = len(run_file.shard_indices(self._settings, number))
         try:
-            for record, png in self._made.samples(number):
-                shard.add([decide(record)], [png])
+            for record, image in self._made.samples(number):
+                shard.add([decide(record)], [image])
                 left -= 1
             if left:
                 path = self._made.path(number)

@@ -12,14 +12,16 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial as partial_of
 from pathlib import Path
 from typing import IO, Any
 
+from synfer_rt.data.image_format import ImageFormat, of_settings
 from synfer_rt.data.writers import run_file
 from synfer_rt.data.writers.atomic import own, own_suffix, partial, publish
 from synfer_rt.data.writers.decisions import decider
+from synfer_rt.data.writers.image_check import has_both_ends
 from synfer_rt.data.writers.imagefolder import METADATA, name_of, whole_lines, write_images
-from synfer_rt.data.writers.png_check import has_both_ends
 from synfer_rt.data.writers.shards import deferred
 from synfer_rt.records import Record, json_object, metadata
 
@@ -29,6 +31,7 @@ class FolderShards:
 
     def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
         self._out, self._settings = out, settings
+        self._format = of_settings(settings)
         self._metadata, self._folder = out / METADATA, run_file.folder(out)
         self._pool = ThreadPoolExecutor(8, "save")
         self._joined = False
@@ -39,7 +42,7 @@ class FolderShards:
         """Read which images there are records of, outside of shards."""
         self._joined = self._metadata.exists()
         with self._before() as lines:
-            self._names, _ = whole_lines(lines)
+            self._names, _ = whole_lines(lines, self._format)
 
     def _covered(self, number: int) -> bool:
         """Whether the records of a shard are outside of it, perhaps since another process ended."""
@@ -65,8 +68,10 @@ class FolderShards:
     def is_whole(self, number: int) -> bool:
         """Whether all its records are there, and each image with its ends."""
         names = self._names_of(number)
-        whole = len(names) == len(self._indices(number))
-        return whole and all(self._pool.map(has_both_ends, [self._out / name for name in names]))
+        if len(names) != len(self._indices(number)):
+            return False
+        check = partial_of(has_both_ends, format=self._format)
+        return all(self._pool.map(check, [self._out / name for name in names]))
 
     def _indices(self, number: int) -> range:
         return run_file.shard_indices(self._settings, number)
@@ -76,7 +81,7 @@ class FolderShards:
         indices = self._indices(number)
         try:
             with self._path(number).open("rb") as lines:
-                names, length = whole_lines(lines, indices.start)
+                names, length = whole_lines(lines, self._format, indices.start)
                 return names if length == os.fstat(lines.fileno()).st_size else []
         except FileNotFoundError:
             return self._names[indices.start : indices.stop] if self._covered(number) else []
@@ -106,9 +111,8 @@ class FolderShards:
 
     def begin(self, number: int) -> UnfinishedFolder:
         """Begin to make it."""
-        return UnfinishedFolder(
-            self._out, self._path(number), self._pool, lambda: self.is_whole(number)
-        )
+        whole = partial_of(self.is_whole, number)
+        return UnfinishedFolder(self._out, self._path(number), self._format, self._pool, whole)
 
     def finish(self) -> None:
         """Join the records of all shards in `metadata.jsonl`."""
@@ -133,7 +137,7 @@ class FolderShards:
         if not deferred(self._settings):
             return lines
         records = map(decider(self._settings), map(json_object, lines))
-        return (metadata(record, name_of(record)) + b"\n" for record in records)
+        return (metadata(record, name_of(record, self._format)) + b"\n" for record in records)
 
     def is_finished(self) -> bool:
         """Whether the records are joined."""
@@ -142,7 +146,7 @@ class FolderShards:
     def _is_joined(self) -> bool:
         try:
             with self._metadata.open("rb") as lines:
-                names, length = whole_lines(lines)
+                names, length = whole_lines(lines, self._format)
                 size = os.fstat(lines.fileno()).st_size
         except FileNotFoundError:
             return False
@@ -157,16 +161,22 @@ class UnfinishedFolder:
     """A shard that this process is making, whose records become `path`; see `Unfinished`."""
 
     def __init__(
-        self, out: Path, path: Path, pool: ThreadPoolExecutor, is_whole: Callable[[], bool]
+        self,
+        out: Path,
+        path: Path,
+        format: ImageFormat,
+        pool: ThreadPoolExecutor,
+        is_whole: Callable[[], bool],
     ) -> None:
-        self._out, self._path, self._pool, self._is_whole = out, path, pool, is_whole
+        self._out, self._path, self._format = out, path, format
+        self._pool, self._is_whole = pool, is_whole
         self._grown, self._suffix = own(path), own_suffix()
         self._lines: IO[bytes] = self._grown.open("wb")
 
-    def add(self, records: Sequence[Mapping[str, Any]], pngs: Sequence[bytes]) -> None:
+    def add(self, records: Sequence[Mapping[str, Any]], images: Sequence[bytes]) -> None:
         """Write the images, and their records."""
-        names = [name_of(record) for record in records]
-        write_images(self._pool, self._out, names, pngs, self._path.parent, self._suffix)
+        names = [name_of(record, self._format) for record in records]
+        write_images(self._pool, self._out, names, images, self._path.parent, self._suffix)
         for record, name in zip(records, names, strict=True):
             self._lines.write(metadata(record, name) + b"\n")
 

@@ -1,4 +1,4 @@
-"""The imagefolder format: a PNG per sample in its label's folder, and `metadata.jsonl`.
+"""The imagefolder format: an image per sample in its label's folder, and `metadata.jsonl`.
 
 Hugging Face's ImageFolder and torchvision's read it. During a run the metadata is a journal,
 `metadata.jsonl.partial` in the run's own folder. An image is synced before its line is written, so
@@ -11,12 +11,14 @@ import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial as partial_of
 from pathlib import Path
 from typing import IO, Any
 
+from synfer_rt.data.image_format import ImageFormat, of_settings
 from synfer_rt.data.writers import run_file
 from synfer_rt.data.writers.atomic import commit, disk_errors, open_growing, partial, write_whole
-from synfer_rt.data.writers.png_check import has_both_ends
+from synfer_rt.data.writers.image_check import has_both_ends
 from synfer_rt.errors import UserError
 from synfer_rt.records import Record, json_object, metadata
 
@@ -24,12 +26,13 @@ METADATA = "metadata.jsonl"
 
 
 class ImageFolderWriter:
-    """Writes `OUT/<label>/<index:08d>.png` and `OUT/metadata.jsonl`; see `Writer`."""
+    """Writes `OUT/<label>/<index:08d>.png` (.jpg, .webp) and `OUT/metadata.jsonl`; see `Writer`."""
 
     missing, deferred = 0, False
 
     def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
         self.out, self.count = out, run_file.count(settings)
+        self.image_format = of_settings(settings)
         self._metadata = out / METADATA
         self._growing = run_file.folder(out) / METADATA
         self._journal: IO[bytes] | None = None
@@ -39,10 +42,11 @@ class ImageFolderWriter:
             names = self._names_of_whole_metadata()
             if names is None:
                 self._journal = open_growing(self._growing)
-                names, length = whole_lines(self._journal)
+                names, length = whole_lines(self._journal, self.image_format)
                 self._journal.truncate(length)
                 self._journal.seek(length)
-        whole = self._pool.map(has_both_ends, [out / name for name in names])
+        files = [out / name for name in names]
+        whole = self._pool.map(partial_of(has_both_ends, format=self.image_format), files)
         pairs = enumerate(zip(names, whole, strict=True))
         self._lost = {index: name for index, (name, good) in pairs if not good}
         self._lines = len(names)
@@ -59,7 +63,7 @@ class ImageFolderWriter:
         if not self._metadata.exists():
             return None
         with self._metadata.open("rb") as lines:
-            names, length = whole_lines(lines)
+            names, length = whole_lines(lines, self.image_format)
         if len(names) == self.count and length == self._metadata.stat().st_size:
             return names
         self._metadata.replace(partial(self._growing))
@@ -71,13 +75,13 @@ class ImageFolderWriter:
         with path.open(encoding="utf-8") as lines:
             yield from map(json_object, itertools.islice(lines, self._first))
 
-    def write(self, records: Sequence[Mapping[str, Any]], pngs: Sequence[bytes]) -> None:
+    def write(self, records: Sequence[Mapping[str, Any]], images: Sequence[bytes]) -> None:
         """Write samples in the order of their indices; lines that are there stay as they are."""
-        names = [name_of(record) for record in records]
+        names = [name_of(record, self.image_format) for record in records]
         for name, record in zip(names, records, strict=True):
             self._check_same(self._lost.get(record["index"], name), name)
         with disk_errors(self.out):
-            write_images(self._pool, self.out, names, pngs, self._growing.parent)
+            write_images(self._pool, self.out, names, images, self._growing.parent)
             for name, record in zip(names, records, strict=True):
                 if record["index"] < self._lines:
                     self.done += self._lost.pop(record["index"], None) is not None
@@ -116,16 +120,16 @@ class ImageFolderWriter:
                 self._journal.close()
 
 
-def name_of(record: Mapping[str, Any]) -> str:
+def name_of(record: Mapping[str, Any], format: ImageFormat) -> str:
     """Where the image of a record lies in the output."""
-    return f"{record['label']}/{record['index']:08d}.png"
+    return f"{record['label']}/{record['index']:08d}.{format.suffix}"
 
 
 def write_images(
     pool: ThreadPoolExecutor,
     out: Path,
     names: Sequence[str],
-    pngs: Sequence[bytes],
+    images: Sequence[bytes],
     staging: Path,
     suffix: str = ".partial",
 ) -> None:
@@ -133,20 +137,22 @@ def write_images(
     for label in {name.partition("/")[0] for name in names}:
         (out / label).mkdir(exist_ok=True)
     grown = [os.path.join(staging, name.rpartition("/")[2] + suffix) for name in names]
-    list(pool.map(write_whole, [out / name for name in names], pngs, grown))
+    list(pool.map(write_whole, [out / name for name in names], images, grown))
 
 
-def whole_lines(lines: Iterable[bytes], first: int = 0) -> tuple[list[str], int]:
+def whole_lines(
+    lines: Iterable[bytes], format: ImageFormat, first: int = 0
+) -> tuple[list[str], int]:
     """The images of the leading lines that are records in order, and the lines' length in bytes.
 
-    The first has the index `first`.
+    The first has the index `first`; images are in `format`.
     """
     names: list[str] = []
     length = 0
     for line in lines:
         try:
             record = json_object(line if line.endswith(b"\n") else b"")
-            name = name_of(record)
+            name = name_of(record, format)
             whole = record["index"] == first + len(names) and record["file_name"] == name
         except (ValueError, LookupError, TypeError):
             break
@@ -158,7 +164,7 @@ def whole_lines(lines: Iterable[bytes], first: int = 0) -> tuple[list[str], int]
 
 
 def read(out: Path) -> Iterator[tuple[Record, bytes]]:
-    """Every sample of a finished run, by index: its record and its PNG file's bytes."""
+    """Every sample of a finished run, by index: its record and its image file's bytes."""
     with (out / METADATA).open(encoding="utf-8") as lines:
         for line in lines:
             record = json_object(line)

@@ -18,6 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
+from synfer_rt.data.image_format import of_settings
 from synfer_rt.data.writers.webdataset import ShardFormat, members
 from synfer_rt.records import ARROW, FILE_NAME, Record, Value, blank_record
 
@@ -35,6 +36,7 @@ def shard_format(settings: Mapping[str, Any]) -> ShardFormat:
         _has_end,
         lambda number: f"data-{number:05d}.tar",
         partial(_to_parquet, schema(settings)),
+        of_settings(settings),
     )
 
 
@@ -42,13 +44,15 @@ def _to_parquet(schema: Any, tar: Path, target: IO[bytes]) -> None:
     _, parquet = _pyarrow()
     with tar.open("rb") as source:
         found = members(source)
-        rows = ((png, text) for (_, png), (_, text), _ in zip(found, found, found, strict=False))
+        rows = (
+            (image, text) for (_, image), (_, text), _ in zip(found, found, found, strict=False)
+        )
         with parquet.ParquetWriter(target, schema) as writer:
             while group := list(itertools.islice(rows, _ROW_GROUP)):
                 writer.write_table(_table(schema, *zip(*group, strict=True)))
 
 
-def _table(schema: Any, pngs: Sequence[bytes], lines: Sequence[bytes]) -> Any:
+def _table(schema: Any, images: Sequence[bytes], lines: Sequence[bytes]) -> Any:
     """A pyarrow.Table of samples. Arrow reads the records, without the interpreter's lock."""
     arrow, _ = _pyarrow()
     reader, text = import_module("pyarrow.json"), b"\n".join(lines)
@@ -58,7 +62,7 @@ def _table(schema: Any, pngs: Sequence[bytes], lines: Sequence[bytes]) -> Any:
         reader.ParseOptions(arrow.schema(list(schema)[1:]), False, "ignore"),
     )
     names = records[FILE_NAME.name].combine_chunks()
-    image = arrow.StructArray.from_arrays([arrow.array(pngs), names], ["bytes", "path"])
+    image = arrow.StructArray.from_arrays([arrow.array(images), names], ["bytes", "path"])
     return arrow.table([image, *records.columns], schema)
 
 
@@ -93,7 +97,7 @@ def schema(settings: Mapping[str, Any]) -> Any:
 
 
 def read(out: Path) -> Iterator[tuple[Record, bytes]]:
-    """Every sample of a finished run, by index: its record and its PNG file's bytes."""
+    """Every sample of a finished run, by index: its record and its image file's bytes."""
     for path in sorted(out.glob("data-*.parquet")):
         yield from read_shard(path)
 
@@ -148,7 +152,7 @@ def _records(path: Path) -> Iterator[Record]:
 
 
 def read_shard(path: Path) -> Iterator[tuple[Record, bytes]]:
-    """Every sample of a shard: its record and its PNG file's bytes, none where it has no image.
+    """Every sample of a shard: its record and its image file's bytes, none where it has no image.
 
     Raises OSError for a damaged file, KeyError for one that has no column `image`.
     """

@@ -17,6 +17,7 @@ from typing import Any
 
 from synfer_rt.backends import computation
 from synfer_rt.bundle.qualities import BEST
+from synfer_rt.data.image_format import ENCODER, PNG
 from synfer_rt.data.writers.atomic import (
     OWN,
     commit,
@@ -34,13 +35,13 @@ from synfer_rt.records import json_object
 FILE = "run.json"
 RAN_ON = "ran_on"
 """The key of where each engine ran when the run was begun, which may differ when it continues."""
-_FIRST = {"quality": BEST, "cache_every": 1}
-"""Settings that decide which engines make images, and so the bundle's hash, with the values of runs
-that do not name them; they are compared first."""
+_FIRST = {"quality": BEST, "cache_every": 1, "image_format": PNG.name}
+"""Settings that runs of some releases do not name, with the values that these have; the first two
+decide which engines make images, and so the bundle's hash. They are compared first."""
 _MADE = "made"
 MODEL = "model"
 """The key of the bundle's name, version and licence, for readers; its hash decides the samples."""
-NOT_COMPARED = frozenset((_MADE, MODEL, RAN_ON, *computation.FIELDS))
+NOT_COMPARED = frozenset((_MADE, MODEL, RAN_ON, ENCODER, *computation.FIELDS))
 """Settings that do not decide which samples a run makes."""
 INSIDE = "__run__"
 """The run's own folder in an output that nothing can lie beside."""

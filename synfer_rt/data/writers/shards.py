@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from synfer_rt import ranges
+from synfer_rt.data.image_format import of_settings
 from synfer_rt.data.writers import run_file
 from synfer_rt.data.writers.atomic import disk_errors
 from synfer_rt.errors import UserError
@@ -26,7 +27,7 @@ from synfer_rt.records import Record
 class Unfinished(Protocol):
     """A shard that this process is making; OSError passes through."""
 
-    def add(self, records: Sequence[Mapping[str, Any]], pngs: Sequence[bytes]) -> None:
+    def add(self, records: Sequence[Mapping[str, Any]], images: Sequence[bytes]) -> None:
         """Add its next samples."""
         ...
 
@@ -135,6 +136,7 @@ class PartWriter:
         self.count = sum(map(len, mine.values()))
         self.done = self.count - len(self.lacking)
         self.missing, self.deferred = 0, deferred(settings)
+        self.image_format = of_settings(settings)
         self.failed = False
         self.written = 0
         """The index after the last sample that was written now."""
@@ -195,9 +197,9 @@ class PartWriter:
         """Read where the run ends, which any process may have noted."""
         self._settings.update(run_file.load(self._out))
 
-    def write(self, records: Sequence[Mapping[str, Any]], pngs: Sequence[bytes]) -> None:
+    def write(self, records: Sequence[Mapping[str, Any]], images: Sequence[bytes]) -> None:
         """Write samples in the order of their indices; `failed` tells if this went wrong."""
-        pairs = zip(records, pngs, strict=True)
+        pairs = zip(records, images, strict=True)
         shards = itertools.groupby(pairs, lambda pair: pair[0]["index"] // self.shard_size)
         try:
             with disk_errors(self._out):

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from synfer_rt.data.image_format import ImageFormat
 from synfer_rt.data.storage.objects import Entry, Objects
 from synfer_rt.data.writers import run_file
 from synfer_rt.data.writers.atomic import own
@@ -100,7 +101,8 @@ class StoredShards:
     def begin(self, number: int) -> Unfinished:
         """Begin to make it, on this disk."""
         lines = None if self._beside is None else own(self._files.path(number))
-        return UnfinishedObject(self, number, self._files.begin(number), lines)
+        file, format = self._files.begin(number), self._format.images
+        return UnfinishedObject(self, number, file, format, lines)
 
     def put(self, number: int, lines: Path | None) -> None:
         """Put the finished file of a shard, after `lines`, its records, unless it is there."""
@@ -168,16 +170,22 @@ class UnfinishedObject:
     """A shard that this process is making on this disk, and its records in `lines`."""
 
     def __init__(
-        self, shards: StoredShards, number: int, file: Unfinished, lines: Path | None
+        self,
+        shards: StoredShards,
+        number: int,
+        file: Unfinished,
+        format: ImageFormat,
+        lines: Path | None,
     ) -> None:
-        self._shards, self._number, self._file, self._path = shards, number, file, lines
+        self._shards, self._number, self._format = shards, number, format
+        self._file, self._path = file, lines
         self._lines = None if lines is None else lines.open("wb")
 
-    def add(self, records: Sequence[Mapping[str, Any]], pngs: Sequence[bytes]) -> None:
+    def add(self, records: Sequence[Mapping[str, Any]], images: Sequence[bytes]) -> None:
         """Append the samples."""
-        self._file.add(records, pngs)
+        self._file.add(records, images)
         if self._lines is not None:
-            self._lines.writelines(line(record) + b"\n" for record in records)
+            self._lines.writelines(line(record, self._format) + b"\n" for record in records)
 
     def publish(self) -> None:
         """Put the shard, unless it is there."""

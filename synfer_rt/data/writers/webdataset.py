@@ -1,5 +1,7 @@
 """The webdataset format: tar shards of `<index>.png`, `<index>.json` and `<index>.cls`.
 
+Images may also be `<index>.jpg` or `<index>.webp`.
+
 A shard grows under a temporary name in the run's own folder and is renamed when whole. Its bytes
 depend on nothing but the samples (no times, users or machine). A tar only grows at its end, so a
 run that was killed continues within the shard that it was writing. `.cls` is the label's index in
@@ -16,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from synfer_rt.data.image_format import PNG, ImageFormat, of_settings
 from synfer_rt.data.writers import run_file
 from synfer_rt.data.writers.atomic import (
     commit,
@@ -25,13 +28,12 @@ from synfer_rt.data.writers.atomic import (
     partial,
     publish,
 )
-from synfer_rt.data.writers.png_check import problem
+from synfer_rt.data.writers.image_check import problem
 from synfer_rt.data.writers.shards import joined
 from synfer_rt.records import Record, json_object, metadata
 from synfer_rt.vocabulary.label_schemes import scheme
 
-KINDS = ("png", "json", "cls")
-"""The files of a sample, by what follows the key."""
+_RECORD, _CLASS = "json", "cls"
 _END = bytes(2 * tarfile.BLOCKSIZE)
 _SIZE, _CHECKSUM = slice(124, 136), slice(148, 156)
 """Fields of a tar header (POSIX.1-1988, ustar); the name comes first."""
@@ -45,10 +47,11 @@ class ShardFormat:
     """A format whose shards are files.
 
     `name(number)` is the file name of a whole shard, `records(path)` gives the records in it,
-    `samples(path)` also the PNG files, and `is_whole(path, samples)` tells at little cost whether
+    `samples(path)` also the image files, and `is_whole(path, samples)` tells at little cost whether
     it has so many. `has_end(file, indices)` tells of a file that is read from afar whether its last
     bytes are those of a shard with these indices. A shard that is not a tar is staged in one called
-    `tar_name(number)`, from which `convert(tar, file)` makes it.
+    `tar_name(number)`, from which `convert(tar, file)` makes it. `images` is the format of the
+    images.
     """
 
     name: Callable[[int], str]
@@ -58,6 +61,7 @@ class ShardFormat:
     has_end: Callable[[IO[bytes], range], bool]
     tar_name: Callable[[int], str]
     convert: Callable[[Path, IO[bytes]], None] | None = None
+    images: ImageFormat = PNG
 
 
 class ShardWriter:
@@ -68,6 +72,7 @@ class ShardWriter:
     def __init__(self, out: Path, settings: Mapping[str, Any], format: ShardFormat) -> None:
         self.out, self.count = out, run_file.count(settings)
         self._size, self._format = int(settings["shard_size"]), format
+        self.image_format = format.images
         self._folder = run_file.folder(out)
         self._file: IO[bytes] | None = None
         self._next = 0  # the index that the open tar goes on with
@@ -106,12 +111,13 @@ class ShardWriter:
         if not partial(self._staging(number)).exists():
             return indices
         with partial(self._staging(number)).open("rb") as file:
-            return range(_end_of_whole(file, indices)[0], indices.stop)
+            return range(_end_of_whole(file, indices, self.image_format)[0], indices.stop)
 
     def _open(self, number: int, stop: int) -> None:
         """Open the tar of a shard after the last sample before `stop` that is whole in it."""
         file = open_growing(self._staging(number))
-        self._next, end = _end_of_whole(file, range(number * self._size, stop))
+        indices = range(number * self._size, stop)
+        self._next, end = _end_of_whole(file, indices, self.image_format)
         file.seek(end)
         file.truncate()
         self._file = file
@@ -125,15 +131,15 @@ class ShardWriter:
                 with partial(self._staging(number)).open("rb") as file:
                     yield from (record for record, _, _ in samples(file))
 
-    def write(self, records: Sequence[Mapping[str, Any]], pngs: Sequence[bytes]) -> None:
+    def write(self, records: Sequence[Mapping[str, Any]], images: Sequence[bytes]) -> None:
         """Write samples in the order of their indices."""
         with disk_errors(self.out):
-            for record, png in zip(records, pngs, strict=True):
+            for record, image in zip(records, images, strict=True):
                 index = record["index"]
                 if self._file is None:
                     self._open(index // self._size, index)
                 assert self._file is not None and index == self._next
-                self._file.write(_sample(record, png))
+                self._file.write(_sample(record, image, self.image_format))
                 self._next += 1
                 self.done += index in self._awaited
                 if self._next % self._size == 0:
@@ -187,11 +193,11 @@ class ShardWriter:
                 self._file.close()
 
 
-def _end_of_whole(file: IO[bytes], indices: range) -> tuple[int, int]:
+def _end_of_whole(file: IO[bytes], indices: range, format: ImageFormat) -> tuple[int, int]:
     """The index and the position in a growing tar after the last of `indices` whole in it."""
     index, end = indices.start, 0
-    for record, png, position in samples(file):
-        if index == indices.stop or record["index"] != index or problem(png):
+    for record, image, position in samples(file):
+        if index == indices.stop or record["index"] != index or problem(image, format):
             break
         index, end = index + 1, position
     return index, end
@@ -276,10 +282,10 @@ class UnfinishedFile:
             self._grown = own(staging.with_name(path.name))
         self._file: IO[bytes] = self._tar.open("wb")
 
-    def add(self, records: Sequence[Mapping[str, Any]], pngs: Sequence[bytes]) -> None:
+    def add(self, records: Sequence[Mapping[str, Any]], images: Sequence[bytes]) -> None:
         """Append the samples."""
-        for record, png in zip(records, pngs, strict=True):
-            self._file.write(_sample(record, png))
+        for record, image in zip(records, images, strict=True):
+            self._file.write(_sample(record, image, self._format.images))
 
     def publish(self) -> None:
         """Give the file its final name."""
@@ -318,19 +324,24 @@ def name_of(number: int) -> str:
     return f"{number:06d}.tar"
 
 
-def line(record: Mapping[str, Any]) -> bytes:
+def kinds(format: ImageFormat) -> tuple[str, str, str]:
+    """The files of a sample, by what follows the key: its image, its record, its class."""
+    return format.suffix, _RECORD, _CLASS
+
+
+def line(record: Mapping[str, Any], format: ImageFormat) -> bytes:
     """A sample's record as it is in a tar."""
-    return metadata(record, f"{record['index']:08d}.png")
+    return metadata(record, f"{record['index']:08d}.{format.suffix}")
 
 
-def _sample(record: Mapping[str, Any], png: bytes) -> bytes:
+def _sample(record: Mapping[str, Any], image: bytes, format: ImageFormat) -> bytes:
     """The three tar members of a sample."""
     key = f"{record['index']:08d}"
     index = scheme(record["label_scheme"]).index(record["label"])
     return (
-        _member(f"{key}.png", png)
-        + _member(f"{key}.json", line(record))
-        + _member(f"{key}.cls", str(index).encode())
+        _member(f"{key}.{format.suffix}", image)
+        + _member(f"{key}.{_RECORD}", line(record, format))
+        + _member(f"{key}.{_CLASS}", str(index).encode())
     )
 
 
@@ -358,14 +369,14 @@ def members(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
 
 
 def samples(file: IO[bytes]) -> Iterator[tuple[Record, bytes, int]]:
-    """The leading whole samples of a tar: record, PNG bytes, position of the sample's end."""
+    """The leading whole samples of a tar: record, image bytes, position of the sample's end."""
     found = members(file)
-    for (_, png), (_, text), _ in zip(found, found, found, strict=False):
+    for (_, image), (_, text), _ in zip(found, found, found, strict=False):
         try:
             record = json_object(text)
         except ValueError:
             return
-        yield record, png, file.tell()
+        yield record, image, file.tell()
 
 
 def _records(path: Path) -> Iterator[Record]:
@@ -374,7 +385,7 @@ def _records(path: Path) -> Iterator[Record]:
         while any(header := file.read(tarfile.BLOCKSIZE)):
             info = tarfile.TarInfo.frombuf(header, "utf-8", "strict")
             padding = -info.size % tarfile.BLOCKSIZE
-            if info.name.endswith(".json"):
+            if info.name.endswith(f".{_RECORD}"):
                 yield json_object(file.read(info.size))
                 file.seek(padding, os.SEEK_CUR)
             else:
@@ -416,22 +427,23 @@ def _has_end(file: IO[bytes], indices: range) -> bool:
         name = tarfile.TarInfo.frombuf(header, "utf-8", "strict").name
     except tarfile.HeaderError:
         return False
-    return zeros >= len(_END) and name == f"{indices[-1]:08d}.{KINDS[-1]}"
+    return zeros >= len(_END) and name == f"{indices[-1]:08d}.{_CLASS}"
 
 
 def read(out: Path) -> Iterator[tuple[Record, bytes]]:
-    """Every sample of a finished run, by index: its record and its PNG file's bytes."""
+    """Every sample of a finished run, by index: its record and its image file's bytes."""
     for path in sorted(out.glob("*.tar")):
         yield from read_tar(path)
 
 
 def read_tar(path: Path) -> Iterator[tuple[Record, bytes]]:
-    """Every whole sample of a tar: its record and its PNG file's bytes."""
+    """Every whole sample of a tar: its record and its image file's bytes."""
     with path.open("rb") as file:
-        for record, png, _ in samples(file):
-            yield record, png
+        for record, image, _ in samples(file):
+            yield record, image
 
 
 def shard_format(settings: Mapping[str, Any], name: Callable[[int], str] = name_of) -> ShardFormat:
     """How the shards of a run are written: `OUT/000000.tar`, `OUT/000001.tar`, …"""
-    return ShardFormat(name, _records, read_tar, _is_whole_tar, _has_end, name)
+    images = of_settings(settings)
+    return ShardFormat(name, _records, read_tar, _is_whole_tar, _has_end, name, images=images)
