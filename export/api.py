@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from synfer_rt import ranges
@@ -18,6 +17,7 @@ from synfer_rt.export.build.whole_bundle import build_bundle
 from synfer_rt.export.checkpoint.few_step import parse_few_step
 from synfer_rt.export.files.lora.merge import Lora, parse_lora
 from synfer_rt.export.networks.classifier import ClassifierSource, parse_classifier, with_heads
+from synfer_rt.export.onnx_pipeline.reading import as_checkpoint
 
 
 def build_engines(
@@ -46,8 +46,8 @@ def build_engines(
 ) -> Bundle:
     """Export `checkpoint`, a diffusers Stable Diffusion directory, to the bundle directory `out`.
 
-    The same call again updates the bundle: what did not change is not built again. The arguments
-    are the options of `synfer-rt build-engines`:
+    It may be a pipeline in ONNX, too, as `optimum-cli export onnx` writes it. The same call again
+    builds only what has changed. The arguments are the options of `synfer-rt build-engines`:
 
     - `au_adapter` and `classifier` replace those of the checkpoint; each classifier, an ONNX file,
       needs its label scheme in `classifier_labels` and its input, such as "224,bgr,imagenet", in
@@ -75,11 +75,11 @@ def build_engines(
     _check_numbers(batch, sizes, tolerance, jobs, cache_depth)
     networks = _classifiers(classifier, classifier_labels, classifier_input)
     loras = tuple(one if isinstance(one, Lora) else parse_lora(one) for one in lora)
-    path, adapter = Path(checkpoint), None if au_adapter is None else Path(au_adapter)
-    source = Source(path, adapter, networks, loras, resolution, sizes, few_step, cache_depth)
-    source = replace(source, guide=_guide(guide, sizes))
+    adapter = None if au_adapter is None else Path(au_adapter)
+    how = adapter, networks, loras, resolution, sizes, few_step, cache_depth, _guide(guide, sizes)
     options = Options(precision, tolerance, targets, tuple(compute_capability), batch, jobs, force)
-    return build_bundle(source, Path(out), options, report, remark)
+    with as_checkpoint(Path(checkpoint)) as directory:
+        return build_bundle(Source(directory, *how), Path(out), options, report, remark)
 
 
 def _check_names(

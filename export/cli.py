@@ -170,6 +170,8 @@ def build_engines(
 ) -> None:
     """Export CHECKPOINT, a diffusers Stable Diffusion directory, to a bundle of ONNX engines.
 
+    CHECKPOINT may also be a pipeline in ONNX, as `optimum-cli export onnx` writes it.
+
     The same command again updates the bundle: what did not change is not built again. If CHECKPOINT
     is a bundle, `--target cuda` adds CUDA engines to it, without PyTorch.
     """

@@ -103,6 +103,7 @@ def test_python_can_do_what_the_command_can(name: str) -> None:
 
 def test_python_samples_in_memory_with_the_settings_of_write() -> None:
     writing = {"out", "format", "shard_size", "part", "wait", "ray", "resume", "mix_backends"}
+    writing |= {"image_format", "image_quality"}
     assert parameters(Model.write).keys() - parameters(Model.sample).keys() == writing
 
 
@@ -142,6 +143,14 @@ def test_python_can_do_what_unpack_can() -> None:
 
     given = {p.name for p in command("unpack").params}
     assert given == inspect.signature(unpack).parameters.keys()
+
+
+def test_python_can_do_what_export_optimum_can() -> None:
+    pytest.importorskip("diffusers", reason="the build side needs synfer-rt[export]")
+    from synfer_rt.export.onnx_pipeline.writing import write_onnx_pipeline
+
+    given = {p.name for p in command("export-optimum").params}
+    assert given | {"remark"} == inspect.signature(write_onnx_pipeline).parameters.keys()
 
 
 def test_the_page_on_python_has_every_command() -> None:

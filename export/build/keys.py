@@ -58,7 +58,7 @@ _SHAPES_NO_ENGINE = {
 }
 """Code that runs before or after the export; the keys of int8 engines, plans and CUDA engines hash
 their own."""
-_AFTER_THE_EXPORT = ("cuda", "tensorrt")
+_AFTER_THE_EXPORT = ("cuda", "onnx_pipeline", "tensorrt")
 """Folders of such code."""
 _SAYS_ONLY = {
     *("name", "version", "licence", "description", "annotators_know", "label_scheme", "defaults"),

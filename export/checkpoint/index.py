@@ -179,7 +179,7 @@ def _json_files(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
         contents["model_index.json"]["scheduler"] = ["diffusers", changes["_class_name"]]
     height, width = checkpoint.unet.config.sample_size
     contents["unet/config.json"]["sample_size"] = height if height == width else [height, width]
-    contents[SETTINGS_FILE] = _settings(checkpoint)
+    contents[SETTINGS_FILE] = checkpoint_settings(checkpoint)
     for engine, network in checkpoint.networks.items():
         contents[str(Path(network_file(engine)).with_suffix(".json"))] = _description(network)
     if (guide := checkpoint.guide) is not None:
@@ -188,7 +188,7 @@ def _json_files(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
     return contents
 
 
-def _settings(checkpoint: Checkpoint) -> dict[str, Any]:
+def checkpoint_settings(checkpoint: Checkpoint) -> dict[str, Any]:
     """synfer.json that says what the bundle was built with, also what was found elsewhere."""
     file = checkpoint.directory / SETTINGS_FILE
     settings = read_json(file, "mend its permissions") if file.is_file() else {}

@@ -39,6 +39,11 @@ _COMMANDS = {
         "evaluate",
         "Measure a run as papers do: FID, accuracy, AUs, diversity, copies.",
     ),
+    "export-optimum": (
+        "synfer_rt.export.onnx_pipeline.command",
+        "export_optimum",
+        "Write a checkpoint as ONNX for optimum's pipelines (needs PyTorch).",
+    ),
     "finish": (
         "synfer_rt.commands.finish",
         "finish",
@@ -82,7 +87,9 @@ _COMMANDS = {
 }
 """The commands: module, attribute, and help that needs no import."""
 
-_NEED_TORCH = ("bench", "build-engines", "train-annotator", "train-guide", "unpack")
+_NEED_TORCH = frozenset(
+    ("bench", "build-engines", "export-optimum", "train-annotator", "train-guide", "unpack")
+)
 """Commands that need packages of the extra `export`."""
 
 

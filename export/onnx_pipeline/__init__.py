@@ -1,0 +1,1 @@
+"""Stable Diffusion as a folder of ONNX graphs, as optimum's pipelines read it."""
