@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from synfer_rt.evaluation.intervals import wilson
+
 BINS = 15
-_Z95 = 1.959964
 
 
 def calibration_error(probabilities: np.ndarray, classes: np.ndarray, bins: int = BINS) -> float:
@@ -26,19 +26,11 @@ def calibration_error(probabilities: np.ndarray, classes: np.ndarray, bins: int 
     return float(np.abs(gaps).sum() / len(classes))
 
 
-def interval(right: int, of: int) -> tuple[float, float]:
-    """Wilson's 95 % interval (1927) of a share of `right` among `of`."""
-    share, z = right / of, _Z95**2 / of
-    middle = (share + z / 2) / (1 + z)
-    half = math.sqrt(z * (share * (1 - share) + z / 4)) / (1 + z)
-    return middle - half, middle + half
-
-
 def scores(probabilities: np.ndarray, classes: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
     """Accuracy with its interval, and the share of each class that is read rightly, as JSON."""
     right = probabilities.argmax(-1) == classes
     recall = {name: right[classes == i].mean() for i, name in enumerate(names)}
-    low, high = interval(int(right.sum()), len(right))
+    low, high = wilson(float(right.mean()), len(right))
     return {
         "accuracy": round(float(right.mean()), 4),
         "accuracy_interval": [round(low, 4), round(high, 4)],

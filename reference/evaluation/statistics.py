@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy import stats
 
-from synfer_rt.evaluation.intervals import Z, wilson
+from synfer_rt.evaluation.intervals import wilson
+
+Z = 1.96
 
 
 def share(right: np.ndarray, groups: np.ndarray | None = None) -> tuple[float, float]:

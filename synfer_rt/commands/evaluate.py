@@ -183,8 +183,10 @@ def _neighbours(result: Mapping[str, Any]) -> Iterator[Row]:
         yield "  of real images to the nearest other", _number(near["median_of_real"]), "", ""
         if near["nearer_than_threshold"] is not None:
             yield _share("  nearer than 99 % of real images", near["nearer_than_threshold"])
+            yield _share("  real images that are", near["real_nearer_than_threshold"])
     if (leak := result["identity"]) is not None:
         yield _share(f"identity leaked, above {leak['threshold']:.3f}", leak["leaked"])
+        yield _share("  of real images, to another person", leak["leaked_of_real"])
         if leak["same_person"] is not None:
             yield _share("  real persons recognised", leak["same_person"])
 

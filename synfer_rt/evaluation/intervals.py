@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-Z = 1.96
+Z = 1.959964
 
 
 def wilson(share: float, count: float) -> tuple[float, float]:

@@ -106,17 +106,30 @@ def neighbours(
 ) -> dict[str, Any]:
     """How near generated images lie to real ones, beside how near real ones lie to each other.
 
-    `own` are the distances of `among_real`.
+    `own` are the distances of `among_real`; the threshold is that below which FALSE_SHARE of them
+    lie.
     """
-    threshold = float(np.quantile(own, FALSE_SHARE)) if len(own) else None
-    nearer = 0 if threshold is None else int((near.distances < threshold).sum())
-    return {
+    found: dict[str, Any] = {
         "median": float(np.median(near.distances)),
-        "median_of_real": float(np.median(own)) if len(own) else None,
-        "threshold": threshold,
-        "nearer_than_threshold": None if threshold is None else share(nearer, len(near.distances)),
+        "median_of_real": None,
+        "threshold": None,
+        "nearer_than_threshold": None,
+        "real_nearer_than_threshold": None,
         "closest": _closest(near, "distance", near.distances, indices, names),
     }
+    if len(own):
+        threshold = float(np.quantile(own, FALSE_SHARE))
+        found |= {
+            "median_of_real": float(np.median(own)),
+            "threshold": threshold,
+            "nearer_than_threshold": _below(near.distances, threshold),
+            "real_nearer_than_threshold": _below(own, threshold),
+        }
+    return found
+
+
+def _below(values: np.ndarray, threshold: float) -> dict[str, Any]:
+    return share(int((values < threshold).sum()), len(values))
 
 
 def _closest(
@@ -161,8 +174,9 @@ def identity(
         "false_share": FALSE_SHARE,
         "calibrated_on": len(own),
         "persons": len(np.unique(people)),
+        "leaked_of_real": _below(-own, -threshold),
         "same_person": _recognised(real, people, threshold),
-        "leaked": share(int((found > threshold).sum()), len(found)),
+        "leaked": _below(-found, -threshold),
         "median_similarity": float(np.median(found)),
         "median_similarity_of_real": float(np.median(own)),
         "closest": _closest(near, "similarity", found, indices, names),

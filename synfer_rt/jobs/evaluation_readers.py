@@ -142,7 +142,13 @@ class Groups:
             **share(accepted, self._all),
             "rectified": self._rectified / self._all,
             "groups": {
-                name: {word: share(self._accepted[name][word], count) for word, count in of.items()}
+                name: {word: share(self._accepted[name][word], of[word]) for word in _sorted(of)}
                 for name, of in self._images.items()
             },
         }
+
+
+def _sorted(words: Mapping[str, int]) -> list[str]:
+    """Words in the order of OF_A_PERSON; others as they come, after these."""
+    known = [word for words in OF_A_PERSON.values() for word in words]
+    return sorted(words, key=lambda word: known.index(word) if word in known else len(known))

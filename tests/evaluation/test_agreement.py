@@ -18,6 +18,12 @@ def test_the_interval_of_a_share_is_wilson_s(right, of, low, high) -> None:
     assert wilson(right / of, of) == pytest.approx((low, high), abs=5e-4)
 
 
+def test_the_interval_is_exact() -> None:
+    # Wilson (1927) by the formula with z = 1.959964.
+    assert wilson(0.8, 10) == pytest.approx((0.490162, 0.943318), abs=1e-6)
+    assert wilson(1, 5)[1] == pytest.approx(1)
+
+
 def test_nothing_is_known_of_no_cases() -> None:
     assert wilson(0, 0) == (0, 1) and of_correlation(0.5, 3) == (-1, 1)
 

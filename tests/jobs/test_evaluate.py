@@ -123,6 +123,9 @@ def test_the_copy_is_found(found) -> None:
     assert row["nearest_real"] == closest["real"] and row["identity_similarity"] == "1"
     assert result["identity"]["closest"][0]["similarity"] == pytest.approx(1)
     assert result["identity"]["leaked"]["share"] >= 1 / COUNT
+    assert result["identity"]["leaked_of_real"]["images"] == COUNT
+    assert result["neighbours"]["nearer_than_threshold"]["share"] >= 1 / COUNT
+    assert result["neighbours"]["real_nearer_than_threshold"]["share"] <= 2 / COUNT
     assert result["identity"]["persons"] == COUNT / 2
     assert result["identity"]["same_person"]["images"] == COUNT
 

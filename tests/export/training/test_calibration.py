@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from synfer_rt.export.training.calibration import calibration_error, interval, scores
+from synfer_rt.export.training.calibration import calibration_error, scores
 
 
 def test_the_calibration_error_weighs_each_bin_s_gap() -> None:
@@ -25,12 +25,6 @@ def test_a_bin_s_right_end_belongs_to_it() -> None:
 
 def test_certain_and_right_has_no_error() -> None:
     assert calibration_error(np.eye(3), np.arange(3)) == 0
-
-
-def test_the_interval_is_wilson_s() -> None:
-    # 8 of 10: Wilson (1927) by the formula with z = 1.959964.
-    assert interval(8, 10) == pytest.approx((0.490162, 0.943318), abs=1e-6)
-    assert interval(5, 5)[1] == pytest.approx(1.0)
 
 
 def test_scores_count_each_class_apart() -> None:
