@@ -12,10 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from synfer_rt import ranges
+from synfer_rt.errors import UserError
 from synfer_rt.judging.rounding import DECIMALS
+
+_MARGIN = 10**-DECIMALS
 
 
 def threshold(scores: Sequence[float], coverage: float) -> float:
@@ -89,5 +92,6 @@ class Calibrated:
 
 def checked_coverage(value: object) -> float:
     """A coverage as a float. Raises UserError unless it is above 0 and below 1."""
-    coverage = ranges.part("coverage", value)
-    return ranges.real("coverage", coverage, 0, 1 - 10**-DECIMALS)
+    if ranges.is_real(value, _MARGIN, 1 - _MARGIN):
+        return float(cast(float, value))
+    raise UserError(f"`coverage` must be above 0 and below 1, got {ranges.shown(value)}.")

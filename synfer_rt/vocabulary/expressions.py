@@ -141,11 +141,11 @@ def parse_label(label: object, classes: Sequence[str]) -> str:
         raise UserError(f"`label` must be a text, got {label!r}.")
     word = label.strip().lower()
     plain = " ".join(re.findall(r"[^\W_]+", word))
-    names = (_ALIASES.get(word, word), plain)
-    name = next((name for name in names if name in classes), None)
+    usual = _ALIASES.get(word, word)
+    name = next((name for name in (word, usual, plain) if name in classes), None)
     if name is None:
         raise UserError(
-            f"Unknown label {word!r}; the nearest of this model is {nearest(names[0], classes)} "
+            f"Unknown label {word!r}; the nearest of this model is {nearest(usual, classes)} "
             f"(it knows {', '.join(classes)})."
         )
     return name

@@ -48,7 +48,7 @@ class TestThreshold:
 
     @pytest.mark.parametrize("coverage", [0, 1, 1.5, "most", True])
     def test_of_an_impossible_coverage_is_refused(self, coverage: object):
-        with pytest.raises(UserError, match="`coverage` must be"):
+        with pytest.raises(UserError, match="`coverage` must be above 0 and below 1"):
             Calibration({}, 1.0, {}).at(coverage)  # pyright: ignore[reportArgumentType]
 
 

@@ -38,6 +38,13 @@ def test_a_list_of_expressions_is_a_label_scheme(mini: Path) -> None:
     assert label_schemes.scheme(scheme) == ("happy", "sad", "neutral")
 
 
+def test_a_scheme_file_in_the_checkpoint_is_a_label_scheme(mini: Path) -> None:
+    (mini / "mine.json").write_text('{"classes": ["Happiness", "bored", "contented"]}')
+    change(mini / "synfer.json", label_scheme="mine.json")
+    scheme = read_checkpoint(mini).settings.label_scheme
+    assert label_schemes.scheme(scheme) == ("happy", "bored", "contented")
+
+
 def test_a_vocabulary_without_an_adapter_is_refused(plain_checkpoint: Path, tmp_path: Path) -> None:
     sd = Path(shutil.copytree(plain_checkpoint, tmp_path / "sd"))
     (sd / "synfer.json").write_text('{"au_vocabulary": "opengraphau-41"}')
