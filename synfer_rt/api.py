@@ -34,6 +34,7 @@ from synfer_rt.data.writers import SHARD_SIZE, check_output
 from synfer_rt.data.writers.shards import Part, part_of
 from synfer_rt.data.writers.working_copy import check_storable, opened
 from synfer_rt.errors import UserError
+from synfer_rt.jobs.aligning import aligner_for
 from synfer_rt.jobs.augment import Augmenter
 from synfer_rt.jobs.augment_dataset import Augmented, augment_dataset
 from synfer_rt.jobs.augmentation import Augmentation
@@ -324,6 +325,9 @@ class Model:
         format: str = "auto",
         label_scheme: str | Sequence[str] | Path | None = None,
         split: str | None = None,
+        align: bool = False,
+        face: str | None = None,
+        face_detector: Location | None = None,
         accept_rate: float | None = None,
         threshold: float | None = None,
         calibration: Location | None = None,
@@ -337,13 +341,17 @@ class Model:
 
         `images` are files, directories or a dataset. `format` is the dataset's format (see
         docs/labelling.md); "auto" recognises it. `label_scheme` says what label numbers mean, such
-        as "raf-db", a list of names or a scheme file; `split` keeps train, val or test only. `out`
-        is a .jsonl or .csv file that is written, or a directory for labels.jsonl; by default
-        nothing is written. `accept_rate`
-        accepts the most confident part of each class, above 0, at most 1; `threshold` accepts from
-        this confidence on, 0 to 1. By default a label of the dataset is accepted if the vote and
-        most annotators see it. With `calibration`, a file of `calibrate`, probabilities are
-        calibrated, and each image has a label set of `coverage`, 0 to 1, by default 0.9.
+        as "raf-db", a list of names or a scheme file; `split` keeps train, val or test only.
+        `align` finds the face in each image, and aligns it to where the bundle expects it (see
+        docs/labelling.md); of several faces `face` takes the "largest", by default, the one nearest
+        to the "centre", or "only" one, so that images of several are left out. `face_detector` is
+        an ONNX file of YuNet, by default that of the extra `align`. `out` is a .jsonl or .csv file
+        that is written, or a directory for labels.jsonl; by default nothing is written.
+        `accept_rate` accepts the most confident part of each class, above 0, at most 1; `threshold`
+        accepts from this confidence on, 0 to 1. By default a label of the dataset is accepted if
+        the vote and most annotators see it. With `calibration`, a file of `calibrate`,
+        probabilities are calibrated, and each image has a label set of `coverage`, 0 to 1, by
+        default 0.9.
 
         `batch` images are labelled at a time. `resume` and `mix_backends` are as in `write`. Raises
         UserError for a bundle without annotators, images that cannot be used, a dataset of
@@ -355,9 +363,10 @@ class Model:
         table = None if out is None else table_in(local(out, "out"))
         begun = begun_with(table) if resume and table is not None else None
         bundle = as_begun(self.bundle, begun)
+        aligner = aligner_for(bundle, align, face, face_detector)
         dataset = read_images(images, table, format, label_scheme, split, bundle.label_scheme)
         calibrated = calibrated_at(calibration, coverage, self.bundle)
-        job = LabelJob(dataset, accept_rate, threshold, calibrated=calibrated)
+        job = LabelJob(dataset, accept_rate, threshold, calibrated, aligner)
         backend = self.backend
         if table is not None:
             lacking = None if table.exists() else begun
@@ -400,6 +409,9 @@ class Model:
         repair_strength: float = 0.5,
         attempts: int = 4,
         decode_originals: bool = False,
+        align: bool = False,
+        face: str | None = None,
+        face_detector: Location | None = None,
         seed: int = 0,
         input_format: str = "auto",
         label_scheme: str | Sequence[str] | Path | None = None,
@@ -421,8 +433,9 @@ class Model:
         `noise_scale`, 0 to 1000, multiplies the noise that is drawn around the VAE's posterior
         mean. Then `repair_steps` diffusion steps, 0 or more, denoise the part `repair_strength` of
         the noise schedule, above 0 and below 1. Of up to `attempts`, the first in which the vote
-        sees the class is kept. `decode_originals` passes the originals through the VAE, too. The
-        other arguments and the errors are those of `write` and `label`.
+        sees the class is kept. `decode_originals` passes the originals through the VAE, too. With
+        `align` the originals are aligned faces of the bundle's size. The other arguments and the
+        errors are those of `write` and `label`.
         """
         batch = ranges.whole("batch", batch, 1, None)
         shard_size = ranges.whole("shard_size", shard_size, 1, None)
@@ -432,18 +445,12 @@ class Model:
         bundle = as_begun(self.bundle, to.begun)
         refuse_inside(to.out, [local(dataset, "dataset")])
         read = read_dataset(dataset, input_format, label_scheme, split, bundle.label_scheme)
-        originals = usable(read, bundle.image_size)
+        aligner = aligner_for(bundle, align, face, face_detector)
+        originals = usable(read, bundle.image_size, aligner)
         counts = originals.counts()
-        job = Augmentation(
-            originals.items,
-            additions(counts, targets(counts, balance)),
-            noise_scale,
-            repair_steps,
-            repair_strength,
-            attempts,
-            seed,
-            decode_originals,
-        )
+        wanted = additions(counts, targets(counts, balance))
+        drawn = noise_scale, repair_steps, repair_strength, attempts, seed
+        job = Augmentation(originals.items, wanted, *drawn, decode_originals, aligner)
         augmenter = Augmenter(job, Sampler(self._engines_for(bundle, to)))
         return augment_dataset(augmenter, read, originals, balance, to, batch, on_progress)
 

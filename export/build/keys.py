@@ -62,7 +62,7 @@ _AFTER_THE_EXPORT = ("cuda", "onnx_pipeline", "tensorrt")
 """Folders of such code."""
 _SAYS_ONLY = {
     *("name", "version", "licence", "description", "annotators_know", "label_scheme", "defaults"),
-    "distilled",
+    *("distilled", "face_template"),
 }
 
 

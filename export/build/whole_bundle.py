@@ -211,6 +211,7 @@ def _manifest(
         "licence": settings.licence,
         "description": settings.description,
         **({"annotators_know": settings.annotators_know} if settings.annotators_know else {}),
+        **({"face_template": settings.face_template} if settings.face_template else {}),
         "image_size": list(checkpoint.image_size),
         **({"sizes": asdict(checkpoint.sizes)} if checkpoint.sizes else {}),
         "latent": {

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from synfer_rt.bundle.face_template import read_template
 from synfer_rt.bundle.qualities import BEST, QUALITIES
 from synfer_rt.diffusion.schedule import Schedule
 from synfer_rt.diffusion.solvers import SOLVERS, trajectory
@@ -33,7 +34,7 @@ SETTINGS_FILE = "synfer.json"
 _ADAPTER_FIELDS = ("au_vocabulary", "au_maximum", "activation")
 _FIELDS = (
     *("name", "version", "licence", "description", "annotators_know", "images_seen"),
-    *("label_scheme", "class_labels", "defaults", "distilled", *_ADAPTER_FIELDS),
+    *("face_template", "label_scheme", "class_labels", "defaults", "distilled", *_ADAPTER_FIELDS),
 )
 _ALIKE = 0.9
 """From this ratio of difflib on, an unknown field in an adapter's file counts as misspelt."""
@@ -50,10 +51,11 @@ class Settings:
     `au_maximum` is the AU intensity that a request's 1.0 stands for. `activation` is between the
     two linear layers of the adapter, None unless there are two. `annotators_know` are the only
     images that the annotators were trained on, such as "rendered faces"; empty if they are not
-    limited. `defaults` has the fields of `bundle.Defaults`, `quality` only with a student.
-    `class_labels` names the parts of the UNet's class embedding vector in their order:
-    `pooled_text`, `aus`. `distilled` says what the student was distilled for (distilled.py), None
-    if none is built.
+    limited. `face_template` has five points [x, y], where the model expects those of a face
+    (bundle/face_template.py), None if it is not known. `defaults` has the fields of
+    `bundle.Defaults`, `quality` only with a student. `class_labels` names the parts of the UNet's
+    class embedding vector in their order: `pooled_text`, `aus`. `distilled` says what the student
+    was distilled for (distilled.py), None if none is built.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Settings:
     au_maximum: float = 1.0
     activation: str | None = None
     annotators_know: str = ""
+    face_template: list[list[float]] | None = None
     distilled: dict[str, Any] | None = None
 
     @property
@@ -135,8 +138,18 @@ def read_settings(
         au_maximum=_maximum(says, given.get("au_maximum"), adapter),
         activation=_activation(path, given.get("activation"), adapter),
         annotators_know=str(given.get("annotators_know", "")),
+        face_template=_face_template(path, given.get("face_template")),
         distilled=distilled if has_student else None,
     )
+
+
+def _face_template(path: Path, points: Any) -> list[list[float]] | None:
+    if points is None:
+        return None
+    try:
+        return [list(point) for point in read_template(points, (1, 1)).points]
+    except ValueError as problem:
+        raise UserError(f"{path}: {problem}; correct it, or leave it out.") from None
 
 
 def _read_fields(

@@ -13,6 +13,7 @@ import numpy as np
 from synfer_rt import ranges
 from synfer_rt.bundle.cuda import CudaSpec
 from synfer_rt.bundle.engine_specs import FERANNO, EngineSpec, Head, denoises
+from synfer_rt.bundle.face_template import ARCFACE, FaceTemplate, read_template
 from synfer_rt.bundle.files import file_entry
 from synfer_rt.bundle.identity import DIFFERING, former_identity, identity
 from synfer_rt.bundle.layouts import Layouts, read_layouts
@@ -130,6 +131,13 @@ class Bundle:
     def annotators_know(self) -> str | None:
         """The kind of images that all annotators were trained on; None if the bundle names none."""
         return self.manifest.get("annotators_know") or None
+
+    @property
+    def face_template(self) -> FaceTemplate:
+        """Where the model expects the points of a face; ARCFACE if the bundle does not say."""
+        if (points := self.manifest.get("face_template")) is None:
+            return ARCFACE
+        return read_template(points, self.default_size)
 
     @property
     def guidance_embedding(self) -> bool:

@@ -21,7 +21,9 @@ NOT_SAMPLED = (CARD, CHECKPOINT_INDEX, CHECKPOINT_TENSORS, GUIDE, GUIDE_WEIGHTS)
 """Files that samples do not depend on."""
 _MEASURED = ("parity", "parity_openvino")
 """The fields of an engine that hold measurements of the finished engine."""
-_SINCE_0_11 = ("annotators_know", "cuda")
+_NOT_SAMPLED_FIELDS = ("plans", "cuda", "exporter", "face_template")
+"""The fields that samples do not depend on."""
+_SINCE_0_11 = ("annotators_know", "cuda", "face_template")
 """The fields that later releases added to the manifest."""
 _STUDENT = "distilled_unet/"
 """A student's folder in the checkpoint."""
@@ -38,18 +40,18 @@ def identity(fields: Mapping[str, Any], differing: Collection[str] = ()) -> str:
     these engines have a part. So a bundle that gets a student makes the samples that it made
     before under the same hash.
 
-    These are the exporter's versions, the model card, what is kept of the checkpoint, and what was
-    measured of the engines. Plans and CUDA engines are left out too: they compute what the engines
-    do, a library writes other bytes of a plan at each build, and a run's backend, precision and
-    version say where they ran. The names of engines are those that older releases wrote
-    (former_names.py).
+    These are the exporter's versions, where aligned faces have their points, the model card, what
+    is kept of the checkpoint, and what was measured of the engines. Plans and CUDA engines are left
+    out too: they compute what the engines do, a library writes other bytes of a plan at each build,
+    and a run's backend, precision and version say where they ran. The names of engines are those
+    that older releases wrote (former_names.py).
     """
     fields = former_manifest(_without_others(fields, differing))
     made = _cuda_files(fields) | {
         entry["file"] for entries in fields.get("plans", {}).values() for entry in entries.values()
     }
     left_out = {*NOT_SAMPLED, *made} - {entry["file"] for entry in fields["engines"].values()}
-    kept = {k: value for k, value in fields.items() if k not in ("plans", "cuda", "exporter")}
+    kept = {k: value for k, value in fields.items() if k not in _NOT_SAMPLED_FIELDS}
     kept["engines"] = _without(fields["engines"], _MEASURED)
     kept["files"] = {name: e for name, e in fields["files"].items() if name not in left_out}
     return _sha256(json.dumps(kept, sort_keys=True))

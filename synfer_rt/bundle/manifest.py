@@ -13,6 +13,7 @@ from synfer_rt.bundle import numbers
 from synfer_rt.bundle.bundle import Bundle, Defaults, Latent
 from synfer_rt.bundle.cuda import read_cuda
 from synfer_rt.bundle.engine_specs import IMAGE_AXES, LATENT_AXES, EngineSpec, mismatch
+from synfer_rt.bundle.face_template import read_template
 from synfer_rt.bundle.files import MANIFEST, remedy
 from synfer_rt.bundle.former_names import current_manifest
 from synfer_rt.bundle.identity import NOT_SAMPLED, identity
@@ -76,6 +77,8 @@ def _parse(path: Path, fields: Mapping[str, Any]) -> Bundle:
         raise TypeError(f"guidance_embedding {fields['guidance_embedding']!r} is not true or false")
     label_schemes.scheme(fields["label_scheme"])
     height, width = fields["image_size"]
+    if "face_template" in fields:
+        read_template(fields["face_template"], (height, width))
     latent = _section(Latent, fields["latent"])
     sizes = _section(Sizes, fields["sizes"]) if fields.get("sizes") is not None else None
     axes = sizes.axes((height, width), latent.shape[1:]) if sizes else {}

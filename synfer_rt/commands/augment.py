@@ -50,6 +50,7 @@ from synfer_rt.commands.skipped import report_problems, report_skipped
     is_flag=True,
     help="Pass the originals through the VAE too, in the bundle's size.",
 )
+@options.aligning
 @options.seed
 @options.dataset_format("--input-format")
 @options.written_format
@@ -67,12 +68,12 @@ def augment(
 ) -> None:
     """Fill up the rare classes of a labelled dataset with variations of their own images.
 
-    OUT gets every original that can be read, in its own size unless --decode-originals is given,
-    and the additions in the bundle's size; those made from grey images are grey. The record of an
-    image says which of the two it is (origin), what it was made from (source), and whether the vote
-    and most annotators see its class (accepted). The input is only read. In the folder beside OUT,
-    __OUT__, skipped.jsonl lists the images that are left out, and contact-sheet.html shows the
-    first additions of each class.
+    OUT gets every original that can be read, in its own size unless --decode-originals or --align
+    is given, and the additions in the bundle's size; those made from grey images are grey. The
+    record of an image says which of the two it is (origin), what it was made from (source), and
+    whether the vote and most annotators see its class (accepted). The input is only read. In the
+    folder beside OUT, __OUT__, skipped.jsonl lists the images that are left out, and
+    contact-sheet.html shows the first additions of each class.
     """
     from synfer_rt import api
     from synfer_rt.commands.progress import ProgressBar

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     metavar="FILE|DIR",
     help="A .jsonl or .csv file, or a directory for labels.jsonl.",
 )
+@options.aligning
 @options.accepting
 @options.calibrating
 @options.running

@@ -137,6 +137,22 @@ calibrating = together(
 )
 """Calibrated probabilities and label sets."""
 
+aligning = together(
+    click.option("--align", is_flag=True, help="Find the face in each image, and align it."),
+    click.option(
+        "--face",
+        type=click.Choice(["largest", "centre", "only"]),
+        help="Which of several faces; only: leave such images out.  [default: largest]",
+    ),
+    click.option(
+        "--face-detector",
+        type=LocalPath(),
+        metavar="FILE",
+        help="An ONNX file of YuNet.  [default: that of the extra align]",
+    ),
+)
+"""Faces found and aligned."""
+
 
 def batch(default: int, done: str) -> Decorator:
     """`--batch`, how many images are `done` at once."""

@@ -5,14 +5,17 @@ from __future__ import annotations
 import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from synfer_rt.errors import UserError
 from synfer_rt.paths import is_folder, local, resolved
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 MAX_PIXELS = 1 << 26
 """Larger images are refused before they are decoded: a small file can hold a huge image."""
@@ -104,24 +107,35 @@ def in_utf8(name: str) -> str:
     return name if name.isascii() else name.encode("utf-8", "backslashreplace").decode()
 
 
-def read_image(source: str | Path | bytes, size: tuple[int, int]) -> np.ndarray:
+Fit = Callable[["Image.Image", tuple[int, int]], "Image.Image"]
+"""Makes of an RGB picture one of the size (H, W)."""
+
+
+def centred(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """An RGB picture cropped at its centre to the aspect ratio of `size` (H, W), and resized."""
+    from PIL import Image, ImageOps
+
+    height, width = size
+    return ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
+
+
+def read_image(source: str | Path | bytes, size: tuple[int, int], fit: Fit = centred) -> np.ndarray:
     """An image in one of FORMATS, as float32 [3, H, W] in [0, 1], RGB.
 
     `source` is a file or the content of a file, and `size` the (H, W) of the result. The image is
-    turned upright by its EXIF orientation, composed over white if it is transparent, cropped at its
-    centre to the aspect ratio of `size`, and resized. Of several frames, the first is read. Raises
-    UserError for a file that is missing, is no image, is cut short or has more than MAX_PIXELS.
+    turned upright by its EXIF orientation and composed over white if it is transparent; `fit`
+    brings it to its size. Of several frames, the first is read. Raises UserError for a file that is
+    missing, is no image, is cut short or has more than MAX_PIXELS, and as `fit` does.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     name = "The image" if isinstance(source, bytes) else str(source)
     file = io.BytesIO(source) if isinstance(source, bytes) else source
-    height, width = size
     try:
         with Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
-            fitted = ImageOps.fit(upright_rgb(image), (width, height), Image.Resampling.BICUBIC)
+            upright = upright_rgb(image)
     except Image.DecompressionBombError as error:
         reason = str(error).partition(", could be")[0].rstrip(".")
         raise UserError(
@@ -138,6 +152,7 @@ def read_image(source: str | Path | bytes, size: tuple[int, int]) -> np.ndarray:
             f"{name} cannot be read ({reason or type(error).__name__}); save it as "
             "PNG or JPEG, or leave it out."
         ) from None
+    fitted = fit(upright, size)
     return np.asarray(fitted, np.float32).transpose(2, 0, 1) / np.float32(255)
 
 

@@ -74,6 +74,7 @@ class Augmenter:
             "seed": job.seed,
             "decode_originals": bool(job.decode_originals)
             or None,  # a run begun without has no such key
+            "align": job.aligner.settings() if job.aligner else None,
             "label_scheme": self.bundle.label_scheme,
             "classes": list(self.bundle.classes),
             "au_vocabulary": list(self.bundle.au_names) or None,
@@ -135,7 +136,7 @@ class Augmenter:
     def _originals(self, indices: Sequence[int], format: ImageFormat) -> Made:
         items = [self.job.originals[i] for i in indices]
         decode = self.job.decode_originals
-        pictures = self._decoded(items) if decode else [_unchanged(item) for item in items]
+        pictures = self._decoded(items) if decode else list(map(self._undecoded, items))
         backend = self.sampler.backend if decode else ""
         return [
             (self._original_record(i, item, sound, backend), format.encode([picture])[0])
@@ -144,11 +145,28 @@ class Augmenter:
 
     def _decoded(self, items: Sequence[Item]) -> list[tuple[np.ndarray, bool]]:
         """What the VAE makes of originals, uint8 [H, W, 3], and whether it shows anything."""
-        images = np.stack([original(item, self.bundle.image_size) for item in items])
+        images = np.stack(list(map(self._in_size, items)))
         mean, _ = self.sampler.encode(images)
         decoded, sound = shown(self.sampler.decode(mean), pixels.are_grey(images))
         sound &= pixels.sound(images)  # of one colour the VAE makes nearly one
         return list(zip(pixels.in_8_bits(decoded), sound.tolist(), strict=True))
+
+    def _undecoded(self, item: Item) -> tuple[np.ndarray, bool]:
+        """An original as uint8 [H, W, 3], and whether it shows anything.
+
+        It has its own size, or the bundle's if it is aligned.
+        """
+        if self.job.aligner is None:
+            with still_there(item):
+                picture = original_pixels(item.read())
+            values = picture.transpose(2, 0, 1)[None] / np.float32(255)
+        else:
+            values = self._in_size(item)[None]
+            picture = pixels.in_8_bits(values)[0]
+        return picture, bool(pixels.sound(values)[0])
+
+    def _in_size(self, item: Item) -> np.ndarray:
+        return original(item, self.bundle.image_size, self.job.aligner)
 
     def _original_record(self, index: int, item: Item, accepted: bool, backend: str) -> Record:
         return self._record(
@@ -225,10 +243,3 @@ def original_pixels(content: bytes) -> np.ndarray:
 
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         return np.asarray(upright_rgb(image))
-
-
-def _unchanged(item: Item) -> tuple[np.ndarray, bool]:
-    """An original's pixels in its own size, uint8 [H, W, 3], and whether they show anything."""
-    with still_there(item):
-        picture = original_pixels(item.read())
-    return picture, bool(pixels.sound(picture.transpose(2, 0, 1)[None] / np.float32(255))[0])

@@ -15,6 +15,7 @@ from synfer_rt.data import notebook
 from synfer_rt.data.contact_sheet import picture_of, write_contact_sheet
 from synfer_rt.data.datasets import Dataset
 from synfer_rt.data.writers import read
+from synfer_rt.jobs.aligning import warn_of_unaligned
 from synfer_rt.jobs.augment import Augmenter, execute
 from synfer_rt.jobs.augmentation import Augmentation
 from synfer_rt.jobs.balance import Balance
@@ -113,7 +114,10 @@ def augment_dataset(
 def _warn(job: Augmentation, bundle: Bundle) -> None:
     """Warn of how the additions may differ from the originals."""
     warn_of_other_images(bundle)
-    if not job.decode_originals and some_differ(job.originals, bundle.image_size):
+    if job.aligner is None:
+        warn_of_unaligned(job.originals, bundle)
+    own_sizes = not job.decode_originals and job.aligner is None
+    if own_sizes and some_differ(job.originals, bundle.image_size):
         LOG.warning(
             f"The additions are images of {format_size(bundle.image_size)}, but not all originals "
             "are: a classifier may learn the size instead of the class. With "

@@ -8,6 +8,7 @@ from functools import cached_property
 from synfer_rt import ranges
 from synfer_rt.data.datasets import Item
 from synfer_rt.errors import UserError
+from synfer_rt.faces.alignment import Aligner
 
 _MOST_ATTEMPTS = 1 << 20
 """Their keys are int64; nobody waits for so many."""
@@ -23,7 +24,8 @@ class Augmentation:
     steps; 0 repairs nothing. If the vote accepts none of `attempts`, the one with the highest
     probability of the class is kept, and not accepted. `decode_originals` passes these through the
     VAE too, so that size and blur do not reveal which images were added. What is made of a grey
-    original is grey. Raises UserError for a number outside its range.
+    original is grey. With an `aligner` the originals are their aligned faces. Raises UserError for
+    a number outside its range.
     """
 
     originals: tuple[Item, ...] = field(repr=False)
@@ -34,6 +36,7 @@ class Augmentation:
     attempts: int
     seed: int
     decode_originals: bool = False
+    aligner: Aligner | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         ranges.flag("decode_originals", self.decode_originals)

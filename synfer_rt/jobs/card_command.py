@@ -9,6 +9,7 @@ from typing import Any
 from synfer_rt.backends import computation
 from synfer_rt.bundle.sizes import format_size
 from synfer_rt.data.writers import SHARD_SIZE, run_file
+from synfer_rt.faces import weights
 
 _OPTIONS = (
     *(
@@ -35,7 +36,7 @@ _KNOWN = frozenset(
         *("command", "bundle", "count", "labels", "aus", "steps", "timesteps"),
         *("layout", "photo_set", "layout_strength", "semantic_guidance", "accepted_per_class"),
         *("guidance_interval", "size", "shard_size", "label_scheme", "classes", "au_vocabulary"),
-        *("originals", "decode_originals", "dataset", "balance", "calibration"),
+        *("originals", "decode_originals", "align", "dataset", "balance", "calibration"),
         *run_file.NOT_COMPARED,
         *computation.FIELDS,
     )
@@ -47,7 +48,7 @@ def command(settings: Mapping[str, Any]) -> str | None:
 
     It names everything that decides the images. BUNDLE stands for the bundle's directory, DATASET
     and PHOTOS for the images that the run read, COUNTS for a file with the numbers of `--balance`,
-    CALIBRATION for the file of a calibration.
+    CALIBRATION for the file of a calibration, DETECTOR for a file that finds faces.
     """
     if settings.keys() - _KNOWN or settings.get("aus") == {}:
         return None
@@ -104,6 +105,10 @@ def _augment(settings: Mapping[str, Any]) -> Iterator[str]:
     yield from _named(settings, _OF_AUGMENT)
     if settings.get("decode_originals"):
         yield "--decode-originals"
+    if (align := settings.get("align")) is not None:
+        yield f"--align --face {align['face']}"
+        if align["detector"] != weights.SHA256:
+            yield "--face-detector DETECTOR"
 
 
 def _named(settings: Mapping[str, Any], names: tuple[str, ...]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,9 @@ from synfer_rt.data.datasets import Dataset, Item
 from synfer_rt.data.datasets.items import load
 from synfer_rt.data.label_table import Record, Table, Tally
 from synfer_rt.errors import UserError
+from synfer_rt.faces.alignment import Aligner
 from synfer_rt.jobs import runner
+from synfer_rt.jobs.aligning import warn_of_unaligned
 from synfer_rt.jobs.calibration_file import settings_of
 from synfer_rt.jobs.label_results import Labels, Lines
 from synfer_rt.jobs.progress import OnProgress, reporter
@@ -46,14 +49,15 @@ _READERS = 4
 class LabelJob:
     """What decides the labels of `dataset`: a share or a threshold of what is accepted, if any.
 
-    With `calibrated` annotators the lines have label sets. Raises UserError for both, and for one
-    outside its range (see `acceptance`).
+    With `calibrated` annotators the lines have label sets. With an `aligner` the annotators see
+    aligned faces. Raises UserError for both, and for one outside its range (see `acceptance`).
     """
 
     dataset: Dataset
     accept_rate: float | None = None
     threshold: float | None = None
     calibrated: Calibrated | None = None
+    aligner: Aligner | None = None
 
     def __post_init__(self) -> None:
         for name in ("accept_rate", "threshold"):
@@ -75,6 +79,7 @@ class LabelJob:
             "accept_rate": self.accept_rate,
             "threshold": self.threshold,
             **({} if self.calibrated is None else {"calibration": settings_of(self.calibrated)}),
+            **({"align": self.aligner.settings()} if self.aligner else {}),
         }
 
 
@@ -98,11 +103,13 @@ def label_dataset(
     if isinstance(table, Table) and table.finished:
         return Labels(table, tallied(table), 0)
     warn_of_other_images(engines.bundle)
+    if job.aligner is None:
+        warn_of_unaligned(job.dataset.items, engines.bundle)
     before, count = table.done, len(job.dataset.items) + len(job.dataset.skipped)
     with resumable(lambda: f"{table.done} of {count} images labelled"):
         report = reporter(on_progress, before, count)
-        accept = job.acceptance()
-        tally = label_images(job.dataset, annotators, table, accept, batch, report, calibrated)
+        how = (job.acceptance(), batch, report, calibrated, job.aligner)
+        tally = label_images(job.dataset, annotators, table, *how)
     return Labels(table, tally, count - before)
 
 
@@ -114,6 +121,7 @@ def label_images(
     batch: int,
     on_progress: Callable[[int], None] = lambda images: None,
     calibrated: Calibrated | None = None,
+    aligner: Aligner | None = None,
 ) -> Tally:
     """Label the images of `dataset` that `table` does not have yet, `batch` at a time; finish it.
 
@@ -132,7 +140,7 @@ def label_images(
             tally.add(line)
         on_progress(lines[-1]["index"] + 1)
 
-    lines = _lacking(dataset, annotators, table, accept, batch, calibrated)
+    lines = _lacking(dataset, annotators, table, accept, batch, calibrated, aligner)
     runner.run(annotators.bundle, lines, table.write, table, count)
     return tally
 
@@ -152,11 +160,12 @@ def _lacking(
     accept: Accept,
     batch: int,
     calibrated: Calibrated | None,
+    aligner: Aligner | None,
 ) -> Generator[list[Record]]:
     """The lines that `table` lacks, a piece at a time: of images, then of what is left out."""
     items = dataset.items
     first = max(table.done, len(items))
-    yield from _labelled(items, table, annotators, accept, batch, calibrated)
+    yield from _labelled(items, table, annotators, accept, batch, calibrated, aligner)
     left_out = [
         filled(table.form, _unread(first + i, entry.name, entry.reason))
         for i, entry in enumerate(dataset.skipped[first - len(items) :])
@@ -172,11 +181,13 @@ def _labelled(
     accept: Accept,
     batch: int,
     calibrated: Calibrated | None,
+    aligner: Aligner | None,
 ) -> Generator[list[Record]]:
     """The lines of the items that `table` lacks, as they come out of the engines."""
     first = table.done
     size = annotators.at_once(min(batch, max(len(items) - first, 1)))
-    with closing(_read(items, first, size, batch, annotators.bundle.image_size)) as pieces:
+    reads = partial(load, size=annotators.bundle.image_size, aligner=aligner)
+    with closing(_read(items, first, size, batch, reads)) as pieces:
         for images in pieces:
             part = items[first : first + len(images)]
             said = _records(part, images, first, annotators, accept, size, calibrated)
@@ -252,9 +263,13 @@ def _named(aus: np.ndarray, names: Sequence[str]) -> dict[str, float]:
 
 
 def _read(
-    items: Sequence[Item], first: int, size: int, batch: int, image_size: tuple[int, int]
+    items: Sequence[Item],
+    first: int,
+    size: int,
+    batch: int,
+    reads: Callable[[Item], np.ndarray | str],
 ) -> Generator[list[np.ndarray | str]]:
-    """The images of the items from `first` on, or why one cannot be read, `size` at a time.
+    """What `reads` makes of the items from `first` on, `size` at a time.
 
     A batch of the next ones is read while these are used.
     """
@@ -264,7 +279,7 @@ def _read(
     try:
         for _ in range(first, len(items), size):
             room = size + batch - len(ahead)
-            ahead.extend(pool.submit(load, item, image_size) for item in islice(coming, room))
+            ahead.extend(pool.submit(reads, item) for item in islice(coming, room))
             yield [ahead.popleft().result() for _ in range(min(size, len(ahead)))]
     finally:
         pool.shutdown(cancel_futures=True)

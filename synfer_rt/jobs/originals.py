@@ -10,25 +10,26 @@ from synfer_rt.data.datasets import Dataset, Item, Skipped
 from synfer_rt.data.datasets.items import load
 from synfer_rt.data.images import size_of
 from synfer_rt.errors import UserError
+from synfer_rt.faces.alignment import Aligner
 
 _READERS = 4
 _LOOKED_AT = 16
 """Originals whose size is compared with the additions'."""
 
 
-def usable(dataset: Dataset, size: tuple[int, int]) -> Dataset:
+def usable(dataset: Dataset, size: tuple[int, int], aligner: Aligner | None = None) -> Dataset:
     """The dataset without the images that have no label or cannot be decoded to `size`, (H, W).
 
-    Those are among its `skipped`. Raises UserError when nothing is left, and for a dataset with
-    several splits, or with one and labelled images outside it: adding to a test set would make its
-    score meaningless.
+    With an `aligner`, images without a face are left out, too. Those left out are among its
+    `skipped`. Raises UserError when nothing is left, and for a dataset with several splits, or with
+    one and labelled images outside it: adding to a test set would make its score meaningless.
     """
     _refuse_splits(dataset)
 
     def problem(item: Item) -> str | None:
         if item.label is None:
             return item.problem or "it has no label"
-        image = load(item, size)
+        image = load(item, size, aligner)
         return image if isinstance(image, str) else None
 
     with ThreadPoolExecutor(_READERS, "read") as pool:

@@ -16,9 +16,10 @@ import numpy as np
 from synfer_rt.bundle import FERANNO
 from synfer_rt.data import pixels
 from synfer_rt.data.datasets import Item
-from synfer_rt.data.images import read_image
+from synfer_rt.data.datasets.items import picture
 from synfer_rt.diffusion import noise
 from synfer_rt.errors import UserError
+from synfer_rt.faces.alignment import Aligner
 from synfer_rt.jobs.augmentation import Augmentation
 from synfer_rt.judging.voting import Verdict
 from synfer_rt.sampling.requests import Request, Requests, make_requests
@@ -94,7 +95,8 @@ class Variations:
         requests = [
             self._request(s.label or "", a.key) for s, a in zip(sources, padded, strict=True)
         ]
-        images = np.stack([original(source, self.bundle.image_size) for source in sources])
+        size, aligner = self.bundle.image_size, self.job.aligner
+        images = np.stack([original(source, size, aligner) for source in sources])
         latents = self._repaired(self._drawn(images, padded), requests, padded)
         grey = pixels.are_grey(images)
         decoded, sound = shown(self.sampler.decode(latents), grey)
@@ -154,13 +156,13 @@ class Variations:
         return self._requests[label][key]
 
 
-def original(item: Item, size: tuple[int, int]) -> np.ndarray:
+def original(item: Item, size: tuple[int, int], aligner: Aligner | None = None) -> np.ndarray:
     """An original in the bundle's size (H, W), float32 [3, H, W] in [0, 1].
 
-    Raises UserError when it is no longer there.
+    With an `aligner` it is the aligned face. Raises UserError when it is no longer there.
     """
     with still_there(item):
-        return read_image(item.read(), size)
+        return picture(item, size, aligner)
 
 
 def shown(images: np.ndarray, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

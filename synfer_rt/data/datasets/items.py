@@ -6,13 +6,16 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from synfer_rt.data.datasets.labels.label import Label
-from synfer_rt.data.images import in_utf8, read_image
+from synfer_rt.data.images import centred, in_utf8, read_image
 from synfer_rt.errors import UserError
+from synfer_rt.faces.alignment import Aligner
+from synfer_rt.faces.boxes import Box
 
 IMAGES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
 """Suffixes that only image files have."""
@@ -23,13 +26,22 @@ Read = Callable[[], bytes]
 
 
 @dataclass(frozen=True)
+class Within:
+    """The image file that `read` returns, and the box in it that holds an item's face."""
+
+    read: Read
+    box: Box
+
+
+@dataclass(frozen=True)
 class Item:
     """One image of a dataset.
 
     `name` is its name in the dataset, in UTF-8. `label`, `problem`, `written` and `scheme` are the
     fields of its Label. `split` is train, val or test, another word from a table's column of
     splits, or None. `file` holds its bytes, which `read` returns. `person` is who it shows, in the
-    dataset's own words, None if it does not say.
+    dataset's own words, None if it does not say. `within` is the image of which it is a part, None
+    for a whole one.
     """
 
     name: str
@@ -41,6 +53,7 @@ class Item:
     file: Path = field(repr=False, compare=False)
     read: Read = field(repr=False, compare=False)
     person: str | None = None
+    within: Within | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", in_utf8(self.name))
@@ -84,12 +97,22 @@ def name_below(root: Path, file: Path) -> str:
     return file.relative_to(root).as_posix()
 
 
-def load(item: Item, size: tuple[int, int]) -> np.ndarray | str:
-    """The image as float32 [3, H, W] in [0, 1] for `size` (H, W), or why it cannot be read."""
+def load(item: Item, size: tuple[int, int], aligner: Aligner | None = None) -> np.ndarray | str:
+    """The image as float32 [3, H, W] in [0, 1] for `size` (H, W), or why it cannot be read.
+
+    With an `aligner` it is the aligned face.
+    """
     try:
-        return read_image(item.read(), size)
+        return picture(item, size, aligner)
     except UserError as error:
         # Pillow names bytes in memory by their address, which differs every time.
         return re.sub(r" ?<_io\.BytesIO[^>]*>", "", str(error))
     except OSError as error:
         return f"It cannot be read ({str(error.strerror or error).strip()})."
+
+
+def picture(item: Item, size: tuple[int, int], aligner: Aligner | None = None) -> np.ndarray:
+    """The image of `load`. Raises OSError and UserError where it cannot be read."""
+    if aligner is None or item.within is None:
+        return read_image(item.read(), size, aligner or centred)
+    return read_image(item.within.read(), size, partial(aligner, box=item.within.box))

@@ -9,8 +9,9 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
-from synfer_rt.data.datasets.items import Found, Item, Skipped
+from synfer_rt.data.datasets.items import Found, Item, Skipped, Within
 from synfer_rt.data.images import FORMATS, MAX_PIXELS
+from synfer_rt.faces.boxes import Box
 
 _PREFIXES = ("face", "facebox", "bbox", "box", "")
 _SIZES = (("x", "y", "width", "height"), ("x", "y", "w", "h"), ("left", "top", "width", "height"))
@@ -27,21 +28,6 @@ NOT_USED = (
 )
 """Why boxes in a column are not used."""
 _FRAGMENT = re.compile(r"#xywh=(-?\d{1,9}),(-?\d{1,9}),(\d{1,9}),(\d{1,9})$", re.ASCII)
-
-
-@dataclass(frozen=True)
-class Box:
-    """A part of an image in pixels. `left` and `top` may be outside the image."""
-
-    left: int
-    top: int
-    width: int
-    height: int
-
-    @property
-    def fragment(self) -> str:
-        """The box as the end of a file name (W3C Media Fragments, 4.2.2)."""
-        return f"#xywh={self.left},{self.top},{self.width},{self.height}"
 
 
 def split_fragment(name: str) -> tuple[str, Box | None]:
@@ -125,7 +111,9 @@ def in_box(item: Item, box: Box | None) -> Item:
     """The part of an image that is in a box, as an item of its own; the whole image for None."""
     if box is None:
         return item
-    return replace(item, name=item.name + box.fragment, read=partial(cropped, item.read, box))
+    within = Within(item.read, box)
+    read = partial(cropped, item.read, box)
+    return replace(item, name=item.name + box.fragment, read=read, within=within)
 
 
 def boxed(item: Item, box: Box | str | None) -> Found:

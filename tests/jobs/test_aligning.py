@@ -1,0 +1,210 @@
+"""Jobs on aligned faces, with a detector that finds red squares."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import synfer_rt
+from synfer_rt.bundle import Bundle
+from synfer_rt.data.datasets import read_dataset
+from synfer_rt.data.datasets.items import load
+from synfer_rt.data.writers import read, run_file
+from synfer_rt.errors import UserError
+from synfer_rt.faces import weights
+from synfer_rt.faces.yunet import Yunet
+from synfer_rt.jobs import aligning
+from synfer_rt.jobs.card_command import command
+from tests.faces.yunet_form import POINTS, write_red_finder
+from tests.jobs.long_tail import decoded
+
+SQUARES = {
+    "happy/one.png": [(96, 160)],
+    "happy/two.png": [(64, 64), (320, 224)],
+    "sad/none.png": [],
+    "sad/low.png": [(32, 448)],
+}
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_red_finder(tmp_path_factory.mktemp("faces") / "red.onnx")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of 512 pixels with red squares, each with a green corner of its own."""
+    root = tmp_path_factory.mktemp("photos")
+    for number, (name, corners) in enumerate(SQUARES.items()):
+        pixels = np.full((512, 512, 3), (0, 90, 160), np.uint8)
+        for left, top in corners:
+            pixels[top : top + 32, left : left + 32] = (255, 0, 0)
+            pixels[top + 20 : top + 26, left + 2 : left + 6 + 2 * number] = (255, 0, 0)
+        (root / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(root / name)
+    return root
+
+
+@pytest.fixture(scope="module")
+def model(voting_bundle: Bundle) -> synfer_rt.Model:
+    return synfer_rt.load(voting_bundle.path, backend="onnxruntime-cpu", threads=1)
+
+
+def aligner(model: synfer_rt.Model, detector: Path, face: str = "largest"):
+    made = aligning.aligner_for(model.bundle, True, face, detector)
+    assert made is not None
+    return made
+
+
+def test_label_sees_aligned_faces_and_reports_images_without(
+    model: synfer_rt.Model, photos: Path, detector: Path, tmp_path: Path
+):
+    align = {"align": True, "face_detector": detector}
+    labels = list(model.label(photos, **align))
+    assert [label.file_name for label in labels] == sorted(SQUARES)
+    errors = {label.file_name: label.error for label in labels if label.error}
+    assert errors.keys() == {"sad/none.png"}
+    assert errors["sad/none.png"].startswith("It shows no face;")
+    # The same faces, cropped before.
+    made, size = aligner(model, detector), model.bundle.image_size
+    for item in read_dataset(photos).items:
+        image = load(item, size, made)
+        if isinstance(image, np.ndarray):
+            pixels = np.rint(image.transpose(1, 2, 0) * 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / Path(item.name).name)
+    cropped = {label.file_name: label for label in model.label(tmp_path)}
+    for label in labels:
+        if not label.error:
+            assert label.probabilities == cropped[Path(label.file_name).name].probabilities
+
+
+def test_images_of_several_faces_are_left_out_on_demand(
+    model: synfer_rt.Model, photos: Path, detector: Path
+):
+    only = model.label(photos, align=True, face="only", face_detector=detector)
+    assert {name: why.partition(",")[0] for name, why in only.skipped} == {
+        "happy/two.png": "It shows 2 faces",
+        "sad/none.png": "It shows no face; leave it out",
+    }
+
+
+def test_a_box_of_a_table_says_which_face(
+    model: synfer_rt.Model, photos: Path, detector: Path, tmp_path: Path
+):
+    """AffectNet's columns. The face is searched in the whole picture, not in the crop alone."""
+    folder = tmp_path / "Manually_Annotated_Images"
+    folder.mkdir()
+    pixels = np.full((512, 512, 3), (0, 90, 160), np.uint8)
+    pixels[:, 256:, 1] = 20
+    for left, top in ((64, 64), (320, 224)):
+        pixels[top : top + 32, left : left + 32] = (255, 0, 0)
+    Image.fromarray(pixels).save(folder / "a.png")
+    boxes = ((50, 50), (300, 210), (150, 300))
+    lines = [f"a.png,{x},{y},60,60,1" for x, y in boxes]
+    header = "subDirectory_filePath,face_x,face_y,face_width,face_height,expression"
+    (tmp_path / "validation.csv").write_text("\n".join([header, *lines]) + "\n")
+    made, size = aligner(model, detector), (48, 48)
+    first, second, none = (load(item, size, made) for item in read_dataset(tmp_path).items)
+    assert isinstance(first, np.ndarray) and isinstance(second, np.ndarray)
+    assert min(first[0].mean(), second[0].mean()) > 0.5
+    assert isinstance(none, str) and none.startswith("It shows no face in its box")
+
+
+def test_a_table_remembers_how_faces_were_aligned(
+    model: synfer_rt.Model, photos: Path, detector: Path, tmp_path: Path
+):
+    out = tmp_path / "labels.jsonl"
+    align: dict[str, Any] = {"align": True, "face_detector": detector}
+    model.label(photos, out=out, **align)
+    settings = json.loads(out.with_name("labels.jsonl.run.json").read_text())
+    assert settings["align"] == aligner(model, detector).settings()
+    assert model.label(photos, out=out, resume=True, **align).new == 0
+    for other in ({}, {**align, "face": "centre"}):
+        with pytest.raises(UserError, match="begun with another align"):
+            model.label(photos, out=out, resume=True, **other)
+
+
+def test_augment_writes_aligned_originals_of_the_bundles_size(
+    model: synfer_rt.Model, photos: Path, detector: Path, tmp_path: Path
+):
+    out = tmp_path / "out"
+    options: dict[str, Any] = {"align": True, "face_detector": detector, "repair_steps": 0}
+    made = model.augment(photos, out, balance=2, **options)
+    assert {name: why.partition(";")[0] for name, why in made.skipped} == {
+        "sad/none.png": "It shows no face"
+    }
+    size, align = model.bundle.image_size, aligner(model, detector)
+    items = {item.name: item for item in read_dataset(photos).items}
+    originals = [(r, png) for r, png in read(out) if r["origin"] == "original"]
+    assert len(originals) == 3
+    for record, png in originals:
+        wanted = load(items[record["source"]], size, align)
+        assert isinstance(wanted, np.ndarray)
+        np.testing.assert_array_equal(decoded(png), np.rint(wanted.transpose(1, 2, 0) * 255))
+    settings = json.loads(run_file.path(out).read_text())
+    line = command(settings)
+    assert line is not None and "--align --face largest --face-detector DETECTOR" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"face": "largest"}, "`face` needs `align`"),
+        ({"face_detector": "x.onnx"}, "`face_detector` needs `align`"),
+        ({"align": 1}, "`align` must be True or False"),
+        ({"align": True, "face": "first", "face_detector": "x"}, "one of largest, centre, only"),
+        ({"align": True, "face_detector": "gs://bucket/x.onnx"}, "gs://"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    options: dict[str, Any], says: str, model: synfer_rt.Model, photos: Path
+):
+    with pytest.raises(UserError, match=says):
+        model.label(photos, **options)
+
+
+def test_without_a_detector_the_remedy_is_named(
+    model: synfer_rt.Model, photos: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(weights, "installed", lambda: None)
+    with pytest.raises(UserError, match=r"align.*face_detector"):
+        model.label(photos, align=True)
+
+
+def test_faces_that_lie_elsewhere_are_warned_of(
+    model: synfer_rt.Model,
+    photos: Path,
+    detector: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):
+    """If the detector is installed, and the bundle says where it expects a face."""
+    items = read_dataset(photos / "happy" / "one.png").items
+    ((left, top),) = SQUARES["happy/one.png"]
+    there = np.reshape(POINTS, (5, 2)) * 32 + (left, top)
+    templates = {"there": (there / 512).tolist(), "elsewhere": (there / 512 + 0.2).tolist()}
+    bundles = {
+        name: dataclasses.replace(
+            model.bundle, manifest={**model.bundle.manifest, "face_template": template}
+        )
+        for name, template in templates.items()
+    }
+
+    def warned(bundle: Bundle) -> str:
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            aligning.warn_of_unaligned(items, bundle)
+        return caplog.text
+
+    assert not warned(bundles["elsewhere"])
+    monkeypatch.setattr(weights, "installed", lambda: Yunet(detector))
+    assert "1 of 1 faces" in warned(bundles["elsewhere"])
+    assert not warned(bundles["there"])
+    assert not warned(model.bundle)
