@@ -32,6 +32,14 @@ SETTINGS = {
         "64x64 pixels, eight expressions, 41 action units."
     ),
     "annotators_know": "rendered faces",
+    # The mean of faces/landmarks.py, and of its mirror image.
+    "face_template": [
+        [0.3235, 0.3351],
+        [0.6765, 0.3351],
+        [0.5, 0.5815],
+        [0.345, 0.7325],
+        [0.655, 0.7325],
+    ],
     "au_vocabulary": "opengraphau-41",
     "label_scheme": "affectnet-8",
     "class_labels": ["pooled_text", "aus"],

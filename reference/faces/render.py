@@ -76,6 +76,15 @@ def rest_units(identity: Identity, units: dict[str, float]) -> dict[str, float]:
     return out
 
 
+def posed_units(identity: Identity, aus: rig.Aus, gaze: tuple[float, float]) -> dict[str, float]:
+    """The face-unit weights of a face; its upper lids follow a lowered gaze (right, up)."""
+    units = rest_units(identity, rig.face_units(aus, identity.jaw))
+    if gaze[1] < 0:
+        for lid in ("eyeBlinkLeft", "eyeBlinkRight"):
+            units[lid] = min(1.0, units.get(lid, 0.0) - 0.5 * gaze[1])
+    return units
+
+
 def _lash_color(identity: Identity) -> np.ndarray:
     """Linear colour of the lash strips: dark on women, blended with the skin on others."""
     dark = 0.35 + 0.5 * (1 - identity.gender) * min(1.0, identity.age / 0.25)
@@ -219,11 +228,8 @@ class Renderer:
         size: int = 128,
     ) -> np.ndarray:
         """One face, uint8 [size, size, 3] sRGB."""
-        units = rest_units(identity, rig.face_units(aus, identity.jaw))
         gaze_x, gaze_y = pose.gaze
-        if gaze_y < 0:  # the upper lids follow a lowered gaze
-            for lid in ("eyeBlinkLeft", "eyeBlinkRight"):
-                units[lid] = min(1.0, units.get(lid, 0.0) - 0.5 * gaze_y)
+        units = posed_units(identity, aus, pose.gaze)
         cap_volume = identity.hair_volume * (0.25 if identity.hair_style == 1 else 1.0)
         posed = self._geometry.pose(self._vertices(identity), units, cap_volume)
         self._posed.write(np.concatenate([posed.positions, posed.normals], 1).tobytes())
