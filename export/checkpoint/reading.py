@@ -241,7 +241,13 @@ def _guided(checkpoint: Checkpoint) -> Checkpoint:
             f"{file.parent} holds both {IMAGE_FOLDER}/ and {GUIDE}, and one network guides; remove "
             "one of them."
         )
-    return checkpoint.guided_by(read_classifier(file))
+    guide = read_classifier(file)
+    if guide.others:
+        raise UserError(
+            f"{file.with_suffix('.json')} describes several heads, and one guides; describe that "
+            "one, with its output_name."
+        )
+    return checkpoint.guided_by(guide)
 
 
 def _weight_files(

@@ -120,7 +120,8 @@ def _windows(attributes: Attributes, x: Tensor) -> list[_Windows]:
     return found
 
 
-def _max_pool(attributes: Attributes, x: Tensor) -> Tensor:
+def max_pool(attributes: Attributes, x: Tensor) -> Tensor:
+    """ONNX's MaxPool: comparisons along each axis, one after the other."""
     if attributes.outputs > 1:
         raise Unsupported("its indices are an output")
     for axis, windows in enumerate(_windows(attributes, x), 2):
@@ -292,7 +293,7 @@ def _attention(
 LAYERS: Mapping[str, Operator] = {
     "Conv": Operator(_convolution),
     "ConvTranspose": Operator(_transposed),
-    "MaxPool": Operator(_max_pool),
+    "MaxPool": Operator(max_pool),
     "AveragePool": Operator(average_pool),
     "GlobalAveragePool": Operator(lambda attributes, x: x.mean(_spatial(x), keepdim=True)),
     "GlobalMaxPool": Operator(lambda attributes, x: x.amax(_spatial(x), keepdim=True)),

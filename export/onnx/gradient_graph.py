@@ -34,7 +34,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 
 from synfer_rt.errors import UserError
-from synfer_rt.export.lifting.layers import average_pool
+from synfer_rt.export.lifting.layers import average_pool, max_pool
 from synfer_rt.export.lifting.operator import Attributes
 from synfer_rt.export.onnx.any_batch import BATCH, any_batch
 from synfer_rt.export.onnx.forward_graph import OPSET, clear_metadata, save, store_half, to_onnx
@@ -165,6 +165,8 @@ class _PlainFormulas(TorchFunctionMode):
             return _layer_norm(*args, **kwargs)
         if func is F.avg_pool2d:
             return _average_pool(*args, **kwargs)
+        if func is F.max_pool2d:
+            return _max_pool(*args, **kwargs)
         if func in _AVERAGES and _is_one(kwargs.get("output_size", args[-1])):
             axes = (-1,) if func is F.adaptive_avg_pool1d else (-2, -1)
             return (kwargs.get("input", args[0])).mean(axes, keepdim=True)
@@ -227,13 +229,42 @@ def _average_pool(
 ) -> Tensor:
     """Averages over windows as products with matrices, as of ONNX graphs that are lifted."""
     assert divisor_override is None
-    kernel, strides, pads = (
+    windows = _windows(kernel_size, stride, padding, 1, ceil_mode)
+    return average_pool(_of(windows | {"count_include_pad": int(count_include_pad)}), image)
+
+
+def _max_pool(
+    image: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Tensor:
+    """Maxima over windows as comparisons, as of ONNX graphs that are lifted.
+
+    The backward pass of the fused operation needs the places of the maxima, which TensorRT does not
+    have as an output.
+    """
+    assert not return_indices
+    return max_pool(_of(_windows(kernel_size, stride, padding, dilation, ceil_mode)), image)
+
+
+def _windows(
+    kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
+) -> dict[str, Any]:
+    """The windows of a pooling as ONNX's attributes."""
+    kernel, strides, pads, dilations = (
         [*sizes] if isinstance(sizes, Sequence) else [sizes] * 2
-        for sizes in (kernel_size, stride or kernel_size, padding)
+        for sizes in (kernel_size, stride or kernel_size, padding, dilation)
     )
-    given = {"kernel_shape": kernel, "strides": strides, "pads": pads * 2}
-    given |= {"ceil_mode": int(ceil_mode), "count_include_pad": int(count_include_pad)}
-    return average_pool(Attributes(given, OPSET, 1), image)
+    shape = {"kernel_shape": kernel, "strides": strides, "dilations": dilations}
+    return shape | {"pads": pads * 2, "ceil_mode": int(ceil_mode)}
+
+
+def _of(attributes: Mapping[str, Any]) -> Attributes:
+    return Attributes(attributes, OPSET, 1)
 
 
 def _interpolate(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("transformers", reason="the build side needs synfer-rt[export]")
+import onnx
 import onnx_ir as ir
 import onnxruntime
 import torch
@@ -118,7 +119,10 @@ def test_its_engine_moves_images_as_autograd_says(kind: str, tmp_path: Path) -> 
     classifier, names = read_guiding(tmp_path)
     loss = ExpressionLoss(classifier, names, "affectnet-8")
     session = export(LatentGuide(loss).requires_grad_(False).eval(), tmp_path / "guide.onnx")
-    assert_moves_as(loss, session, 1e-4)
+    assert_moves_as(loss, session, 1e-5)
+    nodes = onnx.load(tmp_path / "guide.onnx").graph.node
+    # Places of maxima, which TensorRT does not have as an output, are not asked for.
+    assert not any(len(node.output) > 1 for node in nodes if node.op_type == "MaxPool")
 
 
 def assert_moves_as(loss: nn.Module, session: onnxruntime.InferenceSession, within: float) -> None:
