@@ -255,7 +255,8 @@ def _check(
         if not fine
     )
     left = [name for name, fine in zip(names, enough, strict=True) if fine]
-    remedy = f", or leave classes out with `classes={','.join(left)!r}`" if len(left) > 1 else ""
+    rest = label_schemes.listed(left)
+    remedy = f", or leave classes out with `classes={rest!r}`" if len(left) > 1 else ""
     raise UserError(
         f"{where} has too few images of some classes, to train on and held out: {few}; give "
         f"{FEWEST} and 1 or more{remedy}."

@@ -238,7 +238,7 @@ def test_a_head_can_begin_from_another(
         ({"epochs": 0}, "`epochs` must be at least 1"),
         ({"rate": 0.0}, "`rate` must be above 0"),
         ({"classes": "nonsense"}, "Unknown label scheme"),
-        ({"classes": "neutral,-,sad"}, "the place '-', which is no expression"),
+        ({"classes": "neutral,-,sad"}, "the place '-', which is no class"),
         ({"held_out": "person"}, "the nearest is persons"),
         ({"split": "train", "held_out": "val"}, "no other can be held out"),
         ({"images": 1}, "Among 1 image, drawn for `images`, is none of"),

@@ -32,3 +32,5 @@ def test_scores_count_each_class_apart() -> None:
     found = scores(probabilities, np.array([0, 0, 0, 1]), ["happy", "sad"])
     assert found["accuracy"] == 0.75 and found["balanced_accuracy"] == 0.5
     assert found["recall"] == {"happy": 1.0, "sad": 0.0}
+    # Wilson (1927) for three of four, with z = 1.96.
+    assert found["accuracy_interval"] == pytest.approx([0.3006, 0.9544], abs=2e-4)
