@@ -3,7 +3,8 @@
 A pipeline gives its UNet a text and nothing else. So AUs are zero, in both branches of guidance:
 what the AU adapter then adds is constant, and part of the UNet. A UNet whose class embedding takes
 the pooled text gets it as one more token, which the text encoder appends to the others and the UNet
-takes off; pipelines pass tokens on unchanged.
+takes off; pipelines pass tokens on unchanged. They pad the negative prompt to the length of what
+the prompt became, so the text encoder takes one id more, too.
 """
 
 from __future__ import annotations
@@ -25,25 +26,38 @@ _POOLED = "pooled_text"
 
 @dataclass(frozen=True)
 class PipelineGraph:
-    """A module, example inputs of two images by name, and the names of its outputs."""
+    """A module, example inputs of two images by name, and the names of its outputs.
+
+    `lengths` are the lengths of the second axis of the first input, where it is free.
+    """
 
     module: nn.Module
     inputs: dict[str, Tensor]
     outputs: tuple[str, ...]
+    lengths: tuple[int, int] | None = None
 
 
 class PipelineText(nn.Module):
     """input_ids [B, L] -> last_hidden_state [B, L, D] and pooler_output [B, D].
 
-    With `pooled`, last_hidden_state ends in the pooled output as token L + 1.
+    With `pooled`, last_hidden_state ends in the pooled output as token L + 1. L + 1 ids are then
+    cut as the tokenizer would have cut the text: if the last one is `end`, which ends a text, so is
+    the last one of L.
     """
 
-    def __init__(self, text_encoder: Any, pooled: bool) -> None:
+    def __init__(self, text_encoder: Any, pooled: bool, length: int, end: int) -> None:
         super().__init__()
         self.text_encoder, self.pooled = text_encoder, pooled
+        self.length, self.end = length, end
 
     def forward(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
         """last_hidden_state, pooler_output."""
+        if self.pooled:
+            # A slice would tie the graph to the length of the example.
+            kept = input_ids.index_select(1, torch.arange(self.length))
+            last = input_ids[:, -1]
+            last = torch.where(last == self.end, last, kept[:, -1])
+            input_ids = torch.cat([kept[:, :-1], last[:, None]], 1)
         encoded = self.text_encoder(input_ids=input_ids)
         text, pooled = encoded.last_hidden_state, encoded.pooler_output
         return torch.cat([text, pooled[:, None]], 1) if self.pooled else text, pooled
@@ -136,7 +150,9 @@ def graphs_of(checkpoint: Checkpoint) -> dict[str, PipelineGraph]:
     max_length = min(int(checkpoint.tokenizer.model_max_length), positions)
     options = {"padding": "max_length", "truncation": True, "max_length": max_length}
     ids = torch.tensor(checkpoint.tokenizer(list(PROBES[1 : 1 + _BATCH]), **options)["input_ids"])
-    text = PipelineText(checkpoint.text_encoder, pooled).eval()
+    end = checkpoint.tokenizer.eos_token_id
+    text = PipelineText(checkpoint.text_encoder, pooled, max_length, end).eval()
+    lengths = (max_length, max_length + 1) if pooled else None
     with torch.no_grad():
         encoded, _ = text(ids)
     latents = torch.randn(_BATCH, *checkpoint.latent_shape, generator=draw)
@@ -147,7 +163,7 @@ def graphs_of(checkpoint: Checkpoint) -> dict[str, PipelineGraph]:
     images = 2 * torch.rand(_BATCH, 3, *checkpoint.image_size, generator=draw) - 1
     return {
         TEXT_ENCODER: PipelineGraph(
-            text, {"input_ids": ids}, ("last_hidden_state", "pooler_output")
+            text, {"input_ids": ids}, ("last_hidden_state", "pooler_output"), lengths
         ),
         UNET: PipelineGraph(PipelineUNet(checkpoint).eval(), unet, ("out_sample",)),
         VAE_ENCODER: PipelineGraph(

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
+import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.export import Dim
 
 from synfer_rt.bundle import MANIFEST, open_bundle
 from synfer_rt.errors import UserError
@@ -26,14 +28,20 @@ from synfer_rt.export.checkpoint.index import adapter_tensors, checkpoint_settin
 from synfer_rt.export.checkpoint.reading import read_checkpoint
 from synfer_rt.export.checkpoint.settings import SETTINGS_FILE
 from synfer_rt.export.files.json_files import read_json
-from synfer_rt.export.onnx.forward_graph import export_onnx
+from synfer_rt.export.onnx.forward_graph import (
+    MAX_BATCH,
+    clear_metadata,
+    save,
+    store_half,
+    to_onnx,
+)
 from synfer_rt.export.onnx.shared_weights import tensor_array
 from synfer_rt.export.onnx_pipeline.layout import BESIDE, CONFIG, GRAPH, PART_OF
 from synfer_rt.export.onnx_pipeline.networks import PipelineGraph, graphs_of
 from synfer_rt.export.onnx_pipeline.weights import PARAMETERS, TRANSPOSED
 from synfer_rt.paths import local
 
-_STATIC = frozenset({"timestep"})
+_BATCH = "batch_size"
 _COPIED = ("scheduler", "tokenizer")
 _INDEX = "model_index.json"
 
@@ -75,8 +83,7 @@ def write_onnx_pipeline(
 
 
 def _write_graph(graph: PipelineGraph, path: Path, precision: str) -> None:
-    static = _STATIC & graph.inputs.keys()
-    export_onnx(graph.module, graph.inputs, graph.outputs, static, path, precision)
+    _export(graph, path, precision)
     _note_parameters(path, graph.module)
     cases = references(graph.module, lambda batch, size=None: graph.inputs)[:1]
     error = max_relative_error(path, cases)
@@ -86,6 +93,24 @@ def _write_graph(graph: PipelineGraph, path: Path, precision: str) -> None:
             f"value, more than {TOLERANCES[precision]:.1e}; "
             + ('write it with `precision="fp32"`.' if precision != "fp32" else "report the model.")
         )
+
+
+def _export(graph: PipelineGraph, path: Path, precision: str) -> None:
+    """Write a graph; its batch is free, and the second axis of its first input within `lengths`."""
+    batch = Dim(_BATCH, min=1, max=MAX_BATCH)
+    shapes = [{0: batch} if value.ndim else {} for value in graph.inputs.values()]
+    if graph.lengths is not None:
+        least, most = graph.lengths
+        shapes[0][1] = Dim("sequence_length", min=least, max=most)
+    with torch.no_grad():
+        given = tuple(graph.inputs.values())
+        program = torch.export.export(graph.module, given, dynamic_shapes=tuple(shapes))
+        exported = to_onnx(program, graph.inputs, graph.outputs)
+    exported.optimize()
+    clear_metadata(exported.model)
+    if precision == "fp16":
+        store_half(exported.model.graph)
+    save(exported.model, path)
 
 
 def _note_parameters(path: Path, module: nn.Module) -> None:

@@ -27,7 +27,7 @@ from synfer_rt.export.onnx_pipeline.writing import write_onnx_pipeline
 from synfer_rt.sampling.requests import Request
 from synfer_rt.sampling.sampler import Sampler
 from tests.conftest import Once
-from tests.export.onnx_pipeline.pipeline import images
+from tests.export.onnx_pipeline.pipeline import images, session
 from tests.export.tiny_checkpoint import change
 
 PROMPTS = ["a photo of a woman with a happy face", "a portrait of an old man"]
@@ -85,6 +85,26 @@ def test_the_checkpoint_comes_back_with_every_weight(
     for layer, tensor in one.adapter.to_v.items():
         np.testing.assert_array_equal(other.adapter.to_v[layer], tensor)
     assert [c.name for c in other.classifiers] == ["small"] and other.layouts is not None
+
+
+def test_a_negative_prompt_may_be_as_long_as_what_the_prompt_became(
+    mini_pipeline: Path, mini_checkpoint: Path
+):
+    """diffusers' pipelines pad it to as many ids as the prompt has tokens: one more than usual."""
+    encoder, tokenizer = (
+        session(mini_pipeline, "text_encoder"),
+        read_checkpoint(mini_checkpoint).tokenizer,
+    )
+    texts = ["", "a photo of a woman", "a photo of a woman " * 9]
+    long, usual = (
+        np.array(tokenizer(texts, padding="max_length", truncation=True, max_length=n)["input_ids"])
+        for n in (25, 24)
+    )
+    for one, other in zip(
+        *(encoder.run(None, {"input_ids": x}) for x in (long, usual)), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+    assert encoder.run(None, {"input_ids": usual})[0].shape[1] == 25
 
 
 def test_what_pipelines_do_otherwise_is_said(mini_checkpoint: Path, tmp_path: Path, monkeypatch):
