@@ -5,11 +5,13 @@
 
 prints the images per second and the process's memory in each tenth of the run, and reads all that
 it wrote as `verify` does. What is kept for each image would show as a slope. Without `--backend`
-the engines return at once (`host_side`), so all is measured but them.
+the engines return at once (`host_side`), so all is measured but them. With `--photos` each image
+starts from another photo, of which there are as many as images.
 """
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 from rich import box
 from rich.table import Table
 
@@ -26,19 +29,21 @@ from synfer_rt.backends.loaded_engines import LoadedEngines
 from synfer_rt.bench import machine, report
 from synfer_rt.bench.host_side import InstantEngines
 from synfer_rt.bench.results import write_page
-from synfer_rt.bundle import open_bundle
+from synfer_rt.bundle import Bundle, open_bundle
 from synfer_rt.commands import options
 from synfer_rt.commands.invocation import typed
+from synfer_rt.data import png
 from synfer_rt.data.writers import FORMATS, Writer, open_output, run_file
 from synfer_rt.errors import UserError
 from synfer_rt.jobs.diagnosis import RUNTIMES
 from synfer_rt.jobs.sample import execute, images_at_once
 from synfer_rt.jobs.sample_run import Run
-from synfer_rt.jobs.sample_settings import make_run
+from synfer_rt.jobs.sample_settings import SampleSettings, make_run
 from synfer_rt.jobs.verify import faults, settings_of
 
 _STATUS = Path("/proc/self/status")
 _PARTS = 10
+_PICTURES = 16
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,20 @@ def resident() -> int:
     """The bytes of this process that are in memory, as Linux counts them (proc(5), VmRSS)."""
     lines = _STATUS.read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) * 1024
+
+
+def of_photos(folder: Path, count: int, bundle: Bundle) -> SampleSettings:
+    """The settings of a run whose images start from so many photos in a folder, each from another.
+
+    The photos are few files under many names.
+    """
+    height, width = bundle.image_size
+    pictures = np.random.default_rng(0).integers(0, 256, (_PICTURES, height, width, 3), np.uint8)
+    for number, file in enumerate(png.encode(pictures)):
+        (folder / f"{number:08d}.png").write_bytes(file)
+    for number in range(_PICTURES, count):
+        os.link(folder / f"{number % _PICTURES:08d}.png", folder / f"{number:08d}.png")
+    return {"layout_from": folder, "labels": bundle.classes[:1]}
 
 
 def over_time(
@@ -155,6 +174,7 @@ def _result(
 @click.option("--backend", help="Backend of the engines.  [default: engines that return at once]")
 @click.option("--format", type=click.Choice(FORMATS), default="webdataset", show_default=True)
 @click.option("--shard-size", default=1000, show_default=True, help="Images in a shard.")
+@click.option("--photos", is_flag=True, help="Start each image from a photo of its own.")
 @click.option(
     "--page", "to", type=options.LocalPath(), help="Write a page there, and its numbers as JSON."
 )
@@ -166,21 +186,25 @@ def main(
     backend: str | None,
     format: str,
     shard_size: int,
+    photos: bool,
     to: Path | None,
 ) -> None:
     """Print speed and memory in each tenth of a run, and read all that it wrote."""
     try:
         opened = open_bundle(bundle)
         engines = InstantEngines(opened) if backend is None else LoadedEngines(opened, backend)
-        run = make_run(opened, count=count, quality=quality)
-        settings = {
-            "command": typed("python -m synfer_rt.bench.memory"),
-            "bundle": f"{opened.name} {opened.version}",
-            "engines": "engines that return at once" if backend is None else engines.backend,
-            **{"quality": run.quality, "count": count, "batch": batch},
-            **{"format": format, "shard_size": shard_size},
-        }
-        result = _result(run, engines, settings, lambda stretch: click.echo(str(stretch)))
+        with tempfile.TemporaryDirectory() as folder:
+            given: SampleSettings = of_photos(Path(folder), count, opened) if photos else {}
+            given["quality"] = quality
+            run = make_run(opened, count=count, **given)
+            settings = {
+                "command": typed("python -m synfer_rt.bench.memory"),
+                "bundle": f"{opened.name} {opened.version}",
+                "engines": "engines that return at once" if backend is None else engines.backend,
+                **{"quality": run.quality, "count": count, "batch": batch},
+                **{"format": format, "shard_size": shard_size},
+            }
+            result = _result(run, engines, settings, lambda stretch: click.echo(str(stretch)))
         if to is not None:
             write_page(to, page(result), result)
     except UserError as error:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 from synfer_rt import ranges
 from synfer_rt.backends import choose, parity
@@ -53,7 +53,12 @@ from synfer_rt.jobs.plan_preview import measure as measure_run
 from synfer_rt.jobs.plan_reading import read_plan
 from synfer_rt.jobs.progress import OnProgress
 from synfer_rt.jobs.rerun import backend_for
-from synfer_rt.jobs.resuming import as_begun, check_resuming, choose_computation
+from synfer_rt.jobs.resuming import (
+    as_begun,
+    check_resuming,
+    choose_computation,
+    settings_as_begun,
+)
 from synfer_rt.jobs.sample import Written, make_samples, write_samples
 from synfer_rt.jobs.sample_run import Run
 from synfer_rt.jobs.sample_settings import SampleSettings, make_run
@@ -143,8 +148,11 @@ class Model:
         - `guidance`: the scale of classifier-free guidance, 0 to 1000; 1 or less is none.
           `guidance_interval`: (low, high), the noise levels in which it acts; by default in all.
         - `layout`: "bank" starts from a neutral face of the bundle, "none" from noise.
-          `layout_from`: starts from the photos in a directory or file; each shows every label.
           `layout_strength`: how much of a start face is made anew, above 0, at most 1.
+        - `layout_from`: starts from photos, in a directory, a file or any dataset that `label`
+          reads (`input_format`, `label_scheme`, `split`); each shows every label, or with
+          `keep_label` its own, with its caption as the prompt. `aus_from`: "photo", "reader" or
+          "prototype". `inversion`: "predictor-corrector", or "fixed-point" as in release 0.1.
         - `cache_every`: N computes the UNet's deep part only in every N-th guided step, for a
           bundle that was built with `--cache-depth`; 1, the default, in every step.
         - `size`: (height, width) in pixels, for a bundle of free sizes.
@@ -218,7 +226,8 @@ class Model:
         how = format, resume, mix_backends, shard_size, shards, patience, images
         with opened(out) as place:
             to = Destination(place.path, *how)
-            run = make_run(as_begun(self.bundle, to.begun), count=count, out=to.out, **settings)
+            bundle, known = as_begun(self.bundle, to.begun), settings_as_begun(settings, to.begun)
+            run = make_run(bundle, count=count, out=to.out, **cast(SampleSettings, known))
             check_storable(place, format, run.quota)
             decides = to.settings_of(run)
             check_output(to.out, decides, resume=to.joins, shard_size=shard_size)
@@ -262,6 +271,7 @@ class Model:
             places = {name: stack.enter_context(opened(base / name)) for name in names}
             to = {name: Destination(place.path, *how) for name, place in places.items()}
             begun = next((each.begun for each in to.values() if each.begun), read.begun)
+            read = replace(read, settings=settings_as_begun(read.settings, begun))
             runs = read.runs(as_begun(self.bundle, begun), local_base)
             for name, run in runs.items():
                 check_storable(places[name], read.format, run.quota)

@@ -168,6 +168,23 @@ RECORD = (
 )
 """The fields of a dataset's records, after `file_name`."""
 
+OF_PHOTOS = (
+    Field(
+        "label_source",
+        "",
+        (SAMPLED,),
+        "where the requested label comes from: the `photo`, or the `request` of the run",
+    ),
+    Field(
+        "aus_source",
+        "",
+        (SAMPLED,),
+        "where the action units come from: the `photo`'s table, the AU `reader`, the label's "
+        "`prototype`, a `plan`, or the `request` of the run",
+    ),
+)
+"""Further fields, of runs that start from a dataset of photos; others have no such columns."""
+
 LINE = (
     Field("index", 0, _LINE, "the image's number in the dataset, from 0"),
     Field("file_name", "", _LINE, "the image's file, relative to the dataset"),
@@ -226,23 +243,34 @@ ANY_LINE = (*LINE, *LINE_DIMENSIONS, *LINE_SETS)
 """All fields that a line may have, in their order."""
 
 
+def fields_of(settings: Mapping[str, Any]) -> tuple[Field, ...]:
+    """The fields of the records of a run with these settings, in their order but `file_name`."""
+    return _fields(settings.get("calibration") is not None, "aus_from" in settings)
+
+
+def _fields(calibrated: bool, of_photos: bool) -> tuple[Field, ...]:
+    """The fields of records, which have label sets if `calibrated`, and sources if `of_photos`."""
+    return (*RECORD, *(RECORD_SETS if calibrated else ()), *(OF_PHOTOS if of_photos else ()))
+
+
 def blank_record(
-    classes: Sequence[str], units: Sequence[str] | None, calibrated: bool = False
+    classes: Sequence[str], units: Sequence[str] | None, fields: Sequence[Field] = RECORD
 ) -> Record:
-    """A record of empty values, with all fields in their order but `file_name`.
+    """A record of empty values, with all `fields` in their order but `file_name`.
 
     `probabilities` has each of the `classes`, `aus` each of the `units`; a model without action
-    units has those of OpenGraphAU. Records of a `calibrated` run have label sets.
+    units has those of OpenGraphAU.
     """
     names = {_CLASS: classes, _UNIT: units or OPENGRAPHAU_41}
-    fields = RECORD + RECORD_SETS if calibrated else RECORD
     return {field.name: field.blank(names) for field in fields}
 
 
 @cache
-def _form(classes: tuple[str, ...], units: tuple[str, ...], calibrated: bool) -> Record:
+def _form(
+    classes: tuple[str, ...], units: tuple[str, ...], calibrated: bool, of_photos: bool
+) -> Record:
     """`blank_record`, made once."""
-    return blank_record(classes, units, calibrated)
+    return blank_record(classes, units, _fields(calibrated, of_photos))
 
 
 def blank_line(
@@ -269,16 +297,16 @@ def record(bundle: Bundle, /, **values: Any) -> Record:
     """The record of an image that `bundle` made; fields without a value, or with None, are empty.
 
     `aus` may leave out units, as in a request, and `probabilities` classes. With a `label_set` it
-    is that of a calibrated run. `bundle` is the
-    bundle's hash unless it is given (`Bundle.hash_with`). Raises KeyError for a field that records
-    do not have.
+    is that of a calibrated run, and with a `label_source` that of a run from a dataset of photos.
+    `bundle` is the bundle's hash unless it is given (`Bundle.hash_with`). Raises KeyError for a
+    field that records do not have.
     """
-    units = bundle.au_names or OPENGRAPHAU_41
-    fields = _form(bundle.classes, units, values.get("label_set") is not None)
+    units, of_photos = bundle.au_names or OPENGRAPHAU_41, OF_PHOTOS[0].name in values
+    form = _form(bundle.classes, units, values.get("label_set") is not None, of_photos)
     values = {"bundle": bundle.bundle_hash} | values | {"label_scheme": bundle.label_scheme}
     if values.get("aus"):
         values["aus"] = au_intensities(values["aus"], bundle.au_names)
-    return filled(fields, values)
+    return filled(form, values)
 
 
 def filled(form: Mapping[str, Value], values: Mapping[str, Any]) -> Record:

@@ -30,8 +30,8 @@ from reference.experiments import setting as settings
 from reference.experiments.sampling import Recipe, sample_set
 from reference.experiments.setting import Setting
 from reference.tasks import CLASSES
+from synfer_rt.diffusion.inversion import ROUNDS
 from synfer_rt.evaluation.diversity import within_class_distance
-from synfer_rt.sampling.inversion import ROUNDS
 from synfer_rt.vocabulary import facs
 
 STRENGTHS = {"text": 0.3, "text-latent": 0.3, "latent": 0.05}

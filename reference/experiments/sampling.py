@@ -9,10 +9,11 @@ from typing import Literal
 import numpy as np
 
 from reference.evaluation.sampling import facts
+from synfer_rt.diffusion.inversion import fixed_point
 from synfer_rt.diffusion.solvers import Trajectory
 from synfer_rt.export.training import cache
 from synfer_rt.sampling.guidance import START, SemanticGuidance, engine_name, semantic_guidance
-from synfer_rt.sampling.inversion import inverted, neutral_request
+from synfer_rt.sampling.inversion import neutral_request
 from synfer_rt.sampling.requests import Requests, make_requests
 from synfer_rt.sampling.sampler import Sampler
 from synfer_rt.sampling.samples import Sample
@@ -82,9 +83,10 @@ def inverted_layouts(
 ) -> np.ndarray:
     """The starts of `way` that lead to layouts int64 [n] of the bank, float32 [n, C, h, w].
 
-    As `inversion.invert` does for photos. Each layout is inverted once, and kept in `work`.
+    As `inversion.invert` does for photos by fixed-point iteration. Each layout is inverted once,
+    and kept in `work`.
     """
-    back = inverted(way, sampler.bundle.prediction_type)
+    back = fixed_point(way, sampler.bundle.prediction_type)
     neutral = neutral_request(sampler.bundle)
     folder = work / f"inverted-{cache.key(*facts(sampler, [neutral], back))}"
     folder.mkdir(parents=True, exist_ok=True)

@@ -102,6 +102,26 @@ if TYPE_CHECKING:
     help="Start from these photos of faces; each shows every label.",
 )
 @click.option(
+    "--keep-label", is_flag=True, help="Request the label and caption that each photo has."
+)
+@click.option(
+    "--aus-from",
+    metavar="photo|reader|prototype",
+    help="Take action units from the photos' table, from the bundle's AU reader, or from the "
+    "label's prototypes.  [default: prototype]",
+)
+@click.option(
+    "--inversion",
+    metavar="predictor-corrector|fixed-point",
+    help="How photos are inverted; fixed-point is that of release 0.1.  [default: "
+    "predictor-corrector, and as a run was begun]",
+)
+@click.option(
+    "--input-format", metavar="FORMAT", help="Format of a dataset of photos.  [default: auto]"
+)
+@click.option("--label-scheme", help="What label numbers of the photos mean; see label.")
+@click.option("--split", help="Only this part of the photos: train, val or test.")
+@click.option(
     "--layout-strength",
     type=float,
     help="How much of a start face is made anew: above 0, at most 1.  [default: the bundle's; "

@@ -16,7 +16,7 @@ import numpy as np
 
 from synfer_rt.bundle.qualities import BEST
 from synfer_rt.data import pixels
-from synfer_rt.data.datasets import Item
+from synfer_rt.data.datasets.items import Item, still_there
 from synfer_rt.data.image_format import PNG, ImageFormat
 from synfer_rt.data.images import FORMATS, upright_rgb
 from synfer_rt.data.writers import Writer
@@ -24,7 +24,7 @@ from synfer_rt.errors import UserError
 from synfer_rt.jobs import runner
 from synfer_rt.jobs.augmentation import Augmentation
 from synfer_rt.jobs.soundness import DRAWN, Soundness
-from synfer_rt.jobs.variations import Attempt, Variation, Variations, original, shown, still_there
+from synfer_rt.jobs.variations import Attempt, Variation, Variations, original, shown
 from synfer_rt.records import AUGMENTED, ORIGINAL, Record, record
 from synfer_rt.sampling.inversion import check_encoder
 from synfer_rt.sampling.sampler import Sampler

@@ -9,7 +9,9 @@ from typing import Any
 from synfer_rt.backends import computation
 from synfer_rt.bundle.sizes import format_size
 from synfer_rt.data.writers import SHARD_SIZE, run_file
+from synfer_rt.diffusion.inversion import FIXED_POINT
 from synfer_rt.faces import weights
+from synfer_rt.jobs.photo_reading import READ_AS, read_as
 
 _OPTIONS = (
     *(
@@ -23,6 +25,7 @@ _OPTIONS = (
         "accept_rate",
     ),
     *("threshold", "cache_every", "eta", "format", "image_format", "image_quality"),
+    "aus_from",
 )
 """Settings of `sample` that its options have under the same names, in the same form."""
 _OF_AUGMENT = (
@@ -37,6 +40,7 @@ _KNOWN = frozenset(
         *("layout", "photo_set", "layout_strength", "semantic_guidance", "accepted_per_class"),
         *("guidance_interval", "size", "shard_size", "label_scheme", "classes", "au_vocabulary"),
         *("originals", "decode_originals", "align", "dataset", "balance", "calibration"),
+        *("keep_label", "inversion", *READ_AS.values()),
         *run_file.NOT_COMPARED,
         *computation.FIELDS,
     )
@@ -73,7 +77,10 @@ def _sample(settings: Mapping[str, Any]) -> Iterator[str]:
         yield f"--count {settings['count']}"
     else:
         yield f"--count {wanted} --count-accepted --budget {settings['count']}"
-    yield f"--labels {shlex.quote(','.join(settings['labels']))}"
+    if settings.get("keep_label"):
+        yield "--keep-label"
+    else:
+        yield f"--labels {shlex.quote(','.join(settings['labels']))}"
     aus: Mapping[str, float] = settings.get("aus") or {}
     for unit, intensity in aus.items():
         yield f"--au {unit}={intensity}"
@@ -83,7 +90,7 @@ def _sample(settings: Mapping[str, Any]) -> Iterator[str]:
     else:
         yield f"--timesteps {','.join(map(str, timesteps))}"
     layout = settings["layout"]
-    yield "--layout-from PHOTOS" if layout == "photos" else f"--layout {layout}"
+    yield from _photos(settings) if layout == "photos" else (f"--layout {layout}",)
     if layout != "none":
         yield from _named(settings, ("layout_strength",))
     if (interval := settings.get("guidance_interval")) is not None:
@@ -96,6 +103,14 @@ def _sample(settings: Mapping[str, Any]) -> Iterator[str]:
         yield f"--calibration CALIBRATION --coverage {calibration['coverage']}"
     if (size := settings.get("size")) is not None:
         yield f"--size {format_size(tuple(size))}"
+
+
+def _photos(settings: Mapping[str, Any]) -> Iterator[str]:
+    """The options that say where photos are, and how they are read and inverted."""
+    yield "--layout-from PHOTOS"
+    for name, value in read_as(settings).items():
+        yield f"--{name.replace('_', '-')} {shlex.quote(value)}"
+    yield f"--inversion {settings.get('inversion', FIXED_POINT)}"
 
 
 def _augment(settings: Mapping[str, Any]) -> Iterator[str]:

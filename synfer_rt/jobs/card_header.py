@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from synfer_rt.data.image_format import of_settings
-from synfer_rt.records import ARROW, FILE_NAME, Value, blank_record
+from synfer_rt.records import ARROW, FILE_NAME, Value, blank_record, fields_of
 
 _SHARDS = {"webdataset": ["*.tar"], "parquet": ["*.parquet"]}
 """The files with the samples, as patterns, by format."""
@@ -72,8 +72,7 @@ def features(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The columns that `datasets` finds in a run with these settings, with their types."""
     classes = _class_label(settings["classes"])
     record = {FILE_NAME.name: FILE_NAME.empty}
-    calibrated = settings.get("calibration") is not None
-    record |= blank_record(settings["classes"], settings["au_vocabulary"], calibrated)
+    record |= blank_record(settings["classes"], settings["au_vocabulary"], fields_of(settings))
     columns = [
         {"name": name, **(classes if name in _LABELS else _type(value))}
         for name, value in record.items()

@@ -12,7 +12,7 @@ from synfer_rt.data.writers import run_file
 from synfer_rt.jobs.card_command import command
 from synfer_rt.jobs.card_header import split_name
 from synfer_rt.jobs.class_tally import ClassTally
-from synfer_rt.records import FILE_NAME, RECORD, RECORD_SETS
+from synfer_rt.records import FILE_NAME, fields_of
 
 Settings = Mapping[str, Any]
 
@@ -123,13 +123,14 @@ def _details(settings: Settings) -> Iterator[tuple[str, str]]:
     else:
         shown = (
             *("solver", "eta", "steps", "timesteps", "guidance", "guidance_interval", "au_scale"),
-            *("layout", "layout_strength", "cache_every", "size", "semantic_guidance"),
+            *("layout", "layout_strength", "inversion", "keep_label", "aus_from"),
+            *("cache_every", "size", "semantic_guidance"),
             *("prompt", "template", "attributes", "negative_prompt", "aus", "split"),
             *("accepted_per_class", "accept_rate", "threshold", "seed"),
         )
         yield "quality", settings.get("quality", BEST)
     for name in shown:
-        if (value := settings.get(name)) not in (None, "", {}):
+        if (value := settings.get(name)) not in (None, "", {}, False):
             yield name.replace("_", " "), _code(value if isinstance(value, str) else repr(value))
     if (calibration := settings.get("calibration")) is not None:
         yield "coverage of the label sets", _code(repr(calibration["coverage"]))
@@ -187,9 +188,8 @@ def _share(counts: ClassTally, classes: Sequence[str]) -> str:
 
 
 def _records(settings: Settings) -> str:
-    fields = (FILE_NAME, *RECORD, *(RECORD_SETS if settings.get("calibration") else ()))
     rows = ["| field | type | meaning |", "|---|---|---|"]
-    rows += [f"| `{f.name}` | {f.type} | {f.meaning} |" for f in fields]
+    rows += [f"| `{f.name}` | {f.type} | {f.meaning} |" for f in (FILE_NAME, *fields_of(settings))]
     return "\n".join(rows)
 
 

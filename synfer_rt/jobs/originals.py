@@ -24,7 +24,7 @@ def usable(dataset: Dataset, size: tuple[int, int], aligner: Aligner | None = No
     `skipped`. Raises UserError when nothing is left, and for a dataset with several splits, or with
     one and labelled images outside it: adding to a test set would make its score meaningless.
     """
-    _refuse_splits(dataset)
+    refuse_splits(dataset, "augment")
 
     def problem(item: Item) -> str | None:
         if item.label is None:
@@ -44,14 +44,15 @@ def usable(dataset: Dataset, size: tuple[int, int], aligner: Aligner | None = No
     return replace(dataset, items=tuple(good), skipped=(*dataset.skipped, *bad))
 
 
-def _refuse_splits(dataset: Dataset) -> None:
+def refuse_splits(dataset: Dataset, use: str) -> None:
+    """Raise UserError if a part of a dataset may be a test set; `use` says what it is for."""
     splits = sorted({item.split for item in dataset.items if item.split})
     loose = [item.name for item in dataset.items if not item.split and item.label is not None]
     if len(splits) > 1 or (splits and loose):
         beside = f", and images of none ({loose[0]})" if loose else ""
         raise UserError(
-            f"{dataset.path} has the splits {', '.join(splits)}{beside}; choose the one to augment "
-            "with `split`."
+            f"{dataset.path} has the splits {', '.join(splits)}{beside}; choose the one to "
+            f"{use} with `split`."
         )
 
 

@@ -136,8 +136,14 @@ class Pieces(Generic[Finished]):
         return prepare(requests, self._run.bundle, self._run.trajectory, size, later)
 
     def _from_photos(self, piece: Prepared, made: int, starts: PhotoStarts) -> Prepared:
-        """The piece from the latents of its photos, with which those of its batch are inverted."""
+        """The piece from the latents of its photos, with which those of its batch are inverted.
+
+        It shows the action units that are read from them, if any are.
+        """
         coming, _ = self._selection.next(self._indices[made : made + self._batch])
         photos = list(map(self._run.requests.photo, coming))
+        own = photos[: piece.count]
         with self._observer.stage("denoise"):
-            return piece.starting_at(starts.latents(photos[: piece.count], photos))
+            piece = piece.starting_at(starts.latents(own, photos))
+            aus = starts.aus(own)
+        return piece if aus is None else piece.showing(aus, self._run.bundle)

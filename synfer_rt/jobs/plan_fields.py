@@ -35,14 +35,16 @@ def plan_of(document: Document, bundle: Bundle) -> Plan:
     labels, counts = labels_of(values)
     template, attributes = prompt_of(values)
     aus = aus_of(values, labels)
-    check_labels_differ(values, labels, template, aus)
+    keeps = _check_photos(values)
+    if not keeps:
+        check_labels_differ(values, labels, template, aus)
     for key in ("seed", "budget"):
         if given.get(key) is not None:
             values.whole(key, 0, least=0)
     if attributes and template is None and "layout_from" in given:
         values.stop(("attributes",), "photos need a 'prompt' with the attributes; add it.")
     settings = {key: values.setting(key) for key in given if key not in _OWN}
-    settings |= {"labels": list(labels), "aus": None}
+    settings |= {"labels": "all" if keeps else list(labels), "aus": None}
     if template is not None:
         settings["prompt"] = None
     drawn = Distributions(counts, attributes, template, aus)
@@ -73,6 +75,18 @@ def _image_format(values: Values) -> ImageFormat:
         text = str(error).replace("`", "'")
         key = "image_quality" if text.startswith("'image_quality'") else "image_format"
         values.stop((key,), text)
+
+
+def _check_photos(values: Values) -> bool:
+    """Whether the photos' own labels are requested. Raises UserError beside what says the same."""
+    given = values.given
+    keeps = given.get("keep_label") is True
+    for key in ("labels", "classes"):
+        if keeps and given.get(key) not in (None, "all"):
+            values.stop((key,), f"'{key}' and 'keep_label' exclude each other; leave one out.")
+    if given.get("aus") is not None and given.get("aus_from") is not None:
+        values.stop(("aus",), "'aus' and 'aus_from' exclude each other; leave one out.")
+    return keeps
 
 
 def _splits(values: Values) -> dict[str, float] | None:

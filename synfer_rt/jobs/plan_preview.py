@@ -83,6 +83,10 @@ def _classes(run: Run) -> dict[str, int]:
     requests = run.requests
     if isinstance(requests, PlannedRequests) and requests.drawn_from.counts:
         return dict(requests.drawn_from.counts)
+    if (facts := requests.facts) is not None and facts.keeps_labels:
+        rounds, more = divmod(run.count, len(facts.labels))
+        counts, rest = Counter(facts.labels), Counter(facts.labels[:more])
+        return {label: rounds * counts[label] + rest[label] for label in requests.labels}
     turns, more = divmod(run.count, len(requests.labels))
     return {label: turns + (place < more) for place, label in enumerate(requests.labels)}
 

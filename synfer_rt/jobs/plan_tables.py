@@ -10,23 +10,20 @@ from __future__ import annotations
 
 import csv
 import math
-import re
 from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from synfer_rt.data.datasets.tables.unit_columns import OPENFACE, unit_of
 from synfer_rt.errors import UserError, nearest
 from synfer_rt.records import NOT_READ
 from synfer_rt.vocabulary.facs import ACTION_UNITS
 
 MOST_ROWS = 250_000
 """The most rows that a plan takes: run.json holds all of them."""
-_OPENFACE = 5.0
-"""The intensity that is 1 here."""
 _MISSING = ("", "nan", "na", "null", "none")
-_UNIT = re.compile(r"(AU|[LR])0*(\d{1,2})(_r)?\Z", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -147,16 +144,15 @@ def _units(path: Path, names: Sequence[str]) -> tuple[Mapping[str, int], tuple[s
     found: dict[str, int] = {}
     unknown: list[str] = []
     for at, name in enumerate(names):
-        if match := _UNIT.match(name):
-            unit = f"{match[1].upper()}{match[2]}"
-            before = found.get(unit)
+        if held := unit_of(name):
+            unit, before = held.name, found.get(held.name)
             if unit not in ACTION_UNITS:
                 unknown.append(name)
-            elif before is not None and bool(match[3]) == _is_of_openface(names[before]):
+            elif before is not None and held == unit_of(names[before]):
                 raise UserError(
                     f"{path}, line 1: {names[before]} and {name} are the same unit; remove one."
                 )
-            elif before is None or match[3]:
+            elif before is None or held.most > 1:
                 found[unit] = at
     if not found:
         raise UserError(
@@ -164,11 +160,6 @@ def _units(path: Path, names: Sequence[str]) -> tuple[Mapping[str, int], tuple[s
             "from 0 to 5, as OpenFace does, or AU12, from 0 to 1, as py-feat does."
         )
     return found, tuple(unknown)
-
-
-def _is_of_openface(column: str) -> bool:
-    """Whether a column of intensities has them from 0 to 5."""
-    return column.lower().endswith("_r")
 
 
 def _no_face(cells: Sequence[str]) -> bool:
@@ -190,11 +181,12 @@ def _number(cell: str) -> float:
 
 def _intensity(path: Path, line: int, column: str, cell: str) -> str:
     """An intensity from 0 to 1 as text, rounded to four decimals."""
-    most = _OPENFACE if _is_of_openface(column) else 1.0
+    unit = unit_of(column)
+    most = 1.0 if unit is None else unit.most
     value = _number(cell)
     if not 0 <= value <= most:
         remedy = ""
-        if most == 1 and 1 < value <= _OPENFACE:
+        if most == 1 and 1 < value <= OPENFACE:
             remedy = f", or name columns of intensities from 0 to 5 {column}_r"
         elif 0 <= _number(cell.replace(",", ".")) <= most:
             remedy = ", and write decimals with a point"

@@ -21,7 +21,7 @@ from synfer_rt.vocabulary.label_schemes import (
     own_classes,
     scheme,
 )
-from synfer_rt.vocabulary.scheme_files import given_scheme
+from synfer_rt.vocabulary.scheme_files import SUFFIXES, given_scheme
 
 
 class Values:
@@ -90,6 +90,8 @@ class Values:
         """A setting as `make_run` takes it, where a file writes it otherwise."""
         value = self.given[key]
         if key in ("layout_from", "calibration") and value is not None:
+            return self.path((key,), value)
+        if key == "label_scheme" and isinstance(value, str) and value.lower().endswith(SUFFIXES):
             return self.path((key,), value)
         if key in ("size", "guidance_interval") and isinstance(value, list):
             items = cast("list[Any]", value)

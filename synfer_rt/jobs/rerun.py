@@ -15,7 +15,9 @@ from synfer_rt.bundle import Bundle
 from synfer_rt.bundle.qualities import BEST
 from synfer_rt.data import writers
 from synfer_rt.data.image_format import of_settings
+from synfer_rt.diffusion.inversion import FIXED_POINT
 from synfer_rt.errors import UserError
+from synfer_rt.jobs.photo_reading import read_as
 from synfer_rt.jobs.plan import DAMAGED, Plan, damaged
 from synfer_rt.jobs.plan_document import Document
 from synfer_rt.sampling.au_distributions import AuDistribution, AuRanges, AuRows
@@ -83,7 +85,9 @@ def _settings(begun: Mapping[str, Any], layout_from: Path | None) -> dict[str, A
     if layout_from is None:
         settings["layout"] = begun["layout"]
     else:
-        settings["layout_from"] = layout_from
+        settings |= _of_photos(begun, layout_from)
+    if settings.get("keep_label"):
+        del settings["labels"]
     if (interval := begun.get("guidance_interval")) is not None:
         settings["guidance_interval"] = tuple(math.inf if x is None else x for x in interval)
     if (size := begun.get("size")) is not None:
@@ -94,6 +98,15 @@ def _settings(begun: Mapping[str, Any], layout_from: Path | None) -> dict[str, A
     if begun.get("accepted_per_class") is not None:
         settings |= {"count_accepted": True, "budget": begun["count"]}
     return settings
+
+
+def _of_photos(begun: Mapping[str, Any], layout_from: Path) -> dict[str, Any]:
+    """How photos are read and inverted, and what is taken from them."""
+    taken = {name: begun[name] for name in ("keep_label", "aus_from") if name in begun}
+    if begun.get("aus") is not None:
+        taken.pop("aus_from", None)
+    how = {"inversion": begun.get("inversion", FIXED_POINT)}
+    return {"layout_from": layout_from, **how, **taken, **read_as(begun)}
 
 
 def _count(begun: Mapping[str, Any]) -> int:

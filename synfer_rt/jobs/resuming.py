@@ -15,6 +15,7 @@ from synfer_rt.backends.computation import FIELDS, Computation, computation
 from synfer_rt.bundle import Bundle
 from synfer_rt.bundle.qualities import BEST
 from synfer_rt.data.writers.working_copy import shown
+from synfer_rt.diffusion.inversion import FIXED_POINT
 from synfer_rt.errors import UserError
 
 LOG = logging.getLogger(__name__)
@@ -35,6 +36,17 @@ def as_begun(bundle: Bundle, begun: Settings | None) -> Bundle:
     if quality == bundle.defaults.quality or quality not in bundle.qualities:
         return bundle
     return replace(bundle, defaults=replace(bundle.defaults, quality=quality))
+
+
+def settings_as_begun(settings: Settings, begun: Settings | None) -> dict[str, Any]:
+    """The settings of `make_run` of a run, which may continue the run `begun`.
+
+    Its photos are inverted as it was begun, unless the settings say how. A run that says nothing is
+    of a release that knew one way.
+    """
+    if begun is None or begun.get("photo_set") is None or settings.get("inversion") is not None:
+        return {**settings}
+    return {**settings, "inversion": begun.get("inversion", FIXED_POINT)}
 
 
 @contextmanager

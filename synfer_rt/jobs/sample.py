@@ -318,7 +318,15 @@ def photo_starts(run: Run, engines: LoadedEngines) -> PhotoStarts | None:
     if run.photos is None:
         return None
     warn_of_other_images(run.bundle)
-    starts = PhotoStarts(Sampler(engines), run.photos, run.trajectory)
+    requests, photos = run.requests, run.photos
+    starts = PhotoStarts(
+        Sampler(engines),
+        photos,
+        run.trajectory,
+        run.inversion,
+        come_back=run.count > len(photos) * requests.showings,
+        reads_aus=requests.facts is not None and requests.facts.read_aus,
+    )
     there, alone = starts.round_trip()
     LOG.info(
         f"{len(run.photos)} photos to start from; inverted and denoised, the first come back at "

@@ -15,11 +15,13 @@ from synfer_rt.bundle.engine_specs import CACHING
 from synfer_rt.bundle.qualities import BEST
 from synfer_rt.diffusion.feature_caching import with_cached_features
 from synfer_rt.diffusion.guidance_interval import GuidanceInterval, guided_within
+from synfer_rt.diffusion.inversion import FIXED_POINT, METHODS, PREDICTOR_CORRECTOR
 from synfer_rt.diffusion.solvers import ETA, Trajectory
 from synfer_rt.errors import UserError
 from synfer_rt.jobs.calibration_file import settings_of
 from synfer_rt.jobs.warnings import warn_of_unread
 from synfer_rt.judging.acceptance import Accept, acceptance
+from synfer_rt.judging.annotators import AU_READER
 from synfer_rt.judging.calibration import Calibrated
 from synfer_rt.judging.quotas import Quotas
 from synfer_rt.records import record
@@ -45,7 +47,8 @@ class Run:
     computes the UNet's deep part (diffusion/feature_caching.py). `quality` is one of the bundle's,
     and `remark` a sentence on why it is not the default, if it is not and was not asked for.
     `timesteps` are those that the solver visits, its own if None, and `eta` is the share of fresh
-    noise of `tcd`. With `calibrated` annotators samples have label sets.
+    noise of `tcd`. With `calibrated` annotators samples have label sets. `inversion` is how photos
+    are inverted, a key of `diffusion.inversion.METHODS`.
     """
 
     bundle: Bundle
@@ -66,16 +69,33 @@ class Run:
     timesteps: tuple[int, ...] | None = None
     eta: float | None = None
     calibrated: Calibrated | None = None
+    inversion: str = PREDICTOR_CORRECTOR
 
     def check(self) -> None:
         """Raise UserError for what cannot be run, before anything is loaded or written."""
         _ = self.trajectory
+        self._check_photos()
         if self.cache_every > 1 and not self.bundle.engines.keys() >= CACHING:
             raise UserError(
                 f"{self.bundle.name} has no engines that cache features; build it with "
                 "`synfer-rt build-engines --cache-depth`, or leave out `cache_every`."
             )
         self.acceptance()
+
+    def _check_photos(self) -> None:
+        """Raise UserError for steps that cannot be inverted, and for images that would repeat."""
+        if self.photos is None:
+            return
+        METHODS[self.inversion](self.trajectory, self.bundle.prediction_type)
+        different = self.requests.photos * self.requests.showings
+        repeats = self.requests.nothing_is_drawn and not self.trajectory.is_stochastic
+        if repeats and self.count > different:
+            raise UserError(
+                f"These photos make {different} different images, since nothing about them is "
+                f"drawn, but {self.count} may be made; lower "
+                f"`{'count' if self.quota is None else 'budget'}` to {different}, or draw action "
+                'units with `aus_from="prototype"`.'
+            )
 
     def acceptance(self) -> Accept:
         """What is accepted. Raises UserError for what cannot be, or nobody could judge."""
@@ -114,7 +134,9 @@ class Run:
         scales = np.array([self.requests.guidance], np.float32)
         denoisers = engines_of(plan(self.bundle, self.trajectory, scales))
         if self.photos is not None:  # their inversion is not guided
-            denoisers = (*denoisers, without_guidance(self.bundle), "encoder")
+            facts = self.requests.facts
+            reader = (AU_READER,) if facts is not None and facts.read_aus else ()
+            denoisers = (*denoisers, without_guidance(self.bundle), "encoder", *reader)
         guides = () if self.semantic is None else (engine_name(self.semantic.form),)
         names = ("conditioner", *denoisers, "decoder", *guides, *self.bundle.annotators)
         return tuple(dict.fromkeys(names))
@@ -160,7 +182,7 @@ class Run:
             "guidance": requests.guidance,
             "au_scale": requests.au_scale,
             "layout": "photos" if requests.photos else "none" if requests.bank is None else "bank",
-            "photo_set": None if self.photos is None else self.photos.digest,
+            "photo_set": self._photo_set(),
             "layout_strength": self.layout_strength,
             "seed": requests.seed,
             "semantic_guidance": None if self.semantic is None else asdict(self.semantic),
@@ -178,8 +200,23 @@ class Run:
             **({} if self.eta is None else {"eta": self.eta}),
             **({} if self.calibrated is None else {"calibration": settings_of(self.calibrated)}),
             **({} if size == self.bundle.default_size else {"size": list(size)}),
+            **self._photo_settings(),
             **requests.settings,
         }
+
+    def _photo_set(self) -> str | None:
+        """A hash of the photos, and of what is taken from their dataset."""
+        if self.photos is None:
+            return None
+        facts, files = self.requests.facts, self.photos.digest
+        return files if facts is None else facts.digest(self.photos.names, files)
+
+    def _photo_settings(self) -> dict[str, Any]:
+        """How photos are read and inverted; runs of older releases say neither."""
+        if self.photos is None:
+            return {}
+        method = {} if self.inversion == FIXED_POINT else {"inversion": self.inversion}
+        return {**method, **self.photos.read_as}
 
     def record(self, sample: Sample) -> dict[str, Any]:
         """What is written beside an image: all that is needed to make it again, and its label."""
@@ -188,6 +225,7 @@ class Run:
             source |= {
                 "source": self.photos.names[request.layout],
                 "source_sha256": self.photos.sha256[request.layout],
+                **self.requests.sources(request),
             }
         if self.calibrated is not None:
             source |= self.calibrated.recorded(sample.label_set)

@@ -10,18 +10,18 @@ from typing import Any, Literal, TypedDict, Unpack, cast
 from synfer_rt import ranges
 from synfer_rt.bundle import Bundle
 from synfer_rt.bundle.qualities import settled
-from synfer_rt.data.datasets import refuse_inside
 from synfer_rt.diffusion.guidance_interval import GuidanceInterval, guidance_interval
+from synfer_rt.diffusion.inversion import METHODS, PREDICTOR_CORRECTOR
 from synfer_rt.diffusion.timesteps import decreasing
 from synfer_rt.errors import UserError
 from synfer_rt.jobs.calibration_file import calibrated_at, of_settings
+from synfer_rt.jobs.photo_reading import read_photos
 from synfer_rt.jobs.sample_run import Run
 from synfer_rt.judging.calibration import Calibrated
-from synfer_rt.paths import local
 from synfer_rt.sampling import inversion
 from synfer_rt.sampling.guidance import SemanticGuidance
 from synfer_rt.sampling.guidance import semantic_guidance as guidance_of
-from synfer_rt.sampling.inversion import Photos
+from synfer_rt.sampling.photo_facts import PhotoFacts
 from synfer_rt.sampling.planned_requests import Distributions
 from synfer_rt.sampling.requests import Requests, make_requests
 
@@ -49,6 +49,12 @@ class SampleSettings(TypedDict, total=False):
     au_scale: float | None
     layout: str | None
     layout_from: str | Path | None
+    keep_label: bool | None
+    aus_from: str | None
+    inversion: str | None
+    input_format: str | None
+    label_scheme: str | Sequence[str] | Path | None
+    split: str | None
     layout_strength: float | None
     cache_every: int | None
     size: tuple[int, int] | None
@@ -86,8 +92,8 @@ def make_run(
         given["timesteps"] = decreasing(given["timesteps"])
     size = given.get("size")
     bundle = bundle if size is None else bundle.resized(size)
-    photos = _photos(given.get("layout_from"), bundle, out)
-    requests = _requests(bundle, given, len(photos or ()))
+    photos, facts = read_photos(given, bundle, out)
+    requests = _requests(bundle, given, len(photos or ()), facts)
     if distributions is not None:
         requests = distributions.of(requests)
     counts = dict[str, int]() if distributions is None else distributions.counts
@@ -117,6 +123,7 @@ def make_run(
         timesteps,
         ranges.plain(given.get("eta")),
         _calibrated(given, bundle),
+        _inversion(given),
     )
     run.check()
     return run
@@ -137,7 +144,9 @@ def _given(settings: SampleSettings) -> dict[str, Any]:
     return {**DEFAULTS, **{name: value for name, value in settings.items() if value is not None}}
 
 
-def _requests(bundle: Bundle, given: Mapping[str, Any], photos: int) -> Requests:
+def _requests(
+    bundle: Bundle, given: Mapping[str, Any], photos: int, facts: PhotoFacts | None
+) -> Requests:
     return make_requests(
         bundle,
         labels=given["labels"],
@@ -148,6 +157,7 @@ def _requests(bundle: Bundle, given: Mapping[str, Any], photos: int) -> Requests
         au_scale=given.get("au_scale"),
         layout=given.get("layout"),
         photos=photos,
+        facts=facts,
         seed=given["seed"],
     )
 
@@ -214,13 +224,12 @@ def _quality(
     )
 
 
-def _photos(path: str | Path | None, bundle: Bundle, out: Path | None) -> Photos | None:
-    if path is None:
-        return None
-    inversion.check_encoder(bundle)
-    if out is not None:
-        refuse_inside(out, [local(path, "layout_from")])
-    return inversion.read_photos(local(path, "layout_from"), bundle.image_size)
+def _inversion(given: Mapping[str, Any]) -> str:
+    """How photos are inverted."""
+    method = given.get("inversion", PREDICTOR_CORRECTOR)
+    if not isinstance(method, str) or method not in METHODS:
+        raise UserError(f"`inversion` must be one of {', '.join(METHODS)}, got {method!r}.")
+    return method
 
 
 def _images(name: str, value: int) -> int:

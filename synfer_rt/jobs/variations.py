@@ -7,18 +7,15 @@ noise has spoilt. The vote of the bundle's annotators checks each variation.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from synfer_rt.bundle import FERANNO
 from synfer_rt.data import pixels
-from synfer_rt.data.datasets import Item
-from synfer_rt.data.datasets.items import picture
+from synfer_rt.data.datasets.items import Item, picture, still_there
 from synfer_rt.diffusion import noise
-from synfer_rt.errors import UserError
 from synfer_rt.faces.alignment import Aligner
 from synfer_rt.jobs.augmentation import Augmentation
 from synfer_rt.judging.voting import Verdict
@@ -173,16 +170,3 @@ def shown(images: np.ndarray, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     """
     images = np.where(grey[:, None, None, None], pixels.without_colour(images), images)
     return pixels.finite(images), pixels.sound(images)
-
-
-@contextmanager
-def still_there(item: Item) -> Generator[None]:
-    """Raise UserError if the block cannot read an original: all could be read before the run."""
-    try:
-        yield
-    except (OSError, ValueError, UserError) as error:
-        reason = str(getattr(error, "strerror", None) or error).rstrip(".")
-        raise UserError(
-            f"{item.name} has changed or gone since the run began ({reason}); restore it, then "
-            "continue with `resume=True`."
-        ) from None

@@ -1,47 +1,45 @@
 """Layout initialisation: photos of faces become noise, from which requests are denoised.
 
-DDIM is deterministic, so its steps can be run backwards: an encoded image becomes the noise that
-leads to it (arXiv 2010.02502, section 4.3). SynFER inverts with a neutral prompt, no action units
-and no guidance (arXiv 2410.09865), then denoises with the request. The denoiser engine does both;
-this module makes the matrices of the backward steps.
+A solver without fresh noise is deterministic, so its steps can be run backwards: an encoded image
+becomes the noise that leads to it (arXiv 2010.02502, section 4.3). SynFER inverts with a neutral
+prompt, no action units and no guidance (arXiv 2410.09865), then denoises with the request. The
+denoiser engine does both; `diffusion/inversion.py` makes the matrices of the backward steps.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from synfer_rt import ranges
 from synfer_rt.bundle import Bundle
+from synfer_rt.data.datasets.items import Item, still_there
 from synfer_rt.data.images import find_images, in_utf8, read_image
-from synfer_rt.diffusion.guidance_interval import levels
-from synfer_rt.diffusion.solvers import HISTORY_SLOTS, Trajectory
+from synfer_rt.diffusion.inversion import METHODS, PREDICTOR_CORRECTOR
+from synfer_rt.diffusion.solvers import Trajectory
 from synfer_rt.errors import UserError
+from synfer_rt.judging.annotators import AU_READER
 from synfer_rt.paths import local
+from synfer_rt.sampling.preparation import padded
 from synfer_rt.sampling.requests import Request
 from synfer_rt.sampling.sampler import Sampler
 
 NEUTRAL_PROMPT = "a photo of a face"
-ROUNDS = 3
-"""Fixed-point iterations of each step; `sample` reports how well they restore the photos."""
 STRENGTH = 35 / 50
 """The part of the noise schedule that is inverted by default; 35 of 50 as in a reproduction of
 SynFER."""
 DISTORTED = 25.0
 """PSNR in dB through the VAE alone below which a face visibly changes; images of a model's own
 kind have about 30."""
-_LEAST_SIGNAL = 1e-3
-"""The least factor of the image in the latents that a step starts from; it is about 0.05 at the
-last timestep of most models, and 0 at zero SNR."""
 _AT_ONCE = 64
-"""Photos that are held in memory and inverted together."""
-_KEPT = 1 << 28
-"""Bytes of latents of photos that are kept for later samples."""
+"""Photos that are held in memory and inverted together, at most."""
+_KEPT = 1 << 25
+"""The most bytes of latents that are kept until their photos come back."""
+_DECIMALS = 4
+"""Of the intensities that the AU reader reads, as `label` writes them."""
 _ROUND_TRIPS = 8
 """Photos of which `round_trip` measures the loss."""
 
@@ -52,7 +50,8 @@ class Photos:
 
     `files` are their paths, `names` their names in UTF-8, relative to the folder that was read, and
     `sha256` the hashes of their files. `skipped` has the reasons, by name, why other files could
-    not be read.
+    not be read. Those of a dataset are its `items`, and `read_as` says what it was read as, by the
+    names that run.json has for it.
     """
 
     size: tuple[int, int]
@@ -60,6 +59,8 @@ class Photos:
     names: tuple[str, ...]
     sha256: tuple[str, ...]
     skipped: Mapping[str, str]
+    items: tuple[Item, ...] = ()
+    read_as: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def __len__(self) -> int:
         return len(self.files)
@@ -74,7 +75,13 @@ class Photos:
 
         Raises UserError for one that is no longer there.
         """
-        return np.stack([read_image(self.files[row], self.size) for row in rows])
+        return np.stack(list(map(self._image, rows)))
+
+    def _image(self, row: int) -> np.ndarray:
+        if not self.items:
+            return read_image(self.files[row], self.size)
+        with still_there(self.items[row]):
+            return read_image(self.items[row].read(), self.size)
 
 
 def read_photos(path: str | Path, size: tuple[int, int]) -> Photos:
@@ -105,44 +112,6 @@ def read_photos(path: str | Path, size: tuple[int, int]) -> Photos:
     return Photos(size, files, names, hashes, skipped)
 
 
-def inverted(trajectory: Trajectory, prediction_type: str, rounds: int = ROUNDS) -> Trajectory:
-    """The reverse of `trajectory`: from clean latents to its start, by DDIM on its timesteps.
-
-    A step of DDIM is `lower = A * upper + B * prediction(upper, t)`. Backwards `upper` is unknown
-    and on both sides; it is found by iterating `upper <- (lower - B * prediction(upper, t)) / A`
-    from `upper = lower`, `rounds` times (fixed-point inversion, arXiv 2309.04907, algorithm 1); one
-    round is plain DDIM inversion. Each round is one step of the result, which keeps `lower` in the
-    first slot of the history. Raises UserError for fewer than one round, and for a step from which
-    nothing of the image is left, such as a single step from pure noise.
-    """
-    rounds = ranges.whole("rounds", rounds, 1, None)
-    latents, prediction, lower, *_ = np.eye(HISTORY_SLOTS + 2)
-    nothing = np.zeros(HISTORY_SLOTS + 2)
-    # Row 1 of every solver's matrix is the clean image, a * latents + b * prediction.
-    clean = trajectory.coefficients[:, 1, :2].astype(np.float64)
-    way = [*levels(trajectory, prediction_type), (1.0, 0.0)]
-    matrices: list[np.ndarray] = []
-    timesteps: list[float] = []
-    for i in reversed(range(len(clean))):
-        (signal, noise), (next_signal, next_noise) = way[i : i + 2]
-        ratio = next_noise / noise
-        share = next_signal - signal * ratio
-        a, b = ratio + share * clean[i, 0], share * clean[i, 1]
-        if abs(a) < _LEAST_SIGNAL:
-            raise UserError(
-                "A step from pure noise cannot be inverted to a photo; raise `steps`, or lower "
-                "`layout_strength`."
-            )
-        for round_ in range(rounds):
-            below = latents if round_ == 0 else lower
-            upper = (below - b * prediction) / a
-            matrices.append(np.stack([upper, below, *[nothing] * (HISTORY_SLOTS - 1)]))
-            timesteps.append(float(trajectory.timesteps[i]))
-    return Trajectory(
-        np.array(timesteps, np.float32), np.stack(matrices).astype(np.float32), 1.0, 0.0
-    )
-
-
 def check_encoder(bundle: Bundle) -> None:
     """Raise UserError for a bundle without an encoder."""
     if "encoder" not in bundle.engines:
@@ -158,15 +127,16 @@ def invert(
     trajectory: Trajectory,
     *,
     prompt: str = NEUTRAL_PROMPT,
-    rounds: int = ROUNDS,
+    method: str = PREDICTOR_CORRECTOR,
 ) -> np.ndarray:
     """The latents float32 [N, C, h, w] at the start of `trajectory` that lead to `images`.
 
     `images` are float32 [N, 3, H, W] in [0, 1], N at least 1. The inversion is conditioned on
-    `prompt`, without AUs or guidance. Raises UserError for a bundle without an encoder.
+    `prompt`, without AUs or guidance. `method` is a key of `diffusion.inversion.METHODS`. Raises
+    UserError for a bundle without an encoder, and for steps that cannot be inverted.
     """
     check_encoder(sampler.bundle)
-    back = inverted(trajectory, sampler.bundle.prediction_type, rounds)
+    back = METHODS[method](trajectory, sampler.bundle.prediction_type)
     neutral = neutral_request(sampler.bundle, prompt)
     return sampler.denoised([neutral] * len(images), sampler.encode(images)[0], back)
 
@@ -179,40 +149,83 @@ def neutral_request(bundle: Bundle, prompt: str = NEUTRAL_PROMPT) -> Request:
 class PhotoStarts:
     """The latents at the start of `trajectory` that lead to photos, one for each photo.
 
-    Each photo is inverted when it is first needed. A run that comes back to its first photos after
-    more of them than are kept inverts them again.
+    Each photo is inverted when it is first needed, by a `method` of `invert`. What is found goes
+    when it has passed, unless photos `come_back` and all of them are small enough to keep. With
+    `reads_aus` the bundle's AU reader looks at the photos, too.
+
+    Always as many photos go through the engines at once, since some runtimes compute the last bits
+    by their number: a start depends neither on the batch nor on those who make other samples.
     """
 
-    def __init__(self, sampler: Sampler, photos: Photos, trajectory: Trajectory) -> None:
+    def __init__(
+        self,
+        sampler: Sampler,
+        photos: Photos,
+        trajectory: Trajectory,
+        method: str = PREDICTOR_CORRECTOR,
+        *,
+        come_back: bool = True,
+        reads_aus: bool = False,
+    ) -> None:
         self._sampler, self._photos, self._trajectory = sampler, photos, trajectory
-        self._found: dict[int, np.ndarray] = {}
+        self._method, self._reads_aus = method, reads_aus
+        self._rows = sampler.at_once(min(_AT_ONCE, len(photos)))
+        each = 4 * int(np.prod(sampler.bundle.latent.shape))
+        self._keeps = come_back and len(photos) * each <= _KEPT
+        self._latents: dict[int, np.ndarray] = {}
+        self._aus: dict[int, np.ndarray] = {}
+
+    @property
+    def kept(self) -> int:
+        """Of how many photos the latents are in memory."""
+        return len(self._latents)
 
     def latents(self, rows: Sequence[int], coming: Sequence[int] = ()) -> np.ndarray:
         """The latents of the photos of these numbers, float32 [len(rows), C, h, w].
 
-        Photos that are `coming` next are inverted together with these, as many as fill up the
-        batch that the device takes at once. Raises UserError for a photo that is no longer there.
+        Photos that are `coming` next are inverted together with these, as many as fill up what goes
+        through the engines at once. Raises UserError for a photo that is no longer there.
         """
-        missing = sorted(set(rows) - self._found.keys())
-        if missing:
-            size = self._sampler.at_once(_AT_ONCE)
-            next_ones = sorted(set(coming) - self._found.keys() - set(missing))
-            missing += next_ones[: -len(missing) % size]
-        for first in range(0, len(missing), _AT_ONCE):
-            part = missing[first : first + _AT_ONCE]
-            latents = invert(self._sampler, self._photos.images(part), self._trajectory)
-            self._found.update(zip(part, map(np.copy, latents), strict=True))
-        found = np.stack([self._found[row] for row in rows])
-        self._forget({*rows, *coming}, _KEPT // found[0].nbytes)
+        self._find(rows, coming)
+        found = np.stack([self._latents[row] for row in rows])
+        self._forget({*rows, *coming})
         return found
 
-    def _forget(self, needed: set[int], most: int) -> None:
-        """Keep the latents of `most` photos, the last ones, and of those that are needed."""
-        excess = len(self._found) - most
-        if excess > 0:
-            passed = (row for row in self._found if row not in needed)
-            for row in list(itertools.islice(passed, excess)):
-                del self._found[row]
+    def aus(self, rows: Sequence[int]) -> list[dict[str, float]] | None:
+        """The intensities that the AU reader sees in photos, by the model's names of the units.
+
+        None if it reads none. Call it after `latents` of these photos.
+        """
+        if not self._reads_aus:
+            return None
+        names = self._sampler.bundle.au_names
+        read = (self._aus[row].astype(float).tolist() for row in rows)
+        return [
+            {name: round(x, _DECIMALS) for name, x in zip(names, each, strict=True)}
+            for each in read
+        ]
+
+    def _find(self, rows: Sequence[int], coming: Sequence[int]) -> None:
+        missing = sorted(set(rows) - self._latents.keys())
+        if not missing:
+            return
+        next_ones = sorted(set(coming) - self._latents.keys() - set(missing))
+        missing += next_ones[: -len(missing) % self._rows]
+        for first in range(0, len(missing), self._rows):
+            part = missing[first : first + self._rows]
+            images = padded(self._photos.images(part), self._rows)
+            latents = invert(self._sampler, images, self._trajectory, method=self._method)
+            self._latents.update((row, latents[i].copy()) for i, row in enumerate(part))
+            if self._reads_aus:
+                read = self._sampler.engines.run_in_pieces(AU_READER, "images", images)["aus"]
+                self._aus.update((row, read[i].copy()) for i, row in enumerate(part))
+
+    def _forget(self, needed: set[int]) -> None:
+        """Keep what was found of the photos that are needed, or of all."""
+        if not self._keeps:
+            for row in self._latents.keys() - needed:
+                del self._latents[row]
+                self._aus.pop(row, None)
 
     def round_trip(self) -> tuple[float, float]:
         """Mean PSNR in dB of the first photos: inverted and denoised, and through the VAE alone.
@@ -221,9 +234,12 @@ class PhotoStarts:
         the error of the steps.
         """
         rows = range(min(_ROUND_TRIPS, len(self._photos)))
+        filling = range(min(self._rows, len(self._photos)))
         images = self._photos.images(rows)
         neutral = neutral_request(self._sampler.bundle)
-        back = self._sampler.denoised([neutral] * len(rows), self.latents(rows), self._trajectory)
+        back = self._sampler.denoised(
+            [neutral] * len(rows), self.latents(rows, filling), self._trajectory
+        )
         encoded, _ = self._sampler.encode(images)
         there, alone = (psnr(self._sampler.decode(x), images) for x in (back, encoded))
         return float(there.mean()), float(alone.mean())

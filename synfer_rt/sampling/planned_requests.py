@@ -18,6 +18,7 @@ from synfer_rt.diffusion import noise
 from synfer_rt.sampling import au_distributions
 from synfer_rt.sampling.apportionment import turns
 from synfer_rt.sampling.au_distributions import AuDistribution
+from synfer_rt.sampling.photo_facts import PLAN
 from synfer_rt.sampling.requests import DRAWS, Request, Requests, for_synonyms
 from synfer_rt.sampling.splits import Split
 from synfer_rt.vocabulary import prompts
@@ -97,6 +98,11 @@ class PlannedRequests(Requests):
         return au_distributions.DRAWS + len(self.drawn_from.attributes)
 
     @property
+    def nothing_is_drawn(self) -> bool:
+        """Whether photo and label alone decide a request; a template's words are drawn."""
+        return super().nothing_is_drawn and self.drawn_from.template is None
+
+    @property
     def given_prompts(self) -> list[str]:
         """Prompts in which each word of each attribute is."""
         template = self.drawn_from.template
@@ -113,7 +119,7 @@ class PlannedRequests(Requests):
     @property
     def settings(self) -> dict[str, Any]:
         """The distributions as JSON values."""
-        return self.drawn_from.settings
+        return {**super().settings, **self.drawn_from.settings}
 
     def chosen(self, indices: Sequence[int]) -> list[dict[str, str]]:
         """The words of the attributes of several samples."""
@@ -140,6 +146,10 @@ class PlannedRequests(Requests):
             name: words[bisect_right(edges, u)]
             for (name, (words, edges)), u in zip(self._edges.items(), uniforms[first:], strict=True)
         }
+
+    def _caption(self, index: int) -> tuple[str, None] | None:
+        """The prompt that the photo of the sample says, unless a template says it."""
+        return super()._caption(index) if self.drawn_from.template is None else None
 
     def _described(
         self, label: str, uniforms: Sequence[float]
@@ -184,6 +194,11 @@ class PlannedRequests(Requests):
             return super()._aus(label, uniforms)
         drawn = distribution.draw(uniforms[DRAWS : DRAWS + au_distributions.DRAWS])
         return self._as_known(drawn)
+
+    def _aus_source(self, request: Request) -> str:
+        if request.label in self.drawn_from.aus:
+            return PLAN
+        return super()._aus_source(request)
 
     def _layout(
         self, index: int, attributes: prompts.Attributes | None, uniform: float

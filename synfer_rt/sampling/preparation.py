@@ -55,6 +55,17 @@ class Prepared:
             self.targets[[row]],
         )
 
+    def showing(self, aus: Sequence[Mapping[str, float]], bundle: Bundle) -> Prepared:
+        """The same with other intensities of action units, those of the `count` requests."""
+        requests = [
+            replace(request, aus=shown)
+            for request, shown in zip(self.requests[: self.count], aus, strict=True)
+        ]
+        given = facs.au_vectors(aus, bundle.au_names)
+        both = padded(np.stack([np.zeros_like(given), given], 1), len(self))
+        filling = [requests[-1]] * (len(self) - self.count)
+        return replace(self, requests=(*requests, *filling), inputs={**self.inputs, "aus": both})
+
     def starting_at(self, latents: np.ndarray) -> Prepared:
         """The same from other latents, [count, C, h, w]."""
         return replace(self, latents=padded(latents, len(self)).astype(np.float32))

@@ -15,6 +15,7 @@ from synfer_rt import ranges
 from synfer_rt.bundle import Bundle, Layouts
 from synfer_rt.diffusion import noise
 from synfer_rt.errors import UserError, nearest
+from synfer_rt.sampling.photo_facts import PHOTO, PROTOTYPE, REQUEST, PhotoFacts
 from synfer_rt.vocabulary import au_prototypes, expressions, facs, prompts
 
 _SYNONYMS = 3  # numbers that prompts.describe takes
@@ -120,7 +121,8 @@ class Requests:
     `aus` None draws AUs from the prototypes of the label. `bank` holds the start faces, None starts
     from noise. `au_names` are the model's AUs. With `photos` above 0 so many photos are the start
     faces: the first shows every label, then the second does, and so on; a prompt of None then
-    describes the expression alone.
+    describes the expression alone. `facts` is what they say of themselves, if a dataset has them:
+    with labels of their own each shows its own label alone.
     """
 
     labels: tuple[str, ...]
@@ -134,6 +136,7 @@ class Requests:
     bank: Layouts | None = field(repr=False, compare=False)
     photos: int = 0
     classes: tuple[str, ...] = ()
+    facts: PhotoFacts | None = field(default=None, repr=False)
 
     @overload
     def __getitem__(self, index: int) -> Request: ...
@@ -159,7 +162,7 @@ class Requests:
         `indices` are 0 or more, `labels` classes of the model.
         """
         if labels is None:
-            labels = [self.labels[index % len(self.labels)] for index in indices]
+            labels = list(map(self._turn, indices))
         keys = [(self.seed, index) for index in indices]
         draws = noise.uniforms(keys, DRAWS + self.further_draws, "request").tolist()
         faces = noise.uniforms(keys, 1, "layout")[:, 0].tolist()
@@ -177,12 +180,28 @@ class Requests:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides the requests besides the fields of this class, as JSON values."""
-        return {}
+        """What decides the requests besides the first fields of this class, as JSON values."""
+        return {} if self.facts is None else self.facts.settings
+
+    @property
+    def showings(self) -> int:
+        """How many samples in a row start from the same photo, one for each label that it shows."""
+        return 1 if self.facts is not None and self.facts.labels else len(self.labels)
+
+    @property
+    def nothing_is_drawn(self) -> bool:
+        """Whether photo and label alone decide a request, by what a dataset says of the photo."""
+        return self.facts is not None and self.facts.aus_from != PROTOTYPE
 
     def photo(self, index: int) -> int:
         """The photo that sample `index` starts from: it shows every label before the next does."""
-        return index // len(self.labels) % self.photos
+        return index // self.showings % self.photos
+
+    def _turn(self, index: int) -> str:
+        """The label whose turn it is."""
+        if self.facts is not None and self.facts.labels:
+            return self.facts.labels[self.photo(index)]
+        return self.labels[index % len(self.labels)]
 
     def with_label(self, index: int, label: str) -> Request:
         """The request of sample `index`, 0 or more, for a label under any of its names.
@@ -196,18 +215,45 @@ class Requests:
     def _request(
         self, index: int, label: str, uniforms: Sequence[float], for_face: float
     ) -> Request:
-        prompt, attributes = self._described(label, uniforms)
+        prompt, attributes = self._caption(index) or self._described(label, uniforms)
         return Request(
             index,
             self.seed,
             label,
             prompt,
             self.negative_prompt,
-            self._aus(label, uniforms),
+            self._aus_of(index, label, uniforms),
             self.guidance,
             self.au_scale,
             self._layout(index, attributes, for_face),
         )
+
+    def sources(self, request: Request) -> dict[str, str]:
+        """Where label and AUs of a request come from, for its record, if photos have facts."""
+        if self.facts is None:
+            return {}
+        label = PHOTO if self.facts.keeps_labels else REQUEST
+        return {"label_source": label, "aus_source": self._aus_source(request)}
+
+    def _aus_source(self, request: Request) -> str:
+        given = self.aus is not None
+        return REQUEST if given or self.facts is None else self.facts.aus_from
+
+    def _caption(self, index: int) -> tuple[str, None] | None:
+        """The prompt that the photo of the sample says, if it says one and no other is given."""
+        if self.facts is None or not self.facts.captions or self.prompt is not None:
+            return None
+        caption = self.facts.captions[self.photo(index)]
+        return None if caption is None else (caption, None)
+
+    def _aus_of(self, index: int, label: str, uniforms: Sequence[float]) -> Mapping[str, float]:
+        """The AUs that the photo of the sample says, else those for the label.
+
+        There are none yet if a network is to read them.
+        """
+        if self.facts is None or self.facts.aus_from == PROTOTYPE:
+            return self._aus(label, uniforms)
+        return self.facts.aus[self.photo(index)] if self.facts.aus else {}
 
     def _described(
         self, label: str, uniforms: Sequence[float]
@@ -230,10 +276,7 @@ class Requests:
 
     def _as_known(self, aus: Mapping[str, float]) -> Mapping[str, float]:
         """Intensities by the model's names, where its vocabulary has no sides or lacks units."""
-        if aus.keys() <= self._known_aus:
-            return aus
-        vector = facs.au_vector(aus, self.au_names).tolist()  # keep what the model is told
-        return {name: x for name, x in zip(self.au_names, vector, strict=True) if x > 0}
+        return aus if aus.keys() <= self._known_aus else facs.as_known(aus, self.au_names)
 
     @cached_property
     def _known_aus(self) -> frozenset[str]:
@@ -264,6 +307,7 @@ def make_requests(
     au_scale: float | None = None,
     layout: str | None = None,
     photos: int = 0,
+    facts: PhotoFacts | None = None,
     seed: int = 0,
 ) -> Requests:
     """The requests of a run; a guidance, AU scale, layout or prompt of None is the default.
@@ -271,7 +315,8 @@ def make_requests(
     `labels` are "all" or a list of names of classes. `prompt` None draws a sentence for each
     request. `aus` are intensities in [0, 1] by AU name, such as {"AU12": 0.8}; None or an empty
     mapping draws AUs for each label. `guidance` and `au_scale` are those of Request. `layout` is
-    "bank" or "none". `photos` is the number of photos that are the start faces instead of the bank.
+    "bank" or "none". `photos` is the number of photos that are the start faces instead of the bank,
+    and `facts` what they say of themselves; those with labels of their own decide `labels`.
 
     Raises UserError for an unknown label or AU (naming the nearest), a label or AU given twice, AUs
     for a model without AUs, an intensity outside its range, several labels of which the prompt and
@@ -290,10 +335,11 @@ def make_requests(
     if negative_prompt is not None:
         check_text("negative_prompt", negative_prompt)
         _check_negative_prompt(negative_prompt, bundle)
-    chosen = expressions.choose_labels(labels, bundle.classes)
+    own = () if facts is None else facts.shown(bundle.classes)
+    chosen = own or expressions.choose_labels(labels, bundle.classes)
     intensities = _intensities(aus, bundle)
-    if prompt is not None and len(chosen) > 1:
-        _check_labels_differ(chosen[0], intensities, bundle)
+    if prompt is not None and len(chosen) > 1 and not own:
+        _check_labels_differ(chosen[0], intensities, facts, bundle)
     return Requests(
         chosen,
         prompt,
@@ -306,6 +352,7 @@ def make_requests(
         bundle.layouts if not photos and (layout or defaults.layout) == "bank" else None,
         photos,
         bundle.classes,
+        facts,
     )
 
 
@@ -321,10 +368,13 @@ def _check_layout(layout: object, photos: int) -> None:
         raise UserError("`layout` and `layout_from` exclude each other; leave one out.")
 
 
-def _check_labels_differ(first: str, aus: Mapping[str, float], bundle: Bundle) -> None:
+def _check_labels_differ(
+    first: str, aus: Mapping[str, float], facts: PhotoFacts | None, bundle: Bundle
+) -> None:
     """Raise UserError where one prompt and the AUs leave nothing for several labels to decide."""
-    if aus or not bundle.au_names:
-        rest = "`aus`" if aus else "a model without action units"
+    of_photos = facts is not None and facts.aus_from != PROTOTYPE
+    if aus or of_photos or not bundle.au_names:
+        rest = "`aus`" if aus else "`aus_from`" if of_photos else "a model without action units"
         raise UserError(
             f"With `prompt` and {rest} the images of all labels are alike; name the one that they "
             f'show, such as `labels=["{first}"]`.'

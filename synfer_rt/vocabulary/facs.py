@@ -190,6 +190,12 @@ def _shortest(intensity: float) -> float:
     return float(str(np.float32(intensity)))
 
 
+def as_known(aus: Mapping[str, float], names: tuple[str, ...]) -> dict[str, float]:
+    """{name: intensity} by the names of a vocabulary, as `au_vector` reads it; zeros left out."""
+    vector = au_vector(aus, names).tolist()
+    return {name: x for name, x in zip(names, vector, strict=True) if x > 0}
+
+
 def mirror(vectors: np.ndarray) -> np.ndarray:
     """The OpenGraphAU-41 vectors [..., 41] of the mirrored faces: left and right exchanged."""
     order = [

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import mmap
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from synfer_rt.bench import memory
 from synfer_rt.bench.host_side import InstantEngines
-from synfer_rt.bench.memory import checked, over_time, resident
+from synfer_rt.bench.memory import checked, of_photos, over_time, resident
 from synfer_rt.bundle import Bundle
-from synfer_rt.data.writers import FORMATS, open_output
+from synfer_rt.data.writers import FORMATS, open_output, read
 from synfer_rt.jobs.sample_settings import make_run
+from synfer_rt.sampling.inversion import PhotoStarts
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's count of memory")
 MEGABYTE = 1_000_000
@@ -72,6 +75,35 @@ def test_faults_are_on_the_page_and_in_the_exit_code(
     done = CliRunner().invoke(memory.main, words)
     assert done.exit_code == 1
     assert "000000.tar" in done.output and "- " in (tmp_path / "a.md").read_text()
+
+
+def test_starts_of_photos_that_have_passed_are_not_kept(
+    tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[int] = []
+    latents = PhotoStarts.latents
+
+    def counted(starts: PhotoStarts, *rows: Sequence[int]) -> np.ndarray:
+        found = latents(starts, *rows)
+        kept.append(starts.kept)
+        return found
+
+    monkeypatch.setattr(PhotoStarts, "latents", counted)
+    monkeypatch.setattr("synfer_rt.sampling.inversion._AT_ONCE", 8)
+    (tmp_path / "photos").mkdir()
+    run = make_run(tiny_bundle, count=200, **of_photos(tmp_path / "photos", 200, tiny_bundle))
+    assert len(run.photos or ()) == 200
+    writer = open_output(tmp_path / "out", run.settings("webdataset"), resume=False, shard_size=50)
+    over_time(run, InstantEngines(tiny_bundle), writer, 8, 2)
+    made = [record["source"] for record, _ in read(tmp_path / "out")]
+    assert len({*made}) == 200 and len(kept) >= 25
+    assert max(kept) <= 8
+
+
+def test_the_command_starts_from_photos(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    words = ["--bundle", str(tiny_bundle.path), "--count", "20", "--batch", "4", "--photos"]
+    done = CliRunner().invoke(memory.main, words)
+    assert done.exit_code == 0 and "20 images in 1 shards read" in done.output, done.output
 
 
 @pytest.mark.slow

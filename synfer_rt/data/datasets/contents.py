@@ -20,12 +20,14 @@ class Contents:
     """The files of a dataset.
 
     `root` is the folder that names begin at, and `files` are those of the dataset at or below it,
-    sorted. `label_scheme` gives label numbers their meaning; None if nothing does.
+    sorted. `label_scheme` gives label numbers their meaning; None if nothing does. `describes` says
+    whether items get their descriptions.
     """
 
     root: Path
     files: Sequence[Path]
     label_scheme: str | None = None
+    describes: bool = False
 
     @cached_property
     def images(self) -> Sequence[Path]:

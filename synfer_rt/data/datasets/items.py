@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -34,14 +35,33 @@ class Within:
 
 
 @dataclass(frozen=True)
+class Description:
+    """What a dataset says of an image besides its label.
+
+    `caption` is a text about it, None without one. `aus` are intensities in [0, 1] by the names of
+    action units, None if nothing says any, or what is wrong with them.
+    """
+
+    caption: str | None = None
+    aus: Mapping[str, float] | str | None = None
+
+    def filled_by(self, other: Description) -> Description:
+        """The same with what only `other` says."""
+        return Description(self.caption or other.caption, self.aus or other.aus)
+
+
+UNDESCRIBED = Description()
+
+
+@dataclass(frozen=True)
 class Item:
     """One image of a dataset.
 
     `name` is its name in the dataset, in UTF-8. `label`, `problem`, `written` and `scheme` are the
     fields of its Label. `split` is train, val or test, another word from a table's column of
     splits, or None. `file` holds its bytes, which `read` returns. `person` is who it shows, in the
-    dataset's own words, None if it does not say. `within` is the image of which it is a part, None
-    for a whole one.
+    dataset's own words, None if it does not say. `description` is only read if it is asked for.
+    `within` is the image of which it is a part, None for a whole one.
     """
 
     name: str
@@ -53,6 +73,7 @@ class Item:
     file: Path = field(repr=False, compare=False)
     read: Read = field(repr=False, compare=False)
     person: str | None = None
+    description: Description = field(default=UNDESCRIBED, repr=False, compare=False)
     within: Within | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -116,3 +137,16 @@ def picture(item: Item, size: tuple[int, int], aligner: Aligner | None = None) -
     if aligner is None or item.within is None:
         return read_image(item.read(), size, aligner or centred)
     return read_image(item.within.read(), size, partial(aligner, box=item.within.box))
+
+
+@contextmanager
+def still_there(item: Item) -> Generator[None]:
+    """Raise UserError if the block cannot read an original: all could be read before the run."""
+    try:
+        yield
+    except (OSError, ValueError, UserError) as error:
+        reason = str(getattr(error, "strerror", None) or error).rstrip(".")
+        raise UserError(
+            f"{item.name} has changed or gone since the run began ({reason}); restore it, then "
+            "continue with `resume=True`."
+        ) from None

@@ -33,6 +33,7 @@ def read_dataset(
     label_scheme: object = None,
     split: str | None = None,
     target: str | None = None,
+    describes: bool = False,
 ) -> Dataset:
     """List the dataset at `path`, a directory or a file. A table stands for what it names.
 
@@ -43,7 +44,8 @@ def read_dataset(
     their meaning (see scheme_files.given_scheme, and label_schemes.FIRST_NUMBER for those that
     count from 1); without it, a list of classes in the dataset does (see class_lists), or the
     format itself. `split` keeps only the images of that split. If the scheme's file has a mapping
-    to the scheme `target`, labels become those that it names.
+    to the scheme `target`, labels become those that it names. With `describes` items get their
+    descriptions.
 
     Raises UserError for a path that is not there, an unknown format, scheme or split, an unfinished
     output of synfer-rt, numbers that do not begin where those of their scheme do, a class folder
@@ -56,6 +58,8 @@ def read_dataset(
     of_format = found.label_scheme is not None and scheme is None
     if of_format:
         contents = replace(contents, label_scheme=found.label_scheme)
+    if describes:
+        contents = replace(contents, describes=True)
     contents, unused = _for_format(contents, left_out, found)
     items: list[Item] = []
     skipped: list[Skipped] = []

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from synfer_rt.data.datasets.items import IMAGES, Found, Item, Read, Skipped
+from synfer_rt.data.datasets.contents import Contents
+from synfer_rt.data.datasets.items import IMAGES, UNDESCRIBED, Found, Item, Read, Skipped
 from synfer_rt.data.datasets.labels.folder_names import FolderNames, with_folder
 from synfer_rt.data.datasets.labels.label import UNLABELLED, Label, label_of
 from synfer_rt.data.datasets.labels.splits import split_of_path
@@ -36,7 +37,7 @@ class _Sample:
 
 
 def items_of_samples(
-    members: Mapping[str, Read], label_scheme: str | None, shard: str, place: Path
+    members: Mapping[str, Read], contents: Contents, shard: str, place: Path
 ) -> Found:
     """The images among `members`, which are files by their names.
 
@@ -44,6 +45,7 @@ def items_of_samples(
     is the name of the archive at `place` that has the members; it is empty if they are files in the
     folder `place`.
     """
+    label_scheme = contents.label_scheme
     samples: list[_Sample] = []
     for found in _samples(members):
         if isinstance(found, Skipped):
@@ -65,7 +67,8 @@ def items_of_samples(
         split = columns.split_of(record or {}) or split_of_path(name)
         label = Label(None, columns.problem) if label == UNLABELLED else label
         file, person = place if shard else place / sample.file, columns.person_of(record or {})
-        item = Item(name, *label, split, file, sample.image, person=person)
+        said = columns.description(record or {}) if contents.describes else UNDESCRIBED
+        item = Item(name, *label, split, file, sample.image, person, said)
         yield from boxed(item, columns.box_of(record or {}))
     if columns.unused_box is not None:
         yield Skipped(shard or "*.json", NOT_USED.format(columns.unused_box))

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from synfer_rt.data.image_format import of_settings
 from synfer_rt.data.writers.webdataset import ShardFormat, members
-from synfer_rt.records import ARROW, FILE_NAME, Record, Value, blank_record
+from synfer_rt.records import ARROW, FILE_NAME, Record, Value, blank_record, fields_of
 
 _MAGIC = b"PAR1"
 _ROW_GROUP = 256  # rows that a reader must hold at once
@@ -86,8 +86,7 @@ def schema(settings: Mapping[str, Any]) -> Any:
         return arrow.type_for_alias(ARROW[type(value)])
 
     image = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
-    calibrated = settings.get("calibration") is not None
-    fields = blank_record(settings["classes"], settings["au_vocabulary"], calibrated)
+    fields = blank_record(settings["classes"], settings["au_vocabulary"], fields_of(settings))
     columns = {FILE_NAME.name: FILE_NAME.empty, **fields}
     features = {"info": {"features": {"image": {"_type": "Image"}}}}
     return arrow.schema(

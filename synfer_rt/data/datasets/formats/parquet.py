@@ -9,7 +9,7 @@ from pathlib import Path
 from synfer_rt.data.datasets.contents import Contents
 from synfer_rt.data.datasets.formats.format import Format
 from synfer_rt.data.datasets.formats.left_out import loose_images
-from synfer_rt.data.datasets.items import Found, Item, Skipped
+from synfer_rt.data.datasets.items import UNDESCRIBED, Found, Item, Skipped
 from synfer_rt.data.datasets.labels.label import UNLABELLED, Label
 from synfer_rt.data.datasets.labels.splits import split_of_path
 from synfer_rt.data.datasets.tables.boxes import NOT_USED, boxed
@@ -32,7 +32,7 @@ def read(contents: Contents) -> Found:
             with opened(file) as table:
                 if table.image is None:
                     raise ValueError(_no_image(table))
-                yield from _items(file, shard, table, table.image, contents.label_scheme)
+                yield from _items(file, shard, table, table.image, contents)
         except (OSError, ValueError) as error:
             yield Skipped(shard, f"it is not a Parquet file of images ({error})")
     yield from loose_images(contents, "Parquet files")
@@ -50,7 +50,7 @@ def _no_image(table: ParquetFile) -> str:
 
 
 def _items(
-    file: Path, shard: str, table: ParquetFile, image: str, label_scheme: str | None
+    file: Path, shard: str, table: ParquetFile, image: str, contents: Contents
 ) -> Iterator[Item | Skipped]:
     groups = range(table.groups)
     values = survey(row for group in groups for row in table.rows(group))
@@ -58,13 +58,14 @@ def _items(
     split, unlabelled = split_of_path(f"{shard}/"), False
     for group in groups:
         for i, row in enumerate(table.rows(group)):
-            label = columns.label(row, label_scheme)
+            label = columns.label(row, contents.label_scheme)
             own = columns.split_of(row) or split
             if label == UNLABELLED:
                 unlabelled, label = True, Label(None, columns.problem)
             read_image = partial(image_at, file, image, group, i)
             name, person = f"{shard}/{group}-{i}", columns.person_of(row)
-            item = Item(name, *label, own, file, read_image, person=person)
+            said = columns.description(row) if contents.describes else UNDESCRIBED
+            item = Item(name, *label, own, file, read_image, person, said)
             yield from boxed(item, columns.box_of(row))
     if columns.unused_box is not None:
         yield Skipped(shard, NOT_USED.format(columns.unused_box))

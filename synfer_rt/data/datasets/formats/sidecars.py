@@ -14,7 +14,7 @@ def read(contents: Contents) -> Found:
     """The label of `a.jpg` is in `a.json`, else in `a.cls`."""
     files = [file for file in contents.files if file.name != OLD_SHEET]
     members = {contents.name(file): file.read_bytes for file in files}
-    yield from items_of_samples(members, contents.label_scheme, "", contents.root)
+    yield from items_of_samples(members, contents, "", contents.root)
 
 
 def have_sidecars(contents: Contents) -> bool:

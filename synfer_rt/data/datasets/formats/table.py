@@ -10,7 +10,7 @@ from pathlib import Path
 from synfer_rt.data.datasets.contents import Contents
 from synfer_rt.data.datasets.formats.format import Format
 from synfer_rt.data.datasets.formats.left_out import archives
-from synfer_rt.data.datasets.items import Found, Item, Skipped
+from synfer_rt.data.datasets.items import UNDESCRIBED, Found, Item, Skipped
 from synfer_rt.data.datasets.labels.label import UNLABELLED
 from synfer_rt.data.datasets.labels.splits import split_of
 from synfer_rt.data.datasets.tables.boxes import NOT_USED, split_fragment
@@ -53,7 +53,7 @@ def read(contents: Contents) -> Found:
             else:
                 yield from images
             continue
-        own = list(_entries(file, table, lookup, contents.label_scheme))
+        own = list(_entries(file, table, lookup, contents))
         entries += [entry for entry in own if entry.name]
         yield from _unusable(contents, file, own)
     paths = lookup.find(entries)
@@ -73,14 +73,14 @@ def read(contents: Contents) -> Found:
             yield contents.skipped(file, "no table lists it")
 
 
-def _entries(file: Path, table: Table, lookup: Lookup, label_scheme: str | None) -> Iterator[Entry]:
+def _entries(file: Path, table: Table, lookup: Lookup, contents: Contents) -> Iterator[Entry]:
     """What the rows of a table say. An entry without a name names no image.
 
     Names in a table that `synfer-rt label` wrote begin at the folder that it labelled. Of several
     columns of images, the one that finds most counts.
     """
     columns, of_name, folder = table.columns, split_of(file.name), folder_of(file)
-    scheme = label_scheme or (table.form.scheme if table.form else None)
+    scheme = contents.label_scheme or (table.form.scheme if table.form else None)
     if len(columns.files) > 1:
         columns = replace(columns, files=_by_images_found(file, table, lookup))
     for row in table.rows():
@@ -91,10 +91,11 @@ def _entries(file: Path, table: Table, lookup: Lookup, label_scheme: str | None)
         box = part or columns.box_of(row)
         label, split = columns.label(row, scheme), columns.split_of(row) or of_name
         person = columns.person_of(row)
+        said = columns.description(row) if contents.describes else UNDESCRIBED
         if isinstance(box, str):
-            yield Entry(file, name, label, split, None, box, person=person)
+            yield Entry(file, name, label, split, None, box, person, said)
         else:
-            yield Entry(file, name, label, split, box, person=person)
+            yield Entry(file, name, label, split, box, None, person, said)
 
 
 def _by_images_found(file: Path, table: Table, lookup: Lookup) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ def read(contents: Contents) -> Found:
                 why = "another file in the archive has the same name; the first is used"
                 yield Skipped(f"{shard}/{name}", why)
             members.setdefault(name, content)
-        yield from items_of_samples(members, contents.label_scheme, shard, file)
+        yield from items_of_samples(members, contents, shard, file)
     yield from loose_images(contents, "archives")
 
 

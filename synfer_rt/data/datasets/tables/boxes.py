@@ -116,6 +116,11 @@ def in_box(item: Item, box: Box | None) -> Item:
     return replace(item, name=item.name + box.fragment, read=read, within=within)
 
 
+def whole(item: Item) -> Callable[[], bytes]:
+    """What returns the bytes of the image of which `item` may be the part in a box."""
+    return item.read if item.within is None else item.within.read
+
+
 def boxed(item: Item, box: Box | str | None) -> Found:
     """The part of an image in the box that `box_of` returned, or the whole with what is wrong."""
     if isinstance(box, str):

@@ -11,6 +11,8 @@ from functools import lru_cache
 
 AFFECTNET_COLUMN = "subdirectoryfilepath"
 """The image in AffectNet's CSV files. No other dataset calls it so."""
+CAPTIONS = ("caption", "prompt", "text", "description", "captions")
+"""A text about the image, the likeliest first."""
 PIXELS = "pixels"
 """The grey values of an image, as in FER2013's CSV file."""
 FILES = (

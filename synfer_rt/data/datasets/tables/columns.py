@@ -1,4 +1,4 @@
-"""What the columns of a table, or the keys of JSON objects, hold: image, label, split, face box."""
+"""What columns of a table, or keys of JSON objects, hold: image, label, split, box, description."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import reprlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from synfer_rt.data.datasets.items import Description
 from synfer_rt.data.datasets.labels.label import UNLABELLED, Label, label_of
 from synfer_rt.data.datasets.labels.splits import are_splits, split_of
 from synfer_rt.data.datasets.tables.boxes import Box, BoxColumns, box_columns, box_of
 from synfer_rt.data.datasets.tables.cells import Row, is_image_name, several, text
 from synfer_rt.data.datasets.tables.column_names import (
     BOXES,
+    CAPTIONS,
     FILES,
     IDENTIFIERS,
     LABELS,
@@ -19,6 +21,7 @@ from synfer_rt.data.datasets.tables.column_names import (
     PIXELS,
     SPLITS,
 )
+from synfer_rt.data.datasets.tables.unit_columns import UnitColumns, unit_columns
 from synfer_rt.data.datasets.tables.votes import majority, vote_columns
 from synfer_rt.vocabulary.expressions import expression
 
@@ -39,7 +42,8 @@ class Columns:
     none. `votes` are the columns of votes with the expression of each, None for an abstention.
     `problem` says why no column of labels is found, if the table has columns that may be one.
     `unused_box` is a column of face boxes that cannot be read without ambiguity. `person` is the
-    column of who an image shows.
+    column of who an image shows. `captions` are the columns of texts about images, of which the
+    first with a value counts, and `units` those of action units.
     """
 
     names: tuple[str, ...]
@@ -51,6 +55,8 @@ class Columns:
     problem: str | None = None
     unused_box: str | None = None
     person: str | None = None
+    captions: tuple[str, ...] = ()
+    units: UnitColumns | None = None
 
     def label(self, row: Row, label_scheme: str | None) -> Label:
         """The label of a row; UNLABELLED if its cell is empty.
@@ -85,6 +91,12 @@ class Columns:
     def box_of(self, row: Row) -> Box | str | None:
         """The face box of a row, None if it has none, or what is wrong with it."""
         return box_of(row, self.box) if self.box else None
+
+    def description(self, row: Row) -> Description:
+        """What a row says of its image besides the label."""
+        texts = (text(row.get(name)) for name in self.captions)
+        units = None if self.units is None else self.units.of(row)
+        return Description(next(filter(None, texts), None), units)
 
 
 def _label(cell: object, label_scheme: object) -> Label:
@@ -125,6 +137,8 @@ def columns_of(
     unused_box = next(boxes, None)
     used = {*files, *labels, *votes, split}
     person = next((name for name in PERSONS if values.get(name) and name not in used), None)
+    captions = tuple(name for name in CAPTIONS if values.get(name) and name not in labels)
+    units = unit_columns(values)
     return Columns(
         tuple(names),
         files,
@@ -134,7 +148,9 @@ def columns_of(
         box,
         problem,
         unused_box,
-        person=person,
+        person,
+        captions,
+        units,
     )
 
 

@@ -7,7 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from synfer_rt.data.datasets.items import Found, Item, Skipped, name_below
+from synfer_rt.data.datasets.items import (
+    UNDESCRIBED,
+    Description,
+    Found,
+    Item,
+    Skipped,
+    name_below,
+)
 from synfer_rt.data.datasets.labels.folder_names import FolderNames, with_folder
 from synfer_rt.data.datasets.labels.label import UNLABELLED, Label
 from synfer_rt.data.datasets.labels.splits import split_of_path
@@ -22,7 +29,8 @@ class Entry:
     """What a row of a table says of an image, or of the part of it in a face box.
 
     `name` is the image as the row writes it. `label`, `split`, `box` and `person` are what the row
-    says, if anything. `problem` says why the box of the row is not used.
+    says, if anything. `problem` says why the box of the row is not used. `description` is what the
+    row says besides, if that is asked for.
     """
 
     table: Path
@@ -32,6 +40,7 @@ class Entry:
     box: Box | None = None
     problem: str | None = None
     person: str | None = None
+    description: Description = UNDESCRIBED
 
     @property
     def path(self) -> Path:
@@ -66,7 +75,7 @@ def items_of_entries(root: Path, matched: Sequence[Matched], label_scheme: str |
             or split_of_path(entry.path.as_posix())
             or split_of_path(tables[entry.table])
         )
-        item = Item(name, *label, split, file, file.read_bytes, person=entry.person)
+        item = Item(name, *label, split, file, file.read_bytes, entry.person, entry.description)
         yield in_box(item, box)
 
 
@@ -93,6 +102,7 @@ def _merged(
                 label=label,
                 split=counts.split or entry.split,
                 person=counts.person or entry.person,
+                description=counts.description.filled_by(entry.description),
             )
         known[file, entry.box] = counts
         if against := list(_contradictions(entry, counts, root, file)):
