@@ -19,12 +19,11 @@ from synfer_rt.export.files.json_files import read_json
 from synfer_rt.export.training.cache import writing
 from synfer_rt.export.training.calibration import BINS, calibration_error, scores
 from synfer_rt.export.training.faces import Faces
+from synfer_rt.judging import temperature as temperatures
 from synfer_rt.judging.temperature import fitted_temperature, softmax
 from synfer_rt.vocabulary import label_schemes
 
 FILE, LINES = "evaluation.json", "held-out.jsonl"
-FEWEST_TO_FIT = 32
-"""Held-out images, at least, that a temperature is fitted on."""
 _DIGITS = 6
 _BY = {
     "val": "images of the split val",
@@ -71,7 +70,7 @@ def _calibration(found: Mapping[str, Any]) -> str:
 
 def temperature_of(logits: np.ndarray, faces: Faces) -> float | None:
     """The temperature that fits the half of the held-out images for it; None if they are few."""
-    if faces.fitting.sum() < FEWEST_TO_FIT or faces.fitting.all():
+    if faces.fitting.sum() < temperatures.FEWEST or faces.fitting.all():
         return None
     return fitted_temperature(logits[faces.fitting], _truth(faces)[faces.fitting])
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from synfer_rt.judging import temperature
 from synfer_rt.judging.calibration import Calibration
 from synfer_rt.judging.rounding import DECIMALS
 from synfer_rt.judging.temperature import fitted_temperature, log_loss, logarithms, tempered
@@ -51,7 +52,8 @@ def fit(
 ) -> Fitted:
     """The calibration of a vote on the classes of `scheme`.
 
-    `truth` are the true classes of N images, `names` their names.
+    `truth` are the true classes of N images, `names` their names. A temperature for which there are
+    fewer than `temperature.FEWEST` images is 1.
     """
     first = parts(names, truth)
     opinions = [opinion.mapped_to(scheme) for opinion in opinions]
@@ -77,4 +79,6 @@ def fit(
 
 
 def _temperature(probabilities: np.ndarray, classes: np.ndarray) -> float:
+    if len(classes) < temperature.FEWEST:
+        return 1.0
     return round(fitted_temperature(logarithms(probabilities), classes), DECIMALS)

@@ -11,6 +11,8 @@ import numpy as np
 
 LARGEST = 20.0
 """Temperatures are sought from its reciprocal to it."""
+FEWEST = 32
+"""Images that a temperature is fitted on, at least: of fewer it says little."""
 _LEAST = 1e-6
 """A smaller probability counts as this one: its logarithm would say more than is known."""
 _HALVINGS = 60

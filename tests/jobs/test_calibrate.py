@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,13 @@ from synfer_rt.commands.cli import main
 from synfer_rt.data.writers import FORMATS, read, run_file
 
 CLASSES = ("happy", "sad", "fear")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_images_fit_a_temperature() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("synfer_rt.judging.temperature.FEWEST", 2)
+        yield
 
 
 @pytest.fixture(scope="module")

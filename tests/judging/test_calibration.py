@@ -106,3 +106,11 @@ class TestCoverage:
             Opinion("seven", "affectnet-7", np.full((40, 7), 1 / 7)),
         ]
         assert fit(members, "affectnet-8", names, labels).images == {"eight": 10, "seven": 5}
+
+    @pytest.mark.parametrize(("images", "is_fitted"), [(124, False), (128, True)])
+    def test_few_images_fit_no_temperature(self, images: int, is_fitted: bool):
+        labels, names = ["happy"] * images, list(map(str, range(images)))  # a quarter is fitted on
+        shares = np.full((images, 7), 0.1 / 6)
+        shares[:, CLASSES.index("happy")] = 0.9
+        found = fit([Opinion("right", SCHEME, shares)], SCHEME, names, labels).calibration
+        assert (found.temperatures["right"] != 1) == is_fitted

@@ -24,7 +24,7 @@ from synfer_rt.export.checkpoint.reading import read_checkpoint
 from synfer_rt.export.graphs import trained_feranno
 from synfer_rt.export.networks.feranno import FERAnno
 from synfer_rt.export.networks.modules import Encoder
-from synfer_rt.export.training import evaluation, features
+from synfer_rt.export.training import features
 from synfer_rt.export.training.augmentation import as_input
 from synfer_rt.export.training.calibration import calibration_error
 from synfer_rt.export.training.frozen import encoded, parts
@@ -60,7 +60,7 @@ DYING: list[str] = []
 
 def in_small_pieces(patch: pytest.MonkeyPatch) -> None:
     """Few images at once, and few to fit a temperature on."""
-    patch.setattr(evaluation, "FEWEST_TO_FIT", 2)
+    patch.setattr("synfer_rt.judging.temperature.FEWEST", 2)
     patch.setattr("synfer_rt.export.training.frozen._POSITIONS", {"cpu": 8 * 64})
     patch.setattr("synfer_rt.export.training.faces._AT_ONCE", 16)
 
