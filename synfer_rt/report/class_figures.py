@@ -31,9 +31,12 @@ def counts(facts: Facts, run: str, beside: Sequence[Facts]) -> Element:
     groups = [hits for one in beside for hits in (*one.hits_of(one.label), one.hits)]
     acceptance = Acceptance(facts, groups)
 
+    not_all = 0 < facts.hits[1] < labelled.sum()  # such as originals, which nothing votes on
+
     def line(name: Children, asked: int, count: int, hits: tuple[int, int]) -> Element:
         cells = [_td(grouped(asked)) if has_requests else None, _td(grouped(count))]
-        kept = _td(grouped(hits[0])) if acceptance.columns else None
+        judged = _td(grouped(hits[1])) if not_all else None
+        kept = [judged, _td(grouped(hits[0]))] if acceptance.columns else None
         return tag("tr", tag("th", name, scope="row"), cells, kept, acceptance.cells(hits))
 
     lines = [
@@ -47,6 +50,7 @@ def counts(facts: Facts, run: str, beside: Sequence[Facts]) -> Element:
         _th("class", "text"),
         _th("requested") if has_requests else None,
         _th("labelled"),
+        _th("judged") if not_all else None,
         _th("accepted") if acceptance.columns else None,
         acceptance.head("share"),
     ]

@@ -47,7 +47,10 @@ _PAIRS = (
     "The distance of two images is the root mean square difference of their 16 by 16 grey pixels, "
     "in levels of 255. The nearest of each image is found among all others of the gallery."
 )
-_INTERVALS = "Intervals of shares hold 95 % (Wilson)."
+_CLASSES = (
+    "Images are counted as accepted by their label, which the vote may have changed. Intervals "
+    "hold 95 % (Wilson)."
+)
 
 
 def page(runs: list[Run], path: Path) -> Iterator[bytes]:
@@ -132,7 +135,7 @@ def _figures(runs: list[Run]) -> Element:
         (
             "classes",
             "Classes",
-            _INTERVALS,
+            _CLASSES,
             each(lambda run, a: class_figures.counts(run.facts, a, beside)),
         ),
         (
@@ -237,7 +240,7 @@ def _terms(run: Run) -> Iterator[tuple[str, str]]:
 
 
 def _evaluation(run: Run, letter: str) -> Children:
-    return evaluation.evaluation_table(run.read.source.evaluation)
+    return evaluation.evaluation_tables(run.read.source.evaluation)
 
 
 def _made(run: Run) -> Children:

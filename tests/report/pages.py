@@ -69,10 +69,10 @@ def opened(path: Path) -> Page:
     return Page(text, json.loads(manifest[1]), dict(blocks))
 
 
-def table(page: Page, section: str) -> list[list[str]]:
-    """The cells of a section's first table, as texts without their markup."""
+def table(page: Page, section: str, number: int = 0) -> list[list[str]]:
+    """The cells of one of a section's tables, as texts without their markup."""
     body = page.text.split(f'<section id="{section}">')[1].split("</section>")[0]
-    body = body.split("<table")[1].split("</table>")[0]
+    body = body.split("<table")[number + 1].split("</table>")[0]
     rows = re.findall(r"<tr.*?</tr>", body, re.DOTALL)
     cells = [re.findall(r"<t[hd].*?</t[hd]>", row, re.DOTALL) for row in rows]
     return [[re.sub(r"<[^>]*>", "", cell).strip() for cell in row] for row in cells]

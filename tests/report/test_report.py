@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from PIL import Image
 
 from synfer_rt import UserError, write_report
 from synfer_rt.bench.host_side import InstantEngines
+from synfer_rt.report.columns import Columns
+from synfer_rt.report.facts import facts_of
 from synfer_rt.report.intervals import wilson
 from tests.report.conftest import write
 from tests.report.pages import MARKUP, Page, opened, table
@@ -207,12 +210,34 @@ def test_a_page_never_replaces_something_else_nor_lies_among_the_samples(
 
 def test_an_evaluation_is_shown(runs: Path, tmp_path: Path):
     own = runs / "__faces__" / "evaluation.json"
-    found = {"FID": {"value": 12.3456789, "interval": [11.0, 13.5]}, "judge": "<a>", "none": None}
+    units = {"AU1": {"r": 0.5, "interval": [0.25, 0.75]}, "AU2": {"r": 0.125, "interval": None}}
+    found = {"FID": 12.3456789, "judge": "<a>", "distances": None, "units": units}
+    found |= {name: {"x": 1, "y": {"z": 2}} for name in ("c", "a", "b")}
     own.write_text(json.dumps({**found, "notes": ["Few images."], "run": {"name": "faces"}}))
     try:
         write_report(runs / "faces", page=tmp_path / "page.html")
     finally:
         own.unlink()
     page = opened(tmp_path / "page.html")
-    rows = [["FID"], ["value", "12.346"], ["interval", "11 to 13.5"], ["judge", "&lt;a&gt;"]]
-    assert table(page, "evaluation") == rows and "Few images." in page.text
+    assert table(page, "evaluation") == [["FID", "12.35"], ["judge", "&lt;a&gt;"]]
+    rows = [["", "r", "interval"], ["AU1", "0.5", "0.25 to 0.75"], ["AU2", "0.125", ""]]
+    assert table(page, "evaluation", 1) == rows and "Few images." in page.text
+    captions = re.findall("<caption>(.*?)</caption>", page.text)
+    assert captions == ["units", *(x for name in "cab" for x in (name, f"{name} · y")), "run"]
+
+
+def test_originals_of_augment_are_not_judged():
+    columns = Columns()
+    for origin, share in ("original", 0.0), ("augmented", 0.9), ("augmented", 0.8):
+        columns.add(
+            {
+                "requested_label": "sad",
+                "label": "sad",
+                "origin": origin,
+                "accepted": share > 0.85,
+                "probabilities": {"happy": (1 - share) * (share > 0), "sad": share},
+            }
+        )
+    facts = facts_of(columns, {"classes": ["happy", "sad"]})
+    assert facts.hits == (1, 2) and facts.hits_of(facts.label) == [(0, 0), (1, 2)]
+    assert facts.label.count(facts.readable).tolist() == [0, 3]

@@ -82,7 +82,7 @@ def test_a_table_is_shown(
     assert [bool(file) for file in page.files("files")] == [True, True, False, False]
     assert page.files("files")[1].startswith(b"\x89PNG")  # no browser shows every BMP
     rows = table(page, "classes")
-    assert rows[-1][:4] == ["all", "2", "3", "1"]
+    assert rows[-1][:5] == ["all", "2", "3", "2", "1"]
     assert "<i>" not in page.text
 
 
