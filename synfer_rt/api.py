@@ -153,6 +153,7 @@ class Model:
           reads (`input_format`, `label_scheme`, `split`); each shows every label, or with
           `keep_label` its own, with its caption as the prompt. `aus_from`: "photo", "reader" or
           "prototype". `inversion`: "predictor-corrector", or "fixed-point" as in release 0.1.
+          `align`, `face` and `face_detector`: find and align the photos' faces, as in `label`.
         - `cache_every`: N computes the UNet's deep part only in every N-th guided step, for a
           bundle that was built with `--cache-depth`; 1, the default, in every step.
         - `size`: (height, width) in pixels, for a bundle of free sizes.

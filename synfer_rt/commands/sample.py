@@ -121,6 +121,7 @@ if TYPE_CHECKING:
 )
 @click.option("--label-scheme", help="What label numbers of the photos mean; see label.")
 @click.option("--split", help="Only this part of the photos: train, val or test.")
+@options.aligning
 @click.option(
     "--layout-strength",
     type=float,

@@ -45,9 +45,13 @@ class Mtcnn:
     """
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._networks = [open_network(folder / name) for name in FILES]
         content = b"".join((folder / name).read_bytes() for name in FILES)
         self.sha256 = hashlib.sha256(content).hexdigest()
+
+    def __reduce__(self) -> tuple[type[Mtcnn], tuple[Path]]:
+        return Mtcnn, (self._folder,)  # sessions do not travel to other processes
 
     def faces(self, image: Image, matrix: np.ndarray, side: int) -> list[Face]:
         """See `FaceDetector.faces`."""

@@ -35,6 +35,7 @@ class Yunet:
     """
 
     def __init__(self, file: Path) -> None:
+        self._file = file
         self._session = open_network(file)
         self.sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
         inputs = self._session.get_inputs()
@@ -52,6 +53,9 @@ class Yunet:
                 f"{LARGEST} pixels or for any size with `face_detector`."
             )
         self._fixed = sides[0] if sides else None
+
+    def __reduce__(self) -> tuple[type[Yunet], tuple[Path]]:
+        return Yunet, (self._file,)  # sessions do not travel to other processes
 
     def faces(self, image: Image, matrix: np.ndarray, side: int) -> list[Face]:
         """See `FaceDetector.faces`."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from synfer_rt.faces.finding import RULES, chosen, faces_in
 from synfer_rt.paths import Location, local
 
 LOG = logging.getLogger(__name__)
+OF_ALIGNING = ("face", "face_detector")
+"""The settings that need `align`."""
 _LOOKED_AT = 8
 """Images that are looked at to find out whether they are aligned."""
 _SEEN_AT = 256
@@ -38,7 +41,7 @@ def aligner_for(
     such detector, and where none is installed.
     """
     if not ranges.flag("align", align):
-        for name, value in (("face", face), ("face_detector", face_detector)):
+        for name, value in zip(OF_ALIGNING, (face, face_detector), strict=True):
             if value is not None:
                 raise UserError(f"`{name}` needs `align`; add `align=True`, or leave out `{name}`.")
         return None
@@ -46,6 +49,12 @@ def aligner_for(
         raise UserError(f"`face` must be one of {', '.join(RULES)}, got {face!r}.")
     given = None if face_detector is None else local(face_detector, "face_detector")
     return Aligner(weights.detector(given), bundle.face_template, face or RULES[0])
+
+
+def aligner_of(settings: Mapping[str, Any], bundle: Bundle) -> Aligner | None:
+    """What aligns the photos of `settings`, of which some may be missing; see `aligner_for`."""
+    face, detector = (settings.get(name) for name in OF_ALIGNING)
+    return aligner_for(bundle, settings.get("align", False), face, detector)
 
 
 def warn_of_unaligned(items: Sequence[Item], bundle: Bundle) -> None:

@@ -111,6 +111,7 @@ def _photos(settings: Mapping[str, Any]) -> Iterator[str]:
     for name, value in read_as(settings).items():
         yield f"--{name.replace('_', '-')} {shlex.quote(value)}"
     yield f"--inversion {settings.get('inversion', FIXED_POINT)}"
+    yield from _aligned(settings)
 
 
 def _augment(settings: Mapping[str, Any]) -> Iterator[str]:
@@ -120,6 +121,11 @@ def _augment(settings: Mapping[str, Any]) -> Iterator[str]:
     yield from _named(settings, _OF_AUGMENT)
     if settings.get("decode_originals"):
         yield "--decode-originals"
+    yield from _aligned(settings)
+
+
+def _aligned(settings: Mapping[str, Any]) -> Iterator[str]:
+    """The options that say how faces are found and aligned."""
     if (align := settings.get("align")) is not None:
         yield f"--align --face {align['face']}"
         if align["detector"] != weights.SHA256:

@@ -20,6 +20,8 @@ from synfer_rt.data.datasets.tables.parquet_file import SUFFIX as PARQUET
 from synfer_rt.data.datasets.tables.table import CERTAIN
 from synfer_rt.data.images import find_images
 from synfer_rt.errors import UserError, nearest
+from synfer_rt.faces.alignment import Aligner
+from synfer_rt.jobs.aligning import OF_ALIGNING, aligner_of
 from synfer_rt.jobs.originals import refuse_splits
 from synfer_rt.judging.annotators import AU_READER
 from synfer_rt.paths import local
@@ -37,7 +39,7 @@ READ_AS = {
     "split": "photo_split",
 }
 """Settings that say how the photos' dataset is read, with the names that run.json has for them."""
-_OF_PHOTOS = ("keep_label", "aus_from", "inversion", *READ_AS)
+_OF_PHOTOS = ("keep_label", "aus_from", "inversion", "align", *OF_ALIGNING, *READ_AS)
 
 
 @dataclass(frozen=True)
@@ -82,11 +84,12 @@ def read_photos(
     if out is not None:
         refuse_inside(out, [path])
     wanted = _wanted(given, bundle)
+    aligner = aligner_of(given, bundle)
     options = {name: given[name] for name in READ_AS if given.get(name) is not None}
     asked = wanted.keep_label or wanted.aus_from != PROTOTYPE or options
     if not asked and _are_images(path):
-        return inversion.read_photos(path, bundle.image_size), None
-    return _of_dataset(path.absolute(), wanted, options, bundle)
+        return inversion.read_photos(path, bundle.image_size, aligner), None
+    return _of_dataset(path.absolute(), wanted, options, bundle, aligner)
 
 
 def read_as(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -134,7 +137,11 @@ def _are_images(path: Path) -> bool:
 
 
 def _of_dataset(
-    path: Path, wanted: _Wanted, options: Mapping[str, Any], bundle: Bundle
+    path: Path,
+    wanted: _Wanted,
+    options: Mapping[str, Any],
+    bundle: Bundle,
+    aligner: Aligner | None,
 ) -> tuple[Photos, PhotoFacts]:
     dataset = read_dataset(
         path,
@@ -146,7 +153,7 @@ def _of_dataset(
     )
     refuse_splits(dataset, "start from")
     with ThreadPoolExecutor(_READERS, "read") as pool:
-        look = partial(_looked_at, wanted=wanted, bundle=bundle)
+        look = partial(_looked_at, wanted=wanted, bundle=bundle, aligner=aligner)
         found = list(pool.map(look, dataset.items))
     unusable = [*(one for one in found if isinstance(one, Skipped)), *dataset.skipped]
     good = [
@@ -171,6 +178,7 @@ def _of_dataset(
         _by_name(unusable),
         items,
         {READ_AS[name]: _text(name, value) for name, value in options.items()},
+        aligner,
     )
     return photos, _facts(items, wanted, bundle)
 
@@ -180,11 +188,13 @@ def _text(name: str, value: object) -> str:
     return given_scheme(value).text if name == "label_scheme" else str(value)
 
 
-def _looked_at(item: Item, wanted: _Wanted, bundle: Bundle) -> str | Skipped:
+def _looked_at(
+    item: Item, wanted: _Wanted, bundle: Bundle, aligner: Aligner | None
+) -> str | Skipped:
     """The SHA-256 of a photo's file, or why the photo cannot be used."""
     if (problem := wanted.problem(item, bundle)) is not None:
         return Skipped(item.name, problem)
-    image = load(item, bundle.image_size)
+    image = load(item, bundle.image_size, aligner)
     if isinstance(image, str):
         return Skipped(item.name, image)
     return hashlib.sha256(whole(item)()).hexdigest()

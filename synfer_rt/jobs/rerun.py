@@ -17,6 +17,7 @@ from synfer_rt.data import writers
 from synfer_rt.data.image_format import of_settings
 from synfer_rt.diffusion.inversion import FIXED_POINT
 from synfer_rt.errors import UserError
+from synfer_rt.faces import weights
 from synfer_rt.jobs.photo_reading import read_as
 from synfer_rt.jobs.plan import DAMAGED, Plan, damaged
 from synfer_rt.jobs.plan_document import Document
@@ -105,7 +106,14 @@ def _of_photos(begun: Mapping[str, Any], layout_from: Path) -> dict[str, Any]:
     taken = {name: begun[name] for name in ("keep_label", "aus_from") if name in begun}
     if begun.get("aus") is not None:
         taken.pop("aus_from", None)
-    how = {"inversion": begun.get("inversion", FIXED_POINT)}
+    how: dict[str, Any] = {"inversion": begun.get("inversion", FIXED_POINT)}
+    if (align := begun.get("align")) is not None:
+        if align["detector"] != weights.SHA256:
+            raise UserError(
+                "The run's photos were aligned with a face detector of the user's, which run.json "
+                "knows by its hash alone; give the settings to `sample`, with `face_detector`."
+            )
+        how |= {"align": True, "face": align["face"]}
     return {"layout_from": layout_from, **how, **taken, **read_as(begun)}
 
 

@@ -26,6 +26,7 @@ from synfer_rt.data.image_format import ImageFormat
 from synfer_rt.data.writers import Writer, run_file
 from synfer_rt.data.writers.shards import PartWriter
 from synfer_rt.jobs import runner
+from synfer_rt.jobs.aligning import warn_of_unaligned
 from synfer_rt.jobs.card import tally_of, write_card
 from synfer_rt.jobs.destination import Destination
 from synfer_rt.jobs.other_parts import PATIENCE, OtherParts
@@ -318,6 +319,8 @@ def photo_starts(run: Run, engines: LoadedEngines) -> PhotoStarts | None:
     if run.photos is None:
         return None
     warn_of_other_images(run.bundle)
+    if run.photos.aligner is None:
+        warn_of_unaligned(run.photos.as_items(), run.bundle)
     requests, photos = run.requests, run.photos
     starts = PhotoStarts(
         Sampler(engines),

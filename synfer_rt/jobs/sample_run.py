@@ -216,7 +216,9 @@ class Run:
         if self.photos is None:
             return {}
         method = {} if self.inversion == FIXED_POINT else {"inversion": self.inversion}
-        return {**method, **self.photos.read_as}
+        aligner = self.photos.aligner
+        align = {} if aligner is None else {"align": aligner.settings()}
+        return {**method, **align, **self.photos.read_as}
 
     def record(self, sample: Sample) -> dict[str, Any]:
         """What is written beside an image: all that is needed to make it again, and its label."""

@@ -55,6 +55,9 @@ class SampleSettings(TypedDict, total=False):
     input_format: str | None
     label_scheme: str | Sequence[str] | Path | None
     split: str | None
+    align: bool | None
+    face: str | None
+    face_detector: str | Path | None
     layout_strength: float | None
     cache_every: int | None
     size: tuple[int, int] | None

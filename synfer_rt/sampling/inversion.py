@@ -16,11 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from synfer_rt.bundle import Bundle
-from synfer_rt.data.datasets.items import Item, still_there
-from synfer_rt.data.images import find_images, in_utf8, read_image
+from synfer_rt.data.datasets.items import Item, picture, still_there
+from synfer_rt.data.datasets.labels.label import UNLABELLED
+from synfer_rt.data.images import centred, find_images, in_utf8, read_image
 from synfer_rt.diffusion.inversion import METHODS, PREDICTOR_CORRECTOR
 from synfer_rt.diffusion.solvers import Trajectory
 from synfer_rt.errors import UserError
+from synfer_rt.faces.alignment import Aligner
 from synfer_rt.judging.annotators import AU_READER
 from synfer_rt.paths import local
 from synfer_rt.sampling.preparation import padded
@@ -51,7 +53,7 @@ class Photos:
     `files` are their paths, `names` their names in UTF-8, relative to the folder that was read, and
     `sha256` the hashes of their files. `skipped` has the reasons, by name, why other files could
     not be read. Those of a dataset are its `items`, and `read_as` says what it was read as, by the
-    names that run.json has for it.
+    names that run.json has for it. With an `aligner` they are aligned faces.
     """
 
     size: tuple[int, int]
@@ -61,6 +63,7 @@ class Photos:
     skipped: Mapping[str, str]
     items: tuple[Item, ...] = ()
     read_as: Mapping[str, str] = field(default_factory=dict[str, str])
+    aligner: Aligner | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -69,6 +72,13 @@ class Photos:
     def digest(self) -> str:
         """A SHA-256 of the photos in their order."""
         return hashlib.sha256("".join(self.sha256).encode()).hexdigest()
+
+    def as_items(self) -> Sequence[Item]:
+        """The photos as items of a dataset, without labels if they are of none."""
+        return self.items or [
+            Item(name, *UNLABELLED, None, file, file.read_bytes)
+            for name, file in zip(self.names, self.files, strict=True)
+        ]
 
     def images(self, rows: Sequence[int]) -> np.ndarray:
         """The photos of these numbers, float32 [n, 3, H, W] in [0, 1].
@@ -79,15 +89,16 @@ class Photos:
 
     def _image(self, row: int) -> np.ndarray:
         if not self.items:
-            return read_image(self.files[row], self.size)
+            return read_image(self.files[row], self.size, self.aligner or centred)
         with still_there(self.items[row]):
-            return read_image(self.items[row].read(), self.size)
+            return picture(self.items[row], self.size, self.aligner)
 
 
-def read_photos(path: str | Path, size: tuple[int, int]) -> Photos:
+def read_photos(path: str | Path, size: tuple[int, int], aligner: Aligner | None = None) -> Photos:
     """The images at `path`, a file or folder, in the order of their paths.
 
-    Raises UserError if `path` does not exist, or has no image that can be read.
+    With an `aligner`, images without a face are skipped. Raises UserError if `path` does not exist,
+    or has no image that can be read.
     """
     path = local(path)
     found: list[tuple[Path, str, str]] = []
@@ -96,7 +107,8 @@ def read_photos(path: str | Path, size: tuple[int, int]) -> Photos:
         name = in_utf8(file.name if file == path else file.relative_to(path).as_posix())
         try:
             content = file.read_bytes()
-            read_image(content, size)  # decodes all of it, which shows whether it is whole
+            # Decodes all of it, which shows whether it is whole.
+            read_image(content, size, aligner or centred)
         except OSError as error:
             skipped[name] = f"it cannot be read ({error.strerror}); repair or remove it."
         except UserError as error:
@@ -109,7 +121,7 @@ def read_photos(path: str | Path, size: tuple[int, int]) -> Photos:
             f"None of the {len(skipped)} files at {path} is a photo; the first: {reason}"
         )
     files, names, hashes = zip(*found, strict=True)
-    return Photos(size, files, names, hashes, skipped)
+    return Photos(size, files, names, hashes, skipped, aligner=aligner)
 
 
 def check_encoder(bundle: Bundle) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -208,3 +209,33 @@ def test_faces_that_lie_elsewhere_are_warned_of(
     assert "1 of 1 faces" in warned(bundles["elsewhere"])
     assert not warned(bundles["there"])
     assert not warned(model.bundle)
+
+
+def test_samples_start_from_aligned_faces(
+    model: synfer_rt.Model, photos: Path, detector: Path, tmp_path: Path
+):
+    options: dict[str, Any] = {"layout_from": photos, "count": 4, "steps": 2, "labels": ["sad"]}
+    align: dict[str, Any] = {"align": True, "face": "only", "face_detector": detector}
+    written = model.write(tmp_path / "out", **options, **align)
+    reasons = {name: why.partition(";")[0].partition(",")[0] for name, why in written.skipped}
+    assert reasons == {"happy/two.png": "It shows 2 faces", "sad/none.png": "It shows no face"}
+    settings = json.loads(run_file.path(tmp_path / "out").read_text())
+    assert settings["align"] == aligner(model, detector, "only").settings()
+    # The same start faces, cropped before.
+    (tmp_path / "faces").mkdir()
+    size, made = model.bundle.image_size, aligner(model, detector, "only")
+    for item in read_dataset(photos).items:
+        image = load(item, size, made)
+        if isinstance(image, np.ndarray):
+            Image.fromarray(np.rint(image.transpose(1, 2, 0) * 255).astype(np.uint8)).save(
+                tmp_path / "faces" / item.name.replace("/", "-")
+            )
+    cropped = model.sample(**options | {"layout_from": tmp_path / "faces", "count": 2})
+    samples = model.sample(**options | {"count": 2}, **align)
+    for one, other in zip(samples, cropped, strict=True):
+        np.testing.assert_array_equal(one.image, other.image)
+
+
+def test_a_detector_travels_to_other_processes(detector: Path):
+    found = pickle.loads(pickle.dumps(Yunet(detector)))
+    assert found.sha256 == Yunet(detector).sha256
