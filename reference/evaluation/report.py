@@ -19,6 +19,7 @@ FURTHER = {
     "ablation": "what action units, guidance and layouts add",
     "photo_layouts": "photos to start from: whether the person stays",
     "guidance_sweep": "strength of semantic guidance",
+    "onnx_guides": "guides from ONNX networks: exactness, and whether they steer",
     "label_quality": "labels: annotators, vote, thresholds",
     "downstream": "what synthetic faces are worth as training data",
     "long_tail": "rare classes filled up",
