@@ -394,20 +394,25 @@ class Model:
         format: str = "auto",
         label_scheme: str | Sequence[str] | Path | None = None,
         split: str | None = None,
+        align: bool = False,
+        face: str | None = None,
+        face_detector: Location | None = None,
         batch: int = 64,
         on_progress: OnProgress | None = None,
     ) -> Calibrations:
         """Fit the annotators' temperatures and the thresholds of label sets on labelled images.
 
-        `data` are read as the images of `label`, with their labels. The file `out`, in JSON, is for
-        this bundle alone. Raises UserError for a bundle without annotators, and for images without
-        a label that the bundle knows.
+        `data` are read, and aligned, as the images of `label`, with their labels. The file `out`,
+        in JSON, is for this bundle alone. Raises UserError for a bundle without annotators, and for
+        images without a label that the bundle knows.
         """
         batch = ranges.whole("batch", batch, 1, None)
         file = local(out, "out")
         bundle = self.bundle
         dataset = read_images(data, file, format, label_scheme, split, bundle.label_scheme)
-        return calibrate(dataset, self._loaded(bundle, self.backend), file, batch, on_progress)
+        aligner = aligner_for(bundle, align, face, face_detector)
+        engines = self._loaded(bundle, self.backend)
+        return calibrate(dataset, engines, file, batch, on_progress, aligner)
 
     def augment(
         self,

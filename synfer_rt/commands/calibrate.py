@@ -39,6 +39,7 @@ _REASONS = 10
     metavar="FILE",
     help="The file for --calibration of label and sample; one that is there is replaced.",
 )
+@options.aligning
 @options.running
 def calibrate(
     data: tuple[Path, ...],

@@ -14,6 +14,7 @@ from synfer_rt.backends.loaded_engines import LoadedEngines
 from synfer_rt.data.datasets import Dataset, Item
 from synfer_rt.data.datasets.items import load
 from synfer_rt.errors import UserError
+from synfer_rt.faces.alignment import Aligner
 from synfer_rt.jobs.calibration_file import write_calibration
 from synfer_rt.jobs.progress import OnProgress, reporter
 from synfer_rt.judging.annotators import Annotators
@@ -50,10 +51,12 @@ def calibrate(
     out: Path,
     batch: int,
     on_progress: OnProgress | None = None,
+    aligner: Aligner | None = None,
 ) -> Calibrations:
     """Fit temperatures and thresholds on the images of `dataset` with a label, and write them.
 
-    Raises UserError for a bundle without annotators, and without images whose labels it knows.
+    With an `aligner` the annotators see aligned faces. Raises UserError for a bundle without
+    annotators, and without images whose labels it knows.
     """
     annotators, classes = Annotators(engines), engines.bundle.classes
     items = [item for item in dataset.items if item.label in classes]
@@ -74,7 +77,9 @@ def calibrate(
     with ThreadPoolExecutor(_READERS, "read") as pool:
         for first in range(0, len(items), size):
             part = items[first : first + size]
-            images = list(pool.map(partial(load, size=engines.bundle.image_size), part))
+            images = list(
+                pool.map(partial(load, size=engines.bundle.image_size, aligner=aligner), part)
+            )
             pixels = [image for image in images if not isinstance(image, str)]
             for item, image in zip(part, images, strict=True):
                 if isinstance(image, str):
