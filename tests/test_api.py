@@ -426,7 +426,7 @@ def test_a_notebook_shows_results_as_pictures_and_tables(
     written = model.write(tmp_path / "out", labels=["happy", "sad"], count=3, steps=1)
     filled = model.augment(photos, tmp_path / "made", balance=3, repair_steps=0)
     for made in (written, filled):
-        assert made.contact_sheet is not None
+        assert isinstance(made.contact_sheet, Path)
         picture = made.contact_sheet.read_text().splitlines()[-1]
         assert made._repr_html_().rpartition(" src=")[2] == picture.rpartition(" src=")[2] + "\n"
     cells = [re.findall("<td[^>]*>([^<]*)</td>", made._repr_html_()) for made in (written, filled)]

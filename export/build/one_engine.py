@@ -24,7 +24,7 @@ from synfer_rt.export.files.lora.merge import Lora
 from synfer_rt.export.graphs.engine_graphs import engine_graph, images_of
 from synfer_rt.export.networks.cached_unet import check_depth
 from synfer_rt.export.networks.classifier import ClassifierSource
-from synfer_rt.export.networks.image_network import compose_network, reference
+from synfer_rt.export.networks.image_network import compose_network, reference_outputs
 from synfer_rt.export.onnx.forward_graph import export_onnx, save, store_half
 from synfer_rt.export.onnx.gradient_graph import export_gradient
 from synfer_rt.export.peak_memory import peak_bytes, reset_peak
@@ -127,7 +127,7 @@ def _export(job: Job, path: Path) -> tuple[list[Case], dict[str, Any]]:
         if job.precision == "fp16":
             store_half(model.graph)
         save(model, path)
-        cases = references(partial(reference, network), images_of(size), job.batches, other)
+        cases = references(partial(reference_outputs, network), images_of(size), job.batches, other)
         if isinstance(network, ClassifierSource):
             return cases, network.manifest_fields(checkpoint.settings.label_scheme)
         return cases, {}

@@ -198,9 +198,12 @@ def _checked(network: ImageNetwork, outputs: Mapping[str, Sequence[Any]]) -> str
     return chosen
 
 
-def reference(
-    network: ImageNetwork, images: torch.Tensor
-) -> torch.Tensor | tuple[torch.Tensor, ...]:
+def reference(network: ImageNetwork, images: torch.Tensor) -> torch.Tensor:
+    """The first of `reference_outputs`, which is all of an engine with one output."""
+    return reference_outputs(network, images)[0]
+
+
+def reference_outputs(network: ImageNetwork, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """The reference for the engine: Pillow and PyTorch around the unchanged ONNX file.
 
     A file that computes in float16 is run in float32, with the same weights. Raises UserError if
@@ -249,7 +252,7 @@ def reference(
         if doubt := head.doubt(rows):
             raise UserError(f"{network.path} {doubt}.")
         results += head.finish(torch.from_numpy(rows))
-    return results[0] if len(results) == 1 else tuple(results)
+    return tuple(results)
 
 
 def _fits(shape: Sequence[Any], wanted: Sequence[int]) -> bool:

@@ -24,7 +24,9 @@ def generators(seed: int, numbers: np.ndarray) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(int(found[0] >> 1)) for found in seeds]
 
 
-def normal(shape: Sequence[int], draws: Sequence[torch.Generator], device: object) -> Tensor:
+def normal(
+    shape: Sequence[int], draws: Sequence[torch.Generator], device: torch.device | str
+) -> Tensor:
     """Normal noise [n, *shape], a row from each generator."""
     return torch.stack([torch.randn(*shape, generator=draw) for draw in draws]).to(device)
 

@@ -74,7 +74,13 @@ class SampleSettings(TypedDict, total=False):
     coverage: float | None
 
 
-DEFAULTS: SampleSettings = {"labels": "all", "seed": 0, "count_accepted": False}
+DEFAULTS: SampleSettings = {
+    "labels": "all",
+    "seed": 0,
+    "count_accepted": False,
+    "keep_label": False,
+    "align": False,
+}
 """The defaults that are the same for every bundle; the others are the bundle's, or nothing."""
 
 

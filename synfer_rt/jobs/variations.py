@@ -92,8 +92,8 @@ class Variations:
         requests = [
             self._request(s.label or "", a.key) for s, a in zip(sources, padded, strict=True)
         ]
-        size, aligner = self.bundle.image_size, self.job.aligner
-        images = np.stack([original(source, size, aligner) for source in sources])
+        fitted, aligner = self.bundle.image_size, self.job.aligner
+        images = np.stack([original(source, fitted, aligner) for source in sources])
         latents = self._repaired(self._drawn(images, padded), requests, padded)
         grey = pixels.are_grey(images)
         decoded, sound = shown(self.sampler.decode(latents), grey)

@@ -45,9 +45,10 @@ class Sample:
         return f"Sample(index={self.request.index}, {said}, image {height}x{width})"
 
     def _repr_html_(self) -> str:
-        return notebook.figures([self._figure()])
+        return notebook.figures([self.figure()])
 
-    def _figure(self) -> notebook.Figure:
+    def figure(self) -> notebook.Figure:
+        """The image for a notebook, with label, acceptance and vote below it."""
         seen = notebook.percentages(self.probabilities) or "no annotators"
         kept = "accepted" if self.accepted else "not accepted"
         asked = self.request.label
@@ -65,4 +66,4 @@ class Samples(list[Sample]):
         if not self:
             return notebook.figures([], "no samples")
         more = f"and {len(self) - _SHOWN} more" if len(self) > _SHOWN else ""
-        return notebook.figures([sample._figure() for sample in self[:_SHOWN]], more)
+        return notebook.figures([sample.figure() for sample in self[:_SHOWN]], more)

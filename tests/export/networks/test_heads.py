@@ -20,7 +20,7 @@ from synfer_rt.export.networks.classifier import (
     read_classifier,
     with_heads,
 )
-from synfer_rt.export.networks.image_network import compose_network, reference
+from synfer_rt.export.networks.image_network import compose_network, reference_outputs
 from synfer_rt.export.networks.unpacked_network import unpacked_network
 from tests.export.networks.test_third_party_classifiers import (
     FIRST,
@@ -47,7 +47,7 @@ def run(source: ClassifierSource) -> dict[str, np.ndarray]:
     session = onnxruntime.InferenceSession(model.SerializeToString())
     names = [output.name for output in session.get_outputs()]
     found = dict(zip(names, map(np.asarray, session.run(None, {"images": IMAGES})), strict=True))
-    wanted = reference(source, torch.from_numpy(IMAGES))
+    wanted = reference_outputs(source, torch.from_numpy(IMAGES))
     for array, tensor in zip(found.values(), wanted, strict=True):
         np.testing.assert_allclose(array, tensor.numpy(), atol=1e-6)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from tests.export.training.photos import put_photos
 SCHEME = "neutral,happy,sad"
 
 
-def faces_of(root: Path, held_out: str = "auto", scheme: str = SCHEME, **more: str) -> Faces:
+def faces_of(root: Path, held_out: str = "auto", scheme: str = SCHEME, **more: Any) -> Faces:
     dataset = read_dataset(root, **more)
     work, one = root.parent / "work", "split" in more
     return read_faces(dataset, scheme, (16, 16), work, silent, held_out, one)

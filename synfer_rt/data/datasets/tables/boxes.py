@@ -129,7 +129,7 @@ def boxed(item: Item, box: Box | str | None) -> Found:
     yield in_box(item, box)
 
 
-def _inside(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
+def _inside(box: Box, width: int, height: int) -> tuple[float, float, float, float]:
     """The corners of the part of a box inside an image. Raises OSError as `cropped` does."""
     left, top = max(0, box.left), max(0, box.top)
     right, bottom = min(width, box.left + box.width), min(height, box.top + box.height)
