@@ -204,7 +204,7 @@ def _efficientnet(size: int, width: float, depth: float, last: int) -> Architect
     )
 
 
-_TINY = {"hidden_size": 192, "num_attention_heads": 3}
+_TINY: dict[str, Any] = {"hidden_size": 192, "num_attention_heads": 3}
 
 ARCHITECTURES = {
     "ResNet-18": _of_transformers(

@@ -174,8 +174,8 @@ def clear_images(original: nn.Module) -> tuple[dict[str, Tensor], np.ndarray, fl
             break
     tried.sort(key=lambda one: one[:2])
     _, errors, wanted, inputs = zip(*tried[: max(BATCHES)], strict=True)
-    joined = {k: torch.cat([one[k] for one in inputs]) for k in given}
-    static = {k: given[k] for k in ("clean", "coefficients")}
+    static = {k: random_inputs(1)[k] for k in ("clean", "coefficients")}
+    joined = {k: torch.cat([one[k] for one in inputs]) for k in inputs[0]}
     return joined | static, np.stack(wanted), max(errors)
 
 
@@ -197,7 +197,7 @@ def measure(name: str, form: str, threads: int) -> dict[str, Any]:
         session = open_session(file, "onnxruntime-cpu", threads)
         engine = OpenVinoEngine(spec, file, threads, "f32", IMAGE[0] * IMAGE[1])
         given, wanted, rounding = clear_images(original)
-        errors = dict.fromkeys(RUNTIMES, 0.0)
+        errors: dict[str, float] = dict.fromkeys(RUNTIMES, 0.0)
         for batch in BATCHES:
             arrays = {
                 tensor.name: given[tensor.name][: None if tensor.name in static else batch].numpy()
