@@ -18,6 +18,7 @@ FURTHER = {
     "learning": "what training brings, image by image",
     "ablation": "what action units, guidance and layouts add",
     "photo_layouts": "photos to start from: whether the person stays",
+    "alignment": "faces found and aligned",
     "guidance_sweep": "strength of semantic guidance",
     "onnx_guides": "guides from ONNX networks: exactness, and whether they steer",
     "label_quality": "labels: annotators, vote, thresholds",

@@ -88,7 +88,13 @@ def test_the_page_has_its_four_recipes():
     assert [*recipes()] == ["A solver", "A backend", "A dataset format", "A kind of checkpoint"]
 
 
-@pytest.mark.parametrize("name", recipes())
+LONG = ("A kind of checkpoint",)
+"""Recipes that build a checkpoint, left to `-m slow`."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LONG)) for n in recipes()]
+)
 def test_a_recipe_works_as_written(name: str, tree: Path):
     steps = recipes()[name]
     assert {"bash"} < {block.language for block in steps}

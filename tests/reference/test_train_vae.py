@@ -38,7 +38,7 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return invoke
 
 
-@pytest.mark.parametrize("options", [(), ("--bf16",)])
+@pytest.mark.parametrize("options", [(), pytest.param(("--bf16",), marks=pytest.mark.slow)])
 def test_training_the_decoder_alone_leaves_every_latent_as_it_was(train, tmp_path, options):
     whole = train("whole")
     finetuned = train("decoder", "--decoder-of", tmp_path / "whole" / "vae", *options)

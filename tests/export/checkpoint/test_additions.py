@@ -149,11 +149,11 @@ def test_engines_depend_on_the_settings_beside_a_lora(
     assert stale == {"conditioner", *DENOISERS}
 
 
-def test_guides_depend_on_the_labels_that_they_aim_at(checkpoint: Path) -> None:
+def test_guides_and_votes_depend_on_the_labels_that_they_aim_at(checkpoint: Path) -> None:
     before, path = keys(checkpoint), checkpoint / "synfer.json"
     path.write_text(path.read_text().replace("affectnet-8", "affectnet-7"))
     stale = {name for name, key in keys(checkpoint).items() if key != before[name]}
-    assert stale == {"guide.text", "guide.text-latent", "guide.latent"}
+    assert stale == {"guide.text", "guide.text-latent", "guide.latent", "classifier.small"}
 
 
 def test_a_classifier_of_other_latents_cannot_guide(checkpoint: Path) -> None:

@@ -108,7 +108,7 @@ def assert_guides_as(original: nn.Module, source: ClassifierSource, path: Path) 
     assert_moves_as(ExpressionLoss(original, names, SCHEME), session, 1e-5)
 
 
-@pytest.mark.parametrize("kind", [Mobile, TwoStreams])
+@pytest.mark.parametrize("kind", [Mobile, pytest.param(TwoStreams, marks=pytest.mark.slow)])
 def test_its_engine_moves_images_as_autograd_says(kind: type[nn.Module], tmp_path: Path) -> None:
     network = random_network(kind)
     to_onnx(network, tmp_path / "network.onnx")

@@ -44,6 +44,9 @@ NARROW = {
 }
 STAGES = {"hidden_sizes": [8, 12, 16, 24], "depths": [1, 1, 1, 1]}
 
+QUICK = ("resnet", "swin", "vit")
+"""Kinds that every run of the tests tries; the others are left to `-m slow`."""
+
 KINDS: dict[str, tuple[str, dict[str, Any], int, dict[str, Any]]] = {
     "vit": ("ViT", ATTENTION | {"intermediate_size": 16, "patch_size": 8}, 24, SQUARE),
     # Its position embeddings are resized within the network, from those of 42 pixels.
@@ -113,7 +116,9 @@ def export(module: nn.Module, path: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind not in QUICK)) for kind in KINDS]
+)
 def test_its_engine_moves_images_as_autograd_says(kind: str, tmp_path: Path) -> None:
     save(kind, tmp_path)
     classifier, names = read_guiding(tmp_path)

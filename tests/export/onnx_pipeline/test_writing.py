@@ -58,6 +58,7 @@ def samples(bundle: Bundle, solver: str) -> tuple[np.ndarray, np.ndarray, Trajec
     return made, start, way
 
 
+@pytest.mark.slow
 def test_the_pipeline_makes_the_images_of_the_bundle_with_aus_at_zero(
     mini_pipeline: Path, mini_bundle: Bundle
 ):
@@ -68,6 +69,7 @@ def test_the_pipeline_makes_the_images_of_the_bundle_with_aus_at_zero(
     assert np.abs(found[0].astype(int) - found[1]).max() > 20
 
 
+@pytest.mark.slow
 def test_the_checkpoint_comes_back_with_every_weight(
     mini_pipeline: Path, mini_checkpoint: Path, tmp_path: Path
 ):
@@ -87,6 +89,7 @@ def test_the_checkpoint_comes_back_with_every_weight(
     assert [c.name for c in other.classifiers] == ["small"] and other.layouts is not None
 
 
+@pytest.mark.slow
 def test_a_negative_prompt_may_be_as_long_as_what_the_prompt_became(
     mini_pipeline: Path, mini_checkpoint: Path
 ):
@@ -116,6 +119,7 @@ def test_what_pipelines_do_otherwise_is_said(mini_checkpoint: Path, tmp_path: Pa
     assert 'as `layout="none"` does' in start and "DDIMScheduler" in scheduler
 
 
+@pytest.mark.slow
 def test_the_layout_is_what_pipelines_read(mini_pipeline: Path, mini_checkpoint: Path):
     index = json.loads((mini_pipeline / "model_index.json").read_text())
     assert index["_class_name"] == "StableDiffusionPipeline"
@@ -137,6 +141,7 @@ def test_the_layout_is_what_pipelines_read(mini_pipeline: Path, mini_checkpoint:
         assert (mini_pipeline / name).read_bytes() == (mini_checkpoint / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_another_config_than_the_graphs_is_noticed(mini_pipeline: Path, tmp_path: Path):
     copy = Path(shutil.copytree(mini_pipeline, tmp_path / "copy"))
     change(copy / "vae_decoder/config.json", shift_factor=0.5)
@@ -144,6 +149,7 @@ def test_another_config_than_the_graphs_is_noticed(mini_pipeline: Path, tmp_path
         write_checkpoint(copy, tmp_path / "again")
 
 
+@pytest.mark.slow
 def test_an_error_of_the_checkpoint_names_the_pipeline(mini_pipeline: Path, tmp_path: Path):
     copy = Path(shutil.copytree(mini_pipeline, tmp_path / "copy"))
     change(copy / "synfer.json", labelscheme="raf-db")
@@ -178,6 +184,7 @@ def test_pipelines_of_other_kinds_are_refused(tmp_path: Path, fields, said):
     assert result.exit_code == 2 and said in result.output
 
 
+@pytest.mark.slow
 def test_a_part_that_is_missing_is_named(mini_pipeline: Path, tmp_path: Path):
     copy = Path(shutil.copytree(mini_pipeline, tmp_path / "copy"))
     (copy / "vae_encoder/model.onnx").unlink()

@@ -24,6 +24,8 @@ from tests import tiny_bundle as tiny
 
 CAPABILITIES = ("sm80", "sm86", "sm89", "sm120")
 BATCH = (1, 4, 64)
+QUICK = ("denoiser", "decoder")
+"""Engines that every run of the tests compiles; the others are left to `-m slow`."""
 
 
 def halves(bundle: Bundle) -> dict[str, EngineSpec]:
@@ -78,12 +80,9 @@ def save(folder: Path, opset: int, nodes: list, inputs: list, outputs: list) -> 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """synfer-mini's plans in float16: the directory and the manifest entries."""
-    bundle, out = open_bundle(), tmp_path_factory.mktemp("plans")
-    given = examples(bundle)
-    return out, {
-        name: compile_mini(name, out, "fp16", example=given[name]).entry for name in halves(bundle)
-    }
+    """Some of synfer-mini's plans in float16: the directory and the manifest entries."""
+    out, given = tmp_path_factory.mktemp("plans"), examples(open_bundle())
+    return out, {name: compile_mini(name, out, "fp16", example=given[name]).entry for name in QUICK}
 
 
 def compile_mini(name: str, out: Path, precision: str, **options: Any) -> Compiled:
@@ -94,8 +93,16 @@ def compile_mini(name: str, out: Path, precision: str, **options: Any) -> Compil
     return compile_plan(name, file, out, target, CAPABILITIES, BATCH, precision, log, **options)
 
 
-def test_every_engine_of_synfer_mini_compiles(built: tuple) -> None:
-    out, entries = built
+@pytest.mark.parametrize(
+    "names", [QUICK, pytest.param(tuple(halves(open_bundle())), marks=pytest.mark.slow)]
+)
+def test_every_engine_of_synfer_mini_compiles(names: tuple[str, ...], built: tuple) -> None:
+    (out, entries), given = built, examples(open_bundle())
+    entries = entries | {
+        name: compile_mini(name, out, "fp16", example=given[name]).entry
+        for name in names
+        if name not in entries
+    }
     for name, entry in entries.items():
         assert entry["file"] == f"tensorrt-rtx/{name}.plan"
         assert (out / entry["file"]).stat().st_size > 100_000
@@ -128,13 +135,14 @@ def test_the_entry_says_where_a_plan_runs(built: tuple) -> None:
 
 def test_the_profiles_are_the_interface_at_each_batch(built: tuple) -> None:
     _, entries = built
-    for name, engine in halves(open_bundle()).items():
-        assert entries[name]["profiles"] == {
+    engines = open_bundle().engines
+    for name, entry in entries.items():
+        assert entry["profiles"] == {
             tensor.name: {
                 kind: [batch if n == "B" else n for n in tensor.shape]
                 for kind, batch in zip(("min", "opt", "max"), BATCH, strict=True)
             }
-            for tensor in engine.inputs
+            for tensor in engines[name].inputs
         }
 
 
