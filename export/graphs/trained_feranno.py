@@ -116,11 +116,6 @@ def read_feranno(
     return feranno.eval().requires_grad_(False), config.label_scheme
 
 
-def save_feranno(directory: Path, feranno: FERAnno, config: FERAnnoConfig) -> None:
-    """Write the head and its description into the checkpoint `directory`."""
-    save_head(directory / FERANNO_FOLDER, feranno.head.state_dict(), config)
-
-
 def save_head(folder: Path, weights: Mapping[str, Tensor], config: FERAnnoConfig) -> None:
     """Write a head and its description into `folder`, each file whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from synfer_rt.errors import UserError
+from synfer_rt.export.checkpoint.contents import FERANNO_FOLDER
 from synfer_rt.export.checkpoint.reading import read_checkpoint
 from synfer_rt.vocabulary import prompts
 
@@ -168,7 +169,6 @@ def make_lcm(directory: Path) -> None:
 
 def save_additions(directory: Path) -> None:
     """FERAnno, both guiding classifiers and an AU reader for `make_mini`'s, of random weights."""
-    from synfer_rt.export.checkpoint.reading import read_checkpoint
     from synfer_rt.export.graphs import trained_feranno as feranno
     from synfer_rt.export.networks.guiding_classifier import ExpressionNet, NetConfig
     from synfer_rt.export.networks.modules import Conditioner, Denoiser
@@ -191,7 +191,7 @@ def save_additions(directory: Path) -> None:
     annotator = feranno.new_feranno(read, conditioner, denoiser, config)
     with torch.no_grad():  # the normalisation sees a few latents
         annotator.head.train()(*annotator.read(torch.randn(8, *read.latent_shape)))
-    feranno.save_feranno(directory, annotator.eval(), config)
+    feranno.save_head(directory / FERANNO_FOLDER, annotator.eval().head.state_dict(), config)
 
 
 def _unet(levels: int, **options: Any) -> Any:

@@ -14,7 +14,7 @@ import torch
 
 from synfer_rt.errors import UserError
 from synfer_rt.export.build.verify import max_relative_error, references
-from synfer_rt.export.checkpoint.contents import Checkpoint
+from synfer_rt.export.checkpoint.contents import FERANNO_FOLDER, Checkpoint
 from synfer_rt.export.checkpoint.reading import read_checkpoint
 from synfer_rt.export.graphs import trained_feranno as feranno
 from synfer_rt.export.networks.feranno import FERAnno
@@ -59,7 +59,7 @@ def checkpoint(
     shutil.copytree(mini_checkpoint, directory)
     read = read_checkpoint(directory)
     annotator, config = build(read)
-    feranno.save_feranno(directory, annotator, config)
+    feranno.save_head(directory / FERANNO_FOLDER, annotator.head.state_dict(), config)
     return read, annotator
 
 
