@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import tomllib
+from fnmatch import fnmatch
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -131,3 +132,13 @@ def test_every_room_has_tests_in_the_folder_of_its_name(folder: Path):
 def test_every_folder_of_tests_is_that_of_a_room():
     rooms = {place_of_tests(folder) for folder in folders_of("*.py", *SOURCE)}
     assert folders_of("test_*.py", "tests") <= rooms | {Path("tests", "docs")}
+
+
+def test_pytest_collects_every_file_of_tests(pytestconfig: pytest.Config):
+    ignored = pytestconfig.getini("norecursedirs")
+    collected = pytestconfig.getini("python_files")
+    for file in sorted((ROOT / "tests").rglob("*.py")):
+        folders = file.relative_to(ROOT).parts[:-1]
+        assert not any(fnmatch(name, pattern) for name in folders for pattern in ignored), file
+        if "\ndef test_" in file.read_text():
+            assert any(fnmatch(file.name, pattern) for pattern in collected), file

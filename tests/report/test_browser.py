@@ -3,46 +3,26 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.select import Select
 
 from synfer_rt import write_report
+from tests.browser import chromium as open_chromium
+from tests.browser import needs_browser, press, requested, wait
 from tests.report.pages import MARKUP
 
-selenium = pytest.importorskip("selenium.webdriver")
-Service = pytest.importorskip("selenium.webdriver.chrome.service").Service
-Keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
-Select = pytest.importorskip("selenium.webdriver.support.select").Select
-WebDriverWait = pytest.importorskip("selenium.webdriver.support.wait").WebDriverWait
-
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None or DRIVER is None,
-    reason="needs a browser and its driver (Debian: chromium and chromium-driver)",
-)
-SILENT = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
+pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    options = selenium.ChromeOptions()
-    options.binary_location = CHROMIUM
-    profile = tmp_path_factory.mktemp("profile")
-    for argument in (*SILENT, f"--user-data-dir={profile}", "--window-size=1200,800"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    browser = selenium.Chrome(options=options, service=Service(DRIVER))
-    browser.get("data:,")
-    browser.get_log("performance")  # of the browser's own first page
-    yield browser
-    browser.quit()
+    with open_chromium(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
 
 
 @pytest.fixture(scope="module")
@@ -57,15 +37,9 @@ def pages(runs: Path) -> dict[str, str]:
 def browser(chromium: Any) -> Iterator[Any]:
     """A browser that asks for nothing but files of this machine, and sees no error."""
     yield chromium
-    events = [json.loads(entry["message"])["message"] for entry in chromium.get_log("performance")]
-    sent = [one["params"] for one in events if one["method"] == "Network.requestWillBeSent"]
-    asked = {one["request"]["url"].split(":", 1)[0] for one in sent}
+    asked = {url.split(":", 1)[0] for url in requested(chromium)}
     assert asked and asked <= {"file", "data"}
     assert not chromium.get_log("browser")
-
-
-def wait(browser: Any, condition: Callable[[Any], Any]) -> Any:
-    return WebDriverWait(browser, 5, 0.02).until(condition)
 
 
 def count(browser: Any, text: str) -> None:
@@ -75,10 +49,6 @@ def count(browser: Any, text: str) -> None:
 
 def title(browser: Any, text: str) -> None:
     wait(browser, lambda b: b.find_element("id", "viewer-title").text.startswith(text))
-
-
-def press(browser: Any, *keys: str) -> None:
-    browser.switch_to.active_element.send_keys(*keys)
 
 
 def metadata(runs: Path) -> list[dict[str, Any]]:
@@ -173,5 +143,5 @@ def test_the_policy_stops_a_request_that_a_script_makes(chromium: Any, pages: di
         "fetch('http://127.0.0.1:9/').catch(() => {});"
     )
     assert answer == "connect-src"
-    chromium.get_log("performance")
+    requested(chromium)
     chromium.get_log("browser")
