@@ -25,11 +25,18 @@ from tests.students import with_student
 Once = Callable[[str, Callable[[Path], object]], Path]
 
 LONGEST = ("tests/docs/", "tests/export/", "tests/reference/")
+# Each builds bundles of its own that later files share, so no process waits for another's.
+BUILDERS = (
+    "tests/export/checkpoint/test_tokenizer.py",  # sd
+    "tests/export/build/test_whole_bundle.py",  # mini and plain
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest: the others then fill both processes to the end."""
-    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+    items.sort(
+        key=lambda item: (not item.nodeid.startswith(BUILDERS), not item.nodeid.startswith(LONGEST))
+    )
 
 
 @pytest.fixture(scope="session")
