@@ -52,9 +52,9 @@ def aligner_for(
 
 
 def aligner_of(settings: Mapping[str, Any], bundle: Bundle) -> Aligner | None:
-    """What aligns the photos of `settings`, of which some may be missing; see `aligner_for`."""
-    face, detector = (settings.get(name) for name in OF_ALIGNING)
-    return aligner_for(bundle, settings.get("align", False), face, detector)
+    """What aligns images as `ReadingSettings` says; see `aligner_for`."""
+    align, face, detector = (settings.get(name) for name in ("align", *OF_ALIGNING))
+    return aligner_for(bundle, False if align is None else align, face, detector)
 
 
 def warn_of_unaligned(items: Sequence[Item], bundle: Bundle) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from synfer_rt.data.datasets import Dataset, read_datasets, refuse_inside
 from synfer_rt.errors import UserError
 from synfer_rt.jobs.label import check_labels
+from synfer_rt.jobs.reading_settings import ReadingSettings
 from synfer_rt.paths import Location, is_folder, local
 
 TABLE = "labels.jsonl"
@@ -25,19 +26,23 @@ def table_in(out: Path) -> Path:
 
 def read_images(
     images: Location | Sequence[Location],
-    table: Path | None,
+    written: Path | None,
     format: str,
-    label_scheme: object,
-    split: str | None,
+    reading: ReadingSettings,
     target: str,
 ) -> Dataset:
-    """The images, with labels of the scheme `target` if the arguments ask for them."""
+    """The images, with labels of the scheme `target` if the arguments ask for them.
+
+    Raises UserError if the file `written` would lie among them, and for labels that are asked for
+    and not understood.
+    """
     paths = [local(path, "images") for path in _several(images)]
     if not paths:
         raise UserError("`images` must name at least one file or directory, got none.")
-    if table is not None:
-        refuse_inside(table, paths)
-    dataset = read_datasets(paths, format, label_scheme, split, target)
+    if written is not None:
+        refuse_inside(written, paths)
+    label_scheme = reading.get("label_scheme")
+    dataset = read_datasets(paths, format, label_scheme, reading.get("split"), target)
     if label_scheme is not None or format not in ("auto", "images"):
         check_labels(dataset, " and ".join(map(str, paths)))
     return dataset

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack, cast
+from typing import Any, Literal, Unpack, cast
 
 from synfer_rt import ranges
 from synfer_rt.bundle import Bundle
@@ -16,6 +16,7 @@ from synfer_rt.diffusion.timesteps import decreasing
 from synfer_rt.errors import UserError
 from synfer_rt.jobs.calibration_file import calibrated_at, of_settings
 from synfer_rt.jobs.photo_reading import read_photos
+from synfer_rt.jobs.reading_settings import ReadingSettings
 from synfer_rt.jobs.sample_run import Run
 from synfer_rt.judging.calibration import Calibrated
 from synfer_rt.sampling import inversion
@@ -29,10 +30,10 @@ _PER_WANTED = 10
 """Images that are made at most for each accepted one that is wanted, by default."""
 
 
-class SampleSettings(TypedDict, total=False):
+class SampleSettings(ReadingSettings, total=False):
     """The settings of `sample` and `write`; `Model.sample` describes them.
 
-    Leave one out, or give None, for its default.
+    Leave one out, or give None, for its default. Those of `ReadingSettings` are for photos.
     """
 
     labels: Literal["all"] | Sequence[str] | None
@@ -53,11 +54,6 @@ class SampleSettings(TypedDict, total=False):
     aus_from: str | None
     inversion: str | None
     input_format: str | None
-    label_scheme: str | Sequence[str] | Path | None
-    split: str | None
-    align: bool | None
-    face: str | None
-    face_detector: str | Path | None
     layout_strength: float | None
     cache_every: int | None
     size: tuple[int, int] | None
