@@ -10,13 +10,13 @@ import click
 
 from synfer_rt.commands import options
 from synfer_rt.commands.notes import note
+from synfer_rt.commands.skipped import report_reasons
 
 if TYPE_CHECKING:
     from synfer_rt.jobs.calibrate import Calibrations
 
 _SHOWN = 0.9
 """The coverage for which the summary shows thresholds."""
-_REASONS = 10
 
 
 @click.command()
@@ -28,9 +28,6 @@ _REASONS = 10
     metavar="DIR|FILE",
     help="Labelled images that neither trained nor will be labelled; may be repeated.",
 )
-@options.dataset_format("--format")
-@options.bundle
-@options.batch(64, "judged at once")
 @click.option(
     "--out",
     type=options.LocalPath(),
@@ -39,8 +36,7 @@ _REASONS = 10
     metavar="FILE",
     help="The file for --calibration of label and sample; one that is there is replaced.",
 )
-@options.aligning
-@options.running
+@options.judged_images()
 def calibrate(
     data: tuple[Path, ...],
     bundle: Path | None,
@@ -89,6 +85,4 @@ def _print_summary(found: Calibrations) -> None:
         )
     if found.skipped:
         reasons = Counter(reason for _, reason in found.skipped)
-        note(f"{len(found.skipped)} images left out:")
-        for reason, count in reasons.most_common(_REASONS):
-            note(f"  {count}: {reason}")
+        report_reasons(f"{len(found.skipped)} images left out:", reasons)

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("images", nargs=-1, required=True, type=options.LocalPath())
-@options.dataset_format("--format")
-@options.bundle
-@options.batch(64, "labelled at once")
 @click.option(
     "--out",
     type=options.LocalPath(),
@@ -29,10 +26,9 @@ if TYPE_CHECKING:
     metavar="FILE|DIR",
     help="A .jsonl or .csv file, or a directory for labels.jsonl.",
 )
-@options.aligning
+@options.judged_images()
 @options.accepting
 @options.calibrating
-@options.running
 @options.resuming
 def label(
     images: tuple[Path, ...],

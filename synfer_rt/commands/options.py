@@ -179,3 +179,10 @@ def dataset_format(option: str) -> Decorator:
         ),
         click.option("--split", help="Only this part: train, val or test."),
     )
+
+
+def judged_images() -> Decorator:
+    """How the images are read that the annotators of a bundle judge, and where these run."""
+    return together(
+        dataset_format("--format"), aligning, bundle, batch(64, "judged at once"), running
+    )

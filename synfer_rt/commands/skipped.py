@@ -1,4 +1,4 @@
-"""Reports on stderr of files that were skipped and labels that were not understood."""
+"""Reports on stderr of files that were skipped, labels that were not understood, and why."""
 
 from __future__ import annotations
 
@@ -26,11 +26,16 @@ def report_problems(problems: Counter[str], given: int, effect: str) -> None:
 
     `effect` is what that means for their images.
     """
-    if not problems:
-        return
-    total, shown = problems.total(), problems.most_common(_REASONS)
-    note(f"{total} of {given} labels not understood, so {effect}:")
+    if problems:
+        said = f"{problems.total()} of {given} labels not understood, so {effect}:"
+        report_reasons(said, problems)
+
+
+def report_reasons(said: str, reasons: Counter[str]) -> None:
+    """Say something on stderr, and how often each of the commonest `reasons` is why."""
+    note(said)
+    shown = reasons.most_common(_REASONS)
     for reason, count in shown:
         note(f"  {count}: {reason}")
-    if rest := total - sum(count for _, count in shown):
+    if rest := reasons.total() - sum(count for _, count in shown):
         note(f"  {rest}: other reasons")
