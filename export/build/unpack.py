@@ -36,6 +36,7 @@ from synfer_rt.export.onnx.shared_weights import tensor_array
 from synfer_rt.paths import local
 
 _TOKENIZER = "tokenizer/tokenizer.json"
+_TEXT_ENCODER, _PREFIX = "text_encoder/model.safetensors", "text_model."
 
 
 def unpack(bundle: Bundle, out: Path) -> None:
@@ -126,9 +127,20 @@ def _write_tensors(bundle: Bundle, index: CheckpointIndex, place: Path) -> None:
                 f"{bundle.path / CHECKPOINT_INDEX} names {error}, which no engine holds; build "
                 "the bundle again."
             ) from None
+        if file == _TEXT_ENCODER:
+            arrays = _with_published_names(arrays)
         target = _new(place, file)
         save_file(_in_one_type(arrays), target, {"format": "pt"})
         target.chmod(0o644)  # safetensors' 0600 would hide it from those whom it is shared with
+
+
+def _with_published_names(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The tensors of a text encoder with the names that every release of transformers reads.
+
+    transformers 5 leaves their prefix out; transformers 4 finds no tensor without it, and takes
+    random ones.
+    """
+    return {f"{_PREFIX}{name.removeprefix(_PREFIX)}": array for name, array in arrays.items()}
 
 
 def _initializers(bundle: Bundle, engine: str) -> dict[str, ir.TensorProtocol]:

@@ -71,6 +71,14 @@ def test_diffusers_and_transformers_open_it(shipped_checkpoint: Path) -> None:
     assert images.shape == (1, 3, 64, 64) and images.isfinite().all()
 
 
+def with_published_names(tensors: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Tensors by file and name, those of the text encoder as in files that transformers 4 wrote."""
+    (text_encoder,) = (file for file in tensors if file.startswith("text_encoder/"))
+    assert not any(name.startswith("text_model.") for name in tensors[text_encoder])
+    renamed = {f"text_model.{name}": tensor for name, tensor in tensors[text_encoder].items()}
+    return tensors | {text_encoder: renamed}
+
+
 def initializers(path: Path) -> Iterator[tuple[str, bytes]]:
     for name, value in ir.load(path).graph.initializers.items():
         assert value.const_value is not None
@@ -112,6 +120,7 @@ def built_again(name: str, checkpoint: Path, folder: Path, tokens: int) -> Path:
     return place.bundle / f"{name}.onnx"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["conditioner", "classifier.small", "au-reader"])
 def test_an_unpacked_checkpoint_builds_the_same_engines(
     name: str, half_bundle: Bundle, unpacked: Path, tmp_path: Path
@@ -122,6 +131,7 @@ def test_an_unpacked_checkpoint_builds_the_same_engines(
     assert same_outputs(before, after)
 
 
+@pytest.mark.slow
 def test_feranno_differs_by_the_rounding_of_its_prompt_alone(
     half_bundle: Bundle, unpacked: Path, tmp_path: Path
 ) -> None:
@@ -135,8 +145,9 @@ def test_feranno_differs_by_the_rounding_of_its_prompt_alone(
             assert content == after[name], name
 
 
+@pytest.mark.slow
 def test_it_is_the_checkpoint_in_float16(annotated_checkpoint: Path, unpacked: Path) -> None:
-    before = checkpoint_tensors(annotated_checkpoint)
+    before = with_published_names(checkpoint_tensors(annotated_checkpoint))
     after = checkpoint_tensors(unpacked)
     assert before.keys() == after.keys()
     for file, tensors in before.items():
@@ -149,7 +160,8 @@ def test_a_bundle_in_float32_gives_back_every_bit(
     mini_bundle: Bundle, mini_checkpoint: Path, tmp_path: Path
 ) -> None:
     unpack(mini_bundle, tmp_path / "out")
-    before, after = checkpoint_tensors(mini_checkpoint), checkpoint_tensors(tmp_path / "out")
+    before = with_published_names(checkpoint_tensors(mini_checkpoint))
+    after = checkpoint_tensors(tmp_path / "out")
     assert before.keys() == after.keys()
     for file, tensors in before.items():
         for name, array in tensors.items():
@@ -162,26 +174,47 @@ def test_files_can_be_shared(mini_bundle: Bundle, tmp_path: Path) -> None:
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o644}
 
 
-def test_what_was_built_besides_the_checkpoint_is_unpacked_too(sd: Path, tmp_path: Path) -> None:
-    lora = save_lora(tmp_path / "lora", unet=read_checkpoint(sd).unet)
-    save_classifier(tmp_path / "grey.onnx", channels=1, classes=7)
-    classifier = parse_classifier(tmp_path / "grey.onnx", "raf-db", "24,grey,mean=0.4,std=0.2")
-    source = Source(sd, None, (classifier,), (Lora(lora, 0.7),), (16, 32))
+def test_what_was_built_besides_the_checkpoint_is_unpacked_too(
+    mini_checkpoint: Path, copy: Path, tmp_path: Path
+) -> None:
+    """Of a bundle whose engines were built without the LoRA, which the index keeps then."""
+    source = with_additions(mini_checkpoint, tmp_path)
+    plain = Source(mini_checkpoint, None, source.classifiers)
+    engines = build_bundle(plain, copy).manifest["engines"]
+    write_index(source.read(), copy, {name: entry["file"] for name, entry in engines.items()})
+    unpack(with_new_hashes(copy), tmp_path / "out")
+    check_additions(source, tmp_path / "out", "a photo of a woman")
+
+
+@pytest.mark.slow
+def test_a_bundle_with_a_lora_and_a_classifier_is_unpacked(sd: Path, tmp_path: Path) -> None:
+    source = with_additions(sd, tmp_path)
     unpack(build_bundle(source, tmp_path / "bundle"), tmp_path / "out")
-    built, again = source.read(), read_checkpoint(tmp_path / "out")
-    state, plain = again.unet.state_dict(), read_checkpoint(sd).unet.state_dict()
+    check_additions(source, tmp_path / "out", "a photo of a face, smiling")  # of a CLIP tokenizer
+
+
+def with_additions(checkpoint: Path, folder: Path) -> Source:
+    """The checkpoint with a LoRA, a classifier and another image size."""
+    lora = save_lora(folder / "lora", unet=read_checkpoint(checkpoint).unet)
+    save_classifier(folder / "grey.onnx", channels=1, classes=7)
+    classifier = parse_classifier(folder / "grey.onnx", "raf-db", "24,grey,mean=0.4,std=0.2")
+    return Source(checkpoint, None, (classifier,), (Lora(lora, 0.7),), (16, 32))
+
+
+def check_additions(source: Source, out: Path, text: str) -> None:
+    built, again = source.read(), read_checkpoint(out)
+    state, plain = again.unet.state_dict(), read_checkpoint(source.directory).unet.state_dict()
     assert any(not torch.equal(tensor, plain[name]) for name, tensor in state.items())
     for name, tensor in built.unet.state_dict().items():
         assert torch.equal(tensor, state[name]), name
     assert again.latent_shape == built.latent_shape == (4, 8, 16)
     assert (again.schedule, again.prediction_type) == (built.schedule, built.prediction_type)
     assert again.settings == built.settings
-    text = "a photo of a face, smiling"  # of a CLIP tokenizer
     assert again.tokenizer(text)["input_ids"] == built.tokenizer(text)["input_ids"]
     (read,) = again.classifiers
     assert (read.name, read.label_scheme, read.channels) == ("grey", "raf-db", "grey")
     assert (read.mean, read.std, read.input_size) == ((0.4,), (0.2,), 24)
-    assert same_outputs(classifier.path, read.path)
+    assert same_outputs(source.classifiers[0].path, read.path)
 
 
 @pytest.mark.parametrize("kind", ["fineface", "several tokens", "two layers"])
