@@ -114,6 +114,7 @@ def test_a_reused_engine_must_meet_the_tolerance_too(mini: tuple[Source, Path]) 
     assert all(again for again in reused(*mini)[1].values())
 
 
+@pytest.mark.slow
 def test_engines_are_built_side_by_side(mini: tuple[Source, Path]) -> None:
     source, out = mini
     classifiers = source.directory / "classifiers"

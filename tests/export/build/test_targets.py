@@ -19,6 +19,7 @@ from tests.export.build.reuse import hashes, reused
 from tests.export.tiny_checkpoint import save_classifier
 
 
+@pytest.mark.slow
 def test_int8_is_for_denoiser_and_classifiers_and_as_incremental(
     mini_checkpoint: Path, half_bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -57,6 +58,7 @@ def test_int8_is_calibrated_on_the_engines_of_now_not_of_a_build_that_failed(
     assert hashes(found[0])["denoiser.onnx"] == hashes(found[1])["denoiser.onnx"]
 
 
+@pytest.mark.slow
 def test_plans_are_compiled_once_for_each_engine(mini: tuple[Source, Path]) -> None:
     pytest.importorskip("tensorrt_rtx", reason="the target needs tensorrt-rtx")
     source, out = mini

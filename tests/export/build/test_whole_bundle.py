@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 pytest.importorskip("diffusers", reason="the build side needs synfer-rt[export]")
@@ -15,6 +16,8 @@ import torch
 
 from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError
+from synfer_rt.export.build.one_engine import Job, build_engine
+from synfer_rt.export.build.staging import Staging
 from synfer_rt.export.build.whole_bundle import Options, Source, build_bundle
 from synfer_rt.export.networks.classifier import parse_classifier
 from tests.export.tiny_checkpoint import save_classifier
@@ -77,13 +80,16 @@ def test_the_batch_is_truly_dynamic_and_samples_do_not_mix(
 
 
 def test_conditioning_of_a_model_without_aus_is_text_alone(
-    plain_bundle: Bundle, engine: Callable
+    plain_checkpoint: Path, tmp_path: Path
 ) -> None:
-    assert plain_bundle.au_names == ()
-    conditioner = plain_bundle.engines["conditioner"]
-    assert [tensor.name for tensor in conditioner.inputs] == ["tokens"]
-    tokens = plain_bundle.tokenize(["", "photo"]).reshape(1, 2, -1)
-    assert list(engine(plain_bundle, "conditioner")(tokens=tokens)) == ["text"]
+    place = Staging(tmp_path / "out", tmp_path, None)
+    place.bundle.mkdir(parents=True)
+    source = Source(plain_checkpoint)
+    build_engine(Job(source, place, "conditioner", "fp16", 0.02, 20, "key", (1, 3)))
+    graph = onnx.load(place.bundle / "conditioner.onnx").graph
+    assert [one.name for one in graph.input] == ["tokens"]
+    assert [one.name for one in graph.output] == ["text"]
+    assert any(one.data_type == onnx.TensorProto.FLOAT16 for one in graph.initializer)
 
 
 def test_no_engine_tells_where_it_was_built(mini_bundle: Bundle, mini_checkpoint: Path) -> None:
