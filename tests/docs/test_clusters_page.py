@@ -12,6 +12,8 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -101,8 +103,15 @@ def test_a_slurm_array_makes_one_dataset(machine, tiny_bundle_path):
     assert_whole(here / "faces", tiny_bundle_path)
 
 
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder whose path leaves room for the names of Ray's sockets, of 107 characters."""
+    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
 @pytest.mark.slow
-def test_a_ray_cluster_makes_one_dataset(machine, tiny_bundle_path):
+def test_a_ray_cluster_makes_one_dataset(machine, tiny_bundle_path, short_folder):
     """Two nodes on this machine, on a free port, whose processes end with the test."""
     if importlib.util.find_spec("ray") is None:
         pytest.skip("ray is not installed")
@@ -113,8 +122,9 @@ def test_a_ray_cluster_makes_one_dataset(machine, tiny_bundle_path):
     address = f"127.0.0.1:{port}"
     ray = f"ray start --block --num-cpus=1 --object-store-memory={80 << 20}"
     places = {"6379": port, "first-node": "127.0.0.1", "ray start": ray}
-    # The token lies in the home folder.
+    # The token lies in the home folder. Ray leaves the cluster's address in its temporary folder.
     home = {"HOME": str(here), "RAY_ADDRESS": "", "RAY_USAGE_STATS_ENABLED": "0"}
+    home["RAY_TMPDIR"] = str(short_folder)
     nodes = []
     try:
         for name in "first-node.sh", "other-node.sh":

@@ -82,7 +82,7 @@ def in_own_process(place: Path, library: str, check: str) -> None:
         capture_output=True,
         text=True,
         timeout=300,
-        env={**os.environ, "DO_NOT_TRACK": "true"},
+        env={**os.environ, "DO_NOT_TRACK": "true", "RAY_ADDRESS": "local"},
     )
     assert done.returncode == 0, done.stderr
 
