@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from synfer_rt.api import (
         Model,
+        distill,
         doctor,
         evaluate,
         finish,
@@ -47,6 +48,7 @@ __all__ = [
     "Schedule",
     "Trajectory",
     "UserError",
+    "distill",
     "doctor",
     "evaluate",
     "finish",
@@ -71,6 +73,7 @@ _HOMES = {
     "Schedule": "diffusion.schedule",
     "Trajectory": "diffusion.solvers",
     "UserError": "errors",
+    "distill": "api",
     "doctor": "api",
     "evaluate": "api",
     "finish": "api",

@@ -1,4 +1,4 @@
-"""What can be asked of an output without a model: how far it is, its end, its faults, its report.
+"""What is done with an output without a model: its end, faults, figures, report, core-set.
 
 The names of this module are those of `synfer_rt.api`, too.
 """
@@ -10,12 +10,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from synfer_rt import ranges
 from synfer_rt.backends import default_threads
 from synfer_rt.bundle import Bundle
+from synfer_rt.coresets.choice import HERDING
 from synfer_rt.data.datasets import read_dataset
-from synfer_rt.data.writers import run_file
+from synfer_rt.data.writers import FORMATS, run_file
 from synfer_rt.data.writers.working_copy import Place, opened
 from synfer_rt.errors import UserError
+from synfer_rt.jobs.coreset import Coreset, CoresetJob, make_coreset
+from synfer_rt.jobs.coreset_stock import EQUAL
 from synfer_rt.jobs.evaluate import evaluate_run, write_evaluation
 from synfer_rt.jobs.evaluation_job import EvaluationJob
 from synfer_rt.jobs.evaluation_networks import Opener
@@ -75,6 +79,53 @@ def finish(out: Location) -> Finished:
     """
     with opened(out) as place:
         return place.result(finish_run(place.path))
+
+
+def distill(
+    run: Location,
+    *,
+    count: int,
+    out: Location | None = None,
+    method: str = HERDING,
+    quotas: str = EQUAL,
+    every: bool = False,
+    features: tuple[Location, str] | None = None,
+    bundle: Location | Bundle | None = None,
+    seed: int = 0,
+    format: str | None = None,
+    resume: bool = False,
+    backend: str = "onnxruntime-cpu",
+    threads: int | None = None,
+    on_progress: OnProgress | None = None,
+) -> Coreset:
+    """Write the `count` images that stand best for all others of their class, as a dataset.
+
+    They are chosen of the accepted images of the finished run in `run`, or with `every` of all, and
+    written to the directory `out`, by default that of the run with -coreset behind its name, in
+    `format` or that of the run. Image files are copied as they are; records get `run_index` and
+    `coreset_rank` (see docs/datasets.md).
+
+    `method` is herding, k-center or random, which `seed` draws. `quotas` is equal (equally many of
+    each class) or proportional (to the images of each class). Features are those of the `bundle`
+    that made the run, by default the shipped one, or of `features`, an ONNX file with a description
+    as for `evaluate`. With `resume` a core-set that was interrupted goes on.
+
+    Raises UserError for a run that is not finished, is damaged or has fewer images, for networks
+    that cannot be used, and values that do not fit.
+    """
+    job = CoresetJob(count, method, quotas, every, features, seed)
+    opener = Opener(backend, default_threads() if threads is None else threads)
+    ranges.flag("resume", resume)
+    if format is not None and format not in FORMATS:
+        raise UserError(f"`format` must be one of {', '.join(FORMATS)}, got {format!r}.")
+    with opened(run) as place:
+        if out is not None:
+            to = local(out, "out")
+        elif place.address is None:
+            to = place.path.with_name(f"{place.path.name}-coreset")
+        else:
+            raise UserError("`out` must be given for a run in an object store; name a folder.")
+        return make_coreset(place.path, to, job, bundle, opener, format, resume, on_progress)
 
 
 EVALUATION = "evaluation.json"

@@ -29,6 +29,8 @@ ARROW = {str: "string", bool: "bool", int: "int64", float: "float64"}
 
 SAMPLED, ORIGINAL, AUGMENTED = "sampled", "original", "augmented"
 """The values of `origin`: made by `sample`; kept and added by `augment`."""
+CORESET = "coreset_method"
+"""The setting that core-sets have, and no other output."""
 READABLE, UNREADABLE = "readable", "unreadable"
 """The lines of `label`: of an image that was read, and of one that could not be."""
 NOT_READ = -1.0
@@ -185,6 +187,23 @@ OF_PHOTOS = (
 )
 """Further fields, of runs that start from a dataset of photos; others have no such columns."""
 
+OF_CORESETS = (
+    Field(
+        "run_index",
+        -1,
+        _ANY,
+        "the image's number in the run that made it; seed and this number decide all random draws",
+    ),
+    Field(
+        "coreset_rank",
+        -1,
+        _ANY,
+        "the image's place in the order in which its class was chosen, from 0: those below k are "
+        "the core-set of k images of the class",
+    ),
+)
+"""Further fields, of core-sets."""
+
 LINE = (
     Field("index", 0, _LINE, "the image's number in the dataset, from 0"),
     Field("file_name", "", _LINE, "the image's file, relative to the dataset"),
@@ -245,7 +264,8 @@ ANY_LINE = (*LINE, *LINE_DIMENSIONS, *LINE_SETS)
 
 def fields_of(settings: Mapping[str, Any]) -> tuple[Field, ...]:
     """The fields of the records of a run with these settings, in their order but `file_name`."""
-    return _fields(settings.get("calibration") is not None, "aus_from" in settings)
+    fields = _fields(settings.get("calibration") is not None, "aus_from" in settings)
+    return (*fields, *(OF_CORESETS if CORESET in settings else ()))
 
 
 def _fields(calibrated: bool, of_photos: bool) -> tuple[Field, ...]:

@@ -21,6 +21,7 @@ from synfer_rt.api.model import Model as Model
 from synfer_rt.api.model import load as load
 from synfer_rt.outputs import Evaluation as Evaluation
 from synfer_rt.outputs import Verification as Verification
+from synfer_rt.outputs import distill as distill
 from synfer_rt.outputs import evaluate as evaluate
 from synfer_rt.outputs import finish as finish
 from synfer_rt.outputs import status as status

@@ -29,6 +29,11 @@ _COMMANDS = {
         "calibrate",
         "Calibrate the annotators on labelled images.",
     ),
+    "distill": (
+        "synfer_rt.commands.distill",
+        "distill",
+        "Choose the images that stand best for a run.",
+    ),
     "doctor": (
         "synfer_rt.commands.doctor",
         "doctor",

@@ -12,6 +12,7 @@ from synfer_rt.data.writers import SHARD_SIZE, run_file
 from synfer_rt.diffusion.inversion import FIXED_POINT
 from synfer_rt.faces import weights
 from synfer_rt.jobs.photo_reading import READ_AS, read_as
+from synfer_rt.records import CORESET
 
 _OPTIONS = (
     *(
@@ -50,10 +51,13 @@ _KNOWN = frozenset(
 def command(settings: Mapping[str, Any]) -> str | None:
     """The command line of a run with these settings; None if options cannot express them.
 
-    It names everything that decides the images. BUNDLE stands for the bundle's directory, DATASET
-    and PHOTOS for the images that the run read, COUNTS for a file with the numbers of `--balance`,
-    CALIBRATION for the file of a calibration, DETECTOR for a file that finds faces.
+    It names everything that decides the images. BUNDLE stands for the bundle's directory, RUN for
+    that of the run that a core-set was chosen from, DATASET and PHOTOS for the images that the run
+    read, COUNTS for a file with the numbers of `--balance`, CALIBRATION for the file of a
+    calibration, DETECTOR for a file that finds faces.
     """
+    if CORESET in settings:
+        return _coreset(settings)
     if settings.keys() - _KNOWN or settings.get("aus") == {}:
         return None
     if isinstance(settings.get("accepted_per_class"), Mapping):
@@ -69,6 +73,19 @@ def command(settings: Mapping[str, Any]) -> str | None:
         words.append(f"--backend {backend}")
     name = "augment DATASET" if augments else "sample"
     return " ".join(("synfer-rt", name, "--bundle BUNDLE", *words, "--out OUT"))
+
+
+def _coreset(settings: Mapping[str, Any]) -> str:
+    """The command that chooses a core-set."""
+    words = [f"--count {settings['count']} --method {settings[CORESET]}"]
+    words.append(f"--quotas {settings['coreset_quotas']}")
+    if settings["coreset_seed"]:
+        words.append(f"--seed {settings['coreset_seed']}")
+    if settings["coreset_every"]:
+        words.append("--every")
+    return " ".join(
+        ("synfer-rt distill RUN", *words, f"--format {settings['format']}", "--out OUT")
+    )
 
 
 def _sample(settings: Mapping[str, Any]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from synfer_rt.data.writers import run_file
 from synfer_rt.jobs.card_command import command
 from synfer_rt.jobs.card_header import split_name
 from synfer_rt.jobs.class_tally import ClassTally
-from synfer_rt.records import FILE_NAME, fields_of
+from synfer_rt.records import CORESET, FILE_NAME, fields_of
 
 Settings = Mapping[str, Any]
 
@@ -37,6 +37,10 @@ faces.flatten()  # each field of the records in a column of its own, such as jso
 _COMPRESSED = (
     "{} in quality {}; the probabilities of a record are those of the image before compression"
 )
+_CHOSEN_AGAIN = (
+    "This command chooses the same images again from the same run. Replace the words in capitals "
+    "by paths, RUN by that of the run and BUNDLE by that of the bundle that made it."
+)
 _AGAIN = (
     "This command makes the same images again, on the same backend and release of it. Replace the "
     "words in capitals by paths, BUNDLE by that of the model's bundle."
@@ -48,6 +52,7 @@ def title(settings: Settings) -> str:
     model = settings.get(run_file.MODEL)
     of = f"{model['name']} {model['version']}" if model else "a diffusion model"
     verb = "augmented by" if _augments(settings) else "sampled from"
+    verb = f"a core-set {verb}" if CORESET in settings else verb
     return _line(f"Facial expressions, {verb} {of}")
 
 
@@ -86,6 +91,22 @@ def _augments(settings: Settings) -> bool:
 
 
 def _introduction(settings: Settings, counts: ClassTally) -> str:
+    if CORESET in settings:
+        return f"{_images(settings, counts)} {_coreset(settings)}"
+    return _images(settings, counts)
+
+
+def _coreset(settings: Settings) -> str:
+    """Where the images of a core-set come from."""
+    kind = "images" if settings["coreset_every"] else "accepted images"
+    return (
+        f"They are a core-set: `synfer-rt distill` chose them of the {settings['coreset_images']} "
+        f"{kind} of a run by {_code(settings[CORESET])}, {settings['coreset_quotas']} quotas. "
+        "Those with a `coreset_rank` below k are the core-set of k images a class."
+    )
+
+
+def _images(settings: Settings, counts: ClassTally) -> str:
     expressions = "each with an expression, action units and the settings that made it"
     if not _augments(settings):
         return f"{counts.images} synthetic images of faces, {expressions}, made by synfer-rt."
@@ -112,7 +133,12 @@ def _made(settings: Settings) -> str:
         rows += ["", "`synfer-rt sample --plan` makes the images again from the run's `run.json`."]
         return "\n".join(rows)
     fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", line))])
-    rows += ["", _AGAIN, "", f"{fence}bash\n{line}\n{fence}"]
+    rows += [
+        "",
+        _CHOSEN_AGAIN if CORESET in settings else _AGAIN,
+        "",
+        f"{fence}bash\n{line}\n{fence}",
+    ]
     return "\n".join(rows)
 
 

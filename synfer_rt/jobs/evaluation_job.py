@@ -51,16 +51,16 @@ class EvaluationJob:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_parts("features", self.features, 2)
+        check_parts("features", self.features, 2)
         for judge in self.judges:
-            _check_parts("judges", judge, 3)
-        _check_parts("au_reader", self.au_reader, 3)
-        _check_parts("identity", self.identity, 2)
+            check_parts("judges", judge, 3)
+        check_parts("au_reader", self.au_reader, 3)
+        check_parts("identity", self.identity, 2)
         ranges.whole("subset", self.subset, _LEAST_SUBSET, None)
         ranges.whole("seed", self.seed)
 
 
-def _check_parts(name: str, given: Any, count: int) -> None:
+def check_parts(name: str, given: Any, count: int) -> None:
     """Raise UserError unless `given` is None, or a file with the texts that describe it."""
     if given is None or (isinstance(given, tuple | list) and len(cast(Any, given)) == count):
         return

@@ -21,6 +21,7 @@ from synfer_rt.faces import weights
 from synfer_rt.jobs.photo_reading import read_as
 from synfer_rt.jobs.plan import DAMAGED, Plan, damaged
 from synfer_rt.jobs.plan_document import Document
+from synfer_rt.records import CORESET
 from synfer_rt.sampling.au_distributions import AuDistribution, AuRanges, AuRows
 from synfer_rt.sampling.planned_requests import Distributions
 from synfer_rt.sampling.splits import Split
@@ -49,6 +50,10 @@ def plan_of_run(document: Document, layout_from: Path | None) -> Plan:
     begun = {"quality": BEST, **document.values}
     if "dataset" in begun:
         raise UserError(f"{document.name} is of a run of `augment`; name that of a `sample` run.")
+    if CORESET in begun:
+        raise UserError(
+            f"{document.name} is of a core-set; name that of the run that it was chosen from."
+        )
     _check_photos(document, begun, layout_from)
     try:
         return Plan(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from synfer_rt.data.writers import SHARD_SIZE, run_file
 from synfer_rt.jobs.card_command import command
+from synfer_rt.records import CORESET
 from synfer_rt.report.sources import RUN, Source
 
 INDEX, SHARD, FILE = "index", "shard", "file"
@@ -41,6 +42,9 @@ def again(source: Source) -> Again:
     settings = source.settings
     per_shard = int(settings.get("shard_size", SHARD_SIZE))
     line = command(settings)
+    if CORESET in settings:
+        remark = f"{_FILL_IN}, RUN by that of the run from which all images were chosen."
+        return Again(None, INDEX, per_shard, "", line or "synfer-rt distill --help", remark)
     if settings.get("command") == "augment":
         remark = f"{_FILL_IN}, DATASET by that of the images that were read."
         return Again(None, INDEX, per_shard, "", line or "synfer-rt augment --help", remark)

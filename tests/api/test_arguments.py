@@ -42,6 +42,7 @@ CALLED = {
     "plan": (Model.preview, {}),
     "status": (api.status, {}),
     "finish": (api.finish, {}),
+    "distill": (api.distill, {}),
     "doctor": (api.doctor, {}),
     "evaluate": (api.evaluate, {}),
     "verify": (api.verify, {}),

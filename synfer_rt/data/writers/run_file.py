@@ -54,6 +54,11 @@ OTHER_DATASET = (
     "dataset (its files, labels, sizes or modification times have changed, or another release of "
     "synfer-rt read it)"
 )
+_HASHED = {
+    "dataset": OTHER_DATASET,
+    "coreset_run": "run (its settings, or the labels or acceptance of its images, have changed)",
+}
+"""What differs where hashes do, which tell nobody what it was."""
 
 
 def folder(out: Path) -> Path:
@@ -192,8 +197,7 @@ def check_same(out: Path, settings: Mapping[str, Any]) -> None:
         old, new = before.get(name), settings.get(name)
         if old != new and name not in NOT_COMPARED:
             change = f"{name.replace('_', ' ')}: {json.dumps(old)}, now {json.dumps(new)}"
-            if name == "dataset":  # hashes, which tell nobody what it was
-                change = OTHER_DATASET
+            change = _HASHED.get(name, change)
             raise UserError(
                 f"{out} was begun with another {change}; resume it with the settings that it was "
                 "begun with, or choose another `out`."

@@ -1,0 +1,103 @@
+"""Which images of a stock are its core-set, in which order, and the table that says so."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from synfer_rt.coresets.choice import choose
+from synfer_rt.coresets.covering import covering
+from synfer_rt.data.writers import run_file
+from synfer_rt.data.writers.atomic import disk_errors, write_whole
+from synfer_rt.errors import UserError
+from synfer_rt.jobs.coreset_features import ClassFeatures
+
+FILE = "coreset.csv"
+"""The table, in the core-set's own folder."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """An image of a core-set.
+
+    `index` is its number in the core-set, `run_index` in the run that it was chosen from, and
+    `rank` its place in the order of its class, from 0. `radius` is the largest distance of an image
+    of the class to the nearest chosen one once it is chosen, and `distance` the mean.
+    """
+
+    index: int
+    run_index: int
+    label: str
+    rank: int
+    radius: float
+    distance: float
+
+
+def choose_images(
+    features: Mapping[str, ClassFeatures],
+    quotas: Mapping[str, int],
+    method: str,
+    seed: int,
+    threads: int,
+    on_chosen: Callable[[], None],
+) -> list[Chosen]:
+    """The images of a core-set with so many of each class, by their order in the run.
+
+    Each class is chosen by itself, on `threads` threads. `method` is one of choice.METHODS.
+    """
+
+    def of_class(label: str) -> list[Chosen]:
+        own, indices = features[label].features, features[label].indices
+        order = choose(method, own, quotas[label], seed, on_chosen)
+        found = covering(own, order)
+        return [
+            Chosen(-1, int(indices[row]), label, rank, *map(float, left))
+            for rank, (row, *left) in enumerate(
+                zip(order, found.radii, found.distances, strict=True)
+            )
+        ]
+
+    wanted = [label for label, quota in quotas.items() if quota]
+    with ThreadPoolExecutor(threads, "choose") as pool:
+        each = [one for of_label in pool.map(of_class, wanted) for one in of_label]
+    each.sort(key=lambda one: one.run_index)
+    return [replace(one, index=i) for i, one in enumerate(each)]
+
+
+def write_table(out: Path, chosen: list[Chosen]) -> Path:
+    """Write the table of the core-set in `out`, whole or not at all; returns its path."""
+    text, file = io.StringIO(), run_file.folder(out) / FILE
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(Chosen.__annotations__)
+    for one in chosen:
+        *ids, radius, distance = vars(one).values()
+        writer.writerow([*ids, f"{radius:.6g}", f"{distance:.6g}"])
+    with disk_errors(file):
+        write_whole(file, text.getvalue().encode())
+    return file
+
+
+def read_table(out: Path) -> list[Chosen] | None:
+    """The table of the core-set in `out`; None if it is not made yet. Raises UserError."""
+    file = run_file.folder(out) / FILE
+    if not file.exists():
+        return None
+    try:
+        with file.open(encoding="utf-8", newline="") as lines:
+            return [
+                Chosen(
+                    int(row["index"]),
+                    int(row["run_index"]),
+                    row["label"],
+                    int(row["rank"]),
+                    float(row["radius"]),
+                    float(row["distance"]),
+                )
+                for row in csv.DictReader(lines)
+            ]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{file} is damaged; restore it, or choose another `out`.") from None
