@@ -2,9 +2,9 @@
 
     python -m reference.experiments.photo_layouts --renders DIR --fer FILE.tflite
 
-Neutral renders of held-out people stand in for photos. Each is inverted by DDIM and denoised with
-every expression (SynFER's layout initialisation, arXiv 2410.09865), at several strengths. The same
-requests are also made from noise alone.
+Neutral renders of held-out people stand in for photos. Each is inverted along the steps of the
+bundle's solver and denoised with every expression (SynFER's layout initialisation, arXiv
+2410.09865), at several strengths. The same requests are also made from noise alone.
 """
 
 from __future__ import annotations
