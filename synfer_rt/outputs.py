@@ -151,6 +151,9 @@ def evaluate(
     real_format: str = "auto",
     label_scheme: str | None = None,
     split: str | None = None,
+    align: bool = False,
+    face: str | None = None,
+    face_detector: Location | None = None,
     features: tuple[Location, str] | None = None,
     judges: Sequence[tuple[Location, str, str]] | None = None,
     au_reader: tuple[Location, str, str] | None = None,
@@ -167,7 +170,8 @@ def evaluate(
     """What papers report of the dataset that `write` or `augment` wrote into `run`.
 
     docs/evaluation.md describes the result. `real` is a dataset of real images to compare with;
-    `real_format`, `label_scheme` and `split` are as for `label`. Networks are ONNX files with a
+    `real_format`, `label_scheme` and `split` are as for `label`, and so are `align`, `face` and
+    `face_detector`, which align its faces as those of the run. Networks are ONNX files with a
     description such as "224,rgb,imagenet": `features` compares images, each of `judges` reads
     expressions of a label scheme, `au_reader` the action units of a vocabulary or list, and
     `identity` embeds faces. `person` is a regular expression that finds the person in the name of
@@ -182,9 +186,9 @@ def evaluate(
     dataset = None
     if real is not None:
         dataset = read_dataset(local(real, "real"), real_format, label_scheme, split)
-    job = EvaluationJob(
-        dataset, features, judges or (), au_reader, identity, person, subset, seed
-    )  # fmt: skip
+    aligning = dataset, align, face, face_detector
+    networks = features, judges or (), au_reader, identity
+    job = EvaluationJob(*aligning, *networks, person, subset, seed)
     opener = Opener(backend, default_threads() if threads is None else threads)
     with opened(run) as place:
         file = _evaluation_file(place, out)

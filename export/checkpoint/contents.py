@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from synfer_rt.bundle.engine_specs import IMAGE_AXES, LATENT_AXES
+from synfer_rt.bundle.face_template import ARCFACE, FaceTemplate, read_template
 from synfer_rt.bundle.sizes import Size, Sizes
 from synfer_rt.export.checkpoint.distilled import DISTILLED_FOLDER
 from synfer_rt.export.checkpoint.image_sizes import pixels_per_latent
@@ -97,6 +98,13 @@ class Checkpoint:
         """(H, W) in pixels."""
         _, height, width = self.latent_shape
         return height * pixels_per_latent(self.vae), width * pixels_per_latent(self.vae)
+
+    @property
+    def face_template(self) -> FaceTemplate:
+        """Where the model expects the points of a face; ARCFACE if the checkpoint does not say."""
+        if (points := self.settings.face_template) is None:
+            return ARCFACE
+        return read_template(points, self.image_size)
 
     def latents_of(self, size: Size | None) -> tuple[int, int, int]:
         """(channels, height, width) of the latents of an image of `size`; None: the default."""

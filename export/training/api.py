@@ -24,7 +24,8 @@ from synfer_rt.export.training.frozen import device_of
 from synfer_rt.export.training.guide import GuideSettings
 from synfer_rt.export.training.stages import Stage, silent
 from synfer_rt.export.training.state import Place
-from synfer_rt.paths import local
+from synfer_rt.jobs.aligning import aligner_to, warn_of_faces_elsewhere
+from synfer_rt.paths import Location, local
 from synfer_rt.vocabulary import label_schemes
 from synfer_rt.vocabulary.scheme_files import given_scheme
 
@@ -46,6 +47,9 @@ class Material:
     label_scheme: str | None
     split: str | None
     held_out: str
+    align: bool
+    face: str | None
+    face_detector: Location | None
 
     def __post_init__(self) -> None:
         if (self.checkpoint / MANIFEST).is_file():
@@ -75,9 +79,14 @@ class Material:
         if self.classes is not None:
             scheme = given_scheme(self.classes, "classes").text
         _check_classes(scheme)
+        template, size = checkpoint.face_template, checkpoint.image_size
+        aligner = aligner_to(template, self.align, self.face, self.face_detector)
         dataset = read_datasets(self.data, self.format, self.label_scheme, self.split, scheme)
-        size, one_split = checkpoint.image_size, self.split is not None
-        return checkpoint, read_faces(dataset, scheme, size, work, stage, self.held_out, one_split)
+        if aligner is None and checkpoint.settings.face_template is not None:
+            warn_of_faces_elsewhere(dataset.items, checkpoint.settings.name, size, template)
+        return checkpoint, read_faces(
+            dataset, scheme, size, work, stage, self.held_out, self.split is not None, aligner
+        )
 
 
 def _check_classes(scheme: str) -> None:
@@ -102,6 +111,9 @@ def train_annotator(
     label_scheme: str | None = None,
     split: str | None = None,
     held_out: str = "auto",
+    align: bool = False,
+    face: str | None = None,
+    face_detector: Location | None = None,
     images: int | None = None,
     views: int = 2,
     epochs: int = 8,
@@ -124,7 +136,8 @@ def train_annotator(
     what is finished is kept.
     """
     material = _material(
-        checkpoint, data, au_adapter, lora, classes, format, label_scheme, split, held_out
+        *(checkpoint, data, au_adapter, lora, classes, format, label_scheme, split, held_out),
+        *(align, face, face_detector),
     )
     if ranges.whole("width", width, _HEADS, None) % _HEADS:
         raise UserError(f"`width` must be a multiple of {_HEADS}, got {width}.")
@@ -159,6 +172,9 @@ def train_guide(
     label_scheme: str | None = None,
     split: str | None = None,
     held_out: str = "auto",
+    align: bool = False,
+    face: str | None = None,
+    face_detector: Location | None = None,
     images: int | None = None,
     epochs: int = 4,
     batch: int = 64,
@@ -175,7 +191,8 @@ def train_guide(
     in `train_annotator`.
     """
     material = _material(
-        checkpoint, data, au_adapter, lora, classes, format, label_scheme, split, held_out
+        *(checkpoint, data, au_adapter, lora, classes, format, label_scheme, split, held_out),
+        *(align, face, face_detector),
     )
     if space not in _FOLDERS:
         raise UserError(f"`space` must be latent or image, got {space!r}.")
@@ -203,6 +220,9 @@ def _material(
     label_scheme: str | None,
     split: str | None,
     held_out: str,
+    align: bool,
+    face: str | None,
+    face_detector: Location | None,
 ) -> Material:
     paths = [data] if isinstance(data, str | Path) else data
     return Material(
@@ -215,6 +235,9 @@ def _material(
         label_scheme,
         split,
         held_out,
+        align,
+        face,
+        face_detector,
     )
 
 

@@ -62,6 +62,7 @@ def _material(out: str) -> options.Decorator:
             "[default: the label scheme of CHECKPOINT]",
         ),
         options.dataset_format("--format"),
+        options.aligning,
         click.option(
             "--held-out",
             type=click.Choice(["auto", "val", "test", "persons", "images"]),

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from synfer_rt.errors import UserError
 from synfer_rt.export.training import cache
 from synfer_rt.export.training.held_out import every_other, hold_out
 from synfer_rt.export.training.stages import Stage
+from synfer_rt.faces.alignment import Aligner
 from synfer_rt.vocabulary import label_schemes
 
 FEWEST = 8
@@ -30,6 +32,7 @@ _AT_ONCE = 64
 
 Images = Callable[[np.ndarray], np.ndarray]
 """Row numbers int [n] -> images uint8 [n, H, W, 3]."""
+_Reads = Callable[[Item], np.ndarray | str]
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,11 @@ def read_faces(
     stage: Stage,
     held_out: str = "auto",
     one_split: bool = False,
+    aligner: Aligner | None = None,
 ) -> Faces:
     """The labelled images of `dataset` whose classes are in `scheme`, cropped to `size` (H, W).
+
+    With an `aligner` they are aligned faces of this size.
 
     `held_out` says what is measured on: the dataset's own split "val" or "test"; a tenth of each
     class, of whole "persons" if the dataset names them, or of "images" by their pixels. "auto" is
@@ -95,15 +101,14 @@ def read_faces(
     """
     known, remarks = _of_scheme(dataset, scheme)
     by, known = _way(dataset, known, held_out, one_split)
-    digests = _digests(dataset, known, size, work, stage)
-    broken = [i for i, digest in enumerate(digests) if not digest]
+    reads = partial(load, size=size, aligner=aligner)
+    how = (size,) if aligner is None else (size, aligner.settings())
+    digests = _digests(dataset, known, reads, how, work, stage)
+    remarks += _unusable(known, digests, reads)
     items = [item for item, digest in zip(known, digests, strict=True) if digest]
-    digests = [digest for digest in digests if digest]
-    if broken:
-        why = load(known[broken[0]], size)
-        remarks.append(f"{_images(len(broken))} cannot be read: {known[broken[0]].name}: {why}")
     if not items:
-        raise UserError(f"{_where(dataset)} has no image that can be read; {remarks[-1]}")
+        raise UserError(f"{_where(dataset)} has no image that can be used; {remarks[-1]}")
+    digests = list(filter(None, digests))
     names = label_schemes.scheme(scheme)
     classes = np.array([names.index(str(item.label)) for item in items])
     persons = [item.person if by == "persons" else None for item in items]
@@ -120,7 +125,7 @@ def read_faces(
         )
     _check(_where(dataset), classes, ~held & ~twins, held, names)
     return Faces(
-        _reader(items, size),
+        _reader(items, reads),
         classes,
         [item.name for item in items],
         np.flatnonzero(~held & ~twins),
@@ -194,12 +199,20 @@ def _way(
 
 
 def _digests(
-    dataset: Dataset, items: Sequence[Item], size: tuple[int, int], work: Path, stage: Stage
+    dataset: Dataset,
+    items: Sequence[Item],
+    reads: _Reads,
+    how: tuple[object, ...],
+    work: Path,
+    stage: Stage,
 ) -> list[str]:
-    """SHA-256 of each image's pixels, an empty text for one that cannot be read."""
+    """SHA-256 of each image's pixels, as `reads` makes them, an empty text where it cannot.
+
+    They are kept under a key of the images and of `how` these are read.
+    """
 
     def seen(item: Item) -> np.ndarray:
-        image = load(item, size)
+        image = reads(item)
         if isinstance(image, str):
             return np.zeros(32, np.uint8)
         return np.frombuffer(hashlib.sha256(_bytes(image).tobytes()).digest(), np.uint8)
@@ -208,11 +221,20 @@ def _digests(
         return {"digests": np.stack(list(pool.map(seen, [items[i] for i in numbers])))}
 
     facts = hashlib.sha256("\n".join(item.name for item in items).encode()).hexdigest()
-    folder = work / f"pixels-{cache.key(dataset.digest, facts, size)}"
+    folder = work / f"pixels-{cache.key(dataset.digest, facts, *how)}"
     with ThreadPoolExecutor(_READERS, "read") as pool:
         found = cache.rows(folder, len(items), make, _AT_ONCE, "reading images", stage)
     rows = found["digests"] if items else np.zeros((0, 32), np.uint8)
     return [row.tobytes().hex() if row.any() else "" for row in rows]
+
+
+def _unusable(items: Sequence[Item], digests: Sequence[str], reads: _Reads) -> list[str]:
+    """A sentence on the images without a digest, if there are any."""
+    unusable = [item for item, digest in zip(items, digests, strict=True) if not digest]
+    if not unusable:
+        return []
+    first = f"{unusable[0].name}: {reads(unusable[0])}"
+    return [f"{_images(len(unusable))} cannot be used: {first}"]
 
 
 def _bytes(image: np.ndarray) -> np.ndarray:
@@ -220,9 +242,9 @@ def _bytes(image: np.ndarray) -> np.ndarray:
     return np.rint(255 * image).astype(np.uint8).transpose(1, 2, 0)
 
 
-def _reader(items: Sequence[Item], size: tuple[int, int]) -> Images:
+def _reader(items: Sequence[Item], reads: _Reads) -> Images:
     def one(item: Item) -> np.ndarray:
-        image = load(item, size)
+        image = reads(item)
         if isinstance(image, str):  # it could be read before
             raise UserError(f"{item.name} has changed: {image} Correct that and run again.")
         return _bytes(image)

@@ -19,6 +19,7 @@ Row = tuple[str, str, str, str]
 @click.argument("run", type=options.Output())
 @click.option("--real", type=options.LocalPath(), help="Real images to compare with.")
 @options.dataset_format("--real-format")
+@options.aligning
 @click.option(
     "--features",
     type=(str, str),

@@ -10,6 +10,8 @@ import numpy as np
 
 from synfer_rt import ranges
 from synfer_rt.bundle import Bundle
+from synfer_rt.bundle.face_template import FaceTemplate
+from synfer_rt.bundle.sizes import Size
 from synfer_rt.data import pixels
 from synfer_rt.data.datasets.items import Item, load
 from synfer_rt.errors import UserError
@@ -34,7 +36,14 @@ is not aligned. That of synfer-mini's own images is about 0.15, for faces differ
 def aligner_for(
     bundle: Bundle, align: bool, face: str | None, face_detector: Location | None
 ) -> Aligner | None:
-    """What aligns a job's images; None without `align`.
+    """What aligns a job's images as a bundle's model expects them; see `aligner_to`."""
+    return aligner_to(bundle.face_template, align, face, face_detector)
+
+
+def aligner_to(
+    template: FaceTemplate, align: bool, face: str | None, face_detector: Location | None
+) -> Aligner | None:
+    """What aligns a job's images to `template`; None without `align`.
 
     `face` is one of RULES, by default the first. `face_detector` is a file of YuNet's form, by
     default the installed one. Raises UserError for values that do not fit, for a file that is no
@@ -48,7 +57,7 @@ def aligner_for(
     if face is not None and face not in RULES:
         raise UserError(f"`face` must be one of {', '.join(RULES)}, got {face!r}.")
     given = None if face_detector is None else local(face_detector, "face_detector")
-    return Aligner(weights.detector(given), bundle.face_template, face or RULES[0])
+    return Aligner(weights.detector(given), template, face or RULES[0])
 
 
 def aligner_of(settings: Mapping[str, Any], bundle: Bundle) -> Aligner | None:
@@ -58,40 +67,48 @@ def aligner_of(settings: Mapping[str, Any], bundle: Bundle) -> Aligner | None:
 
 
 def warn_of_unaligned(items: Sequence[Item], bundle: Bundle) -> None:
-    """Warn if most faces of some images do not lie where the bundle says that it expects them.
+    """Warn if most faces of some images do not lie where a bundle says that it expects them."""
+    if "face_template" in bundle.manifest:
+        warn_of_faces_elsewhere(items, bundle.name, bundle.image_size, bundle.face_template)
 
-    It is found out where the detector is installed, by a few images from first to last. Those that
-    cannot be read and those without a face are passed over.
+
+def warn_of_faces_elsewhere(
+    items: Sequence[Item], model: str, size: Size, template: FaceTemplate
+) -> None:
+    """Warn if most faces of some images do not lie where `model` expects them, by `template`.
+
+    `size` is that of the model's images. It is found out where the detector is installed, by a few
+    images from first to last. Those that cannot be read and those without a face are passed over.
     """
-    if "face_template" not in bundle.manifest:
-        return
     detector = weights.installed()
     if detector is None:
         return
     some = items[:: -(-len(items) // _LOOKED_AT) or 1]
-    off = [distance for item in some if (distance := _off(item, bundle, detector)) is not None]
+    found = (_off(item, size, template, detector) for item in some)
+    off = [distance for distance in found if distance is not None]
     wrong = sum(distance > _OFF for distance in off)
     if 2 * wrong > len(off):
         LOG.warning(
-            f"{wrong} of {len(off)} faces that were looked at do not lie where {bundle.name} "
-            "expects them; align them with `align`."
+            f"{wrong} of {len(off)} faces that were looked at do not lie where {model} expects "
+            "them; align them with `align`."
         )
 
 
-def _off(item: Item, bundle: Bundle, detector: FaceDetector) -> float | None:
+def _off(
+    item: Item, model_size: Size, template: FaceTemplate, detector: FaceDetector
+) -> float | None:
     """How far an image's largest face is from the template, in distances of its eyes."""
     from PIL import Image
 
-    height, width = bundle.image_size
-    factor = _SEEN_AT / max(height, width)
-    size = round(height * factor), round(width * factor)
+    factor = _SEEN_AT / max(model_size)
+    size = round(model_size[0] * factor), round(model_size[1] * factor)
     image = load(item, size)
     if isinstance(image, str):
         return None
     faces = faces_in(Image.fromarray(pixels.in_8_bits(image[None])[0]), detector)
     if not faces:
         return None
-    template = bundle.face_template.at(size)
-    eyes = np.linalg.norm(template[1] - template[0])
-    apart = np.linalg.norm(chosen(faces, RULES[0], size).points - template, axis=1)
+    expected = template.at(size)
+    eyes = np.linalg.norm(expected[1] - expected[0])
+    apart = np.linalg.norm(chosen(faces, RULES[0], size).points - expected, axis=1)
     return float(apart.mean() / eyes)

@@ -15,6 +15,7 @@ from synfer_rt.data.datasets import Dataset, Item
 from synfer_rt.data.datasets.items import load
 from synfer_rt.errors import UserError
 from synfer_rt.faces.alignment import Aligner
+from synfer_rt.jobs.aligning import warn_of_unaligned
 from synfer_rt.jobs.calibration_file import write_calibration
 from synfer_rt.jobs.progress import OnProgress, reporter
 from synfer_rt.judging.annotators import Annotators
@@ -68,6 +69,8 @@ def calibrate(
             f"{dataset.path} has no image with a label that {engines.bundle.name} knows{why}; give "
             "labelled images, and the meaning of numbers as `label_scheme`."
         )
+    if aligner is None:
+        warn_of_unaligned(items, engines.bundle)
     report = reporter(on_progress, 0, len(items))
     size = annotators.at_once(min(batch, len(items)))
     annotators.load(min(batch, len(items)))
@@ -93,7 +96,7 @@ def calibrate(
     if not said:
         raise UserError(f"No image of {dataset.path} can be read; the first: {skipped[-1][1]}")
     fitted = fit(_joined(said), engines.bundle.label_scheme, names, truth)
-    write_calibration(out, engines.bundle, fitted, dataset)
+    write_calibration(out, engines.bundle, fitted, dataset, aligner)
     return Calibrations(out, fitted, tuple(skipped))
 
 

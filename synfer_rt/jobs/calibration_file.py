@@ -6,7 +6,8 @@ label_scheme  the bundle's
 annotators    by name: sha256 of the engine, temperature, images that it was fitted on
 vote          temperature, images
 scores        by class: probabilities of the true class in images of that class, rising
-data          format, digest and number of images of the dataset; log_loss before and after
+data          format, digest and number of images of the dataset, how its faces were aligned;
+              log_loss before and after
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from synfer_rt.bundle import Bundle
 from synfer_rt.data.datasets import Dataset
 from synfer_rt.data.writers.atomic import disk_errors, write_whole
 from synfer_rt.errors import UserError
+from synfer_rt.faces.alignment import Aligner
 from synfer_rt.judging.calibration import Calibrated, Calibration, images_needed
 from synfer_rt.judging.fitting import Fitted
 from synfer_rt.judging.temperature import LARGEST
@@ -35,8 +37,10 @@ COVERAGE = 0.9
 _UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 
-def write_calibration(path: Path, bundle: Bundle, fitted: Fitted, dataset: Dataset) -> None:
-    """Write what was fitted for `bundle` on `dataset`."""
+def write_calibration(
+    path: Path, bundle: Bundle, fitted: Fitted, dataset: Dataset, aligner: Aligner | None
+) -> None:
+    """Write what was fitted for `bundle` on `dataset`, as `aligner` aligned it if there is one."""
     found = fitted.calibration
     annotators = {
         name: {
@@ -58,6 +62,7 @@ def write_calibration(path: Path, bundle: Bundle, fitted: Fitted, dataset: Datas
             "format": dataset.format,
             "sha256": dataset.digest,
             "images": len(dataset.items),
+            "align": None if aligner is None else aligner.settings(),
             "log_loss": {"before": before, "after": after},
         },
     }

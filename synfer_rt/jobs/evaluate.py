@@ -19,9 +19,10 @@ from synfer_rt.bundle import Bundle
 from synfer_rt.data.datasets import Dataset
 from synfer_rt.data.writers import run_file
 from synfer_rt.data.writers.atomic import disk_errors, write_whole
+from synfer_rt.faces.alignment import Aligner
 from synfer_rt.jobs.evaluation_features import numbers_of_people
-from synfer_rt.jobs.evaluation_images import RunImages, first_images
-from synfer_rt.jobs.evaluation_job import EvaluationJob, Networks, maker_of, networks_of
+from synfer_rt.jobs.evaluation_images import RunImages, first_images, fitted
+from synfer_rt.jobs.evaluation_job import EvaluationJob, Networks, aligner_of, maker_of, networks_of
 from synfer_rt.jobs.evaluation_networks import Opener
 from synfer_rt.jobs.evaluation_parts import Parts, not_comparable
 from synfer_rt.jobs.evaluation_passes import Made, Pass, read_real
@@ -50,6 +51,7 @@ def evaluate_run(
     size = images.size()
     maker = maker_of(settings, bundle)
     parts = None if maker is None else Parts(maker, settings)
+    aligner = aligner_of(job, maker)
     networks = networks_of(job, maker, parts, first_images(images, size), opener)
     if job.real is not None:  # before hours of work, not after them
         items = job.real.items
@@ -61,7 +63,8 @@ def evaluate_run(
         real = None
         if job.real is not None:
             classes = list(settings["classes"])
-            real = read_real(job, job.real, networks, classes, size, Path(folder), report)
+            reads = fitted(size, aligner)
+            real = read_real(job, job.real, networks, classes, reads, Path(folder), report)
         made = Made(job, networks, settings, Path(folder) if real else None)
         made.read(images, size, lambda done: report(real_count + done))
         result = {
@@ -69,7 +72,7 @@ def evaluate_run(
             "version": VERSION,
             "synfer_rt": metadata.version("synfer-rt"),
             "run": _about_run(out, settings, images, made),
-            "real": _about_real(job.real, real, size),
+            "real": _about_real(job.real, real, size, aligner),
             "networks": networks.settings(parts),
             "runtime": {
                 "backend": opener.backend,
@@ -116,7 +119,7 @@ def _about_run(
 
 
 def _about_real(
-    dataset: Dataset | None, real: Pass | None, size: tuple[int, int]
+    dataset: Dataset | None, real: Pass | None, size: tuple[int, int], aligner: Aligner | None
 ) -> dict[str, Any] | None:
     if dataset is None or real is None:
         return None
@@ -126,6 +129,8 @@ def _about_real(
         "images": len(real.names),
         "unreadable": len(real.unreadable),
         "fitted_to": list(size),
+        "align": None if aligner is None else aligner.settings(),
+        "faults": real.unreadable[:_MOST_FAULTS],
     }
 
 
@@ -141,7 +146,8 @@ def _notes(result: Mapping[str, Any], networks: Networks, maker: Bundle | None) 
     if run["originals"]:
         notes.append(f"{run['originals']} originals that augment kept do not count.")
     if real and real["unreadable"]:
-        notes.append(f"{real['unreadable']} real images cannot be read.")
+        first = real["faults"][0]
+        notes.append(f"Real images: {real['unreadable']} left out; the first: {first}.")
     features = networks.features
     if features is not None and maker is not None and features.path.is_relative_to(maker.path):
         notes.append(

@@ -13,8 +13,10 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from synfer_rt.data.datasets.items import Item, load
 from synfer_rt.data.images import read_image, size_of
 from synfer_rt.errors import UserError
+from synfer_rt.faces.alignment import Aligner
 from synfer_rt.jobs.found_samples import SAMPLES, Fault
 from synfer_rt.networks.image_network import AT_ONCE
 from synfer_rt.records import ORIGINAL, Record
@@ -32,15 +34,17 @@ class Piece(Generic[One]):
     unreadable: list[str]
 
 
-def pieces(source: Iterable[One], load: Callable[[One], np.ndarray | str]) -> Generator[Piece[One]]:
-    """The images of `source` in its order, which `load` reads ahead; texts say why one cannot."""
+def pieces(
+    source: Iterable[One], reads: Callable[[One], np.ndarray | str]
+) -> Generator[Piece[One]]:
+    """The images of `source` in its order, which `reads` makes ahead; texts say why it cannot."""
     waiting: deque[tuple[list[One], list[Future[np.ndarray | str]]]] = deque()
     every, pool = iter(source), ThreadPoolExecutor(_READERS, "read")
     try:
         while True:
             part = list(islice(every, AT_ONCE))
             if part:
-                waiting.append((part, [pool.submit(load, one) for one in part]))
+                waiting.append((part, [pool.submit(reads, one) for one in part]))
             if waiting and (not part or len(waiting) > _PIECES_AHEAD):
                 yield _piece(*waiting.popleft())
             elif not part:
@@ -102,7 +106,7 @@ class RunImages:
 def decoded(size: tuple[int, int]) -> Callable[[tuple[Record, bytes]], np.ndarray | str]:
     """What reads the image of a sample, which must have `size`."""
 
-    def load(sample: tuple[Record, bytes]) -> np.ndarray | str:
+    def read(sample: tuple[Record, bytes]) -> np.ndarray | str:
         try:
             found = size_of(sample[1])
             if found != size:
@@ -113,7 +117,17 @@ def decoded(size: tuple[int, int]) -> Callable[[tuple[Record, bytes]], np.ndarra
         except Exception as error:  # each decoder of Pillow raises errors of its own kind
             return str(error)
 
-    return load
+    return read
+
+
+def fitted(size: tuple[int, int], aligner: Aligner | None) -> Callable[[Item], np.ndarray | str]:
+    """What reads a real image for `size`: cropped at its centre, or with its face aligned."""
+
+    def read(item: Item) -> np.ndarray | str:
+        image = load(item, size, aligner)
+        return f"{item.name}: {image.rstrip('.')}" if isinstance(image, str) else image
+
+    return read
 
 
 def first_images(images: RunImages, size: tuple[int, int]) -> np.ndarray:

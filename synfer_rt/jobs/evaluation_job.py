@@ -11,8 +11,11 @@ import numpy as np
 
 from synfer_rt import ranges
 from synfer_rt.bundle import Bundle, open_bundle
+from synfer_rt.bundle.face_template import ARCFACE
 from synfer_rt.data.datasets import Dataset
 from synfer_rt.errors import UserError
+from synfer_rt.faces.alignment import Aligner
+from synfer_rt.jobs.aligning import aligner_to, warn_of_unaligned
 from synfer_rt.jobs.evaluation_networks import (
     FEATURES,
     IDENTITY,
@@ -27,6 +30,7 @@ from synfer_rt.jobs.evaluation_networks import (
 )
 from synfer_rt.jobs.evaluation_parts import Parts, hashes_of
 from synfer_rt.networks.image_network import ImageNetwork
+from synfer_rt.paths import Location
 from synfer_rt.vocabulary.scheme_files import given_scheme
 
 _MOST_DIMENSIONS, _LEAST_SUBSET = 8192, 100
@@ -36,12 +40,16 @@ _MOST_DIMENSIONS, _LEAST_SUBSET = 8192, 100
 class EvaluationJob:
     """What is measured of a run, and with which networks.
 
-    `features` and `identity` are a file and its description, `judges` files with their label scheme
-    and description, `au_reader` a file with its action units and description. `subset` images at
-    most, drawn by `seed`, are compared pair by pair. Raises UserError for values that do not fit.
+    With `align` the faces of `real` are aligned as those of the run (see aligning.py). `features`
+    and `identity` are a file and its description, `judges` files with their label scheme and
+    description, `au_reader` a file with its action units and description. `subset` images at most,
+    drawn by `seed`, are compared pair by pair. Raises UserError for values that do not fit.
     """
 
     real: Dataset | None = None
+    align: bool = False
+    face: str | None = None
+    face_detector: Location | None = None
     features: tuple[Any, str] | None = None
     judges: Sequence[tuple[Any, str, str]] = ()
     au_reader: tuple[Any, str, str] | None = None
@@ -51,6 +59,8 @@ class EvaluationJob:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.align and self.real is None:
+            raise UserError("`align` is for real images; give them as `real`, or leave it out.")
         check_parts("features", self.features, 2)
         for judge in self.judges:
             check_parts("judges", judge, 3)
@@ -109,6 +119,24 @@ def maker_of(settings: Mapping[str, Any], given: Bundle | Path | str | None) -> 
         f"The run was made by another bundle than {bundle.name} in {bundle.path}; give the one "
         "that made it as `bundle`."
     )
+
+
+def aligner_of(job: EvaluationJob, maker: Bundle | None) -> Aligner | None:
+    """What aligns the real images as those of the run that `maker` made; None without `align`.
+
+    Warns if they are not aligned, but need it. Raises UserError where `maker` is not known, and as
+    `aligner_for`.
+    """
+    if job.align and maker is None:
+        raise UserError(
+            "The run was not made by the bundle that ships with synfer-rt, so where its faces lie "
+            "is not known; give the bundle that made it as `bundle`."
+        )
+    template = ARCFACE if maker is None else maker.face_template
+    aligner = aligner_to(template, job.align, job.face, job.face_detector)
+    if aligner is None and maker is not None and job.real is not None:
+        warn_of_unaligned(job.real.items, maker)
+    return aligner
 
 
 def networks_of(

@@ -6,14 +6,12 @@ import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from synfer_rt.data.datasets import Dataset, Item
-from synfer_rt.data.datasets.items import load
 from synfer_rt.errors import UserError
 from synfer_rt.evaluation.neighbours import Nearest
 from synfer_rt.jobs import evaluation_features as measures
@@ -53,19 +51,18 @@ def read_real(
     dataset: Dataset,
     networks: Networks,
     classes: Sequence[str],
-    size: tuple[int, int],
+    reads: Callable[[Item], np.ndarray | str],
     folder: Path,
     report: Callable[[float], None],
 ) -> Pass:
-    """The real images, fitted to the `size` of the generated ones.
+    """The real images, which `reads` fits to the size of the generated ones.
 
     Judges read those whose label is one of `classes`.
     """
     real = Pass(_sides(networks, job, job.seed, folder, "real"))
     real.judged = [Judged(judge, classes) for judge in networks.judges]
     done = 0
-    reading: Callable[[Item], np.ndarray | str] = partial(load, size=size)
-    for piece in pieces(dataset.items, reading):
+    for piece in pieces(dataset.items, reads):
         if piece.of:
             for side in real.sides.values():
                 side.add(piece.images)

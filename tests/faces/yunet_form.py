@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import onnx
 from onnx import TensorProto, helper
+from PIL import Image
+
+from synfer_rt.data.datasets import read_dataset
+from synfer_rt.data.datasets.items import load
+from synfer_rt.faces.alignment import Aligner
 
 POINTS = (0.3, 0.35, 0.7, 0.35, 0.5, 0.55, 0.35, 0.75, 0.65, 0.75)
 """The points of a face in its square, as shares of its side: x and y in turn."""
@@ -48,3 +55,26 @@ def write_red_finder(file: Path, side: int | str = "side") -> Path:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.save(model, file)
     return file
+
+
+def put_picture(file: Path, corners: Sequence[tuple[int, int]], number: int = 0) -> None:
+    """A picture of 512 pixels with a face at each of `corners`, multiples of 32: (left, top).
+
+    Each face has a corner of its own, by `number`.
+    """
+    pixels = np.full((512, 512, 3), (0, 90, 160), np.uint8)
+    for left, top in corners:
+        pixels[top : top + 32, left : left + 32] = (255, 0, 0)
+        pixels[top + 20 : top + 26, left + 2 : left + 6 + 2 * number] = (255, 0, number)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(file)
+
+
+def put_aligned(root: Path, out: Path, size: tuple[int, int], aligner: Aligner) -> None:
+    """The aligned faces of the images in `root`, in files of the same names in `out`."""
+    for item in read_dataset(root).items:
+        image = load(item, size, aligner)
+        if isinstance(image, np.ndarray):
+            file = out / item.name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.rint(image.transpose(1, 2, 0) * 255).astype(np.uint8)).save(file)

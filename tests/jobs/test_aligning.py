@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from synfer_rt.faces import weights
 from synfer_rt.faces.yunet import Yunet
 from synfer_rt.jobs import aligning
 from synfer_rt.jobs.card_command import command
-from tests.faces.yunet_form import POINTS, write_red_finder
+from tests.faces.yunet_form import POINTS, put_aligned, put_picture, write_red_finder
 from tests.jobs.long_tail import decoded
 
 SQUARES = {
@@ -41,15 +42,10 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures of 512 pixels with red squares, each with a green corner of its own."""
+    """Pictures of 512 pixels with red squares, each with a corner of its own."""
     root = tmp_path_factory.mktemp("photos")
     for number, (name, corners) in enumerate(SQUARES.items()):
-        pixels = np.full((512, 512, 3), (0, 90, 160), np.uint8)
-        for left, top in corners:
-            pixels[top : top + 32, left : left + 32] = (255, 0, 0)
-            pixels[top + 20 : top + 26, left + 2 : left + 6 + 2 * number] = (255, 0, 0)
-        (root / name).parent.mkdir(exist_ok=True)
-        Image.fromarray(pixels).save(root / name)
+        put_picture(root / name, corners, number)
     return root
 
 
@@ -74,16 +70,11 @@ def test_label_sees_aligned_faces_and_reports_images_without(
     assert errors.keys() == {"sad/none.png"}
     assert errors["sad/none.png"].startswith("It shows no face;")
     # The same faces, cropped before.
-    made, size = aligner(model, detector), model.bundle.image_size
-    for item in read_dataset(photos).items:
-        image = load(item, size, made)
-        if isinstance(image, np.ndarray):
-            pixels = np.rint(image.transpose(1, 2, 0) * 255).astype(np.uint8)
-            Image.fromarray(pixels).save(tmp_path / Path(item.name).name)
+    put_aligned(photos, tmp_path, model.bundle.image_size, aligner(model, detector))
     cropped = {label.file_name: label for label in model.label(tmp_path)}
     for label in labels:
         if not label.error:
-            assert label.probabilities == cropped[Path(label.file_name).name].probabilities
+            assert label.probabilities == cropped[label.file_name].probabilities
 
 
 def test_images_of_several_faces_are_left_out_on_demand(
@@ -211,6 +202,32 @@ def test_faces_that_lie_elsewhere_are_warned_of(
     assert not warned(model.bundle)
 
 
+def test_every_command_on_photos_looks_whether_they_are_aligned(
+    model: synfer_rt.Model, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Those that train: tests/export/training/test_faces.py; evaluate: test_evaluate.py."""
+
+    class LookedError(Exception):
+        pass
+
+    def look(items: object, bundle: Bundle) -> None:
+        raise LookedError
+
+    for module in ("label", "calibrate", "augment_dataset", "sample"):
+        monkeypatch.setattr(f"synfer_rt.jobs.{module}.warn_of_unaligned", look)
+    out = tmp_path / "out"
+    for call in (
+        lambda: model.label(photos),
+        lambda: model.calibrate(photos, tmp_path / "c.json"),
+        lambda: model.augment(photos, out, balance=3),
+        lambda: model.write(out, layout_from=photos, count=1),
+        lambda: model.sample(layout_from=photos, count=1),
+    ):
+        with pytest.raises(LookedError):
+            call()
+        shutil.rmtree(out, ignore_errors=True)
+
+
 def test_samples_start_from_aligned_faces(
     model: synfer_rt.Model, photos: Path, detector: Path, tmp_path: Path
 ):
@@ -222,14 +239,8 @@ def test_samples_start_from_aligned_faces(
     settings = json.loads(run_file.path(tmp_path / "out").read_text())
     assert settings["align"] == aligner(model, detector, "only").settings()
     # The same start faces, cropped before.
-    (tmp_path / "faces").mkdir()
-    size, made = model.bundle.image_size, aligner(model, detector, "only")
-    for item in read_dataset(photos).items:
-        image = load(item, size, made)
-        if isinstance(image, np.ndarray):
-            Image.fromarray(np.rint(image.transpose(1, 2, 0) * 255).astype(np.uint8)).save(
-                tmp_path / "faces" / item.name.replace("/", "-")
-            )
+    made = aligner(model, detector, "only")
+    put_aligned(photos, tmp_path / "faces", model.bundle.image_size, made)
     cropped = model.sample(**options | {"layout_from": tmp_path / "faces", "count": 2})
     samples = model.sample(**options | {"count": 2}, **align)
     for one, other in zip(samples, cropped, strict=True):

@@ -22,14 +22,20 @@ from synfer_rt import UserError, api
 from synfer_rt.api import Model
 from synfer_rt.bundle import Bundle, open_bundle
 from synfer_rt.commands.cli import main
+from synfer_rt.data.datasets import read_dataset
 from synfer_rt.data.writers import read
+from synfer_rt.faces import weights
+from synfer_rt.faces.yunet import Yunet
+from synfer_rt.jobs.aligning import aligner_for
 from synfer_rt.jobs.evaluation_features import numbers_of_people
 from synfer_rt.jobs.evaluation_images import RunImages, first_images
+from synfer_rt.jobs.evaluation_job import EvaluationJob, aligner_of
 from synfer_rt.jobs.evaluation_networks import SCORES, Judge, Opener, own_classifiers, units_of
 from synfer_rt.jobs.evaluation_parts import Parts, hashes_of, same_answers
 from synfer_rt.jobs.evaluation_readers import Groups
 from synfer_rt.jobs.verify import settings_of
 from tests.data.writers.small_run import SmallRun, finished
+from tests.faces.yunet_form import put_aligned, put_picture, write_red_finder
 
 COUNT = 24
 OPENER = Opener("onnxruntime-cpu", 1)
@@ -237,6 +243,8 @@ def test_what_cannot_be_evaluated_is_refused(place, shipped, tmp_path, tiny_bund
         ({"bundle": tiny_bundle}, "made by another bundle"),
         ({"identity": (judge, "16,rgb")}, "`identity` compares with real images"),
         ({"person": "x"}, "`person` is for `identity`"),
+        ({"align": True}, "`align` is for real images"),
+        ({"face": "only"}, "`face` needs `align`"),
         ({"au_reader": (judge, "AU12,AU99", "16,rgb")}, "AU99"),
         ({"au_reader": (judge, "AU12,AU1", "16,rgb")}, "has 8 outputs, and 2 action units"),
         ({"out": tmp_path / "none" / "x.json"}, "`out` must be a .json file"),
@@ -263,6 +271,39 @@ def test_a_run_of_another_bundle_needs_it_for_a_judge(place, tmp_path) -> None:
     with pytest.raises(UserError, match=r"give the bundle that made it as `bundle`"):
         judges = [(place / "judge.onnx", "affectnet-8", "16,rgb")]
         api.evaluate(tmp_path / "small", threads=1, judges=judges)
+    with pytest.raises(UserError, match=r"where its faces lie is not known"):
+        api.evaluate(tmp_path / "small", threads=1, real=place / "real", align=True)
+
+
+def test_real_faces_are_aligned_as_those_of_the_run(place, shipped, tmp_path) -> None:
+    """So they are as near to the run's images as the same faces, cropped before."""
+    detector, size = write_red_finder(tmp_path / "red.onnx"), shipped.image_size
+    aligner = aligner_for(shipped, True, "largest", detector)
+    assert aligner is not None
+    for number, corners in enumerate(([(96, 160)], [(64, 64), (320, 224)], [])):
+        put_picture(tmp_path / "real" / f"{number}.png", corners, number)
+    put_aligned(tmp_path / "real", tmp_path / "faces", size, aligner)
+    asked: dict[str, Any] = {"threads": 1, "bundle": shipped, "out": tmp_path / "found.json"}
+    found = api.evaluate(
+        place / "run", real=tmp_path / "real", align=True, face_detector=detector, **asked
+    ).result
+    real = found["real"]
+    assert (real["images"], real["unreadable"], real["align"]) == (2, 1, aligner.settings())
+    assert any("1 left out; the first: 2.png: It shows no face" in note for note in found["notes"])
+    cropped = api.evaluate(place / "run", real=tmp_path / "faces", **asked).result
+    assert cropped["real"]["align"] is None
+    for measure in ("distances", "diversity", "neighbours"):
+        assert found[measure] == cropped[measure]
+
+
+def test_real_faces_that_lie_elsewhere_are_warned_of(
+    place, shipped, tmp_path, monkeypatch, caplog
+) -> None:
+    put_picture(tmp_path / "real" / "a.png", [(96, 160)])
+    monkeypatch.setattr(weights, "installed", lambda: Yunet(write_red_finder(tmp_path / "r.onnx")))
+    job = EvaluationJob(read_dataset(tmp_path / "real"))
+    assert aligner_of(job, shipped) is None
+    assert "1 of 1 faces" in caplog.text
 
 
 def test_the_hashes_of_a_bundle_are_those_of_its_runs(student_bundle: Bundle) -> None:

@@ -50,6 +50,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
         (run("train-guide", mini_checkpoint, tmp_path / "no", *out), "no file or directory"),
         (run("train-guide", tmp_path / "no", photos, *out), "no directory"),
         (run("train-guide", mini_checkpoint, photos, *out, "--classes", "raf"), "label scheme"),
+        (run("train-guide", mini_checkpoint, photos, *out, "--face", "only"), "--face needs"),
         (
             run("train-guide", mini_checkpoint, photos, *out, "--held-out", "val"),
             "--held-out images",

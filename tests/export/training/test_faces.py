@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from synfer_rt.bundle.face_template import ARCFACE, FaceTemplate
 from synfer_rt.data.datasets import read_dataset
+from synfer_rt.data.datasets.items import load
 from synfer_rt.errors import UserError
 from synfer_rt.export.training.faces import Faces, read_faces
 from synfer_rt.export.training.stages import silent
+from synfer_rt.faces import weights
+from synfer_rt.faces.yunet import Yunet
+from synfer_rt.jobs.aligning import aligner_to
 from tests.export.training.photos import put_photos
+from tests.faces.yunet_form import put_aligned, put_picture, write_red_finder
 
 SCHEME = "neutral,happy,sad"
 
@@ -29,8 +36,6 @@ def names(faces: Faces, rows: np.ndarray) -> set[str]:
 
 
 def test_images_are_cropped_and_resized_as_label_does(tmp_path: Path) -> None:
-    from synfer_rt.data.datasets.items import load
-
     dataset = read_dataset(put_photos(tmp_path / "photos"))
     faces = faces_of(tmp_path / "photos")
     wanted = load(dataset.items[3], (16, 16))
@@ -98,6 +103,61 @@ def test_what_cannot_be_used_is_left_out_and_said(tmp_path: Path) -> None:
     assert "005.png" not in faces.names
     said = " ".join(faces.remarks)
     assert "contempt (12)" in said and "005.png" in said
+
+
+@pytest.fixture
+def squares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Six pictures of two classes, of which happy/5.png has no face; few are enough here."""
+    monkeypatch.setattr("synfer_rt.export.training.faces.FEWEST", 1)
+    for i in range(6):
+        corners = [(32 * (i + 2), 32 * (i % 4 + 3))] if i != 5 else []
+        put_picture(tmp_path / "photos" / ("happy" if i % 2 else "sad") / f"{i}.png", corners, i)
+    return tmp_path / "photos"
+
+
+def test_faces_are_aligned_and_images_without_one_left_out(squares: Path) -> None:
+    detector = write_red_finder(squares.parent / "red.onnx")
+    aligner = aligner_to(ARCFACE, True, None, detector)
+    assert aligner is not None
+    how = "happy,sad", (16, 16), squares.parent / "work", silent, "auto", False
+    cropped = read_faces(read_dataset(squares), *how)
+    aligned = read_faces(read_dataset(squares), *how, aligner)
+    assert len(cropped.names) == 6 and aligned.key != cropped.key
+    assert set(cropped.names) - set(aligned.names) == {"happy/5.png"}
+    (said,) = aligned.remarks
+    assert said.startswith("1 image cannot be used: happy/5.png: It shows no face;")
+    put_aligned(squares, squares.parent / "faces", (16, 16), aligner)
+    before = read_faces(read_dataset(squares.parent / "faces"), *how)
+    assert before.names == aligned.names
+    rows = np.arange(len(before.names))
+    np.testing.assert_array_equal(before.images(rows), aligned.images(rows))
+    np.testing.assert_array_equal(before.held, aligned.held)
+
+
+def test_a_checkpoint_s_own_template_counts(
+    squares: Path, mini: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its network is trained on faces that lie there, and others are warned of."""
+    pytest.importorskip("torch", reason="training needs synfer-rt[export]")
+    from synfer_rt.export.training.api import Material
+
+    points = [[x / 2, y / 2] for x, y in ARCFACE.points]
+    settings = json.loads((mini / "synfer.json").read_text()) | {"face_template": points}
+    (mini / "synfer.json").write_text(json.dumps(settings))
+    detector = write_red_finder(squares.parent / "red.onnx")
+    monkeypatch.setattr(weights, "installed", lambda: Yunet(detector))
+    given = (mini, (squares,), None, (), "happy,sad", "auto", None, None, "auto")
+    work = squares.parent / "work"
+    checkpoint, aligned = Material(*given, True, None, detector).read(work, silent)
+    assert not caplog.text
+    template = FaceTemplate(tuple((x, y) for x, y in points), checkpoint.image_size)
+    item = read_dataset(squares / "sad" / "0.png").items[0]
+    wanted = load(item, checkpoint.image_size, aligner_to(template, True, None, detector))
+    assert isinstance(wanted, np.ndarray)
+    found = aligned.images(np.array([aligned.names.index("sad/0.png")]))[0]
+    np.testing.assert_array_equal(found / np.float32(255), wanted.transpose(1, 2, 0))
+    Material(*given, False, None, None).read(work, silent)
+    assert f"do not lie where {checkpoint.settings.name} expects them" in caplog.text
 
 
 def refused(root: Path, **more: str) -> str:
