@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import cast
 
 from synfer_rt.data.card_files import is_card
+from synfer_rt.data.datasets.captions import caption_files, with_captions
 from synfer_rt.data.datasets.contents import Contents
 from synfer_rt.data.datasets.dataset import Dataset
 from synfer_rt.data.datasets.formats.format import Format
@@ -45,7 +46,7 @@ def read_dataset(
     count from 1); without it, a list of classes in the dataset does (see class_lists), or the
     format itself. `split` keeps only the images of that split. If the scheme's file has a mapping
     to the scheme `target`, labels become those that it names. With `describes` items get their
-    descriptions.
+    descriptions, for which text files beside images are read too.
 
     Raises UserError for a path that is not there, an unknown format, scheme or split, an unfinished
     output of synfer-rt, numbers that do not begin where those of their scheme do, a class folder
@@ -54,6 +55,8 @@ def read_dataset(
     path = local(path)
     scheme = _checked(format, label_scheme)
     contents, left_out = _contents(path, None if scheme is None else scheme.text)
+    captions = caption_files(contents.files) if describes else {}
+    contents = contents.without(set(captions.values()))
     found = recognised(contents) if format == "auto" else FORMATS[format]
     of_format = found.label_scheme is not None and scheme is None
     if of_format:
@@ -69,6 +72,9 @@ def read_dataset(
         else:
             skipped.append(entry)
     items = check_numbers(items, of_format)
+    if captions:
+        items, wordless = with_captions(items, captions, contents.root)
+        skipped += wordless
     if scheme is not None and target is not None and (mapping := scheme.mapped_to(target)):
         items = mapped_labels(items, mapping)
     skipped += [contents.skipped(file, why) for file, why in unused.items()]

@@ -1,4 +1,4 @@
-"""Samples of WebDataset: an image, with its label in files of the same key beside it.
+"""Samples of WebDataset: an image, with its label and caption in files of the same key beside it.
 
 They are in tar or zip files, or in folders where a tar file was extracted.
 """
@@ -11,8 +11,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from synfer_rt.data.datasets import captions
 from synfer_rt.data.datasets.contents import Contents
-from synfer_rt.data.datasets.items import IMAGES, UNDESCRIBED, Found, Item, Read, Skipped
+from synfer_rt.data.datasets.items import (
+    IMAGES,
+    UNDESCRIBED,
+    Description,
+    Found,
+    Item,
+    Read,
+    Skipped,
+)
 from synfer_rt.data.datasets.labels.folder_names import FolderNames, with_folder
 from synfer_rt.data.datasets.labels.label import UNLABELLED, Label, label_of
 from synfer_rt.data.datasets.labels.splits import split_of_path
@@ -23,12 +32,16 @@ from synfer_rt.data.datasets.untyped import is_mapping
 
 SIDECARS = (".json", ".cls")
 """Suffixes of files with the label of the image beside them."""
+_CAPTION = captions.SUFFIX.lstrip(".")
 _TABLES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
 
 
 @dataclass(frozen=True)
 class _Sample:
-    """An image: its key, its file name, and the texts of the same key by kind, `json` or `cls`."""
+    """An image: its key, its file name, and the texts of the same key by their kind, such as json.
+
+    The kinds are json and cls, and txt for a caption.
+    """
 
     key: str
     file: str
@@ -41,13 +54,13 @@ def items_of_samples(
 ) -> Found:
     """The images among `members`, which are files by their names.
 
-    A label in the JSON goes first, then one in the `.cls`, then that of the image's folder. `shard`
-    is the name of the archive at `place` that has the members; it is empty if they are files in the
-    folder `place`.
+    A label in the JSON goes first, then one in the `.cls`, then that of the image's folder. A
+    caption in the `.txt` goes before one in the JSON. `shard` is the name of the archive at `place`
+    that has the members; it is empty if they are files in the folder `place`.
     """
     label_scheme = contents.label_scheme
     samples: list[_Sample] = []
-    for found in _samples(members):
+    for found in _samples(members, contents.describes):
         if isinstance(found, Skipped):
             yield replace(found, name=_within(shard, found.name))
         else:
@@ -68,6 +81,11 @@ def items_of_samples(
         label = Label(None, columns.problem) if label == UNLABELLED else label
         file, person = place if shard else place / sample.file, columns.person_of(record or {})
         said = columns.description(record or {}) if contents.describes else UNDESCRIBED
+        if (text := sample.texts.get(_CAPTION)) is not None:
+            caption = captions.caption_of(text)
+            said = Description(caption).filled_by(said)
+            if caption is None:
+                yield Skipped(f"{name}{captions.SUFFIX}", captions.NO_WORDS)
         item = Item(name, *label, split, file, sample.image, person, said)
         yield from boxed(item, columns.box_of(record or {}))
     if columns.unused_box is not None:
@@ -80,8 +98,11 @@ def _within(shard: str, name: str) -> str:
     return f"{shard}/{name}" if shard else name
 
 
-def _samples(members: Mapping[str, Read]) -> Iterator[_Sample | Skipped]:
-    """The samples: files with the same name up to the first dot in its last part."""
+def _samples(members: Mapping[str, Read], describes: bool) -> Iterator[_Sample | Skipped]:
+    """The samples: files with the same name up to the first dot in its last part.
+
+    They have their captions if the dataset `describes` its images.
+    """
     keyed: dict[str, dict[str, str]] = {}
     for name in members:
         folder, _, last = name.rpartition("/")
@@ -104,25 +125,30 @@ def _samples(members: Mapping[str, Read]) -> Iterator[_Sample | Skipped]:
                 yield Skipped(files[end], why)
         for end, sample_key in keys.items():
             found = _texts(end, files) or _texts("", files)
+            if describes:
+                found |= _texts(end, files, (_CAPTION,)) or _texts("", files, (_CAPTION,))
             left -= set(found.values())
             texts = {kind: members[name] for kind, name in found.items()}
             yield _Sample(sample_key, files[end], members[files[end]], texts)
         unread.update(PurePosixPath(name).suffix.lower() for name in left)
     for suffix, count in unread.items():
-        why = f"{count} such files are not used; labels are only read from .json and .cls"
+        read = ".json, .cls and .txt" if describes else ".json and .cls"
+        why = f"{count} such files are not used; samples are only described by {read}"
         yield Skipped(f"*{suffix}", why)
 
 
-def _texts(image: str, files: Mapping[str, str]) -> dict[str, str]:
-    """The files of labels by kind, for an image by its extension: `a.json` for `a.jpg`."""
+def _texts(
+    image: str, files: Mapping[str, str], kinds: Sequence[str] = ("json", "cls")
+) -> dict[str, str]:
+    """The files of these kinds, for an image by its extension: `a.json` for `a.jpg`."""
     before = image.rpartition(".")[0]
-    ends = {kind: f"{before}.{kind}" if before else kind for kind in ("json", "cls")}
+    ends = {kind: f"{before}.{kind}" if before else kind for kind in kinds}
     return {kind: files[end] for kind, end in ends.items() if end in files}
 
 
 def _no_image(names: Iterable[str]) -> str:
     if any(name.lower().endswith(_TABLES) for name in names):
-        return "it is a table in an archive; unpack the archive to use its labels"
+        return "it is a table among samples; unpack the archive, if any, to read it as `table`"
     return "it has no image"
 
 

@@ -45,9 +45,9 @@ def several(cell: object) -> str:
 
 
 def is_image_name(cell: str) -> bool:
-    """Whether a cell ends as the name of an image file does."""
+    """Whether a cell ends as the name of an image file does, and is no address in the web."""
     dot = cell.rfind(".")
-    return dot > 0 and cell[dot:].partition("#")[0].lower() in IMAGES
+    return dot > 0 and "://" not in cell and cell[dot:].partition("#")[0].lower() in IMAGES
 
 
 def survey(rows: Iterable[Row]) -> dict[str, set[str]]:

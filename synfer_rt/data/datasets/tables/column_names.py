@@ -11,7 +11,7 @@ from functools import lru_cache
 
 AFFECTNET_COLUMN = "subdirectoryfilepath"
 """The image in AffectNet's CSV files. No other dataset calls it so."""
-CAPTIONS = ("caption", "prompt", "text", "description", "captions")
+CAPTIONS = ("caption", "prompt", "text", "description", "captions", "txt")
 """A text about the image, the likeliest first."""
 PIXELS = "pixels"
 """The grey values of an image, as in FER2013's CSV file."""
