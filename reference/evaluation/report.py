@@ -24,6 +24,7 @@ FURTHER = {
     "label_quality": "labels: annotators, vote, thresholds",
     "downstream": "what synthetic faces are worth as training data",
     "long_tail": "rare classes filled up",
+    "coreset": "core-sets: herding, k-center, and a random choice",
     "throughput": "images a second, and where the time goes",
     "peers": "beside what else runs Stable Diffusion",
     "long_run": "many images in one run: its speed and its memory",

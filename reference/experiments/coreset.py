@@ -114,22 +114,26 @@ def pool_of(setting: Setting, count: int, repetition: int, network: Callable) ->
 
 
 def draw(rows: Mapping[str, Mapping[str, Any]], sizes: Sequence[int]) -> Any:
-    """The accuracy and the covering radius of every method at every size."""
+    """The accuracy and the covering radii of every method at every size."""
     figure, axes = pages.figure(9, 3.6, 2)
-    for method in METHODS:
-        own = [rows[f"{method}, {size}"] for size in sizes]
-        accuracies = 100 * np.array([row["accuracy"]["mean"] for row in own])
-        axes[0].errorbar(sizes, *accuracies.T, marker="o", capsize=3, label=method)
-        for axis, name, style in ((axes[1], "radius", "o-"), (axes[1], "judge_radius", "s--")):
-            values = [
-                np.mean(row[name]) / np.mean(rows[f"{RANDOM}, {sizes[0]}"][name]) for row in own
-            ]
-            label = f"{method}, {'chosen by' if name == 'radius' else 'judge'}"
-            axis.plot(sizes, values, style, label=label)
+    base = rows[f"{RANDOM}, {sizes[0]}"]
+    for number, method in enumerate(METHODS):
+        own, colour = [rows[f"{method}, {size}"] for size in sizes], f"C{number}"
+        values = 100 * np.array([row["accuracy"]["mean"] for row in own])
+        places = np.array(sizes) * 1.04 ** (number - 1)  # side by side
+        bars = pages.bars(values)
+        axes[0].errorbar(places, values[:, 0], bars, c=colour, marker="o", capsize=3, label=method)
+        for key, style, features in (
+            ("radius", "o-", "AU reader"),
+            ("judge_radius", "s--", "judge"),
+        ):
+            radii = [np.mean(row[key]) / np.mean(base[key]) for row in own]
+            axes[1].plot(sizes, radii, style, c=colour, label=f"{method}, {features}")
     axes[0].axhline(100 * rows[ALL]["accuracy"]["mean"][0], color="grey", ls=":", label=ALL)
-    axes[0].set(xlabel="images chosen", ylabel="accuracy on held-out renders (%)", xscale="log")
-    axes[1].set(xlabel="images chosen", ylabel="covering radius, random = 1", xscale="log")
+    axes[0].set(ylabel="accuracy on held-out renders (%)")
+    axes[1].set(ylabel=f"covering radius, of {sizes[0]} at random = 1")
     for axis in axes:
+        axis.set(xlabel="images chosen", xscale="log")
         axis.set_xticks(sizes, list(map(str, sizes)))
         axis.minorticks_off()
         axis.legend(fontsize=7)
