@@ -1,4 +1,4 @@
-"""What the tests of augmentation share."""
+"""A run of a tiny model, and a long tail that is filled up."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from synfer_rt.backends.loaded_engines import LoadedEngines
+from synfer_rt.bundle import Bundle
 from synfer_rt.data.datasets import Dataset, read_dataset
 from synfer_rt.jobs.originals import usable
+from synfer_rt.jobs.sample_run import Run
+from synfer_rt.sampling.requests import make_requests
 from synfer_rt.sampling.sampler import Sampler
 from tests.jobs.long_tail import write_long_tail
 
@@ -21,3 +25,15 @@ def long_tail(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def dataset(long_tail: Path, sampler: Sampler) -> Dataset:
     return usable(read_dataset(long_tail), sampler.bundle.image_size)
+
+
+@pytest.fixture(scope="session")
+def engines(tiny_bundle: Bundle) -> LoadedEngines:
+    """The engines of a tiny model, on one thread."""
+    return LoadedEngines(tiny_bundle, "onnxruntime-cpu", threads=1)
+
+
+@pytest.fixture
+def run(tiny_bundle: Bundle) -> Run:
+    """A run of 21 samples."""
+    return Run(tiny_bundle, make_requests(tiny_bundle, seed=5), 21, "dpmpp-2m", 4, 0.9)
