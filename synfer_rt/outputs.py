@@ -18,11 +18,11 @@ from synfer_rt.data.datasets import read_dataset
 from synfer_rt.data.writers import FORMATS, run_file
 from synfer_rt.data.writers.working_copy import Place, opened
 from synfer_rt.errors import UserError
-from synfer_rt.jobs.coreset import Coreset, CoresetJob, make_coreset
-from synfer_rt.jobs.coreset_stock import EQUAL
-from synfer_rt.jobs.evaluate import evaluate_run, write_evaluation
-from synfer_rt.jobs.evaluation_job import EvaluationJob
-from synfer_rt.jobs.evaluation_networks import Opener
+from synfer_rt.jobs.coreset.coreset import Coreset, CoresetJob, make_coreset
+from synfer_rt.jobs.coreset.stock import EQUAL
+from synfer_rt.jobs.evaluation.evaluate import evaluate_run, write_evaluation
+from synfer_rt.jobs.evaluation.job import EvaluationJob
+from synfer_rt.jobs.evaluation.networks import Opener
 from synfer_rt.jobs.finish import Finished, finish_run
 from synfer_rt.jobs.progress import OnProgress, reporter
 from synfer_rt.jobs.run_status import RunStatus, run_status

@@ -36,7 +36,7 @@ from synfer_rt.bundle.qualities import FAST
 from synfer_rt.coresets.choice import METHODS, RANDOM, choose
 from synfer_rt.coresets.covering import covering
 from synfer_rt.evaluation.neighbours import manifold
-from synfer_rt.jobs.evaluation_networks import Opener, own_features
+from synfer_rt.jobs.evaluation.networks import Opener, own_features
 from synfer_rt.sampling.requests import make_requests
 
 SEED = 400

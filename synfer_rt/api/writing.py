@@ -19,11 +19,11 @@ from synfer_rt.data.writers import SHARD_SIZE, check_output
 from synfer_rt.data.writers.working_copy import check_storable, opened
 from synfer_rt.jobs.destination import Destination
 from synfer_rt.jobs.other_parts import PATIENCE
-from synfer_rt.jobs.plan_preview import Preview, preview
-from synfer_rt.jobs.plan_preview import measure as measure_run
-from synfer_rt.jobs.plan_reading import read_plan
+from synfer_rt.jobs.plan.preview import Preview, preview
+from synfer_rt.jobs.plan.preview import measure as measure_run
+from synfer_rt.jobs.plan.reading import read_plan
+from synfer_rt.jobs.plan.rerun import backend_for
 from synfer_rt.jobs.progress import OnProgress
-from synfer_rt.jobs.rerun import backend_for
 from synfer_rt.jobs.resuming import as_begun, settings_as_begun
 from synfer_rt.jobs.sample import Written, write_samples
 from synfer_rt.jobs.sample_run import Run

@@ -13,7 +13,7 @@ from synfer_rt.commands.notes import note
 from synfer_rt.commands.quantities import duration, size
 
 if TYPE_CHECKING:
-    from synfer_rt.jobs.plan_preview import Counts, Preview
+    from synfer_rt.jobs.plan.preview import Counts, Preview
 
 
 @click.command()

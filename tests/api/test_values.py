@@ -79,8 +79,9 @@ def test_progress_is_told_to_functions_alone(model: Model) -> None:
 def test_augment_refuses_values_of_another_type(
     model: Model, photos: Path, tmp_path: Path, settings: Any, said: str
 ) -> None:
+    given: Any = {"dataset": photos, "out": tmp_path / "out", **settings}
     with pytest.raises(UserError) as error:
-        model.augment(**{"dataset": photos, "out": tmp_path / "out", **settings})
+        model.augment(**given)
     assert said in str(error.value)
     assert not (tmp_path / "out").exists()
 

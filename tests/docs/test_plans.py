@@ -11,7 +11,7 @@ import pytest
 from synfer_rt.api import Model
 from synfer_rt.bundle import Bundle
 from synfer_rt.data.writers import read
-from synfer_rt.jobs.plan_fields import KEYS
+from synfer_rt.jobs.plan.fields import KEYS
 from synfer_rt.vocabulary.class_counts import CLASS_COUNTS
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "plans.md").read_text()

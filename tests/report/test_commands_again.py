@@ -13,7 +13,7 @@ from synfer_rt import write_report
 from synfer_rt.bench.host_side import InstantEngines
 from synfer_rt.commands.cli import main
 from synfer_rt.data.writers import open_output, run_file
-from synfer_rt.jobs.plan_reading import read_plan
+from synfer_rt.jobs.plan.reading import read_plan
 from synfer_rt.jobs.sample import execute
 from synfer_rt.report.commands_again import FILE, INDEX, SHARD, again
 from synfer_rt.report.sources import source

@@ -19,8 +19,8 @@ from synfer_rt.diffusion.inversion import FIXED_POINT
 from synfer_rt.errors import UserError
 from synfer_rt.faces import weights
 from synfer_rt.jobs.photo_reading import read_as
-from synfer_rt.jobs.plan import DAMAGED, Plan, damaged
-from synfer_rt.jobs.plan_document import Document
+from synfer_rt.jobs.plan.document import Document
+from synfer_rt.jobs.plan.plan import DAMAGED, Plan, damaged
 from synfer_rt.records import CORESET
 from synfer_rt.sampling.au_distributions import AuDistribution, AuRanges, AuRows
 from synfer_rt.sampling.planned_requests import Distributions

@@ -8,9 +8,9 @@ from typing import Any, cast
 
 from synfer_rt import ranges
 from synfer_rt.errors import UserError
-from synfer_rt.jobs.plan_document import Place
-from synfer_rt.jobs.plan_tables import read_aus
-from synfer_rt.jobs.plan_values import Values
+from synfer_rt.jobs.plan.document import Place
+from synfer_rt.jobs.plan.tables import read_aus
+from synfer_rt.jobs.plan.values import Values
 from synfer_rt.sampling import au_distributions
 from synfer_rt.sampling.au_distributions import AuDistribution, AuRanges, AuRows
 from synfer_rt.vocabulary import facs

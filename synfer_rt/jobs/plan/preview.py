@@ -10,7 +10,7 @@ from pathlib import Path
 
 from synfer_rt.backends.loaded_engines import LoadedEngines
 from synfer_rt.jobs.destination import Destination
-from synfer_rt.jobs.plan import Plan
+from synfer_rt.jobs.plan.plan import Plan
 from synfer_rt.jobs.sample import execute, images_at_once, make_samples
 from synfer_rt.jobs.sample_run import Run
 from synfer_rt.sampling.apportionment import apportion

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from synfer_rt.errors import nearest
-from synfer_rt.jobs.plan_document import Place
-from synfer_rt.jobs.plan_tables import read_words
-from synfer_rt.jobs.plan_values import Values
+from synfer_rt.jobs.plan.document import Place
+from synfer_rt.jobs.plan.tables import read_words
+from synfer_rt.jobs.plan.values import Values
 from synfer_rt.sampling.au_distributions import AuDistribution
 from synfer_rt.vocabulary.prompt_templates import (
     KNOWN,

@@ -13,7 +13,7 @@ from synfer_rt.bundle import Bundle
 from synfer_rt.bundle.engine_specs import DISTILLED, REUSING
 from synfer_rt.bundle.files import file_entry
 from synfer_rt.errors import UserError
-from synfer_rt.jobs.evaluation_networks import Judge, Opener, own_classifiers
+from synfer_rt.jobs.evaluation.networks import Judge, Opener, own_classifiers
 from synfer_rt.judging.annotators import AU_READER
 from synfer_rt.networks import onnx_file
 from synfer_rt.networks.image_network import ImageNetwork

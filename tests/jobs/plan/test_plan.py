@@ -15,8 +15,8 @@ from PIL import Image
 from synfer_rt.api import Model
 from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError
-from synfer_rt.jobs import plan_reading
-from synfer_rt.jobs.plan import Plan
+from synfer_rt.jobs.plan import reading
+from synfer_rt.jobs.plan.plan import Plan
 from synfer_rt.sampling.planned_requests import PlannedRequests
 from synfer_rt.vocabulary.class_counts import CLASS_COUNTS
 from tests import tiny_bundle as tiny
@@ -85,7 +85,7 @@ FaceRectX,FaceScore,AU01,AU12,AU28,anger,frame,input
 
 def read_plan(source: Any, bundle: Bundle) -> Plan:
     """The plan, whose runs are checked too."""
-    plan = plan_reading.read_plan(source, bundle)
+    plan = reading.read_plan(source, bundle)
     plan.runs(bundle)
     return plan
 

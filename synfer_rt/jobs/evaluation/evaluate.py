@@ -20,12 +20,12 @@ from synfer_rt.data.datasets import Dataset
 from synfer_rt.data.writers import run_file
 from synfer_rt.data.writers.atomic import disk_errors, write_whole
 from synfer_rt.faces.alignment import Aligner
-from synfer_rt.jobs.evaluation_features import numbers_of_people
-from synfer_rt.jobs.evaluation_images import RunImages, first_images, fitted
-from synfer_rt.jobs.evaluation_job import EvaluationJob, Networks, aligner_of, maker_of, networks_of
-from synfer_rt.jobs.evaluation_networks import Opener
-from synfer_rt.jobs.evaluation_parts import Parts, not_comparable
-from synfer_rt.jobs.evaluation_passes import Made, Pass, read_real
+from synfer_rt.jobs.evaluation.features import numbers_of_people
+from synfer_rt.jobs.evaluation.images import RunImages, first_images, fitted
+from synfer_rt.jobs.evaluation.independence import Parts, not_comparable
+from synfer_rt.jobs.evaluation.job import EvaluationJob, Networks, aligner_of, maker_of, networks_of
+from synfer_rt.jobs.evaluation.networks import Opener
+from synfer_rt.jobs.evaluation.passes import Made, Pass, read_real
 from synfer_rt.jobs.progress import OnProgress, reporter
 from synfer_rt.jobs.run_status import run_status
 from synfer_rt.jobs.verify import settings_of

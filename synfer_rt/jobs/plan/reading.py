@@ -8,10 +8,10 @@ from typing import Any, cast
 
 from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError
-from synfer_rt.jobs.plan import Plan
-from synfer_rt.jobs.plan_document import Document, read_document
-from synfer_rt.jobs.plan_fields import plan_of
-from synfer_rt.jobs.rerun import is_run, plan_of_run
+from synfer_rt.jobs.plan.document import Document, read_document
+from synfer_rt.jobs.plan.fields import plan_of
+from synfer_rt.jobs.plan.plan import Plan
+from synfer_rt.jobs.plan.rerun import is_run, plan_of_run
 from synfer_rt.paths import local
 
 

@@ -24,11 +24,11 @@ from synfer_rt.data.writers import run_file
 from synfer_rt.data.writers.working_copy import shown
 from synfer_rt.errors import UserError
 from synfer_rt.jobs.card import write_card
-from synfer_rt.jobs.coreset_choice import FILE, Chosen, choose_images, read_table, write_table
-from synfer_rt.jobs.coreset_features import compute_features, files_of
-from synfer_rt.jobs.coreset_stock import EQUAL, QUOTAS, Stock, stock_of
-from synfer_rt.jobs.evaluation_job import check_parts, maker_of
-from synfer_rt.jobs.evaluation_networks import FEATURES, Opener, own_features
+from synfer_rt.jobs.coreset.choice import FILE, Chosen, choose_images, read_table, write_table
+from synfer_rt.jobs.coreset.features import compute_features, files_of
+from synfer_rt.jobs.coreset.stock import EQUAL, QUOTAS, Stock, stock_of
+from synfer_rt.jobs.evaluation.job import check_parts, maker_of
+from synfer_rt.jobs.evaluation.networks import FEATURES, Opener, own_features
 from synfer_rt.jobs.progress import OnProgress, reporter
 from synfer_rt.jobs.resuming import resumable
 from synfer_rt.networks.image_network import ImageNetwork
@@ -50,7 +50,7 @@ _OF_WHOLE_RUNS = frozenset(
 class CoresetJob:
     """How a core-set of `count` images is chosen.
 
-    `method` is one of choice.METHODS, `quotas` one of coreset_stock.QUOTAS. With `every`, images
+    `method` is one of choice.METHODS, `quotas` one of stock.QUOTAS. With `every`, images
     count that are not accepted, too. `features` is a file and its description, and `seed` draws a
     random choice. Raises UserError for values that do not fit.
     """

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from synfer_rt.errors import UserError, nearest
-from synfer_rt.jobs.plan_document import Place
-from synfer_rt.jobs.plan_tables import read_words
-from synfer_rt.jobs.plan_values import Values
+from synfer_rt.jobs.plan.document import Place
+from synfer_rt.jobs.plan.tables import read_words
+from synfer_rt.jobs.plan.values import Values
 from synfer_rt.sampling.apportionment import apportion
 from synfer_rt.vocabulary.class_counts import CLASS_COUNTS
 from synfer_rt.vocabulary.expressions import choose_labels

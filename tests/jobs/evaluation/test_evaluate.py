@@ -27,12 +27,12 @@ from synfer_rt.data.writers import read
 from synfer_rt.faces import weights
 from synfer_rt.faces.yunet import Yunet
 from synfer_rt.jobs.aligning import aligner_for
-from synfer_rt.jobs.evaluation_features import numbers_of_people
-from synfer_rt.jobs.evaluation_images import RunImages, first_images
-from synfer_rt.jobs.evaluation_job import EvaluationJob, aligner_of
-from synfer_rt.jobs.evaluation_networks import SCORES, Judge, Opener, own_classifiers, units_of
-from synfer_rt.jobs.evaluation_parts import Parts, hashes_of, same_answers
-from synfer_rt.jobs.evaluation_readers import Groups
+from synfer_rt.jobs.evaluation.features import numbers_of_people
+from synfer_rt.jobs.evaluation.images import RunImages, first_images
+from synfer_rt.jobs.evaluation.independence import Parts, hashes_of, same_answers
+from synfer_rt.jobs.evaluation.job import EvaluationJob, aligner_of
+from synfer_rt.jobs.evaluation.networks import SCORES, Judge, Opener, own_classifiers, units_of
+from synfer_rt.jobs.evaluation.readers import Groups
 from synfer_rt.jobs.verify import settings_of
 from tests.data.writers.small_run import SmallRun, finished
 from tests.faces.yunet_form import put_aligned, put_picture, write_red_finder

@@ -14,11 +14,11 @@ import numpy as np
 from synfer_rt.data.datasets import Dataset, Item
 from synfer_rt.errors import UserError
 from synfer_rt.evaluation.neighbours import Nearest
-from synfer_rt.jobs import evaluation_features as measures
-from synfer_rt.jobs.evaluation_features import Side
-from synfer_rt.jobs.evaluation_images import RunImages, decoded, pieces
-from synfer_rt.jobs.evaluation_job import EvaluationJob, Networks
-from synfer_rt.jobs.evaluation_readers import Groups, Judged, UnitsRead
+from synfer_rt.jobs.evaluation import features as measures
+from synfer_rt.jobs.evaluation.features import Side
+from synfer_rt.jobs.evaluation.images import RunImages, decoded, pieces
+from synfer_rt.jobs.evaluation.job import EvaluationJob, Networks
+from synfer_rt.jobs.evaluation.readers import Groups, Judged, UnitsRead
 from synfer_rt.records import Record
 
 

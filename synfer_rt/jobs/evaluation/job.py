@@ -16,7 +16,8 @@ from synfer_rt.data.datasets import Dataset
 from synfer_rt.errors import UserError
 from synfer_rt.faces.alignment import Aligner
 from synfer_rt.jobs.aligning import aligner_to, warn_of_unaligned
-from synfer_rt.jobs.evaluation_networks import (
+from synfer_rt.jobs.evaluation.independence import Parts, hashes_of
+from synfer_rt.jobs.evaluation.networks import (
     FEATURES,
     IDENTITY,
     INTENSITIES,
@@ -28,7 +29,6 @@ from synfer_rt.jobs.evaluation_networks import (
     own_features,
     units_of,
 )
-from synfer_rt.jobs.evaluation_parts import Parts, hashes_of
 from synfer_rt.networks.image_network import ImageNetwork
 from synfer_rt.paths import Location
 from synfer_rt.vocabulary.scheme_files import given_scheme

@@ -1,4 +1,4 @@
-"""A plan: everything that decides a dataset, checked; `plan_fields.py` and `rerun.py` read it."""
+"""A plan: everything that decides a dataset, checked; `fields.py` and `rerun.py` read it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from synfer_rt.bundle import Bundle
 from synfer_rt.data.image_format import PNG, ImageFormat
 from synfer_rt.data.writers import run_file
 from synfer_rt.errors import UserError
-from synfer_rt.jobs.plan_document import Document
+from synfer_rt.jobs.plan.document import Document
 from synfer_rt.jobs.sample_run import Run
 from synfer_rt.jobs.sample_settings import make_run
 from synfer_rt.sampling.apportionment import apportion

@@ -14,7 +14,7 @@ from synfer_rt.coresets.covering import covering
 from synfer_rt.data.writers import run_file
 from synfer_rt.data.writers.atomic import disk_errors, write_whole
 from synfer_rt.errors import UserError
-from synfer_rt.jobs.coreset_features import ClassFeatures
+from synfer_rt.jobs.coreset.features import ClassFeatures
 
 FILE = "coreset.csv"
 """The table, in the core-set's own folder."""

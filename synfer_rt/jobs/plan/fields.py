@@ -8,12 +8,12 @@ from synfer_rt.bundle import Bundle
 from synfer_rt.data import writers
 from synfer_rt.data.image_format import PNG, ImageFormat, image_format
 from synfer_rt.errors import UserError, nearest
-from synfer_rt.jobs.plan import Plan
-from synfer_rt.jobs.plan_aus import aus_of
-from synfer_rt.jobs.plan_classes import labels_of
-from synfer_rt.jobs.plan_document import Document
-from synfer_rt.jobs.plan_prompts import check_labels_differ, prompt_of
-from synfer_rt.jobs.plan_values import Values
+from synfer_rt.jobs.plan.aus import aus_of
+from synfer_rt.jobs.plan.classes import labels_of
+from synfer_rt.jobs.plan.document import Document
+from synfer_rt.jobs.plan.plan import Plan
+from synfer_rt.jobs.plan.prompts import check_labels_differ, prompt_of
+from synfer_rt.jobs.plan.values import Values
 from synfer_rt.jobs.sample_settings import SampleSettings
 from synfer_rt.sampling.planned_requests import Distributions
 

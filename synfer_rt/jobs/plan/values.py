@@ -10,7 +10,7 @@ from typing import Any, NoReturn, cast
 from synfer_rt import ranges
 from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError, nearest
-from synfer_rt.jobs.plan_document import Document, Place
+from synfer_rt.jobs.plan.document import Document, Place
 from synfer_rt.paths import local
 from synfer_rt.vocabulary.expressions import expression, parse_label
 from synfer_rt.vocabulary.label_schemes import (

@@ -13,8 +13,8 @@ from synfer_rt.data.writers import run_file
 from synfer_rt.data.writers.atomic import disk_errors
 from synfer_rt.data.writers.working_copy import shown
 from synfer_rt.errors import UserError
-from synfer_rt.jobs.coreset_stock import Stock
-from synfer_rt.jobs.evaluation_images import pieces
+from synfer_rt.jobs.coreset.stock import Stock
+from synfer_rt.jobs.evaluation.images import pieces
 from synfer_rt.networks.image_network import ImageNetwork
 from synfer_rt.records import Record
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from synfer_rt.evaluation.confusion import accuracy, share
 from synfer_rt.evaluation.paired_intensities import PairedIntensities
-from synfer_rt.jobs.evaluation_networks import AUReader, Judge
+from synfer_rt.jobs.evaluation.networks import AUReader, Judge
 from synfer_rt.records import Record
 from synfer_rt.vocabulary.described_people import OF_A_PERSON, described_person
 

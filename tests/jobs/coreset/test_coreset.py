@@ -18,8 +18,8 @@ from synfer_rt.bundle import open_bundle
 from synfer_rt.commands.cli import main
 from synfer_rt.coresets.k_center import k_center
 from synfer_rt.data.writers import FORMATS, open_output, read, run_file
-from synfer_rt.jobs.coreset_features import ClassFeatures
-from synfer_rt.jobs.coreset_stock import equal
+from synfer_rt.jobs.coreset.features import ClassFeatures
+from synfer_rt.jobs.coreset.stock import equal
 from synfer_rt.jobs.progress import Progress
 from tests.data.writers.small_run import SmallRun, final_files
 
@@ -125,7 +125,7 @@ def test_an_interrupted_coreset_goes_on_to_the_same_bytes(
     format, stop, runs, network, tmp_path, monkeypatch
 ) -> None:
     """Stopped among the 39 features, while 12 images are chosen, and while they are copied."""
-    monkeypatch.setattr("synfer_rt.jobs.coreset._AT_ONCE", 5)
+    monkeypatch.setattr("synfer_rt.jobs.coreset.coreset._AT_ONCE", 5)
     given: dict[str, Any] = {"count": 12, "features": network}
 
     def interrupt(progress: Progress) -> None:
