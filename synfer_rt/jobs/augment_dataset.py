@@ -19,7 +19,7 @@ from synfer_rt.jobs.aligning import warn_of_unaligned
 from synfer_rt.jobs.augment import Augmenter, execute
 from synfer_rt.jobs.augmentation import Augmentation
 from synfer_rt.jobs.balance import Balance
-from synfer_rt.jobs.card import write_card
+from synfer_rt.jobs.card.card import write_card
 from synfer_rt.jobs.destination import Destination
 from synfer_rt.jobs.originals import some_differ
 from synfer_rt.jobs.progress import OnProgress, reporter

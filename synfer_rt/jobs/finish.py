@@ -13,7 +13,7 @@ from synfer_rt.data.contact_sheet import write_contact_sheet
 from synfer_rt.data.writers import run_file, shards_of
 from synfer_rt.data.writers.shards import Shards, finish
 from synfer_rt.errors import UserError
-from synfer_rt.jobs.card import write_card
+from synfer_rt.jobs.card.card import write_card
 from synfer_rt.jobs.class_tally import ClassTally, tally
 from synfer_rt.jobs.run_status import RunStatus, run_status
 from synfer_rt.jobs.verify import settings_of, spans

@@ -27,7 +27,7 @@ from synfer_rt.data.writers import Writer, run_file
 from synfer_rt.data.writers.shards import PartWriter
 from synfer_rt.jobs import runner
 from synfer_rt.jobs.aligning import warn_of_unaligned
-from synfer_rt.jobs.card import tally_of, write_card
+from synfer_rt.jobs.card.card import tally_of, write_card
 from synfer_rt.jobs.destination import Destination
 from synfer_rt.jobs.other_parts import PATIENCE, OtherParts
 from synfer_rt.jobs.pieces import Pieces, RunObserver

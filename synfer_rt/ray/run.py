@@ -19,7 +19,7 @@ from synfer_rt.data.contact_sheet import FILE as SHEET
 from synfer_rt.data.writers import run_file
 from synfer_rt.data.writers.atomic import disk_errors, own
 from synfer_rt.data.writers.shards import EVERY
-from synfer_rt.jobs.card import tally_of
+from synfer_rt.jobs.card.card import tally_of
 from synfer_rt.jobs.destination import Destination
 from synfer_rt.jobs.finish import Finished, finish_run
 from synfer_rt.jobs.progress import OnProgress, reporter

@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass
 
 from synfer_rt.data.writers import SHARD_SIZE, run_file
-from synfer_rt.jobs.card_command import command
+from synfer_rt.jobs.card.command import command
 from synfer_rt.records import CORESET
 from synfer_rt.report.sources import RUN, Source
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from synfer_rt.data.writers import open_output
-from synfer_rt.jobs.card import write_card
+from synfer_rt.jobs.card.card import write_card
 from tests.data.writers.small_run import CLASSES, SmallRun
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "datasets.md").read_text()

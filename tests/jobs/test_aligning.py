@@ -23,7 +23,7 @@ from synfer_rt.errors import UserError
 from synfer_rt.faces import weights
 from synfer_rt.faces.yunet import Yunet
 from synfer_rt.jobs import aligning
-from synfer_rt.jobs.card_command import command
+from synfer_rt.jobs.card.command import command
 from tests.faces.yunet_form import POINTS, put_aligned, put_picture, write_red_finder
 from tests.jobs.long_tail import decoded
 

@@ -12,7 +12,7 @@ from synfer_rt.data.writers import FORMATS, open_output, run_file
 from synfer_rt.data.writers.shards import Part
 from synfer_rt.data.writers.webdataset import FileShards
 from synfer_rt.errors import UserError
-from synfer_rt.jobs.card import write_card
+from synfer_rt.jobs.card.card import write_card
 from synfer_rt.jobs.finish import finish_run
 from synfer_rt.jobs.run_status import images_per_second, run_status
 from tests.data.writers.small_run import CLASSES, SmallRun, open_run

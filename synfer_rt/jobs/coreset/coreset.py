@@ -23,7 +23,7 @@ from synfer_rt.data.contact_sheet import picture_of, write_contact_sheet
 from synfer_rt.data.writers import run_file
 from synfer_rt.data.writers.working_copy import shown
 from synfer_rt.errors import UserError
-from synfer_rt.jobs.card import write_card
+from synfer_rt.jobs.card.card import write_card
 from synfer_rt.jobs.coreset.choice import FILE, Chosen, choose_images, read_table, write_table
 from synfer_rt.jobs.coreset.features import compute_features, files_of
 from synfer_rt.jobs.coreset.stock import EQUAL, QUOTAS, Stock, stock_of

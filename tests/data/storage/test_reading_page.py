@@ -10,7 +10,7 @@ import pytest
 
 from synfer_rt.data.writers import open_output
 from synfer_rt.data.writers.working_copy import opened
-from synfer_rt.jobs.card import write_card
+from synfer_rt.jobs.card.card import write_card
 from tests.data.storage.conftest import Bucket
 from tests.data.writers.small_run import CLASSES, SmallRun
 

@@ -25,7 +25,7 @@ from datasets import load_dataset
 from synfer_rt.data.contact_sheet import write_contact_sheet
 from synfer_rt.data.datasets import read_dataset
 from synfer_rt.data.writers import FORMATS, SHARD_SIZE, open_output
-from synfer_rt.jobs.card import write_card
+from synfer_rt.jobs.card.card import write_card
 from synfer_rt.jobs.skipped import write_skipped
 from tests.data.writers.small_run import CLASSES, SmallRun
 

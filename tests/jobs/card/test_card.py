@@ -16,9 +16,9 @@ from datasets.exceptions import NonMatchingSplitsSizesError
 
 from synfer_rt.data.datasets import read_dataset
 from synfer_rt.data.writers import FORMATS, open_output, run_file
-from synfer_rt.jobs.card import write_card
-from synfer_rt.jobs.card_header import header, size_category
-from synfer_rt.jobs.card_text import text
+from synfer_rt.jobs.card.card import write_card
+from synfer_rt.jobs.card.header import header, size_category
+from synfer_rt.jobs.card.text import text
 from synfer_rt.jobs.class_tally import tally
 from synfer_rt.jobs.verify import faults, settings_of
 from tests.data.writers.small_run import CLASSES, SmallRun

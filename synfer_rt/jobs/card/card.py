@@ -16,8 +16,8 @@ from synfer_rt.data import card_files
 from synfer_rt.data.image_format import of_settings
 from synfer_rt.data.writers import run_file, shards_of
 from synfer_rt.data.writers.working_copy import samples_of, shown
-from synfer_rt.jobs.card_header import header
-from synfer_rt.jobs.card_text import text, title
+from synfer_rt.jobs.card.header import header
+from synfer_rt.jobs.card.text import text, title
 from synfer_rt.jobs.class_tally import ClassTally, tally
 
 LOG = logging.getLogger(__name__)

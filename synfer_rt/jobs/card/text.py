@@ -9,8 +9,8 @@ from typing import Any
 from synfer_rt.bundle.qualities import BEST
 from synfer_rt.data.image_format import of_settings
 from synfer_rt.data.writers import run_file
-from synfer_rt.jobs.card_command import command
-from synfer_rt.jobs.card_header import split_name
+from synfer_rt.jobs.card.command import command
+from synfer_rt.jobs.card.header import split_name
 from synfer_rt.jobs.class_tally import ClassTally
 from synfer_rt.records import CORESET, FILE_NAME, fields_of
 

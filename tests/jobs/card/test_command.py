@@ -9,7 +9,7 @@ import pytest
 
 from synfer_rt.commands.augment import augment
 from synfer_rt.commands.sample import sample
-from synfer_rt.jobs.card_command import command
+from synfer_rt.jobs.card.command import command
 from synfer_rt.jobs.sample_settings import SampleSettings, make_run
 from tests.data.writers.small_run import SmallRun
 
