@@ -110,7 +110,7 @@ class PlannedRequests(Requests):
             return super().given_prompts
         words = {name: list(weights) for name, weights in self.drawn_from.attributes.items()}
         texts: list[str] = []
-        for i in range(max(1, *map(len, words.values()))):
+        for i in range(max(map(len, words.values()), default=1)):
             chosen = {name: each[i % len(each)] for name, each in words.items()}
             implied = self._implied(self.labels[i % len(self.labels)], chosen, (0.0, 0.0, 0.0))
             texts.append(template.fill({**chosen, **implied}))

@@ -154,3 +154,13 @@ def test_the_given_prompts_have_every_word(tiny_bundle: Bundle, varied: PlannedR
     said = varied.given_prompts
     assert all(any(word in text for text in said) for word in ("child", "elderly", "a hat"))
     assert planned(tiny_bundle, counts=COUNTS).given_prompts == []
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt"), [("a {label} face", "a happy face"), ("a {{b}}", "a {b}")]
+)
+def test_a_template_without_attributes_is_a_given_prompt(
+    text: str, prompt: str, tiny_bundle: Bundle
+):
+    requests = planned(tiny_bundle, counts={"happy": 1}, template=Template(text))
+    assert requests.given_prompts == [prompt] == [requests[0].prompt]
