@@ -9,7 +9,6 @@ images, of a filter over all images, and of opening one.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any
 
 import click
 
+from synfer_rt.bench.browser import LACKING, chromium
 from synfer_rt.bench.host_side import InstantEngines
 from synfer_rt.bench.machine import peak_rss_bytes
 from synfer_rt.bundle import open_bundle
@@ -27,10 +27,6 @@ from synfer_rt.jobs.sample_settings import make_run
 from synfer_rt.report.writing import Report, write_report
 
 _BATCH = 256
-_SILENT = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
 _UNTIL = """
 const done = arguments[arguments.length - 1], begun = performance.now();
 const ready = () => {
@@ -69,26 +65,8 @@ def make(out: Path, count: int, format: str) -> None:
 
 def opening(page: Path) -> Opening | None:
     """How long Chromium takes to open a page; None where it or selenium is not installed."""
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    try:
-        from selenium import webdriver  # pyright: ignore[reportMissingImports]
-        from selenium.webdriver.chrome.service import (  # pyright: ignore[reportMissingImports]
-            Service,
-        )
-    except ModuleNotFoundError:
-        return None
-    if chromium is None or driver is None:
-        return None
-    options: Any = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    with tempfile.TemporaryDirectory() as profile:
-        for argument in (*_SILENT, f"--user-data-dir={profile}", "--window-size=1400,900"):
-            options.add_argument(argument)
-        browser: Any = webdriver.Chrome(options=options, service=Service(driver))
-        try:
-            return _opened(browser, page)
-        finally:
-            browser.quit()
+    with chromium() as browser:
+        return None if browser is None else _opened(browser, page)
 
 
 def _opened(browser: Any, page: Path) -> Opening:
@@ -134,7 +112,7 @@ def main(count: int, format: str, embed: tuple[int, ...], known: Path | None) ->
             made = write_report(out, page=page, embed=most)
             click.echo(_line(f"--embed {most}", made, time.perf_counter() - started))
             found = opening(page)
-            click.echo(f"  {found or 'no Chromium, chromedriver or selenium: not opened'}")
+            click.echo(f"  {found or f'{LACKING}: not opened'}")
 
 
 if __name__ == "__main__":
