@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
 
 import click
 import pytest
@@ -34,11 +37,20 @@ def test_there_is_an_example_of_every_command():
 def test_the_examples_run_in_their_order(tmp_path: Path):
     for line in examples():
         words = shlex.split(line, comments=True)[1:]
-        done = subprocess.run(
-            [sys.executable, "-m", "synfer_rt", *words],
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-        )
+        call = [sys.executable, "-m", "synfer_rt", *words]
+        how = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(ROOT)}}
+        if words == ["studio"]:
+            assert served([*call, "--port", "0"], **how) == 128 + signal.SIGINT
+            continue
+        done = subprocess.run(call, capture_output=True, text=True, **how)
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+
+
+def served(call: list[str], **how: Any) -> int:
+    """The exit code of a command that serves a page, ended by Ctrl-C once the page is there."""
+    with subprocess.Popen(call, stdout=subprocess.PIPE, text=True, **how) as server:
+        assert server.stdout is not None
+        address = re.search(r"http://[\d.:]+/", server.stdout.readline())
+        assert address and b"<title>" in urlopen(address[0], timeout=60).read()
+        server.send_signal(signal.SIGINT)
+        return server.wait(timeout=60)

@@ -64,6 +64,11 @@ _COMMANDS = {
     "report": ("synfer_rt.commands.report", "report", "Write a page that shows a run."),
     "sample": ("synfer_rt.commands.sample", "sample", "Write a labelled dataset of faces."),
     "status": ("synfer_rt.commands.status", "status", "Show how far a run is."),
+    "studio": (
+        "synfer_rt.commands.studio",
+        "studio",
+        "Open a page on which a face follows sliders.",
+    ),
     "train-annotator": (
         "synfer_rt.export.training.cli",
         "train_annotator",
@@ -92,10 +97,11 @@ _COMMANDS = {
 }
 """The commands: module, attribute, and help that needs no import."""
 
-_NEED_TORCH = frozenset(
-    ("bench", "build-engines", "export-optimum", "train-annotator", "train-guide", "unpack")
+_NEED_TORCH = (
+    *("bench", "build-engines", "export-optimum", "train-annotator", "train-guide", "unpack"),
 )
-"""Commands that need packages of the extra `export`."""
+_EXTRAS = {**dict.fromkeys(_NEED_TORCH, "export"), "studio": "studio"}
+"""The extra that has the packages which a command needs beside those of the core."""
 
 
 class _Refusal(click.ClickException):
@@ -109,7 +115,7 @@ def _missing(command: str, error: ModuleNotFoundError) -> Exception:
     package = (error.name or "").partition(".")[0]
     if package == "synfer_rt":
         return error
-    remedy = installing("export" if command in _NEED_TORCH else "")
+    remedy = installing(_EXTRAS.get(command, ""))
     return _Refusal(f"{command} needs the package {package}, which is not installed; {remedy}.")
 
 

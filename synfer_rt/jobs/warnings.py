@@ -38,12 +38,21 @@ def warn_of_the_cpu(engines: LoadedEngines) -> None:
 
 def warn_of_unread(bundle: Bundle, argument: str, *texts: str) -> None:
     """Warn of what the model does not read of texts: an end, and words that it does not know."""
-    unread = list(map(bundle.unread, texts))
-    words = dict.fromkeys(word for _, unknown in unread for word in unknown)
-    if end := next((end for end, _ in unread if end), ""):
-        LOG.warning(
+    for sentence in unread(bundle, argument, *texts):
+        LOG.warning(sentence)
+
+
+def unread(bundle: Bundle, argument: str, *texts: str) -> list[str]:
+    """The sentences of `warn_of_unread`; none if the model reads all of the texts."""
+    found = list(map(bundle.unread, texts))
+    words = dict.fromkeys(word for _, unknown in found for word in unknown)
+    sentences: list[str] = []
+    if end := next((end for end, _ in found if end), ""):
+        sentences.append(
             f"`{argument}` is longer than the {bundle.max_length} tokens that {bundle.name} reads; "
             f"its end is not read: {end.strip()!r}"
         )
     if words:
-        LOG.warning(f"{bundle.name} does not know these words of `{argument}`: {', '.join(words)}")
+        named = ", ".join(words)
+        sentences.append(f"{bundle.name} does not know these words of `{argument}`: {named}")
+    return sentences

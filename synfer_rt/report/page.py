@@ -22,7 +22,7 @@ from synfer_rt.report.pictures import QUALITY, THUMBNAIL
 
 GENERATOR = '<meta name="generator" content="synfer-rt report">'
 """What tells a report from other pages."""
-_STYLE, _GALLERY = "report.css", "gallery.html"
+_STYLES, _GALLERY = ("base.css", "report.css"), "gallery.html"
 _SCRIPTS = ("data.js", "state.js", "grid.js", "filters.js", "viewer.js", "main.js")
 
 _CONFIDENCE = (
@@ -56,7 +56,7 @@ _CLASSES = (
 def page(runs: list[Run], path: Path) -> Iterator[bytes]:
     """The page of one or two runs, in pieces, to be written at `path`."""
     data = payload(runs, path)
-    style, script = _resource(_STYLE), "\n".join(map(_resource, _SCRIPTS))
+    style, script = "".join(map(_resource, _STYLES)), "\n".join(map(_resource, _SCRIPTS))
     name = " and ".join(run.read.source.name for run in runs)
     linked = any(run.read.files is None and run.read.source.folder for run in runs)
     yield _head(name, style, script, linked).encode("utf-8", "backslashreplace")

@@ -79,6 +79,17 @@ ACTION_UNITS: dict[str, str] = {
     for side, word in (("L", "left"), ("R", "right"))
 }
 
+REGIONS: dict[str, tuple[int, ...]] = {
+    "brows": (1, 2, 4),
+    "eyes and cheeks": (5, 6, 7, 41, 42, 43, 44, 45, 46),
+    "nose": (9, 11, 38, 39),
+    "upper lip and mouth corners": (10, 12, 13, 14, 15, 20),
+    "lips": (8, 16, 18, 19, 22, 23, 24, 25, 28, 32),
+    "chin and jaw": (17, 21, 26, 27, 29, 30, 31),
+}
+"""The parts of the face that show most of a unit's action, by FACS number (Ekman, Friesen and Hager
+2002, whose chapters divide them by the direction of the pull instead)."""
+
 
 def vocabulary(name: str) -> tuple[str, ...]:
     """The AU names of a vocabulary, in the order of its vector.
