@@ -59,6 +59,11 @@ def test_the_version_is_one():
     assert version_in("CHANGELOG.md", r"^## (\d\S+)") == declared
 
 
+def test_the_changelog_names_the_model_that_ships():
+    named = version_in("CHANGELOG.md", r"^Contains the model synfer-mini (\S+)\.$")
+    assert named == open_bundle().version
+
+
 @pytest.mark.parametrize("name", ["main", "test"])
 def test_a_readme_command_is_one_line(name: str):
     assert readme_command(name).count("\n") == 1
