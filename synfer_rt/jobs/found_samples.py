@@ -14,7 +14,7 @@ from typing import Any
 from synfer_rt.data.card_files import CARD
 from synfer_rt.data.image_format import ImageFormat, of_settings
 from synfer_rt.data.storage.objects import Objects
-from synfer_rt.data.writers import imagefolder, parquet, run_file, webdataset
+from synfer_rt.data.writers import imagefolder, parquet, run_file, tar_samples, webdataset
 from synfer_rt.data.writers.atomic import partial
 from synfer_rt.data.writers.stored_shards import fetched
 from synfer_rt.data.writers.working_copy import AMONG, samples_of
@@ -164,7 +164,7 @@ def _under(name: str, other: str, found: Found) -> Found:
 
 
 def _webdataset(out: Path, settings: Mapping[str, Any]) -> Found:
-    kinds = webdataset.kinds(of_settings(settings))
+    kinds = tar_samples.kinds(of_settings(settings))
     return _shards(out, settings, webdataset.name_of, partial_of(_of_tar, kinds))
 
 
@@ -172,7 +172,7 @@ def _of_tar(kinds: Sequence[str], path: Path) -> Found:
     key, end = "", 0
     files: dict[str, bytes] = {}
     with path.open("rb") as file:
-        for name, data in webdataset.members(file):
+        for name, data in tar_samples.members(file):
             own, _, kind = name.partition(".")
             if own != key:
                 yield from _of_members(path.name, key, files, kinds)

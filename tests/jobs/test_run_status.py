@@ -9,8 +9,8 @@ import pytest
 
 from synfer_rt.data.contact_sheet import write_contact_sheet
 from synfer_rt.data.writers import FORMATS, open_output, run_file
+from synfer_rt.data.writers.file_shards import FileShards
 from synfer_rt.data.writers.shards import Part
-from synfer_rt.data.writers.webdataset import FileShards
 from synfer_rt.errors import UserError
 from synfer_rt.jobs.card.card import write_card
 from synfer_rt.jobs.finish import finish_run

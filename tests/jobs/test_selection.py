@@ -14,8 +14,8 @@ import pytest
 from synfer_rt.backends.loaded_engines import LoadedEngines
 from synfer_rt.bundle import Bundle
 from synfer_rt.data.writers import FORMATS, open_output, read, run_file
+from synfer_rt.data.writers.file_shards import UnfinishedFile
 from synfer_rt.data.writers.shards import Part
-from synfer_rt.data.writers.webdataset import UnfinishedFile
 from synfer_rt.errors import UserError
 from synfer_rt.jobs.run_status import run_status
 from synfer_rt.jobs.sample import execute

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from synfer_rt.commands.cli import main
-from synfer_rt.data.writers import FORMATS, open_output, run_file
+from synfer_rt.data.writers import FORMATS, open_output, run_file, tar_samples
 from synfer_rt.jobs.verify import faults
 from tests.data.writers.small_run import SmallRun
 
@@ -180,9 +180,7 @@ def test_labels_that_disagree_with_their_folder(tmp_path):
 def rewritten(tar, change):
     with tarfile.open(tar) as file:
         members = [(m.name, file.extractfile(m).read()) for m in file]  # type: ignore[union-attr]
-    from synfer_rt.data.writers.webdataset import _END, _member
-
-    tar.write_bytes(b"".join(_member(*member) for member in change(members)) + _END)
+    tar.write_bytes(b"".join(tar_samples.member(*one) for one in change(members)) + tar_samples.END)
 
 
 def test_a_label_that_disagrees_with_its_cls(tmp_path):

@@ -20,10 +20,11 @@ from synfer_rt.data.storage.objects import Objects
 from synfer_rt.data.writers import imagefolder, parquet, run_file, webdataset
 from synfer_rt.data.writers.atomic import disk_errors
 from synfer_rt.data.writers.decisions import SampleFiles, UndecidedFiles, undecided
+from synfer_rt.data.writers.file_shards import FileShards, ShardFormat
 from synfer_rt.data.writers.folder_shards import FolderShards
+from synfer_rt.data.writers.growing_shards import ShardWriter
 from synfer_rt.data.writers.shards import EVERY, Part, PartWriter, Shards, deferred
 from synfer_rt.data.writers.stored_shards import StoredShards
-from synfer_rt.data.writers.webdataset import FileShards, ShardFormat, ShardWriter
 from synfer_rt.data.writers.working_copy import address_in, own_folder, share_settings
 from synfer_rt.errors import UserError
 from synfer_rt.paths import local, resolved

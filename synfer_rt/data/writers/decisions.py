@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from synfer_rt.data.writers import run_file
+from synfer_rt.data.writers.file_shards import ShardFormat
 from synfer_rt.data.writers.shards import Shards, Unfinished
-from synfer_rt.data.writers.webdataset import ShardFormat, shard_format
+from synfer_rt.data.writers.webdataset import shard_format
 from synfer_rt.errors import UserError
 from synfer_rt.judging.acceptance import acceptance
 from synfer_rt.judging.voting import Verdict

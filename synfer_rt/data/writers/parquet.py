@@ -2,7 +2,7 @@
 
 Hugging Face's `datasets` decodes the `image` column as an image: a struct of `bytes` and `path`,
 declared in the schema's metadata. A Parquet file cannot grow after a kill, since its index comes
-last. So samples are staged in a tar, as in `webdataset.py`, and a whole shard is converted at once.
+last. So samples are staged in a tar (`tar_samples.py`), and a whole shard is converted at once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from synfer_rt.data.image_format import of_settings
-from synfer_rt.data.writers.webdataset import ShardFormat, members
+from synfer_rt.data.writers.file_shards import ShardFormat
+from synfer_rt.data.writers.tar_samples import members
 from synfer_rt.records import ARROW, FILE_NAME, Record, Value, blank_record, fields_of
 
 _MAGIC = b"PAR1"

@@ -23,8 +23,9 @@ from synfer_rt.data.image_format import ImageFormat
 from synfer_rt.data.storage.objects import Entry, Objects
 from synfer_rt.data.writers import run_file
 from synfer_rt.data.writers.atomic import own
+from synfer_rt.data.writers.file_shards import FileShards, ShardFormat
 from synfer_rt.data.writers.shards import Unfinished
-from synfer_rt.data.writers.webdataset import FileShards, ShardFormat, line
+from synfer_rt.data.writers.tar_samples import line
 from synfer_rt.records import Record, json_object
 
 RECORDS = "records-{:05d}.jsonl"

@@ -304,7 +304,7 @@ def test_a_full_disk_is_this_machines(run, bucket, monkeypatch):
         def full(*_: object) -> None:
             raise OSError(28, "No space left on device", str(place.path.parent / "x.partial"))
 
-        monkeypatch.setattr("synfer_rt.data.writers.webdataset._synced", full)
+        monkeypatch.setattr("synfer_rt.data.writers.file_shards._synced", full)
         with pytest.raises(UserError, match=r"Cannot write /.*x.partial \(No space left"):
             writer.write(*zip(*((run.record(i), run.png(i)) for i in range(4)), strict=True))
         writer.close()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import tarfile
 
-from synfer_rt.data.writers import open_output
-from synfer_rt.data.writers.webdataset import _member
+from synfer_rt.data.writers import open_output, tar_samples
 from synfer_rt.vocabulary.label_schemes import scheme
 
 
@@ -75,7 +74,7 @@ def test_members_are_those_of_tarfile():
             info = tarfile.TarInfo(name)
             info.size = size
             expected = info.tobuf(tarfile.USTAR_FORMAT) + b"x" * size + bytes(-size % 512)
-            assert _member(name, b"x" * size) == expected
+            assert tar_samples.member(name, b"x" * size) == expected
 
 
 def test_a_shard_that_lacks_its_last_byte_is_made_again(run, tmp_path):
