@@ -11,7 +11,7 @@ from synfer_rt.api.signatures import spelled_out
 from synfer_rt.data.label_table import begun_with
 from synfer_rt.jobs.aligning import aligner_of
 from synfer_rt.jobs.calibrate import Calibrations, calibrate
-from synfer_rt.jobs.calibration_file import calibrated_at
+from synfer_rt.jobs.calibration_file import calibrated_at, check_place
 from synfer_rt.jobs.label import LabelJob, label_dataset
 from synfer_rt.jobs.label_arguments import read_images, table_in
 from synfer_rt.jobs.label_results import Labels
@@ -93,12 +93,13 @@ class Labelling(Session):
         """Fit the annotators' temperatures and the thresholds of label sets on labelled images.
 
         `data` are read, and aligned, as the images of `label`, with their labels. The file `out`,
-        in JSON, is for this bundle alone. Raises UserError for a bundle without annotators, and for
-        images without a label that the bundle knows.
+        in JSON, is for this bundle alone. Raises UserError for a bundle without annotators, for
+        images without a label that the bundle knows, and for a file that is no calibration.
         """
         batch = ranges.whole("batch", batch, 1, None)
         file = local(out, "out")
         bundle = self.bundle
+        check_place(file)
         dataset = read_images(data, file, format, reading, bundle.label_scheme)
         aligner = aligner_of(reading, bundle)
         engines = self._loaded(bundle, self.backend)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from synfer_rt.faces.alignment import Aligner
 from synfer_rt.jobs.aligning import warn_of_unaligned
 from synfer_rt.jobs.calibration_file import write_calibration
 from synfer_rt.jobs.progress import OnProgress, reporter
-from synfer_rt.judging.annotators import Annotators
+from synfer_rt.judging.annotators import Annotators, Seen
 from synfer_rt.judging.fitting import Fitted, fit
 from synfer_rt.judging.voting import Opinion
 
@@ -83,17 +83,24 @@ def calibrate(
             images = list(
                 pool.map(partial(load, size=engines.bundle.image_size, aligner=aligner), part)
             )
-            pixels = [image for image in images if not isinstance(image, str)]
-            for item, image in zip(part, images, strict=True):
-                if isinstance(image, str):
-                    skipped.append((item.name, image))
-                else:
-                    names.append(item.name)
-                    truth.append(item.label or "")
-            if pixels:
-                said.append(_opinions(annotators, pixels, size))
+            read = [i for i, image in enumerate(images) if not isinstance(image, str)]
+            skipped += [
+                (item.name, image)
+                for item, image in zip(part, images, strict=True)
+                if isinstance(image, str)
+            ]
+            if read:
+                seen = _seen(annotators, [np.asarray(images[i]) for i in read], size)
+                problems = [seen.problem(row) for row in range(len(read))]
+                rows = [row for row, why in enumerate(problems) if why is None]
+                skipped += [
+                    (part[i].name, why) for i, why in zip(read, problems, strict=True) if why
+                ]
+                names += [part[read[row]].name for row in rows]
+                truth += [str(part[read[row]].label) for row in rows]
+                said.append([_of_rows(opinion, rows) for opinion in seen.opinions])
             report(first + len(part))
-    if not said:
+    if not names:
         raise UserError(f"No image of {dataset.path} can be read; the first: {skipped[-1][1]}")
     fitted = fit(_joined(said), engines.bundle.label_scheme, names, truth)
     write_calibration(out, engines.bundle, fitted, dataset, aligner)
@@ -106,14 +113,13 @@ def _why(item: Item) -> str:
     return item.problem or "it has no label"
 
 
-def _opinions(annotators: Annotators, images: Sequence[np.ndarray], size: int) -> list[Opinion]:
+def _seen(annotators: Annotators, images: Sequence[np.ndarray], size: int) -> Seen:
     """What the annotators say of images, of which there are always `size` at once."""
-    count = len(images)
-    padded = np.stack([*images, *[images[-1]] * (size - count)])
-    return [
-        Opinion(one.annotator, one.scheme, one.probabilities[:count], one.mapping)
-        for one in annotators.opinions(padded)
-    ]
+    return annotators.see(np.stack([*images, *[images[-1]] * (size - len(images))]))
+
+
+def _of_rows(opinion: Opinion, rows: Sequence[int]) -> Opinion:
+    return replace(opinion, probabilities=opinion.probabilities[list(rows)])
 
 
 def _joined(parts: Sequence[Sequence[Opinion]]) -> list[Opinion]:

@@ -37,6 +37,16 @@ COVERAGE = 0.9
 _UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 
+def check_place(path: Path) -> None:
+    """Raise UserError if something is there that is no calibration, so that it is not lost."""
+    try:
+        known = not path.exists() or "temperature" in json.loads(path.read_bytes())["vote"]
+    except (OSError, *_UNREADABLE):
+        known = False
+    if not known:
+        raise UserError(f"{path} exists and is no calibration; choose another `out`.")
+
+
 def write_calibration(
     path: Path, bundle: Bundle, fitted: Fitted, dataset: Dataset, aligner: Aligner | None
 ) -> None:

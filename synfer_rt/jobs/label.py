@@ -224,6 +224,9 @@ def _records(
     verdicts = vote(seen.opinions, bundle.label_scheme, wanted, calibrated=calibrated)
     aus = annotators.aus(pixels)
     for row, i in enumerate(sound):
+        if (unsaid := seen.problem(row)) is not None:
+            records[i] = _unread(first + i, items[i].name, unsaid)
+            continue
         verdict, problem = verdicts[row], problems[row]
         accepted = accept(verdict) if problem is None else False
         records[i] = {

@@ -27,6 +27,16 @@ class Seen:
     opinions: list[Opinion]
     dimensions: Mapping[str, np.ndarray]
 
+    def problem(self, row: int) -> str | None:
+        """Why image `row` cannot be labelled: an answer that is not finite; None if it can."""
+        for opinion in self.opinions:
+            if not np.isfinite(opinion.probabilities[row]).all():
+                return (
+                    f"{opinion.annotator} gives numbers for it that are not finite; build it in "
+                    "float32, or leave the image out"
+                )
+        return None
+
 
 class Annotators:
     """The engines of a bundle that label images.

@@ -20,6 +20,7 @@ from synfer_rt.api import Model
 from synfer_rt.bundle import Bundle
 from synfer_rt.commands.cli import main
 from synfer_rt.data.writers import FORMATS, read, run_file
+from synfer_rt.judging.annotators import Annotators, Seen
 
 CLASSES = ("happy", "sad", "fear")
 
@@ -190,3 +191,33 @@ def test_the_command_says_what_it_found(voting_bundle: Bundle, data: Path, tmp_p
     assert "vote: temperature" in made.output and "happy: 9 images" in made.output
     assert "neutral: 0 images, no image" in made.output
     assert "need 9 images of a class" in made.output and "1: it is not in a class" in made.output
+
+
+def test_an_image_of_which_an_annotator_gives_no_number_fits_nothing(
+    model: Model, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    see = Annotators.see
+
+    def overflowing(self: Annotators, images: np.ndarray) -> Seen:
+        seen = see(self, images)
+        seen.opinions[0].probabilities[-1] = np.inf
+        return seen
+
+    monkeypatch.setattr(Annotators, "see", overflowing)
+    made = model.calibrate(data, tmp_path / "c.json", batch=12)
+    reasons = [reason for _, reason in made.skipped if "not finite" in reason]
+    assert 1 <= len(reasons) <= 4 and "classifier.small" in reasons[0]
+    assert sum(made.counts.values()) + made.fitted.fitted == 36 - len(reasons)
+    monkeypatch.undo()
+    model.label(data, calibration=tmp_path / "c.json")  # it can be read
+
+
+def test_another_file_is_not_lost(model: Model, data: Path, file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "settings.json"
+    for text in ('{"format": 1}', "index,label\n", ""):
+        other.write_text(text)
+        with pytest.raises(UserError, match="exists and is no calibration"):
+            model.calibrate(data, other)
+        assert other.read_text() == text
+    other.write_text(file.read_text())
+    model.calibrate(data, other)

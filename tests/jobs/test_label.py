@@ -25,7 +25,7 @@ from synfer_rt.data.writers.atomic import partial
 from synfer_rt.errors import UserError
 from synfer_rt.jobs.label import label_images, label_problem
 from synfer_rt.judging.acceptance import acceptance
-from synfer_rt.judging.annotators import Annotators
+from synfer_rt.judging.annotators import Annotators, Seen
 from synfer_rt.records import Record, blank_line
 
 
@@ -431,3 +431,22 @@ class TestLabelsThatAreThere:
             voted = {item.name: item for item in read_dataset(out).items}
             assert voted["0.png"].label and voted["2.png"].label
             assert voted["1.png"].not_understood
+
+
+def test_an_image_of_which_an_annotator_gives_no_number_has_no_label(
+    folder: Path, annotators: Annotators, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As a network in half precision does, whose numbers overflow on some image."""
+    see = annotators.see
+
+    def overflowing(images: np.ndarray, *given: Any) -> Seen:
+        seen = see(images, *given)
+        seen.opinions[1].probabilities[0] = np.nan  # the first of every four
+        return seen
+
+    monkeypatch.setattr(annotators, "see", overflowing)
+    found = run(read_dataset(folder), annotators, tmp_path / "labels.jsonl")
+    errors = {line["index"]: line["error"] for line in found if "not finite" in line["error"]}
+    assert list(errors) == [0, 4, 8]
+    assert errors[0].startswith("classifier.seven gives numbers for it that are not finite")
+    assert not any(line["label"] or line["accepted"] for line in found if line["error"])
