@@ -177,13 +177,14 @@ def own_classes(name: Any) -> tuple[str, ...]:
 def own_class(text: str, classes: Sequence[str]) -> str | None:
     """The class among `classes` (`own_classes`) that `text` names, or None.
 
-    Numbers and words such as `faces` beside it are ignored, as those beside expressions are.
+    Numbers and words such as `faces` beside it are ignored, as those beside expressions are, unless
+    the class has a number itself.
     """
     name = plain_name(text)
     if name in classes:
         return name
     said = words(text)
-    found = [c for c in classes if said and words(c) == said]
+    found = [c for c in classes if said and words(c) == said and not re.search(r"\d", c)]
     return found[0] if len(found) == 1 else None
 
 

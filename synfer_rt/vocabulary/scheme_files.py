@@ -55,12 +55,25 @@ class LabelScheme:
         return scheme(self.text)
 
     def mapped_to(self, target: str) -> Mapped:
-        """The mapping to the classes of the scheme `target`, in whatever order; {} without one."""
+        """The mapping to the classes of the scheme `target`, in whatever order; {} without one.
+
+        The one that names the target goes before those to its classes in another order. Raises
+        UserError if there are several of these, and they differ.
+        """
+        if target in self.mappings:
+            return self.mappings[target]
         wanted = set(filter(is_expression, scheme(target)))
-        for other, mapping in self.mappings.items():
-            if set(filter(is_expression, scheme(other))) == wanted:
-                return mapping
-        return {}
+        same = [
+            other for other in self.mappings if set(filter(is_expression, scheme(other))) == wanted
+        ]
+        for other in same[1:]:
+            if self.mappings[other] != self.mappings[same[0]]:
+                raise UserError(
+                    f"The label scheme {self.name or self.text} has different mappings to "
+                    f"{same[0]} and to {other}, which have the classes of {target}; write the one "
+                    f"that is meant as `{target}`, or remove the other."
+                )
+        return self.mappings[same[0]] if same else {}
 
 
 def given_scheme(
@@ -72,10 +85,7 @@ def given_scheme(
     relative. Raises UserError as `label_schemes.scheme`, naming the `argument`, and for a file that
     cannot be used.
     """
-    is_file = isinstance(value, str) and value.lower().endswith(SUFFIXES)
-    if is_file or isinstance(value, PathLike):
-        path = local(cast("str | PathLike[str]", value), argument)
-        path = path if folder is None else folder / path
+    if (path := _file(value, argument, folder)) is not None:
         return _of_content(_content(path), str(path), folder=path.parent)
     if isinstance(value, Mapping):
         return _of_content(cast("Mapping[Any, Any]", value), f"`{argument}`", folder)
@@ -86,6 +96,15 @@ def given_scheme(
     scheme(value)
     text = cast(str, value)
     return LabelScheme(text, name=text)
+
+
+def _file(value: object, argument: str, folder: Path | None) -> Path | None:
+    """The scheme file that `value` names, if it is a path."""
+    is_file = isinstance(value, str) and value.lower().endswith(SUFFIXES)
+    if not is_file and not isinstance(value, PathLike):
+        return None
+    path = local(cast("str | PathLike[str]", value), argument)
+    return path if folder is None else folder / path
 
 
 def _content(path: Path) -> Mapping[Any, Any]:
@@ -101,7 +120,7 @@ def _content(path: Path) -> Mapping[Any, Any]:
         raise UserError(
             f"The label scheme {path} cannot be read ({error.strerror}); name its file."
         ) from None
-    except (ValueError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError) as error:  # a key may be a list in YAML
         raise UserError(f"{path} cannot be read ({error}); correct it.") from None
     if isinstance(value, list):
         return {"classes": cast("list[Any]", value)}
@@ -152,6 +171,23 @@ def _of_content(fields: Mapping[Any, Any], where: str, folder: Path | None) -> L
             f"{where} has the key {unknown[0]!r}, which a label scheme has not; write "
             f"{', '.join(_FIELDS)}."
         )
+    text = _classes(fields, where)
+    others: object = fields.get("mappings") or {}
+    if not isinstance(others, Mapping):
+        raise UserError(f"{where} must hold `mappings` by label scheme, got {others!r}.")
+    mappings: dict[str, Mapped] = {}
+    for key, mapping in cast("Mapping[Any, Any]", others).items():
+        path = _file(key, "mappings", folder)
+        # Of another file the classes count, not its mappings, which may lead back to this one.
+        target = given_scheme(key).text if path is None else _classes(_content(path), str(path))
+        if target in mappings:
+            raise UserError(f"{where} has two mappings to {target}; write one.")
+        mappings[target] = _mapping(mapping, scheme(text), scheme(target), f"{where}, {key}")
+    return LabelScheme(text, mappings, str(fields.get("name") or where))
+
+
+def _classes(fields: Mapping[Any, Any], where: str) -> str:
+    """The classes of a file's keys as a text."""
     given: object = fields.get("classes")
     if not isinstance(given, list) or not all(
         isinstance(name, str) for name in cast("list[Any]", given)
@@ -165,14 +201,7 @@ def _of_content(fields: Mapping[Any, Any], where: str, folder: Path | None) -> L
         scheme(text)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
-    others: object = fields.get("mappings") or {}
-    if not isinstance(others, Mapping):
-        raise UserError(f"{where} must hold `mappings` by label scheme, got {others!r}.")
-    mappings: dict[str, Mapped] = {}
-    for key, mapping in cast("Mapping[Any, Any]", others).items():
-        target = given_scheme(key, folder=folder).text
-        mappings[target] = _mapping(mapping, scheme(text), scheme(target), f"{where}, {key}")
-    return LabelScheme(text, mappings, str(fields.get("name") or where))
+    return text
 
 
 def _text(names: Sequence[str], where: str) -> str:
@@ -205,8 +234,12 @@ def _mapping(
         name = _member(written, sources, where)
         if name in found:
             raise UserError(f"{where}: {name} is mapped twice; map each class once.")
-        several = isinstance(parts, Mapping)
-        shares = cast("Mapping[Any, Any]", parts) if several else {parts: 1.0}
+        if not isinstance(parts, Mapping | str):
+            raise UserError(
+                f"{where}: {name} must be mapped to a class, or to several with weights, "
+                f"{{sad: 0.5, fear: 0.5}}, got {parts!r}."
+            )
+        shares = {parts: 1.0} if isinstance(parts, str) else cast("Mapping[Any, Any]", parts)
         weights: dict[str, float] = {}
         for target, weight in shares.items():
             whole = isinstance(weight, int | float) and not isinstance(weight, bool)

@@ -111,3 +111,10 @@ def test_a_row_without_shared_mass_becomes_uniform() -> None:
     np.testing.assert_allclose(
         label_schemes.convert(row, "affectnet-8", "raf-db"), np.full(7, 1 / 7)
     )
+
+
+def test_a_number_in_a_class_of_its_own_is_part_of_its_name() -> None:
+    classes = ("pain 1", "bored")
+    assert label_schemes.own_class("Pain_1", classes) == "pain 1"
+    assert label_schemes.own_class("pain 2", classes) is None
+    assert label_schemes.own_class("3_bored", classes) == "bored"

@@ -69,6 +69,8 @@ def test_a_scheme_may_be_a_name_a_list_or_what_a_file_holds() -> None:
         ({"mappings": {"raf-db": {"bored": {"sad": 0.5, "fear": 0.4}}}}, "add up to 0.9; they"),
         ({"mappings": {"raf-db": {"bored": {"sad": 1.5, "fear": -0.5}}}}, "must be above 0"),
         ({"mappings": {"raf-db": {"bored": "sad", "Bored": "fear"}}}, "bored is mapped twice"),
+        ({"mappings": {"raf-db": {"bored": ["sad", "fear"]}}}, "mapped to a class, or to several"),
+        ({"mappings": {"raf-db": {"bored": None}}}, "mapped to a class, or to several"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_said(change: dict[str, Any], said: str) -> None:
@@ -84,6 +86,7 @@ def test_what_is_wrong_in_a_file_is_said(change: dict[str, Any], said: str) -> N
         ("a.yaml", "classes: [sad, shy]\nclasses: [shy, sad]\n", "written twice"),
         ("a.yaml", "classes: [sad", "line 1: expected"),
         ("a.yaml", "sad", "must hold `classes`"),
+        ("a.yaml", "classes: [sad, shy]\n? [a, b]\n: c\n", "cannot be read"),
         ("a.yaml", "classes: !!python/name:os.system ['x']", "cannot be read"),
     ],
 )
@@ -98,3 +101,30 @@ def test_a_file_that_cannot_be_read_is_refused(
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="name its file"):
         given_scheme(tmp_path / "none.json")
+
+
+def test_the_mapping_that_names_the_scheme_goes_before_others() -> None:
+    both = {"affectnet-8": {"bored": "neutral"}, "ferplus": {"bored": "sad"}}
+    found = given_scheme({**FILE, "mappings": both})
+    assert found.mapped_to("ferplus") == {"bored": {"sad": 1.0}}
+    assert found.mapped_to("affectnet-8") == {"bored": {"neutral": 1.0}}
+    with pytest.raises(
+        UserError, match="mine has different mappings to affectnet-8 and to ferplus"
+    ):
+        found.mapped_to("hsemotion-8")
+    same = {"affectnet-8": {"bored": "sad"}, "ferplus": {"bored": "sad"}}
+    found = given_scheme({**FILE, "mappings": same})
+    assert found.mapped_to("hsemotion-8") == {"bored": {"sad": 1.0}}
+
+
+def test_files_may_map_to_each_other(tmp_path: Path) -> None:
+    for name, classes, other in (("a", ["sad", "shy"], "b"), ("b", ["sad", "meek"], "a")):
+        mapping = {f"{other}.json": {classes[1]: "meek" if name == "a" else "shy"}}
+        (tmp_path / f"{name}.json").write_text(
+            json.dumps({"classes": classes, "mappings": mapping})
+        )
+    found = given_scheme(tmp_path / "a.json")
+    assert found.mapped_to("meek,sad") == {"shy": {"meek": 1.0}}
+    twice = {"b.json": {"shy": "sad"}, "sad,meek": {"shy": "meek"}}
+    with pytest.raises(UserError, match="has two mappings to sad,meek"):
+        given_scheme({"classes": ["sad", "shy"], "mappings": twice}, folder=tmp_path)
