@@ -20,7 +20,7 @@ from synfer_rt.data.writers.working_copy import Place, opened
 from synfer_rt.errors import UserError
 from synfer_rt.jobs.coreset.coreset import Coreset, CoresetJob, make_coreset
 from synfer_rt.jobs.coreset.stock import EQUAL
-from synfer_rt.jobs.evaluation.evaluate import evaluate_run, write_evaluation
+from synfer_rt.jobs.evaluation.evaluate import check_place, evaluate_run, write_evaluation
 from synfer_rt.jobs.evaluation.job import EvaluationJob
 from synfer_rt.jobs.evaluation.networks import Opener
 from synfer_rt.jobs.finish import Finished, finish_run
@@ -30,6 +30,7 @@ from synfer_rt.jobs.verify import Fault, faults, settings_of
 from synfer_rt.paths import Location, is_folder, local
 from synfer_rt.report.writing import Report as Report
 from synfer_rt.report.writing import write_report as write_report
+from synfer_rt.vocabulary import label_schemes
 
 
 @dataclass(frozen=True)
@@ -183,15 +184,17 @@ def evaluate(
     UserError for a run without images, a network that guided or labelled it, a bundle that did not
     make it, and values that do not fit.
     """
-    dataset = None
-    if real is not None:
-        dataset = read_dataset(local(real, "real"), real_format, label_scheme, split)
-    aligning = dataset, align, face, face_detector
-    networks = features, judges or (), au_reader, identity
-    job = EvaluationJob(*aligning, *networks, person, subset, seed)
     opener = Opener(backend, default_threads() if threads is None else threads)
     with opened(run) as place:
         file = _evaluation_file(place, out)
+        dataset = None
+        if real is not None:
+            classes = label_schemes.listed(settings_of(place.path)["classes"])
+            where = local(real, "real")
+            dataset = read_dataset(where, real_format, label_scheme, split, target=classes)
+        aligning = dataset, align, face, face_detector
+        networks = features, judges or (), au_reader, identity
+        job = EvaluationJob(*aligning, *networks, person, subset, seed)
         result, table = evaluate_run(place.path, job, bundle, opener, on_progress)
         return Evaluation(file, write_evaluation(result, table, file), result)
 
@@ -204,4 +207,5 @@ def _evaluation_file(place: Place, out: Location | None) -> Path:
     file = run_file.folder(place.path) / EVALUATION if out is None else local(out, "out")
     if file.suffix != ".json" or not is_folder(file.parent):
         raise UserError(f"`out` must be a .json file in a folder that is there, got {file}.")
+    check_place(file)
     return file

@@ -30,7 +30,8 @@ def frechet_distances(several: Sequence[Moments], other: Moments) -> list[float]
         values = np.linalg.eigvalsh(root @ covariance @ root).clip(0)
         between = np.square(one.mean - other.mean).sum()
         traces = np.trace(covariance) + np.trace(other.covariance)
-        found.append(float(between + traces - 2 * np.sqrt(values).sum()))
+        # Of equal distributions rounding may leave a little less than nothing.
+        found.append(max(float(between + traces - 2 * np.sqrt(values).sum()), 0.0))
     return found
 
 

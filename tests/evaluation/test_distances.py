@@ -41,6 +41,12 @@ def test_fewer_images_than_dimensions_have_a_distance() -> None:
     assert frechet_distance(Moments.of(rows), Moments.of(rows)) == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_rounding_makes_no_distance_negative(seed: int) -> None:
+    rows = np.random.default_rng(seed).normal(size=(6, 64))
+    assert 0 <= frechet_distance(Moments.of(rows), Moments.of(rows)) < 1e-5
+
+
 def test_moments_of_parts_are_those_of_all() -> None:
     rows = 1e4 + np.random.default_rng(0).normal(size=(101, 4))
     found = joined([Moments.of(rows[:1]), Moments.of(rows[1:40]), Moments.of(rows[40:])])

@@ -19,19 +19,22 @@ from synfer_rt.bundle import Bundle
 from synfer_rt.data.datasets import Dataset
 from synfer_rt.data.writers import run_file
 from synfer_rt.data.writers.atomic import disk_errors, write_whole
+from synfer_rt.errors import UserError
 from synfer_rt.faces.alignment import Aligner
 from synfer_rt.jobs.evaluation.features import numbers_of_people
 from synfer_rt.jobs.evaluation.images import RunImages, first_images, fitted
 from synfer_rt.jobs.evaluation.independence import Parts, not_comparable
 from synfer_rt.jobs.evaluation.job import EvaluationJob, Networks, aligner_of, maker_of, networks_of
 from synfer_rt.jobs.evaluation.networks import Opener
-from synfer_rt.jobs.evaluation.passes import Made, Pass, read_real
+from synfer_rt.jobs.evaluation.passes import COLUMNS, Made, Pass, read_real
 from synfer_rt.jobs.progress import OnProgress, reporter
 from synfer_rt.jobs.run_status import run_status
 from synfer_rt.jobs.verify import settings_of
 
 FORMAT, VERSION = "synfer-rt-evaluation", 1
 _MOST_FAULTS = 10
+_HEAD = 1 << 10
+"""Bytes in which an evaluation says what it is."""
 
 
 def evaluate_run(
@@ -52,7 +55,8 @@ def evaluate_run(
     maker = maker_of(settings, bundle)
     parts = None if maker is None else Parts(maker, settings)
     aligner = aligner_of(job, maker)
-    networks = networks_of(job, maker, parts, first_images(images, size), opener)
+    some, classes = first_images(images, size), list(settings["classes"])
+    networks = networks_of(job, maker, parts, some, opener, classes)
     if job.real is not None:  # before hours of work, not after them
         items = job.real.items
         numbers_of_people([one.name for one in items], [one.person for one in items], job.person)
@@ -62,7 +66,6 @@ def evaluate_run(
     with TemporaryDirectory(prefix="synfer-rt-", ignore_cleanup_errors=True) as folder:
         real = None
         if job.real is not None:
-            classes = list(settings["classes"])
             reads = fitted(size, aligner)
             real = read_real(job, job.real, networks, classes, reads, Path(folder), report)
         made = Made(job, networks, settings, Path(folder) if real else None)
@@ -83,6 +86,20 @@ def evaluate_run(
         }
         result["notes"] = _notes(result, networks, maker)
         return result, made.table(real)
+
+
+def check_place(file: Path) -> None:
+    """Raise UserError if `file`, or the table beside it, is there and of something else."""
+    table = file.with_suffix(".csv")
+    known = (file, f'"format": "{FORMAT}"'), (table, ",".join(COLUMNS))
+    for path, said in known:
+        if path.exists() and said.encode() not in _beginning(path):
+            raise UserError(f"{path} exists and is no evaluation; choose another `out`.")
+
+
+def _beginning(path: Path) -> bytes:
+    with disk_errors(path), path.open("rb") as file:
+        return file.read(_HEAD)
 
 
 def write_evaluation(result: Mapping[str, Any], table: str, file: Path) -> Path:

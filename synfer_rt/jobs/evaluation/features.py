@@ -106,7 +106,7 @@ def neighbours(
 ) -> dict[str, Any]:
     """How near generated images lie to real ones, beside how near real ones lie to each other.
 
-    `own` are the distances of `among_real`; the threshold is that below which FALSE_SHARE of them
+    `own` are the distances of `among_real`; the threshold is that up to which FALSE_SHARE of them
     lie.
     """
     found: dict[str, Any] = {
@@ -122,14 +122,15 @@ def neighbours(
         found |= {
             "median_of_real": float(np.median(own)),
             "threshold": threshold,
-            "nearer_than_threshold": _below(near.distances, threshold),
-            "real_nearer_than_threshold": _below(own, threshold),
+            "nearer_than_threshold": _within(near.distances, threshold),
+            "real_nearer_than_threshold": _within(own, threshold),
         }
     return found
 
 
-def _below(values: np.ndarray, threshold: float) -> dict[str, Any]:
-    return share(int((values < threshold).sum()), len(values))
+def _within(values: np.ndarray, threshold: float) -> dict[str, Any]:
+    """How many distances are at most the threshold, which copies among real images make 0."""
+    return share(int((values <= threshold).sum()), len(values))
 
 
 def _closest(
@@ -174,9 +175,9 @@ def identity(
         "false_share": FALSE_SHARE,
         "calibrated_on": len(own),
         "persons": len(np.unique(people)),
-        "leaked_of_real": _below(-own, -threshold),
+        "leaked_of_real": _within(-own, -threshold),
         "same_person": _recognised(real, people, threshold),
-        "leaked": _below(-found, -threshold),
+        "leaked": _within(-found, -threshold),
         "median_similarity": float(np.median(found)),
         "median_similarity_of_real": float(np.median(own)),
         "closest": _closest(near, "similarity", found, indices, names),
@@ -193,7 +194,7 @@ def _recognised(real: FeatureSet, people: np.ndarray, threshold: float) -> dict[
             some = np.asarray(rows[group], np.float64)
             squared = squared_distances(some, some)
             np.fill_diagonal(squared, np.inf)
-            right += int((1 - squared.min(1) / 2 > threshold).sum())
+            right += int((1 - squared.min(1) / 2 >= threshold).sum())
             total += len(group)
     return share(right, total) if total else None
 

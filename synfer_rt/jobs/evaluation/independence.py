@@ -122,11 +122,11 @@ def same_answers(one: Judge, other: Judge, images: np.ndarray) -> bool:
     of which neither is sure.
     """
     images = np.concatenate([images, (images + np.roll(images, 1, 0)) / 2])
-    shared = [name for name in one.classes if name in other.classes]
+    shared = [name for name in one.names if name in other.names]
     if len(shared) < _SHARED:
         return False
     a, b = (
-        judge.log_probabilities(images)[:, [judge.classes.index(name) for name in shared]].clip(
+        judge.log_probabilities(images)[:, [judge.names.index(name) for name in shared]].clip(
             _LEAST_LOGARITHM
         )
         for judge in (one, other)

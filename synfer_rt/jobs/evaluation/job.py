@@ -31,6 +31,7 @@ from synfer_rt.jobs.evaluation.networks import (
 )
 from synfer_rt.networks.image_network import ImageNetwork
 from synfer_rt.paths import Location
+from synfer_rt.vocabulary import label_schemes
 from synfer_rt.vocabulary.scheme_files import given_scheme
 
 _MOST_DIMENSIONS, _LEAST_SUBSET = 8192, 100
@@ -145,10 +146,12 @@ def networks_of(
     parts: Parts | None,
     some: np.ndarray,
     opener: Opener,
+    classes: Sequence[str],
 ) -> Networks:
     """The networks of `job`, and those of the bundle that made the run where it names none.
 
-    `some` are images float32 [n, 3, H, W] of the run, on which judges are told from annotators.
+    `some` are images float32 [n, 3, H, W] of the run, on which judges are told from annotators, and
+    `classes` those of the run, which judges are mapped to if their scheme has a mapping.
     Raises UserError for one that cannot be used, that had a part in the run, or that lacks what it
     would be compared with.
     """
@@ -160,7 +163,9 @@ def networks_of(
     judges: list[Judge] = []
     for file, scheme, text in job.judges:
         network = opener.described(file, text, "judges", SCORES)
-        judge = Judge(network, given_scheme(scheme, "judges").text)
+        given, target = given_scheme(scheme, "judges"), label_schemes.listed(classes)
+        judge = Judge(network, given.text, given.mapped_to(target), target)
+        judge.check(some)
         if parts is not None:
             parts.refuse_judge(judge, some, opener)
         judges.append(judge)

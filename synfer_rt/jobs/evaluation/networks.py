@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ SCORES, INTENSITIES = ("logits", "probabilities"), ("intensities", "logits")
 _WITH_OUTPUT = re.compile(r"(.*?\.onnx):(.+)", re.IGNORECASE | re.DOTALL)
 _NO_UNIT = "-"
 _LEAST_PROBABILITY = 1e-30
+_OFF = 0.01
+"""How far the sum of probabilities may be from 1, since half precision rounds them."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +76,15 @@ class Opener:
 
 @dataclass(frozen=True)
 class Judge:
-    """A classifier, whose scores are those of the classes in `scheme`."""
+    """A classifier, whose scores are those of the classes in `scheme`.
+
+    `mapping` says what its classes are in the scheme `target`, where their names do not.
+    """
 
     network: ImageNetwork
     scheme: str
+    mapping: label_schemes.Mapped = field(default_factory=dict[str, Mapping[str, float]])
+    target: str = ""
 
     def __post_init__(self) -> None:
         found = self.network.size
@@ -94,22 +102,48 @@ class Judge:
         return [i for i, name in enumerate(names) if label_schemes.is_expression(name)]
 
     @cached_property
-    def classes(self) -> tuple[str, ...]:
-        """The expressions that it tells apart."""
+    def names(self) -> tuple[str, ...]:
+        """The expressions that it tells apart, by its own names."""
         names = label_schemes.scheme(self.scheme)
         return tuple(names[i] for i in self.columns)
 
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """The expressions that it reads: its own, or those of `target` that they are."""
+        if not self.mapping:
+            return self.names
+        return label_schemes.reached(self.scheme, self.target, self.mapping)
+
     def read(self, images: np.ndarray) -> np.ndarray:
-        """The index into `classes` of each image's highest score, int64 [n]."""
-        return self.network(images)[:, self.columns].argmax(1)
+        """The index into `classes` of each image's likeliest one, int64 [n]."""
+        if not self.mapping:
+            return self.network(images)[:, self.columns].argmax(1)
+        shares, own = np.exp(self.log_probabilities(images)), label_schemes.listed(self.names)
+        return label_schemes.mapped(shares, own, self.target, self.mapping).argmax(1)
+
+    def check(self, images: np.ndarray) -> None:
+        """Raise UserError if the scores of images float32 [n, 3, H, W] are not as described."""
+        scores = self.network(images)
+        said = self.network.described.output
+        sound = any(map(_are_distributions, (scores, scores[:, self.columns])))
+        if sound != (said == "probabilities"):
+            other = "logits" if said == "probabilities" else "probabilities"
+            raise UserError(
+                f"{self.network.path} is described as giving {said}, but its scores "
+                f"{'add' if sound else 'do not add'} up to 1; write {other} in its description."
+            )
 
     def log_probabilities(self, images: np.ndarray) -> np.ndarray:
-        """The logarithms of the probabilities of `classes`, float64 [n, classes]."""
+        """The logarithms of the probabilities of `names`, float64 [n, names]."""
         scores = self.network(images)[:, self.columns].astype(np.float64)
         if self.network.described.output == "probabilities":
             scores = np.log(scores.clip(_LEAST_PROBABILITY))
         scores -= scores.max(1, keepdims=True)
         return scores - np.log(np.exp(scores).sum(1, keepdims=True))
+
+
+def _are_distributions(scores: np.ndarray) -> bool:
+    return bool((scores >= -_OFF).all() and (abs(scores.sum(1) - 1) <= _OFF).all())
 
 
 @dataclass(frozen=True)

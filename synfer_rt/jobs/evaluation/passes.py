@@ -21,6 +21,9 @@ from synfer_rt.jobs.evaluation.job import EvaluationJob, Networks
 from synfer_rt.jobs.evaluation.readers import Groups, Judged, UnitsRead
 from synfer_rt.records import Record
 
+COLUMNS = ("index", "requested_label")
+"""The first columns of the table of images."""
+
 
 @dataclass
 class Pass:
@@ -175,7 +178,7 @@ class Made:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         names = [judged.judge.network.path.stem for judged in self.own.judged]
-        columns = ["index", "requested_label", *(f"judge.{name}" for name in names)]
+        columns = [*COLUMNS, *(f"judge.{name}" for name in names)]
         if "real" in self._near:
             columns += ["nearest_real", "nearest_distance"]
         if "identity" in self._near:

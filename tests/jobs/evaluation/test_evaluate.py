@@ -24,10 +24,11 @@ from synfer_rt.bundle import Bundle, open_bundle
 from synfer_rt.commands.cli import main
 from synfer_rt.data.datasets import read_dataset
 from synfer_rt.data.writers import read
+from synfer_rt.evaluation.neighbours import Nearest
 from synfer_rt.faces import weights
 from synfer_rt.faces.yunet import Yunet
 from synfer_rt.jobs.aligning import aligner_for
-from synfer_rt.jobs.evaluation.features import numbers_of_people
+from synfer_rt.jobs.evaluation.features import neighbours, numbers_of_people
 from synfer_rt.jobs.evaluation.images import RunImages, first_images
 from synfer_rt.jobs.evaluation.independence import Parts, hashes_of, same_answers
 from synfer_rt.jobs.evaluation.job import EvaluationJob, aligner_of
@@ -361,3 +362,67 @@ def test_groups_are_of_the_words_of_a_template() -> None:
     assert found["groups"]["hair"]["brown"]["share"] == 0
     assert found["groups"]["hat"]["cap"]["images"] == 1
     assert Groups({}).result() is None
+
+
+def test_mappings_of_schemes_count_for_judges_and_real_images(
+    found, place, shipped, tmp_path
+) -> None:
+    """The judge of `found` by other names for its classes, and real images labelled by these."""
+    others = ["calm", "glad", "down", "startled", "uneasy", "put off", "cross", "scornful"]
+    mapping = dict(zip(others, shipped.classes, strict=True))
+    scheme = tmp_path / "others.json"
+    scheme.write_text(json.dumps({"classes": others, "mappings": {"ferplus": mapping}}))
+    (tmp_path / "real").mkdir()
+    files = sorted((place / "real").rglob("*.png"))[:3]
+    for number, file in enumerate(files):
+        shutil.copy(file, tmp_path / "real" / f"{number}.png")
+    lines = "".join(f"{number}.png,glad\n" for number in range(len(files)))
+    (tmp_path / "real" / "labels.csv").write_text(f"image,label\n{lines}")
+    (judge,) = api.evaluate(
+        place / "run",
+        bundle=shipped,
+        real=tmp_path / "real",
+        label_scheme=scheme,
+        judges=[(place / "judge.onnx", str(scheme), "16,rgb")],
+        threads=1,
+        out=tmp_path / "evaluation.json",
+    ).result["accuracy"]
+    _, result, _ = found
+    (same,) = result["accuracy"]
+    assert judge["requested"] == same["requested"] and judge["not_known"] == 0
+    assert judge["confusion"] == same["confusion"]
+    assert list(judge["real"]["per_class"]) == ["happy"] and judge["real"]["images"] == 3
+
+
+def test_a_judge_is_what_its_description_says(place, shipped, tmp_path) -> None:
+    """A second softmax would hide that its answers are those of an annotator."""
+    probabilities = network(tmp_path / "soft.onnx", 16, 8)
+    made = onnx.load(probabilities)
+    made.graph.node[1].output[0] = "logits"
+    made.graph.node.append(onnx.helper.make_node("Softmax", ["logits"], ["scores"], axis=-1))
+    probabilities.write_bytes(made.SerializeToString())
+    for file, text, words in (
+        (probabilities, "16,rgb", "giving logits, but its scores add up to 1"),
+        (place / "judge.onnx", "16,rgb,probabilities", "but its scores do not add up to 1; write"),
+    ):
+        with pytest.raises(UserError, match=words):
+            judges = [(file, "affectnet-8", text)]
+            api.evaluate(place / "run", bundle=shipped, judges=judges, threads=1)
+
+
+def test_copies_count_where_real_images_have_copies_too() -> None:
+    """The threshold is then a distance of 0, which copies in the run have."""
+    real = np.array([0.0, 0.0, 1.0, 2.0])
+    near = Nearest(np.zeros(4, int), np.array([0.0, 0.5, 0.5, 0.5]))
+    found = neighbours(near, real, range(4), ["a", "b", "c", "d"])
+    assert found["threshold"] == 0
+    assert found["nearer_than_threshold"]["share"] == 1 / 4
+    assert found["real_nearer_than_threshold"]["share"] == 2 / 4
+
+
+def test_another_file_is_not_lost(place, shipped, tmp_path) -> None:
+    for name in ("labels.json", "labels.csv"):
+        (tmp_path / name).write_text("index,file_name,label\n0,a.png,happy\n")
+        with pytest.raises(UserError, match=f"{name} exists and is no evaluation"):
+            api.evaluate(place / "run", bundle=shipped, threads=1, out=tmp_path / "labels.json")
+        (tmp_path / name).unlink()
