@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass
 
 from synfer_rt.data.writers import SHARD_SIZE, run_file
-from synfer_rt.jobs.card.command import command
+from synfer_rt.jobs.card.command import command, labelling
 from synfer_rt.records import CORESET
 from synfer_rt.report.sources import RUN, Source
 
@@ -32,7 +32,17 @@ class Again:
     remark: str
 
 
-_FILL_IN = "Replace the words in capitals by paths: BUNDLE by that of the model's bundle"
+_PATHS = {
+    "BUNDLE": "the model's bundle",
+    "PHOTOS": "the photos",
+    "DATASET": "the images that were read",
+    "RUN": "the run from which all images were chosen",
+    "COUNTS": "the file with the numbers for --balance",
+    "RUN_JSON": "the run's run.json",
+    "CALIBRATION": "the calibration's file",
+    "DETECTOR": "the file that finds faces",
+}
+"""What words in commands stand for."""
 
 
 def again(source: Source) -> Again:
@@ -43,21 +53,21 @@ def again(source: Source) -> Again:
     per_shard = int(settings.get("shard_size", SHARD_SIZE))
     line = command(settings)
     if CORESET in settings:
-        remark = f"{_FILL_IN}, RUN by that of the run from which all images were chosen."
-        return Again(None, INDEX, per_shard, "", line or "synfer-rt distill --help", remark)
+        line = line or "synfer-rt distill --help"
+        return Again(None, INDEX, per_shard, "", line, _fill_in(line))
     if settings.get("command") == "augment":
-        remark = f"{_FILL_IN}, DATASET by that of the images that were read."
-        return Again(None, INDEX, per_shard, "", line or "synfer-rt augment --help", remark)
+        line = line or "synfer-rt augment --help"
+        return Again(None, INDEX, per_shard, "", line, _fill_in(line))
     if line is None:
         begin = "synfer-rt sample --bundle BUNDLE --plan RUN_JSON"
-        remark = f"{_FILL_IN}, RUN_JSON by that of the run's run.json."
+        remark = _fill_in(begin)
         shards = run_file.shard_count(settings)
         parts = (f"{begin} --part ", f"/{shards} --out OUT")
         if settings.get("accepted_per_class") is not None:
             return Again(None, INDEX, per_shard, "", f"{begin} {_END}", remark)
         remark += " It makes the shard that holds the image."
         return Again(parts, SHARD, per_shard, "", f"{begin} {_END}", remark)
-    remark = f"{_FILL_IN}{', PHOTOS by that of the photos' if 'PHOTOS' in line else ''}."
+    remark = _fill_in(line)
     if settings.get("accepted_per_class") is not None:
         remark += " What is requested depends on the images before, so it makes all of them."
         return Again(None, INDEX, per_shard, "", line, remark)
@@ -69,12 +79,15 @@ def again(source: Source) -> Again:
 def _labels(source: Source) -> Again:
     """The commands of a table of `label`."""
     folder = str(source.settings.get("folder", "IMAGES")).replace(os.sep, "/")
-    words = [f"--{name.replace('_', '-')} {source.settings[name]}" for name in _LABELLING
-             if source.settings.get(name) is not None]  # fmt: skip
-    end = " ".join(["--bundle BUNDLE", *words, "--out labels-again.jsonl"])
+    options = " ".join(labelling(source.settings))
+    end = " ".join(filter(None, ("--bundle BUNDLE", options, "--out labels-again.jsonl")))
     whole = f"synfer-rt label {shlex.quote(folder)} {end}"
-    remark = f"{_FILL_IN}. Paths are relative to the table's folder."
+    remark = f"{_fill_in(end)} Paths are relative to the table's folder."
     return Again(("synfer-rt label ", f" {end}"), FILE, 1, folder, whole, remark)
 
 
-_LABELLING = ("accept_rate", "threshold", "backend")
+def _fill_in(line: str) -> str:
+    """What the reader of a command must fill in; nothing of one without such words."""
+    words = line.split()
+    paths = ", ".join(f"{word} by that of {of}" for word, of in _PATHS.items() if word in words)
+    return f"Replace the words in capitals by paths: {paths}." if paths else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,19 @@ def test_a_table_labels_the_file_again(tmp_path: Path):
     made = again_of(tmp_path / "t.jsonl")
     assert (made.of, made.folder) == (FILE, "photos")
     assert made.whole.startswith("synfer-rt label photos --bundle BUNDLE --accept-rate 0.5 --out ")
+
+
+def test_a_calibrated_table_of_aligned_faces_is_so_again(tmp_path: Path):
+    (tmp_path / "t.jsonl").write_text('{"index": 0, "file_name": "a.png", "label": "sad"}\n')
+    settings = {"folder": "photos", "calibration": {"coverage": 0.8}, "align": {"face": "only"}}
+    settings["align"]["detector"] = "0" * 64
+    (tmp_path / "t.jsonl.run.json").write_text(json.dumps(settings))
+    made = again_of(tmp_path / "t.jsonl")
+    options = (
+        "--calibration CALIBRATION --coverage 0.8 --align --face only --face-detector DETECTOR"
+    )
+    assert made.one is not None and made.one[1].startswith(f" --bundle BUNDLE {options} --out ")
+    assert "CALIBRATION by that of the calibration's file, DETECTOR by that of" in made.remark
 
 
 def test_the_shards_of_a_run_are_counted_by_its_settings(instant: InstantEngines, tmp_path: Path):

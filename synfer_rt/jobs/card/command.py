@@ -116,8 +116,7 @@ def _sample(settings: Mapping[str, Any]) -> Iterator[str]:
     if (guidance := settings.get("semantic_guidance")) is not None:
         yield f"--semantic-guidance {guidance['strength']} --semantic-form {guidance['form']}"
         yield f"--semantic-start {guidance['start']} --semantic-every {guidance['every']}"
-    if (calibration := settings.get("calibration")) is not None:
-        yield f"--calibration CALIBRATION --coverage {calibration['coverage']}"
+    yield from _calibrated(settings)
     if (size := settings.get("size")) is not None:
         yield f"--size {format_size(tuple(size))}"
 
@@ -129,6 +128,19 @@ def _photos(settings: Mapping[str, Any]) -> Iterator[str]:
         yield f"--{name.replace('_', '-')} {shlex.quote(value)}"
     yield f"--inversion {settings.get('inversion', FIXED_POINT)}"
     yield from _aligned(settings)
+
+
+def labelling(settings: Mapping[str, Any]) -> Iterator[str]:
+    """The options of a table of `label` that decide what it says of an image."""
+    yield from _named(settings, ("accept_rate", "threshold", "backend"))
+    yield from _calibrated(settings)
+    yield from _aligned(settings)
+
+
+def _calibrated(settings: Mapping[str, Any]) -> Iterator[str]:
+    """The options that say how votes are calibrated."""
+    if (calibration := settings.get("calibration")) is not None:
+        yield f"--calibration CALIBRATION --coverage {calibration['coverage']}"
 
 
 def _augment(settings: Mapping[str, Any]) -> Iterator[str]:
