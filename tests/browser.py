@@ -21,7 +21,10 @@ needs_browser = pytest.mark.skipif(
 SILENT = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    "--disable-dev-shm-usage",  # containers have little of it
 )
+PATIENCE = 30
+"""Seconds, for machines that do much else meanwhile."""
 
 
 @contextmanager
@@ -39,8 +42,10 @@ def chromium(profile: Path) -> Iterator[Any]:
     browser = webdriver.Chrome(options=options, service=Service(DRIVER))
     browser.get("data:,")
     browser.get_log("performance")  # of the browser's own first page
-    yield browser
-    browser.quit()
+    try:
+        yield browser
+    finally:
+        browser.quit()
 
 
 def requested(browser: Any) -> set[str]:
@@ -50,11 +55,26 @@ def requested(browser: Any) -> set[str]:
     return {one["request"]["url"] for one in sent}
 
 
+def errors(browser: Any) -> list[Any]:
+    """What the console has reported since the last call, but for what is only information."""
+    return [entry for entry in browser.get_log("browser") if entry["level"] != "INFO"]
+
+
 def wait(browser: Any, condition: Callable[[Any], Any]) -> Any:
-    """What `condition` returns, as soon as that is true: within 5 seconds."""
+    """What `condition` returns, as soon as that is true.
+
+    Elements that it looks for may not be there yet, or be drawn anew meanwhile.
+    """
+    from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
     from selenium.webdriver.support.wait import WebDriverWait
 
-    return WebDriverWait(browser, 5, 0.02).until(condition)
+    passing = (NoSuchElementException, StaleElementReferenceException)
+    return WebDriverWait(browser, PATIENCE, 0.02, passing).until(condition)
+
+
+def click(browser: Any, selector: str) -> None:
+    """Click the first element of a CSS selector, as soon as it is there."""
+    wait(browser, lambda b: b.find_element("css selector", selector).click() is None)
 
 
 def press(browser: Any, *keys: str) -> None:
