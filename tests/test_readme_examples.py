@@ -40,17 +40,17 @@ def test_the_examples_run_in_their_order(tmp_path: Path):
         call = [sys.executable, "-m", "synfer_rt", *words]
         how = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(ROOT)}}
         if words == ["studio"]:
-            assert served([*call, "--port", "0"], **how) == 128 + signal.SIGINT
+            assert served([*call, "--port", "0"], **how) == 128 + signal.SIGTERM
             continue
         done = subprocess.run(call, capture_output=True, text=True, **how)
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
 
 
 def served(call: list[str], **how: Any) -> int:
-    """The exit code of a command that serves a page, ended by Ctrl-C once the page is there."""
+    """The exit code of a command that serves a page, ended by a signal once the page is there."""
     with subprocess.Popen(call, stdout=subprocess.PIPE, text=True, **how) as server:
         assert server.stdout is not None
         address = re.search(r"http://[\d.:]+/", server.stdout.readline())
         assert address and b"<title>" in urlopen(address[0], timeout=60).read()
-        server.send_signal(signal.SIGINT)
+        server.send_signal(signal.SIGTERM)
         return server.wait(timeout=60)

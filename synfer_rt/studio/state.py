@@ -10,8 +10,8 @@ from synfer_rt.jobs.sample_settings import SampleSettings
 from synfer_rt.studio.photos import Photo
 
 _SAME_NAME = (
-    *("prompt", "negative_prompt", "aus", "au_scale", "quality", "guidance", "semantic_guidance"),
-    *("semantic_form", "layout", "layout_strength", "seed"),
+    *("prompt", "negative_prompt", "aus", "au_scale", "quality", "steps", "guidance"),
+    *("semantic_guidance", "semantic_form", "layout", "layout_strength", "seed"),
 )
 """Fields of a state that are settings of `sample`, too. A field of null is not given."""
 

@@ -208,3 +208,20 @@ def test_without_the_lock_each_move_shows_another_face(page: Any):
     changed(page, before)
     assert seed.get_attribute("value") != old
     page.find_element("id", "lock").click()
+
+
+def test_the_address_keeps_the_state(page: Any, studio: Studio):
+    before = now(page)
+    page.find_element("id", "unit-AU25").send_keys(Keys.HOME, Keys.PAGE_UP)
+    shown = changed(page, before)
+    value = page.find_element("id", "unit-AU25").get_attribute("value")
+    part = page.find_element("link text", "Action units")
+    part.click()
+    assert page.switch_to.active_element.get_attribute("id") == "units"
+    page.refresh()
+    wait(page, lambda b: now(b) == shown)
+    assert page.find_element("id", "unit-AU25").get_attribute("value") == value != "0"
+    page.get(f"{studio.address}#null")  # nothing that the page has written
+    wait(page, lambda b: (now(b) or shown) != shown)
+    settle(page)
+    assert page.find_element("id", "label").get_attribute("value") == "neutral"

@@ -92,3 +92,18 @@ def test_a_file_that_is_too_large_is_not_opened(photos: Photos, monkeypatch: pyt
 )
 def test_a_name_is_that_of_a_file(given: str, kept: str):
     assert plain_name(given) == kept
+
+
+def test_an_aligned_upload_has_the_pixels_of_the_aligner(
+    photos: Photos, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+):
+    def corner(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+        return image.crop((0, 0, size[1], size[0]))
+
+    monkeypatch.setattr(uploads, "aligner_for", lambda bundle, align, *_: corner if align else None)
+    aligned, centred = (photos.add(picture(), "me.png", align=align) for align in (True, False))
+    assert aligned.aligner is corner and centred.aligner is None
+    height, width = bundle.image_size
+    pixels = np.asarray(Image.open(io.BytesIO(picture())))
+    assert np.array_equal(aligned.pixels, pixels[:height, :width])
+    assert photos(aligned.key) is aligned and photos(centred.key) is centred

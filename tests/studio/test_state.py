@@ -70,6 +70,8 @@ def test_what_is_no_state_is_refused(state: Any, sentence: str):
         {"prompt": 5},
         {"prompt": "\ud800"},
         {"guidance": float("nan")},
+        {"steps": 0},
+        {"steps": 2.5},
         {"semantic_guidance": 0.1, "semantic_form": "none"},
         {"layout": "mine"},
         {"layout_strength": 0},

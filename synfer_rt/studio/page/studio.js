@@ -5,7 +5,7 @@ import { Line } from "./line.js";
 import { element, Units } from "./units.js";
 
 const $ = (id) => document.getElementById(id);
-const NUMBERS = ["guidance", "semantic_guidance", "layout_strength"];
+const NUMBERS = ["steps", "guidance", "semantic_guidance", "layout_strength"];
 const TEXTS = ["prompt", "negative_prompt"];
 const CHOICES = ["quality", "semantic_form", "layout"];
 
@@ -114,13 +114,14 @@ async function show(answer, current, begun) {
   showVotes($("votes"), answer);
   showReader($("reader"), answer);
   $("prompt").placeholder = answer.prompt;
+  $("steps").placeholder = answer.steps;
   $("guidance").placeholder = answer.guidance;
   $("layout_strength").placeholder = answer.layout_strength;
   const took = Math.round(performance.now() - begun);
   const kept = about.annotators.length ? (answer.accepted ? "accepted" : "not accepted") : "not judged";
   const by = answer.label === current.label ? answer.label : `${current.label}, by the vote ${answer.label}`;
   $("said").textContent = `${by} · ${kept} · ${answer.quality}, ${answer.steps} steps · ${took} ms`;
-  note(answer.notes);
+  note("notes", answer.notes);
   showBefore(current);
   if (current !== newest) return;
   $("error").hidden = true;
@@ -128,8 +129,8 @@ async function show(answer, current, begun) {
   document.body.ariaBusy = "false";
 }
 
-function note(sentences) {
-  $("notes").replaceChildren(...sentences.map((text) => element("li", {}, text)));
+function note(list, sentences) {
+  $(list).replaceChildren(...sentences.map((text) => element("li", {}, text)));
 }
 
 function fail(error) {
@@ -182,7 +183,8 @@ function choosePhoto(chosen) {
   if (photo) {
     $("chosen-image").src = photo.image;
     $("chosen-image").alt = `The photo ${photo.name} as the model sees it`;
-    $("chosen-name").textContent = [photo.name, ...photo.notes].join(" · ");
+    $("chosen-name").textContent = photo.name;
+    note("photo-notes", photo.notes);
   } else $("photo").value = "";
   enable();
   changed();
@@ -260,6 +262,7 @@ function build() {
   fill($("semantic_form"), about.forms.map((name) => [name, name]));
   fill($("strip-unit"), units.names.map((name) => [name, name]));
   if (units.names.includes("AU12")) $("strip-unit").value = "AU12";
+  $("au_scale").max = Math.max(3, 2 * about.au_scale);
   $("au_scale").value = about.au_scale;
   $("layout").value = about.layout;
   if (!about.layouts) $("layout").options[0].remove();
@@ -277,14 +280,14 @@ function build() {
 function restore() {
   let kept;
   try {
-    kept = JSON.parse(decodeURIComponent(location.hash.slice(1)));
+    kept = JSON.parse(decodeURIComponent(location.hash.slice(1))) ?? {};
   } catch {
-    return;
+    return; // an address that no state made
   }
   for (const [name, value] of Object.entries(kept))
     if (["label", "seed", "au_scale", ...TEXTS, ...NUMBERS, ...CHOICES].includes(name)) $(name).value = value;
   if (!$("label").value) $("label").value = about.classes[0];
-  if (kept.aus) {
+  if (typeof kept.aus === "object" && kept.aus) {
     setDrawn(false);
     units.show(kept.aus);
   }
@@ -330,6 +333,17 @@ function listen() {
   $("strip-make").addEventListener("click", makeStrip);
   for (const button of document.querySelectorAll(".copy")) button.addEventListener("click", () => copyAs(button.dataset.kind));
   $("form").addEventListener("submit", (event) => event.preventDefault());
+  window.addEventListener("hashchange", () => location.reload());
+  for (const link of document.querySelectorAll("nav a")) link.addEventListener("click", goToPart);
+}
+
+// Shows a part of the page, and goes on by Tab from there; the address keeps the state.
+function goToPart(event) {
+  event.preventDefault();
+  const part = document.querySelector(event.target.hash);
+  part.tabIndex = -1;
+  part.scrollIntoView();
+  part.focus({ preventScroll: true });
 }
 
 function showScale() {
