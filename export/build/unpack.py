@@ -25,6 +25,7 @@ from synfer_rt.bundle.identity import (
 from synfer_rt.errors import UserError
 from synfer_rt.export.checkpoint.contents import FERANNO_FOLDER, LAYOUTS_FILE
 from synfer_rt.export.checkpoint.index import AU_READER, CheckpointIndex, network_file
+from synfer_rt.export.checkpoint.kinds import PARTS
 from synfer_rt.export.checkpoint.reading import read_checkpoint
 from synfer_rt.export.files.json_files import read_json
 from synfer_rt.export.graphs.trained_feranno import model_fingerprint
@@ -35,8 +36,10 @@ from synfer_rt.export.onnx.forward_graph import save
 from synfer_rt.export.onnx.shared_weights import tensor_array
 from synfer_rt.paths import local
 
-_TOKENIZER = "tokenizer/tokenizer.json"
+_TOKENIZER, _TOKENIZER_CONFIG = "tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json"
 _TEXT_ENCODER, _PREFIX = "text_encoder/model.safetensors", "text_model."
+_FAST = {"CLIPTokenizer": "CLIPTokenizerFast", "TokenizersBackend": "PreTrainedTokenizerFast"}
+"""Classes that read tokenizer.json in transformers 5 alone, and those that do so in 4, too."""
 
 
 def unpack(bundle: Bundle, out: Path) -> None:
@@ -56,7 +59,7 @@ def unpack(bundle: Bundle, out: Path) -> None:
         place = Path(work) / "checkpoint"
         place.mkdir()
         for name, content in index.files.items():
-            _write_json(_new(place, name), content)
+            _write_json(_new(place, name), _as_unpacked(name, content))
         _copy_files(bundle, place)
         _write_tensors(bundle, index, place)
         _write_networks(bundle, index, place)
@@ -91,6 +94,29 @@ def _new(place: Path, name: str) -> Path:
 
 def _write_json(file: Path, content: Mapping[str, Any]) -> None:
     file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _as_unpacked(name: str, content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A JSON file of the checkpoint, of which the tokenizer is tokenizer.json alone.
+
+    The index has no part that a bundle does not hold, such as a safety checker: pipelines would
+    look for its folder.
+    """
+    changed = dict(content)
+    if name == "model_index.json":
+        for part, value in content.items():
+            if isinstance(value, list) and part not in PARTS:
+                changed[part] = [None, None]
+        if "safety_checker" in content:
+            changed["requires_safety_checker"] = False
+        if "tokenizer" in content:
+            library, kind = content["tokenizer"]
+            changed["tokenizer"] = [library, _FAST.get(kind, kind)]
+    elif name == _TOKENIZER_CONFIG and "tokenizer_class" in content:
+        changed["tokenizer_class"] = _FAST.get(
+            content["tokenizer_class"], content["tokenizer_class"]
+        )
+    return changed
 
 
 def _copy_files(bundle: Bundle, place: Path) -> None:

@@ -15,10 +15,12 @@ import pytest
 
 pytest.importorskip("diffusers", reason="the build side needs synfer-rt[export]")
 
+import diffusers
 import onnx
 import onnx_ir as ir
 import onnxruntime
 import torch
+import transformers
 from click.testing import CliRunner
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
@@ -69,6 +71,46 @@ def test_diffusers_and_transformers_open_it(shipped_checkpoint: Path) -> None:
         latents = unet(torch.zeros(1, 4, 16, 16), 500, hidden, labels, return_dict=False)[0]
         images = vae.decode(latents, return_dict=False)[0]
     assert images.shape == (1, 3, 64, 64) and images.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("named", "written"),
+    [
+        ("CLIPTokenizer", "CLIPTokenizerFast"),
+        ("TokenizersBackend", "PreTrainedTokenizerFast"),
+        ("PreTrainedTokenizerFast", "PreTrainedTokenizerFast"),
+    ],
+)
+def test_the_tokenizer_is_of_a_class_that_reads_its_one_file_in_transformers_4(
+    named: str, written: str, copy: Path, tmp_path: Path
+) -> None:
+    files = json.loads((copy / CHECKPOINT_INDEX).read_text())["files"]
+    files["model_index.json"]["tokenizer"] = ["transformers", named]
+    files["tokenizer/tokenizer_config.json"]["tokenizer_class"] = named
+    out = tmp_path / "out"
+    unpack(rewritten(copy, files=files), out)
+    index, config = (
+        json.loads((out / file).read_text())
+        for file in ("model_index.json", "tokenizer/tokenizer_config.json")
+    )
+    assert index["tokenizer"] == ["transformers", written] and config["tokenizer_class"] == written
+    text = "a photo of a woman with a happy face"
+    again = getattr(transformers, written).from_pretrained(out / "tokenizer")
+    assert again(text)["input_ids"] == read_checkpoint(out).tokenizer(text)["input_ids"]
+
+
+def test_a_pipeline_finds_all_parts_of_its_index(mini_bundle: Bundle, copy: Path, tmp_path: Path):
+    """The index of a published checkpoint names a safety checker, which is in no bundle."""
+    files = json.loads((copy / CHECKPOINT_INDEX).read_text())["files"]
+    files["model_index.json"] |= {
+        "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
+        "feature_extractor": ["transformers", "CLIPImageProcessor"],
+    }
+    unpack(rewritten(copy, files=files), tmp_path / "out")
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(tmp_path / "out")
+    assert pipeline.safety_checker is None and pipeline.feature_extractor is None
+    ids = pipeline.tokenizer("a photo", padding="max_length").input_ids
+    assert ids == mini_bundle.tokenize(["a photo"])[0].tolist()
 
 
 def with_published_names(tensors: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
