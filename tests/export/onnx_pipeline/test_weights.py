@@ -18,6 +18,7 @@ from synfer_rt.errors import UserError
 from synfer_rt.export.checkpoint.reading import read_checkpoint
 from synfer_rt.export.onnx_pipeline.reading import write_checkpoint
 from synfer_rt.export.onnx_pipeline.weights import parameters_of
+from tests.cache_layouts import LAYOUTS, laid_out
 
 
 class Block(nn.Module):
@@ -98,10 +99,18 @@ def test_a_graph_without_names_gives_none_of_the_weights_that_it_transposed(tmp_
     assert "conv_in.weight" in found and "blocks.0.to_q.weight" not in found
 
 
-def as_optimum(checkpoint: Path, out: Path) -> None:
-    """The pipeline that `optimum-cli export onnx` writes of a checkpoint, by its own means."""
+def as_optimum(checkpoint: Path, out: Path, half: bool = False, beside: bool = False) -> None:
+    """The pipeline that `optimum-cli export onnx` writes of a checkpoint, by its own means.
+
+    With `half` in float16, with `beside` with the weights in model.onnx_data.
+    """
     read = read_checkpoint(checkpoint)
     unet, vae, text = read.unet, read.vae, read.text_encoder
+    kind = torch.float16 if half else torch.float32
+    for network in (unet, vae, text):
+        network.to(kind)
+    if half:  # torch writes the mask of its other attention in float32
+        text.set_attn_implementation("eager")
 
     def decode(latent_sample: Tensor) -> Tensor:
         return vae.__class__.decode(vae, latent_sample, return_dict=False)[0]
@@ -110,8 +119,8 @@ def as_optimum(checkpoint: Path, out: Path) -> None:
         return vae.__class__.encode(vae, sample, return_dict=False)[0].parameters
 
     ids = torch.randint(0, 9, (2, 20))
-    latents = torch.randn(2, 4, 8, 8)
-    states = torch.randn(2, 20, unet.config.cross_attention_dim)
+    latents = torch.randn(2, 4, 8, 8, dtype=kind)
+    states = torch.randn(2, 20, unet.config.cross_attention_dim, dtype=kind)
     graphs = {
         "text_encoder": (text, None, (ids,), ["input_ids"], ["last_hidden_state", "pooler_output"]),
         "unet": (
@@ -124,7 +133,7 @@ def as_optimum(checkpoint: Path, out: Path) -> None:
         "vae_encoder": (
             vae,
             encode,
-            (torch.randn(2, 3, 16, 16),),
+            (torch.randn(2, 3, 16, 16, dtype=kind),),
             ["sample"],
             ["latent_parameters"],
         ),
@@ -150,19 +159,48 @@ def as_optimum(checkpoint: Path, out: Path) -> None:
             dynamic_axes={x: {0: "batch_size"} for x in [*inputs, *outputs] if x != "timestep"},
         )
         network.forward = own
+        if beside:
+            move_weights(out / name / "model.onnx")
+
+
+def move_weights(path: Path) -> None:
+    """Move the weights of an ONNX file into model.onnx_data, as optimum names it.
+
+    ONNX Runtime reads no shapes there.
+    """
+    model = onnx.load(path)
+    settings = {"location": f"{path.name}_data", "size_threshold": 128}
+    onnx.save(model, path, save_as_external_data=True, **settings)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("kind", ["plain", "sd2"])
-def test_the_weights_of_a_pipeline_of_torchscript_come_back(request, tmp_path: Path, kind: str):
+def test_the_weights_of_a_pipeline_of_torchscript_come_back(
+    request, tmp_path: Path, kind: str, half: bool, beside: bool
+):
     checkpoint = request.getfixturevalue(f"{kind}_checkpoint")
-    as_optimum(checkpoint, tmp_path / "pipeline")
+    as_optimum(checkpoint, tmp_path / "pipeline", half, beside)
     write_checkpoint(tmp_path / "pipeline", tmp_path / "again")
     one, other = read_checkpoint(checkpoint), read_checkpoint(tmp_path / "again")
     for part in ("unet", "vae", "text_encoder"):
         tensors = getattr(other, part).state_dict()
         for name, tensor in getattr(one, part).state_dict().items():
-            np.testing.assert_array_equal(tensors[name], tensor, name)
+            wanted = tensor.half().float() if half else tensor
+            np.testing.assert_array_equal(tensors[name], wanted, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_weights_beside_the_graphs_are_read_however_they_lie(
+    plain_checkpoint: Path, tmp_path: Path, layout: str
+):
+    as_optimum(plain_checkpoint, tmp_path / "pipeline", beside=True)
+    write_checkpoint(laid_out(tmp_path / "pipeline", tmp_path / "place", layout), tmp_path / "out")
+    one, other = read_checkpoint(plain_checkpoint), read_checkpoint(tmp_path / "out")
+    for name, tensor in one.unet.state_dict().items():
+        np.testing.assert_array_equal(other.unet.state_dict()[name], tensor, name)
 
 
 @pytest.mark.slow
