@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import synfer_rt
 from synfer_rt.errors import UserError
 from synfer_rt.faces import similarity, weights
+from synfer_rt.faces.finding import found_in
 from synfer_rt.faces.mtcnn import FILES, Mtcnn, _apart, _moved, _square
 
 SAME = similarity.placed((0, 0), 1.0, (0, 0))
@@ -53,3 +55,21 @@ def test_nothing_is_found_where_nothing_is(side: int):
         np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8),
     ):
         assert found.faces(Image.fromarray(pixels), SAME, side) == []
+
+
+@installed
+def test_a_turned_face_is_found_where_it_is():
+    """A sample of the shipped model, three times as large and turned by 20 degrees in a picture."""
+    model = synfer_rt.load(backend="onnxruntime-cpu", threads=1)
+    (sample,) = model.sample(count=1, labels=["neutral"])
+    turn, middle = np.deg2rad(20), np.array([230, 140])
+    matrix = 3 * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    back = np.linalg.inv(matrix)  # from the picture to the sample, whose middle is at (32, 32)
+    given = np.column_stack([back, 32 - back @ middle]).ravel()
+    picture = Image.fromarray(sample.image).transform(
+        (400, 300), Image.Transform.AFFINE, given, Image.Resampling.BICUBIC, fillcolor=(90, 90, 90)
+    )
+    points = found_in(picture, weights.detector(None), "only").points
+    expected = (model.bundle.face_template.at((64, 64)) - 32) @ matrix.T + middle
+    eyes = np.linalg.norm(expected[1] - expected[0])
+    assert np.linalg.norm(points - expected, axis=1).mean() < 0.3 * eyes
