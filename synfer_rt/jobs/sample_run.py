@@ -19,7 +19,7 @@ from synfer_rt.diffusion.inversion import FIXED_POINT, METHODS, PREDICTOR_CORREC
 from synfer_rt.diffusion.solvers import ETA, Trajectory
 from synfer_rt.errors import UserError
 from synfer_rt.jobs.calibration_file import settings_of
-from synfer_rt.jobs.warnings import warn_of_unread
+from synfer_rt.jobs.warnings import warn_of_unread, warn_of_unread_captions
 from synfer_rt.judging.acceptance import Accept, acceptance
 from synfer_rt.judging.annotators import AU_READER
 from synfer_rt.judging.calibration import Calibrated
@@ -119,6 +119,7 @@ class Run:
             LOG.info(self.remark)
         warn_of_unread(self.bundle, "prompt", *self.requests.given_prompts)
         warn_of_unread(self.bundle, "negative_prompt", self.requests.negative_prompt)
+        warn_of_unread_captions(self.bundle, self.requests.given_captions)
 
     def quotas(self) -> Quotas | None:
         """The labels that a run with a quota requests; None without one."""

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import logging
+import reprlib
+from collections import Counter
+from collections.abc import Sequence
 
 from synfer_rt.backends.loaded_engines import LoadedEngines
 from synfer_rt.bundle import Bundle
 
 LOG = logging.getLogger(__name__)
+_CAPTIONS = 1000
+"""Captions that are looked at, at most."""
+_WORDS = 10
+"""Unknown words of captions that are told, at most."""
 
 
 def warn_of_other_images(bundle: Bundle) -> None:
@@ -56,3 +63,23 @@ def unread(bundle: Bundle, argument: str, *texts: str) -> list[str]:
         named = ", ".join(words)
         sentences.append(f"{bundle.name} does not know these words of `{argument}`: {named}")
     return sentences
+
+
+def warn_of_unread_captions(bundle: Bundle, captions: Sequence[str]) -> None:
+    """Warn of what the model does not read of photos' captions: of a part of them, if many."""
+    some = captions[:: -(-len(captions) // _CAPTIONS) or 1]
+    found = list(map(bundle.unread, some))
+    ends = [end.strip() for end, _ in found if end]
+    words = Counter(word for _, unknown in found for word in {*unknown})
+    if ends:
+        LOG.warning(
+            f"{len(ends)} of {len(some)} captions that were looked at are longer than the "
+            f"{bundle.max_length} tokens that {bundle.name} reads; their ends are not read, such "
+            f"as {reprlib.repr(ends[0])}"
+        )
+    if words:
+        told = ", ".join(word for word, _ in words.most_common(_WORDS))
+        LOG.warning(
+            f"{bundle.name} does not know words of the captions; the most frequent ones of "
+            f"{len(some)} captions that were looked at: {told}"
+        )

@@ -179,6 +179,12 @@ class Requests:
         return [] if self.prompt is None else [self.prompt]
 
     @property
+    def given_captions(self) -> list[str]:
+        """The photos' captions, if they are prompts, for the same check."""
+        facts = None if self.prompt is not None else self.facts
+        return [] if facts is None else list(filter(None, facts.captions))
+
+    @property
     def settings(self) -> dict[str, Any]:
         """What decides the requests besides the first fields of this class, as JSON values."""
         return {} if self.facts is None else self.facts.settings

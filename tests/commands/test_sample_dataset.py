@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,23 @@ def from_photos(sample, voting_bundle: Bundle, photos: Path):
 
 def records(out: Path) -> list[dict[str, Any]]:
     return [record for record, _ in read(out)]
+
+
+def test_what_is_not_read_of_captions_is_said(from_photos, photos: Path, tmp_path: Path):
+    """Captions come from the table and from a text file; the model reads 48 tokens of them."""
+    (photos / "0.txt").write_text("a zorbling man " + "who is happy " * 40)
+    result = from_photos(*KEPT, "prototype")
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.stderr.split())
+    assert "1 of 3 captions that were looked at are longer than the 48 tokens" in said
+    assert re.search(r"the most frequent ones of 3 captions [^:]*: .*zorbling", said)
+    assert any(
+        record["prompt"].startswith("a zorbling man who") for record in records(tmp_path / "out")
+    )
+    assert (
+        "captions"
+        not in from_photos(*KEPT, "prototype", "--prompt", "a man", out=tmp_path / "b").stderr
+    )
 
 
 @pytest.mark.parametrize("format", ["imagefolder", "parquet"])
