@@ -88,7 +88,7 @@ def read_faces(
 ) -> Faces:
     """The labelled images of `dataset` whose classes are in `scheme`, cropped to `size` (H, W).
 
-    With an `aligner` they are aligned faces of this size.
+    With an `aligner` they are aligned faces of this size, which are found once and kept in `work`.
 
     `held_out` says what is measured on: the dataset's own split "val" or "test"; a tenth of each
     class, of whole "persons" if the dataset names them, or of "images" by their pixels. "auto" is
@@ -103,8 +103,9 @@ def read_faces(
     by, known = _way(dataset, known, held_out, one_split)
     reads = partial(load, size=size, aligner=aligner)
     how = (size,) if aligner is None else (size, aligner.settings())
-    digests = _digests(dataset, known, reads, how, work, stage)
+    digests, kept = _looked_at(dataset, known, reads, how, work, stage)
     remarks += _unusable(known, digests, reads)
+    good = np.flatnonzero([bool(digest) for digest in digests])
     items = [item for item, digest in zip(known, digests, strict=True) if digest]
     if not items:
         raise UserError(f"{_where(dataset)} has no image that can be used; {remarks[-1]}")
@@ -125,7 +126,7 @@ def read_faces(
         )
     _check(_where(dataset), classes, ~held & ~twins, held, names)
     return Faces(
-        _reader(items, reads),
+        _reader(items, reads) if kept is None else _kept(kept, good),
         classes,
         [item.name for item in items],
         np.flatnonzero(~held & ~twins),
@@ -198,34 +199,45 @@ def _way(
     return by, [item for item in items if item.split not in reserved or item.split == by]
 
 
-def _digests(
+def _looked_at(
     dataset: Dataset,
     items: Sequence[Item],
     reads: _Reads,
-    how: tuple[object, ...],
+    how: tuple[tuple[int, int], *tuple[object, ...]],
     work: Path,
     stage: Stage,
-) -> list[str]:
+) -> tuple[list[str], np.ndarray | None]:
     """SHA-256 of each image's pixels, as `reads` makes them, an empty text where it cannot.
 
-    They are kept under a key of the images and of `how` these are read.
+    They are kept in `work` under a key of the images and of `how` these are read. If that is more
+    than their size, the pixels are kept and returned, too: uint8 [n, H, W, 3].
     """
-
-    def seen(item: Item) -> np.ndarray:
-        image = reads(item)
-        if isinstance(image, str):
-            return np.zeros(32, np.uint8)
-        return np.frombuffer(hashlib.sha256(_bytes(image).tobytes()).digest(), np.uint8)
+    keeps, (height, width) = len(how) > 1, how[0]
 
     def make(numbers: np.ndarray) -> dict[str, np.ndarray]:
-        return {"digests": np.stack(list(pool.map(seen, [items[i] for i in numbers])))}
+        images = list(pool.map(reads, [items[i] for i in numbers]))
+        nothing = np.zeros((height, width, 3), np.uint8)
+        pixels = [nothing if isinstance(image, str) else _bytes(image) for image in images]
+        digests = [
+            np.zeros(32, np.uint8)
+            if isinstance(image, str)
+            else np.frombuffer(hashlib.sha256(own.tobytes()).digest(), np.uint8)
+            for image, own in zip(images, pixels, strict=True)
+        ]
+        found = {"digests": np.stack(digests)}
+        return found | {"pixels": np.stack(pixels)} if keeps else found
 
     facts = hashlib.sha256("\n".join(item.name for item in items).encode()).hexdigest()
     folder = work / f"pixels-{cache.key(dataset.digest, facts, *how)}"
+    if not items:
+        return [], None
+    if keeps:
+        row, what = 3 * height * width, f"{len(items)} aligned images"
+        cache.check_room(folder, len(items), cache.done(folder), row, what)
     with ThreadPoolExecutor(_READERS, "read") as pool:
         found = cache.rows(folder, len(items), make, _AT_ONCE, "reading images", stage)
-    rows = found["digests"] if items else np.zeros((0, 32), np.uint8)
-    return [row.tobytes().hex() if row.any() else "" for row in rows]
+    digests = [row.tobytes().hex() if row.any() else "" for row in found["digests"]]
+    return digests, found.get("pixels")
 
 
 def _unusable(items: Sequence[Item], digests: Sequence[str], reads: _Reads) -> list[str]:
@@ -252,6 +264,13 @@ def _reader(items: Sequence[Item], reads: _Reads) -> Images:
     def images(numbers: np.ndarray) -> np.ndarray:
         with ThreadPoolExecutor(_READERS, "read") as pool:
             return np.stack(list(pool.map(one, [items[i] for i in numbers])))
+
+    return images
+
+
+def _kept(pixels: np.ndarray, rows: np.ndarray) -> Images:
+    def images(numbers: np.ndarray) -> np.ndarray:
+        return np.asarray(pixels[rows[numbers]])
 
     return images
 

@@ -129,6 +129,8 @@ def test_faces_are_aligned_and_images_without_one_left_out(squares: Path) -> Non
     put_aligned(squares, squares.parent / "faces", (16, 16), aligner)
     before = read_faces(read_dataset(squares.parent / "faces"), *how)
     assert before.names == aligned.names
+    for picture in squares.rglob("*.png"):  # what is aligned is kept
+        picture.write_bytes(b"")
     rows = np.arange(len(before.names))
     np.testing.assert_array_equal(before.images(rows), aligned.images(rows))
     np.testing.assert_array_equal(before.held, aligned.held)
