@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import base64
 import json
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from synfer_rt.bench.studio import moved
 from synfer_rt.studio.server import Studio
 from tests.browser import chromium as open_chromium
 from tests.browser import needs_browser, requested, wait
+from tests.studio.again import Again
 from tests.studio.test_photos import picture
 
 pytestmark = needs_browser
@@ -126,11 +127,11 @@ def test_a_strip_is_made_and_an_image_of_it_taken(page: Any):
     wait(page, lambda b: now(b) == made[3])
 
 
-def test_a_state_is_copied_as_the_command_that_makes_it(page: Any):
+def test_a_state_is_copied_as_the_command_that_makes_it(page: Any, again: Again):
     page.find_element("css selector", "[data-kind=command]").click()
     text = wait(page, lambda b: b.find_element("id", "text").text)
-    words = shlex.split(text)
-    assert words[:2] == ["synfer-rt", "sample"] and "AU4=0.75" in words
+    assert "--au AU4=0.75" in text
+    assert again.command(text) == base64.b64decode(now(page).split(",")[1])
     assert "byte for byte" in page.find_element("id", "copied").text
     page.find_element("css selector", "[data-kind=plan]").click()
     wait(page, lambda b: b.find_element("id", "text").text.startswith("count = 1"))
@@ -150,18 +151,22 @@ def test_bad_input_is_a_sentence_and_nothing_is_lost(page: Any):
 
 
 def test_a_photo_is_uploaded_and_stands_before(page: Any, tmp_path: Path):
-    before = now(page)
+    before, steps = now(page), page.find_element("id", "steps")
+    steps.send_keys("3")  # more than those of fast
+    drafted = changed(page, before)
     (bad := tmp_path / "bad.png").write_bytes(b"no image")
     page.find_element("id", "photo").send_keys(str(bad))
     wait(page, lambda b: "format is unknown" in b.find_element("id", "error").text)
     (good := tmp_path / "my face.png").write_bytes(picture())
     page.find_element("id", "photo").send_keys(str(good))
-    changed(page, before)
+    changed(page, drafted)
     first = page.find_element("id", "before")
     assert first.get_attribute("src").startswith("data:image/png")
     assert first.accessible_name == "The photo my face.png"
     assert "my face.png" in page.find_element("id", "chosen-name").text
     page.find_element("id", "remove-photo").click()
+    wait(page, lambda b: now(b) == drafted)
+    steps.send_keys(Keys.BACKSPACE)
     wait(page, lambda b: now(b) == before)
 
 

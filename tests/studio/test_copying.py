@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 import tomllib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
-import synfer_rt
-from synfer_rt.api import Model
 from synfer_rt.backends.loaded_engines import LoadedEngines
 from synfer_rt.bundle import Bundle
-from synfer_rt.commands.cli import main
-from synfer_rt.data import png
-from synfer_rt.data.writers import run_file
 from synfer_rt.faces import weights
 from synfer_rt.faces.alignment import Aligner
 from synfer_rt.faces.detection import FaceDetector
 from synfer_rt.jobs.sample_settings import make_run
-from synfer_rt.studio.copying import OUT, copies, plan
+from synfer_rt.studio.copying import copies, plan
 from synfer_rt.studio.making import Maker
 from synfer_rt.studio.photos import Photo, Photos
 from synfer_rt.studio.state import settings_of
+from tests.studio.again import Again, as_file
 from tests.studio.conftest import BACKEND
 from tests.studio.test_photos import picture
 
@@ -36,64 +29,22 @@ STATES: dict[str, dict[str, Any]] = {
     "sides": {"label": "contempt", "seed": 5, "aus": {"L12": 0.3, "R14": 0.75}, "au_scale": 1.4},
     "no unit": {"label": "fear", "seed": 2**62, "aus": {"AU1": 0}, "prompt": "a {b} \"c\" 'd' é\\"},
     "another way": {
-        **{"label": "anger", "seed": 1, "negative_prompt": "dim light", "guidance": 3.0},
+        **{
+            "label": "anger",
+            "seed": 1,
+            "negative_prompt": "dim light",
+            "guidance": 3.0,
+            "steps": 3,
+        },
         **{"semantic_guidance": 0.05, "semantic_form": "latent", "layout": "none"},
     },
 }
-OF_A_PHOTO: dict[str, Any] = {"label": "surprise", "seed": 3, "aus": {"AU26": 0.6}}
+OF_A_PHOTO: dict[str, Any] = {"label": "surprise", "seed": 3, "aus": {"AU26": 0.6}, "steps": 2}
 
 
 @pytest.fixture(scope="module")
 def maker(engines: LoadedEngines) -> Maker:
     return Maker(engines)
-
-
-@pytest.fixture
-def again(
-    bundle: Bundle, engines: LoadedEngines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Again:
-    """Runs texts as a user would, in an empty folder, on the engines that are loaded."""
-
-    def load(own: Path | None = None, *, backend: str, threads: int | None = None) -> Model:
-        assert own is None and backend == BACKEND
-        loaded = Model(bundle, backend, 1)
-        loaded._engines = engines
-        return loaded
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(synfer_rt, "load", load, raising=False)
-    monkeypatch.setattr("synfer_rt.api.load", load)
-    return Again(tmp_path)
-
-
-@dataclass(frozen=True)
-class Again:
-    folder: Path
-
-    def python(self, text: str) -> bytes:
-        names: dict[str, Any] = {}
-        exec(text, names)
-        return as_file(names["sample"].image)
-
-    def command(self, line: str) -> bytes:
-        program, *words = shlex.split(line)
-        assert program == "synfer-rt"
-        done = CliRunner().invoke(main, words, catch_exceptions=False)
-        assert done.exit_code == 0, done.output
-        (file,) = (self.folder / OUT).rglob("*.png")
-        content = file.read_bytes()
-        for made in (self.folder / OUT, run_file.folder(self.folder / OUT)):
-            shutil.rmtree(made)
-        return content
-
-    def plan(self, text: str, line: str) -> bytes:
-        (self.folder / "plan.toml").write_text(text)
-        return self.command(line)
-
-
-def as_file(pixels: np.ndarray) -> bytes:
-    (content,) = png.encode([pixels])
-    return content
 
 
 def no_photo(key: object) -> Photo:

@@ -11,6 +11,7 @@ import pytest
 from synfer_rt.api import Model
 from synfer_rt.backends.loaded_engines import LoadedEngines
 from synfer_rt.bundle import Bundle
+from synfer_rt.jobs.sample_settings import SampleSettings
 from synfer_rt.judging.annotators import AU_READER
 from synfer_rt.studio.answers import image_answer
 from synfer_rt.studio.making import Maker, OutOfDate
@@ -65,10 +66,11 @@ def test_a_photo_is_inverted_once_while_units_move(
     calls: list[int] = []
     encode = maker._sampler.encode
     monkeypatch.setattr(maker._sampler, "encode", lambda x: calls.append(len(x)) or encode(x))
+    photo: SampleSettings = {"labels": ["happy"], "layout_from": file, "steps": 2}
     for smile in (0.0, 1.0):
-        maker.make({"labels": ["happy"], "aus": {"AU12": smile}, "layout_from": file})
+        maker.make({**photo, "aus": {"AU12": smile}})
     assert calls == [1]
-    maker.make({"labels": ["happy"], "layout_from": file, "layout_strength": 0.5})
+    maker.make({**photo, "layout_strength": 0.5})
     assert calls == [1, 1]  # the way back has other steps
 
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
 from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,6 +19,7 @@ from synfer_rt.backends.loaded_engines import LoadedEngines
 from synfer_rt.commands.cli import _missing
 from synfer_rt.errors import UserError
 from synfer_rt.studio import server
+from synfer_rt.studio.making import Made, OutOfDate
 from synfer_rt.studio.server import Studio, open_studio
 from tests.studio.test_photos import picture
 
@@ -77,7 +82,7 @@ def test_a_photo_is_uploaded_and_started_from(client: Client):
     status, photo, _ = client.ask("/photo?align=false", picture(), {"x-file-name": "m%C3%A9.png"})
     assert status == 200 and photo["name"] == "mé.png"
     assert "distorted" in photo["notes"][0]  # it is noise, no face
-    state = {"label": "sad", "photo": photo["key"], "quality": "best"}
+    state = {"label": "sad", "photo": photo["key"], "steps": 2}
     assert client.ask("/image", state)[0] == 200
     status, texts, _ = client.ask("/copies", state)
     assert status == 200 and "--layout-from mé.png" in texts["command"].replace("'", "")
@@ -103,6 +108,27 @@ def test_bad_input_is_one_sentence(path: str, body: Any, sentence: str, client: 
     status, answer, _ = client.ask(path, body)
     assert status == 400 and sentence in answer["error"] and "\n" not in answer["error"]
     assert client.ask("/controls")[0] == 200  # it goes on
+
+
+def test_a_request_that_nobody_awaits_is_broken_off(
+    studio: Studio, client: Client, monkeypatch: pytest.MonkeyPatch
+):
+    begun, ended = threading.Event(), threading.Event()
+
+    def make(settings: object, out_of_date: Callable[[], bool]) -> Made:
+        begun.set()
+        for _ in range(500):
+            if out_of_date():
+                ended.set()
+                raise OutOfDate
+            time.sleep(0.01)
+        raise AssertionError("nobody said so")
+
+    monkeypatch.setattr(studio._maker, "make", make)
+    with closing(HTTPConnection(client.host)) as connection:
+        connection.request("POST", "/image", json.dumps({"label": "happy"}))
+        assert begun.wait(5) and not ended.is_set()
+    assert ended.wait(5)
 
 
 def test_an_upload_is_not_read_beyond_its_limit(client: Client, monkeypatch: pytest.MonkeyPatch):
