@@ -44,4 +44,5 @@ ADAPTERS = (*ADAPTER_FILES, "au_adapter.json")
 def is_onnx_pipeline(directory: Path) -> bool:
     """Whether a directory holds a pipeline in ONNX, whole or in part, and no checkpoint."""
     graphs = [directory / UNET / GRAPH, directory / "transformer" / GRAPH]
-    return any(graph.is_file() for graph in graphs) and not (directory / "vae").is_dir()
+    some = (directory / VAE_DECODER).is_dir() or any(graph.is_file() for graph in graphs)
+    return some and not (directory / "vae").is_dir()

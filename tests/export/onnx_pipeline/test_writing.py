@@ -184,6 +184,17 @@ def test_pipelines_of_other_kinds_are_refused(tmp_path: Path, fields, said):
     assert result.exit_code == 2 and said in result.output
 
 
+@pytest.mark.parametrize("file", ["openvino_model.xml", "model_quantized.onnx"])
+def test_graphs_of_another_name_are_asked_for_anew(tmp_path: Path, file: str):
+    for name in GRAPHS:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / file).touch()
+    (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    refused = pytest.raises(UserError, match=r"has no text_encoder/model\.onnx; export the pipe")
+    with refused, as_checkpoint(tmp_path):
+        pass
+
+
 @pytest.mark.slow
 def test_a_part_that_is_missing_is_named(mini_pipeline: Path, tmp_path: Path):
     copy = Path(shutil.copytree(mini_pipeline, tmp_path / "copy"))
