@@ -52,9 +52,9 @@ def command(settings: Mapping[str, Any]) -> str | None:
     """The command line of a run with these settings; None if options cannot express them.
 
     It names everything that decides the images. BUNDLE stands for the bundle's directory, RUN for
-    that of the run that a core-set was chosen from, DATASET and PHOTOS for the images that the run
-    read, COUNTS for a file with the numbers of `--balance`, CALIBRATION for the file of a
-    calibration, DETECTOR for a file that finds faces.
+    that of the run that a core-set was chosen from, FILE and SPEC for a network and what describes
+    it, DATASET and PHOTOS for the images that the run read, COUNTS for a file with the numbers of
+    `--balance`, CALIBRATION for the file of a calibration, DETECTOR for a file that finds faces.
     """
     if CORESET in settings:
         return _coreset(settings)
@@ -77,15 +77,15 @@ def command(settings: Mapping[str, Any]) -> str | None:
 
 def _coreset(settings: Mapping[str, Any]) -> str:
     """The command that chooses a core-set."""
-    words = [f"--count {settings['count']} --method {settings[CORESET]}"]
+    of_bundle = settings["coreset_features"]["of_bundle"]
+    words = ["synfer-rt distill RUN", "--bundle BUNDLE" if of_bundle else "--features FILE SPEC"]
+    words.append(f"--count {settings['count']} --method {settings[CORESET]}")
     words.append(f"--quotas {settings['coreset_quotas']}")
     if settings["coreset_seed"]:
         words.append(f"--seed {settings['coreset_seed']}")
     if settings["coreset_every"]:
         words.append("--every")
-    return " ".join(
-        ("synfer-rt distill RUN", *words, f"--format {settings['format']}", "--out OUT")
-    )
+    return " ".join((*words, f"--format {settings['format']}", "--out OUT"))
 
 
 def _sample(settings: Mapping[str, Any]) -> Iterator[str]:

@@ -39,7 +39,8 @@ _COMPRESSED = (
 )
 _CHOSEN_AGAIN = (
     "This command chooses the same images again from the same run. Replace the words in capitals "
-    "by paths, RUN by that of the run and BUNDLE by that of the bundle that made it."
+    "by paths: RUN by that of the run, BUNDLE by that of the bundle that made it, FILE by that of "
+    "the network whose features count, and SPEC by its description."
 )
 _AGAIN = (
     "This command makes the same images again, on the same backend and release of it. Replace the "

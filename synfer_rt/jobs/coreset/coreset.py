@@ -155,6 +155,7 @@ def make_coreset(
             writer.finish()
     finally:
         writer.close()
+        writers.discard_empty(out)  # where nothing is kept yet, other settings may follow
     report(before + job.count)
     for file in files_of(out):
         file.unlink()
@@ -208,7 +209,7 @@ def _settings(
         "coreset_quotas": job.quotas,
         "coreset_seed": job.seed,
         "coreset_every": job.every,
-        "coreset_features": network.settings(),
+        "coreset_features": {**network.settings(), "of_bundle": job.features is None},
         "coreset_images": sum(stock.counts.values()),
         "coreset_run": stock.digest,
     }

@@ -117,6 +117,12 @@ def compute_features(
                 found[label].add(indices, features[mine])
             done += len(labels)
             on_image(done)
+    if done != sum(stock.counts.values()):
+        named = shown(stock.out)
+        raise UserError(
+            f"{named} has {done} of {sum(stock.counts.values())} images that were to be read; "
+            f"`synfer-rt verify {named}` lists what is wrong."
+        )
     return found
 
 

@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tarfile import TarError
 from typing import Any
 
 from synfer_rt.data.images import size_of
@@ -68,11 +69,13 @@ class Stock:
         """
         total = sum(self.counts.values())
         if count > total:
-            kind = "images" if self.every else "accepted images"
+            every = run_file.count(self.settings)
+            what = f"{total} images" if self.every else f"{total} accepted of {every} images"
             remedy = f"ask for at most {total}" if total else "choose another run"
-            remedy += "" if self.every else ", or count all images with `every=True`"
+            if every > total:
+                remedy += ", or count all images with `every=True`"
             raise UserError(
-                f"{shown(self.out)} has {total} {kind}, and `count` asks for {count}; {remedy}."
+                f"{shown(self.out)} has {what}, and `count` asks for {count}; {remedy}."
             )
         sizes = list(self.counts.values())
         found = equal(count, sizes) if how == EQUAL else apportion(count, sizes)
@@ -101,6 +104,8 @@ def stock_of(out: Path, every: bool) -> Stock:
             labelled[label] += 1
             counts[label] += chosen
             digest.update(f"{record['index']} {label} {chosen}\n".encode())
+        if labelled.total() != run_file.count(settings):
+            raise ValueError(f"it has {labelled.total()} of {run_file.count(settings)} records")
     by_class = {name: counts[name] for name in settings["classes"] if labelled[name]}
     return Stock(out, settings, every, by_class, digest.hexdigest())
 
@@ -110,7 +115,7 @@ def _sound(out: Path) -> Generator[None]:
     """Raise what a damaged run raises in the block as UserError."""
     try:
         yield
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, TarError) as error:
         named = shown(out)
         raise UserError(
             f"{named} cannot be read ({error}); `synfer-rt verify {named}` lists what is wrong."

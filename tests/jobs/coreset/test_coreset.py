@@ -90,7 +90,10 @@ def test_a_coreset_is_a_dataset_with_the_same_bytes(format, runs, network, tmp_p
     assert not api.verify(tmp_path / "few").faults and api.status(tmp_path / "few").finished
     page = api.write_report(tmp_path / "few", runs[format], page=tmp_path / "page.html")
     assert page.images == (9, COUNT)
-    assert "synfer-rt distill RUN" in page.path.read_text()
+    how = f"--count 9 --method herding --quotas equal --format {format} --out OUT"
+    again = f"synfer-rt distill RUN --features FILE SPEC {how}"
+    assert again in page.path.read_text()
+    assert again in next(tmp_path.glob("*few*/README.md")).read_text()
 
 
 def test_all_formats_choose_the_same_and_what_the_mathematics_chooses(
@@ -252,6 +255,13 @@ def unsound(root: Path, runs: dict[str, Path], network: Any) -> Iterator[tuple[A
         shutil.copytree(run_file.folder(run), run_file.folder(damaged))
         change(damaged / "happy" / f"{4:08}.png")
         yield (damaged, how | {"out": root / f"of-{name}"}), "synfer-rt verify"
+    cut = root / "shards"
+    shutil.copytree(runs["webdataset"], cut)
+    shutil.copytree(run_file.folder(runs["webdataset"]), run_file.folder(cut))
+    shard = cut / "000001.tar"
+    shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
+    yield (cut, how), r"it has \d+ of 60 records"
+    yield (run, how | {"features": (network[0], "8,rgb,std=1e-38/1/1")}), "are not finite"
     grown = run_file.folder(damaged) / "000000.tar.partial"
     grown.write_bytes(b"x")
     yield (damaged, how), "is not finished"
@@ -261,7 +271,7 @@ def test_what_cannot_be_chosen_is_refused_in_a_sentence(runs, network, tmp_path)
     for (run, how), said in unsound(tmp_path, runs, network):
         with pytest.raises(UserError, match=said):
             api.distill(run, **how)
-    assert not (tmp_path / "out").exists()
+    assert api.distill(runs["imagefolder"], count=3, features=network, out=tmp_path / "out").count
 
 
 def test_equal_quotas_are_as_equal_as_the_counts_allow() -> None:
