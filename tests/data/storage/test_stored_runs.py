@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from onnx import parser
 
 from synfer_rt.bench.proxy import Fault, Proxy
 from synfer_rt.data.storage import patience
@@ -20,7 +21,7 @@ from synfer_rt.data.writers.working_copy import opened
 from synfer_rt.errors import UserError
 from synfer_rt.jobs.finish import finish_run
 from synfer_rt.jobs.run_status import run_status
-from synfer_rt.outputs import status, verify
+from synfer_rt.outputs import distill, status, verify
 from tests.data.storage.conftest import SECRET, Bucket
 from tests.data.writers.small_run import SmallRun, assert_complete, finished
 from tests.data.writers.test_parts import files
@@ -315,3 +316,21 @@ def test_nothing_holds_credentials(run, bucket, proxy: Proxy, capfd):
     said = capfd.readouterr()
     for text in (*bucket.objects().values(), said.out.encode(), said.err.encode()):
         assert SECRET.encode() not in text and b"AKIA" not in text
+
+
+def test_a_coreset_is_chosen_of_a_run_in_a_store(run, bucket, tmp_path):
+    net = """<ir_version: 8, opset_import: ["" : 17]>
+    net (float[B,3,8,8] images) => (float[B,192] pixels) { pixels = Flatten (images) }"""
+    (tmp_path / "net.onnx").write_bytes(parser.parse_model(net).SerializeToString())
+    settings, chosen = run.sample_settings("webdataset"), {}
+    for where in (f"{bucket}/faces", tmp_path / "faces"):
+        with opened(where) as place:
+            writer = open_output(place.path, settings, resume=False, shard_size=4)
+            run.write(writer, 10)
+            writer.finish()
+        out, features = tmp_path / f"few-{len(chosen)}", (tmp_path / "net.onnx", "8,rgb")
+        made = distill(where, count=5, out=out, every=True, features=features)
+        chosen[where] = made.table.read_bytes(), files(out)
+    assert len({*map(str, chosen.values())}) == 1
+    with pytest.raises(UserError, match="`out` must be given for a run in an object store"):
+        distill(f"{bucket}/faces", count=5, features=features)
