@@ -31,7 +31,9 @@ def herding(
     for place in range(count):
         scores = np.empty(len(features))
         for part, block in blocks(features):
-            scores[part] = (block - mean.astype(np.float32)) @ missing.astype(np.float32)
+            # Not by BLAS, whose sums depend on how many threads it has.
+            apart = block - mean.astype(np.float32)
+            scores[part] = np.einsum("ij,j->i", apart, missing.astype(np.float32))
         chosen = int((scores - halves).argmax())
         order[place] = chosen
         halves[chosen] = np.inf
