@@ -87,10 +87,14 @@ def _transposed(attributes: Attributes, x: Tensor, weight: Tensor, bias: Any = N
 
 @dataclass(frozen=True)
 class _Windows:
-    """The windows of a pooling along one axis of `size`: where each begins, -`before` at first."""
+    """The windows of a pooling along one axis of `size`: where each begins, -`before` at first.
+
+    `before` and `after` are the padding.
+    """
 
     size: int
     before: int
+    after: int
     kernel: int
     stride: int
     dilation: int
@@ -116,7 +120,7 @@ def _windows(attributes: Attributes, x: Tensor) -> list[_Windows]:
         if attributes.get("ceil_mode", 0):
             count = -(-free // s) + 1
             count -= (count - 1) * s >= size + before
-        found.append(_Windows(size, before, k, s, d, count))
+        found.append(_Windows(size, before, after, k, s, d, count))
     return found
 
 
@@ -151,11 +155,10 @@ def _maxima(x: Tensor, axis: int, windows: _Windows) -> Tensor:
 def average_pool(attributes: Attributes, x: Tensor) -> Tensor:
     """ONNX's AveragePool: products with a matrix along each axis, of the shares of each element."""
     pads = bool(attributes.get("count_include_pad", 0))
-    padded = attributes.get("pads") or [0] * (2 * (x.ndim - 2))
     for axis, windows in enumerate(_windows(attributes, x), 2):
-        indices, after = windows.indices(), padded[axis - 2 + len(padded) // 2]
+        indices = windows.indices()
         inside = (indices >= 0) & (indices < windows.size)
-        counted = inside if not pads else indices < windows.size + after
+        counted = inside if not pads else indices < windows.size + windows.after
         shares = np.zeros((windows.count, windows.size), np.float32)
         for row, (covered, within) in enumerate(zip(indices, inside, strict=True)):
             shares[row, covered[within]] = 1 / counted[row].sum()
@@ -215,9 +218,10 @@ def _group_normalisation(attributes: Attributes, x: Tensor, scale: Any, bias: An
 
 
 def _lp_normalisation(attributes: Attributes, x: Tensor) -> Tensor:
-    if attributes.get("p", 2) != 2:
-        raise Unsupported("its norm is not the second")
-    return x / x.square().sum(attributes.get("axis", -1), keepdim=True).sqrt()
+    axis = attributes.get("axis", -1)
+    if attributes.get("p", 2) == 1:
+        return x / torch.where(x >= 0, x, -x).sum(axis, keepdim=True)
+    return x / x.square().sum(axis, keepdim=True).sqrt()
 
 
 def _local_response_normalisation(attributes: Attributes, x: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from onnx import helper
 from torch import Tensor
 
 from synfer_rt.export.lifting.operator import Attributes, Known, Operator, Unsupported
+from synfer_rt.export.lifting.shapes import multiply
 
 
 def _elementwise(function: Callable[..., Any]) -> Operator:
@@ -140,6 +141,16 @@ def _extreme(sign: int) -> Callable[[Tensor, list[int], bool], Tensor]:
     return compute
 
 
+def _cumulative_sum(attributes: Attributes, x: Tensor, axis: Known) -> Tensor:
+    """A product with a triangle of ones."""
+    where = int(axis.item())
+    length = x.shape[where]
+    ones = np.tri(length, k=-1 if attributes.get("exclusive", 0) else 0, dtype=np.float32)
+    if attributes.get("reverse", 0):
+        ones = ones[::-1, ::-1].copy()
+    return multiply(torch.from_numpy(ones), x, where)
+
+
 def _soft(function: Callable[[Tensor, int], Tensor]) -> Operator:
     return Operator(lambda attributes, x: function(x, attributes.get("axis", -1)))
 
@@ -194,6 +205,7 @@ MATHEMATICS: Mapping[str, Operator] = {
     "MatMul": _elementwise(torch.matmul),
     "Gemm": Operator(_gemm),
     "Einsum": Operator(_einsum),
+    "CumSum": Operator(_cumulative_sum, frozenset({1})),
     "Relu": _elementwise(F.relu),
     "LeakyRelu": _of("alpha", 0.01, lambda x, alpha: torch.where(x >= 0, x, alpha * x)),
     "ThresholdedRelu": _of("alpha", 1.0, lambda x, alpha: torch.where(x > alpha, x, 0.0 * x)),

@@ -111,6 +111,8 @@ class OnnxNetwork(nn.Module):
             found = operator.compute(step.attributes, *given)
         except Unsupported as error:
             raise self._refusal(step.node, str(error)) from None
+        except Exception as error:  # PyTorch's for a form that ONNX has and PyTorch has not
+            raise self._refusal(step.node, first_line(error)) from error
         return found if isinstance(found, (tuple, list)) else [found]
 
     def _fold(self, step: _Step) -> bool:
@@ -139,11 +141,17 @@ class OnnxNetwork(nn.Module):
 
     def _check(self, computed: Sequence[_Step]) -> None:
         odd = sorted({_title(s.node) for s in computed if not _differentiable(s.node)})
-        if odd:
-            raise UserError(
-                f"{self.place} computes with {some(odd, 5)}, of which synfer-rt knows no "
-                "derivative; give a network without, or export it with other layers."
-            )
+        if not odd:
+            return
+        remedy = "give a network without, or export it with other layers"
+        if "QuantizeLinear" in odd:
+            remedy = "give the network as it was in float, before it was quantized"
+        elif any("." in name for name in odd):
+            remedy = "export it with the operators of ONNX alone, before a runtime optimizes it"
+        raise UserError(
+            f"{self.place} computes with {some(odd, 5)}, of which synfer-rt knows no derivative; "
+            f"{remedy}."
+        )
 
     def _keep_weights(self, step: _Step) -> None:
         """Register known values that are tensors of an operator as buffers."""

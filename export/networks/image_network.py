@@ -204,21 +204,44 @@ def reference(network: ImageNetwork, images: torch.Tensor) -> torch.Tensor:
 
 
 def reference_outputs(network: ImageNetwork, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """The reference for the engine: Pillow and PyTorch around the unchanged ONNX file.
+    """The reference for the engine: what each head's scores become (`finish`).
 
-    A file that computes in float16 is run in float32, with the same weights. Raises UserError if
-    ONNX Runtime cannot run the file on float32 images, and if its scores are not of the kind that
-    the network's description says.
+    Raises UserError if ONNX Runtime cannot run the file on float32 images, and if its scores are
+    not of the kind that the network's description says.
     """
-    import onnxruntime
+    results: list[torch.Tensor] = []
+    for head, scores in zip(network.heads, reference_scores(network, images), strict=True):
+        results += head.finish(scores)
+    return tuple(results)
 
+
+def reference_scores(network: ImageNetwork, images: torch.Tensor) -> list[torch.Tensor]:
+    """The scores [N, K] of each head, by Pillow and PyTorch around the unchanged ONNX file.
+
+    A file that computes in float16 is run in float32, with the same weights. Raises UserError as
+    reference_outputs does.
+    """
     images = torch.from_numpy(resized(images.numpy(), network.input_size))
     if network.channels == "grey":
         images = (images * torch.tensor(GREY)[:, None, None]).sum(1, keepdim=True)
     elif network.channels == "bgr":
         images = images.flip(1)
     mean, std = (torch.tensor(v)[:, None, None] for v in (network.mean, network.std))
-    images = (images - mean) / std
+    found = []
+    for head, array in zip(network.heads, _run(network, (images - mean) / std), strict=True):
+        # A file may leave its number of scores open.
+        _check_count(head, _count(array.shape))
+        rows = array.reshape(len(array), -1)
+        if doubt := head.doubt(rows):
+            raise UserError(f"{network.path} {doubt}.")
+        found.append(torch.from_numpy(rows))
+    return found
+
+
+def _run(network: ImageNetwork, images: torch.Tensor) -> list[np.ndarray]:
+    """What ONNX Runtime gives for prepared images, for each head."""
+    import onnxruntime
+
     try:
         providers = ["CPUExecutionProvider"]
         core = model_file.load(network.path)
@@ -234,9 +257,7 @@ def reference_outputs(network: ImageNetwork, images: torch.Tensor) -> tuple[torc
         alone = entry.shape[0] == 1  # a file for one image at a time
         batches = np.split(given, len(given)) if alone else [given]
         found = [session.run(names, {entry.name: batch}) for batch in batches]
-        scores = [
-            np.concatenate(list(map(np.asarray, parts))) for parts in zip(*found, strict=True)
-        ]
+        return [np.concatenate(list(map(np.asarray, parts))) for parts in zip(*found, strict=True)]
     except UserError:
         raise
     except Exception as error:  # ONNX Runtime has an error class for each of its codes
@@ -244,15 +265,6 @@ def reference_outputs(network: ImageNetwork, images: torch.Tensor) -> tuple[torc
             f"ONNX Runtime cannot run {network.path} on images ({first_line(error)}); export it "
             "with float32 or float16 inputs and the operators of ONNX alone."
         ) from error
-    results: list[torch.Tensor] = []
-    for head, array in zip(network.heads, scores, strict=True):
-        # A file may leave its number of scores open.
-        _check_count(head, _count(array.shape))
-        rows = array.reshape(len(array), -1)
-        if doubt := head.doubt(rows):
-            raise UserError(f"{network.path} {doubt}.")
-        results += head.finish(torch.from_numpy(rows))
-    return tuple(results)
 
 
 def _fits(shape: Sequence[Any], wanted: Sequence[int]) -> bool:

@@ -31,6 +31,12 @@ CASES: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
         "y = Attention<q_num_heads=2, kv_num_heads=2>(q, t, t)",
         {"w": (30, 30)},
     ),
+    "Attention, masked": (
+        "t = Reshape<allowzero=0>(x, rows)  k = MatMul(t, w)  "
+        "y = Attention<q_num_heads=6, kv_num_heads=3, scale=0.3>(t, k, k, hidden)",
+        {"w": (30, 15)},
+    ),
+    "Attention, added": ("y = Attention(x, x, x, m)", {"m": (1, 4, 6, 6)}),
     "AveragePool": ("y = AveragePool<kernel_shape=[3,2], strides=[2,1], pads=[1,0,1,1]>(x)", {}),
     "AveragePool, padding counted": (
         "y = AveragePool<kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1], count_include_pad=1>"
@@ -38,6 +44,10 @@ CASES: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
         {},
     ),
     "AveragePool, ceil": ("y = AveragePool<kernel_shape=[4,3], strides=[3,2], ceil_mode=1>(x)", {}),
+    "AveragePool, same": (
+        'y = AveragePool<kernel_shape=[3,2], strides=[2,2], auto_pad="SAME_LOWER">(x)',
+        {},
+    ),
     "BatchNormalization": (
         "v = Abs(w)  y = BatchNormalization<epsilon=0.1>(x, s, b, m, v)",
         {"s": (4,), "b": (4,), "m": (4,), "w": (4,)},
@@ -59,6 +69,12 @@ CASES: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
         {"w": (4, 3, 3, 3)},
     ),
     "Cos": ("y = Cos(x)", {}),
+    "CumSum": ("y = CumSum<exclusive=1>(x, one)", {}),
+    "CumSum, reversed": ("y = CumSum<reverse=1>(x, one)", {}),
+    "ConvTranspose, groups": (
+        "y = ConvTranspose<group=2, dilations=[2,1], pads=[1,0,1,0]>(x, w, b)",
+        {"w": (4, 2, 3, 2), "b": (4,)},
+    ),
     "DepthToSpace": ('y = DepthToSpace<blocksize=2, mode="CRD">(x)', {}),
     "Div": ("a = Exp(w)  y = Div(x, a)", {"w": (6, 5)}),
     "Dropout": ("y = Dropout(x)", {}),
@@ -83,6 +99,10 @@ CASES: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
     "Greater": ("a = Greater(x, w)  y = Where(a, x, w)", {"w": (5,)}),
     "GreaterOrEqual": ("a = GreaterOrEqual(x, w)  y = Where(a, x, w)", {"w": (5,)}),
     "GroupNormalization": ("y = GroupNormalization<num_groups=2>(x, s, b)", {"s": (4,), "b": (4,)}),
+    "GroupNormalization, of groups": (
+        "y = GroupNormalization<num_groups=2>(x, s, b)",
+        {"s": (2,), "b": (2,)},
+    ),
     "HardSigmoid": ("y = HardSigmoid<alpha=0.3>(x)", {}),
     "HardSwish": ("y = HardSwish(x)", {}),
     "Identity": ("y = Identity(x)", {}),
@@ -96,6 +116,7 @@ CASES: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
     "Log": ("a = Exp(x)  b = Add(a, a)  y = Log(b)", {}),
     "LogSoftmax": ("y = LogSoftmax<axis=1>(x)", {}),
     "LpNormalization": ("y = LpNormalization<axis=1>(x)", {}),
+    "LpNormalization, first": ("y = LpNormalization<axis=2, p=1>(x)", {}),
     "LRN": ("y = LRN<size=3, alpha=0.7, beta=0.6, bias=1.5>(x)", {}),
     "MatMul": ("y = MatMul(x, w)", {"w": (5, 3)}),
     "Max": ("y = Max(x, w, v)", {"w": (5,), "v": (6, 1)}),
@@ -115,6 +136,7 @@ CASES: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
     "PRelu": ("y = PRelu(x, w)", {"w": (4, 1, 1)}),
     "Pad": ("y = Pad(x, pads, high)", {}),
     "Pad, reflected": ('y = Pad<mode="reflect">(x, pads)', {}),
+    "Pad, wrapped": ('y = Pad<mode="wrap">(x, pads)', {}),
     "Pad, edge": ('y = Pad<mode="edge">(x, pads)', {}),
     "Pow": ("a = Exp(x)  y = Pow(a, high)", {}),
     "RMSNormalization": ("y = RMSNormalization<axis=-1>(x, s)", {"s": (5,)}),
@@ -142,6 +164,11 @@ CASES: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
         {},
     ),
     "Resize, smoothed": ('y = Resize<mode="linear", antialias=1>(x, , , fewer)', {}),
+    "Resize, aligned": (
+        'y = Resize<mode="linear", coordinate_transformation_mode="align_corners">(x, , , sizes)',
+        {},
+    ),
+    "Resize, smoothed cubic": ('y = Resize<mode="cubic", antialias=1>(x, , , fewer)', {}),
     "Resize, cubic": ('y = Resize<mode="cubic">(x, , , sizes)', {}),
     "Selu": ("y = Selu(x)", {}),
     "Sigmoid": ("y = Sigmoid(x)", {}),
@@ -175,6 +202,7 @@ NUMBERS = {
     **{"pads": [0, 1, 2, 0, 0, 2, 1, 3], "sizes": [2, 4, 9, 7], "fewer": [2, 4, 3, 2]},
     **{"scales": np.array([1, 1, 2, 3], "f4"), "parts": [1, 3]},
     **{"starts": [0, 4], "ends": [6, -9], "where": [2, 3], "steps": [2, -2]},
+    "hidden": np.tri(4, dtype=bool),
     **{"zeros": [0], "even": [4], "last": [3]},
 }
 """Values that decide shapes, or are single numbers."""
@@ -198,6 +226,8 @@ def model(body: str, shapes: dict[str, tuple[int, ...]], opset: int = 21) -> onn
 
 
 def opset_of(name: str) -> int:
+    if name == "GroupNormalization, of groups":
+        return 20
     return {"Attention": 23, "RMSNormalization": 23, "Swish": 24}.get(name.partition(",")[0], 21)
 
 
