@@ -31,6 +31,7 @@ def build_engines(
     classifier_labels: Sequence[str | Path | Sequence[str]] = (),
     classifier_input: Sequence[str] = (),
     guide: tuple[str | Path, str, str] | None = None,
+    guide_folder: str | Path | None = None,
     resolution: tuple[int, int] | None = None,
     sizes: tuple[int, int] | None = None,
     cache_depth: int | None = None,
@@ -49,9 +50,9 @@ def build_engines(
     It may be a pipeline in ONNX, too, as `optimum-cli export onnx` writes it. The same call again
     builds only what has changed. The arguments are the options of `synfer-rt build-engines`:
 
-    - `au_adapter` and `classifier` replace those of the checkpoint; each classifier, an ONNX file,
-      needs its label scheme in `classifier_labels` and its input, such as "224,bgr,imagenet", in
-      `classifier_input` (see parse_classifier). `guide` are these three of a file that guides.
+    - `au_adapter` and `classifier` replace the checkpoint's; each classifier, an ONNX file, needs
+      its label scheme in `classifier_labels` and its input, such as "224,bgr,imagenet", in
+      `classifier_input`. `guide` are these three of a file that guides, `guide_folder` a folder.
     - `lora` are merged into the weights: each is a `Lora`, a path, or a text "FILE:SCALE".
     - `few_step` is how a model of few steps is sampled by default (checkpoint/few_step.py), such as
       "lcm" or "hyper-sd:4"; "none" for other models, None to go by its LoRAs and scheduler.
@@ -59,24 +60,23 @@ def build_engines(
       smallest and the largest edge in pixels of engines of free size, None for one size.
     - `cache_depth` adds engines for `cache_every` of `sample`. It is how many of the UNet's outer
       skip connections every step computes: 1 is fastest, 3 are a whole block of Stable Diffusion.
-    - `precision` is how weights are stored: "fp32", "fp16" or "int8".
-    - `target`: "onnx" is always built. "openvino": every engine must be right there. "cuda" gives
-      each a CUDA engine (see add_cuda_engines). "tensorrt", "tensorrt-rtx" compile plans for GPUs
-      of `compute_capability`, such as "sm86" or "ampere", at least, best and largest `batch`.
+    - `precision` is how weights are stored: "fp32", "fp16" or "int8". Of `target`, "onnx" is always
+      built, with "openvino" every engine must be right there, "cuda" adds CUDA engines, "tensorrt"
+      and "tensorrt-rtx" plans for `compute_capability`, of the least, best and largest `batch`.
     - `tolerance` is the largest error relative to each output's largest value; None: TOLERANCES.
     - `jobs` engines are built at once; `force` reuses nothing and replaces another model's bundle.
 
-    `report` is called with each finished engine or plan, `remark` with each sentence on what is
-    done otherwise than the checkpoint says. Returns the bundle, opened. Raises UserError for input
-    that cannot be used and for too large an error; `out` then stays, finished engines are kept.
+    `report` gets each finished engine or plan, `remark` each sentence on what is done otherwise
+    than the checkpoint says. Returns the opened bundle. Raises UserError for input that cannot be
+    used and too large an error; `out` then stays, finished engines are kept.
     """
     targets = (target,) if isinstance(target, str) else tuple(target)
     _check_names(precision, targets, compute_capability, few_step)
     _check_numbers(batch, sizes, tolerance, jobs, cache_depth)
     networks = _classifiers(classifier, classifier_labels, classifier_input)
     loras = tuple(one if isinstance(one, Lora) else parse_lora(one) for one in lora)
-    adapter = None if au_adapter is None else Path(au_adapter)
-    how = adapter, networks, loras, resolution, sizes, few_step, cache_depth, _guide(guide, sizes)
+    adapter, guiding = Path(au_adapter) if au_adapter else None, _guide(guide, guide_folder, sizes)
+    how = adapter, networks, loras, resolution, sizes, few_step, cache_depth, guiding
     options = Options(precision, tolerance, targets, tuple(compute_capability), batch, jobs, force)
     with as_checkpoint(Path(checkpoint)) as directory:
         return build_bundle(Source(directory, *how), Path(out), options, report, remark)
@@ -146,18 +146,31 @@ def _classifiers(
 
 
 def _guide(
-    given: tuple[str | Path, str, str] | None, sizes: tuple[int, int] | None
-) -> ClassifierSource | None:
-    if given is None:
+    file: tuple[str | Path, str, str] | None,
+    folder: str | Path | None,
+    sizes: tuple[int, int] | None,
+) -> ClassifierSource | Path | None:
+    if file is None and folder is None:
         return None
+    if file is not None and folder is not None:
+        raise UserError("One network guides; give `guide` or `guide_folder`, not both.")
     if sizes is not None:
+        given = "guide_folder" if file is None else "guide"
         raise UserError(
-            "`guide` takes images of one size; leave out `sizes`, and choose one with `resolution`."
+            f"`{given}` takes images of one size; leave out `sizes`, and choose one with "
+            "`resolution`."
         )
-    path, labels, described = given
+    if folder is not None:
+        if not Path(folder).is_dir():
+            raise UserError(
+                f"`guide_folder` is a folder that transformers saved, and {folder} is none; give "
+                "an ONNX file as `guide`."
+            )
+        return Path(folder)
+    assert file is not None
+    path, labels, described = file
     if Path(path).is_dir():
         raise UserError(
-            f"`guide` takes an ONNX file, and {path} is a folder; a classifier that transformers "
-            "saved guides from the checkpoint's folder image_classifier/: put it there."
+            f"`guide` takes an ONNX file, and {path} is a folder; give it as `guide_folder`."
         )
     return parse_classifier(Path(path), labels, described, "guide")

@@ -86,6 +86,12 @@ _RESUME = "Interrupted; what is finished is kept: run the same command to go on.
     "[default: CHECKPOINT/image_classifier]",
 )
 @click.option(
+    "--guide-folder",
+    type=LocalPath(),
+    metavar="FOLDER",
+    help="Folder of an image classifier that transformers saved, which guides in its place.",
+)
+@click.option(
     "--resolution",
     type=Size(),
     metavar="HxW",

@@ -79,10 +79,10 @@ def engine_key(
     `hashes` are those of the checkpoint's files (file_hashes), `loras` the hashes of the merged
     LoRAs with their scales, and `max_length` the number of tokens of a prompt.
     """
-    directory, guide = checkpoint.directory, checkpoint.guide
+    guide = checkpoint.guide
     given = name == "guide.text" and guide is not None
     parts = [part for part in _MADE_OF[name] if not (given and part == IMAGE_FOLDER)]
-    made_of = [_within(directory / part, hashes) for part in parts]
+    made_of = [_within(checkpoint.folder(part), hashes) for part in parts]
     shape: dict[str, Any] = {}
     if name != "conditioner":
         shape = {"latent": checkpoint.latent_shape, "sizes": checkpoint.sizes}
@@ -98,7 +98,7 @@ def engine_key(
         return digest(name, precision, made_of, shape, _tools())
     if name == "conditioner" and checkpoint.adapter is not None:
         # The adapter is folded through the UNet's output projections.
-        made_of.append(_within(directory / "unet", hashes))
+        made_of.append(_within(checkpoint.folder("unet"), hashes))
     adapters = sorted(hashes[file] for file in _adapters(checkpoint))
     settings = {k: v for k, v in asdict(checkpoint.settings).items() if k not in _SAYS_ONLY}
     shape |= {"tokens": max_length, "settings": settings, "loras": sorted(loras)}
@@ -125,7 +125,7 @@ def file_hashes(checkpoint: Checkpoint) -> dict[Path, str]:
     files = {
         file
         for folder in folders
-        for file in (checkpoint.directory / folder).iterdir()
+        for file in checkpoint.folder(folder).iterdir()
         if file.suffix in (".json", ".txt", ".model")
     }
     return {file: sha256(file) for file in (*checkpoint.weight_files, *sorted(files))}
@@ -163,7 +163,7 @@ def _adapters(checkpoint: Checkpoint) -> list[Path]:
         networks.add(checkpoint.au_reader.path)
     if checkpoint.guide is not None:
         networks.add(checkpoint.guide.path)
-    folders = {checkpoint.directory / part for part in (*_PARTS, *ADDITIONS)}
+    folders = {checkpoint.folder(part) for part in (*_PARTS, *ADDITIONS)}
     return [
         file
         for file in checkpoint.weight_files

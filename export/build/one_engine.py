@@ -35,8 +35,8 @@ _EXAMPLE_BATCH = 2
 @dataclass(frozen=True)
 class Source:
     """What is built: the arguments of read_checkpoint, the depth of engines that cache features
-    (cached_unet.py), and an ONNX file that guides (guiding_onnx.py), if there are any. Unlike a
-    Checkpoint it has no weights."""
+    (cached_unet.py), and an ONNX file (guiding_onnx.py) or a folder that guides, if there are any.
+    Unlike a Checkpoint it has no weights."""
 
     directory: Path
     au_adapter: Path | None = None
@@ -46,7 +46,7 @@ class Source:
     sizes: tuple[int, int] | None = None
     few_step: str | None = None
     cache_depth: int | None = None
-    guide: ClassifierSource | None = None
+    guide: ClassifierSource | Path | None = None
 
     def read(self) -> Checkpoint:
         """Read the checkpoint; UserError for whatever is wrong with it."""

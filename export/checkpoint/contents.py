@@ -33,6 +33,7 @@ from synfer_rt.export.checkpoint.kinds import Kind
 from synfer_rt.export.checkpoint.settings import Settings
 from synfer_rt.export.files.au_adapter import AUAdapter
 from synfer_rt.export.files.au_adapter_files import SUFFIXES
+from synfer_rt.export.files.model_folder import weight_files
 from synfer_rt.export.networks.au_reader import AUReaderSource
 from synfer_rt.export.networks.classifier import ClassifierSource
 from synfer_rt.export.networks.guiding_classifier import IMAGE_FOLDER, LATENT_FOLDER
@@ -56,9 +57,9 @@ class Checkpoint:
     `scheduler_changes` are settings that take the place of those in scheduler_config.json.
     `additions` are those folders of ADDITIONS that fit this size; `remarks` are sentences on what
     is done otherwise than the checkpoint says. `cache_depth` is the depth of engines that cache
-    features (networks/cached_unet.py), None for a bundle without them. `guide` is an ONNX file that
-    guides in place of image_classifier/, if one does. The modules and the tokenizer are Any, since
-    their `config` has no type to check against.
+    features (networks/cached_unet.py), None for a bundle without them. `guide` is an ONNX file and
+    `guide_folder` a folder that guides in place of image_classifier/, if one does. The modules and
+    the tokenizer are Any, since their `config` has no type to check against.
     """
 
     directory: Path
@@ -81,6 +82,7 @@ class Checkpoint:
     remarks: tuple[str, ...] = ()
     cache_depth: int | None = None
     guide: ClassifierSource | None = None
+    guide_folder: Path | None = None
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -126,16 +128,26 @@ class Checkpoint:
         """A, the length of the AU vector; 0 for a model without AUs."""
         return len(self.settings.au_names)
 
-    def guided_by(self, guide: ClassifierSource) -> Checkpoint:
-        """The checkpoint with this ONNX file as a guide, in place of its own of images."""
-        folder, former = self.directory / IMAGE_FOLDER, self.guide and self.guide.path
+    def folder(self, part: str) -> Path:
+        """Where a part of the checkpoint, such as `unet` or one of ADDITIONS, lies."""
+        if part == IMAGE_FOLDER and self.guide_folder is not None:
+            return self.guide_folder
+        return self.directory / part
+
+    def guided_by(self, guide: ClassifierSource | Path) -> Checkpoint:
+        """The checkpoint with this ONNX file or folder as its guide of images."""
+        folder, former = self.folder(IMAGE_FOLDER), self.guide and self.guide.path
         kept = [file for file in self.weight_files if folder != file.parent and file != former]
-        return replace(
-            self,
-            guide=guide,
-            additions=tuple(name for name in self.additions if name != IMAGE_FOLDER),
-            weight_files=(*kept, guide.path),
-        )
+        others = tuple(name for name in self.additions if name != IMAGE_FOLDER)
+        if isinstance(guide, Path):
+            return replace(
+                self,
+                guide=None,
+                guide_folder=guide,
+                additions=tuple(n for n in ADDITIONS if n in (*others, IMAGE_FOLDER)),
+                weight_files=(*kept, *weight_files(guide)),
+            )
+        return replace(self, guide=guide, additions=others, weight_files=(*kept, guide.path))
 
     @property
     def networks(self) -> dict[str, ImageNetwork]:

@@ -133,7 +133,7 @@ def _parts(checkpoint: Checkpoint) -> Iterator[tuple[str, Mapping[str, Tensor]]]
     if checkpoint.adapter is not None:
         yield _ADAPTER_FILE, adapter_tensors(checkpoint.adapter)
     for folder in checkpoint.additions:
-        files = weight_files(checkpoint.directory / folder)
+        files = weight_files(checkpoint.folder(folder))
         file = "diffusion_pytorch_model" if folder == DISTILLED_FOLDER else "model"
         yield (
             f"{folder}/{file}.safetensors",
@@ -161,16 +161,18 @@ def adapter_tensors(adapter: AUAdapter) -> dict[str, Tensor]:
 
 def _json_files(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
     directory = checkpoint.directory
-    files = [directory / "model_index.json", *(directory / p / "config.json" for p in _OWN_CONFIG)]
+    files = {"model_index.json": directory / "model_index.json"}
+    files |= {f"{part}/config.json": directory / part / "config.json" for part in _OWN_CONFIG}
     for folder in ("scheduler", "tokenizer", *checkpoint.additions):
-        files += sorted((directory / folder).glob("*.json"))
+        found = sorted(checkpoint.folder(folder).glob("*.json"))
+        files |= {f"{folder}/{file.name}": file for file in found}
     contents = {
-        file.relative_to(directory).as_posix(): {
+        path: {
             name: value
             for name, value in read_json(file, "mend its permissions").items()
             if name not in _PATHS
         }
-        for file in files
+        for path, file in files.items()
         if file.name not in _REBUILT and not file.name.endswith(".index.json")
     }
     changes = checkpoint.scheduler_changes

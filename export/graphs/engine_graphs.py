@@ -206,7 +206,7 @@ def _image_loss(checkpoint: Checkpoint) -> ExpressionLoss:
         classifier: nn.Module = GuidingOnnx(guide, checkpoint.image_size).eval()
         names = label_schemes.scheme(guide.label_scheme)
     else:
-        folder = checkpoint.directory / IMAGE_FOLDER
+        folder = checkpoint.folder(IMAGE_FOLDER)
         classifier, names = _guiding(folder, (3, *checkpoint.image_size))
     decoded = Decoded(checkpoint.vae, classifier)
     return ExpressionLoss(decoded, names, checkpoint.settings.label_scheme)

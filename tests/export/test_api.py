@@ -14,6 +14,7 @@ from synfer_rt import load
 from synfer_rt.bundle import Bundle, open_bundle
 from synfer_rt.errors import UserError
 from synfer_rt.export import Built, Lora, build_engines
+from synfer_rt.export.networks.guiding_classifier import ExpressionNet, NetConfig
 from tests.export.tiny_checkpoint import save_classifier
 
 
@@ -35,14 +36,23 @@ def test_the_bundle_is_returned_opened(mini: Path, mini_bundle: Bundle, tmp_path
 
 
 @pytest.mark.slow
-def test_an_onnx_classifier_guides(mini: Path, mini_bundle: Bundle, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["guide", "guide_folder"])
+def test_a_classifier_of_ones_own_guides(
+    mini: Path, mini_bundle: Bundle, tmp_path: Path, kind: str
+) -> None:
     out = Path(shutil.copytree(mini_bundle.path, tmp_path / "out"))
     save_classifier(tmp_path / "fer.onnx", channels=1, classes=7)
+    ExpressionNet(NetConfig(3, 16, 4, (8, 8), "raf-db")).save(tmp_path / "fer")
+    guides = {
+        "guide": (tmp_path / "fer.onnx", "raf-db", "24,grey"),
+        "guide_folder": tmp_path / "fer",
+    }
+    given: Any = {kind: guides[kind]}
     built: list[Built] = []
-    guide = (tmp_path / "fer.onnx", "raf-db", "24,grey")
-    bundle = build_engines(mini, out, guide=guide, report=built.append)
+    bundle = build_engines(mini, out, **given, report=built.append)
     assert [engine.name for engine in built if not engine.reused] == ["guide.text"]
-    assert "guide.text" in bundle.engines and "fer.onnx" in bundle.manifest["source"]["sha256"]
+    file = {"guide": "fer.onnx", "guide_folder": "model.safetensors"}[kind]
+    assert "guide.text" in bundle.engines and file in bundle.manifest["source"]["sha256"]
     model = load(bundle.path, backend="onnxruntime-cpu", threads=1)
     plain, steered = (
         model.sample(count=2, labels=["happy"], steps=2, seed=1, **settings)
@@ -71,6 +81,13 @@ def test_an_onnx_classifier_guides(mini: Path, mini_bundle: Bundle, tmp_path: Pa
         (
             {"guide": ("x.onnx", "raf-db", "24,grey"), "sizes": (16, 64)},
             "`guide` takes images of one size; leave out `sizes`",
+        ),
+        ({"guide": (".", "raf-db", "24,grey")}, "is a folder; give it as `guide_folder`"),
+        ({"guide_folder": "x.onnx"}, "x.onnx is none; give an ONNX file as `guide`"),
+        ({"guide_folder": ".", "sizes": (16, 64)}, "`guide_folder` takes images of one size"),
+        (
+            {"guide_folder": ".", "guide": ("x.onnx", "raf-db", "24,grey")},
+            "give `guide` or `guide_folder`, not both",
         ),
         ({"lora": [Lora(Path("none.safetensors"), 0.5)]}, "give its file as `lora`"),
         ({"au_adapter": "none.safetensors"}, "give its file as `au_adapter`"),

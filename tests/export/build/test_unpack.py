@@ -40,6 +40,7 @@ from synfer_rt.export.files.au_adapter import read_adapter
 from synfer_rt.export.files.lora.merge import Lora
 from synfer_rt.export.graphs.engine_graphs import engine_names
 from synfer_rt.export.networks.classifier import parse_classifier
+from synfer_rt.export.networks.guiding_classifier import ExpressionNet, NetConfig
 from synfer_rt.export.networks.modules import adapter_layers
 from synfer_rt.export.onnx.shared_weights import tensor_array
 from tests.export.tensors import checkpoint_tensors, digest
@@ -335,6 +336,24 @@ def test_an_onnx_file_that_guides_is_kept_and_read_again(
     again = parse_classifier(file, "raf-db", "24,grey")
     other = Source(tmp_path / "out", guide=again).read()
     assert other.guide == again and kept not in other.weight_files
+
+
+def test_a_folder_that_guides_is_kept_and_read_again(
+    copy: Path, mini_checkpoint: Path, tmp_path: Path
+) -> None:
+    config = NetConfig(3, 16, 4, (8, 8), "raf-db")
+    ExpressionNet(config).save(tmp_path / "mine")
+    checkpoint = Source(mini_checkpoint, guide=tmp_path / "mine").read()
+    engines = json.loads((copy / "bundle.json").read_text())["engines"]
+    write_index(checkpoint, copy, {name: e["file"] for name, e in engines.items()})
+    unpack(with_new_hashes(copy), tmp_path / "out")
+    read = read_checkpoint(tmp_path / "out")
+    assert read.additions == checkpoint.additions == ("image_classifier",)
+    folder = tmp_path / "out" / "image_classifier"
+    assert json.loads((folder / "config.json").read_text())["widths"] == [8, 8]
+    before, after = (load_file(f / "model.safetensors") for f in (tmp_path / "mine", folder))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_two_networks_that_guide_are_refused(sd: Path) -> None:

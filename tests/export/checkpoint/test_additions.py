@@ -28,7 +28,7 @@ from synfer_rt.export.files.lora.merge import Lora
 from synfer_rt.export.graphs.engine_graphs import engine_graph, engine_names
 from synfer_rt.export.networks.classifier import parse_classifier
 from synfer_rt.export.onnx.shared_weights import data_files
-from tests.export.tiny_checkpoint import save_additions, save_classifier
+from tests.export.tiny_checkpoint import change, save_additions, save_classifier
 
 ADDED = ("feranno", "guide.text", "guide.text-latent", "guide.latent", "au-reader")
 DENOISERS = ("denoiser", "denoiser.conditional")
@@ -87,6 +87,25 @@ def test_an_onnx_file_guides_in_place_of_the_folder(whole: Path, tmp_path: Path)
     assert len({one["guide.text"] for one in found}) == 3
     for name in ("denoiser", "guide.latent", "guide.text-latent", "classifier.small"):
         assert len({one[name] for one in found}) == 1
+
+
+def test_a_folder_elsewhere_guides_as_the_checkpoint_s_own_does(
+    whole: Path, mini_checkpoint: Path, tmp_path: Path
+) -> None:
+    """Its engine has the same key, so it is the same engine, and unpacking finds it."""
+    folder = Path(shutil.copytree(whole / "image_classifier", tmp_path / "mine"))
+    source = Source(whole, guide=folder)
+    guided, own = source.read(), read_checkpoint(whole)
+    assert engine_names(guided) == engine_names(own)
+    assert folder / "model.safetensors" in guided.weight_files
+    assert whole / "image_classifier/model.safetensors" not in guided.weight_files
+    assert build_keys(guided, source, Options(), 24, file_hashes(guided)) == keys(whole)
+    alone = Source(mini_checkpoint, guide=folder, resolution=(32, 32)).read()
+    assert alone.additions == ("image_classifier",)
+    assert "guide.text" in engine_names(alone)
+    change(folder / "config.json", size=5)
+    found = build_keys(guided, source, Options(), 24, file_hashes(guided))
+    assert {name for name, key in found.items() if key != keys(whole)[name]} == {"guide.text"}
 
 
 def test_their_weights_are_among_the_sources(whole: Path) -> None:
