@@ -178,6 +178,7 @@ MATHEMATICS: Mapping[str, Operator] = {
     "Pow": _elementwise(_pow),
     "Neg": _elementwise(lambda x: -x),
     "Abs": _elementwise(lambda x: torch.where(x >= 0, x, -x)),
+    "Sign": _elementwise(torch.sign),  # its derivative is 0, as of a factor that chooses a side
     "Exp": _elementwise(torch.exp),
     "Log": _elementwise(torch.log),
     "Sqrt": _elementwise(torch.sqrt),

@@ -47,6 +47,16 @@ def _gather(attributes: Attributes, x: Tensor, indices: Known) -> Tensor:
     return found.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
 
 
+def _gather_nd(attributes: Attributes, x: Tensor, indices: Known) -> Tensor:
+    """The parts that the rows of `indices`, along the first axes of `x`, name."""
+    if attributes.get("batch_dims", 0):
+        raise Unsupported("its indices differ from sample to sample")
+    sizes, rest = x.shape[: indices.shape[-1]], x.shape[indices.shape[-1] :]
+    rows = indices.reshape(-1, len(sizes)) % np.array(sizes)
+    where = np.ravel_multi_index(tuple(rows.T), tuple(sizes))
+    return take(x.reshape(-1, *rest), 0, where).reshape(*indices.shape[:-1], *rest)
+
+
 def _slice(
     attributes: Attributes,
     x: Tensor,
@@ -187,6 +197,12 @@ def _concat(attributes: Attributes, *inputs: Any) -> Tensor:
     return torch.cat(parts, attributes.get("axis"))
 
 
+def _triangle(attributes: Attributes, x: Tensor, k: Known | None = None) -> Tensor:
+    half = np.triu if attributes.get("upper", 1) else np.tril
+    kept = half(np.ones(x.shape[-2:], bool), 0 if k is None else int(k.item()))
+    return torch.where(torch.from_numpy(kept), x, 0.0)
+
+
 def _tile(attributes: Attributes, x: Tensor, repeats: Known) -> Tensor:
     return x.repeat(*repeats.tolist())
 
@@ -195,6 +211,7 @@ SHAPES: Mapping[str, Operator] = {
     "Identity": Operator(lambda attributes, x: x),
     "Dropout": Operator(_dropout, frozenset({1, 2})),
     "Gather": Operator(_gather, frozenset({1})),
+    "GatherND": Operator(_gather_nd, frozenset({1})),
     "Slice": Operator(_slice, frozenset({1, 2, 3, 4})),
     "Split": Operator(_split, frozenset({1})),
     "Concat": Operator(_concat),
@@ -203,6 +220,7 @@ SHAPES: Mapping[str, Operator] = {
     "Squeeze": Operator(_squeeze, frozenset({1})),
     "Unsqueeze": Operator(_unsqueeze, frozenset({1})),
     "Expand": Operator(_expand, frozenset({1})),
+    "Trilu": Operator(_triangle, frozenset({1})),
     "Tile": Operator(_tile, frozenset({1})),
     "Transpose": Operator(_transpose),
     "Pad": Operator(pad, frozenset({1, 2, 3})),

@@ -88,6 +88,8 @@ CASES: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
     "Gather": ("y = Gather<axis=1>(x, few)", {}),
     "Gather, scalar": ("y = Gather<axis=-1>(x, one)", {}),
     "Gather, many": ("y = Gather<axis=2>(x, many)", {}),
+    "GatherND": ("y = GatherND(x, places)", {}),
+    "GatherND, one axis": ("t = Transpose<perm=[1,0,2,3]>(x)  y = GatherND(t, channels)", {}),
     "Gelu": ("y = Gelu(x)", {}),
     "Gelu, tanh": ('y = Gelu<approximate="tanh">(x)', {}),
     "Gemm": (
@@ -172,6 +174,7 @@ CASES: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
     "Resize, cubic": ('y = Resize<mode="cubic">(x, , , sizes)', {}),
     "Selu": ("y = Selu(x)", {}),
     "Sigmoid": ("y = Sigmoid(x)", {}),
+    "Sign": ("a = Sign(x)  b = Abs(x)  c = Sqrt(b)  y = Mul(a, c)", {}),
     "Sin": ("y = Sin(x)", {}),
     "Slice": ("y = Slice(x, starts, ends, where, steps)", {}),
     "Softmax": ("y = Softmax<axis=1>(x)", {}),
@@ -188,6 +191,8 @@ CASES: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
     "ThresholdedRelu": ("y = ThresholdedRelu<alpha=0.4>(x)", {}),
     "Tile": ("y = Tile(x, times)", {}),
     "Transpose": ("y = Transpose<perm=[0,2,3,1]>(x)", {}),
+    "Trilu": ("y = Trilu(x, one)", {}),
+    "Trilu, lower": ("y = Trilu<upper=0>(x)", {}),
     "Unsqueeze": ("a = Unsqueeze(x, axes)  y = Mul(a, w)", {"w": (4, 1, 5, 3)}),
     "Where": ("a = Greater(w, z)  y = Where(a, x, w)", {"w": (6, 5), "z": (1,)}),
 }
@@ -202,6 +207,7 @@ NUMBERS = {
     **{"pads": [0, 1, 2, 0, 0, 2, 1, 3], "sizes": [2, 4, 9, 7], "fewer": [2, 4, 3, 2]},
     **{"scales": np.array([1, 1, 2, 3], "f4"), "parts": [1, 3]},
     **{"starts": [0, 4], "ends": [6, -9], "where": [2, 3], "steps": [2, -2]},
+    **{"places": [[1, 3], [0, -2], [1, 0]], "channels": [[2], [-1], [2]]},
     "hidden": np.tri(4, dtype=bool),
     **{"zeros": [0], "even": [4], "last": [3]},
 }
