@@ -153,7 +153,8 @@ class _Transformers(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         height, width = images.shape[2:]
-        rows, columns = map(torch.from_numpy, self.preparation.matrices((height, width)))
+        matrices = self.preparation.matrices((height, width))
+        rows, columns = (torch.from_numpy(matrix).to(images.dtype) for matrix in matrices)
         images = rows @ (images / 2 + 0.5) @ columns.T
         return self.model(pixel_values=(images - self.mean) / self.std).logits
 

@@ -3,7 +3,10 @@
 Those of transformers are built from its own configurations; MobileNetV3 (Howard et al.,
 arXiv 1905.02244, table 2) and a network of two streams like POSTER (Zheng et al., arXiv 2204.04083)
 are written here. Weights are drawn so that signals and gradients keep their size through all
-layers, and batch normalisation has the statistics of images.
+layers. Batch normalisation has the statistics of images like those that are moved; with those of
+others, signals would grow from layer to layer. Its biases are around _BIAS, so that most units are
+on; at 0 a random network makes every difference between two inputs, and so every rounding error,
+larger from layer to layer (Yang et al., arXiv 1902.08129), which a trained one does not.
 """
 
 from __future__ import annotations
@@ -40,6 +43,10 @@ class Architecture:
     processor: str = "ViT"
 
 
+_STATISTICS, _BATCH, _EDGE, _DEVIATION = 3, 16, 64, 2.2
+"""Batch normalisation has the statistics of so many batches of random images, resized from _EDGE
+pixels. _DEVIATION is that of pixels of 1 in [-1, 1], normalised as those of ImageNet."""
+_BIAS = 1.0
 _EPSILON = 1e-3
 """Of MobileNetV3's batch normalisation, as its authors' code has it."""
 
@@ -258,12 +265,16 @@ def network(name: str) -> nn.Module:
             nn.init.kaiming_normal_(module.weight)
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # the mean over all batches
+            nn.init.ones_(module.weight)
+            nn.init.constant_(module.bias, _BIAS)
     for parameter in made.parameters():
         parameter.add_(0.05 * torch.randn_like(parameter))
+    normalises = any(isinstance(module, nn.BatchNorm2d) for module in made.modules())
     made.train()
-    for _ in range(3):
-        coarse = torch.randn(4, 3, 28, 28)
-        made(F.interpolate(coarse, (ARCHITECTURES[name].size,) * 2, mode="bicubic"))
+    for _ in range(_STATISTICS if normalises else 0):
+        pixels = _DEVIATION * torch.randn(_BATCH, 3, _EDGE, _EDGE)
+        size = (ARCHITECTURES[name].size,) * 2
+        made(F.interpolate(pixels, size, mode="bilinear", antialias=True))
     return made.eval()
 
 

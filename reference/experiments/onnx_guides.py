@@ -11,7 +11,7 @@ made by commands of its own. The last command writes the page.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -34,6 +34,7 @@ from reference.experiments.architectures import (
     network,
     save_folder,
 )
+from reference.experiments.kinks import clearance
 from reference.experiments.setting import Setting
 from synfer_rt.backends.openvino import OpenVinoEngine
 from synfer_rt.backends.sessions import open_session
@@ -53,16 +54,19 @@ from synfer_rt.export.training import cache
 GATE = 1e-5
 IMAGE = (64, 64)
 BATCHES = (1, 3)
-NOISE, BEND = 2e-6, 1e-6
-"""An image is clear if its gradient is nearly linear over relative changes of the pixels by NOISE:
-what is in the middle between two is off by at most BEND."""
-_MOST, _AT_ONCE = 32, 4
+MARGIN = 2.0
+"""An image is clear if every unit is at least this many rounding errors from a kink (kinks.py)."""
+_MOST, _AT_ONCE = 64, 4
+STATIC = frozenset({"clean", "coefficients"})
+"""Inputs that are the same for all images."""
 GPU = "sm89"
 """The GPUs that TensorRT-RTX compiles for, here without one."""
 RUNTIMES = ("onnxruntime-cpu", "openvino-cpu")
 FORMS = ("ONNX", "saved folder")
 _DECIDING = ("lifting/*.py", "networks/gui*.py", "networks/image_p*.py", "onnx/*_*.py")
 """The code that decides the moves."""
+_OWN = ("architectures", "kinks")
+"""Modules beside this one that decide the rows, too."""
 _A, _B = 0.8, -0.6
 """The clean image is _A * latents + _B * prediction."""
 
@@ -128,20 +132,27 @@ def random_inputs(batch: int, seed: int = 0) -> dict[str, Tensor]:
     }
 
 
-def moves(
-    original: nn.Module, given: Mapping[str, Tensor], kind: torch.dtype, change: float = 0
-) -> np.ndarray:
-    """The moves [B, 3, H, W] by the gradient of the original network, computed in `kind`.
+def part(given: Mapping[str, Tensor], rows: slice) -> dict[str, Tensor]:
+    """The inputs of some of the images."""
+    return {name: value if name in STATIC else value[rows] for name, value in given.items()}
 
-    `change` is the relative size of a random change of the images.
-    """
-    loss = ExpressionLoss(original, NAMES, SCHEME).to(kind)
-    clean = (_A * given["latents"] + _B * given["prediction"]).to(kind)
-    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(1), dtype=kind)
-    clean = (clean * (1 + change * noise)).requires_grad_()
-    gradient = torch.autograd.grad(loss(clean, given["target"].to(kind)), clean)[0]
+
+def clean_images(given: Mapping[str, Tensor]) -> Tensor:
+    """The predicted clean images [B, 3, H, W]."""
+    return _A * given["latents"] + _B * given["prediction"]
+
+
+def moves(network: nn.Module, given: Mapping[str, Tensor], kind: torch.dtype) -> np.ndarray:
+    """The moves [B, 3, H, W] by the gradient that autograd computes of a network, in `kind`."""
+    loss = ExpressionLoss(network, NAMES, SCHEME).to(kind)
+    parts = []
+    for first in range(0, len(given["latents"]), _AT_ONCE):
+        some = part(given, slice(first, first + _AT_ONCE))
+        clean = clean_images(some).to(kind).requires_grad_()
+        gradient = torch.autograd.grad(loss(clean, some["target"].to(kind)), clean)[0]
+        parts.append(gradient / gradient.square().mean((1, 2, 3), keepdim=True).sqrt() / -_B)
     loss.to(torch.float32)
-    return (gradient / gradient.square().mean((1, 2, 3), keepdim=True).sqrt() / -_B).numpy()
+    return torch.cat(parts).numpy()
 
 
 def relative_errors(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -150,68 +161,84 @@ def relative_errors(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return difference / largest
 
 
-def clear_images(original: nn.Module) -> tuple[dict[str, Tensor], np.ndarray, float]:
-    """Inputs of max(BATCHES) images, their moves by autograd, and how far these are from float64.
+def tried_images(original: nn.Module) -> tuple[dict[str, Tensor], np.ndarray]:
+    """Inputs of random images, the clearest first, and how clear each is (kinks.clearance).
 
-    At a kink, such as that of ReLU at 0, a gradient has two values, and rounding decides between
-    them. So images with a kink nearby are left out: NOISE and BEND say what is near, and autograd
-    in float32 must agree with float64 to half of GATE. If too few are clear, those follow on which
-    they agree best.
+    So many that max(BATCHES) are clear, but at most _MOST. How well gradients agree on an image has
+    no part in the choice.
     """
-    tried: list[tuple[bool, float, np.ndarray, dict[str, Tensor]]] = []
-    for seed in range(_MOST // _AT_ONCE):
-        given = random_inputs(_AT_ONCE, seed)
-        found = moves(original, given, torch.float32)
-        exact, more, less = (
-            moves(original, given, torch.float64, change) for change in (0, NOISE, -NOISE)
-        )
-        rounding, bend = (relative_errors(x, exact) for x in (found, (more + less) / 2))
-        unclear = (bend >= BEND) | (rounding >= GATE / 2)
-        for i in range(_AT_ONCE):
-            one = {k: v[i : i + 1] for k, v in given.items()}
-            tried.append((bool(unclear[i]), float(rounding[i]), found[i], one))
-        if sum(not one[0] for one in tried) >= max(BATCHES):
+    tried, distances = [], []
+    while len(tried) < _MOST // _AT_ONCE:
+        tried.append(random_inputs(_AT_ONCE, len(tried)))
+        distances += clearance(original, clean_images(tried[-1])).tolist()
+        if sum(distance >= MARGIN for distance in distances) >= max(BATCHES):
             break
-    tried.sort(key=lambda one: one[:2])
-    _, errors, wanted, inputs = zip(*tried[: max(BATCHES)], strict=True)
-    static = {k: random_inputs(1)[k] for k in ("clean", "coefficients")}
-    joined = {k: torch.cat([one[k] for one in inputs]) for k in inputs[0]}
-    return joined | static, np.stack(wanted), max(errors)
+    order = np.argsort(distances)[::-1].copy()
+    joined = {
+        name: value if name in STATIC else torch.cat([one[name] for one in tried])[order]
+        for name, value in tried[0].items()
+    }
+    return joined, np.array(distances)[order]
 
 
 def measure(name: str, form: str, threads: int) -> dict[str, Any]:
-    """The largest relative error of the moves on each runtime, and whether a plan compiles.
+    """The largest relative errors of the moves of clear images, and whether a plan compiles.
 
-    "PyTorch" is the error of autograd itself in float32, against float64.
+    Of each runtime; "float64" is the error of the network that is read, by autograd in float64,
+    against the original, also in float64; "PyTorch" that of autograd itself in float32 against
+    float64. "clearance" is that of the least clear of them, "tried" has clearance and error of each
+    image that was tried; None and empty for a network without kinks.
     """
     with TemporaryDirectory() as directory:
         folder = Path(directory)
         original, read = (from_onnx if form == FORMS[0] else from_folder)(name, folder)
+        given, distances = tried_images(original)
+        clear = part(given, slice(max(BATCHES)))
+        single, exact = moves(original, given, torch.float32), moves(original, clear, torch.float64)
+        errors = {
+            "float64": relative_errors(moves(read, clear, torch.float64), exact).max(),
+            "PyTorch": relative_errors(single[: max(BATCHES)], exact).max(),
+        }
         file = folder / "guide.latent.onnx"
         guide = LatentGuide(ExpressionLoss(read, NAMES, SCHEME)).requires_grad_(False).eval()
-        outputs, static = ("guided_latents", "guided_history"), frozenset({"clean", "coefficients"})
-        export_gradient(guide, random_inputs(2), outputs, static, file, "fp32")
-        spec = EngineSpec.from_manifest(
-            "guide.latent", {**interface(file), "file": file.name, "precision": "fp32"}
-        )
-        session = open_session(file, "onnxruntime-cpu", threads)
-        engine = OpenVinoEngine(spec, file, threads, "f32", IMAGE[0] * IMAGE[1])
-        given, wanted, rounding = clear_images(original)
-        errors: dict[str, float] = dict.fromkeys(RUNTIMES, 0.0)
-        for batch in BATCHES:
-            arrays = {
-                tensor.name: given[tensor.name][: None if tensor.name in static else batch].numpy()
-                for tensor in spec.inputs
-            }
-            found = {
-                "onnxruntime-cpu": session.run(outputs[:1], arrays)[0],
-                "openvino-cpu": engine.run(arrays)[outputs[0]],
-            }
-            for runtime in RUNTIMES:
-                apart = relative_errors(found[runtime], wanted[:batch])
-                errors[runtime] = max(errors[runtime], float(apart.max()))
-        errors["PyTorch"] = rounding
-        return {"network": name, "form": form, "errors": errors, "plan": _plan(file, folder)}
+        outputs = ("guided_latents", "guided_history")
+        export_gradient(guide, random_inputs(2), outputs, STATIC, file, "fp32")
+        tried, kinked = np.zeros(len(distances)), bool(np.isfinite(distances).all())
+        for runtime, run in _runtimes(file, threads).items():
+            on_clear = [
+                relative_errors(run(part(given, slice(batch))), single[:batch]).max()
+                for batch in BATCHES
+            ]
+            errors[runtime] = max(on_clear)
+            for first in range(0, len(distances), _AT_ONCE):
+                rows = slice(first, first + _AT_ONCE)
+                apart = relative_errors(run(part(given, rows)), single[rows])
+                tried[rows] = np.maximum(tried[rows], apart)
+        return {
+            "network": name,
+            "form": form,
+            "errors": {kind: float(error) for kind, error in errors.items()},
+            "clearance": float(distances[max(BATCHES) - 1]) if kinked else None,
+            "tried": np.stack([distances, tried], 1).tolist() if kinked else [],
+            "plan": _plan(file, folder),
+        }
+
+
+def _runtimes(file: Path, threads: int) -> dict[str, Callable[[Mapping[str, Tensor]], np.ndarray]]:
+    """What each of RUNTIMES computes: the moved images, by the inputs."""
+    spec = EngineSpec.from_manifest(
+        "guide.latent", {**interface(file), "file": file.name, "precision": "fp32"}
+    )
+    session = open_session(file, "onnxruntime-cpu", threads)
+    engine = OpenVinoEngine(spec, file, threads, "f32", IMAGE[0] * IMAGE[1])
+
+    def arrays(given: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+        return {tensor.name: given[tensor.name].numpy() for tensor in spec.inputs}
+
+    return {
+        "onnxruntime-cpu": lambda given: session.run(["guided_latents"], arrays(given))[0],
+        "openvino-cpu": lambda given: engine.run(arrays(given))["guided_latents"],
+    }
 
 
 def _plan(file: Path, folder: Path) -> str:
@@ -228,7 +255,8 @@ def rows_of(names: Sequence[str], setting: Setting) -> list[dict[str, Any]]:
     """The rows of these architectures; those that `work` has are not made again."""
     files = (file for pattern in _DECIDING for file in EXPORT.glob(pattern))
     code = code_hash(*sorted(file.relative_to(EXPORT).as_posix() for file in files))
-    folder = setting.work / f"onnx-guides-{cache.key(code, torch.__version__, NOISE)}"
+    own = [Path(__file__).with_name(f"{name}.py").read_text() for name in _OWN]
+    folder = setting.work / f"onnx-guides-{cache.key(code, torch.__version__, MARGIN, own)}"
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for name in names:
@@ -246,13 +274,15 @@ def lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The part of the page about errors."""
     errors = [row["errors"][runtime] for row in rows for runtime in RUNTIMES]
     held, compiled = sum(error <= GATE for error in errors), [r["plan"] for r in rows]
+    kinds = (*RUNTIMES, "float64", "PyTorch")
     cells = [
         [
             row["network"],
             ARCHITECTURES[row["network"]].note,
             str(ARCHITECTURES[row["network"]].size),
             row["form"],
-            *(f"{row['errors'][kind]:.1e}" for kind in (*RUNTIMES, "PyTorch")),
+            *(f"{row['errors'][kind]:.1e}" for kind in kinds),
+            "no kinks" if row["clearance"] is None else f"{row['clearance']:.1f}",
             row["plan"],
         ]
         for row in rows
@@ -260,36 +290,44 @@ def lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
         "Each network has random weights and the eight classes of AffectNet. It is built as a "
         "guide from an ONNX file (`torch.onnx.export`), or from a folder that `transformers` "
-        "saved, with the image processor of its kind. The guide moves images of "
-        f"{IMAGE[0]}x{IMAGE[1]} pixels, which it resizes and normalises for the network; nothing "
-        "else is in the graph, neither a UNet nor a decoder.",
+        "saved, with the image processor of its kind. `transformers` has no class of MobileNetV3 "
+        "and none of the network of two streams, so these have no row of a saved folder. The guide "
+        f"moves images of {IMAGE[0]}x{IMAGE[1]} pixels, which it resizes and normalises for the "
+        "network; nothing else is in the graph, neither a UNet nor a decoder.",
         "",
         "- *error*: the largest difference from the move that `torch.autograd` computes with the "
         "original network, relative to the largest move of the image, in batches of "
         f"{' and '.join(map(str, BATCHES))}; all in float32. The gate is {GATE:g}.",
-        f"- *images*: {max(BATCHES)} random ones whose gradient has no kink nearby: it is linear "
-        f"over changes of the pixels by {NOISE:g}, and autograd in float32 differs from float64 by "
-        f"at most {GATE / 2:g}. At a kink, such as that of ReLU at 0, a gradient has two values, "
-        "and rounding decides between them. Networks of ReLU take small images here, in which "
-        f"fewer units can be near one. If of {_MOST} images too few are so, those follow on which "
-        "float32 and float64 agree best.",
-        "- *PyTorch*: the same of autograd in float32 against float64 on these images, which is "
-        "what rounding alone makes.",
+        "- *float64*: the same of autograd with the network that was read, both in float64, where "
+        "rounding has no part. What is left are constants of a file, and steps of `transformers`, "
+        "that are in float32 all the same.",
+        "- *PyTorch*: autograd in float32 against float64, both with the original network, which "
+        "is what rounding alone makes.",
+        f"- *clearance*: random images are tried, {_AT_ONCE} at a time and up to {_MOST}, until "
+        f"{max(BATCHES)} are clear, and the {max(BATCHES)} clearest are taken. An image is clear "
+        f"if every unit is at least {MARGIN:g} rounding errors away from the kinks of its "
+        "activation. At a kink, such as that of ReLU at 0, a gradient has two values, and rounding "
+        "decides between them. The distance is computed in float64, and the rounding error is the "
+        "largest of PyTorch's float32 in the same layer. How well gradients agree has no part in "
+        "the choice. The column has the least clear image that was taken.",
         f"- *tensorrt-rtx*: whether a plan in float32 compiles for {GPU}. Plans need a GPU to "
         "run; none has been run here.",
-        "- *pixels*: the height and width of the network's input.",
+        "- *pixels*: the height and width of the network's input. Networks of ReLU take small "
+        "images, in which fewer units can be near a kink.",
         "",
         *table(
             [
                 *("network", "architecture", "pixels", "from"),
                 *(f"error on {runtime}" for runtime in RUNTIMES),
-                *("PyTorch", "tensorrt-rtx"),
+                *("float64", "PyTorch", "clearance", "tensorrt-rtx"),
             ],
             cells,
         ),
         "",
         f"{held} of {len(errors)} errors are within the gate; {compiled.count('compiled')} of "
-        f"{len(compiled)} plans compile. {_beyond(rows)}",
+        f"{len(compiled)} plans compile.{_beyond(rows)}",
+        "",
+        _kinks(rows),
     ]
 
 
@@ -300,24 +338,51 @@ def _beyond(rows: Sequence[Mapping[str, Any]]) -> str:
         for row in rows
         if max(row["errors"][runtime] for runtime in RUNTIMES) > GATE
     ]
-    if not names:
-        return ""
+    return f" Beyond the gate: {', '.join(names)}." if names else ""
+
+
+def _tried(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Clearance and error of every image that was tried with a network that has kinks, [n, 2]."""
+    return np.concatenate([np.reshape(row["tried"], (-1, 2)) for row in rows])
+
+
+def _kinks(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How errors depend on the clearance of images."""
+    distances, errors = _tried(rows).T
+    clear, beyond = distances >= MARGIN, errors > GATE
+    said = (
+        f"Of {len(errors)} images that were tried with networks that have kinks, {clear.sum()} are "
+        f"clear, of which {(clear & beyond).sum()} are beyond the gate on a runtime."
+    )
+    if not (others := beyond & ~clear).any():
+        return said
     return (
-        f"Beyond the gate: {', '.join(names)}. On images with a kink nearby, autograd in float32 "
-        "differs from float64 by as much as that."
+        f"{said} Of the {(~clear).sum()} others, {others.sum()} are, with errors up to "
+        f"{errors[others].max():.1e}, and each of these has a unit within "
+        f"{distances[others].max():.2f} rounding errors of a kink. There the network has no single "
+        "gradient, and computations in float32 need not agree."
     )
 
 
 def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """A figure of the errors, a row for each guide."""
-    figure, axes = pages.figure(7, 0.3 * len(rows) + 1)
+    """A figure of the errors, a row for each guide, and of errors against clearance."""
+    figure, (axes, right) = pages.figure(11, 0.3 * len(rows) + 1, columns=2)
     at = np.arange(len(rows))[::-1]
     for kind, marker in zip((*RUNTIMES, "PyTorch"), "ox|", strict=True):
         axes.plot([row["errors"][kind] for row in rows], at, marker, label=kind)
     axes.axvline(GATE, color="grey", ls=":", label="gate")
     axes.set_yticks(at, [f"{row['network']}, {row['form']}" for row in rows])
-    axes.set(xscale="log", xlabel="largest relative error of the move")
+    axes.set(xscale="log", xlabel="largest relative error of the move, clear images")
     axes.legend(fontsize=8)
+    for name in dict.fromkeys(row["network"] for row in rows):
+        found = _tried([row for row in rows if row["network"] == name])
+        if len(found):
+            right.plot(*found.T, ".", label=name)
+    right.axhline(GATE, color="grey", ls=":", label="gate")
+    right.axvline(MARGIN, color="grey", ls="--", label="clear")
+    right.set(xscale="log", yscale="log", ylabel="relative error of the move")
+    right.set_xlabel("distance of the unit nearest to a kink, in rounding errors")
+    right.legend(fontsize=8)
     return figure
 
 
