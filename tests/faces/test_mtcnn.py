@@ -65,7 +65,7 @@ def test_a_turned_face_is_found_where_it_is():
     turn, middle = np.deg2rad(20), np.array([230, 140])
     matrix = 3 * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     back = np.linalg.inv(matrix)  # from the picture to the sample, whose middle is at (32, 32)
-    given = np.column_stack([back, 32 - back @ middle]).ravel()
+    given = np.column_stack([back, 32 - back @ middle]).ravel().tolist()
     picture = Image.fromarray(sample.image).transform(
         (400, 300), Image.Transform.AFFINE, given, Image.Resampling.BICUBIC, fillcolor=(90, 90, 90)
     )
