@@ -112,12 +112,7 @@ def read_faces(
     digests = list(filter(None, digests))
     names = label_schemes.scheme(scheme)
     classes = np.array([names.index(str(item.label)) for item in items])
-    persons = [item.person if by == "persons" else None for item in items]
-    groups = [one or digest for one, digest in zip(persons, digests, strict=True)]
-    if by in _RESERVED:
-        held = np.array([item.split == by for item in items])
-    else:
-        held = hold_out(classes, groups)
+    groups, held = _held_out(items, digests, classes, by)
     seen = {digest for digest, out in zip(digests, held, strict=True) if out}
     twins = ~held & np.array([digest in seen for digest in digests])
     if twins.any():
@@ -197,6 +192,17 @@ def _way(
             "alone; choose the one to train on with `split`."
         )
     return by, [item for item in items if item.split not in reserved or item.split == by]
+
+
+def _held_out(
+    items: Sequence[Item], digests: Sequence[str], classes: np.ndarray, by: str
+) -> tuple[list[str], np.ndarray]:
+    """What each image is held out with, and which of them are, bool [n]."""
+    persons = [item.person if by == "persons" else None for item in items]
+    groups = [one or digest for one, digest in zip(persons, digests, strict=True)]
+    if by in _RESERVED:
+        return groups, np.array([item.split == by for item in items])
+    return groups, hold_out(classes, groups)
 
 
 def _looked_at(
