@@ -6,7 +6,6 @@ from typing import Unpack
 
 from synfer_rt import ranges
 from synfer_rt.api.session import Session
-from synfer_rt.api.signatures import spelled_out
 from synfer_rt.data.datasets import read_dataset, refuse_inside
 from synfer_rt.data.image_format import image_format as chosen_format
 from synfer_rt.data.writers import SHARD_SIZE
@@ -22,6 +21,7 @@ from synfer_rt.jobs.reading_settings import DEFAULTS, ReadingSettings
 from synfer_rt.jobs.resuming import as_begun
 from synfer_rt.paths import Location, local
 from synfer_rt.sampling.sampler import Sampler
+from synfer_rt.signatures import spelled_out
 
 
 class Augmenting(Session):

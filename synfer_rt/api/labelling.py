@@ -7,7 +7,6 @@ from typing import Unpack
 
 from synfer_rt import ranges
 from synfer_rt.api.session import Session
-from synfer_rt.api.signatures import spelled_out
 from synfer_rt.data.label_table import begun_with
 from synfer_rt.jobs.aligning import aligner_of
 from synfer_rt.jobs.calibrate import Calibrations, calibrate
@@ -19,6 +18,7 @@ from synfer_rt.jobs.progress import OnProgress
 from synfer_rt.jobs.reading_settings import DEFAULTS, ReadingSettings
 from synfer_rt.jobs.resuming import as_begun, check_resuming, choose_computation
 from synfer_rt.paths import Location, local
+from synfer_rt.signatures import spelled_out
 
 
 class Labelling(Session):

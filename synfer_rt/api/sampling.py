@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Unpack
 
 from synfer_rt.api.session import Session
-from synfer_rt.api.signatures import spelled_out
 from synfer_rt.jobs.progress import OnProgress
 from synfer_rt.jobs.sample import make_samples
 from synfer_rt.jobs.sample_settings import DEFAULTS, SampleSettings, make_run
 from synfer_rt.sampling.samples import Samples
+from synfer_rt.signatures import spelled_out
 
 
 class Sampling(Session):

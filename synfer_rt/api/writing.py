@@ -11,7 +11,6 @@ from typing import Any, Unpack, cast
 from synfer_rt import ranges
 from synfer_rt.api.making import Making
 from synfer_rt.api.session import Session
-from synfer_rt.api.signatures import spelled_out
 from synfer_rt.backends import choose
 from synfer_rt.data.image_format import image_format as chosen_format
 from synfer_rt.data.storage.addresses import address_of
@@ -30,6 +29,7 @@ from synfer_rt.jobs.sample_run import Run
 from synfer_rt.jobs.sample_settings import DEFAULTS, SampleSettings, make_run
 from synfer_rt.paths import Location, local
 from synfer_rt.ray.run import write_on_ray
+from synfer_rt.signatures import spelled_out
 
 
 class Writing(Session):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,16 +142,16 @@ def test_a_checkpoint_s_own_template_counts(
 ) -> None:
     """Its network is trained on faces that lie there, and others are warned of."""
     pytest.importorskip("torch", reason="training needs synfer-rt[export]")
-    from synfer_rt.export.training.api import Material
+    from synfer_rt.export.training.material import Material
 
     points = [[x / 2, y / 2] for x, y in ARCFACE.points]
     settings = json.loads((mini / "synfer.json").read_text()) | {"face_template": points}
     (mini / "synfer.json").write_text(json.dumps(settings))
     detector = write_red_finder(squares.parent / "red.onnx")
     monkeypatch.setattr(weights, "installed", lambda: Yunet(detector))
-    given = (mini, (squares,), None, (), "happy,sad", "auto", None, None, "auto")
+    material = Material(mini, (squares,), classes="happy,sad", align=True, face_detector=detector)
     work = squares.parent / "work"
-    checkpoint, aligned = Material(*given, True, None, detector).read(work, silent)
+    checkpoint, aligned = material.read(work, silent)
     assert not caplog.text
     template = FaceTemplate(tuple((x, y) for x, y in points), checkpoint.image_size)
     item = read_dataset(squares / "sad" / "0.png").items[0]
@@ -158,7 +159,7 @@ def test_a_checkpoint_s_own_template_counts(
     assert isinstance(wanted, np.ndarray)
     found = aligned.images(np.array([aligned.names.index("sad/0.png")]))[0]
     np.testing.assert_array_equal(found / np.float32(255), wanted.transpose(1, 2, 0))
-    Material(*given, False, None, None).read(work, silent)
+    replace(material, align=False, face_detector=None).read(work, silent)
     assert f"do not lie where {checkpoint.settings.name} expects them" in caplog.text
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypedDict, Unpack
 
 import pytest
 
-from synfer_rt.api.signatures import spelled_out
+from synfer_rt.signatures import spelled_out
 
 
 class Colours(TypedDict, total=False):
