@@ -61,8 +61,7 @@ def _material(out: str) -> options.Decorator:
             help="What the network tells apart: raf-db, for example, or expressions with commas.  "
             "[default: the label scheme of CHECKPOINT]",
         ),
-        options.dataset_format("--format"),
-        options.aligning,
+        options.reading("--format"),
         click.option(
             "--held-out",
             type=click.Choice(["auto", "val", "test", "persons", "images"]),

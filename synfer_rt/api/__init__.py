@@ -17,13 +17,13 @@ from __future__ import annotations
 
 from synfer_rt.api.checks import doctor as doctor
 from synfer_rt.api.checks import verify_engines as verify_engines
+from synfer_rt.api.coresets import distill as distill
+from synfer_rt.api.evaluation import Evaluation as Evaluation
+from synfer_rt.api.evaluation import evaluate as evaluate
 from synfer_rt.api.model import Model as Model
 from synfer_rt.api.model import load as load
-from synfer_rt.outputs import Evaluation as Evaluation
-from synfer_rt.outputs import Verification as Verification
-from synfer_rt.outputs import distill as distill
-from synfer_rt.outputs import evaluate as evaluate
-from synfer_rt.outputs import finish as finish
-from synfer_rt.outputs import status as status
-from synfer_rt.outputs import verify as verify
-from synfer_rt.outputs import write_report as write_report
+from synfer_rt.api.outputs import Verification as Verification
+from synfer_rt.api.outputs import finish as finish
+from synfer_rt.api.outputs import status as status
+from synfer_rt.api.outputs import verify as verify
+from synfer_rt.report.writing import write_report as write_report

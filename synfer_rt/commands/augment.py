@@ -50,9 +50,8 @@ from synfer_rt.commands.skipped import report_problems, report_skipped
     is_flag=True,
     help="Pass the originals through the VAE too, in the bundle's size.",
 )
-@options.aligning
 @options.seed
-@options.dataset_format("--input-format")
+@options.reading("--input-format")
 @options.written_format
 @options.bundle
 @options.batch(64, "made at once")

@@ -35,14 +35,7 @@ from synfer_rt.commands import options
     help="Equally many of each class, or in proportion to its images.",
 )
 @click.option("--every", is_flag=True, help="Choose of all images, not of the accepted ones alone.")
-@click.option(
-    "--features",
-    type=(str, str),
-    metavar="FILE[:OUTPUT] SPEC",
-    help="ONNX network whose features are covered, and its input, such as "
-    "224,rgb,imagenet,bicubic; OUTPUT is any value of its graph.  [default: the bundle's AU "
-    "reader, before its scores]",
-)
+@options.features("covered")
 @options.bundle
 @click.option("--seed", default=0, show_default=True, help="Draws the random choice.")
 @click.option(
@@ -50,13 +43,7 @@ from synfer_rt.commands import options
     type=click.Choice(["imagefolder", "webdataset", "parquet"]),
     help="How the dataset is written.  [default: as the run]",
 )
-@click.option(
-    "--backend",
-    type=click.Choice(["onnxruntime-cpu", "onnxruntime-cuda"]),
-    default="onnxruntime-cpu",
-    show_default=True,
-)
-@click.option("--threads", type=int, help="CPU threads.  [default: all cores]")
+@options.networks
 @click.option("--resume", is_flag=True, help="Go on with the core-set in --out.")
 def distill(run: Path | str, **settings: Any) -> None:
     """Choose the images of a finished run that stand best for all others of their class.

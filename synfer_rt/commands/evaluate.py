@@ -18,16 +18,8 @@ Row = tuple[str, str, str, str]
 @click.command()
 @click.argument("run", type=options.Output())
 @click.option("--real", type=options.LocalPath(), help="Real images to compare with.")
-@options.dataset_format("--real-format")
-@options.aligning
-@click.option(
-    "--features",
-    type=(str, str),
-    metavar="FILE[:OUTPUT] SPEC",
-    help="ONNX network whose features are compared, and its input, such as "
-    "224,rgb,imagenet,bicubic; OUTPUT is any value of its graph.  [default: the bundle's AU "
-    "reader, before its scores]",
-)
+@options.reading("--real-format")
+@options.features("compared")
 @click.option(
     "--judge",
     "judges",
@@ -71,13 +63,7 @@ Row = tuple[str, str, str, str]
     help="A .json file; a .csv file of the images is written beside it.  [default: "
     "evaluation.json beside run.json]",
 )
-@click.option(
-    "--backend",
-    type=click.Choice(["onnxruntime-cpu", "onnxruntime-cuda"]),
-    default="onnxruntime-cpu",
-    show_default=True,
-)
-@click.option("--threads", type=int, help="CPU threads of the networks.  [default: all cores]")
+@options.networks
 def evaluate(run: Path | str, **settings: Any) -> None:
     """Measure what `sample` wrote, as papers do.
 

@@ -159,8 +159,8 @@ def batch(default: int, done: str) -> Decorator:
     return click.option("--batch", default=default, show_default=True, help=f"Images {done}.")
 
 
-def dataset_format(option: str) -> Decorator:
-    """The format of a dataset that is read, as `option`, and how its labels are read."""
+def reading(option: str) -> Decorator:
+    """How a dataset is read: its format, as `option`, its labels, and where its faces lie."""
     from synfer_rt.data.datasets import FORMATS
 
     return together(
@@ -178,11 +178,34 @@ def dataset_format(option: str) -> Decorator:
             "a scheme file (.yaml, .json).",
         ),
         click.option("--split", help="Only this part: train, val or test."),
+        aligning,
     )
 
 
 def judged_images() -> Decorator:
     """How the images are read that the annotators of a bundle judge, and where these run."""
-    return together(
-        dataset_format("--format"), aligning, bundle, batch(64, "judged at once"), running
+    return together(reading("--format"), bundle, batch(64, "judged at once"), running)
+
+
+def features(used: str) -> Decorator:
+    """`--features`, a network whose features are `used`."""
+    return click.option(
+        "--features",
+        type=(str, str),
+        metavar="FILE[:OUTPUT] SPEC",
+        help=f"ONNX network whose features are {used}, and its input, such as "
+        "224,rgb,imagenet,bicubic; OUTPUT is any value of its graph.  [default: the bundle's AU "
+        "reader, before its scores]",
     )
+
+
+networks = together(
+    click.option(
+        "--backend",
+        type=click.Choice(["onnxruntime-cpu", "onnxruntime-cuda"]),
+        default="onnxruntime-cpu",
+        show_default=True,
+    ),
+    click.option("--threads", type=int, help="CPU threads of the networks.  [default: all cores]"),
+)
+"""Where networks run that are no engines of a bundle."""

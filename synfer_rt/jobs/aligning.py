@@ -62,8 +62,13 @@ def aligner_to(
 
 def aligner_of(settings: Mapping[str, Any], bundle: Bundle) -> Aligner | None:
     """What aligns images as `ReadingSettings` says; see `aligner_for`."""
-    align, face, detector = (settings.get(name) for name in ("align", *OF_ALIGNING))
-    return aligner_for(bundle, False if align is None else align, face, detector)
+    return aligner_for(bundle, *aligning_of(settings))
+
+
+def aligning_of(settings: Mapping[str, Any]) -> tuple[bool, str | None, Location | None]:
+    """`align`, `face` and `face_detector` of `ReadingSettings`, where None is the default."""
+    align = settings.get("align")
+    return False if align is None else align, settings.get("face"), settings.get("face_detector")
 
 
 def warn_of_unaligned(items: Sequence[Item], bundle: Bundle) -> None:

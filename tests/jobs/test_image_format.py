@@ -15,11 +15,11 @@ from datasets import load_dataset
 from PIL import Image, features
 
 from synfer_rt.api import Model
+from synfer_rt.api.outputs import verify
 from synfer_rt.bundle import Bundle
 from synfer_rt.data.image_format import of_settings
 from synfer_rt.data.writers import FORMATS, read, run_file
 from synfer_rt.errors import UserError
-from synfer_rt.outputs import verify
 
 COUNT = 6
 ENCODERS = {

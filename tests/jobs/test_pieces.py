@@ -22,11 +22,6 @@ from synfer_rt.sampling.sampler import Computed, Sampler
 from synfer_rt.sampling.samples import Sample
 
 
-@pytest.fixture(scope="module")
-def engines(tiny_bundle: Bundle) -> LoadedEngines:
-    return LoadedEngines(tiny_bundle, "onnxruntime-cpu", threads=1)
-
-
 @pytest.fixture
 def run(tiny_bundle: Bundle) -> Run:
     return Run(tiny_bundle, make_requests(tiny_bundle, seed=5), 12, "ddim", 2, 0.9)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from onnx import parser
 
+from synfer_rt.api import distill, status, verify
 from synfer_rt.bench.proxy import Fault, Proxy
 from synfer_rt.data.storage import patience
 from synfer_rt.data.writers import Writer, open_output, read, run_file, shards_of
@@ -21,7 +22,6 @@ from synfer_rt.data.writers.working_copy import opened
 from synfer_rt.errors import UserError
 from synfer_rt.jobs.finish import finish_run
 from synfer_rt.jobs.run_status import run_status
-from synfer_rt.outputs import distill, status, verify
 from tests.data.storage.conftest import SECRET, Bucket
 from tests.data.writers.small_run import SmallRun, assert_complete, finished
 from tests.data.writers.test_parts import files
