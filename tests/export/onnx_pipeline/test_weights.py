@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from synfer_rt.errors import UserError
+from synfer_rt.export.checkpoint.contents import Checkpoint
 from synfer_rt.export.checkpoint.reading import read_checkpoint
 from synfer_rt.export.onnx_pipeline.reading import write_checkpoint
 from synfer_rt.export.onnx_pipeline.weights import parameters_of
@@ -99,12 +101,8 @@ def test_a_graph_without_names_gives_none_of_the_weights_that_it_transposed(tmp_
     assert "conv_in.weight" in found and "blocks.0.to_q.weight" not in found
 
 
-def as_optimum(checkpoint: Path, out: Path, half: bool = False, beside: bool = False) -> None:
-    """The pipeline that `optimum-cli export onnx` writes of a checkpoint, by its own means.
-
-    With `half` in float16, with `beside` with the weights in model.onnx_data.
-    """
-    read = read_checkpoint(checkpoint)
+def graphs_of(read: Checkpoint, half: bool) -> dict[str, tuple[Any, ...]]:
+    """Each graph: its network, the method it is traced from, inputs, and the names of its ends."""
     unet, vae, text = read.unet, read.vae, read.text_encoder
     kind = torch.float16 if half else torch.float32
     for network in (unet, vae, text):
@@ -118,27 +116,25 @@ def as_optimum(checkpoint: Path, out: Path, half: bool = False, beside: bool = F
     def encode(sample: Tensor) -> Tensor:
         return vae.__class__.encode(vae, sample, return_dict=False)[0].parameters
 
-    ids = torch.randint(0, 9, (2, 20))
+    ids, pixels = torch.randint(0, 9, (2, 20)), torch.randn(2, 3, 16, 16, dtype=kind)
     latents = torch.randn(2, 4, 8, 8, dtype=kind)
     states = torch.randn(2, 20, unet.config.cross_attention_dim, dtype=kind)
-    graphs = {
+    noisy = latents, torch.tensor(3), states
+    named = ["sample", "timestep", "encoder_hidden_states"]
+    return {
         "text_encoder": (text, None, (ids,), ["input_ids"], ["last_hidden_state", "pooler_output"]),
-        "unet": (
-            unet,
-            None,
-            (latents, torch.tensor(3), states),
-            ["sample", "timestep", "encoder_hidden_states"],
-            ["out_sample"],
-        ),
-        "vae_encoder": (
-            vae,
-            encode,
-            (torch.randn(2, 3, 16, 16, dtype=kind),),
-            ["sample"],
-            ["latent_parameters"],
-        ),
+        "unet": (unet, None, noisy, named, ["out_sample"]),
+        "vae_encoder": (vae, encode, (pixels,), ["sample"], ["latent_parameters"]),
         "vae_decoder": (vae, decode, (latents,), ["latent_sample"], ["sample"]),
     }
+
+
+def as_optimum(checkpoint: Path, out: Path, half: bool = False, beside: bool = False) -> None:
+    """The pipeline that `optimum-cli export onnx` writes of a checkpoint, by its own means.
+
+    With `half` in float16, with `beside` with the weights in model.onnx_data.
+    """
+    graphs = graphs_of(read_checkpoint(checkpoint), half)
     for name in ("scheduler", "tokenizer"):
         shutil.copytree(checkpoint / name, out / name)
     shutil.copyfile(checkpoint / "model_index.json", out / "model_index.json")
