@@ -22,11 +22,18 @@ def warn_of_other_images(bundle: Bundle) -> None:
 
     For jobs on images that come from elsewhere.
     """
-    if bundle.annotators and bundle.annotators_know:
-        LOG.warning(
-            f"The annotators of {bundle.name} know {bundle.annotators_know} only: do not rely on "
-            "what they say of other images, such as photographs."
-        )
+    if sentence := other_images(bundle):
+        LOG.warning(sentence)
+
+
+def other_images(bundle: Bundle) -> str | None:
+    """The sentence of `warn_of_other_images`; None if the bundle names no kind of images."""
+    if not bundle.annotators or not bundle.annotators_know:
+        return None
+    return (
+        f"The annotators of {bundle.name} know {bundle.annotators_know} only: do not rely on what "
+        "they say of other images, such as photographs."
+    )
 
 
 def warn_of_the_cpu(engines: LoadedEngines) -> None:

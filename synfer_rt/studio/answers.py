@@ -10,7 +10,7 @@ import numpy as np
 
 from synfer_rt.bundle import Bundle
 from synfer_rt.data import png
-from synfer_rt.jobs.warnings import unread
+from synfer_rt.jobs.warnings import other_images, unread
 from synfer_rt.judging.rounding import DECIMALS
 from synfer_rt.judging.voting import Opinion
 from synfer_rt.sampling.inversion import DISTORTED
@@ -62,11 +62,8 @@ def photo_answer(
             f"{bundle.name} gives this photo back distorted ({decibels:.0f} dB through its VAE), "
             "and will distort this face too; use a bundle whose model was trained on photos."
         )
-    if bundle.annotators and bundle.annotators_know:
-        notes.append(
-            f"The annotators of {bundle.name} know {bundle.annotators_know} only; do not rely on "
-            "what they say of other images."
-        )
+    if sentence := other_images(bundle):
+        notes.append(sentence)
     return {
         "key": photo.key,
         "name": photo.name,
