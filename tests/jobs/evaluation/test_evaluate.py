@@ -238,7 +238,7 @@ def test_a_file_that_the_bundle_was_built_from_is_no_judge(voting_bundle, tmp_pa
 
 def test_what_cannot_be_evaluated_is_refused(place, shipped, tmp_path, tiny_bundle) -> None:
     run, judge = place / "run", place / "judge.onnx"
-    for settings, words in (
+    refused: list[tuple[dict[str, Any], str]] = [
         ({"judges": [(judge, "raf-db", "16,rgb")]}, "has 8 scores, raf-db has 7 classes"),
         ({"judges": [(judge, "affectnet-8", "32,rgb")]}, "not images"),
         ({"bundle": tiny_bundle}, "made by another bundle"),
@@ -257,7 +257,8 @@ def test_what_cannot_be_evaluated_is_refused(place, shipped, tmp_path, tiny_bund
             {"features": (f"{judge}:flat", "16,rgb,output=flat"), "real": place / "real"},
             "names the output twice",
         ),
-    ):
+    ]
+    for settings, words in refused:
         with pytest.raises(UserError, match=words):
             api.evaluate(run, threads=1, **{"bundle": shipped, **settings})
     with pytest.raises(UserError, match="holds no run of synfer-rt"):
