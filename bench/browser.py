@@ -11,6 +11,7 @@ from typing import Any
 _SILENT = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    "--disable-dev-shm-usage",  # containers have little of it
 )
 LACKING = "no Chromium, chromedriver or selenium"
 
@@ -23,17 +24,15 @@ def chromium(width: int = 1400, height: int = 900) -> Generator[Any]:
     """
     program, driver = shutil.which("chromium"), shutil.which("chromedriver")
     try:
-        from selenium import webdriver  # pyright: ignore[reportMissingImports]
-        from selenium.webdriver.chrome.service import (  # pyright: ignore[reportMissingImports]
-            Service,
-        )
+        from selenium import webdriver
+        from selenium.webdriver.chrome.service import Service
     except ModuleNotFoundError:
         yield None
         return
     if program is None or driver is None:
         yield None
         return
-    options: Any = webdriver.ChromeOptions()
+    options = webdriver.ChromeOptions()
     options.binary_location = program
     with tempfile.TemporaryDirectory() as profile:
         for argument in (*_SILENT, f"--user-data-dir={profile}", f"--window-size={width},{height}"):

@@ -7,45 +7,29 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+from synfer_rt.bench import browser as bench
+
 # In CI a missing browser is a failure.
 needs_browser = pytest.mark.skipif(
-    (CHROMIUM is None or DRIVER is None) and "CI" not in os.environ,
+    not (shutil.which("chromium") and shutil.which("chromedriver")) and "CI" not in os.environ,
     reason="needs a browser and its driver (Debian: chromium and chromium-driver)",
-)
-SILENT = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    "--disable-dev-shm-usage",  # containers have little of it
 )
 PATIENCE = 30
 """Seconds, for machines that do much else meanwhile."""
 
 
 @contextmanager
-def chromium(profile: Path) -> Iterator[Any]:
-    """A browser of 1200x800 pixels that keeps its user's files in `profile`."""
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    assert CHROMIUM and DRIVER, "Install a browser: apt-get install chromium chromium-driver."
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in (*SILENT, f"--user-data-dir={profile}", "--window-size=1200,800"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    browser = webdriver.Chrome(options=options, service=Service(DRIVER))
-    browser.get("data:,")
-    browser.get_log("performance")  # of the browser's own first page
-    try:
+def chromium() -> Iterator[Any]:
+    """A browser of 1200x800 pixels whose logs hold nothing yet."""
+    with bench.chromium(1200, 800) as browser:
+        assert browser is not None, f"{bench.LACKING}: apt-get install chromium chromium-driver"
+        browser.get("data:,")
+        browser.get_log("performance")  # of the browser's own first page
         yield browser
-    finally:
-        browser.quit()
 
 
 def requested(browser: Any) -> set[str]:

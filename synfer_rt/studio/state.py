@@ -16,20 +16,14 @@ _SAME_NAME = (
 """Fields of a state that are settings of `sample`, too. A field of null is not given."""
 
 
-def settings_of(state: object, photo: Callable[[object], Photo]) -> SampleSettings:
+def settings_of(state: Mapping[str, Any], photo: Callable[[object], Photo]) -> SampleSettings:
     """The settings of the one image that a state shows; `photo` finds an upload by its key.
 
     A state is a mapping with the fields of `sample`, the field `label` instead of `labels` and
     `photo`, the key of an upload, instead of `layout_from`. Raises UserError for anything else and
     for a key that is not known; what the values must be is checked where a run is made of them.
     """
-    if not isinstance(state, Mapping):
-        raise UserError(f"A state must be a JSON object, got {state!r}; reload the page.")
-    given = {
-        str(name): value
-        for name, value in cast("Mapping[Any, Any]", state).items()
-        if value is not None
-    }
+    given = {name: value for name, value in state.items() if value is not None}
     if unknown := sorted(given.keys() - {*_SAME_NAME, "label", "photo"}):
         raise UserError(f"A state has no field {unknown[0]!r}; reload the page.")
     settings: dict[str, Any] = {name: given[name] for name in _SAME_NAME if name in given}

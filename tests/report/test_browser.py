@@ -20,8 +20,8 @@ pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with open_chromium(tmp_path_factory.mktemp("profile")) as browser:
+def chromium() -> Iterator[Any]:
+    with open_chromium() as browser:
         yield browser
 
 

@@ -26,9 +26,9 @@ CONTROLS = "input, select, textarea, button, a[href], [tabindex='0']"
 
 
 @pytest.fixture(scope="module")
-def chromium(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def chromium(studio: Studio) -> Iterator[Any]:
     """A browser that asks this machine alone, and sees no error but refusals."""
-    with open_chromium(tmp_path_factory.mktemp("profile")) as browser:
+    with open_chromium() as browser:
         browser.get(studio.address)
         wait(browser, lambda b: b.find_element("id", "before").get_attribute("src"))
         yield browser

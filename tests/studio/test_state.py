@@ -45,14 +45,13 @@ def test_the_defaults_are_those_of_sample(bundle: Bundle):
 @pytest.mark.parametrize(
     ("state", "sentence"),
     [
-        ([], "must be a JSON object"),
         ({"label": "happy", "count": 9}, "no field 'count'"),
         ({"label": "happy", "layout_from": "/etc"}, "no field 'layout_from'"),
         ({"seed": 1}, "`label` must be a class"),
         ({"label": ["happy"]}, "`label` must be a class"),
     ],
 )
-def test_what_is_no_state_is_refused(state: Any, sentence: str):
+def test_what_is_no_state_is_refused(state: dict[str, Any], sentence: str):
     with pytest.raises(UserError, match=sentence):
         settings_of(state, photo)
 
