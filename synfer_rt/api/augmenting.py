@@ -72,7 +72,7 @@ class Augmenting(Session):
         refuse_inside(to.out, [local(dataset, "dataset")])
         scheme, split = reading.get("label_scheme"), reading.get("split")
         read = read_dataset(dataset, input_format, scheme, split, bundle.label_scheme)
-        aligner = aligner_of(reading, bundle)
+        aligner = aligner_of(reading, bundle, read_again=True)
         originals = usable(read, bundle.image_size, aligner)
         counts = originals.counts()
         wanted = additions(counts, targets(counts, balance))

@@ -32,7 +32,6 @@ from synfer_rt.sampling.photo_facts import AUS_FROM, PHOTO, PROTOTYPE, READER, P
 from synfer_rt.vocabulary import facs
 from synfer_rt.vocabulary.scheme_files import given_scheme
 
-_READERS = 4
 READ_AS = {
     "input_format": "photo_format",
     "label_scheme": "photo_label_scheme",
@@ -84,7 +83,7 @@ def read_photos(
     if out is not None:
         refuse_inside(out, [path])
     wanted = _wanted(given, bundle)
-    aligner = aligner_of(given, bundle)
+    aligner = aligner_of(given, bundle, read_again=True)
     options = {name: given[name] for name in READ_AS if given.get(name) is not None}
     asked = wanted.keep_label or wanted.aus_from != PROTOTYPE or options
     if not asked and _are_images(path):
@@ -152,7 +151,7 @@ def _of_dataset(
         describes=True,
     )
     refuse_splits(dataset, "start from")
-    with ThreadPoolExecutor(_READERS, "read") as pool:
+    with ThreadPoolExecutor(inversion.readers(), "read") as pool:
         look = partial(_looked_at, wanted=wanted, bundle=bundle, aligner=aligner)
         found = list(pool.map(look, dataset.items))
     unusable = [*(one for one in found if isinstance(one, Skipped)), *dataset.skipped]

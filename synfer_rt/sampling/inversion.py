@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from synfer_rt.backends import default_threads
 from synfer_rt.bundle import Bundle
 from synfer_rt.data.datasets.items import Item, picture, still_there
 from synfer_rt.data.datasets.labels.label import UNLABELLED
@@ -44,6 +47,8 @@ _DECIMALS = 4
 """Of the intensities that the AU reader reads, as `label` writes them."""
 _ROUND_TRIPS = 8
 """Photos of which `round_trip` measures the loss."""
+_READERS = 4
+"""Threads that read photos where there are fewer cores, since they also wait for the disk."""
 
 
 @dataclass(frozen=True)
@@ -103,25 +108,42 @@ def read_photos(path: str | Path, size: tuple[int, int], aligner: Aligner | None
     path = local(path)
     found: list[tuple[Path, str, str]] = []
     skipped: dict[str, str] = {}
-    for file in find_images(path):
+    files = find_images(path)
+    with ThreadPoolExecutor(readers(), "read") as pool:
+        looked_at = list(pool.map(partial(_looked_at, size=size, aligner=aligner), files))
+    for file, (sha256, problem) in zip(files, looked_at, strict=True):
         name = in_utf8(file.name if file == path else file.relative_to(path).as_posix())
-        try:
-            content = file.read_bytes()
-            # Decodes all of it, which shows whether it is whole.
-            read_image(content, size, aligner or centred)
-        except OSError as error:
-            skipped[name] = f"it cannot be read ({error.strerror}); repair or remove it."
-        except UserError as error:
-            skipped[name] = str(error).replace("The image", "it", 1)
+        if problem is None:
+            found.append((file, name, sha256))
         else:
-            found.append((file, name, hashlib.sha256(content).hexdigest()))
+            skipped[name] = problem
     if not found:
         reason = next(iter(skipped.values()))
         raise UserError(
             f"None of the {len(skipped)} files at {path} is a photo; the first: {reason}"
         )
-    files, names, hashes = zip(*found, strict=True)
-    return Photos(size, files, names, hashes, skipped, aligner=aligner)
+    used, names, hashes = zip(*found, strict=True)
+    return Photos(size, used, names, hashes, skipped, aligner=aligner)
+
+
+def readers() -> int:
+    """How many threads look at all photos before a run."""
+    return max(_READERS, default_threads())
+
+
+def _looked_at(
+    file: Path, size: tuple[int, int], aligner: Aligner | None
+) -> tuple[str, str | None]:
+    """The SHA-256 of a photo's file, and why the photo cannot be used; None if it can."""
+    try:
+        content = file.read_bytes()
+        # Decodes all of it, which shows whether it is whole.
+        read_image(content, size, aligner or centred)
+    except OSError as error:
+        return "", f"it cannot be read ({error.strerror}); repair or remove it."
+    except UserError as error:
+        return "", str(error).replace("The image", "it", 1)
+    return hashlib.sha256(content).hexdigest(), None
 
 
 def check_encoder(bundle: Bundle) -> None:

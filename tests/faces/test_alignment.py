@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -140,6 +141,39 @@ def test_a_rule_chooses_among_several_faces(rule: str, left: int):
     assert chosen(faces[:1], "only", (100, 200)).box.left == 0
     with pytest.raises(NoFace, match="3 faces, not only one"):
         chosen(faces, "only", (100, 200))
+
+
+def test_the_face_of_a_picture_is_found_once_if_it_is_remembered():
+    points = face_at(150, 180, 120, 30.3)
+    seer = Seer([points])
+    align = Aligner(cast(FaceDetector, cast(Any, seer)), TEMPLATE, "largest").remembering()
+    image, sizes = picture((400, 300), points), ((96, 96), (64, 48))
+    wanted = [Aligner(detector(points), TEMPLATE, "largest")(image, size) for size in sizes]
+    once = [align(image, size) for size in sizes[:1]]
+    looks = seer.calls
+    again = [align(image.copy(), size) for size in sizes]
+    assert seer.calls == looks > 0
+    elsewhere = pickle.loads(pickle.dumps(align.known))
+    there = Aligner(detector(), TEMPLATE, "largest", elsewhere)
+    for made in (once, again, [there(image, size) for size in sizes]):
+        for one, other in zip(made, wanted, strict=False):
+            np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+
+
+def test_a_remembered_face_is_that_of_its_picture_and_box():
+    faces = face_at(100, 100, 100), face_at(300, 300, 100)
+    seer = detector(*faces)
+    align, plain = (Aligner(seer, TEMPLATE, "centre"), Aligner(seer, TEMPLATE, "centre"))
+    align = align.remembering()
+    # Of one shape turned on its side: the same bytes.
+    grey, side = Image.new("RGB", (400, 420), "grey"), Image.new("RGB", (420, 400), "grey")
+    other = picture((400, 420), *faces)
+    for image in (grey, side, other, grey):
+        for box in (None, Box(40, 40, 120, 120), Box(240, 240, 120, 120)):
+            one, wanted = (made(image, (48, 48), box) for made in (align, plain))
+            np.testing.assert_array_equal(np.asarray(one), np.asarray(wanted))
+    assert align.known is not None and len(align.known) == 9
+    assert {len(key) + len(value) for key, value in align.known.items()} == {16 + 80}
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -24,6 +24,7 @@ from synfer_rt.faces import weights
 from synfer_rt.faces.yunet import Yunet
 from synfer_rt.jobs import aligning
 from synfer_rt.jobs.card.command import command
+from synfer_rt.jobs.photo_reading import read_photos
 from tests.faces.yunet_form import POINTS, put_aligned, put_picture, write_red_finder
 from tests.jobs.long_tail import decoded
 
@@ -245,6 +246,49 @@ def test_samples_start_from_aligned_faces(
     samples = model.sample(**options | {"count": 2}, **align)
     for one, other in zip(samples, cropped, strict=True):
         np.testing.assert_array_equal(one.image, other.image)
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Gets the side of every square that the detector is shown."""
+    shown: list[int] = []
+    faces = Yunet.faces
+
+    def counted(self: Yunet, image: Any, matrix: np.ndarray, side: int) -> Any:
+        shown.append(side)
+        return faces(self, image, matrix, side)
+
+    monkeypatch.setattr(Yunet, "faces", counted)
+    return shown
+
+
+@pytest.mark.parametrize("dataset", [{}, {"keep_label": True}], ids=["folder", "dataset"])
+def test_photos_have_their_faces_found_once(
+    model: synfer_rt.Model, photos: Path, detector: Path, looks: list[int], dataset: dict[str, Any]
+):
+    align: dict[str, Any] = {"align": True, "face_detector": detector}
+    given = {"layout_from": photos, **dataset, **align}
+    found, _ = read_photos(given, model.bundle, None)
+    assert found is not None and len(found) == 3
+    before, rows = len(looks), range(len(found))
+    # Two looks at each picture, and one more at each face.
+    assert before == 2 * len(SQUARES) + len(found)
+    images = found.images(rows)
+    travelled = pickle.loads(pickle.dumps(found)).images(rows)
+    assert len(looks) == before
+    size, plain = model.bundle.image_size, aligner(model, detector)
+    for item, image, other in zip(found.as_items(), images, travelled, strict=True):
+        wanted = load(item, size, plain)
+        np.testing.assert_array_equal(image, wanted)
+        np.testing.assert_array_equal(other, wanted)
+
+
+def test_originals_have_their_faces_found_once(
+    model: synfer_rt.Model, photos: Path, detector: Path, looks: list[int], tmp_path: Path
+):
+    align: dict[str, Any] = {"align": True, "face_detector": detector}
+    model.augment(photos, tmp_path / "out", balance=4, repair_steps=0, **align)
+    assert len(looks) == 2 * len(SQUARES) + 3
 
 
 def test_a_detector_travels_to_other_processes(detector: Path):
