@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import socket
 import threading
 from collections.abc import Callable, Generator, Mapping
@@ -15,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from importlib.resources import files
+from types import FrameType
 from typing import Any, TypeVar, cast
 from urllib.parse import unquote
 
@@ -64,6 +66,7 @@ _HEADERS = {
 """Of each answer: the page may ask this server alone, and no other page may show it."""
 _MOST_STATE = 100_000
 """Bytes of a state."""
+_SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
 _GONE = 0.05
 """Seconds between two looks at whether somebody still waits for an image."""
 
@@ -144,11 +147,16 @@ class Studio:
         gone = threading.Event()
         watching = asyncio.create_task(_watch(request, gone))
         try:
-            made = await self._on_engines(lambda: self._maker.make(settings, gone.is_set))
+            made = await self._on_engines(
+                lambda: self._maker.make(
+                    settings, lambda: gone.is_set() or self._server.should_exit
+                )
+            )
         except OutOfDate:
             return Response(status_code=204)
         finally:
             watching.cancel()
+            gone.set()  # also where the request is cancelled
         return JSONResponse(image_answer(made))
 
     async def _copies(self, request: Request) -> Response:
@@ -195,12 +203,34 @@ def open_studio(
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to who calls `run`: they raise KeyboardInterrupt there, and all is closed."""
+    """Ends at a signal, and then leaves it to the handler that who calls `run` has set.
+
+    That handler may raise an exception, which would be lost in the answer to a request.
+    """
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
-        """Within the block no signal is caught."""
-        yield
+        """Within the block a signal that has a handler ends the server; it is raised after it."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        came: list[int] = []
+
+        def end(number: int, frame: FrameType | None) -> None:
+            came.append(number)
+            self.should_exit = True
+
+        before = {number: signal.getsignal(number) for number in _SIGNALS}
+        handled = {number: handler for number, handler in before.items() if callable(handler)}
+        for number in handled:
+            signal.signal(number, end)
+        try:
+            yield
+        finally:
+            for number, handler in handled.items():
+                signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 class _Guarded:
@@ -224,7 +254,10 @@ class _Guarded:
             app = _error("The studio is not known under this name; open it by its address.", 421)
         elif origins.is_foreign(headers) and scope.get("path") != "/":
             app = _error("The studio answers its own page only; open it by its address.", 403)
-        await app(scope, receive, with_headers)
+        try:
+            await app(scope, receive, with_headers)
+        except asyncio.CancelledError:  # the studio ends before a long stage does
+            await _error("The studio has ended.", 503)(scope, receive, with_headers)
 
 
 async def _file(name: str, request: Request) -> Response:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import signal
 import socket
 import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
 from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -110,25 +113,72 @@ def test_bad_input_is_one_sentence(path: str, body: Any, sentence: str, client: 
     assert client.ask("/controls")[0] == 200  # it goes on
 
 
+class LongImage:
+    """Takes the place of `Maker.make`: an image of five seconds, in stages of `stage` seconds."""
+
+    def __init__(self, stage: float = 0.01) -> None:
+        self._stage = stage
+        self.begun, self.ended = threading.Event(), threading.Event()
+
+    def __call__(self, settings: object, out_of_date: Callable[[], bool]) -> Made:
+        self.begun.set()
+        for _ in range(int(5 / self._stage)):
+            if out_of_date():
+                self.ended.set()
+                raise OutOfDate
+            time.sleep(self._stage)
+        raise AssertionError("nobody said so")
+
+
 def test_a_request_that_nobody_awaits_is_broken_off(
     studio: Studio, client: Client, monkeypatch: pytest.MonkeyPatch
 ):
-    begun, ended = threading.Event(), threading.Event()
-
-    def make(settings: object, out_of_date: Callable[[], bool]) -> Made:
-        begun.set()
-        for _ in range(500):
-            if out_of_date():
-                ended.set()
-                raise OutOfDate
-            time.sleep(0.01)
-        raise AssertionError("nobody said so")
-
-    monkeypatch.setattr(studio._maker, "make", make)
+    image = LongImage()
+    monkeypatch.setattr(studio._maker, "make", image)
     with closing(HTTPConnection(client.host)) as connection:
         connection.request("POST", "/image", json.dumps({"label": "happy"}))
-        assert begun.wait(5) and not ended.is_set()
-    assert ended.wait(5)
+        assert image.begun.wait(5) and not image.ended.is_set()
+    assert image.ended.wait(5)
+
+
+@pytest.mark.parametrize(("stage", "status"), [(0.01, 204), (1.3, 503)])
+def test_a_signal_breaks_off_the_image_under_way(
+    stage: float,
+    status: int,
+    engines: LoadedEngines,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+):
+    """The server ends after the stage, answers who waits, and leaves no files and no traceback."""
+    image, answers = LongImage(stage), list[tuple[int, Any, dict[str, str]]]()
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    def ask() -> None:
+        answers.append(client.ask("/image", {"label": "happy"}))
+
+    def end() -> None:
+        assert image.begun.wait(5)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    former = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        with Studio(engines, port=0) as opened:
+            monkeypatch.setattr(opened._maker, "make", image)
+            client, folder = Client(opened), Path(opened._photos._folder.name)
+            threads = [threading.Thread(target=ask), threading.Thread(target=end)]
+            for thread in threads:
+                thread.start()
+            with pytest.raises(KeyboardInterrupt):
+                opened.run()
+    finally:
+        signal.signal(signal.SIGTERM, former)
+    for thread in threads:
+        thread.join()
+    assert image.ended.is_set() and not folder.exists()
+    assert [answer[0] for answer in answers] == [status]
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_an_upload_is_not_read_beyond_its_limit(client: Client, monkeypatch: pytest.MonkeyPatch):
