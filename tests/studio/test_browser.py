@@ -170,6 +170,53 @@ def test_a_photo_is_uploaded_and_stands_before(page: Any, tmp_path: Path):
     wait(page, lambda b: now(b) == before)
 
 
+def test_a_photo_that_is_gone_can_be_chosen_again(page: Any, studio: Studio, tmp_path: Path):
+    before, field = now(page), page.find_element("id", "photo")
+    (file := tmp_path / "again.png").write_bytes(picture())
+
+    def choose() -> None:  # a click of a script opens no dialog
+        page.execute_script("arguments[0].click()", field)
+        field.send_keys(str(file))
+
+    choose()
+    shown = changed(page, before)
+    studio._photos._kept.clear()
+    page.find_element("id", "unit-AU1").send_keys(Keys.END)
+    wait(page, lambda b: "choose its file again" in b.find_element("id", "error").text)
+    choose()
+    changed(page, shown)
+    page.find_element("id", "remove-photo").click()
+    page.find_element("id", "unit-AU1").send_keys(Keys.HOME)
+    wait(page, lambda b: now(b) == before)
+
+
+def test_what_a_control_cannot_hold_is_not_left_out_of_a_copy_or_strip(page: Any):
+    before = page.find_element("id", "text").text
+    strip = page.find_element("id", "strip-images").get_attribute("innerHTML")
+    seed = page.find_element("id", "seed")
+    old = seed.get_attribute("value")
+    seed.clear()
+    for button in ("[data-kind=python]", "#strip-make"):
+        page.execute_script("document.getElementById('error').hidden = true")
+        page.find_element("css selector", button).click()
+        wait(page, lambda b: b.find_element("id", "error").text.startswith("Seed: "))
+    seed.send_keys(old)
+    settle(page)
+    assert page.find_element("id", "text").text == before
+    assert page.find_element("id", "strip-images").get_attribute("innerHTML") == strip
+
+
+def test_a_narrow_window_has_room_for_all(page: Any):
+    narrow = {"width": 360, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", narrow)
+    width = page.execute_script("return document.documentElement.scrollWidth")
+    assert width == page.execute_script("return innerWidth") == 360
+    slider = page.find_element("id", "unit-AU25").rect
+    value = page.find_element("css selector", "output[for=unit-AU25]").rect
+    assert slider["x"] + slider["width"] <= value["x"]
+    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def test_every_control_has_a_name_for_a_screen_reader(page: Any):
     tree = page.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
     seen = [(one["role"]["value"], one["name"]["value"]) for one in tree if "name" in one]
@@ -226,6 +273,12 @@ def test_the_address_keeps_the_state(page: Any, studio: Studio):
     page.refresh()
     wait(page, lambda b: now(b) == shown)
     assert page.find_element("id", "unit-AU25").get_attribute("value") == value != "0"
+    page.find_element("id", "keep").click()
+    page.get("data:,")
+    page.back()
+    wait(page, lambda b: now(b) == shown)  # what was kept is gone, and no longer compared with
+    settle(page)
+    assert page.find_element("id", "compare").get_attribute("value") == "rest"
     page.get(f"{studio.address}#null")  # nothing that the page has written
     wait(page, lambda b: (now(b) or shown) != shown)
     settle(page)

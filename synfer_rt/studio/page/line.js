@@ -21,10 +21,6 @@ export class Line {
     this.#next();
   }
 
-  drop(kind) {
-    this.#waiting.delete(kind);
-  }
-
   async #next() {
     const kind = ORDER.find((each) => this.#waiting.has(each));
     if (this.#underWay || !kind) return;

@@ -72,16 +72,22 @@ function atRest(current) {
 
 function changed(event) {
   if (!$("lock").checked && event?.target.id !== "seed") $("seed").value = anySeed();
-  const wrong = [...$("form").elements].find((one) => !one.disabled && !one.checkValidity());
-  if (wrong) {
+  if (!complete()) {
     newest = null;
-    return fail(new Error(`${wrong.labels[0].textContent.trim()}: ${wrong.validationMessage}`));
+    return;
   }
   const current = state();
   const begun = event?.timeStamp ?? performance.now();
   newest = current;
   document.body.ariaBusy = "true";
   line.ask("now", current, (answer) => show(answer, current, begun), (error) => current === newest && fail(error));
+}
+
+// Whether every control holds what it may. If not, says what is wrong: a state would leave it out.
+function complete() {
+  const wrong = [...$("form").elements].find((one) => !one.disabled && !one.checkValidity());
+  if (wrong) fail(new Error(`${wrong.labels[0].textContent.trim()}: ${wrong.validationMessage}`));
+  return !wrong;
 }
 
 function anySeed() {
@@ -160,16 +166,15 @@ function setBefore(image, alt) {
 
 async function upload(file) {
   if (!file) return;
-  if (file.size > about.photo_bytes) {
-    $("photo").value = "";
-    return fail(new Error(`The file has ${(file.size / 1e6).toFixed(1)} MB; choose a photo of at most ${about.photo_bytes / 1e6} MB.`));
-  }
   try {
+    if (file.size > about.photo_bytes)
+      throw new Error(`The file has ${(file.size / 1e6).toFixed(1)} MB; choose a photo of at most ${about.photo_bytes / 1e6} MB.`);
     const headers = { "X-File-Name": encodeURIComponent(file.name) };
     const asking = fetch(`photo?align=${$("align").checked}`, { method: "POST", body: file, headers });
     const answer = await answerOf(await reached(asking));
     choosePhoto({ ...answer, file });
   } catch (error) {
+    $("photo").value = ""; // it would name a file that is not the photo
     fail(error);
   }
 }
@@ -197,6 +202,7 @@ function enable() {
 }
 
 function makeStrip() {
+  if (!complete()) return;
   const unit = $("strip-unit").value;
   const count = Number($("strip-count").value);
   const sides = about.regions.flatMap((region) => region.units).find((one) => one.name === unit).sides ?? [];
@@ -228,6 +234,7 @@ function stripItem(unit, value) {
 }
 
 function copyAs(kind) {
+  if (!complete()) return;
   line.ask("copies", state(), async (texts) => {
     const text = texts[kind];
     $("text").textContent = text;
@@ -320,6 +327,8 @@ function listen() {
     units.show(units.fromRead(photo.read));
     unitsMoved(event);
   });
+  // A browser reports no change when the same file is chosen again.
+  $("photo").addEventListener("click", (event) => (event.target.value = ""));
   $("photo").addEventListener("change", (event) => upload(event.target.files[0]));
   $("align").addEventListener("change", () => upload(photo?.file));
   $("remove-photo").addEventListener("click", () => choosePhoto(null));
