@@ -15,6 +15,7 @@ from synfer_rt.jobs.augment_dataset import Augmented, augment_dataset
 from synfer_rt.jobs.augmentation import Augmentation
 from synfer_rt.jobs.balance import Balance, additions, targets
 from synfer_rt.jobs.destination import Destination
+from synfer_rt.jobs.known_faces import remembering
 from synfer_rt.jobs.originals import usable
 from synfer_rt.jobs.progress import OnProgress
 from synfer_rt.jobs.reading_settings import DEFAULTS, ReadingSettings
@@ -72,7 +73,7 @@ class Augmenting(Session):
         refuse_inside(to.out, [local(dataset, "dataset")])
         scheme, split = reading.get("label_scheme"), reading.get("split")
         read = read_dataset(dataset, input_format, scheme, split, bundle.label_scheme)
-        aligner = aligner_of(reading, bundle, read_again=True)
+        aligner = remembering(aligner_of(reading, bundle), to.out)
         originals = usable(read, bundle.image_size, aligner)
         counts = originals.counts()
         wanted = additions(counts, targets(counts, balance))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +23,16 @@ _STEP = 1 / 16
 """Points are rounded to this part of a pixel, so that the last bits of a detector's output, in
 which processors differ, change no image."""
 
+HASH, POINTS = 16, 80
+"""Bytes of the hash of a picture and its box, and of the points float64 [5, 2] of its face."""
+
 
 @dataclass(frozen=True)
 class Aligner:
     """Aligns the face that counts by `rule`, one of `finding.RULES`, to `template`.
 
-    `known`, if it is there, holds the points of each face that was found, by a hash of its picture
-    and box, and gets those that are found; about 200 bytes for each.
+    `known`, if it is there, holds the points of each face that was found, by the hash of its
+    picture and box, and gets those that are found; about 200 bytes for each.
     """
 
     detector: FaceDetector
@@ -36,9 +40,12 @@ class Aligner:
     rule: str
     known: dict[bytes, bytes] | None = field(default=None, repr=False, compare=False)
 
-    def remembering(self) -> Aligner:
-        """The same, which finds the face of each picture only once, however often it is read."""
-        return replace(self, known={})
+    def remembering(self, known: Mapping[bytes, bytes] | None = None) -> Aligner:
+        """The same, which finds the face of each picture only once, however often it is read.
+
+        Those that are `known` it does not find at all.
+        """
+        return replace(self, known=dict(known or {}))
 
     def __call__(self, image: Image, size: tuple[int, int], box: Box | None = None) -> Image:
         """An RGB picture's face as a picture of `size` (H, W).
@@ -79,4 +86,4 @@ def _key(image: Image, box: Box | None) -> bytes:
     """A hash of an RGB picture and of the box that holds its face."""
     whole = hashlib.sha256(repr((image.size, box)).encode())
     whole.update(image.tobytes())
-    return whole.digest()[:16]
+    return whole.digest()[:HASH]

@@ -60,15 +60,9 @@ def aligner_to(
     return Aligner(weights.detector(given), template, face or RULES[0])
 
 
-def aligner_of(
-    settings: Mapping[str, Any], bundle: Bundle, *, read_again: bool = False
-) -> Aligner | None:
-    """What aligns images as `ReadingSettings` says; see `aligner_for`.
-
-    With `read_again` it remembers the faces of images, for jobs that read them more than once.
-    """
-    aligner = aligner_for(bundle, *aligning_of(settings))
-    return aligner.remembering() if aligner is not None and read_again else aligner
+def aligner_of(settings: Mapping[str, Any], bundle: Bundle) -> Aligner | None:
+    """What aligns images as `ReadingSettings` says; see `aligner_for`."""
+    return aligner_for(bundle, *aligning_of(settings))
 
 
 def aligning_of(settings: Mapping[str, Any]) -> tuple[bool, str | None, Location | None]:

@@ -21,6 +21,7 @@ from synfer_rt.jobs.augmentation import Augmentation
 from synfer_rt.jobs.balance import Balance
 from synfer_rt.jobs.card.card import write_card
 from synfer_rt.jobs.destination import Destination
+from synfer_rt.jobs.known_faces import keep_faces
 from synfer_rt.jobs.originals import some_differ
 from synfer_rt.jobs.progress import OnProgress, reporter
 from synfer_rt.jobs.resuming import resumable
@@ -98,6 +99,7 @@ def augment_dataset(
         _warn(job, augmenter.bundle)
     skipped = tuple((entry.name, entry.reason) for entry in originals.skipped)
     listed = write_skipped(to.out, skipped)
+    keep_faces(to.out, job.aligner)
     with resumable(lambda: f"{writer.done} of {job.count} images written"):
         execute(augmenter, writer, batch, reporter(on_progress, writer.done, job.count))
     classes = _classes(augmenter, originals.counts(), to.out)

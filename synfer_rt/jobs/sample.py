@@ -29,6 +29,7 @@ from synfer_rt.jobs import runner
 from synfer_rt.jobs.aligning import warn_of_unaligned
 from synfer_rt.jobs.card.card import tally_of, write_card
 from synfer_rt.jobs.destination import Destination
+from synfer_rt.jobs.known_faces import keep_faces
 from synfer_rt.jobs.other_parts import PATIENCE, OtherParts
 from synfer_rt.jobs.pieces import Pieces, RunObserver
 from synfer_rt.jobs.progress import OnProgress, reporter
@@ -277,6 +278,7 @@ def write_samples(
         LOG.info(f"Resuming: {writer.done} of {count} images are there.")
     if run.photos is not None:
         write_skipped(to.out, skipped)
+        keep_faces(to.out, run.photos.aligner)
     try:
         with resumable(lambda: f"{writer.done} of {count} images written"):
             report = reporter(on_progress, writer.done, count, run.quota is not None)

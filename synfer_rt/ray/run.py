@@ -22,6 +22,7 @@ from synfer_rt.data.writers.shards import EVERY
 from synfer_rt.jobs.card.card import tally_of
 from synfer_rt.jobs.destination import Destination
 from synfer_rt.jobs.finish import Finished, finish_run
+from synfer_rt.jobs.known_faces import keep_faces
 from synfer_rt.jobs.progress import OnProgress, reporter
 from synfer_rt.jobs.resuming import resumable
 from synfer_rt.jobs.run_status import run_status
@@ -67,6 +68,7 @@ def write_on_ray(
             with cluster.connected(address) as ray, _mark(to.out) as mark:
                 if run.photos is not None:
                     write_skipped(to.out, skipped)
+                    keep_faces(to.out, run.photos.aligner)
                 job = _job(run, to, ModelSpec.of(run.bundle, backend), batch, mark)
                 gpu = cluster.on_gpus(_backend(to, backend), cluster.nodes(ray))
                 assignment = Assignment(lacking)

@@ -24,6 +24,7 @@ from synfer_rt.faces import weights
 from synfer_rt.faces.yunet import Yunet
 from synfer_rt.jobs import aligning
 from synfer_rt.jobs.card.command import command
+from synfer_rt.jobs.known_faces import FILE
 from synfer_rt.jobs.photo_reading import read_photos
 from tests.faces.yunet_form import POINTS, put_aligned, put_picture, write_red_finder
 from tests.jobs.long_tail import decoded
@@ -283,12 +284,44 @@ def test_photos_have_their_faces_found_once(
         np.testing.assert_array_equal(other, wanted)
 
 
+def test_a_run_that_continues_knows_the_faces_that_were_found(
+    model: synfer_rt.Model, photos: Path, detector: Path, looks: list[int], tmp_path: Path
+):
+    out = tmp_path / "out"
+    given: dict[str, Any] = {"layout_from": photos, "align": True, "face_detector": detector}
+
+    def looks_of(**others: Any) -> tuple[int, Any]:
+        before = len(looks)
+        found, _ = read_photos({**given, **others}, model.bundle, out)
+        assert found is not None
+        return len(looks) - before, found
+
+    fresh, found = looks_of()
+    model.write(out, count=2, steps=2, labels=["sad"], **given)
+    file = run_file.folder(out) / FILE
+    whole = file.read_bytes()
+    assert len(whole) == 32 + 3 * (16 + 80)
+    # Only the picture without a face is looked at, in its two sizes.
+    less, known = looks_of()
+    assert (less, fresh) == (2, 2 * len(SQUARES) + 3)
+    np.testing.assert_array_equal(known.images(range(3)), found.images(range(3)))
+    assert looks_of(face="centre")[0] == fresh
+    for damaged in (whole[:-1], whole[:-96], whole[:50] + b"?" + whole[51:], b"faces", b""):
+        file.write_bytes(damaged)
+        assert looks_of()[0] == fresh
+    model.write(out, count=2, steps=2, labels=["sad"], resume=True, **given)
+    assert file.read_bytes() == whole
+
+
 def test_originals_have_their_faces_found_once(
     model: synfer_rt.Model, photos: Path, detector: Path, looks: list[int], tmp_path: Path
 ):
     align: dict[str, Any] = {"align": True, "face_detector": detector}
-    model.augment(photos, tmp_path / "out", balance=4, repair_steps=0, **align)
+    options: dict[str, Any] = {"balance": 4, "repair_steps": 0, **align}
+    model.augment(photos, tmp_path / "out", **options)
     assert len(looks) == 2 * len(SQUARES) + 3
+    model.augment(photos, tmp_path / "out", resume=True, **options)
+    assert len(looks) == 2 * len(SQUARES) + 3 + 2  # the picture without a face
 
 
 def test_a_detector_travels_to_other_processes(detector: Path):

@@ -30,7 +30,7 @@ from synfer_rt.errors import UserError
 from synfer_rt.paths import local, resolved
 from synfer_rt.records import Record
 
-_SETTLED = (run_file.FILE, "skipped.jsonl")  # known before any sample is made
+_SETTLED = (run_file.FILE, "skipped.jsonl", "faces.bin")  # known before any sample is made
 SHARD_SIZE = 10_000
 """Samples in a shard of the formats that have shards."""
 
