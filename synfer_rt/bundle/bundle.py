@@ -79,20 +79,20 @@ class Bundle:
     name: str
     version: str
     licence: str
-    description: str
+    description: str = field(repr=False)
     image_size: tuple[int, int]
     sizes: Sizes | None
     latent: Latent
     prediction_type: str
-    schedule: Schedule
-    au_names: tuple[str, ...]
+    schedule: Schedule = field(repr=False)
+    au_names: tuple[str, ...] = field(repr=False)
     label_scheme: str
     max_length: int
     defaults: Defaults
     distilled: Distilled | None
-    engines: Mapping[str, EngineSpec]
-    plans: Mapping[str, Mapping[str, PlanSpec]]
-    cuda: Mapping[str, CudaSpec]
+    engines: Mapping[str, EngineSpec] = field(repr=False)
+    plans: Mapping[str, Mapping[str, PlanSpec]] = field(repr=False)
+    cuda: Mapping[str, CudaSpec] = field(repr=False)
     manifest: Mapping[str, Any] = field(repr=False, compare=False)
     stamps: dict[str, Stamp | None] = field(repr=False, compare=False)
 

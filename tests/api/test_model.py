@@ -42,8 +42,8 @@ def test_reprs_are_short(model: Model, photos: Path, tmp_path: Path) -> None:
     written = model.write(tmp_path / "out", count=2, steps=1)
     made = model.augment(photos, tmp_path / "made", balance=2, repair_steps=0)
     (sample,) = model.sample(count=1, steps=1)
-    for thing in (model, sample, labels, next(iter(labels)), written, made):
-        assert len(repr(thing)) < 600, repr(thing)
+    for thing in (model, model.bundle, sample, labels, next(iter(labels)), written, made):
+        assert len(repr(thing)) < 800, repr(thing)
         assert "array" not in repr(thing)
 
 
