@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from synfer_rt.backends.computation import computation
 from synfer_rt.diffusion.solvers import Trajectory
 from synfer_rt.export.training import cache
 from synfer_rt.sampling.requests import Request
@@ -19,11 +20,14 @@ SEED = 7
 
 
 def sample(sampler: Sampler, requests: Sequence[Request], way: Trajectory) -> dict[str, np.ndarray]:
-    """One batch: `images` uint8 [n, H, W, 3]; `accepted` bool [n] by the bundle's classifiers."""
+    """One batch: `images` uint8 [n, H, W, 3], whether they are `accepted`, bool [n], and
+    `labels` int64 [n], the classes after the vote.
+    """
     samples = sampler.sample(list(requests), way, len(requests))
     return {
         "images": np.stack([s.image for s in samples]),
         "accepted": np.array([s.accepted for s in samples]),
+        "labels": np.array([sampler.bundle.classes.index(s.label) for s in samples]),
     }
 
 
@@ -31,7 +35,7 @@ def facts(sampler: Sampler, requests: Sequence[Request], way: Trajectory) -> tup
     """Everything that the samples of these requests depend on, for `cache.key`."""
     scales = np.array([request.guidance for request in requests], np.float32)
     weights = sampler.bundle.hash_with(*engines_of(plan(sampler.bundle, way, scales)))
-    return weights, sampler.backend, *steps(way), list(requests)
+    return weights, computation(sampler.bundle, sampler.backend), *steps(way), list(requests)
 
 
 def steps(way: Trajectory) -> tuple[object, ...]:
@@ -68,6 +72,7 @@ def reconstructed(sampler: Sampler, images_u8: np.ndarray, work: Path) -> np.nda
         pixels = np.rint(decoded.clip(0, 1).transpose(0, 2, 3, 1) * 255).astype(np.uint8)
         return {"images": pixels}
 
-    facts = sampler.bundle.bundle_hash, sampler.backend, cache.digest(images_u8)
+    computed = computation(sampler.bundle, sampler.backend)
+    facts = sampler.bundle.bundle_hash, computed, cache.digest(images_u8)
     folder = work / f"reconstructed-{cache.key(*facts)}"
     return cache.rows(folder, len(images_u8), make, 64, "reconstructing")["images"]

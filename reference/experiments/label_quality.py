@@ -104,7 +104,7 @@ def opinions(setting: Setting, images_u8: np.ndarray, name: str) -> list[Opinion
         images = images_u8[numbers].transpose(0, 3, 1, 2).astype(np.float32) / 255
         return {said.annotator: said.probabilities for said in annotators.opinions(images)}
 
-    key = cache.key(bundle.bundle_hash, setting.backend, cache.digest(images_u8))
+    key = cache.key(bundle.bundle_hash, setting.computation, cache.digest(images_u8))
     found = cache.rows(
         setting.work / f"opinions-{key}", len(images_u8), read, 64, f"reading {name}"
     )

@@ -115,7 +115,7 @@ def augmented(
     # The dataset is named by its images; its files are written anew each time.
     way = setting.bundle.trajectory(steps=repair, strength=how[2]) if repair else None
     steps = way and (way.timesteps.tolist(), cache.digest(way.coefficients))
-    facts = (setting.bundle.bundle_hash, setting.backend, dataset.name, wanted, steps)
+    facts = (setting.bundle.bundle_hash, setting.computation, dataset.name, wanted, steps)
     folder = setting.work / f"augmented-{cache.key(*facts, *how)}"
     found = cache.rows(folder, len(wanted), make, 32, f"augmenting, {repair} repair steps")
     kept = found["accepted"]

@@ -16,6 +16,7 @@ import torch
 from reference import classifiers, renders
 from reference.evaluation.pages import machine
 from reference.pictures import save_chart
+from synfer_rt.backends.computation import Computation, computation
 from synfer_rt.bundle import Bundle, open_bundle
 from synfer_rt.commands.invocation import typed
 from synfer_rt.sampling.sampler import Sampler
@@ -42,6 +43,11 @@ class Setting:
     def sampler(self) -> Sampler:
         """Its engines."""
         return Sampler.of(self.bundle, self.backend, self.threads)
+
+    @cached_property
+    def computation(self) -> Computation:
+        """How its engines compute, a fact for `cache.key`."""
+        return computation(self.bundle, self.sampler.backend)
 
     @cached_property
     def data(self) -> renders.Renders:

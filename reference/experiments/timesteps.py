@@ -109,7 +109,7 @@ def goal(
     every = make_requests(bundle, layout=layout, seed=SEED)
     requests = [every[i] for i in numbers]
     way = bundle.trajectory(steps=reference, strength=strength)
-    key = cache.key(bundle.bundle_hash, sampler.backend, layout, numbers, reference)
+    key = cache.key(bundle.bundle_hash, setting.computation, layout, numbers, reference)
     starts = sampler.start(requests, way)
 
     def make(rows: np.ndarray) -> dict[str, np.ndarray]:

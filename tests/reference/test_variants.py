@@ -31,5 +31,7 @@ def test_the_same_variant_twice_is_sampled_once_and_differs_by_nothing(
     CliRunner().invoke(variants.main, [str(option) for option in options], catch_exceptions=False)
     rows = [line.split("|")[1:-1] for line in out.read_text().splitlines()[-2:]]
     assert rows[0] == rows[1] and rows[0][-1].strip() == "0.000"
-    assert rows[0][2].strip() == "onnxruntime-cpu" and not rows[0][4].strip()
+    named = dict(zip(variants.COLUMNS, (cell.strip() for cell in rows[0]), strict=True))
+    assert named["backend"] == "onnxruntime-cpu" and named["computed in"] == "fp32"
+    assert named["same label"] == "100.0" and not named["photo-trained `fer`"]
     assert len(list((tmp_path / "work").iterdir())) == 2
