@@ -235,6 +235,7 @@ def examples(directory: Path, name: str) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("in_float32")
 @pytest.mark.parametrize("name", [*DENOISERS, *BORROWERS])
 def test_every_runtime_opens_shared_weights(
     bundle: Bundle, whole: Path, engine: Callable, name: str
