@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from synfer_rt.data.writers.atomic import write_whole
+from synfer_rt.data.writers.atomic import write_beside_others
 from synfer_rt.errors import UserError
 from synfer_rt.export.training.stages import Stage, shown
 
@@ -40,8 +40,9 @@ def rows(
 
     `compute` takes consecutive row numbers int64 [n], at most `at_once`, and returns arrays
     [n, ...] whose names, types and further dimensions never change. `folder` keeps them and the
-    number of rows that are done; name it by a `key` of everything that decides the values. Raises
-    UserError where they cannot be written, on a full disk for example; the rows before are kept.
+    number of rows that are done; name it by a `key` of everything that decides the values. Several
+    processes may compute the same rows at once. Raises UserError where they cannot be written, on a
+    full disk for example; the rows before are kept.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -53,7 +54,7 @@ def rows(
             with writing(folder):
                 for name, values in found.items():
                     _put(folder / f"{name}.npy", begin, count, values)
-                write_whole(folder / _DONE, str(begin + len(numbers)).encode())
+                write_beside_others(folder / _DONE, str(begin + len(numbers)).encode(), folder)
             report(begin + len(numbers))
     # A copy in memory of what somebody changes: no mistake reaches the disk.
     return {file.stem: np.load(file, mmap_mode="c") for file in sorted(folder.glob("*.npy"))}
@@ -101,9 +102,10 @@ def _put(file: Path, begin: int, count: int, values: np.ndarray) -> None:
     """Write `values` as the rows from `begin` on of a .npy file of `count` rows.
 
     The file grows by writes: on a full disk they raise an error, where a write to memory that maps
-    the file would end the process.
+    the file would end the process. What is in it stays, for another process may have written it.
     """
-    with file.open("r+b" if begin else "wb") as out:
+    flags = os.O_RDWR | getattr(os, "O_BINARY", 0) | (0 if begin else os.O_CREAT)
+    with os.fdopen(os.open(file, flags, 0o666), "r+b") as out:
         if begin:
             np.lib.format.read_magic(out)
             np.lib.format.read_array_header_1_0(out)

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from synfer_rt.data.writers.atomic import write_whole
+from synfer_rt.data.writers.atomic import write_beside_others
 from synfer_rt.errors import UserError
 from synfer_rt.export.files.json_files import read_json
 from synfer_rt.export.sentences import first_line
@@ -55,7 +55,7 @@ def begin(folder: Path, settings: Mapping[str, Any]) -> None:
     if not file.exists():
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            write_whole(file, (json.dumps(settings, indent=2) + "\n").encode())
+            write_beside_others(file, (json.dumps(settings, indent=2) + "\n").encode(), folder)
         return
     begun = read_json(file, "remove the folder to begin again")
     for name, value in settings.items():
@@ -130,7 +130,7 @@ def keep(folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer, epo
         {name: x.cpu().contiguous() for name, x in tensors.items()}, {"epochs": str(epochs)}
     )
     with writing(folder):
-        write_whole(folder / _STATE, content)
+        write_beside_others(folder / _STATE, content, folder)
 
 
 def _opened(file: Path) -> Any:

@@ -41,6 +41,27 @@ def test_what_was_interrupted_goes_on_after_the_last_piece(tmp_path: Path) -> No
     assert found["square"].tolist() == [n * n for n in range(10)]
 
 
+def test_two_processes_may_compute_the_same_rows_at_once(tmp_path: Path) -> None:
+    """As trainings do that share `work`; the slower one does not take rows from the faster one."""
+
+    def killed(numbers: np.ndarray) -> dict[str, np.ndarray]:
+        if 4 in numbers:
+            raise KeyboardInterrupt
+        return squares(numbers)
+
+    def overtaken(numbers: np.ndarray) -> dict[str, np.ndarray]:
+        if 8 in numbers:
+            (tmp_path / "a" / "done").rename(tmp_path / "later")  # the other began before
+            with pytest.raises(KeyboardInterrupt):
+                cache.rows(tmp_path / "a", 10, killed, at_once=4)
+            (tmp_path / "later").rename(tmp_path / "a" / "done")
+        return squares(numbers)
+
+    found = cache.rows(tmp_path / "a", 10, overtaken, at_once=4)
+    assert found["square"].tolist() == [n * n for n in range(10)]
+    assert found["pair"].tolist() == [[n, -n] for n in range(10)]
+
+
 def test_a_key_tells_facts_and_arrays_apart() -> None:
     assert cache.key("a", 1) == cache.key("a", 1) != cache.key("a", 2)
     x = np.arange(6)
