@@ -21,7 +21,7 @@ from synfer_rt.export.build.verify import Case, check, max_relative_error, refer
 from synfer_rt.export.checkpoint.contents import Checkpoint
 from synfer_rt.export.checkpoint.reading import read_checkpoint
 from synfer_rt.export.files.lora.merge import Lora
-from synfer_rt.export.graphs.engine_graphs import engine_graph, images_of
+from synfer_rt.export.graphs.engine_graphs import engine_graph, guide_remarks, images_of
 from synfer_rt.export.networks.cached_unet import check_depth
 from synfer_rt.export.networks.classifier import ClassifierSource
 from synfer_rt.export.networks.image_network import compose_network, reference_outputs
@@ -61,9 +61,10 @@ class Source:
         )
         if self.guide is not None:
             checkpoint = checkpoint.guided_by(self.guide)
+        remarks = (*checkpoint.remarks, *guide_remarks(checkpoint))
         if self.cache_depth is not None:
             check_depth(checkpoint.unet, self.cache_depth, free_sizes=self.sizes is not None)
-        return replace(checkpoint, cache_depth=self.cache_depth)
+        return replace(checkpoint, cache_depth=self.cache_depth, remarks=remarks)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -36,6 +36,8 @@ from synfer_rt.export.networks.guiding_classifier import (
     LATENT_FOLDER,
     Decoded,
     ExpressionLoss,
+    class_remarks,
+    classes_of,
     read_guiding,
 )
 from synfer_rt.export.networks.guiding_onnx import GuidingOnnx
@@ -150,6 +152,20 @@ def engine_graph(checkpoint: Checkpoint, name: str, max_length: int) -> Graph:
     return _caching(graph, name, denoiser, checkpoint.cache_depth) if name in CACHING else graph
 
 
+def guide_remarks(checkpoint: Checkpoint) -> Iterator[str]:
+    """Sentences on the classes that a guide and the model do not share.
+
+    Raises UserError for a guide that shares too few, or whose classes cannot be read.
+    """
+    scheme = checkpoint.settings.label_scheme
+    if (guide := checkpoint.guide) is not None:
+        yield from class_remarks(guide.path, guide.label_scheme, scheme, guide.mapping_to(scheme))
+    for part in (IMAGE_FOLDER, LATENT_FOLDER):
+        if part in checkpoint.additions:
+            folder = checkpoint.folder(part)
+            yield from class_remarks(folder, label_schemes.listed(classes_of(folder)), scheme)
+
+
 def _caching(graph: Graph, name: str, denoiser: Denoiser, depth: int | None) -> Graph:
     """The engine that stores or reuses features, made of the denoiser's `graph`.
 
@@ -202,14 +218,13 @@ def _latent_loss(checkpoint: Checkpoint) -> ExpressionLoss:
 
 
 def _image_loss(checkpoint: Checkpoint) -> ExpressionLoss:
+    scheme = checkpoint.settings.label_scheme
     if (guide := checkpoint.guide) is not None:
-        classifier: nn.Module = GuidingOnnx(guide, checkpoint.image_size).eval()
+        decoded = Decoded(checkpoint.vae, GuidingOnnx(guide, checkpoint.image_size).eval())
         names = label_schemes.scheme(guide.label_scheme)
-    else:
-        folder = checkpoint.folder(IMAGE_FOLDER)
-        classifier, names = _guiding(folder, (3, *checkpoint.image_size))
-    decoded = Decoded(checkpoint.vae, classifier)
-    return ExpressionLoss(decoded, names, checkpoint.settings.label_scheme)
+        return ExpressionLoss(decoded, names, scheme, guide.mapping_to(scheme))
+    classifier, names = _guiding(checkpoint.folder(IMAGE_FOLDER), (3, *checkpoint.image_size))
+    return ExpressionLoss(Decoded(checkpoint.vae, classifier), names, scheme)
 
 
 def _guiding(folder: Path, shape: tuple[int, int, int]) -> tuple[nn.Module, tuple[str, ...]]:

@@ -12,8 +12,10 @@ An ONNX file guides too (guiding_onnx.py). A classifier that guides should not l
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -31,6 +33,8 @@ from synfer_rt.vocabulary import expressions, label_schemes
 LATENT_FOLDER, IMAGE_FOLDER = "latent_classifier", "image_classifier"
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 _MODEL_TYPE = "synfer-expression-net"
+_NO_SHARE = -1e4
+"""The logarithm of a share of nothing, finite for the sake of the gradient."""
 
 
 @dataclass(frozen=True)
@@ -94,28 +98,46 @@ class ExpressionLoss(nn.Module):
     """Cross-entropy of a classifier with a wanted distribution, summed over the batch.
 
     forward(x, target [B, classes of `scheme`]) -> scalar. `names` are the classifier's classes in
-    their order; the loss is over those that are also in `scheme`. For a target among the other
-    classes the gradient is zero.
+    their order. The loss is over those that are also in `scheme`, or that `mapping` maps to some of
+    its classes. For a target among the other classes the gradient is zero.
     """
 
     logits: Tensor
     wanted: Tensor
+    shares: Tensor
 
-    def __init__(self, classifier: nn.Module, names: tuple[str, ...], scheme: str) -> None:
+    def __init__(
+        self,
+        classifier: nn.Module,
+        names: tuple[str, ...],
+        scheme: str,
+        mapping: label_schemes.Mapped = MappingProxyType({}),
+    ) -> None:
         super().__init__()
         self.classifier = classifier
         classes = label_schemes.scheme(scheme)
-        shared = [name for name in names if name in classes]
+        parts = [
+            {to: weight for to, weight in mapping.get(name, {name: 1.0}).items() if to in classes}
+            for name in names
+        ]
+        used = [i for i, part in enumerate(parts) if part]
+        reached = list(dict.fromkeys(to for part in parts for to in part))
         # Classes are selected by multiplication, since the gradient of indexing is a scatter.
-        self.register_buffer("logits", torch.eye(len(names))[:, [names.index(n) for n in shared]])
+        self.register_buffer("logits", torch.eye(len(names))[:, used])
         self.register_buffer(
-            "wanted", torch.eye(len(classes))[:, [classes.index(n) for n in shared]]
+            "wanted", torch.eye(len(classes))[:, [classes.index(n) for n in reached]]
         )
+        self.is_mapped = any(names[i] in mapping for i in used)
+        if self.is_mapped:
+            weights = torch.tensor([[parts[i].get(to, 0.0) for to in reached] for i in used])
+            self.register_buffer("shares", weights.log().clamp_min(_NO_SHARE))
 
     def forward(self, x: Tensor, target: Tensor) -> Tensor:
         """The summed loss."""
-        scores = (self.classifier(x) @ self.logits).log_softmax(-1)
-        return -((target @ self.wanted) * scores).sum()
+        scores = self.classifier(x) @ self.logits
+        if self.is_mapped:  # the logarithm of the sum of the probabilities' shares
+            scores = torch.logsumexp(scores.unsqueeze(-1) + self.shares, 1)
+        return -((target @ self.wanted) * scores.log_softmax(-1)).sum()
 
 
 class Decoded(nn.Module):
@@ -159,16 +181,73 @@ class _Transformers(nn.Module):
         return self.model(pixel_values=(images - self.mean) / self.std).logits
 
 
+def class_remarks(
+    place: object, source: str, scheme: str, mapping: label_schemes.Mapped = MappingProxyType({})
+) -> Iterator[str]:
+    """Sentences on the classes that the guide in `place`, of the scheme `source`, does not share
+    with the model, of `scheme`.
+
+    Raises UserError if it can pull towards none, since it shares fewer than two.
+    """
+    reached = label_schemes.reached(source, scheme, mapping)
+    if len(reached) < 2:
+        raise UserError(
+            f"{place} tells {source} apart and the model {scheme}, which have "
+            f"{reached[0] if reached else 'nothing'} in common, so it cannot guide; give a guide "
+            "that knows two or more of the model's classes, or a scheme file whose `mappings` say "
+            "what its classes are there."
+        )
+    if lost := label_schemes.left_out(source, scheme, mapping):
+        yield (
+            f"The classes {', '.join(lost)} of {place} do not guide: {scheme} lacks them and "
+            "nothing maps them to it."
+        )
+    classes = filter(label_schemes.is_expression, label_schemes.scheme(scheme))
+    if lacking := [name for name in classes if name not in reached]:
+        yield f"{place} does not know {', '.join(lacking)}; such images are made without its guide."
+
+
+def classes_of(folder: Path) -> tuple[str, ...]:
+    """The names of the classes that the classifier in `folder` tells apart, in their order.
+
+    Raises UserError for a folder without them, and for classes that are not expressions or that are
+    there twice.
+    """
+    try:
+        fields = dict(json.loads((folder / _CONFIG).read_bytes()))
+        if fields.get("model_type") == _MODEL_TYPE:
+            return label_schemes.scheme(fields["label_scheme"])
+        given: Mapping[str, str] = fields["id2label"]
+        words = [given[str(i)] for i in range(len(given))]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise _not_guiding(folder, error) from error
+    try:
+        known = label_schemes.scheme("affectnet-8")
+        names = tuple(expressions.parse_label(word, known) for word in words)
+    except UserError as error:
+        raise UserError(
+            f"The classes in id2label of {folder / _CONFIG} must be expressions: {error}"
+        ) from None
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(
+            f"The classes in id2label of {folder / _CONFIG} contain {twice} twice; give a "
+            "classifier of other classes."
+        )
+    return names
+
+
 def read_guiding(folder: Path) -> tuple[nn.Module, tuple[str, ...]]:
     """The classifier in `folder`, frozen, and its class names in their order.
 
     An image classifier takes images in [-1, 1]. Raises UserError for files that are missing,
     unreadable or not a classifier of expressions.
     """
+    names = classes_of(folder)
     try:
         fields = dict(json.loads((folder / _CONFIG).read_bytes()))
         if fields.get("model_type") != _MODEL_TYPE:
-            network, names = _read_transformers(folder)
+            network = _read_transformers(folder)
         else:
             config = NetConfig(
                 int(fields["channels"]),
@@ -177,20 +256,23 @@ def read_guiding(folder: Path) -> tuple[nn.Module, tuple[str, ...]]:
                 tuple(map(int, fields["widths"])),
                 fields["label_scheme"],
             )
-            network, names = ExpressionNet(config), label_schemes.scheme(config.label_scheme)
+            network = ExpressionNet(config)
             network.load_state_dict(load_file(folder / _WEIGHTS))
     except UserError:
         raise
     except Exception as error:  # every one of the libraries raises errors of its own
-        reason = first_line(error)
-        raise UserError(
-            f"{folder} does not hold a guiding classifier ({reason}); train it again, or save one "
-            "there with transformers' save_pretrained."
-        ) from error
+        raise _not_guiding(folder, error) from error
     return network.float().eval().requires_grad_(False), names
 
 
-def _read_transformers(folder: Path) -> tuple[nn.Module, tuple[str, ...]]:
+def _not_guiding(folder: Path, error: Exception) -> UserError:
+    return UserError(
+        f"{folder} does not hold a guiding classifier ({first_line(error)}); train it again, or "
+        "save one there with transformers' save_pretrained."
+    )
+
+
+def _read_transformers(folder: Path) -> nn.Module:
     import transformers
 
     with quiet():
@@ -207,13 +289,4 @@ def _read_transformers(folder: Path) -> tuple[nn.Module, tuple[str, ...]]:
             f"{folder / _WEIGHTS} has the missing keys {some(missing, 3)}; save the whole "
             "classifier again."
         )
-    words = [model.config.id2label[i] for i in range(model.config.num_labels)]
-    try:
-        names = tuple(
-            expressions.parse_label(word, label_schemes.scheme("affectnet-8")) for word in words
-        )
-    except UserError as error:
-        raise UserError(
-            f"The classes in id2label of {folder / _CONFIG} must be expressions: {error}"
-        ) from None
-    return _Transformers(model, read_preparation(folder)), names
+    return _Transformers(model, read_preparation(folder))

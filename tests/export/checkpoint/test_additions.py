@@ -89,6 +89,31 @@ def test_an_onnx_file_guides_in_place_of_the_folder(whole: Path, tmp_path: Path)
         assert len({one[name] for one in found}) == 1
 
 
+def test_a_build_says_which_classes_no_guide_knows(checkpoint: Path, tmp_path: Path) -> None:
+    """Before it exports anything; a guide that can pull towards none is refused."""
+    said = "image_classifier does not know contempt; such images are made without its guide."
+    assert [one.partition("mini/")[2] for one in Source(checkpoint).read().remarks] == [said]
+    save_classifier(tmp_path / "fer.onnx", channels=1, classes=3)
+    scheme = tmp_path / "scheme.json"
+    fields = {
+        "classes": ["smile", "frown", "blank"],
+        "mappings": {"affectnet-8": {"smile": "happy"}},
+    }
+    for mapped in ({}, {"mappings": {"affectnet-8": {"smile": "happy", "frown": "sad"}}}):
+        scheme.write_text(json.dumps(fields | mapped))
+        source = Source(
+            checkpoint, guide=parse_classifier(tmp_path / "fer.onnx", scheme, "24,grey")
+        )
+        if mapped:
+            assert "classes blank of" in " ".join(source.read().remarks)
+        else:
+            with pytest.raises(UserError, match="have happy in common, so it cannot guide"):
+                source.read()
+    change(checkpoint / "latent_classifier" / "config.json", label_scheme="bored,tired")
+    with pytest.raises(UserError, match="have nothing in common, so it cannot guide"):
+        Source(checkpoint).read()
+
+
 def test_a_folder_elsewhere_guides_as_the_checkpoint_s_own_does(
     whole: Path, mini_checkpoint: Path, tmp_path: Path
 ) -> None:

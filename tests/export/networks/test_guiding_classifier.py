@@ -23,6 +23,7 @@ from synfer_rt.export.networks.guiding_classifier import (
     ExpressionLoss,
     ExpressionNet,
     NetConfig,
+    class_remarks,
     read_guiding,
 )
 from synfer_rt.export.onnx.gradient_graph import trace
@@ -178,6 +179,44 @@ def test_a_class_that_the_classifier_lacks_has_no_gradient() -> None:
         logits, contempt
     ).backward()
     assert logits.grad is not None and not logits.grad.any()
+
+
+def test_mapped_classes_pull_towards_what_they_are_in_the_model_s_scheme() -> None:
+    """As the vote maps probabilities (`label_schemes.mapped`); a class by its name counts, too."""
+    source, target = "happily surprised,sadly angry,happy,bored", "affectnet-8"
+    mapping = {
+        "happily surprised": {"happy": 0.25, "surprise": 0.75},
+        "sadly angry": {"sad": 0.5, "anger": 0.5},
+    }
+    names, classes = label_schemes.scheme(source), label_schemes.scheme(target)
+    reached = label_schemes.reached(source, target, mapping)
+    logits, wanted = torch.randn(4, 4, dtype=torch.float64), ("surprise", "happy", "anger", "sad")
+    shares = label_schemes.mapped(logits.softmax(-1).numpy(), source, target, mapping)
+    loss = ExpressionLoss(torch.nn.Identity(), names, target, mapping)
+    found = loss(logits.float(), torch.eye(8)[[classes.index(name) for name in wanted]])
+    rows = [shares[i, reached.index(name)] for i, name in enumerate(wanted)]
+    torch.testing.assert_close(found.item(), -float(np.log(rows).sum()), atol=1e-5, rtol=1e-5)
+
+
+def test_classes_that_guide_and_model_do_not_share_are_named() -> None:
+    def said(source: str, mapping: label_schemes.Mapped | None = None) -> str:
+        return " ".join(class_remarks("guide.onnx", source, "happy,sad,anger", mapping or {}))
+
+    assert not said("anger,sad,happy")
+    assert not said("up,down,anger", {"up": {"happy": 1.0}, "down": {"sad": 1.0}})
+    some = said("happy,sad,bored,valence,-")
+    assert "classes bored of guide.onnx do not guide" in some
+    assert "guide.onnx does not know anger;" in some
+    for source, common in (("bored,tired", "nothing"), ("bored,sad", "sad")):
+        with pytest.raises(UserError, match=f"which have {common} in common, so it cannot guide"):
+            said(source)
+
+
+def test_a_class_that_is_there_twice_is_refused(vit: Path, tmp_path: Path) -> None:
+    words = [*WORDS[:-1], "happiness"]
+    changed(vit, tmp_path, "config.json", id2label=dict(enumerate(words)))
+    with pytest.raises(UserError, match="contain happy twice"):
+        read_guiding(tmp_path)
 
 
 BROKEN = {
