@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from synfer_rt import ranges
-from synfer_rt.backends import choose, default_threads
+from synfer_rt.backends import choose, thread_count
 from synfer_rt.bench import measure
 from synfer_rt.bench.compared import FOREIGN, RELEASE, compared, refusal
 from synfer_rt.bench.peers import PEERS, SCHEDULERS, check_packages, check_weights
@@ -18,7 +18,6 @@ from synfer_rt.bench.systems import Case, Compared, Setup
 from synfer_rt.bundle import Bundle, open_bundle
 from synfer_rt.errors import UserError
 
-MOST_THREADS = 1024
 _BATCHES = (1, 8, 64, 256)
 _REPEATS = 3
 _MOST_SECONDS = 7 * 24 * 3600
@@ -107,10 +106,8 @@ def settle(given: Given, remark: Callable[[str], None], folder: Path) -> Settled
     if seconds is not None:
         seconds = ranges.real("seconds", seconds, 1, _MOST_SECONDS)
     repeats = _QUICK_REPEATS if given.quick else _REPEATS
-    repeats = repeats if given.repeats is None else _at_least_1("repeats", given.repeats)
-    threads = default_threads() if given.threads is None else _at_least_1("threads", given.threads)
-    if threads > MOST_THREADS:
-        raise UserError(f"`threads` must be at most {MOST_THREADS}, got {threads}.")
+    repeats = repeats if given.repeats is None else ranges.whole("repeats", given.repeats, 1, None)
+    threads = thread_count(given.threads)
     bundle = open_bundle(given.bundle)
     solver = given.solver or bundle.defaults.solver
     steps = bundle.defaults.steps if given.steps is None else given.steps
@@ -140,16 +137,10 @@ def settle(given: Given, remark: Callable[[str], None], folder: Path) -> Settled
 def _batches(given: Given, device: str) -> tuple[int, ...]:
     if given.batch is None:
         return _QUICK_BATCHES[device] if given.quick else _BATCHES
-    batches = tuple(dict.fromkeys(_at_least_1("batch", size) for size in given.batch))
+    batches = tuple(dict.fromkeys(ranges.whole("batch", size, 1, None) for size in given.batch))
     if not batches:
         raise UserError("`batch` must name at least one size, such as 8.")
     return batches
-
-
-def _at_least_1(argument: str, value: Any) -> int:
-    if not ranges.is_whole(value, 1):
-        raise UserError(f"`{argument}` must be a whole number of at least 1, got {value!r}.")
-    return int(value)
 
 
 Peers = dict[str, Compared | None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from synfer_rt import ranges
-from synfer_rt.backends import default_threads
+from synfer_rt.backends import thread_count
 from synfer_rt.bundle import Bundle
 from synfer_rt.coresets.choice import HERDING
 from synfer_rt.data.writers import FORMATS
@@ -49,7 +49,7 @@ def distill(
     that cannot be used, and values that do not fit.
     """
     job = CoresetJob(count, method, quotas, every, features, seed)
-    opener = Opener(backend, default_threads() if threads is None else threads)
+    opener = Opener(backend, thread_count(threads))
     ranges.flag("resume", resume)
     if format is not None and format not in FORMATS:
         raise UserError(f"`format` must be one of {', '.join(FORMATS)}, got {format!r}.")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
 
-from synfer_rt.backends import default_threads
+from synfer_rt.backends import thread_count
 from synfer_rt.bundle import Bundle
 from synfer_rt.data.datasets import read_dataset
 from synfer_rt.data.writers import run_file
@@ -76,7 +76,7 @@ def evaluate(
     UserError for a run without images, a network that guided or labelled it, a bundle that did not
     make it, and values that do not fit.
     """
-    opener = Opener(backend, default_threads() if threads is None else threads)
+    opener = Opener(backend, thread_count(threads))
     with opened(run) as place:
         file = _evaluation_file(place, out)
         dataset = None

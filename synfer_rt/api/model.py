@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from synfer_rt import ranges
 from synfer_rt.api.augmenting import Augmenting
 from synfer_rt.api.labelling import Labelling
 from synfer_rt.api.sampling import Sampling
 from synfer_rt.api.writing import Writing
+from synfer_rt.backends import thread_count
 from synfer_rt.bundle import open_bundle
 from synfer_rt.paths import Location
-
-MOST_THREADS = 1024
 
 
 class Model(Sampling, Writing, Labelling, Augmenting):
@@ -39,6 +37,5 @@ def load(
     Engines are loaded when they are first needed. The call that needs them raises UserError for a
     backend that is unknown or does not work here.
     """
-    if threads is not None:
-        threads = ranges.whole("threads", threads, 1, MOST_THREADS)
+    thread_count(threads)  # refuses what does not fit before an engine is loaded
     return Model(open_bundle(bundle), backend, threads)

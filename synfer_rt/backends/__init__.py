@@ -6,7 +6,7 @@ which is imported only when it is used.
 
 from synfer_rt.backends.choice import choose, runs_on
 from synfer_rt.backends.engine import Engine, Value, to_numpy
-from synfer_rt.backends.opening import batch_limits, default_threads, open_engine
+from synfer_rt.backends.opening import batch_limits, default_threads, open_engine, thread_count
 from synfer_rt.backends.runtimes import (
     BACKENDS,
     TARGETS,
@@ -32,5 +32,6 @@ __all__ = [
     "runs_on",
     "status",
     "statuses",
+    "thread_count",
     "to_numpy",
 ]

@@ -11,12 +11,25 @@ from synfer_rt.backends.runtimes import TARGETS, runtime
 from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError
 
+MOST_THREADS = 1024
+"""Far more CPU threads than help an engine; runtimes hang or crash on numbers beyond all sense."""
+
 
 def default_threads() -> int:
     """The number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def thread_count(threads: int | None) -> int:
+    """`threads`, the CPU threads of an engine, as an int; None means every usable core.
+
+    Raises UserError unless it is from 1 to MOST_THREADS.
+    """
+    if threads is None:
+        return default_threads()
+    return ranges.whole("threads", threads, 1, MOST_THREADS)
 
 
 def open_engine(
@@ -30,18 +43,16 @@ def open_engine(
 
     `threads` is the number of CPU threads of one call; None means every usable core. `rows` is the
     number of images in the calls to come, if it is known: the engine is made ready for them. Raises
-    UserError for a backend that does not work here, an engine that the bundle lacks, fewer than
-    one thread, a plan that is not for this GPU and this version of its library, and a file that
-    the runtime refuses.
+    UserError for a backend that does not work here, an engine that the bundle lacks, a number of
+    threads that `thread_count` refuses, a plan that is not for this GPU and this version of its
+    library, and a file that the runtime refuses.
     """
-    if threads is not None:
-        threads = ranges.whole("threads", threads, 1, None)
+    count = thread_count(threads)
     if name not in bundle.engines:
         raise UserError(f"{bundle.name} has no engine {name}; it has {', '.join(bundle.engines)}.")
     backend, _ = choose(backend, bundle if backend == "auto" else None)
     backend = runs_on(bundle.engines[name], backend)
-    threads = threads or default_threads()
-    return runtime(backend).open_engine(bundle, name, backend, threads, rows)
+    return runtime(backend).open_engine(bundle, name, backend, count, rows)
 
 
 def batch_limits(bundle: Bundle, name: str, backend: str) -> tuple[int, int | None]:

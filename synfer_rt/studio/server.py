@@ -28,6 +28,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from synfer_rt import ranges
+from synfer_rt.backends import thread_count
 from synfer_rt.backends.loaded_engines import LoadedEngines
 from synfer_rt.bundle import open_bundle
 from synfer_rt.errors import UserError
@@ -197,8 +198,7 @@ def open_studio(
     """
     opened = open_bundle(bundle)
     port = ranges.whole("port", port, 0, 65535)
-    if threads is not None:
-        threads = ranges.whole("threads", threads, 1, None)
+    thread_count(threads)
     return Studio(LoadedEngines(opened, backend, threads), host, port, names)
 
 
@@ -280,13 +280,12 @@ async def _state(request: Request) -> Mapping[str, Any]:
 
 async def _body(request: Request, most: int, refusal: Callable[[int], str]) -> bytes:
     """The body of a request, of which no more than `most` bytes are read."""
-    size, parts = int(request.headers.get("content-length", 0)), list[bytes]()
+    said, body = int(request.headers.get("content-length", 0)), bytearray()
     async for part in request.stream():
-        parts.append(part)
-        size = max(size, sum(map(len, parts)))
-        if size > most:
+        body += part
+        if (size := max(said, len(body))) > most:
             raise UserError(refusal(size))
-    return b"".join(parts)
+    return bytes(body)
 
 
 async def _watch(request: Request, gone: threading.Event) -> None:

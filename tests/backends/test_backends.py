@@ -170,9 +170,9 @@ def test_an_engine_that_the_bundle_lacks_is_refused(tiny_bundle: Bundle) -> None
         open_engine(tiny_bundle, "guide", CPU)
 
 
-@pytest.mark.parametrize("threads", [0, -2])
-def test_less_than_one_thread_is_refused(tiny_bundle: Bundle, threads: int) -> None:
-    with pytest.raises(UserError, match="`threads` must be at least 1, got"):
+@pytest.mark.parametrize("threads", [0, -2, 1025])
+def test_numbers_of_threads_beyond_sense_are_refused(tiny_bundle: Bundle, threads: int) -> None:
+    with pytest.raises(UserError, match="`threads` must be from 1 to 1024, got"):
         open_engine(tiny_bundle, "decoder", CPU, threads)
 
 

@@ -33,7 +33,7 @@ def test_the_result_is_returned_shown_and_written(tiny_bundle_path: Path, tmp_pa
     ("arguments", "message"),
     [
         ({"batch": []}, "`batch` must name at least one size"),
-        ({"batch": [0]}, "`batch` must be a whole number of at least 1, got 0"),
+        ({"batch": [0]}, "`batch` must be at least 1, got 0"),
         ({"compare": ["difusers"]}, "the nearest is diffusers"),
         ({"seconds": 0}, "`seconds` must be from 1 to"),
         ({"checkpoint": "."}, 'add `compare="diffusers"`'),

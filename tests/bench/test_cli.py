@@ -310,9 +310,9 @@ def test_a_batch_given_twice_is_measured_once():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--repeats", "0"), "`repeats` must be a whole number of at least 1, got 0"),
-        (("--threads", "0"), "`threads` must be a whole number of at least 1, got 0"),
-        (("--threads", "99999999999"), "`threads` must be at most 1024"),
+        (("--repeats", "0"), "`repeats` must be at least 1, got 0"),
+        (("--threads", "0"), "`threads` must be from 1 to 1024, got 0"),
+        (("--threads", "99999999999"), "`threads` must be from 1 to 1024"),
         (("--solver", "dmpp-2m"), "the nearest is dpmpp-2m"),
         (("--steps", "0"), "steps` must be a whole number from 1 to"),
         (("--backend", "cuda"), "Unknown backend"),

@@ -201,7 +201,7 @@ def test_a_page_of_another_site_is_refused(headers: dict[str, str], client: Clie
     assert client.ask("/", headers=headers)[0] == 200  # a link leads to the page
 
 
-def test_a_port_that_is_taken_is_one_sentence(engines: LoadedEngines):
+def test_how_it_is_opened_is_checked(engines: LoadedEngines):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"`port` {port} .*choose another"):
@@ -210,6 +210,8 @@ def test_a_port_that_is_taken_is_one_sentence(engines: LoadedEngines):
         Studio(engines, "no such host", 0)
     with pytest.raises(UserError, match="`port` must be"):
         open_studio(port=70_000)
+    with pytest.raises(UserError, match="`threads` must be from 1 to 1024"):
+        open_studio(threads=5000, port=0)
 
 
 def test_without_the_extra_a_sentence_says_what_to_install():

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from synfer_rt import ranges
 from synfer_rt.bundle import Bundle
 from synfer_rt.errors import UserError, nearest
 from synfer_rt.judging.annotators import AU_READER
@@ -40,7 +39,6 @@ class Opener:
     threads: int
 
     def __post_init__(self) -> None:
-        ranges.whole("threads", self.threads, 1, None)
         if self.backend not in BACKENDS:
             known = ", ".join(BACKENDS)
             raise UserError(f"`backend` must be one of {known}, got {self.backend!r}.")

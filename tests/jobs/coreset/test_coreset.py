@@ -245,6 +245,7 @@ def unsound(root: Path, runs: dict[str, Path], network: Any) -> Iterator[tuple[A
     yield (run, how | {"quotas": "fair"}), "`quotas` must be one of"
     yield (run, how | {"seed": 3}), "herding draws nothing"
     yield (run, how | {"format": "zip"}), "`format` must be one of"
+    yield (run, how | {"threads": 5000}), "`threads` must be from 1 to 1024"
     yield (run, how | {"features": None}), "not made by the bundle that ships"
     yield (run, how | {"features": "net.onnx"}), "must be \\(file, description\\)"
     yield (run, how | {"out": run / "few"}), "lies in the run"
