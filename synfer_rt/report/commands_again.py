@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass
 
 from synfer_rt.data.writers import SHARD_SIZE, run_file
-from synfer_rt.jobs.card.command import command, labelling
+from synfer_rt.jobs.card.command import command, filling_in, labelling
 from synfer_rt.records import CORESET
 from synfer_rt.report.sources import RUN, Source
 
@@ -32,19 +32,6 @@ class Again:
     remark: str
 
 
-_PATHS = {
-    "BUNDLE": "the model's bundle",
-    "PHOTOS": "the photos",
-    "DATASET": "the images that were read",
-    "RUN": "the run from which all images were chosen",
-    "COUNTS": "the file with the numbers for --balance",
-    "RUN_JSON": "the run's run.json",
-    "CALIBRATION": "the calibration's file",
-    "DETECTOR": "the file that finds faces",
-}
-"""What words in commands stand for."""
-
-
 def again(source: Source) -> Again:
     """How the images of a source are made again."""
     if source.kind != RUN:
@@ -52,22 +39,19 @@ def again(source: Source) -> Again:
     settings = source.settings
     per_shard = int(settings.get("shard_size", SHARD_SIZE))
     line = command(settings)
-    if CORESET in settings:
-        line = line or "synfer-rt distill --help"
-        return Again(None, INDEX, per_shard, "", line, _fill_in(line))
-    if settings.get("command") == "augment":
+    if CORESET in settings or settings.get("command") == "augment":
         line = line or "synfer-rt augment --help"
-        return Again(None, INDEX, per_shard, "", line, _fill_in(line))
+        return Again(None, INDEX, per_shard, "", line, filling_in(line))
     if line is None:
         begin = "synfer-rt sample --bundle BUNDLE --plan RUN_JSON"
-        remark = _fill_in(begin)
+        remark = filling_in(begin)
         shards = run_file.shard_count(settings)
         parts = (f"{begin} --part ", f"/{shards} --out OUT")
         if settings.get("accepted_per_class") is not None:
             return Again(None, INDEX, per_shard, "", f"{begin} {_END}", remark)
         remark += " It makes the shard that holds the image."
         return Again(parts, SHARD, per_shard, "", f"{begin} {_END}", remark)
-    remark = _fill_in(line)
+    remark = filling_in(line)
     if settings.get("accepted_per_class") is not None:
         remark += " What is requested depends on the images before, so it makes all of them."
         return Again(None, INDEX, per_shard, "", line, remark)
@@ -82,12 +66,5 @@ def _labels(source: Source) -> Again:
     options = " ".join(labelling(source.settings))
     end = " ".join(filter(None, ("--bundle BUNDLE", options, "--out labels-again.jsonl")))
     whole = f"synfer-rt label {shlex.quote(folder)} {end}"
-    remark = f"{_fill_in(end)} Paths are relative to the table's folder."
+    remark = f"{filling_in(end)} Paths are relative to the table's folder."
     return Again(("synfer-rt label ", f" {end}"), FILE, 1, folder, whole, remark)
-
-
-def _fill_in(line: str) -> str:
-    """What the reader of a command must fill in; nothing of one without such words."""
-    words = line.split()
-    paths = ", ".join(f"{word} by that of {of}" for word, of in _PATHS.items() if word in words)
-    return f"Replace the words in capitals by paths: {paths}." if paths else ""

@@ -91,7 +91,7 @@ def test_a_calibrated_table_of_aligned_faces_is_so_again(tmp_path: Path):
         "--calibration CALIBRATION --coverage 0.8 --align --face only --face-detector DETECTOR"
     )
     assert made.one is not None and made.one[1].startswith(f" --bundle BUNDLE {options} --out ")
-    assert "CALIBRATION by that of the calibration's file, DETECTOR by that of" in made.remark
+    assert "CALIBRATION by the calibration's file, DETECTOR by the file" in made.remark
 
 
 def test_the_shards_of_a_run_are_counted_by_its_settings(instant: InstantEngines, tmp_path: Path):

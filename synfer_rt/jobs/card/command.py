@@ -47,14 +47,26 @@ _KNOWN = frozenset(
     )
 )
 
+_PLACEHOLDERS = {
+    "BUNDLE": "the directory of the model's bundle",
+    "RUN": "the directory of the run that the images were chosen from",
+    "FILE": "the network whose features count",
+    "SPEC": "the description of that network's input",
+    "PHOTOS": "the photos",
+    "DATASET": "the images that were read",
+    "COUNTS": "the file with the numbers of --balance",
+    "RUN_JSON": "the run's run.json",
+    "CALIBRATION": "the calibration's file",
+    "DETECTOR": "the file that finds faces",
+}
+"""What stands for something that settings do not name: most of all paths."""
+
 
 def command(settings: Mapping[str, Any]) -> str | None:
     """The command line of a run with these settings; None if options cannot express them.
 
-    It names everything that decides the images. BUNDLE stands for the bundle's directory, RUN for
-    that of the run that a core-set was chosen from, FILE and SPEC for a network and what describes
-    it, DATASET and PHOTOS for the images that the run read, COUNTS for a file with the numbers of
-    `--balance`, CALIBRATION for the file of a calibration, DETECTOR for a file that finds faces.
+    It names everything that decides the images. What settings do not name is in capitals, for which
+    `filling_in` has a sentence.
     """
     if CORESET in settings:
         return _coreset(settings)
@@ -73,6 +85,13 @@ def command(settings: Mapping[str, Any]) -> str | None:
         words.append(f"--backend {backend}")
     name = "augment DATASET" if augments else "sample"
     return " ".join(("synfer-rt", name, "--bundle BUNDLE", *words, "--out OUT"))
+
+
+def filling_in(line: str) -> str:
+    """A sentence on the words in capitals that the reader of a command replaces; "" without any."""
+    words = line.split()
+    named = [f"{word} by {what}" for word, what in _PLACEHOLDERS.items() if word in words]
+    return f"Replace the words in capitals: {', '.join(named)}." if named else ""
 
 
 def _coreset(settings: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from synfer_rt.bundle.qualities import BEST
 from synfer_rt.data.image_format import of_settings
 from synfer_rt.data.writers import run_file
-from synfer_rt.jobs.card.command import command
+from synfer_rt.jobs.card.command import command, filling_in
 from synfer_rt.jobs.card.header import split_name
 from synfer_rt.jobs.class_tally import ClassTally
 from synfer_rt.records import CORESET, FILE_NAME, fields_of
@@ -37,15 +37,8 @@ faces.flatten()  # each field of the records in a column of its own, such as jso
 _COMPRESSED = (
     "{} in quality {}; the probabilities of a record are those of the image before compression"
 )
-_CHOSEN_AGAIN = (
-    "This command chooses the same images again from the same run. Replace the words in capitals "
-    "by paths: RUN by that of the run, BUNDLE by that of the bundle that made it, FILE by that of "
-    "the network whose features count, and SPEC by its description."
-)
-_AGAIN = (
-    "This command makes the same images again, on the same backend and release of it. Replace the "
-    "words in capitals by paths, BUNDLE by that of the model's bundle."
-)
+_CHOSEN_AGAIN = "This command chooses the same images again from the same run."
+_AGAIN = "This command makes the same images again, on the same backend and release of it."
 
 
 def title(settings: Settings) -> str:
@@ -136,7 +129,7 @@ def _made(settings: Settings) -> str:
     fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", line))])
     rows += [
         "",
-        _CHOSEN_AGAIN if CORESET in settings else _AGAIN,
+        f"{_CHOSEN_AGAIN if CORESET in settings else _AGAIN} {filling_in(line)}",
         "",
         f"{fence}bash\n{line}\n{fence}",
     ]

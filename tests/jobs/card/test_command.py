@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from synfer_rt.commands.augment import augment
 from synfer_rt.commands.sample import sample
-from synfer_rt.jobs.card.command import command
+from synfer_rt.jobs.card.command import command, filling_in
 from synfer_rt.jobs.sample_settings import SampleSettings, make_run
 from tests.data.writers.small_run import SmallRun
 
@@ -82,6 +83,31 @@ def test_the_command_of_augment_has_its_settings():
     for name in ("noise_scale", "repair_steps", "repair_strength", "attempts", "seed", "format"):
         assert said[name] == settings[name]
     assert said["decode_originals"] and said["balance"] == 40
+
+
+ALIGN = {"face": "only", "detector": "0" * 64}
+CORESET = {
+    **{"coreset_method": "k-center", "coreset_quotas": "equal", "coreset_seed": 0, "count": 4},
+    **{"coreset_every": True, "coreset_features": {"of_bundle": False}, "format": "parquet"},
+}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        AUGMENTED,
+        AUGMENTED | {"balance": {"happy": 3}, "align": ALIGN},
+        CORESET,
+        CORESET | {"coreset_features": {"of_bundle": True}},
+    ],
+    ids=["augment", "augment by counts", "core-set by a file", "core-set"],
+)
+def test_words_in_capitals_are_explained(settings):
+    line = command(settings)
+    words = re.findall(r"\b[A-Z]{2,}\b", line or "")
+    said = filling_in(line or "")
+    explained = re.findall(r"\b([A-Z]+) by", said)
+    assert sorted(explained) == sorted({*words} - {"OUT"})
 
 
 def test_settings_that_no_option_has_give_no_command(guided_bundle):
