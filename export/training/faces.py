@@ -102,8 +102,7 @@ def read_faces(
     known, remarks = _of_scheme(dataset, scheme)
     by, known = _way(dataset, known, held_out, one_split)
     reads = partial(load, size=size, aligner=aligner)
-    how = (size,) if aligner is None else (size, aligner.settings())
-    digests, kept = _looked_at(dataset, known, reads, how, work, stage)
+    digests, kept = _looked_at(dataset, known, reads, size, aligner, work, stage)
     remarks += _unusable(known, digests, reads)
     good = np.flatnonzero([bool(digest) for digest in digests])
     items = [item for item, digest in zip(known, digests, strict=True) if digest]
@@ -209,16 +208,18 @@ def _looked_at(
     dataset: Dataset,
     items: Sequence[Item],
     reads: _Reads,
-    how: tuple[tuple[int, int], *tuple[object, ...]],
+    size: tuple[int, int],
+    aligner: Aligner | None,
     work: Path,
     stage: Stage,
 ) -> tuple[list[str], np.ndarray | None]:
     """SHA-256 of each image's pixels, as `reads` makes them, an empty text where it cannot.
 
-    They are kept in `work` under a key of the images and of `how` these are read. If that is more
-    than their size, the pixels are kept and returned, too: uint8 [n, H, W, 3].
+    They are kept in `work`. With an `aligner` the pixels are kept and returned, too, since faces
+    take long to find: uint8 [n, H, W, 3].
     """
-    keeps, (height, width) = len(how) > 1, how[0]
+    (height, width), keeps = size, aligner is not None
+    how = () if aligner is None else (aligner.settings(),)
 
     def make(numbers: np.ndarray) -> dict[str, np.ndarray]:
         images = list(pool.map(reads, [items[i] for i in numbers]))
@@ -234,7 +235,7 @@ def _looked_at(
         return found | {"pixels": np.stack(pixels)} if keeps else found
 
     facts = hashlib.sha256("\n".join(item.name for item in items).encode()).hexdigest()
-    folder = work / f"pixels-{cache.key(dataset.digest, facts, *how)}"
+    folder = work / f"pixels-{cache.key(dataset.digest, facts, size, *how)}"
     if not items:
         return [], None
     if keeps:
