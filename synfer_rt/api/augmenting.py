@@ -8,14 +8,14 @@ from synfer_rt import ranges
 from synfer_rt.api.session import Session
 from synfer_rt.data.datasets import read_dataset, refuse_inside
 from synfer_rt.data.image_format import image_format as chosen_format
-from synfer_rt.data.writers import SHARD_SIZE
+from synfer_rt.data.writers import SHARD_SIZE, check_place
 from synfer_rt.jobs.aligning import aligner_of
 from synfer_rt.jobs.augment import Augmenter
 from synfer_rt.jobs.augment_dataset import Augmented, augment_dataset
 from synfer_rt.jobs.augmentation import Augmentation
 from synfer_rt.jobs.balance import Balance, additions, targets
 from synfer_rt.jobs.destination import Destination
-from synfer_rt.jobs.known_faces import remembering
+from synfer_rt.jobs.known_faces import keeping_faces, remembering
 from synfer_rt.jobs.originals import usable
 from synfer_rt.jobs.progress import OnProgress
 from synfer_rt.jobs.reading_settings import DEFAULTS, ReadingSettings
@@ -69,12 +69,14 @@ class Augmenting(Session):
         images = chosen_format(image_format, image_quality)
         folder = local(out, "out")
         to = Destination(folder, format, resume, mix_backends, shard_size, image_format=images)
+        check_place(to.out, resume=to.joins)  # before it looks at all images
         bundle = as_begun(self.bundle, to.begun)
         refuse_inside(to.out, [local(dataset, "dataset")])
         scheme, split = reading.get("label_scheme"), reading.get("split")
         read = read_dataset(dataset, input_format, scheme, split, bundle.label_scheme)
         aligner = remembering(aligner_of(reading, bundle), to.out)
-        originals = usable(read, bundle.image_size, aligner)
+        with keeping_faces(aligner, to.out):
+            originals = usable(read, bundle.image_size, aligner)
         counts = originals.counts()
         wanted = additions(counts, targets(counts, balance))
         drawn = noise_scale, repair_steps, repair_strength, attempts, seed

@@ -14,7 +14,7 @@ from synfer_rt.api.session import Session
 from synfer_rt.backends import choose
 from synfer_rt.data.image_format import image_format as chosen_format
 from synfer_rt.data.storage.addresses import address_of
-from synfer_rt.data.writers import SHARD_SIZE, check_output
+from synfer_rt.data.writers import SHARD_SIZE, check_output, check_place
 from synfer_rt.data.writers.working_copy import check_storable, opened
 from synfer_rt.jobs.destination import Destination
 from synfer_rt.jobs.other_parts import PATIENCE
@@ -86,6 +86,7 @@ class Writing(Session):
         images = chosen_format(image_format, image_quality)
         with opened(out) as place:
             to = making.destination(place.path, format, shard_size, images)
+            check_place(to.out, resume=to.joins)  # before it looks at all photos
             bundle, known = as_begun(self.bundle, to.begun), settings_as_begun(settings, to.begun)
             run = make_run(bundle, count=count, out=to.out, **cast(SampleSettings, known))
             check_storable(place, format, run.quota)
@@ -128,6 +129,8 @@ class Writing(Session):
             names = read.splits or ("",)
             places = {name: stack.enter_context(opened(base / name)) for name in names}
             to = {name: making.destination(place.path, *how) for name, place in places.items()}
+            for each in to.values():
+                check_place(each.out, resume=each.joins)
             begun = next((each.begun for each in to.values() if each.begun), read.begun)
             read = replace(read, settings=settings_as_begun(read.settings, begun))
             runs = read.runs(as_begun(self.bundle, begun), local_base)

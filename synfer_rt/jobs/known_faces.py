@@ -7,14 +7,24 @@ knows them. The SHA-256 is that of the detector, the rule and the faces.
 from __future__ import annotations
 
 import hashlib
+import logging
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from synfer_rt.data.writers import run_file
-from synfer_rt.data.writers.atomic import disk_errors, write_beside_others
+from synfer_rt.data.writers.atomic import disk_errors, write_unless_there
+from synfer_rt.data.writers.working_copy import address_in
+from synfer_rt.errors import UserError
 from synfer_rt.faces.alignment import HASH, POINTS, Aligner
 
-FILE = "faces.bin"
+LOG = logging.getLogger(__name__)
+FILE = run_file.FACES
 _SEAL = hashlib.sha256().digest_size
+_ROW = HASH + POINTS
+_EVERY = 60.0
+"""Seconds after which faces are kept while more are sought."""
 
 
 def remembering(aligner: Aligner | None, out: Path | None) -> Aligner | None:
@@ -24,31 +34,71 @@ def remembering(aligner: Aligner | None, out: Path | None) -> Aligner | None:
     """
     if aligner is None:
         return None
-    rows = b"" if out is None else _read(out, aligner)
-    faces = (rows[i : i + HASH + POINTS] for i in range(0, len(rows), HASH + POINTS))
-    return aligner.remembering({face[:HASH]: face[HASH:] for face in faces})
+    return aligner.remembering({} if out is None else _read(out, aligner))
+
+
+@contextmanager
+def keeping_faces(aligner: Aligner | None, out: Path | None) -> Generator[None]:
+    """Within the block `aligner` finds the faces of a job's images: keep them every minute.
+
+    So an interruption costs a minute of that, also before the run in `out` begins. Each time a line
+    says how many there are. What ends within a minute leaves no file. A disk that is full or not
+    writable is no error here, since the run will say so.
+    """
+    if aligner is None or out is None or address_in(out) is not None:
+        yield
+        return
+    ended, kept = threading.Event(), threading.Event()
+
+    def keep() -> None:
+        with suppress(UserError):
+            keep_faces(out, aligner)
+            file, count = run_file.folder(out) / FILE, len(aligner.known or ())
+            LOG.info(f"Looking for faces: {count} found, which are kept in {file}.")
+
+    def watch() -> None:
+        while not ended.wait(_EVERY):
+            kept.set()
+            keep()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+        if kept.is_set():
+            keep()
 
 
 def keep_faces(out: Path, aligner: Aligner | None) -> None:
     """Write the faces that `aligner` knows into the folder that belongs to the run in `out`.
 
-    Raises UserError when the disk is full or not writable.
+    Those that others have written there stay. Raises UserError when the disk is full or not
+    writable.
     """
     if aligner is None or not aligner.known:
         return
-    rows = b"".join(picture + points for picture, points in sorted(aligner.known.items()))
+    faces = {**_read(out, aligner), **aligner.known.copy()}  # a copy, for others may find more
+    rows = b"".join(picture + points for picture, points in sorted(faces.items()))
     file = run_file.folder(out) / FILE
     with disk_errors(out):
-        write_beside_others(file, _seal(aligner, rows) + rows, file.parent)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_unless_there(file, _seal(aligner, rows) + rows, file.parent)
 
 
-def _read(out: Path, aligner: Aligner) -> bytes:
+def _read(out: Path, aligner: Aligner) -> dict[bytes, bytes]:
+    """The faces that are kept, as `Aligner.known` has them."""
     try:
         content = (run_file.folder(out) / FILE).read_bytes()
     except OSError:
-        return b""
+        return {}
     seal, rows = content[:_SEAL], content[_SEAL:]
-    return rows if seal == _seal(aligner, rows) else b""
+    if seal != _seal(aligner, rows):
+        return {}
+    faces = (rows[i : i + _ROW] for i in range(0, len(rows), _ROW))
+    return {face[:HASH]: face[HASH:] for face in faces}
 
 
 def _seal(aligner: Aligner, rows: bytes) -> bytes:

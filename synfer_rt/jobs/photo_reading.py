@@ -22,7 +22,7 @@ from synfer_rt.data.images import find_images
 from synfer_rt.errors import UserError, nearest
 from synfer_rt.faces.alignment import Aligner
 from synfer_rt.jobs.aligning import OF_ALIGNING, aligner_of
-from synfer_rt.jobs.known_faces import remembering
+from synfer_rt.jobs.known_faces import keeping_faces, remembering
 from synfer_rt.jobs.originals import refuse_splits
 from synfer_rt.judging.annotators import AU_READER
 from synfer_rt.paths import local
@@ -87,9 +87,10 @@ def read_photos(
     aligner = remembering(aligner_of(given, bundle), out)
     options = {name: given[name] for name in READ_AS if given.get(name) is not None}
     asked = wanted.keep_label or wanted.aus_from != PROTOTYPE or options
-    if not asked and _are_images(path):
-        return inversion.read_photos(path, bundle.image_size, aligner), None
-    return _of_dataset(path.absolute(), wanted, options, bundle, aligner)
+    with keeping_faces(aligner, out):
+        if not asked and _are_images(path):
+            return inversion.read_photos(path, bundle.image_size, aligner), None
+        return _of_dataset(path.absolute(), wanted, options, bundle, aligner)
 
 
 def read_as(settings: Mapping[str, Any]) -> dict[str, str]:

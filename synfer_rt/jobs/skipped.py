@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from synfer_rt.data.writers import run_file
-from synfer_rt.data.writers.atomic import disk_errors, write_beside_others
+from synfer_rt.data.writers.atomic import disk_errors, write_unless_there
 
 FILE = "skipped.jsonl"
 
@@ -26,5 +26,5 @@ def write_skipped(out: Path, skipped: Sequence[tuple[str, str]]) -> Path:
     file = skipped_file(out)
     lines = [json.dumps({"file_name": name, "error": why}) for name, why in skipped]
     with disk_errors(out):
-        write_beside_others(file, "".join(f"{line}\n" for line in lines).encode(), file.parent)
+        write_unless_there(file, "".join(f"{line}\n" for line in lines).encode(), file.parent)
     return file

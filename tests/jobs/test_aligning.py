@@ -7,6 +7,7 @@ import json
 import logging
 import pickle
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from synfer_rt.data.writers import read, run_file
 from synfer_rt.errors import UserError
 from synfer_rt.faces import weights
 from synfer_rt.faces.yunet import Yunet
-from synfer_rt.jobs import aligning
+from synfer_rt.jobs import aligning, known_faces
 from synfer_rt.jobs.card.command import command
 from synfer_rt.jobs.known_faces import FILE
 from synfer_rt.jobs.photo_reading import read_photos
@@ -311,6 +312,71 @@ def test_a_run_that_continues_knows_the_faces_that_were_found(
         assert looks_of()[0] == fresh
     model.write(out, count=2, steps=2, labels=["sad"], resume=True, **given)
     assert file.read_bytes() == whole
+
+
+@pytest.mark.parametrize("job", ["sample", "sample from a dataset", "augment"])
+def test_an_interruption_keeps_the_faces_that_were_found(
+    model: synfer_rt.Model,
+    photos: Path,
+    detector: Path,
+    looks: list[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    job: str,
+):
+    out, align = tmp_path / "out", {"align": True, "face_detector": detector}
+    file, counted = run_file.folder(out) / FILE, Yunet.faces
+
+    def run() -> int:
+        before = len(looks)
+        if job == "augment":
+            model.augment(photos, out, balance=4, repair_steps=0, **align)
+        else:
+            given = {"keep_label": True} if "dataset" in job else {"labels": ["sad"]}
+            model.write(out, layout_from=photos, count=2, steps=2, **given, **align)
+        return len(looks) - before
+
+    def interrupted(self: Yunet, image: Any, matrix: np.ndarray, side: int) -> Any:
+        if np.asarray(image)[..., 0].any():
+            return counted(self, image, matrix, side)
+        end = time.monotonic() + 60
+        while not file.exists() and time.monotonic() < end:  # the faces found meanwhile
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(known_faces, "_EVERY", 0.01)
+    monkeypatch.setattr(Yunet, "faces", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert file.exists() and not out.exists()
+    monkeypatch.setattr(Yunet, "faces", counted)
+    fresh = 2 * len(SQUARES) + 3
+    assert 2 <= run() < fresh
+    assert len(file.read_bytes()) == 32 + 3 * (16 + 80)
+
+
+def test_a_short_look_for_faces_leaves_no_file(
+    model: synfer_rt.Model, photos: Path, detector: Path, tmp_path: Path
+):
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match="solver"):
+        model.write(out, layout_from=photos, align=True, face_detector=detector, solver="dimm")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_output_that_is_taken_is_refused_before_faces_are_sought(
+    model: synfer_rt.Model, photos: Path, detector: Path, looks: list[int], tmp_path: Path
+):
+    align: dict[str, Any] = {"align": True, "face_detector": detector}
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").touch()
+    for call in (
+        lambda: model.write(tmp_path / "out", layout_from=photos, **align),
+        lambda: model.augment(photos, tmp_path / "out", balance=4, **align),
+    ):
+        with pytest.raises(UserError, match="holds no run of synfer-rt"):
+            call()
+    assert not looks
 
 
 def test_originals_have_their_faces_found_once(

@@ -30,7 +30,7 @@ from synfer_rt.errors import UserError
 from synfer_rt.paths import local, resolved
 from synfer_rt.records import Record
 
-_SETTLED = (run_file.FILE, "skipped.jsonl", "faces.bin")  # known before any sample is made
+_SETTLED = (run_file.FILE, "skipped.jsonl", run_file.FACES)  # known before any sample is made
 SHARD_SIZE = 10_000
 """Samples in a shard of the formats that have shards."""
 
@@ -180,8 +180,21 @@ def check_output(
 ) -> bool:
     """Whether `out` holds a run that `open_output` would continue; writes nothing.
 
-    Raises UserError if `out` holds anything and `resume` is false, if it holds something other than
-    a run, and if the settings differ (naming the first that does).
+    Raises UserError as `check_place` does, and if the settings differ (naming the first that does).
+    """
+    out = local(out)
+    with disk_errors(out):
+        if not check_place(out, resume=resume):
+            return False
+        run_file.check_same(out, {**settings, "shard_size": shard_size})
+        return True
+
+
+def check_place(out: Path, *, resume: bool) -> bool:
+    """Whether `out` holds a run that is to be continued; writes nothing.
+
+    Raises UserError if `out` holds anything and `resume` is false, and if it holds something other
+    than a run.
     """
     out = local(out)
     with disk_errors(out):
@@ -193,7 +206,6 @@ def check_output(
                     f"{out} already holds a run; continue it with `resume=True`, or choose another "
                     "`out`."
                 )
-            run_file.check_same(out, {**settings, "shard_size": shard_size})
             return True
         if others:
             raise UserError(
@@ -222,6 +234,7 @@ def discard_empty(out: Path) -> None:
     """Remove a run that has no sample yet, so that any other run may start in `out`.
 
     Call it when the run's writer is closed. A directory that holds anything else is left as it is.
+    Faces that were found stay.
     """
     aside = run_file.folder(out)
     with suppress(OSError):
@@ -230,8 +243,9 @@ def discard_empty(out: Path) -> None:
         samples = any(path != aside for path in resolved(out).iterdir())
         if not samples and all(path.name in _SETTLED or _is_empty_partial(path) for path in paths):
             for path in paths:
-                path.unlink()
-            aside.rmdir()
+                if path.name != run_file.FACES:
+                    path.unlink()
+            aside.rmdir()  # which it only does if nothing is there
 
 
 def _is_empty_partial(path: Path) -> bool:

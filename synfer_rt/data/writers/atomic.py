@@ -137,3 +137,13 @@ def write_beside_others(path: Path, data: bytes, folder: Path) -> None:
         with suppress(FileNotFoundError):
             return write_whole(path, data, own(folder / path.name))
     return write_whole(path, data, own(folder / path.name))
+
+
+def write_unless_there(path: Path, data: bytes, folder: Path) -> None:
+    """`write_beside_others`, unless `path` holds `data`: then it may be read-only."""
+    try:
+        there = path.read_bytes()
+    except OSError:
+        there = None
+    if there != data:
+        write_beside_others(path, data, folder)

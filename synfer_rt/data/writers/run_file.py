@@ -48,6 +48,8 @@ INSIDE = "__run__"
 UNJOINED, UNDECIDED = "metadata-*.jsonl", "undecided-*.tar"
 """The shards of a run in parts until it is finished: those of an imagefolder, until they are
 joined, and those of other formats where acceptance is decided at the end."""
+FACES = "faces.bin"
+"""Where the faces of the input lie, which takes long to find (jobs/known_faces.py)."""
 OLD_SHEET = "contact-sheet.png"
 """The contact sheet that older releases wrote among the samples."""
 OTHER_DATASET = (

@@ -102,6 +102,16 @@ def test_a_run_without_a_sample_can_be_taken_back(run, tmp_path, format):
     assert not list(tmp_path.iterdir()) and not run_file.folder(tmp_path).exists()
 
 
+def test_faces_that_were_found_outlast_a_run_that_is_taken_back(run, tmp_path, format):
+    open_run(run, tmp_path / "out", format).close()
+    faces = run_file.folder(tmp_path / "out") / run_file.FACES
+    faces.touch()
+    discard_empty(tmp_path / "out")
+    assert list(faces.parent.iterdir()) == [faces]
+    assert not run_file.exists(tmp_path / "out")
+    assert open_run(run, tmp_path / "out", format).done == 0
+
+
 def test_a_run_with_a_sample_is_never_taken_back(run, tmp_path, format):
     writer = open_run(run, tmp_path, format)
     run.write(writer, 1)
