@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, TypedDict, cast
 
 from synfer_rt import ranges
 from synfer_rt.data.image_format import ImageFormat
@@ -11,15 +12,16 @@ from synfer_rt.data.storage.addresses import Address, address_of
 from synfer_rt.data.writers.shards import part_of
 from synfer_rt.errors import UserError
 from synfer_rt.jobs.destination import Destination
+from synfer_rt.jobs.other_parts import PATIENCE
 from synfer_rt.jobs.progress import OnProgress
+from synfer_rt.jobs.sample_settings import DEFAULTS, SampleSettings
 from synfer_rt.ray.cluster import check_address
 
 
-@dataclass(frozen=True)
-class Making:
+class MakingSettings(TypedDict, total=False):
     """The arguments that `Model.write` and `Model.write_plan` share; `Model.write` describes them.
 
-    Raises UserError for values that do not fit.
+    Leave one out for its default.
     """
 
     part: tuple[int, int] | None
@@ -29,6 +31,23 @@ class Making:
     resume: bool
     mix_backends: bool
     on_progress: OnProgress | None
+
+
+class WriteSettings(MakingSettings, SampleSettings, total=False):
+    """What decides samples, and how they are made."""
+
+
+@dataclass(frozen=True)
+class Making:
+    """How a dataset is made, by MakingSettings. Raises UserError for values that do not fit."""
+
+    part: tuple[int, int] | None = None
+    wait: float = PATIENCE
+    ray: str | None = None
+    batch: int = 256
+    resume: bool = False
+    mix_backends: bool = False
+    on_progress: OnProgress | None = None
 
     def __post_init__(self) -> None:
         ranges.whole("batch", self.batch, 1, None)
@@ -62,3 +81,16 @@ class Making:
             patience=float(self.wait),
             image_format=image_format,
         )
+
+
+MAKING_DEFAULTS: dict[str, Any] = {one.name: one.default for one in fields(Making)}
+WRITE_DEFAULTS: dict[str, Any] = {**DEFAULTS, **MAKING_DEFAULTS}
+"""The defaults of MakingSettings and WriteSettings."""
+
+
+def parted(settings: WriteSettings) -> tuple[Making, SampleSettings]:
+    """How samples are made, and what decides them. Raises UserError as Making does."""
+    given = cast(dict[str, Any], settings)
+    making = {name: value for name, value in given.items() if name in MAKING_DEFAULTS}
+    deciding = {name: value for name, value in given.items() if name not in MAKING_DEFAULTS}
+    return Making(**making), cast(SampleSettings, deciding)

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any, Unpack, cast
 
 from synfer_rt import ranges
-from synfer_rt.api.making import Making
+from synfer_rt.api.making import (
+    MAKING_DEFAULTS,
+    WRITE_DEFAULTS,
+    Making,
+    MakingSettings,
+    WriteSettings,
+    parted,
+)
 from synfer_rt.api.session import Session
 from synfer_rt.backends import choose
 from synfer_rt.data.image_format import image_format as chosen_format
@@ -17,16 +24,14 @@ from synfer_rt.data.storage.addresses import address_of
 from synfer_rt.data.writers import SHARD_SIZE, check_output, check_place
 from synfer_rt.data.writers.working_copy import check_storable, opened
 from synfer_rt.jobs.destination import Destination
-from synfer_rt.jobs.other_parts import PATIENCE
 from synfer_rt.jobs.plan.preview import Preview, preview
 from synfer_rt.jobs.plan.preview import measure as measure_run
 from synfer_rt.jobs.plan.reading import read_plan
 from synfer_rt.jobs.plan.rerun import backend_for
-from synfer_rt.jobs.progress import OnProgress
 from synfer_rt.jobs.resuming import as_begun, settings_as_begun
 from synfer_rt.jobs.sample import Written, write_samples
 from synfer_rt.jobs.sample_run import Run
-from synfer_rt.jobs.sample_settings import DEFAULTS, SampleSettings, make_run
+from synfer_rt.jobs.sample_settings import SampleSettings, make_run
 from synfer_rt.paths import Location, local
 from synfer_rt.ray.run import write_on_ray
 from synfer_rt.signatures import spelled_out
@@ -35,7 +40,7 @@ from synfer_rt.signatures import spelled_out
 class Writing(Session):
     """`Model.write`, `Model.write_plan` and `Model.preview`."""
 
-    @spelled_out(SampleSettings, DEFAULTS)
+    @spelled_out(WriteSettings, WRITE_DEFAULTS)
     def write(
         self,
         out: Location = "synfer-out",
@@ -45,14 +50,7 @@ class Writing(Session):
         shard_size: int = SHARD_SIZE,
         image_format: str = "png",
         image_quality: int | None = None,
-        part: tuple[int, int] | None = None,
-        wait: float = PATIENCE,
-        ray: str | None = None,
-        batch: int = 256,
-        resume: bool = False,
-        mix_backends: bool = False,
-        on_progress: OnProgress | None = None,
-        **settings: Unpack[SampleSettings],
+        **settings: Unpack[WriteSettings],
     ) -> Written:
         """Write samples as a labelled dataset into the directory `out`, which is new or empty.
 
@@ -61,10 +59,10 @@ class Writing(Session):
 
         `format` is imagefolder, webdataset or parquet; a file of the latter two is a shard of
         `shard_size` images. `image_format` is png, or jpeg or webp in `image_quality`, 1 to 100, by
-        default 95; images are labelled before they are compressed. `settings` and `batch` are those
-        of `sample`. With `resume` a run that was interrupted continues, on the backend that it was
-        begun on; with `mix_backends` it may continue on another, or on another version, where the
-        same samples come out slightly different.
+        default 95; images are labelled before they are compressed. `batch` and all settings that
+        are not explained here are those of `sample`. With `resume` a run that was interrupted
+        continues, on the backend that it was begun on; with `mix_backends` it may continue on
+        another, or on another version, where the same samples come out slightly different.
 
         With `part` (K, N) only the shards are made whose number is K modulo N, and not those that
         are there. Processes on any number of machines may make the parts of one run in one
@@ -80,33 +78,27 @@ class Writing(Session):
         far it is. Raises UserError for a value that does not fit, a directory that holds something
         else, a run that was begun with other settings, and a disk that is full or not writable.
         """
-        making = Making(part, wait, ray, batch, resume, mix_backends, on_progress)
+        making, deciding = parted(settings)
         making.check_place(out)
         shard_size = ranges.whole("shard_size", shard_size, 1, None)
         images = chosen_format(image_format, image_quality)
         with opened(out) as place:
             to = making.destination(place.path, format, shard_size, images)
             check_place(to.out, resume=to.joins)  # before it looks at all photos
-            bundle, known = as_begun(self.bundle, to.begun), settings_as_begun(settings, to.begun)
+            bundle, known = as_begun(self.bundle, to.begun), settings_as_begun(deciding, to.begun)
             run = make_run(bundle, count=count, out=to.out, **cast(SampleSettings, known))
             check_storable(place, format, run.quota)
-            decides = to.settings_of(run)
-            check_output(to.out, decides, resume=to.joins, shard_size=shard_size)
+            check_output(to.out, to.settings_of(run), resume=to.joins, shard_size=shard_size)
             return place.result(self._written(run, to, making, self._backend))
 
+    @spelled_out(MakingSettings, MAKING_DEFAULTS)
     def write_plan(
         self,
         plan: Location | Mapping[str, Any],
         out: Location | None = None,
         *,
         layout_from: Location | None = None,
-        part: tuple[int, int] | None = None,
-        wait: float = PATIENCE,
-        ray: str | None = None,
-        batch: int = 256,
-        resume: bool = False,
-        mix_backends: bool = False,
-        on_progress: OnProgress | None = None,
+        **settings: Unpack[MakingSettings],
     ) -> tuple[Written, ...]:
         """Write the dataset that a plan describes (see docs/plans.md); a result for each split.
 
@@ -116,7 +108,7 @@ class Writing(Session):
         a run began with which is made again. The other arguments and the errors are those of
         `write`; what is wrong in the plan is found before anything is written.
         """
-        making = Making(part, wait, ray, batch, resume, mix_backends, on_progress)
+        making = Making(**settings)
         photos = None if layout_from is None else local(layout_from, "layout_from")
         read = read_plan(plan, self.bundle, photos)
         base = read.out or Path("synfer-out")
@@ -136,13 +128,13 @@ class Writing(Session):
             runs = read.runs(as_begun(self.bundle, begun), local_base)
             for name, run in runs.items():
                 check_storable(places[name], read.format, run.quota)
-                settings, joins = to[name].settings_of(run), to[name].joins
-                check_output(to[name].out, settings, resume=joins, shard_size=read.shard_size)
+                decides, joins = to[name].settings_of(run), to[name].joins
+                check_output(to[name].out, decides, resume=joins, shard_size=read.shard_size)
             written: list[Written] = []
             for name, run in runs.items():
                 asked = self._backend
                 if to[name].begun is None:
-                    asked = backend_for(read, asked, run.bundle, here=ray is None)
+                    asked = backend_for(read, asked, run.bundle, here=making.ray is None)
                 made = self._written(run, to[name], making, asked)
                 written.append(places[name].result(made))
         return tuple(written)
