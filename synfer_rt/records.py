@@ -1,8 +1,7 @@
-"""What is written about an image: the fields of a dataset's records and of the lines of `label`.
+"""What a dataset says of an image: the fields of its record.
 
-Each of the two tables below is the one place of its fields. Blank records, the schema of Parquet,
-the columns of CSV and the tables of the documentation follow from them
-(`python -m synfer_rt.records` prints the latter).
+The tables below are the one place of the fields. Blank records, the schema of Parquet and the
+tables of the documentation follow from them (`python -m synfer_rt.records` prints the latter).
 
 Every record has every field, of the same type. Readers take a dataset's columns and their types
 from its first records, and cannot join a column of nulls with one of numbers. So a field that does
@@ -31,20 +30,16 @@ SAMPLED, ORIGINAL, AUGMENTED = "sampled", "original", "augmented"
 """The values of `origin`: made by `sample`; kept and added by `augment`."""
 CORESET = "coreset_method"
 """The setting that core-sets have, and no other output."""
-READABLE, UNREADABLE = "readable", "unreadable"
-"""The lines of `label`: of an image that was read, and of one that could not be."""
-NOT_READ = -1.0
-"""The intensity of an action unit that nothing has read; 0 would say that the face lacks it."""
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
-_CLASS, _UNIT, _ANNOTATOR = "class", "action unit", "annotator"
+CLASS, UNIT, ANNOTATOR = "class", "action unit", "annotator"
+"""What a field may have a value for each of."""
 _ANY, _MADE = (SAMPLED, ORIGINAL, AUGMENTED), (SAMPLED, AUGMENTED)
-_LINE = (READABLE, UNREADABLE)
 
 
 @dataclass(frozen=True)
 class Field:
-    """A field of a record or line.
+    """A field of a record, or of a line of `label` (label_lines.py).
 
     `empty` is its value where it does not apply, and has its type; `filled_for` are the origins
     (of a record) or the kinds (of a line) to which it applies. A field with `each` has a value for
@@ -97,7 +92,7 @@ RECORD = (
         0.0,
         _MADE,
         "the vote's average distribution; all zeros if the bundle has no annotators",
-        each=_CLASS,
+        each=CLASS,
     ),
     Field("rectified", False, (SAMPLED,), "whether the vote replaced the requested label"),
     Field("accepted", False, _ANY, "whether to keep the image"),
@@ -109,7 +104,7 @@ RECORD = (
         _MADE,
         "intensities in 0 to 1 as the model was given them; of a model without action units all "
         "zeros, by the names of OpenGraphAU",
-        each=_UNIT,
+        each=UNIT,
     ),
     Field("guidance", 0.0, _MADE, "the scale of classifier-free guidance, 1 or more"),
     Field(
@@ -204,39 +199,8 @@ OF_CORESETS = (
 )
 """Further fields, of core-sets."""
 
-LINE = (
-    Field("index", 0, _LINE, "the image's number in the dataset, from 0"),
-    Field("file_name", "", _LINE, "the image's file, relative to the dataset"),
-    Field("label", "", (READABLE,), "the vote's best class"),
-    Field(
-        "asked",
-        False,
-        (READABLE,),
-        "whether there was anything to accept: a label of the dataset, a share or a threshold",
-    ),
-    Field("accepted", False, (READABLE,), "whether to keep the image"),
-    Field("rectified", False, (READABLE,), "whether `label` replaces the dataset's label"),
-    Field("given_label", "", (READABLE,), "the dataset's label; it counts as the wanted one"),
-    Field("written_label", "", (READABLE,), "the dataset's label as the dataset writes it"),
-    Field("label_problem", "", (READABLE,), "why the dataset's label cannot be checked"),
-    Field("error", "", (UNREADABLE,), "why the image cannot be read"),
-    Field("label_scheme", "", _LINE, "the order of the bundle's classes"),
-    Field("bundle", "", _LINE, "the bundle's hash"),
-    Field("backend", "", _LINE, "the backend that computed the votes"),
-    Field("probabilities", 0.0, (READABLE,), "the vote's average distribution", each=_CLASS),
-    Field("votes", "", (READABLE,), "each annotator's best class", each=_ANNOTATOR, prefix="vote."),
-    Field(
-        "aus",
-        NOT_READ,
-        (READABLE,),
-        "intensities in 0 to 1; -1 if the bundle has no engine `au-reader`",
-        each=_UNIT,
-    ),
-)
-"""The fields of a line of `label`'s table."""
 
-
-def _set_fields(filled_for: tuple[str, ...]) -> tuple[Field, ...]:
+def set_fields(filled_for: tuple[str, ...]) -> tuple[Field, ...]:
     """The fields about label sets, after the others of a record or line."""
     return (
         Field(
@@ -244,22 +208,15 @@ def _set_fields(filled_for: tuple[str, ...]) -> tuple[Field, ...]:
             False,
             filled_for,
             "whether the class is in the image's label set",
-            each=_CLASS,
+            each=CLASS,
             prefix="set.",
         ),
         Field("coverage", 0.0, filled_for, "the coverage of label sets"),
     )
 
 
-RECORD_SETS, LINE_SETS = _set_fields((SAMPLED,)), _set_fields((READABLE,))
-"""Further fields of records and lines that are made with a calibration."""
-LINE_DIMENSIONS = (
-    Field("valence", 0.0, (READABLE,), "the mean of the classifiers that read it, -1 to 1"),
-    Field("arousal", 0.0, (READABLE,), "the mean of the classifiers that read it, -1 to 1"),
-)
-"""Further fields of lines, each where a classifier of the bundle reads it."""
-ANY_LINE = (*LINE, *LINE_DIMENSIONS, *LINE_SETS)
-"""All fields that a line may have, in their order."""
+RECORD_SETS = set_fields((SAMPLED,))
+"""Further fields of records that are made with a calibration."""
 
 
 def fields_of(settings: Mapping[str, Any]) -> tuple[Field, ...]:
@@ -281,7 +238,7 @@ def blank_record(
     `probabilities` has each of the `classes`, `aus` each of the `units`; a model without action
     units has those of OpenGraphAU.
     """
-    names = {_CLASS: classes, _UNIT: units or OPENGRAPHAU_41}
+    names = {CLASS: classes, UNIT: units or OPENGRAPHAU_41}
     return {field.name: field.blank(names) for field in fields}
 
 
@@ -291,26 +248,6 @@ def _form(
 ) -> Record:
     """`blank_record`, made once."""
     return blank_record(classes, units, _fields(calibrated, of_photos))
-
-
-def blank_line(
-    bundle: Bundle, annotators: Sequence[str], backend: str, calibrated: bool = False
-) -> Record:
-    """A line of empty values, with all fields in their order, but for what is equal in all lines.
-
-    That is the bundle's hash and label scheme, and the backend. Lines of a `calibrated` job have
-    label sets.
-    """
-    units = bundle.au_names or OPENGRAPHAU_41
-    names = {_CLASS: bundle.classes, _UNIT: units, _ANNOTATOR: annotators}
-    further = [field for field in LINE_DIMENSIONS if field.name in bundle.dimensions]
-    further += LINE_SETS if calibrated else ()
-    line = {field.name: field.blank(names) for field in (*LINE, *further)}
-    return line | {
-        "label_scheme": bundle.label_scheme,
-        "bundle": bundle.bundle_hash,
-        "backend": backend,
-    }
 
 
 def record(bundle: Bundle, /, **values: Any) -> Record:
@@ -362,51 +299,15 @@ def json_object(text: str | bytes) -> Record:
     return cast(Record, value)
 
 
-def cells(line: Mapping[str, Any]) -> Record:
-    """A line of `label` as the row of a CSV file: a column for each class, vote and action unit."""
-    row: Record = {}
-    for field in ANY_LINE:
-        if field.name not in line:
-            continue
-        if field.each:
-            row |= {field.prefix + name: value for name, value in line[field.name].items()}
-        else:
-            row[field.name] = line[field.name]
-    return row
-
-
-def from_cells(row: Mapping[str, str], form: Mapping[str, Value]) -> Record:
-    """The line of `label` that `cells` made a row of, if `form` is its blank line."""
-    line: Record = {}
-    for field in ANY_LINE:
-        if field.name not in form:
-            continue
-        empty = form[field.name]
-        if isinstance(empty, dict):
-            line[field.name] = {
-                name: _read(row[field.prefix + name], part) for name, part in empty.items()
-            }
-        else:
-            line[field.name] = _read(row[field.name], empty)
-    return line
-
-
-def _read(text: str, empty: Scalar) -> Scalar:
-    """A cell's value, of the type that `empty` has."""
-    return text == "True" if isinstance(empty, bool) else type(empty)(text)
-
-
-def markdown(fields: Iterable[Field]) -> str:
-    """The documentation's table of fields."""
+def markdown(fields: Iterable[Field], every: tuple[str, ...] = _ANY) -> str:
+    """The documentation's table of fields; those of `every` kind are of every image."""
     rows = ["| field | type | filled in for | otherwise | meaning |", "|---|---|---|---|---|"]
     for field in fields:
-        every = field.filled_for in (_ANY, _LINE)
-        images = "every image" if every else ", ".join(field.filled_for)
+        images = "every image" if field.filled_for == every else ", ".join(field.filled_for)
         empty = json.dumps(field.empty)
         rows.append(f"| `{field.name}` | {field.type} | {images} | `{empty}` | {field.meaning} |")
     return "".join(f"{row}\n" for row in rows)
 
 
 if __name__ == "__main__":
-    print(markdown((FILE_NAME, *RECORD)), markdown(LINE), sep="\n", end="\n")
-    print(markdown(RECORD_SETS), markdown((*LINE_DIMENSIONS, *LINE_SETS)), sep="\n", end="")
+    print(markdown((FILE_NAME, *RECORD)), markdown(RECORD_SETS), sep="\n", end="")

@@ -13,16 +13,13 @@ import pytest
 
 from synfer_rt.data.writers import FORMATS, open_output
 from synfer_rt.data.writers.parquet import schema
+from synfer_rt.label_lines import EVERY, LINE, LINE_DIMENSIONS, LINE_SETS, blank_line
 from synfer_rt.records import (
     AUGMENTED,
     FILE_NAME,
-    LINE,
-    LINE_DIMENSIONS,
-    LINE_SETS,
     ORIGINAL,
     RECORD,
     RECORD_SETS,
-    blank_line,
     blank_record,
     filled,
     markdown,
@@ -141,18 +138,18 @@ def test_columns_of_parquet_are_those_of_earlier_releases():
 
 
 @pytest.mark.parametrize(
-    ("page", "fields"),
+    ("page", "table"),
     [
-        ("sampling.md", (FILE_NAME, *RECORD)),
-        ("labelling.md", LINE),
-        ("labelling.md", (*LINE_DIMENSIONS, *LINE_SETS)),
-        ("labelling.md", RECORD_SETS),
+        ("sampling.md", markdown((FILE_NAME, *RECORD))),
+        ("labelling.md", markdown(LINE, EVERY)),
+        ("labelling.md", markdown((*LINE_DIMENSIONS, *LINE_SETS), EVERY)),
+        ("labelling.md", markdown(RECORD_SETS)),
     ],
     ids=["record", "line", "further-lines", "further-records"],
 )
-def test_the_documentation_has_the_table_of_fields(page, fields):
+def test_the_documentation_has_the_table_of_fields(page, table):
     text = (Path(__file__).resolve().parents[1] / "docs" / page).read_text()
-    assert markdown(fields) in text, "python -m synfer_rt.records prints the table"
+    assert table in text, "python -m synfer_rt.records or synfer_rt.label_lines prints it"
 
 
 def test_values_get_the_types_of_their_fields(tiny_bundle):

@@ -21,8 +21,9 @@ from synfer_rt.bundle.former_names import current_name, current_names
 from synfer_rt.data.writers.atomic import disk_errors, open_growing, partial, write_whole
 from synfer_rt.data.writers.run_file import OTHER_DATASET
 from synfer_rt.errors import UserError
+from synfer_rt.label_lines import cells, from_cells
 from synfer_rt.paths import local
-from synfer_rt.records import Record, cells, from_cells, json_object
+from synfer_rt.records import Record, json_object
 
 SUFFIXES = (".jsonl", ".csv")
 

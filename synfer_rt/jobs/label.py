@@ -40,7 +40,8 @@ from synfer_rt.judging.acceptance import Accept, acceptance
 from synfer_rt.judging.annotators import Annotators
 from synfer_rt.judging.calibration import Calibrated
 from synfer_rt.judging.voting import Verdict, vote
-from synfer_rt.records import blank_line, filled
+from synfer_rt.label_lines import blank_line
+from synfer_rt.records import filled
 
 _READERS = 4
 

@@ -18,8 +18,9 @@ from synfer_rt.data.writers.atomic import partial
 from synfer_rt.data.writers.working_copy import Place, opened
 from synfer_rt.errors import UserError
 from synfer_rt.jobs.verify import settings_of
+from synfer_rt.label_lines import ANY_LINE, LINE, from_cells
 from synfer_rt.paths import Location, is_folder
-from synfer_rt.records import ANY_LINE, FILE_NAME, LINE, Field, Record, from_cells, json_object
+from synfer_rt.records import FILE_NAME, Field, Record, json_object
 from synfer_rt.report.evaluation import evaluation_beside
 
 RUN, TABLE = "run", "table"

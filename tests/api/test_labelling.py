@@ -10,7 +10,7 @@ import pytest
 from synfer_rt import UserError
 from synfer_rt.api import Model
 from synfer_rt.jobs.label_results import LabelledImage
-from synfer_rt.records import ANY_LINE
+from synfer_rt.label_lines import ANY_LINE
 
 
 @pytest.mark.parametrize("suffix", ["", ".jsonl", ".csv"])

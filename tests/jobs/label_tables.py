@@ -15,7 +15,8 @@ from synfer_rt.data.label_table import Table
 from synfer_rt.jobs.label import label_images
 from synfer_rt.judging.acceptance import acceptance
 from synfer_rt.judging.annotators import Annotators
-from synfer_rt.records import Record, blank_line
+from synfer_rt.label_lines import blank_line
+from synfer_rt.records import Record
 
 
 class Stop(Exception):

@@ -19,7 +19,8 @@ from synfer_rt.data.label_table import Table
 from synfer_rt.jobs.label import label_images
 from synfer_rt.judging.acceptance import acceptance
 from synfer_rt.judging.annotators import Annotators
-from synfer_rt.records import NOT_READ, Record, blank_line
+from synfer_rt.label_lines import NOT_READ, blank_line
+from synfer_rt.records import Record
 
 
 def annotators(bundle: Bundle) -> Annotators:

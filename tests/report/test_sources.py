@@ -14,7 +14,8 @@ from synfer_rt import UserError, write_report
 from synfer_rt.bench.host_side import InstantEngines
 from synfer_rt.data.datasets import read_dataset
 from synfer_rt.data.label_table import Table
-from synfer_rt.records import blank_line, filled
+from synfer_rt.label_lines import blank_line
+from synfer_rt.records import filled
 from tests.report.conftest import write
 from tests.report.pages import opened, table
 from tests.small_datasets import picture

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from synfer_rt.data.datasets.tables.unit_columns import OPENFACE, unit_of
 from synfer_rt.errors import UserError, nearest
-from synfer_rt.records import NOT_READ
+from synfer_rt.label_lines import NOT_READ
 from synfer_rt.vocabulary.facs import ACTION_UNITS
 
 MOST_ROWS = 250_000

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from synfer_rt.data.datasets.tables.cells import Row, text
 from synfer_rt.data.datasets.untyped import is_mapping
-from synfer_rt.records import NOT_READ
+from synfer_rt.label_lines import NOT_READ
 from synfer_rt.vocabulary.facs import ACTION_UNITS
 
 OBJECT = "aus"
