@@ -14,8 +14,8 @@ pytest.importorskip("torch", reason="the experiments need synfer-rt[reference]")
 import torch
 from torch import nn
 
+from reference.experiments import guide_errors, onnx_guides, steering
 from reference.experiments import kinks as kinks_of
-from reference.experiments import onnx_guides, steering
 
 
 def row(name: str, error: float, plan: str = "compiled", tried: list | None = None) -> dict:
@@ -106,7 +106,7 @@ def test_a_network_is_exact_and_steers(
     """The shipped bundle, whose guide is in a folder, stands in for one built of an ONNX file."""
     only = {"ResNet-18": onnx_guides.ARCHITECTURES["ResNet-18"]}
     monkeypatch.setattr(onnx_guides, "ARCHITECTURES", only)
-    monkeypatch.setattr(onnx_guides, "_plan", lambda file, folder: "not compiled: in a test")
+    monkeypatch.setattr(guide_errors, "_plan", lambda file, folder: "not compiled: in a test")
     monkeypatch.setattr(steering, "guided_sampler", lambda setting: setting.sampler)
     given = dict(zip(student_options[::2], student_options[1::2], strict=True))
     given.pop("--per-class")
@@ -117,7 +117,7 @@ def test_a_network_is_exact_and_steers(
     assert [one["form"] for one in found["rows"]] == ["ONNX", "saved folder"]
     for one in found["rows"]:
         assert max(one["errors"].values()) < onnx_guides.GATE
-        assert one["clearance"] >= onnx_guides.MARGIN
+        assert one["clearance"] >= guide_errors.MARGIN
     strengths = [one["strength"] for one in found["steering"]["rows"]]
     assert strengths == [0, 0.1, 0.3, 1]
     assert (tmp_path / "out" / "onnx_guides.png").is_file()
