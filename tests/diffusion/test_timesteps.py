@@ -12,7 +12,7 @@ import pytest
 from synfer_rt.diffusion.solvers import SOLVERS, Trajectory, trajectory
 from synfer_rt.diffusion.timesteps import DISTILLED, EULERS
 from synfer_rt.errors import UserError
-from tests.diffusion.test_solvers import (
+from tests.diffusion.peers import (
     NOISE,
     PREDICTIONS,
     SCHEDULES,

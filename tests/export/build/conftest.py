@@ -42,3 +42,9 @@ def half_bundle(annotated_checkpoint: Path, once: Once) -> Bundle:
     source = Source(annotated_checkpoint)
     make = functools.partial(build_bundle, source, options=Options("fp16"))
     return open_bundle(once("bundles/half", make))
+
+
+@pytest.fixture
+def copy(mini_bundle: Bundle, tmp_path: Path) -> Path:
+    """A copy of the bundle, to be changed."""
+    return Path(shutil.copytree(mini_bundle.path, tmp_path / "bundle"))

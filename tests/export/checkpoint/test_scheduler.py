@@ -18,7 +18,7 @@ from synfer_rt.diffusion.solvers import trajectory
 from synfer_rt.errors import UserError
 from synfer_rt.export.checkpoint.reading import read_checkpoint
 from synfer_rt.export.checkpoint.scheduler import Scheduler, read_scheduler
-from tests.diffusion.test_solvers import relative_error, run, run_peer
+from tests.diffusion.peers import relative_error, run, run_peer
 from tests.export.tiny_checkpoint import change
 
 STABLE_DIFFUSION = {

@@ -1,13 +1,11 @@
-"""Evaluations: what they find in a run of the shipped bundle, and which judges they refuse."""
+"""Evaluations: what they find in a run of the shipped bundle, and what they refuse."""
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,53 +13,23 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
-from onnx import numpy_helper, parser
 from PIL import Image
 
 from synfer_rt import UserError, api
 from synfer_rt.api import Model
-from synfer_rt.bundle import Bundle, open_bundle
+from synfer_rt.bundle import Bundle
 from synfer_rt.commands.cli import main
 from synfer_rt.data.datasets import read_dataset
 from synfer_rt.data.writers import read
-from synfer_rt.evaluation.neighbours import Nearest
 from synfer_rt.faces import weights
 from synfer_rt.faces.yunet import Yunet
 from synfer_rt.jobs.aligning import aligner_for
-from synfer_rt.jobs.evaluation.features import neighbours, numbers_of_people
-from synfer_rt.jobs.evaluation.images import RunImages, first_images
-from synfer_rt.jobs.evaluation.independence import Parts, hashes_of, same_answers
 from synfer_rt.jobs.evaluation.job import EvaluationJob, aligner_of
-from synfer_rt.jobs.evaluation.networks import SCORES, Judge, Opener, own_classifiers, units_of
-from synfer_rt.jobs.evaluation.readers import Groups
-from synfer_rt.jobs.verify import settings_of
 from tests.data.writers.small_run import SmallRun, finished
 from tests.faces.yunet_form import put_aligned, put_picture, write_red_finder
+from tests.jobs.evaluation.small_network import network
 
 COUNT = 24
-OPENER = Opener("onnxruntime-cpu", 1)
-
-
-def network(file: Path, size: int, outputs: int, weight: np.ndarray | None = None) -> Path:
-    """An ONNX network of one product with weights, by default drawn at random."""
-    inputs = 3 * size * size
-    if weight is None:
-        weight = np.random.default_rng(len(file.stem)).normal(size=(inputs, outputs))
-    made = parser.parse_model(
-        f"""<ir_version: 8, opset_import: ["" : 17]>
-        net (float[B,3,{size},{size}] images) => (float[B,{outputs}] scores) {{
-          flat = Flatten (images)
-          scores = MatMul (flat, weight)
-        }}"""
-    )
-    made.graph.initializer.append(numpy_helper.from_array(weight.astype("f4"), "weight"))
-    file.write_bytes(made.SerializeToString())
-    return file
-
-
-@pytest.fixture(scope="module")
-def shipped() -> Bundle:
-    return open_bundle()
 
 
 @pytest.fixture(scope="module")
@@ -165,77 +133,6 @@ def test_an_unfinished_run_is_evaluated_as_far_as_it_is(found, place, shipped, t
     assert api.evaluate(tmp_path / "run", **settings).result == result
 
 
-@pytest.mark.parametrize("name", ["classifier.residual", "classifier.dense"])
-def test_an_annotator_is_no_judge(shipped, tmp_path, name) -> None:
-    """Not under another name, saved again, in other types or axes, nor within a larger file."""
-    engine = onnx.load(shipped.path / f"{name}.onnx")
-    for tensor in engine.graph.initializer:
-        values = numpy_helper.to_array(tensor)
-        if values.dtype == np.float16:
-            tensor.CopyFrom(numpy_helper.from_array(values.astype("f4"), tensor.name))
-    for node in engine.graph.node:  # which now cast nothing
-        node.name = f"renamed_{node.name}"
-    file = tmp_path / "mine.onnx"
-    file.write_bytes(engine.SerializeToString())
-    with pytest.raises(UserError, match=rf"% of its weights are those of {name}, which labelled"):
-        refuse(file, shipped, "64,rgb,probabilities,output=probabilities")
-
-
-def test_annotators_are_told_apart_but_not_from_rounded_ones(place, shipped, tmp_path) -> None:
-    """The shipped classifiers learned from the same images; rounding changes every weight."""
-    images = first_images(RunImages(place / "run", settings_of(place / "run")), (64, 64))
-    own = own_classifiers(shipped, OPENER)
-    dense, residual = own["classifier.dense"], own["classifier.residual"]
-    assert not same_answers(dense, residual, images)
-    engine = onnx.load(shipped.path / "classifier.residual.onnx")
-    for tensor in engine.graph.initializer:
-        values = numpy_helper.to_array(tensor)
-        if values.dtype == np.float16:
-            step = np.abs(values).max() / 127
-            tensor.CopyFrom(numpy_helper.from_array(np.rint(values / step) * step, tensor.name))
-    file = tmp_path / "mine.onnx"
-    file.write_bytes(engine.SerializeToString())
-    network = OPENER.described(file, "64,rgb,probabilities", "judges", SCORES)
-    judge, parts = Judge(network, "affectnet-8"), Parts(shipped, {})
-    assert parts.part_of(network) is None
-    with pytest.raises(UserError, match=r"answers as classifier.residual does, which labelled"):
-        parts.refuse_judge(judge, images, OPENER)
-
-
-def refuse(file: Path, bundle: Bundle, text: str, **settings: Any) -> None:
-    judge = OPENER.described(file, text, "judges", SCORES)
-    Parts(bundle, settings).refuse(judge, "one of `judges`")
-
-
-def test_a_guide_is_no_judge_of_what_it_guided(guided_bundle: Bundle, tmp_path) -> None:
-    guide = onnx.load(guided_bundle.path / guided_bundle.engines["guide.latent"].file)
-    (weight,) = (numpy_helper.to_array(t) for t in guide.graph.initializer)
-    made = parser.parse_model(
-        """<ir_version: 8, opset_import: ["" : 17]>
-        net (float[B,1,16,16] images) => (float[B,8] scores) {
-          flat = Flatten (images)
-          scores = Gemm <transB = 1> (flat, weight)
-        }"""
-    )
-    made.graph.initializer.append(numpy_helper.from_array(weight.T.copy(), "weight"))
-    file = tmp_path / "mine.onnx"
-    file.write_bytes(made.SerializeToString())
-    refuse(file, guided_bundle, "16,grey")
-    refuse(file, guided_bundle, "16,grey", semantic_guidance={"form": "text", "strength": 1})
-    with pytest.raises(UserError, match=r"of guide.latent, which guided this run"):
-        refuse(file, guided_bundle, "16,grey", semantic_guidance={"form": "latent"})
-
-
-def test_a_file_that_the_bundle_was_built_from_is_no_judge(voting_bundle, tmp_path) -> None:
-    file = network(tmp_path / "mine.onnx", 8, 8)
-    known = {"classifiers/x.onnx": hashlib.sha256(file.read_bytes()).hexdigest()}
-    source = {"name": "x", "sha256": known}
-    built = replace(voting_bundle, manifest={**voting_bundle.manifest, "source": source})
-    with pytest.raises(UserError, match=r"it is classifiers/x.onnx, from which .* was built"):
-        refuse(file, built, "8,rgb")
-    refuse(file, voting_bundle, "8,rgb")
-
-
 def test_what_cannot_be_evaluated_is_refused(place, shipped, tmp_path, tiny_bundle) -> None:
     run, judge = place / "run", place / "judge.onnx"
     refused: list[tuple[dict[str, Any], str]] = [
@@ -308,63 +205,6 @@ def test_real_faces_that_lie_elsewhere_are_warned_of(
     assert "1 of 1 faces" in caplog.text
 
 
-def test_the_hashes_of_a_bundle_are_those_of_its_runs(student_bundle: Bundle) -> None:
-    assert {student_bundle.bundle_hash, student_bundle.hash_with("denoiser.distilled")} <= (
-        hashes_of(student_bundle)
-    )
-
-
-def test_a_value_of_the_graph_is_named_behind_the_file(tmp_path) -> None:
-    file = network(tmp_path / "net.onnx", 8, 6)
-    made = onnx.load(file)
-    made.graph.node[0].output[0] = made.graph.node[1].input[0] = "/flatten/out:0"
-    file.write_bytes(made.SerializeToString())
-    found = OPENER.described(f"{file}:/flatten/out:0", "8,rgb", "features", ("features",))
-    assert found.size == 3 * 8 * 8 and found.output == "/flatten/out:0"
-
-
-def test_units_are_a_vocabulary_or_a_list() -> None:
-    assert len(units_of("disfa-12")) == 12
-    assert units_of("AU12, -,L2") == ("AU12", "-", "L2")
-    with pytest.raises(UserError, match="twice"):
-        units_of("AU1,AU1")
-
-
-def test_people_are_those_of_the_dataset_or_of_the_names() -> None:
-    names, known = ["a_1", "a_2", "b_1"], ["x", None, "x"]
-    first, second, third = numbers_of_people(names, known, None).tolist()
-    assert first == third != second
-    first, second, third = numbers_of_people(names, known, "^(.)_").tolist()
-    assert first == second != third
-    for pattern, words in (("(", "no regular expression"), ("^b", "finds no person in the name a")):
-        with pytest.raises(UserError, match=words):
-            numbers_of_people(names, known, pattern)
-
-
-def test_groups_are_of_the_words_of_a_template() -> None:
-    words = {"hair": {"brown": 1.0, "dark brown": 1.0}, "hat": {"cap": 1.0, "": 1.0}}
-    groups = Groups({"template": "a {hair} head, {hat}", "attributes": words})
-    prompts = ("a dark brown head, cap", "a brown head", "a brownish head")
-    groups.add(
-        [
-            {
-                "requested_label": "happy",
-                "prompt": prompt,
-                "accepted": prompt != "a brown head",
-                "probabilities": {"happy": 1.0},
-            }
-            for prompt in prompts
-        ]
-    )
-    found = groups.result()
-    assert found is not None
-    hair = {word: one["images"] for word, one in found["groups"]["hair"].items()}
-    assert hair == {"dark brown": 1, "brown": 1, "(not named)": 1}
-    assert found["groups"]["hair"]["brown"]["share"] == 0
-    assert found["groups"]["hat"]["cap"]["images"] == 1
-    assert Groups({}).result() is None
-
-
 def test_mappings_of_schemes_count_for_judges_and_real_images(
     found, place, shipped, tmp_path
 ) -> None:
@@ -409,16 +249,6 @@ def test_a_judge_is_what_its_description_says(place, shipped, tmp_path) -> None:
         with pytest.raises(UserError, match=words):
             judges = [(file, "affectnet-8", text)]
             api.evaluate(place / "run", bundle=shipped, judges=judges, threads=1)
-
-
-def test_copies_count_where_real_images_have_copies_too() -> None:
-    """The threshold is then a distance of 0, which copies in the run have."""
-    real = np.array([0.0, 0.0, 1.0, 2.0])
-    near = Nearest(np.zeros(4, int), np.array([0.0, 0.5, 0.5, 0.5]))
-    found = neighbours(near, real, range(4), ["a", "b", "c", "d"])
-    assert found["threshold"] == 0
-    assert found["nearer_than_threshold"]["share"] == 1 / 4
-    assert found["real_nearer_than_threshold"]["share"] == 2 / 4
 
 
 def test_another_file_is_not_lost(place, shipped, tmp_path) -> None:
