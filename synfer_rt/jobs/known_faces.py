@@ -30,8 +30,12 @@ _EVERY = 60.0
 def remembering(aligner: Aligner | None, out: Path | None) -> Aligner | None:
     """The aligner as one that remembers faces, and knows those that the run in `out` has found.
 
-    A file that is damaged, or of another detector or rule, is passed over.
+    A file that is damaged, or of another detector or rule, is passed over. Raises UserError for a
+    run that was begun with faces that were aligned otherwise, before any is sought.
     """
+    if out is not None and run_file.exists(out):
+        align = None if aligner is None else aligner.settings()
+        run_file.check_same(out, {**run_file.load(out), "align": align})
     if aligner is None:
         return None
     return aligner.remembering({} if out is None else _read(out, aligner))

@@ -306,12 +306,41 @@ def test_a_run_that_continues_knows_the_faces_that_were_found(
     less, known = looks_of()
     assert (less, fresh) == (2, 2 * len(SQUARES) + 3)
     np.testing.assert_array_equal(known.images(range(3)), found.images(range(3)))
-    assert looks_of(face="centre")[0] == fresh
     for damaged in (whole[:-1], whole[:-96], whole[:50] + b"?" + whole[51:], b"faces", b""):
         file.write_bytes(damaged)
         assert looks_of()[0] == fresh
     model.write(out, count=2, steps=2, labels=["sad"], resume=True, **given)
     assert file.read_bytes() == whole
+    run_file.path(out).unlink()
+    assert looks_of(face="centre")[0] == fresh
+
+
+@pytest.mark.parametrize("job", ["sample", "augment"])
+@pytest.mark.parametrize(
+    "before", [{}, {"align": True, "face": "centre"}], ids=["as it is", "centre"]
+)
+def test_a_run_of_other_faces_is_refused_before_they_are_sought(
+    model: synfer_rt.Model,
+    photos: Path,
+    detector: Path,
+    looks: list[int],
+    tmp_path: Path,
+    job: str,
+    before: dict[str, Any],
+):
+    def run(align: dict[str, Any], **more: Any) -> None:
+        if align:
+            align = {"face_detector": detector, **align}
+        if job == "augment":
+            model.augment(photos, tmp_path, balance=4, repair_steps=0, **align, **more)
+        else:
+            model.write(tmp_path, layout_from=photos, count=2, steps=2, **align, **more)
+
+    run(before)
+    looks.clear()
+    with pytest.raises(UserError, match="begun with another align"):
+        run({"align": True}, resume=True)
+    assert not looks
 
 
 @pytest.mark.parametrize("job", ["sample", "sample from a dataset", "augment"])
