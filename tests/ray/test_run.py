@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from synfer_rt.bench.ray_nodes import writers
+from synfer_rt.bench.faults.ray_nodes import writers
 from synfer_rt.data.writers import FORMATS, run_file
 from tests.commands.test_parts import run as command
 from tests.commands.test_parts import settings

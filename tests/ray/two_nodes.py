@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from synfer_rt.bench.ray_nodes import Nodes, read_variables
+from synfer_rt.bench.faults.ray_nodes import Nodes, read_variables
 from synfer_rt.data.writers import run_file
 
 ROOT = Path(__file__).resolve().parents[2]

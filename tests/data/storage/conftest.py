@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from synfer_rt.bench import object_store
-from synfer_rt.bench.proxy import Proxy
+from synfer_rt.bench.faults import object_store
+from synfer_rt.bench.faults.proxy import Proxy
 from synfer_rt.data.storage import patience
 from tests.data.writers.small_run import SmallRun
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from synfer_rt.bench.proxy import Fault, Proxy
+from synfer_rt.bench.faults.proxy import Fault, Proxy
 from synfer_rt.data.storage.addresses import Address
 from synfer_rt.data.storage.objects import Objects
 from synfer_rt.errors import UserError

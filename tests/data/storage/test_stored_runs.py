@@ -14,7 +14,7 @@ import pytest
 from onnx import parser
 
 from synfer_rt.api import distill, status, verify
-from synfer_rt.bench.proxy import Fault, Proxy
+from synfer_rt.bench.faults.proxy import Fault, Proxy
 from synfer_rt.data.storage import patience
 from synfer_rt.data.writers import Writer, open_output, read, run_file, shards_of
 from synfer_rt.data.writers.shards import Part

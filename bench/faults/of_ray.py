@@ -9,8 +9,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
-from synfer_rt.bench.fault_scenes import Disk, ImpossibleError, Scene
-from synfer_rt.bench.ray_nodes import Nodes
+from synfer_rt.bench.faults.ray_nodes import Nodes
+from synfer_rt.bench.faults.scenes import Disk, ImpossibleError, Scene
 
 _VARIABLES = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
 _KILLS = 3

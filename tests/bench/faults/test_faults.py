@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from synfer_rt.bench import faults
-from synfer_rt.bench.fault_injection import DRIVERS, FAULTS
-from synfer_rt.bench.fault_scenes import Disk, Driver, FaultKind, ImpossibleError, Scene
-from synfer_rt.bench.faults import Row, Trials, measure, page
+from synfer_rt.bench.faults.__main__ import main
+from synfer_rt.bench.faults.injection import DRIVERS, FAULTS
+from synfer_rt.bench.faults.page import page
+from synfer_rt.bench.faults.scenes import Disk, Driver, FaultKind, ImpossibleError, Scene
+from synfer_rt.bench.faults.trials import Row, Trials, measure
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sends SIGKILL, mounts tmpfs")
 KINDS = {kind.name: kind for kind in FAULTS}
@@ -25,7 +26,7 @@ def test_two_kills_cost_nothing_and_are_on_the_page(tiny_bundle_path: Path, tmp_
     words = ["--bundle", str(tiny_bundle_path), "--kills", "2", "--count", "60"]
     words += ["--format", "webdataset", "--driver", "one process", "--fault", "SIGKILL"]
     out = tmp_path / "faults.md"
-    done = CliRunner().invoke(faults.main, [*words, "--out", str(out)])
+    done = CliRunner().invoke(main, [*words, "--out", str(out)])
     assert done.exit_code == 0, done.output
     assert "SIGKILL, webdataset, one process: 2 times, as if nothing had happened" in done.output
     result = json.loads(out.with_suffix(".json").read_text())
@@ -91,7 +92,7 @@ def test_unsound_rows_are_named_on_the_page() -> None:
 
 
 def test_the_page_of_results_shows_its_numbers() -> None:
-    shown = Path(__file__).resolve().parents[2] / "docs" / "results" / "faults.md"
+    shown = Path(__file__).resolve().parents[3] / "docs" / "results" / "faults.md"
     result = json.loads(shown.with_suffix(".json").read_text())
     assert page(result) == shown.read_text()
     rows = [Row(**row) for row in result["rows"]]

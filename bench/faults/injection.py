@@ -12,9 +12,9 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
-from synfer_rt.bench.fault_scenes import Driver, FaultKind, ImpossibleError, Scene
-from synfer_rt.bench.faults_of_ray import kill_a_node, kill_workers, ray_nodes
-from synfer_rt.bench.faults_of_stores import be_away, cut_connections, s3
+from synfer_rt.bench.faults.of_ray import kill_a_node, kill_workers, ray_nodes
+from synfer_rt.bench.faults.of_stores import be_away, cut_connections, s3
+from synfer_rt.bench.faults.scenes import Driver, FaultKind, ImpossibleError, Scene
 from synfer_rt.data.writers import run_file
 
 _EARLY = 0.1

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from synfer_rt.bench.differences import Difference, difference, differing
+from synfer_rt.bench.faults.differences import Difference, difference, differing
 from synfer_rt.data.writers import FORMATS, run_file
 from tests.data.writers.small_run import SmallRun, finished
 
