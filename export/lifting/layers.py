@@ -275,6 +275,8 @@ def _attention(
     odd = ("is_causal", "softcap", "qk_matmul_output_mode")
     if any(part is not None for part in rest) or any(attributes.get(name) for name in odd):
         raise Unsupported("it is causal, capped, or has cached keys")
+    if any(attributes.get(f"{side}_window_size", -1) != -1 for side in ("left", "right")):
+        raise Unsupported("it sees a window of the tokens")
     flat = query.ndim == 3
     heads, shared = attributes.get("q_num_heads"), attributes.get("kv_num_heads")
     if flat:

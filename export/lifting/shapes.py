@@ -181,7 +181,8 @@ def _depth_to_space(attributes: Attributes, x: Tensor) -> Tensor:
 def _space_to_depth(attributes: Attributes, x: Tensor) -> Tensor:
     b, c, h, w = x.shape
     k = attributes.get("blocksize")
-    x = x.reshape(b, c, h // k, k, w // k, k).permute(0, 3, 5, 1, 2, 4)
+    order = (0, 1, 3, 5, 2, 4) if attributes.get("mode") == "CRD" else (0, 3, 5, 1, 2, 4)
+    x = x.reshape(b, c, h // k, k, w // k, k).permute(order)
     return x.reshape(b, c * k**2, h // k, w // k)
 
 

@@ -36,6 +36,8 @@ def products() -> Iterator[Variant]:
     for causal in (0, 1):
         options = f"q_num_heads = 2, kv_num_heads = 2, is_causal = {causal}"
         yield Variant(f"Attention[{causal}]", 23, tokens + f"y = Attention <{options}> (q, q, q)")
+    windows = "q_num_heads = 2, kv_num_heads = 2, left_window_size = 2, right_window_size = 1"
+    yield Variant("Attention[windows]", 25, tokens + f"y = Attention <{windows}> (q, q, q)")
     turned = "t = Transpose <perm = [1, 0, 2]> (q)\n"
     last = ints("a", [0])
     lstm = (

@@ -29,6 +29,8 @@ def pools() -> Iterator[Variant]:
         for opset in (11, 22):
             yield Variant(f"MaxPool[{name}]", opset, f"y = MaxPool <{form}> (x)")
     dilated = "kernel_shape = [2, 2], dilations = [2, 2]"
+    beyond = "kernel_shape = [2, 2], strides = [3, 3], pads = [1, 1, 1, 1], ceil_mode = 1"
+    yield Variant("MaxPool[beyond]", 22, f"y = MaxPool <{beyond}> (x)")
     yield Variant("AveragePool[dilated]", 19, f"y = AveragePool <{dilated}> (x)")
     yield Variant("MaxPool[dilated]", 12, f"y = MaxPool <{dilated}> (x)")
     for p in (1, 2, 3):

@@ -11,6 +11,7 @@ def variants() -> list[Variant]:
     kinds = (
         *(reductions.reductions, reductions.along_an_axis, reductions.normalisations),
         *(spatial.pools, spatial.convolutions, spatial.resizes, spatial.sampling),
-        *(elementwise.functions, elementwise.arithmetic, shapes.shapes, products.products),
+        *(elementwise.functions, elementwise.arithmetic, products.products),
+        *(shapes.shapes, shapes.pads),
     )
     return [variant for kind in kinds for variant in kind()]

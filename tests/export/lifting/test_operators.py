@@ -181,6 +181,10 @@ CASES: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
     "Softplus": ("y = Softplus(x)", {}),
     "Softsign": ("y = Softsign(x)", {}),
     "SpaceToDepth": ("a = Slice(x, zeros, even, last)  y = SpaceToDepth<blocksize=2>(a)", {}),
+    "SpaceToDepth, channels first": (
+        'a = Slice(x, zeros, even, last)  y = SpaceToDepth<blocksize=2, mode="CRD">(a)',
+        {},
+    ),
     "Split": ("a, y = Split<axis=1>(x, parts)", {}),
     "Sqrt": ("a = Exp(x)  y = Sqrt(a)", {}),
     "Squeeze": ("a = ReduceMean(x, axes)  y = Squeeze(a)", {}),
@@ -234,6 +238,8 @@ def model(body: str, shapes: dict[str, tuple[int, ...]], opset: int = 21) -> onn
 def opset_of(name: str) -> int:
     if name == "GroupNormalization, of groups":
         return 20
+    if name == "SpaceToDepth, channels first":
+        return 28
     return {"Attention": 23, "RMSNormalization": 23, "Swish": 24}.get(name.partition(",")[0], 21)
 
 
@@ -320,10 +326,11 @@ def test_what_depends_on_the_shape_alone_is_computed_for_each_shape():
             "a = Abs(x)  n = ReduceMax(a)  s = Cast<to=1>(n)  y = Pad(x, pads, s)",
             "Pad in a form .*its input 2 is",
         ),
+        ("y = Attention<left_window_size=1>(x, x, x)", "Attention in a form .*a window"),
     ],
 )
 def test_forms_of_operators_that_have_no_derivative_here_are_named(body: str, why: str):
-    graph = model(body, {})
+    graph = model(body, {}, 25)
     roi = numpy_helper.from_array(np.array([0, 0, 0.1, 0.1, 1, 1, 0.9, 0.9], "f4"), "roi")
     graph.graph.initializer.append(roi)
     with pytest.raises(UserError, match=f"a.onnx has {why}"):
