@@ -78,6 +78,11 @@ def is_folder(path: Path) -> bool:
             return False
 
 
+def whole_name(path: Path) -> Path:
+    """The path, or the absolute one if it ends in no name, as `.` and `..` do. Raises UserError."""
+    return path if path.name not in ("", "..") else resolved(path)
+
+
 def resolved(path: Path) -> Path:
     """The absolute path without links. Raises UserError for links that form a circle."""
     with _refused(path):

@@ -13,7 +13,7 @@ from synfer_rt.jobs.coreset.coreset import Coreset, CoresetJob, make_coreset
 from synfer_rt.jobs.coreset.stock import EQUAL
 from synfer_rt.jobs.evaluation.networks import Opener
 from synfer_rt.jobs.progress import OnProgress
-from synfer_rt.paths import Location, local
+from synfer_rt.paths import Location, local, whole_name
 
 
 def distill(
@@ -53,11 +53,12 @@ def distill(
     ranges.flag("resume", resume)
     if format is not None and format not in FORMATS:
         raise UserError(f"`format` must be one of {', '.join(FORMATS)}, got {format!r}.")
-    with opened(run) as place:
+    with opened(run, "run") as place:
         if out is not None:
             to = local(out, "out")
         elif place.address is None:
-            to = place.path.with_name(f"{place.path.name}-coreset")
+            beside = whole_name(place.path)
+            to = beside.parent / f"{beside.name}-coreset"
         else:
             raise UserError("`out` must be given for a run in an object store; name a folder.")
         return make_coreset(place.path, to, job, bundle, opener, format, resume, on_progress)

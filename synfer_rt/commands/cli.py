@@ -169,7 +169,7 @@ class _Commands(click.Group):
         except OSError as error:
             if error.errno == errno.EPIPE:  # such as `| head`, which click knows
                 raise
-            name = error.filename or "The output of the command"
+            name = error.filename or "The command's output, or the temporary folder (TMPDIR),"
             raise _Refusal(
                 f"{name} cannot be used ({error.strerror or error}); check that it is there, that "
                 "it is yours and that the disk has space."

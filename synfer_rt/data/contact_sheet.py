@@ -17,6 +17,7 @@ from synfer_rt.data.images import in_utf8
 from synfer_rt.data.writers import read, run_file
 from synfer_rt.data.writers.atomic import disk_errors, write_beside_others
 from synfer_rt.errors import UserError
+from synfer_rt.paths import whole_name
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFont
@@ -58,7 +59,7 @@ def write_contact_sheet(
             f"({error.strerror or error}); repeat the run with another `out`."
         ) from None
     png = base64.b64encode(picture.getvalue()).decode()
-    page = _PAGE.format(name=html.escape(in_utf8(out.name)), png=png)
+    page = _PAGE.format(name=html.escape(in_utf8(whole_name(out).name)), png=png)
     file = run_file.folder(out) / FILE
     with disk_errors(file):
         write_beside_others(file, page.encode(), file.parent)

@@ -22,7 +22,7 @@ from typing import Any, cast
 
 from synfer_rt.bundle import Bundle
 from synfer_rt.data.datasets import Dataset
-from synfer_rt.data.writers.atomic import disk_errors, write_whole
+from synfer_rt.data.writers.atomic import check_writable, disk_errors, write_whole
 from synfer_rt.errors import UserError
 from synfer_rt.faces.alignment import Aligner
 from synfer_rt.judging.calibration import Calibrated, Calibration, images_needed
@@ -38,13 +38,14 @@ _UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 
 def check_place(path: Path) -> None:
-    """Raise UserError if something is there that is no calibration, so that it is not lost."""
+    """Raise UserError if something is there that is no calibration, or none can be written."""
     try:
         known = not path.exists() or "temperature" in json.loads(path.read_bytes())["vote"]
     except (OSError, *_UNREADABLE):
         known = False
     if not known:
         raise UserError(f"{path} exists and is no calibration; choose another `out`.")
+    check_writable(path)
 
 
 def write_calibration(
@@ -76,7 +77,7 @@ def write_calibration(
             "log_loss": {"before": before, "after": after},
         },
     }
-    with disk_errors(path):
+    with disk_errors(path, resumes=False):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(fields, ensure_ascii=False).encode() + b"\n")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from synfer_rt.data.writers import run_file, shards_of
+from synfer_rt.data.writers.working_copy import shown
 from synfer_rt.errors import UserError
 from synfer_rt.jobs.verify import settings_of
 
@@ -68,6 +69,21 @@ def run_status(out: Path) -> RunStatus:
             f"{error.filename or out} cannot be read ({error.strerror or error}); correct its "
             "permissions, or check the disk."
         ) from None
+
+
+def refuse_unfinished(out: Path) -> None:
+    """Raise UserError unless the run in `out` is finished, as far as its files show.
+
+    A shard that is there and damaged is no sign of a run that goes on; reading finds it.
+    """
+    state, named = run_status(out), shown(out)
+    if state.finished or (state.damaged and not state.missing and not any(run_file.growing(out))):
+        return
+    lacking = f" ({len(state.missing)} of its {state.shards} shards are missing)"
+    raise UserError(
+        f"{named} is not finished{lacking if state.missing else ''}; run its command again with "
+        f"`--resume`, or `synfer-rt finish {named}` where all its parts are made."
+    )
 
 
 def _status(out: Path, settings: Mapping[str, Any]) -> RunStatus:

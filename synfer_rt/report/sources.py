@@ -17,9 +17,10 @@ from synfer_rt.data.writers import read, run_file
 from synfer_rt.data.writers.atomic import partial
 from synfer_rt.data.writers.working_copy import Place, opened
 from synfer_rt.errors import UserError
+from synfer_rt.jobs.run_status import refuse_unfinished
 from synfer_rt.jobs.verify import settings_of
 from synfer_rt.label_lines import ANY_LINE, LINE, from_cells
-from synfer_rt.paths import Location, is_folder
+from synfer_rt.paths import Location, is_folder, whole_name
 from synfer_rt.records import FILE_NAME, Field, Record, json_object
 from synfer_rt.report.evaluation import evaluation_beside
 
@@ -72,27 +73,27 @@ def _run(place: Place) -> Source:
     out = place.path
     settings = settings_of(out)
     named = str(place.named(out))
-    if any(run_file.growing(out)):
-        raise UserError(
-            f"{named} is not finished; run its command again with `resume=True`, or `synfer-rt "
-            f"finish {named}` where all its parts are made."
-        )
-    in_files = settings["format"] == "imagefolder"
+    refuse_unfinished(out)
+    in_files, count = settings["format"] == "imagefolder", run_file.count(settings)
 
     def images() -> Iterator[Shown]:
+        there = 0
         try:
             for record, png in read(out):
+                there += 1
                 yield Shown(record, png, in_files)
+            if there != count:
+                raise ValueError(f"it has {there} of {count} images")
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise UserError(
                 f"{named} cannot be read ({error}); `synfer-rt verify {named}` lists what is wrong."
             ) from None
 
     return Source(
-        in_utf8(out.name),
+        in_utf8(whole_name(out).name),
         RUN,
         settings,
-        run_file.count(settings),
+        count,
         images,
         out if in_files else None,
         evaluation_beside(run_file.folder(out), out),
@@ -103,7 +104,7 @@ def _run(place: Place) -> Source:
 def _table(path: Path) -> Source:
     if not path.is_file():
         if partial(path).exists():
-            raise UserError(f"{path} is not finished; continue it with `resume=True`.")
+            raise UserError(f"{path} is not finished; run its command again with `--resume`.")
         raise UserError(
             f"There is no table or run {path}; give a table that `synfer-rt label` wrote, or the "
             "directory of a run."

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from synfer_rt import ranges
 from synfer_rt.data.storage.addresses import address_of
-from synfer_rt.data.writers.atomic import disk_errors, own
+from synfer_rt.data.writers.atomic import check_writable, disk_errors, own
 from synfer_rt.errors import UserError
 from synfer_rt.jobs.progress import OnProgress, reporter
 from synfer_rt.paths import Location, is_folder, local, resolved
@@ -72,6 +72,7 @@ def write_report(
         sources = [stack.enter_context(source(_located(place))) for place in places]
         for one in sources:
             _check_page(path, one)
+        check_writable(path, "page")
         total = sum(one.count for one in sources)
         report = reporter(on_progress, 0, total)
         runs: list[Run] = []
@@ -140,7 +141,7 @@ def _is_report(path: Path) -> bool:
 
 def _write(path: Path, runs: Sequence[Run]) -> int:
     """Write the page so that it never holds anything but all of it; returns its bytes."""
-    with disk_errors(path):
+    with disk_errors(path, "page", resumes=False):
         path.parent.mkdir(parents=True, exist_ok=True)
         grown = own(path)
         try:

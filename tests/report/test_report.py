@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,10 @@ from PIL import Image
 
 from synfer_rt import UserError, write_report
 from synfer_rt.bench.host_side import InstantEngines
+from synfer_rt.data.writers import FORMATS, open_output
+from synfer_rt.data.writers.shards import Part
+from synfer_rt.jobs.sample import execute
+from synfer_rt.jobs.sample_settings import make_run
 from synfer_rt.report.columns import Columns
 from synfer_rt.report.facts import facts_of
 from synfer_rt.report.intervals import wilson
@@ -185,6 +190,39 @@ def test_a_run_that_is_not_finished_is_refused(runs: Path, tmp_path: Path, insta
     (tmp_path / "__faces__" / "metadata.jsonl.partial").touch()
     with pytest.raises(UserError, match="is not finished"):
         write_report(out, page=tmp_path / "page.html")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_run_that_lacks_a_part_is_refused(format: str, tmp_path: Path, instant: InstantEngines):
+    """Between two parts nothing in the folder grows, and only a shard is missing."""
+    run = make_run(instant.bundle, count=12)
+    out = tmp_path / "faces"
+    for part in (0, 2):
+        settings = run.settings(format)
+        writer = open_output(out, settings, resume=False, shard_size=4, part=Part(part, 3))
+        execute(run, instant, writer, 4)
+    with pytest.raises(UserError, match=r"not finished \(1 of its 3 shards are missing\); run its"):
+        write_report(out, page=tmp_path / "page.html")
+    assert not list(tmp_path.glob("*page*"))
+
+
+@pytest.mark.parametrize("format", ["webdataset", "parquet"])
+def test_a_run_with_too_few_images_is_refused(format: str, tmp_path: Path, instant: InstantEngines):
+    out = write(instant, tmp_path / "a", format, count=8)
+    other = write(instant, tmp_path / "b", format, count=6)
+    (shard,) = (file for file in other.iterdir() if file.suffix in (".tar", ".parquet"))
+    shutil.copy(shard, out)
+    with pytest.raises(UserError, match=r"`synfer-rt verify .*a` lists what is wrong"):
+        write_report(out, page=tmp_path / "page.html")
+    assert not list(tmp_path.glob("*page*"))
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_the_work(runs: Path, tmp_path: Path):
+    (tmp_path / "file").touch()
+    done: list[object] = []
+    with pytest.raises(UserError, match=r"Cannot write .*page\.html \(.*choose another `page`"):
+        write_report(runs / "faces", page=tmp_path / "file" / "page.html", on_progress=done.append)
+    assert not done
 
 
 def test_a_run_without_one_of_its_images_is_refused(tmp_path: Path, instant: InstantEngines):

@@ -17,7 +17,8 @@ def refuse_unfinished(path: Path, files: Sequence[Path]) -> None:
     for file in files:
         if file.suffix == ".partial":
             raise UserError(
-                f"{file} is not finished; continue the run that writes it with `resume=True` first."
+                f"{file} is not finished; run the command that writes it again with `--resume` "
+                "first."
             )
     if not is_folder(path):
         return
@@ -29,13 +30,14 @@ def refuse_unfinished(path: Path, files: Sequence[Path]) -> None:
         refuse_growing(run)
         if _lacks_metadata(run):
             raise UserError(
-                f"The run in {run} is not finished (metadata.jsonl is missing); continue it with "
-                f"`resume=True`, or remove {run_file.path(run)} if it was removed on purpose."
+                f"The run in {run} is not finished (metadata.jsonl is missing); run its command "
+                f"again with `--resume`, or remove {run_file.path(run)} if it was removed on "
+                "purpose."
             )
         if missing := _missing_shards(run, files):
             raise UserError(
-                f"{run} lacks {missing} of the shards of its run; continue the run with "
-                f"`resume=True`, or remove {run_file.path(run)} if they were removed on purpose."
+                f"{run} lacks {missing} of the shards of its run; run its command again with "
+                f"`--resume`, or remove {run_file.path(run)} if they were removed on purpose."
             )
 
 
@@ -43,8 +45,8 @@ def refuse_growing(run: Path) -> None:
     """Raise UserError if the run in the folder `run` is not finished."""
     if run_file.exists(run) and (growing := next(run_file.growing(run), None)):
         raise UserError(
-            f"The run in {run} is not finished ({growing} is there); continue it with "
-            "`resume=True` first."
+            f"The run in {run} is not finished ({growing} is there); run its command again with "
+            "`--resume` first."
         )
 
 

@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import socket
+import tempfile
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,11 +22,10 @@ from typing import IO
 from synfer_rt.errors import UserError
 
 _REMEDIES = {
-    errno.ENOSPC: "free some space, then continue with `resume=True`",
-    errno.EDQUOT: "raise the quota or free some space, then continue with `resume=True`",
-    errno.EFBIG: "raise the limit on file sizes, then continue with `resume=True`",
-    errno.EIO: "check the disk, then continue with `resume=True`",
-    errno.ENAMETOOLONG: "choose a shorter path for `out`",
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "raise the quota or free some space",
+    errno.EFBIG: "raise the limit on file sizes",
+    errno.EIO: "check the disk",
 }
 _RUN, _CALLS = secrets.token_hex(4), itertools.count(1)
 _REMOVALS = 4
@@ -35,14 +35,36 @@ OWN = "*.by-*.partial"
 
 
 @contextmanager
-def disk_errors(path: Path) -> Generator[None]:
-    """Turn an OSError of the block into a UserError that names the path and the remedy."""
+def disk_errors(path: Path, argument: str = "out", *, resumes: bool = True) -> Generator[None]:
+    """Turn an OSError of the block into a UserError that names the path and the remedy.
+
+    `argument` gave the path, and `resumes` tells whether what was begun can be continued.
+    """
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        remedy = _REMEDIES.get(error.errno or 0, "choose another `out`")
+        remedy, again = f"choose another `{argument}`", "continue with `resume=True`"
+        if error.errno == errno.ENAMETOOLONG:
+            remedy = f"choose a shorter path for `{argument}`"
+        elif cure := _REMEDIES.get(error.errno or 0):
+            remedy = f"{cure}, then {again if resumes else 'repeat it'}"
         raise UserError(f"Cannot write {error.filename or path} ({reason}); {remedy}.") from error
+
+
+def check_writable(path: Path, argument: str = "out") -> None:
+    """Raise UserError, before hours of work, if a file cannot be written at `path`.
+
+    The folder is made if it is not there; what is at `path` stays.
+    """
+    with disk_errors(path, argument, resumes=False):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
+        except OSError as error:
+            error.filename = str(path)  # not a temporary name, nor a folder's
+            raise
 
 
 def partial(path: Path) -> Path:

@@ -69,8 +69,8 @@ class Place:
 
 
 @contextmanager
-def opened(out: object) -> Generator[Place]:
-    """The run at the path or address `out`, to be begun, continued or read.
+def opened(out: object, argument: str = "out") -> Generator[Place]:
+    """The run at the path or address `out`, which `argument` gave, to be begun, continued or read.
 
     The small files of one in a store are fetched first, and put again at the end if they have
     changed. Raises UserError for what is neither a path nor an address, for a store that cannot be
@@ -78,7 +78,7 @@ def opened(out: object) -> Generator[Place]:
     """
     address = out if isinstance(out, Address) else address_of(out)
     if address is None:
-        yield Place(local(out, "out"))
+        yield Place(local(out, argument))
         return
     with TemporaryDirectory(prefix="synfer-rt-", ignore_cleanup_errors=True) as folder:
         place = Place(Path(folder).resolve() / address.name, address)

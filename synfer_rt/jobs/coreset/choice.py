@@ -24,7 +24,7 @@ FILE = "coreset.csv"
 class Chosen:
     """An image of a core-set.
 
-    `index` is its number in the core-set, `run_index` in the run that it was chosen from, and
+    `index` is its number in the core-set, `run_index` in the run that made it, and
     `rank` its place in the order of its class, from 0. `radius` is the largest distance of an image
     of the class to the nearest chosen one once it is chosen, and `distance` the mean.
     """

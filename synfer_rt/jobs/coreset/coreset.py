@@ -26,7 +26,7 @@ from synfer_rt.errors import UserError
 from synfer_rt.jobs.card.card import write_card
 from synfer_rt.jobs.coreset.choice import FILE, Chosen, choose_images, read_table, write_table
 from synfer_rt.jobs.coreset.features import compute_features, files_of
-from synfer_rt.jobs.coreset.stock import EQUAL, QUOTAS, Stock, stock_of
+from synfer_rt.jobs.coreset.stock import EQUAL, QUOTAS, Stock, run_index, stock_of
 from synfer_rt.jobs.evaluation.job import check_parts, maker_of
 from synfer_rt.jobs.evaluation.networks import FEATURES, Opener, own_features
 from synfer_rt.jobs.progress import OnProgress, reporter
@@ -275,11 +275,10 @@ def _copies(
         return
     form = blank_record(settings["classes"], settings["au_vocabulary"], fields_of(settings))
     for record, image in stock.samples():
-        one = wanted.pop(record["index"], None)
+        one = wanted.pop(run_index(record), None)
         if one is not None:
             own = {name: value for name, value in record.items() if name != FILE_NAME.name}
-            of_run = record["index"] if record.get("run_index", -1) < 0 else record["run_index"]
-            place = {"index": one.index, "run_index": of_run, "coreset_rank": one.rank}
+            place = {"index": one.index, "run_index": one.run_index, "coreset_rank": one.rank}
             yield {**form, **own, **place}, image
     if wanted:
         raise UserError(

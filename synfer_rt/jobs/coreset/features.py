@@ -13,7 +13,7 @@ from synfer_rt.data.writers import run_file
 from synfer_rt.data.writers.atomic import disk_errors
 from synfer_rt.data.writers.working_copy import shown
 from synfer_rt.errors import UserError
-from synfer_rt.jobs.coreset.stock import Stock
+from synfer_rt.jobs.coreset.stock import Stock, run_index
 from synfer_rt.jobs.evaluation.images import pieces
 from synfer_rt.networks.image_network import ImageNetwork
 from synfer_rt.records import Record
@@ -22,7 +22,8 @@ from synfer_rt.records import Record
 class ClassFeatures:
     """The features of the images of a class, in the order of their indices, in `file`.
 
-    An image is a row: its index in the run, int64, and its features, float32 [dimensions].
+    An image is a row: its index in the run that made it, int64, and its features, float32
+    [dimensions].
     """
 
     def __init__(self, file: Path, dimensions: int) -> None:
@@ -97,7 +98,7 @@ def compute_features(
         def lacking() -> Iterator[tuple[Record, bytes]]:
             nonlocal done
             for record, content in stock.samples():
-                if found[record["label"]].lacks(record["index"]):
+                if found[record["label"]].lacks(run_index(record)):
                     yield record, content
                 else:
                     done += 1
@@ -113,7 +114,7 @@ def compute_features(
             labels = [record["label"] for record, _ in piece.of]
             for label in dict.fromkeys(labels):
                 mine = [i for i, other in enumerate(labels) if other == label]
-                indices = [piece.of[i][0]["index"] for i in mine]
+                indices = [run_index(piece.of[i][0]) for i in mine]
                 found[label].add(indices, features[mine])
             done += len(labels)
             on_image(done)

@@ -16,6 +16,7 @@ from synfer_rt.data.images import size_of
 from synfer_rt.data.writers import read, run_file, shards_of
 from synfer_rt.data.writers.working_copy import shown
 from synfer_rt.errors import UserError
+from synfer_rt.jobs.run_status import refuse_unfinished
 from synfer_rt.jobs.verify import settings_of
 from synfer_rt.records import ORIGINAL, Record
 from synfer_rt.sampling.apportionment import apportion
@@ -87,12 +88,8 @@ def stock_of(out: Path, every: bool) -> Stock:
 
     Raises UserError for a directory without a run, and for a run that is not finished or damaged.
     """
-    settings, named = settings_of(out), shown(out)
-    if any(run_file.growing(out)):
-        raise UserError(
-            f"{named} is not finished; run its command again with `--resume`, or `synfer-rt finish "
-            f"{named}` where all its parts are made."
-        )
+    settings = settings_of(out)
+    refuse_unfinished(out)
     labelled, counts, digest = Counter[str](), Counter[str](), hashlib.sha256()
     deciding = {k: v for k, v in settings.items() if k not in run_file.NOT_COMPARED}
     digest.update(json.dumps([deciding, every], sort_keys=True).encode())
@@ -108,6 +105,12 @@ def stock_of(out: Path, every: bool) -> Stock:
             raise ValueError(f"it has {labelled.total()} of {run_file.count(settings)} records")
     by_class = {name: counts[name] for name in settings["classes"] if labelled[name]}
     return Stock(out, settings, every, by_class, digest.hexdigest())
+
+
+def run_index(record: Record) -> int:
+    """The number of an image in the run that made it, also of one of a core-set of that run."""
+    index = int(record.get("run_index", -1))
+    return int(record["index"]) if index < 0 else index
 
 
 @contextmanager

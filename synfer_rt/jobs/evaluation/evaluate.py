@@ -18,7 +18,7 @@ from synfer_rt.backends.sessions import library
 from synfer_rt.bundle import Bundle
 from synfer_rt.data.datasets import Dataset
 from synfer_rt.data.writers import run_file
-from synfer_rt.data.writers.atomic import disk_errors, write_whole
+from synfer_rt.data.writers.atomic import check_writable, disk_errors, write_whole
 from synfer_rt.errors import UserError
 from synfer_rt.faces.alignment import Aligner
 from synfer_rt.jobs.evaluation.features import numbers_of_people
@@ -30,6 +30,7 @@ from synfer_rt.jobs.evaluation.passes import COLUMNS, Made, Pass, read_real
 from synfer_rt.jobs.progress import OnProgress, reporter
 from synfer_rt.jobs.run_status import run_status
 from synfer_rt.jobs.verify import settings_of
+from synfer_rt.paths import whole_name
 
 FORMAT, VERSION = "synfer-rt-evaluation", 1
 _MOST_FAULTS = 10
@@ -89,7 +90,8 @@ def evaluate_run(
 
 
 def check_place(file: Path) -> None:
-    """Raise UserError if `file`, or the table beside it, is there and of something else."""
+    """Raise UserError if `file`, or the table beside it, is of something else, or not writable."""
+    check_writable(file)
     table = file.with_suffix(".csv")
     known = (file, f'"format": "{FORMAT}"'), (table, ",".join(COLUMNS))
     for path, said in known:
@@ -98,7 +100,7 @@ def check_place(file: Path) -> None:
 
 
 def _beginning(path: Path) -> bytes:
-    with disk_errors(path), path.open("rb") as file:
+    with disk_errors(path, resumes=False), path.open("rb") as file:
         return file.read(_HEAD)
 
 
@@ -109,7 +111,7 @@ def write_evaluation(result: Mapping[str, Any], table: str, file: Path) -> Path:
     """
     beside = file.with_suffix(".csv")
     text = json.dumps(result, indent=2, allow_nan=False) + "\n"
-    with disk_errors(file):
+    with disk_errors(file, resumes=False):
         for path, data in (beside, table), (file, text):
             # Files that end in .partial would count as those of the run.
             grown = path.with_name(f"{path.name}.{os.getpid()}.new")
@@ -122,7 +124,7 @@ def _about_run(
 ) -> dict[str, Any]:
     damaged = [*images.faults, *made.own.unreadable]
     return {
-        "name": out.name,
+        "name": whole_name(out).name,
         "format": settings["format"],
         "bundle": settings.get("bundle"),
         "seed": settings.get("seed"),
@@ -141,7 +143,7 @@ def _about_real(
     if dataset is None or real is None:
         return None
     return {
-        "name": dataset.path.name,
+        "name": whole_name(dataset.path).name,
         "format": dataset.format,
         "images": len(real.names),
         "unreadable": len(real.unreadable),

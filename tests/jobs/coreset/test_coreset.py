@@ -205,6 +205,30 @@ def test_a_coreset_of_a_coreset_keeps_the_numbers_of_the_run(runs, network, tmp_
     for record, image in read(tmp_path / "b"):
         assert numbers[record["run_index"]] == image and record["accepted"]
         assert record["prompt"].endswith(f" {record['run_index']}")
+    for out in (tmp_path / "a", tmp_path / "b"):
+        listed = [int(row["run_index"]) for row in table(out)]
+        assert listed == [record["run_index"] for record, _ in read(out)]
+
+
+def test_the_run_may_be_the_folder_where_one_is(runs, network, tmp_path, monkeypatch) -> None:
+    run = write(tmp_path / "run", "imagefolder", [sample(i) for i in range(12)])
+    for place, given, name in (
+        (run, Path("."), "run-coreset"),
+        (run / "happy", Path(".."), "two"),
+        (tmp_path, Path("run/happy/.."), "three"),
+    ):
+        monkeypatch.chdir(place)
+        out = None if name == "run-coreset" else tmp_path / name
+        made = api.distill(given, count=3, features=network, out=out)
+        assert made.path.resolve() == tmp_path / name
+    monkeypatch.chdir(run)
+    with pytest.raises(UserError, match="run-coreset already holds a run"):
+        api.distill("../run/happy/..", count=3, features=network)
+    api.write_report(".", page=tmp_path / "page.html")
+    assert "<title>run · synfer-rt report" in (tmp_path / "page.html").read_text()
+    monkeypatch.chdir("/")
+    with pytest.raises(UserError, match="holds no run"):
+        api.distill("/", count=3, features=network)
 
 
 def test_random_choices_follow_the_seed(runs, network, tmp_path) -> None:
@@ -262,6 +286,11 @@ def unsound(root: Path, runs: dict[str, Path], network: Any) -> Iterator[tuple[A
     shard = cut / "000001.tar"
     shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
     yield (cut, how), r"it has \d+ of 60 records"
+    lost = root / "lost"
+    shutil.copytree(runs["parquet"], lost)
+    shutil.copytree(run_file.folder(runs["parquet"]), run_file.folder(lost))
+    (lost / "data-00001.parquet").unlink()
+    yield (lost, how), r"is not finished \(1 of its 3 shards are missing\)"
     yield (run, how | {"features": (network[0], "8,rgb,std=1e-38/1/1")}), "are not finite"
     grown = run_file.folder(damaged) / "000000.tar.partial"
     grown.write_bytes(b"x")
