@@ -47,8 +47,8 @@ def evaluate(
     real: Location | None = None,
     real_format: str = "auto",
     features: tuple[Location, str] | None = None,
-    judges: Sequence[tuple[Location, str, str]] | None = None,
-    au_reader: tuple[Location, str, str] | None = None,
+    judges: Sequence[tuple[Location, str | Sequence[str], str]] | None = None,
+    au_reader: tuple[Location, str | Sequence[str], str] | None = None,
     identity: tuple[Location, str] | None = None,
     person: str | None = None,
     bundle: Location | Bundle | None = None,
@@ -77,10 +77,12 @@ def evaluate(
     make it, and values that do not fit.
     """
     opener = Opener(backend, thread_count(threads))
-    with opened(run) as place:
+    with opened(run, "run") as place:
         file = _evaluation_file(place, out)
         dataset = None
-        if real is not None:
+        if real is None:
+            _refuse_reading(real_format, reading)
+        else:
             classes = label_schemes.listed(settings_of(place.path)["classes"])
             where, split = local(real, "real"), reading.get("split")
             scheme = reading.get("label_scheme")
@@ -89,6 +91,17 @@ def evaluate(
         job = EvaluationJob(dataset, *aligning_of(reading), *networks, person, subset, seed)
         result, table = evaluate_run(place.path, job, bundle, opener, on_progress)
         return Evaluation(file, write_evaluation(result, table, file), result)
+
+
+def _refuse_reading(real_format: str, reading: ReadingSettings) -> None:
+    """Raise UserError if it is said how real images are read, of which there are none."""
+    given = {
+        "real_format": None if real_format == "auto" else real_format,
+        **{name: reading.get(name) for name in ("label_scheme", "split")},
+    }
+    for name, value in given.items():
+        if value is not None:
+            raise UserError(f"`{name}` is for real images; give them as `real`, or leave it out.")
 
 
 def _evaluation_file(place: Place, out: Location | None) -> Path:

@@ -100,7 +100,7 @@ class Labelling(Session):
         file = local(out, "out")
         bundle = self.bundle
         check_place(file)
-        dataset = read_images(data, file, format, reading, bundle.label_scheme)
+        dataset = read_images(data, file, format, reading, bundle.label_scheme, "data")
         aligner = aligner_of(reading, bundle)
         engines = self._loaded(bundle, self.backend)
         return calibrate(dataset, engines, file, batch, on_progress, aligner)

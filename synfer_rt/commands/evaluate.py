@@ -99,8 +99,8 @@ def _print(rows: Sequence[Row]) -> None:
 
 def _rows(result: Mapping[str, Any]) -> Iterator[Row]:
     yield from _distances(result)
-    for number, judge in enumerate(result["accuracy"]):
-        name = Path(result["networks"]["judges"][number]["file"]).stem
+    for judge in result["accuracy"]:
+        name = judge["judge"]
         yield _share(f"accuracy, {name}", judge["requested"])
         macro = judge["requested"]["macro"]
         yield f"  mean over classes, {name}", _percent(macro), "", ""

@@ -30,15 +30,18 @@ def read_images(
     format: str,
     reading: ReadingSettings,
     target: str,
+    argument: str = "images",
 ) -> Dataset:
     """The images, with labels of the scheme `target` if the arguments ask for them.
+
+    `argument` is the one that gave `images`.
 
     Raises UserError if the file `written` would lie among them, and for labels that are asked for
     and not understood.
     """
-    paths = [local(path, "images") for path in _several(images)]
+    paths = [local(path, argument) for path in _several(images, argument)]
     if not paths:
-        raise UserError("`images` must name at least one file or directory, got none.")
+        raise UserError(f"`{argument}` must name at least one file or directory, got none.")
     if written is not None:
         refuse_inside(written, paths)
     label_scheme = reading.get("label_scheme")
@@ -48,7 +51,7 @@ def read_images(
     return dataset
 
 
-def _several(images: object) -> Iterable[object]:
+def _several(images: object, argument: str) -> Iterable[object]:
     """`images` as paths, of which one may stand alone. Raises UserError for what is no iterable."""
     if isinstance(images, str | PathLike):
         return [cast(object, images)]
@@ -56,5 +59,5 @@ def _several(images: object) -> Iterable[object]:
         isinstance(images, np.ndarray) and not images.ndim
     )
     if one or not isinstance(images, Iterable):
-        raise UserError(f"`images` must be a path or a list of paths, got {images!r}.")
+        raise UserError(f"`{argument}` must be a path or a list of paths, got {images!r}.")
     return cast("Iterable[object]", images)

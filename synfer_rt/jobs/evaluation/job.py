@@ -52,8 +52,8 @@ class EvaluationJob:
     face: str | None = None
     face_detector: Location | None = None
     features: tuple[Any, str] | None = None
-    judges: Sequence[tuple[Any, str, str]] = ()
-    au_reader: tuple[Any, str, str] | None = None
+    judges: Sequence[tuple[Any, str | Sequence[str], str]] = ()
+    au_reader: tuple[Any, str | Sequence[str], str] | None = None
     identity: tuple[Any, str] | None = None
     person: str | None = None
     subset: int = 10_000
@@ -73,10 +73,13 @@ class EvaluationJob:
 
 def check_parts(name: str, given: Any, count: int) -> None:
     """Raise UserError unless `given` is None, or a file with the texts that describe it."""
-    if given is None or (isinstance(given, tuple | list) and len(cast(Any, given)) == count):
+    if given is None:
         return
-    what = "(file, description)" if count == 2 else "(file, names, description)"
-    raise UserError(f"`{name}` must be {what}, got {given!r}.")
+    parts = list(cast("Sequence[Any]", given)) if isinstance(given, tuple | list) else list[Any]()
+    if len(parts) != count or not isinstance(parts[-1], str):
+        what = "(file, description)" if count == 2 else "(file, names, description)"
+        each = "a list of " if name == "judges" else ""
+        raise UserError(f"`{name}` must be {each}{what}, got {given!r}.")
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,19 @@ class Networks:
     judges: tuple[Judge, ...]
     au_reader: AUReader | None
     identity: ImageNetwork | None
+
+    @property
+    def judge_names(self) -> list[str]:
+        """The names of the judges' files; of those with one name, the later ones have a number."""
+        names: list[str] = []
+        for judge in self.judges:
+            stem, number = judge.network.path.stem, 1
+            name = stem
+            while name in names:
+                number += 1
+                name = f"{stem}-{number}"
+            names.append(name)
+        return names
 
     def settings(self, parts: Parts | None) -> dict[str, Any]:
         """The networks as JSON values, with the engines whose weights they share."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -167,14 +167,16 @@ class AUReader:
         return scores.clip(0, 1)
 
 
-def units_of(text: str) -> tuple[str, ...]:
-    """The action units of `au_reader`: a vocabulary of facs.py, or a list with commas.
+def units_of(given: str | Sequence[str]) -> tuple[str, ...]:
+    """The action units of `au_reader`: a vocabulary of facs.py, or names, in a text with commas.
 
     Raises UserError for a name that is no action unit, and for one that is named twice.
     """
-    if text in facs.VOCABULARIES:
-        return facs.VOCABULARIES[text]
-    names = tuple(name.strip() for name in text.split(","))
+    if isinstance(given, str) and given in facs.VOCABULARIES:
+        return facs.VOCABULARIES[given]
+    names = tuple(
+        str(name).strip() for name in (given.split(",") if isinstance(given, str) else given)
+    )
     for name in names:
         if name != _NO_UNIT and name not in facs.ACTION_UNITS:
             raise UserError(

@@ -99,6 +99,7 @@ class Made:
     ) -> None:
         self.own = Pass(_sides(networks, job, job.seed + 1, folder, "made"))
         self.indices: list[int] = []
+        self._judges = networks.judge_names
         self._classes = list(settings["classes"])
         self.own.judged = [Judged(judge, self._classes) for judge in networks.judges]
         self._groups = Groups(settings)
@@ -163,7 +164,10 @@ class Made:
 
     def _accuracy(self, real: Pass | None) -> list[dict[str, Any]]:
         """Of each judge, with its accuracy on the labels of real images, null without any."""
-        found = [judged.result() for judged in self.own.judged]
+        found = [
+            {"judge": name, **judged.result()}
+            for name, judged in zip(self._judges, self.own.judged, strict=True)
+        ]
         for number, one in enumerate(found):
             of_real = None if real is None else real.judged[number].result()["requested"]
             one["real"] = of_real if of_real and of_real["images"] else None
@@ -177,8 +181,7 @@ class Made:
         """A line for each image: its index and class, what judges read, and its neighbours."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        names = [judged.judge.network.path.stem for judged in self.own.judged]
-        columns = [*COLUMNS, *(f"judge.{name}" for name in names)]
+        columns = [*COLUMNS, *(f"judge.{name}" for name in self._judges)]
         if "real" in self._near:
             columns += ["nearest_real", "nearest_distance"]
         if "identity" in self._near:

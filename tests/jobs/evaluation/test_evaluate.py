@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -148,6 +150,11 @@ def test_what_cannot_be_evaluated_is_refused(place, shipped, tmp_path, tiny_bund
         ({"out": tmp_path / "none" / "x.json"}, "`out` must be a .json file"),
         ({"subset": 3}, "`subset` must be"),
         ({"features": (judge,)}, r"`features` must be \(file, description\)"),
+        ({"features": (judge, None)}, r"`features` must be \(file, description\)"),
+        ({"judges": (judge, "affectnet-8", "16,rgb")}, "`judges` must be a list of"),
+        ({"split": "val"}, "`split` is for real images"),
+        ({"label_scheme": "raf-db"}, "`label_scheme` is for real images"),
+        ({"real_format": "raf-db"}, "`real_format` is for real images"),
         ({"backend": "openvino"}, "`backend` must be one of"),
         ({"features": (place / "no.onnx", "16,rgb")}, "No such file"),
         (
@@ -160,6 +167,8 @@ def test_what_cannot_be_evaluated_is_refused(place, shipped, tmp_path, tiny_bund
             api.evaluate(run, threads=1, **{"bundle": shipped, **settings})
     with pytest.raises(UserError, match="holds no run of synfer-rt"):
         api.evaluate(tmp_path)
+    with pytest.raises(UserError, match="`run` must be a text or a Path"):
+        api.evaluate(None)
 
 
 def test_a_run_of_another_bundle_needs_it_for_a_judge(place, tmp_path) -> None:
@@ -257,3 +266,42 @@ def test_another_file_is_not_lost(place, shipped, tmp_path) -> None:
         with pytest.raises(UserError, match=f"{name} exists and is no evaluation"):
             api.evaluate(place / "run", bundle=shipped, threads=1, out=tmp_path / "labels.json")
         (tmp_path / name).unlink()
+
+
+def test_judges_with_one_file_name_have_names_of_their_own(place, shipped, tmp_path) -> None:
+    (tmp_path / "other").mkdir()
+    network(tmp_path / "other" / "judge.onnx", 16, 7)
+    files = (place / "judge.onnx", "affectnet-8"), (tmp_path / "other/judge.onnx", "affectnet-7")
+    judges = [(file, scheme, "16,rgb") for file, scheme in files]
+    out = tmp_path / "found.json"
+    found = api.evaluate(place / "run", judges=judges, bundle=shipped, threads=1, out=out).result
+    assert [one["judge"] for one in found["accuracy"]] == ["judge", "judge-2"]
+    rows = list(csv.DictReader((tmp_path / "found.csv").open()))
+    for one in found["accuracy"]:
+        read = [(row["requested_label"], row[f"judge.{one['judge']}"]) for row in rows]
+        known = [(asked, said) for asked, said in read if asked in one["confusion"][asked]]
+        right = sum(asked == said for asked, said in known)
+        assert one["requested"]["share"] == right / len(known)
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(place, monkeypatch) -> None:
+    def refuse(*_: object, **named: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), "temporary")
+
+    monkeypatch.setattr("synfer_rt.data.writers.atomic.tempfile.TemporaryFile", refuse)
+    done: list[object] = []
+    with pytest.raises(UserError, match=r"Cannot write .*evaluation.json \(Read-only.*choose ano"):
+        api.evaluate(place / "run", on_progress=done.append)
+    assert not done
+
+
+def test_the_run_and_the_real_images_may_be_the_folder_where_one_is(
+    place, shipped, tmp_path, monkeypatch
+) -> None:
+    out = tmp_path / "found.json"
+    monkeypatch.chdir(place / "run")
+    result = api.evaluate(".", bundle=shipped, threads=1, out=out).result
+    assert result["run"]["name"] == "run"
+    monkeypatch.chdir(place / "real")
+    result = api.evaluate(place / "run", real=".", bundle=shipped, threads=1, out=out).result
+    assert result["real"]["name"] == "real"

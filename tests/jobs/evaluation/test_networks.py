@@ -22,6 +22,6 @@ def test_a_value_of_the_graph_is_named_behind_the_file(tmp_path) -> None:
 
 def test_units_are_a_vocabulary_or_a_list() -> None:
     assert len(units_of("disfa-12")) == 12
-    assert units_of("AU12, -,L2") == ("AU12", "-", "L2")
+    assert units_of("AU12, -,L2") == units_of(["AU12", "-", "L2"]) == ("AU12", "-", "L2")
     with pytest.raises(UserError, match="twice"):
         units_of("AU1,AU1")
