@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -56,8 +57,8 @@ def calibrate(
 ) -> Calibrations:
     """Fit temperatures and thresholds on the images of `dataset` with a label, and write them.
 
-    With an `aligner` the annotators see aligned faces. Raises UserError for a bundle without
-    annotators, and without images whose labels it knows.
+    With an `aligner` the annotators see aligned faces. Copies of an image count once. Raises
+    UserError for a bundle without annotators, and without images whose labels it knows.
     """
     annotators, classes = Annotators(engines), engines.bundle.classes
     items = [item for item in dataset.items if item.label in classes]
@@ -77,12 +78,12 @@ def calibrate(
     names: list[str] = []
     truth: list[str] = []
     said: list[list[Opinion]] = []
+    known: set[bytes] = set()
     with ThreadPoolExecutor(_READERS, "read") as pool:
         for first in range(0, len(items), size):
             part = items[first : first + size]
-            images = list(
-                pool.map(partial(load, size=engines.bundle.image_size, aligner=aligner), part)
-            )
+            loaded = pool.map(partial(load, size=engines.bundle.image_size, aligner=aligner), part)
+            images = [_unless_known(image, known) for image in loaded]
             read = [i for i, image in enumerate(images) if not isinstance(image, str)]
             skipped += [
                 (item.name, image)
@@ -105,6 +106,17 @@ def calibrate(
     fitted = fit(_joined(said), engines.bundle.label_scheme, names, truth)
     write_calibration(out, engines.bundle, fitted, dataset, aligner)
     return Calibrations(out, fitted, tuple(skipped))
+
+
+def _unless_known(image: np.ndarray | str, known: set[bytes]) -> np.ndarray | str:
+    """The image, or why it is left out: a copy would count twice, as if it said something new."""
+    if isinstance(image, str):
+        return image
+    digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+    if digest in known:
+        return "It is a copy of another image: their pixels are equal."
+    known.add(digest)
+    return image
 
 
 def _why(item: Item) -> str:

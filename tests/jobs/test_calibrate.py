@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,8 @@ def test_what_cannot_be_is_refused(model: Model, data: Path, file: Path, tmp_pat
         model.sample(count=1, calibration=tmp_path / "none.json")
     (tmp_path / "bare").mkdir()
     (tmp_path / "bare" / "a.png").write_bytes((data / "a.png").read_bytes())
+    with pytest.raises(UserError, match="`data` must name at least one"):
+        model.calibrate([], tmp_path / "c.json")
     with pytest.raises(UserError, match="no image with a label that"):
         model.calibrate(tmp_path / "bare", tmp_path / "c.json")
 
@@ -191,6 +194,28 @@ def test_the_command_says_what_it_found(voting_bundle: Bundle, data: Path, tmp_p
     assert "vote: temperature" in made.output and "happy: 9 images" in made.output
     assert "neutral: 0 images, no image" in made.output
     assert "need 9 images of a class" in made.output and "1: it is not in a class" in made.output
+
+
+def test_a_copy_of_an_image_does_not_count(model: Model, data: Path, file: Path, tmp_path: Path):
+    """The same images given twice say no more than once."""
+    shutil.copytree(data, tmp_path / "again")
+    (tmp_path / "again" / "sad" / "torn.png").unlink()
+    made = model.calibrate([data, tmp_path / "again"], tmp_path / "c.json", batch=7)
+    assert sum("copy of another image" in reason for _, reason in made.skipped) == 36
+    once, twice = json.loads(file.read_text()), json.loads((tmp_path / "c.json").read_text())
+    assert {name: len(scores) for name, scores in twice["scores"].items()} == {
+        name: len(scores) for name, scores in once["scores"].items()
+    }
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+    model: Model, data: Path, tmp_path: Path
+):
+    (tmp_path / "file").touch()
+    done: list[object] = []
+    with pytest.raises(UserError, match=r"Cannot write .*c\.json \(.*choose another `out`"):
+        model.calibrate(data, tmp_path / "file" / "c.json", on_progress=done.append)
+    assert not done
 
 
 def test_an_image_of_which_an_annotator_gives_no_number_fits_nothing(
