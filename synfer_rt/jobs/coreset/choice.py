@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Event
 
 from synfer_rt.coresets.choice import choose
 from synfer_rt.coresets.covering import covering
@@ -47,12 +48,19 @@ def choose_images(
 ) -> list[Chosen]:
     """The images of a core-set with so many of each class, by their order in the run.
 
-    Each class is chosen by itself, on `threads` threads. `method` is one of choice.METHODS.
+    Each class is chosen by itself, on `threads` threads. `method` is one of choice.METHODS. What
+    `on_chosen` raises, or a signal, ends all of them at their next choice.
     """
+    stopped = Event()
+
+    def chosen() -> None:
+        if stopped.is_set():
+            raise CancelledError
+        on_chosen()
 
     def of_class(label: str) -> list[Chosen]:
         own, indices = features[label].features, features[label].indices
-        order = choose(method, own, quotas[label], seed, on_chosen)
+        order = choose(method, own, quotas[label], seed, chosen)
         found = covering(own, order)
         return [
             Chosen(-1, int(indices[row]), label, rank, *map(float, left))
@@ -61,9 +69,14 @@ def choose_images(
             )
         ]
 
-    wanted = [label for label, quota in quotas.items() if quota]
     with ThreadPoolExecutor(threads, "choose") as pool:
-        each = [one for of_label in pool.map(of_class, wanted) for one in of_label]
+        choosing = [pool.submit(of_class, label) for label, quota in quotas.items() if quota]
+        try:
+            each = [one for done in as_completed(choosing) for one in done.result()]
+        except BaseException:
+            stopped.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     each.sort(key=lambda one: one.run_index)
     return [replace(one, index=i) for i, one in enumerate(each)]
 

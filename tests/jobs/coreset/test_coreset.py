@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,20 +12,22 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from onnx import numpy_helper, parser
 
 from synfer_rt import UserError, api
 from synfer_rt.bundle import open_bundle
 from synfer_rt.commands.cli import main
 from synfer_rt.coresets.k_center import k_center
 from synfer_rt.data.writers import FORMATS, open_output, read, run_file
+from synfer_rt.jobs.coreset.choice import choose_images
 from synfer_rt.jobs.coreset.features import ClassFeatures
 from synfer_rt.jobs.coreset.stock import equal
 from synfer_rt.jobs.progress import Progress
 from tests.data.writers.small_run import SmallRun, final_files
+from tests.jobs.small_network import network as product
 
 COUNT = 60
 RUN = SmallRun()
+WEIGHT = np.random.default_rng(0).normal(size=(192, 6)).astype("f4")
 
 
 def sample(index: int) -> tuple[dict[str, Any], bytes]:
@@ -45,17 +48,7 @@ def write(out: Path, format: str, samples: list[tuple[dict[str, Any], bytes]]) -
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """A network of one product with random weights, and its description."""
-    made = parser.parse_model(
-        """<ir_version: 8, opset_import: ["" : 17]>
-        net (float[B,3,8,8] images) => (float[B,6] scores) {
-          flat = Flatten (images)
-          scores = MatMul (flat, weight)
-        }"""
-    )
-    weight = np.random.default_rng(0).normal(size=(192, 6)).astype("f4")
-    made.graph.initializer.append(numpy_helper.from_array(weight, "weight"))
-    file = tmp_path_factory.mktemp("network") / "net.onnx"
-    file.write_bytes(made.SerializeToString())
+    file = product(tmp_path_factory.mktemp("network") / "net.onnx", 8, 6, WEIGHT)
     return str(file), "8,rgb"
 
 
@@ -105,10 +98,9 @@ def test_all_formats_choose_the_same_and_what_the_mathematics_chooses(
         api.distill(run, count=12, out=out, method="k-center", features=network, format="parquet")
         found[format] = table(out)
     assert found["imagefolder"] == found["webdataset"] == found["parquet"]
-    weight = np.random.default_rng(0).normal(size=(192, 6)).astype("f4")
     happy = [i for i in range(COUNT) if sample(i)[0]["label"] == "happy" and i // 3 % 3]
     pixels = np.stack([RUN.image(i).transpose(2, 0, 1) / 255 for i in happy]).reshape(-1, 192)
-    features = (pixels @ weight).astype("f4")
+    features = (pixels @ WEIGHT).astype("f4")
     order = [happy[row] for row in k_center(features, 4)]
     mine = sorted(
         (row for row in found["parquet"] if row["label"] == "happy"),
@@ -158,6 +150,24 @@ def test_an_interrupted_coreset_goes_on_to_the_same_bytes(
     assert all(x.read_bytes() == y.read_bytes() for x, y in zip(one, other, strict=True))
     assert table(tmp_path / "a") == table(tmp_path / "b")
     assert not list(run_file.folder(tmp_path / "a").glob("*.partial"))
+
+
+def test_what_stops_one_class_stops_all(tmp_path) -> None:
+    """Each of 300 choices of a class is a pass over its images, which may take minutes."""
+    features = {name: ClassFeatures(tmp_path / name, 2) for name in ("happy", "sad")}
+    for own in features.values():
+        own.add(list(range(300)), np.random.default_rng(0).normal(size=(300, 2)))
+    calls: list[int] = []
+
+    def interrupt() -> None:
+        time.sleep(0.001)
+        calls.append(1)
+        if len(calls) == 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        choose_images(features, {"happy": 300, "sad": 300}, "herding", 0, 2, interrupt)
+    assert len(calls) < 300
 
 
 def test_features_that_were_cut_short_or_are_of_others_are_computed_again(tmp_path) -> None:

@@ -29,7 +29,7 @@ from synfer_rt.jobs.aligning import aligner_for
 from synfer_rt.jobs.evaluation.job import EvaluationJob, aligner_of
 from tests.data.writers.small_run import SmallRun, finished
 from tests.faces.yunet_form import put_aligned, put_picture, write_red_finder
-from tests.jobs.evaluation.small_network import network
+from tests.jobs.small_network import network
 
 COUNT = 24
 

@@ -17,7 +17,7 @@ from synfer_rt.api import Model
 from synfer_rt.bundle import Bundle
 from synfer_rt.jobs.evaluation.independence import Parts, hashes_of, same_answers
 from synfer_rt.jobs.evaluation.networks import SCORES, Judge, Opener, own_classifiers
-from tests.jobs.evaluation.small_network import network
+from tests.jobs.small_network import network
 
 OPENER = Opener("onnxruntime-cpu", 1)
 

@@ -7,7 +7,7 @@ import pytest
 
 from synfer_rt import UserError
 from synfer_rt.jobs.evaluation.networks import Opener, units_of
-from tests.jobs.evaluation.small_network import network
+from tests.jobs.small_network import network
 
 
 def test_a_value_of_the_graph_is_named_behind_the_file(tmp_path) -> None:

@@ -1,4 +1,4 @@
-"""A small network of images for evaluations."""
+"""A small network of images, for evaluations and core-sets."""
 
 from __future__ import annotations
 
