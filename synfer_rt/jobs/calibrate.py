@@ -75,8 +75,7 @@ def calibrate(
     report = reporter(on_progress, 0, len(items))
     size = annotators.at_once(min(batch, len(items)))
     annotators.load(min(batch, len(items)))
-    names: list[str] = []
-    truth: list[str] = []
+    unlabelled, used = len(skipped), list[Item]()
     said: list[list[Opinion]] = []
     known: set[bytes] = set()
     with ThreadPoolExecutor(_READERS, "read") as pool:
@@ -84,25 +83,20 @@ def calibrate(
             part = items[first : first + size]
             loaded = pool.map(partial(load, size=engines.bundle.image_size, aligner=aligner), part)
             images = [_unless_known(image, known) for image in loaded]
-            read = [i for i, image in enumerate(images) if not isinstance(image, str)]
-            skipped += [
-                (item.name, image)
-                for item, image in zip(part, images, strict=True)
-                if isinstance(image, str)
-            ]
-            if read:
+            reasons = {i: image for i, image in enumerate(images) if isinstance(image, str)}
+            if read := [i for i in range(len(part)) if i not in reasons]:
                 seen = _seen(annotators, [np.asarray(images[i]) for i in read], size)
-                problems = [seen.problem(row) for row in range(len(read))]
-                rows = [row for row, why in enumerate(problems) if why is None]
-                skipped += [
-                    (part[i].name, why) for i, why in zip(read, problems, strict=True) if why
-                ]
-                names += [part[read[row]].name for row in rows]
-                truth += [str(part[read[row]].label) for row in rows]
+                found = [seen.problem(row) for row in range(len(read))]
+                reasons |= {i: why for i, why in zip(read, found, strict=True) if why}
+                rows = [row for row, why in enumerate(found) if why is None]
                 said.append([_of_rows(opinion, rows) for opinion in seen.opinions])
+            skipped += [(part[i].name, reasons[i]) for i in sorted(reasons)]
+            used += [item for i, item in enumerate(part) if i not in reasons]
             report(first + len(part))
-    if not names:
-        raise UserError(f"No image of {dataset.path} can be read; the first: {skipped[-1][1]}")
+    if not used:
+        name, why = skipped[unlabelled]
+        raise UserError(f"No image of {dataset.path} can be used; the first, {name}: {why}")
+    names, truth = [item.name for item in used], [str(item.label) for item in used]
     fitted = fit(_joined(said), engines.bundle.label_scheme, names, truth)
     write_calibration(out, engines.bundle, fitted, dataset, aligner)
     return Calibrations(out, fitted, tuple(skipped))

@@ -186,6 +186,14 @@ def test_what_cannot_be_is_refused(model: Model, data: Path, file: Path, tmp_pat
         model.calibrate(tmp_path / "bare", tmp_path / "c.json")
 
 
+def test_the_first_image_that_cannot_be_used_is_named(model: Model, tmp_path: Path) -> None:
+    for label, name in (("happy", "a"), ("happy", "b"), ("sad", "c")):
+        (tmp_path / "data" / label).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / label / f"{name}.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"can be used; the first, happy/a.png: .*unknown"):
+        model.calibrate(tmp_path / "data", tmp_path / "c.json")
+
+
 def test_the_command_says_what_it_found(voting_bundle: Bundle, data: Path, tmp_path: Path) -> None:
     options = ("--engines", str(voting_bundle.path), "--backend", "onnxruntime-cpu")
     out = str(tmp_path / "c.json")

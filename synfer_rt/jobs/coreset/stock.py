@@ -70,10 +70,10 @@ class Stock:
         """
         total = sum(self.counts.values())
         if count > total:
-            every = run_file.count(self.settings)
-            what = f"{total} images" if self.every else f"{total} accepted of {every} images"
+            images = run_file.count(self.settings)
+            what = f"{total} images" if self.every else f"{total} accepted of {images} images"
             remedy = f"ask for at most {total}" if total else "choose another run"
-            if every > total:
+            if images > total:
                 remedy += ", or count all images with `every=True`"
             raise UserError(
                 f"{shown(self.out)} has {what}, and `count` asks for {count}; {remedy}."
