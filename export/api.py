@@ -16,7 +16,12 @@ from synfer_rt.export.build.one_engine import Source
 from synfer_rt.export.build.whole_bundle import build_bundle
 from synfer_rt.export.checkpoint.few_step import parse_few_step
 from synfer_rt.export.files.lora.merge import Lora, parse_lora
-from synfer_rt.export.networks.classifier import ClassifierSource, parse_classifier, with_heads
+from synfer_rt.export.networks.classifier import (
+    ClassifierSource,
+    GuideSource,
+    parse_classifier,
+    with_heads,
+)
 from synfer_rt.export.onnx_pipeline.reading import as_checkpoint
 
 
@@ -173,4 +178,4 @@ def _guide(
         raise UserError(
             f"`guide` takes an ONNX file, and {path} is a folder; give it as `guide_folder`."
         )
-    return parse_classifier(Path(path), labels, described, "guide")
+    return parse_classifier(Path(path), labels, described, GuideSource)

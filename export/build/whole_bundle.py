@@ -40,7 +40,7 @@ from synfer_rt.export.checkpoint.contents import LAYOUTS_FILE, Checkpoint
 from synfer_rt.export.checkpoint.index import write_index
 from synfer_rt.export.checkpoint.settings import model_name
 from synfer_rt.export.checkpoint.tokenizer import export_tokenizer
-from synfer_rt.export.graphs.engine_graphs import engine_names
+from synfer_rt.export.graphs.engine_graphs import check_networks, engine_names
 from synfer_rt.export.onnx.shared_weights import share_weights
 from synfer_rt.paths import local
 
@@ -75,6 +75,7 @@ def build_bundle(
     _check_usable(source, options)
     checkpoint = source.read()
     _check_stems(checkpoint)
+    check_networks(checkpoint)
     hashes = file_hashes(checkpoint)
     target = staging(out, checkpoint.settings.name, options.force, set(hashes.values()))
     with target as place, log_of(log_file(out), LIBRARIES):

@@ -41,6 +41,7 @@ from synfer_rt.export.networks.guiding_classifier import (
     read_guiding,
 )
 from synfer_rt.export.networks.guiding_onnx import GuidingOnnx
+from synfer_rt.export.networks.image_network import compose_network, reference_outputs
 from synfer_rt.export.networks.modules import (
     Conditioner,
     Decoder,
@@ -50,6 +51,8 @@ from synfer_rt.export.networks.modules import (
 from synfer_rt.export.networks.one_branch import ConditionalDenoiser, GuidanceEmbeddingDenoiser
 from synfer_rt.vocabulary import label_schemes
 
+_TRIED = 2
+"""Images that ONNX files are tried on before anything is built."""
 ADDED_ENGINES = {
     DISTILLED: DISTILLED_FOLDER,
     FERANNO: FERANNO_FOLDER,
@@ -164,6 +167,19 @@ def guide_remarks(checkpoint: Checkpoint) -> Iterator[str]:
         if part in checkpoint.additions:
             folder = checkpoint.folder(part)
             yield from class_remarks(folder, label_schemes.listed(classes_of(folder)), scheme)
+
+
+def check_networks(checkpoint: Checkpoint) -> None:
+    """Raise UserError for ONNX files that are not what their descriptions say.
+
+    It takes seconds; the engines that are made before theirs take minutes.
+    """
+    size = checkpoint.image_size
+    for network in checkpoint.networks.values():
+        compose_network(network, size)
+        reference_outputs(network, images_of(size)(_TRIED)["images"])
+    if checkpoint.guide is not None:
+        GuidingOnnx(checkpoint.guide, size)
 
 
 def _caching(graph: Graph, name: str, denoiser: Denoiser, depth: int | None) -> Graph:

@@ -35,6 +35,8 @@ class ClassifierSource(ImageNetwork):
 
     KIND = "classifier"
     OUTPUTS = ("logits", "probabilities")
+    LABELS, INPUT = "classifier_labels", "classifier_input"
+    """The arguments that describe it."""
     INPUT_REMEDY = "describe its input in `classifier_input`, or in its JSON file"
     OUTPUT_NAME = "write output=NAME in `classifier_input`, or output_name in its JSON file"
 
@@ -157,12 +159,17 @@ class ClassifierSource(ImageNetwork):
         """What to do if the file has `found` scores and the label scheme another number."""
         names = label_schemes.scheme(self.label_scheme)
         if found < len(names):
-            return "give its label scheme in `classifier_labels`"
+            return f"give its label scheme in `{self.LABELS}`"
         listed = label_schemes.listed([*names, *"-" * (found - len(names))])
         return (
             "if some scores are not expressions, write all in their order, with - for each of "
-            f'these: `classifier_labels=["{listed}"]`, or label_scheme in its JSON file'
+            f"these, in {self._in_labels(listed)}"
         )
+
+    @staticmethod
+    def _in_labels(listed: str) -> str:
+        """Where the list of all classes is written, for messages."""
+        return f'`classifier_labels=["{listed}"]`, or label_scheme in its JSON file'
 
     def doubt(self, scores: np.ndarray) -> str | None:
         """Probabilities that are none, and logits that are probabilities already."""
@@ -182,6 +189,19 @@ class ClassifierSource(ImageNetwork):
                 "softmax would make nearly equal; describe its output as probabilities"
             )
         return None
+
+
+@dataclass(frozen=True)
+class GuideSource(ClassifierSource):
+    """A classifier that guides and is described by the argument `guide`."""
+
+    LABELS = INPUT = "guide"
+    INPUT_REMEDY = "describe its input in `guide`"
+    OUTPUT_NAME = "write output=NAME in the description of its input in `guide`"
+
+    @staticmethod
+    def _in_labels(listed: str) -> str:
+        return f'`guide`: "{listed}"'
 
 
 def with_heads(sources: Sequence[ClassifierSource]) -> tuple[ClassifierSource, ...]:
@@ -223,7 +243,7 @@ def _are_distributions(scores: np.ndarray) -> bool:
 
 
 def parse_classifier(
-    path: Path, label_scheme: object, spec: str, argument: str = "classifier_input"
+    path: Path, label_scheme: object, spec: str, kind: type[ClassifierSource] = ClassifierSource
 ) -> ClassifierSource:
     """The classifier `path` of a label scheme (`given_scheme`), with the input that `spec` says.
 
@@ -231,11 +251,11 @@ def parse_classifier(
 
     The size comes first. `probabilities` says that the model already ends in a softmax, and
     `output=NAME` which of its outputs has the scores. Without mean and std the classifier takes
-    images in [0, 1]. Raises UserError for anything else, naming the `argument`.
+    images in [0, 1]. Raises UserError for anything else, naming the argument of the `kind`.
     """
-    scheme = given_scheme(label_scheme, "classifier_labels")
-    found = parse(spec, argument, ClassifierSource.OUTPUTS)
-    return ClassifierSource(
+    scheme = given_scheme(label_scheme, kind.LABELS)
+    found = parse(spec, kind.INPUT, kind.OUTPUTS)
+    return kind(
         path.stem,
         path,
         found.input_size,

@@ -26,7 +26,7 @@ from synfer_rt.export.build.whole_bundle import Built, Options, Source, build_bu
 from synfer_rt.export.checkpoint.reading import read_checkpoint
 from synfer_rt.export.files.lora.merge import Lora
 from synfer_rt.export.graphs.engine_graphs import engine_graph, engine_names
-from synfer_rt.export.networks.classifier import parse_classifier
+from synfer_rt.export.networks.classifier import GuideSource, parse_classifier
 from synfer_rt.export.onnx.shared_weights import data_files
 from tests.export.tiny_checkpoint import change, save_additions, save_classifier
 
@@ -112,6 +112,33 @@ def test_a_build_says_which_classes_no_guide_knows(checkpoint: Path, tmp_path: P
     change(checkpoint / "latent_classifier" / "config.json", label_scheme="bored,tired")
     with pytest.raises(UserError, match="have nothing in common, so it cannot guide"):
         Source(checkpoint).read()
+
+
+def test_wrong_descriptions_are_refused_before_anything_is_built(
+    mini_checkpoint: Path, tmp_path: Path
+) -> None:
+    """By the names of the arguments that hold them."""
+    file, built = tmp_path / "fer.onnx", list[Built]()
+    save_classifier(file, channels=1, classes=3)
+    for scheme, spec, says in (
+        ("affectnet-8", "24,grey", "fer.onnx has 3 scores, affectnet-8 has 8; give its label sch"),
+        ("happy,sad", "24,grey", "has 3 scores, happy,sad has 2; if some scores are not expr"),
+        ("happy,sad,anger", "32,grey", "describe its input in"),
+        ("happy,sad,anger", "24,grey,output=y", "write output=NAME in"),
+        ("happy,sad,anger", "24,grey,probabilities", "is described as giving probabilities"),
+    ):
+        guide = parse_classifier(file, scheme, spec, GuideSource)
+        votes = parse_classifier(file, scheme, spec)
+        for source, argument in (
+            (Source(mini_checkpoint, guide=guide), "`guide`"),
+            (Source(mini_checkpoint, classifiers=(votes,)), "`classifier_"),
+        ):
+            with pytest.raises(UserError) as error:
+                build_bundle(source, tmp_path / "out", report=built.append)
+            assert says in str(error.value)
+            assert argument in str(error.value) or "probabilities" in says
+            assert argument != "`guide`" or "classifier_" not in str(error.value)
+    assert not built
 
 
 def test_a_folder_elsewhere_guides_as_the_checkpoint_s_own_does(
