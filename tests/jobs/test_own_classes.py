@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from synfer_rt.bundle import Bundle
 from synfer_rt.data.datasets import read_dataset
 from synfer_rt.data.writers import FORMATS, read
 from tests.damaged_bundles import change
+from tests.jobs.evaluation.small_network import network
 
 CLASSES = ("happy", "happily surprised", "joyful", "sad")
 
@@ -47,3 +49,23 @@ def test_its_classes_can_be_asked_for(model: Model) -> None:
     assert [sample.request.label for sample in samples] == ["happily surprised", "joyful"]
     with pytest.raises(synfer_rt.UserError, match="Unknown label 'fear'; the nearest"):
         model.sample(labels=["fear"], count=1)
+
+
+def test_its_runs_are_chosen_from_shown_and_measured(model: Model, tmp_path: Path) -> None:
+    run, few = tmp_path / "run", tmp_path / "few"
+    model.write(run, count=40, steps=1)
+    features, judge = network(tmp_path / "net.onnx", 16, 6), network(tmp_path / "judge.onnx", 16, 4)
+    made = synfer_rt.distill(run, count=10, out=few, every=True, features=(features, "16,rgb"))
+    labels = [record["label"] for record, _ in read(few)]
+    assert {name: one.chosen for name, one in made.classes.items()} == Counter(labels)
+    assert set(labels) <= set(CLASSES) and not synfer_rt.verify(few).faults
+    page = synfer_rt.write_report(run, few, page=tmp_path / "page.html")
+    assert page.images == (40, 10)
+    judges = [(judge, ["sad", '"joyful"', "happy", "happily surprised"], "16,rgb")]
+    out = tmp_path / "found.json"
+    found = synfer_rt.evaluate(
+        run, real=few, judges=judges, features=(features, "16,rgb"), bundle=model.bundle, out=out
+    ).result
+    (accuracy,) = found["accuracy"]
+    assert accuracy["not_known"] == 0 and accuracy["real"]["images"] == 10
+    assert set(accuracy["requested"]["per_class"]) == set(CLASSES)

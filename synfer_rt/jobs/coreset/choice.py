@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -94,14 +95,17 @@ def write_table(out: Path, chosen: list[Chosen]) -> Path:
     return file
 
 
-def read_table(out: Path) -> list[Chosen] | None:
-    """The table of the core-set in `out`; None if it is not made yet. Raises UserError."""
+def read_table(out: Path, quotas: Mapping[str, int]) -> list[Chosen] | None:
+    """The table of the core-set in `out` with so many of each class; None if it is not made yet.
+
+    Raises UserError for one that is damaged.
+    """
     file = run_file.folder(out) / FILE
     if not file.exists():
         return None
     try:
         with file.open(encoding="utf-8", newline="") as lines:
-            return [
+            chosen = [
                 Chosen(
                     int(row["index"]),
                     int(row["run_index"]),
@@ -112,5 +116,22 @@ def read_table(out: Path) -> list[Chosen] | None:
                 )
                 for row in csv.DictReader(lines)
             ]
+        if not _is_whole(chosen, quotas):
+            raise ValueError("it is another choice")
+        return chosen
     except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{file} is damaged; restore it, or choose another `out`.") from None
+        raise UserError(
+            f"{file} is damaged; delete it and continue with `resume=True`, which chooses again."
+        ) from None
+
+
+def _is_whole(chosen: list[Chosen], quotas: Mapping[str, int]) -> bool:
+    """Whether these are all images of a core-set, each once, in the order of their indices."""
+    counts = Counter(one.label for one in chosen)
+    ranked = {(one.label, one.rank) for one in chosen}
+    return (
+        [one.index for one in chosen] == list(range(len(chosen)))
+        and len({one.run_index for one in chosen}) == len(chosen)
+        and counts == Counter({label: quota for label, quota in quotas.items() if quota})
+        and ranked == {(label, rank) for label, n in counts.items() for rank in range(n)}
+    )

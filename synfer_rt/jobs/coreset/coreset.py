@@ -228,7 +228,7 @@ def _chosen(
 
     `report` is given the number of images computed, and of those chosen after them.
     """
-    chosen = read_table(out)
+    chosen = read_table(out, quotas)
     if chosen is not None:
         return chosen
     _warn_of_few(stock, quotas, job)

@@ -241,6 +241,31 @@ def test_the_run_may_be_the_folder_where_one_is(runs, network, tmp_path, monkeyp
         api.distill("/", count=3, features=network)
 
 
+def test_a_damaged_table_is_refused(runs, network, tmp_path) -> None:
+    how: dict[str, Any] = {"count": 6, "features": network, "out": tmp_path / "few"}
+    api.distill(runs["imagefolder"], **how)
+    file = run_file.folder(tmp_path / "few") / "coreset.csv"
+    whole = file.read_text()
+    head, first, second, *rest = whole.splitlines(keepends=True)
+    for text in (
+        "",
+        head,
+        "junk\n",
+        whole.replace(",", ";"),
+        head + "".join(rest),
+        head + first + first + "".join(rest),
+        head + second + first + "".join(rest),
+        whole.replace("happy", "sad"),
+    ):
+        file.write_text(text)
+        with pytest.raises(UserError, match=r"coreset\.csv is damaged; delete it"):
+            api.distill(runs["imagefolder"], resume=True, **how)
+        assert file.read_text() == text
+    file.unlink()
+    api.distill(runs["imagefolder"], resume=True, **how)
+    assert file.read_text() == whole
+
+
 def test_random_choices_follow_the_seed(runs, network, tmp_path) -> None:
     def chosen(seed: int, name: str) -> list[str]:
         out = tmp_path / name
