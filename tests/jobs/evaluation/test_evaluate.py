@@ -167,8 +167,9 @@ def test_what_cannot_be_evaluated_is_refused(place, shipped, tmp_path, tiny_bund
             api.evaluate(run, threads=1, **{"bundle": shipped, **settings})
     with pytest.raises(UserError, match="holds no run of synfer-rt"):
         api.evaluate(tmp_path)
+    nothing: Any = None
     with pytest.raises(UserError, match="`run` must be a text or a Path"):
-        api.evaluate(None)
+        api.evaluate(nothing)
 
 
 def test_a_run_of_another_bundle_needs_it_for_a_judge(place, tmp_path) -> None:
