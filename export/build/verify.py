@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from synfer_rt.backends.parity import LARGE
+from synfer_rt.backends.sessions import FLOAT_ACTIVATIONS
 from synfer_rt.bundle.sizes import Size
 from synfer_rt.errors import UserError
 from synfer_rt.export.graphs.engine_graphs import Inputs
@@ -90,6 +91,7 @@ def _onnxruntime(path: Path) -> Callable[[Arrays], list[np.ndarray]]:
 
     options = onnxruntime.SessionOptions()
     options.enable_cpu_mem_arena = False  # it would keep the largest batch's activations
+    options.add_session_config_entry(*FLOAT_ACTIVATIONS)
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     read = [node.name for node in session.get_inputs()]
     return lambda given: [

@@ -17,6 +17,7 @@ import onnx
 import torch
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
+from synfer_rt.backends.sessions import FLOAT_ACTIVATIONS
 from synfer_rt.data.pixels import GREY
 from synfer_rt.errors import UserError
 from synfer_rt.export.networks.resizing import resize, resized
@@ -247,7 +248,9 @@ def _run(network: ImageNetwork, images: torch.Tensor) -> list[np.ndarray]:
         core = model_file.load(network.path)
         wide = in_float32(core)
         file = str(network.path) if wide is core else wide.SerializeToString()
-        session = onnxruntime.InferenceSession(file, providers=providers)
+        options = onnxruntime.SessionOptions()
+        options.add_session_config_entry(*FLOAT_ACTIVATIONS)
+        session = onnxruntime.InferenceSession(file, options, providers=providers)
         entry = session.get_inputs()[0]
         if entry.shape[-1] == images.shape[1] and entry.shape[1] != images.shape[1]:
             images = images.permute(0, 2, 3, 1)

@@ -29,6 +29,11 @@ Such a Split copies the addresses of its parts from host memory, which ONNX Runt
 call. A CUDA graph would copy at each replay what lies there by then (microsoft/onnxruntime, pull
 request 32121).
 """
+FLOAT_ACTIVATIONS = ("session.qdq_matmulnbits_accuracy_level", "1")
+"""The entry that keeps activations in float32 where weights alone are int8.
+
+By default ONNX Runtime 1.32 rounds them to 8 bits, too (findings/onnxruntime_weight_only_int8.sh).
+"""
 _WEIGHTS_BESIDE = "session.model_external_initializers_file_folder_path"
 _CUDA = {
     "use_tf32": "0",
@@ -104,6 +109,7 @@ def open_session(
     settings.inter_op_num_threads = 1
     # Engines take turns: spinning threads of the last one would slow down the next.
     settings.add_session_config_entry("session.force_spinning_stop", "1")
+    settings.add_session_config_entry(*FLOAT_ACTIVATIONS)
 
     providers: list[Any] = ["CPUExecutionProvider"]
     if backend != "onnxruntime-cpu":
