@@ -28,7 +28,7 @@ from reference.tasks import CLASSES
 from synfer_rt.backends.computation import computation
 from synfer_rt.bundle import open_bundle
 from synfer_rt.bundle.qualities import BEST
-from synfer_rt.sampling.requests import Request, make_requests
+from synfer_rt.sampling.requests import Request, Requests, make_requests
 from synfer_rt.sampling.sampler import Sampler
 
 COLUMNS = (
@@ -85,12 +85,10 @@ def compared(made: dict[str, np.ndarray], first: dict[str, np.ndarray]) -> list[
     """How images and labels differ from those of the first variant, for the table."""
     apart = np.abs(np.asarray(made["images"], np.int16) - first["images"]).mean()
     same = np.mean(made["labels"] == first["labels"])
-    return [percent(np.mean(made["accepted"])), percent(same), f"{apart:.3f}"]
+    return [percent(float(np.mean(made["accepted"]))), percent(float(same)), f"{apart:.3f}"]
 
 
-def read_units(
-    variant: Variant, every: Sequence[Request], faces: int, reader: Any, work: Path
-) -> str:
+def read_units(variant: Variant, every: Requests, faces: int, reader: Any, work: Path) -> str:
     """The mean rank correlation of requested and read units, for the table."""
     sweeps = action_units.sweeps(every, action_units.MAIN, faces)
     read = classifiers.predict(reader, np.asarray(variant.made(sweeps, work, "sweeps")["images"]))
