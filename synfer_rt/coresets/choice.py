@@ -16,7 +16,7 @@ def choose(
     method: str,
     features: np.ndarray,
     count: int,
-    seed: int = 0,
+    seed: int | tuple[int, ...] = 0,
     on_chosen: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
     """An order of `count` rows of [n, d] by one of METHODS, int64 [count]; `seed` draws the random.

@@ -49,10 +49,11 @@ def choose_images(
 ) -> list[Chosen]:
     """The images of a core-set with so many of each class, by their order in the run.
 
-    Each class is chosen by itself, on `threads` threads. `method` is one of choice.METHODS. What
+    Each class is chosen by itself, on `threads` threads. `method` is one of choice.METHODS, and
+    random choices of two classes do not follow from each other. What
     `on_chosen` raises, or a signal, ends all of them at their next choice.
     """
-    stopped = Event()
+    stopped, names = Event(), list(quotas)
 
     def chosen() -> None:
         if stopped.is_set():
@@ -61,7 +62,8 @@ def choose_images(
 
     def of_class(label: str) -> list[Chosen]:
         own, indices = features[label].features, features[label].indices
-        order = choose(method, own, quotas[label], seed, chosen)
+        # A run's classes often take turns, at the same faces: equal draws would choose these again.
+        order = choose(method, own, quotas[label], (seed, names.index(label)), chosen)
         found = covering(own, order)
         return [
             Chosen(-1, int(indices[row]), label, rank, *map(float, left))

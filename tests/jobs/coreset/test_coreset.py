@@ -276,6 +276,24 @@ def test_random_choices_follow_the_seed(runs, network, tmp_path) -> None:
     assert chosen(1, "a") == chosen(1, "b") != chosen(2, "c")
 
 
+def test_random_choices_of_two_classes_are_independent(network, tmp_path) -> None:
+    """Where classes take turns at the same faces, not the same faces are chosen in each."""
+    classes = RUN.sample_settings("parquet", 1)["classes"][:3]
+
+    def one(index: int) -> tuple[dict[str, Any], bytes]:
+        label = classes[index % 3]
+        record = {**RUN.record(index), "label": label, "requested_label": label}
+        return {**record, "rectified": False, "accepted": True}, RUN.png(index)
+
+    run = write(tmp_path / "run", "parquet", [one(i) for i in range(60)])
+    api.distill(run, count=15, method="random", features=network)
+    faces = [
+        {int(row["run_index"]) // 3 for row in table(tmp_path / "run-coreset") if row["label"] == x}
+        for x in classes
+    ]
+    assert all(len(chosen) == 5 for chosen in faces) and len(set().union(*faces)) > 5
+
+
 def test_the_command_uses_the_features_of_the_bundle_that_made_the_run(tmp_path) -> None:
     settings = RUN.sample_settings("webdataset", 12) | {"bundle": open_bundle().bundle_hash}
     writer = open_output(tmp_path / "run", settings, resume=False)
