@@ -81,6 +81,7 @@ def test_in_float32_images_have_no_other(shipped: Bundle, name: str) -> None:
     assert len(left["bf16"]) > 8
 
 
+@pytest.mark.usefixtures("in_float32")
 @pytest.mark.parametrize("scale", [1, 20])
 def test_latents_far_from_zero_are_decoded_as_by_onnxruntime(shipped: Bundle, scale: int) -> None:
     latents = np.random.default_rng(1).standard_normal((2, 4, 16, 16)).astype(np.float32)

@@ -180,7 +180,7 @@ class TestArchives:
     def test_an_unfinished_run_is_refused(self, tmp_path: Path):
         settings = {"format": "webdataset", "count": 3, "classes": ["sad"], "au_vocabulary": None}
         open_output(tmp_path / "run", settings, resume=False).close()
-        with pytest.raises(UserError, match="`resume=True` first"):
+        with pytest.raises(UserError, match="again with `--resume` first"):
             read_dataset(tmp_path / "run")
 
     @pytest.mark.parametrize("format", ["webdataset", "parquet"])
@@ -200,9 +200,7 @@ class TestArchives:
         if made == 6:
             assert len(read_dataset(tmp_path).items) == 6
         else:
-            lacks = (
-                rf"lacks 1 of the shards of its run; .* `resume=True`, or remove .*{run_file.FILE}"
-            )
+            lacks = rf"lacks 1 of the shards of its run; .* `--resume`, or remove .*{run_file.FILE}"
             with pytest.raises(UserError, match=lacks):
                 read_dataset(tmp_path)
 
