@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import signal
 import socket
-import threading
-import time
-from collections.abc import Callable
+import subprocess
+import sys
 from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
@@ -22,8 +19,8 @@ from synfer_rt.backends.loaded_engines import LoadedEngines
 from synfer_rt.commands.cli import _missing
 from synfer_rt.errors import UserError
 from synfer_rt.studio import server
-from synfer_rt.studio.making import Made, OutOfDate
 from synfer_rt.studio.server import Studio, open_studio
+from tests.studio.long_image import LongImage
 from tests.studio.test_photos import picture
 
 FILES = ("", "index.html", "base.css", "studio.css", "line.js", "units.js", "studio.js")
@@ -113,23 +110,6 @@ def test_bad_input_is_one_sentence(path: str, body: Any, sentence: str, client: 
     assert client.ask("/controls")[0] == 200  # it goes on
 
 
-class LongImage:
-    """Takes the place of `Maker.make`: an image of five seconds, in stages of `stage` seconds."""
-
-    def __init__(self, stage: float = 0.01) -> None:
-        self._stage = stage
-        self.begun, self.ended = threading.Event(), threading.Event()
-
-    def __call__(self, settings: object, out_of_date: Callable[[], bool]) -> Made:
-        self.begun.set()
-        for _ in range(int(5 / self._stage)):
-            if out_of_date():
-                self.ended.set()
-                raise OutOfDate
-            time.sleep(self._stage)
-        raise AssertionError("nobody said so")
-
-
 def test_a_request_that_nobody_awaits_is_broken_off(
     studio: Studio, client: Client, monkeypatch: pytest.MonkeyPatch
 ):
@@ -142,43 +122,16 @@ def test_a_request_that_nobody_awaits_is_broken_off(
 
 
 @pytest.mark.parametrize(("stage", "status"), [(0.01, 204), (1.3, 503)])
-def test_a_signal_breaks_off_the_image_under_way(
-    stage: float,
-    status: int,
-    engines: LoadedEngines,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-):
+def test_a_signal_breaks_off_the_image_under_way(stage: float, status: int):
     """The server ends after the stage, answers who waits, and leaves no files and no traceback."""
-    image, answers = LongImage(stage), list[tuple[int, Any, dict[str, str]]]()
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    def ask() -> None:
-        answers.append(client.ask("/image", {"label": "happy"}))
-
-    def end() -> None:
-        assert image.begun.wait(5)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    former = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        with Studio(engines, port=0) as opened:
-            monkeypatch.setattr(opened._maker, "make", image)
-            client, folder = Client(opened), Path(opened._photos._folder.name)
-            threads = [threading.Thread(target=ask), threading.Thread(target=end)]
-            for thread in threads:
-                thread.start()
-            with pytest.raises(KeyboardInterrupt):
-                opened.run()
-    finally:
-        signal.signal(signal.SIGTERM, former)
-    for thread in threads:
-        thread.join()
-    assert image.ended.is_set() and not folder.exists()
-    assert [answer[0] for answer in answers] == [status]
-    assert "Traceback" not in capfd.readouterr().err
+    command = [sys.executable, "-m", "tests.studio.long_image", str(stage)]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        command, cwd=root, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    found = json.loads(done.stdout)
+    assert found == {"statuses": [status], "interrupted": True, "ended": True, "stays": False}
 
 
 def test_an_upload_is_not_read_beyond_its_limit(client: Client, monkeypatch: pytest.MonkeyPatch):
