@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
-from synfer_rt.bench import object_store
+from synfer_rt.bench.faults import object_store
 from synfer_rt.bench.faults.proxy import Fault, Proxy
 from synfer_rt.bench.faults.scenes import Disk, ImpossibleError, Scene
 from synfer_rt.data.writers import run_file

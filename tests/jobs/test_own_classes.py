@@ -14,7 +14,7 @@ from synfer_rt.bundle import Bundle
 from synfer_rt.data.datasets import read_dataset
 from synfer_rt.data.writers import FORMATS, read
 from tests.damaged_bundles import change
-from tests.jobs.evaluation.small_network import network
+from tests.jobs.small_network import network
 
 CLASSES = ("happy", "happily surprised", "joyful", "sad")
 
