@@ -121,11 +121,12 @@ def main(variants, classifier_directory, fer, out, work, per_class, faces, threa
         f"Written by `python -m reference.variants` on {time.strftime('%Y-%m-%d')} ({machine()}). "
         f"Every row has the same requests and noise: {per_class} images a class, and AU sweeps on "
         f"{faces} faces, at the model's defaults of the quality. *weights* is how the denoiser's "
-        "are stored, *computed in* what the denoiser is computed in, and the other engines as it "
-        "says. Accuracies are percentages ([results](../results.md) describes the judges). *AU "
-        f"control* is the mean rank correlation with the request over the {len(action_units.MAIN)} "
-        "main units. *accepted* is the percentage that the vote accepts, *same label* that of the "
-        "images with the same label after the vote as in the first row of the quality, "
+        "are stored, *computed in* the precision of the denoiser, then the other engines that "
+        "compute in bfloat16. Accuracies are percentages ([results](../results.md) describes the "
+        "judges). *AU control* is the mean rank correlation with the request over the "
+        f"{len(action_units.MAIN)} main units. *accepted* is the percentage that the vote "
+        "accepts, *same label* that of the images with the same label after the vote as in the "
+        "first row of the quality, "
         "*difference* the mean difference from its images, in levels of 255.",
         "",
         f"| {' | '.join(COLUMNS)} |",
